@@ -1,0 +1,64 @@
+"""Entry point of ``janusvln``: finds the subcommand, runs it, and turns bad input into one sentence."""
+
+import argparse
+import importlib
+import json
+import sys
+from typing import Any
+
+from janusvln_ros import __version__
+from janusvln_ros.errors import InputError
+
+SUBCOMMANDS = {
+    "demo": "drive a simulated robot through a house by instruction, on real ROS 2",
+    "up": "start a graph of nodes without 'ros2 launch': simulation, robot or replay",
+    "houses": "generate procedural homes and their episodes in the VLN-CE formats",
+    "collect": "write expert trajectories in the published layout",
+    "dagger": "write model-driven trajectories in the published layout",
+    "data": "build training sets from trajectories",
+    "train": "train by a recipe: tiny, base or extra",
+    "evaluate": "run an agent over a split of episodes and report the metrics",
+    "replay": "run the policy over a rosbag and compare its decisions",
+    "record": "record a rosbag around each instruction",
+    "import-bag": "turn a recorded drive into training trajectories",
+    "render": "turn an episode or a bag into a video or a picture",
+    "bench": "time the model step by step, with random weights of any size",
+    "info": "say what a checkpoint holds and which GPUs it fits on",
+    "soak": "drive for hours in the continuous simulator with faults injected",
+}
+"""Name of each subcommand and its line in ``janusvln --help``."""
+
+
+def print_json(result: dict[str, Any]) -> None:
+    """Print the one object that ``--json`` promises on stdout; everything else of a command goes to stderr."""
+    print(json.dumps(result), flush=True)
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run ``janusvln`` with ``argv`` and return its exit code: 0 done, 1 failed, 2 bad input, 130 interrupted.
+
+    Each subcommand NAME is the module ``janusvln_ros.cli.NAME`` (``-`` as ``_``) with ``add_arguments(parser)`` and
+    ``run(args) -> int``; its module docstring is the text of ``--help``.
+    """
+    arguments = sys.argv[1:] if argv is None else argv
+    top = argparse.ArgumentParser(prog="janusvln", description="Vision-and-language navigation on ROS 2.", formatter_class=argparse.RawDescriptionHelpFormatter)
+    top.epilog = "subcommands:\n" + "\n".join(f"  {name:12} {text}" for name, text in SUBCOMMANDS.items())
+    top.add_argument("--version", action="version", version=f"janusvln_ros {__version__}")
+    top.add_argument("subcommand", choices=SUBCOMMANDS, metavar="SUBCOMMAND", help="one of those below; 'janusvln SUBCOMMAND --help' tells more")
+    name = top.parse_args(arguments[:1] or ["--help"]).subcommand
+    module = importlib.import_module(f"janusvln_ros.cli.{name.replace('-', '_')}")
+    parser = argparse.ArgumentParser(prog=f"janusvln {name}", description=module.__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    module.add_arguments(parser)
+    args = parser.parse_args(arguments[1:])
+    try:
+        return int(module.run(args))
+    except InputError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        return 130
+
+
+if __name__ == "__main__":
+    sys.exit(main())

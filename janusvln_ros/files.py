@@ -1,0 +1,47 @@
+"""Where the package's own files lie, and how files are written so that nobody ever sees half of one."""
+
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from janusvln_ros.errors import InputError
+
+
+@contextmanager
+def atomic_path(path: str | os.PathLike[str]) -> Iterator[Path]:
+    """Yield a temporary path beside ``path``; rename it to ``path`` if the block succeeds, delete it if it raises.
+
+    Folders above are made. The block must create the temporary file itself. Works for a single file.
+    """
+    final = Path(path)
+    final.parent.mkdir(parents=True, exist_ok=True)
+    # The suffix stays last, since many writers choose a format by it.
+    temporary = final.with_name(f".{final.stem}.{os.getpid()}.tmp{final.suffix}")
+    try:
+        yield temporary
+        os.replace(temporary, final)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def atomic_write(path: str | os.PathLike[str], content: str | bytes) -> None:
+    """Write ``content`` (text as UTF-8) to ``path`` through a temporary file and a rename."""
+    with atomic_path(path) as temporary:
+        temporary.write_bytes(content.encode() if isinstance(content, str) else content)
+
+
+def share_dir() -> Path:
+    """The folder that holds ``config/`` and ``launch/``: the source tree, else the installed ``share/janusvln_ros``.
+
+    Raises:
+        InputError: neither is there, so the package is not completely installed.
+    """
+    source = Path(__file__).resolve().parents[1]
+    candidates = [source, Path(sys.prefix) / "share" / "janusvln_ros"]
+    candidates += [Path(prefix) / "share" / "janusvln_ros" for prefix in os.environ.get("AMENT_PREFIX_PATH", "").split(os.pathsep) if prefix]
+    for candidate in candidates:
+        if (candidate / "config").is_dir() and (candidate / "launch").is_dir():
+            return candidate
+    raise InputError(f"config/ and launch/ of janusvln_ros are in none of {[str(c) for c in candidates]}: reinstall with 'pip install .' or source the workspace")

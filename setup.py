@@ -1,0 +1,63 @@
+"""Build of the ament_python package; also installs with plain pip where there is no ROS."""
+
+from pathlib import Path
+
+from setuptools import find_packages, setup
+
+NAME = "janusvln_ros"
+
+
+def shared(folder: str) -> list[tuple[str, list[str]]]:
+    """Every file under ``folder``, for ``share/janusvln_ros/`` with its subfolders kept."""
+    files: dict[str, list[str]] = {}
+    for path in sorted(Path(folder).rglob("*")):
+        if path.is_file() and "__pycache__" not in path.parts:
+            files.setdefault(f"share/{NAME}/{path.parent}", []).append(str(path))
+    return list(files.items())
+
+
+setup(
+    name=NAME,
+    version="0.1.0",
+    description="Vision-and-language navigation with dual implicit memory (JanusVLN) for ROS 2",
+    license="Apache-2.0",
+    packages=find_packages(include=["janusvln_ros*", "sim_bridge*"]),
+    package_data={NAME: ["py.typed", "checkpoints/**/*"], "sim_bridge": ["py.typed"]},
+    data_files=[
+        ("share/ament_index/resource_index/packages", [f"resource/{NAME}"]),
+        (f"share/{NAME}", ["package.xml"]),
+        *shared("launch"),
+        *shared("config"),
+    ],
+    python_requires=">=3.10",
+    install_requires=[
+        "setuptools",
+        "torch>=2.5",
+        "transformers>=5,<6",
+        "safetensors",
+        "tokenizers",
+        "numpy",
+        "pillow",
+        "opencv-python-headless",
+        "pyyaml",
+        "tqdm",
+    ],
+    extras_require={
+        "sim": ["moderngl>=5.10", "trimesh", "scipy", "scikit-fmm", "imageio-ffmpeg", "matplotlib"],
+        "train": ["accelerate>=1.1", "tensorboard"],
+        "bags": ["rosbags", "mcap", "zstandard"],
+        "quantize": ["torchao"],
+        "test": ["pytest<9", "pytest-timeout", "pytest-cov"],
+    },
+    entry_points={
+        "console_scripts": [
+            "janusvln = janusvln_ros.cli.main:main",
+            "policy = janusvln_ros.nodes.policy:main",
+            "motion = janusvln_ros.nodes.motion:main",
+            "player = janusvln_ros.nodes.player:main",
+            "recorder = janusvln_ros.nodes.recorder:main",
+            "sim_bridge = sim_bridge.bridge_node:main",
+        ]
+    },
+    zip_safe=False,
+)
