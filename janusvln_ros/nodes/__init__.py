@@ -1,0 +1,1 @@
+"""Thin rclpy adapters: messages in, messages out. No decision that a plain function could take."""

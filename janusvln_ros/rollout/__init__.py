@@ -1,0 +1,1 @@
+"""An agent in an engine under a strategy: evaluate, collect, dagger; sharded and resumable."""

