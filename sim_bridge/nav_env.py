@@ -1,0 +1,220 @@
+"""The simulator protocol: what every backend offers, and the conventions all of them share.
+
+World frame: metres, right-handed, +y up (habitat-sim's). Rotations are quaternions x, y, z, w; an agent turns about +y only, looks along its local -z, and
+``yaw = 2 atan2(y, w)`` grows with left turns. The camera is ``camera_height`` above the agent, a pinhole with square pixels and the principal point at
+the image centre. Depth is the distance along the optical axis, metres, clipped to ``MAX_DEPTH_M``, 0 where nothing was hit.
+"""
+
+import math
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol, runtime_checkable
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from janusvln_ros.actions import FORWARD_STEP_M, TURN_STEP_DEG, Action
+from janusvln_ros.data.episodes import Episode
+from janusvln_ros.errors import InputError
+
+MAX_DEPTH_M = 10.0
+"""Depth is clipped here, as in the published settings."""
+
+
+@dataclass(frozen=True)
+class EnvSettings:
+    """What an environment simulates: the camera, the body and the step sizes. Lengths in metres, angles in degrees.
+
+    Raises:
+        InputError: a value is out of its range.
+    """
+
+    width: int = 640
+    height: int = 480
+    hfov: float = 79.0
+    camera_height: float = 1.25
+    agent_height: float = 1.5
+    agent_radius: float = 0.1
+    forward_step: float = FORWARD_STEP_M
+    turn_step: float = TURN_STEP_DEG
+    sliding: bool = True
+    max_steps: int = 500
+    success_distance: float = 3.0
+
+    def __post_init__(self) -> None:
+        positive = ("width", "height", "camera_height", "agent_height", "forward_step", "turn_step", "max_steps", "success_distance")
+        for name in positive:
+            value = getattr(self, name)
+            if not (math.isfinite(value) and value > 0):
+                raise InputError(f"{name} is {value}: give a number above 0")
+        for name in ("width", "height", "max_steps"):
+            if getattr(self, name) != int(getattr(self, name)):
+                raise InputError(f"{name} is {getattr(self, name)}: give a whole number")
+        if max(self.width, self.height) > 8192:
+            raise InputError(f"the image is {self.width} x {self.height}: at most 8192 on a side")
+        if not 1 <= self.hfov < 180:
+            raise InputError(f"hfov is {self.hfov}: give degrees from 1 to below 180")
+        if not 0 <= self.agent_radius <= 2:
+            raise InputError(f"agent_radius is {self.agent_radius}: give metres from 0 to 2")
+
+    @property
+    def focal_length(self) -> float:
+        """fx = fy in pixels: ``(width / 2) / tan(hfov / 2)``; the principal point is ``(width / 2, height / 2)`` with pixel centres at +0.5."""
+        return self.width / 2 / math.tan(math.radians(self.hfov) / 2)
+
+
+@dataclass
+class Observation:
+    """What the agent sees and where it stands.
+
+    ``rgb`` uint8 [H, W, 3]; ``depth`` float32 [H, W] metres; ``position`` float64 [3] on the floor, world, y up; ``rotation`` float64 [4] x y z w;
+    ``collided``: the last action was a forward step that advanced less than it was told to.
+    """
+
+    rgb: NDArray[np.uint8]
+    depth: NDArray[np.float32]
+    position: NDArray[np.float64]
+    rotation: NDArray[np.float64]
+    collided: bool = False
+
+
+@dataclass(frozen=True)
+class TopDownMap:
+    """Where the agent can stand on one floor, seen from above: ``navigable`` bool [rows along +z, columns along +x].
+
+    Cell [r, c] covers x from ``origin[0] + c * resolution`` and z from ``origin[1] + r * resolution``; metres, world frame.
+    """
+
+    navigable: NDArray[np.bool_]
+    origin: tuple[float, float]
+    resolution: float
+
+
+@runtime_checkable
+class NavEnv(Protocol):
+    """A simulator with one agent in it. Not thread-safe: use it from the thread that made it."""
+
+    episode: Episode | None
+    episode_over: bool
+    settings: EnvSettings
+
+    def reset(self, episode: Episode) -> Observation:
+        """Start ``episode``: load its scene if another one is loaded, put the agent at its start."""
+        ...
+
+    def step(self, action: Action) -> Observation:
+        """Carry out one action. STOP and the ``max_steps``-th action end the episode; after that stepping raises ``InputError`` until the next ``reset``."""
+        ...
+
+    def observation(self) -> Observation:
+        """The observation at the current state, rendered at most once per state."""
+        ...
+
+    def render(self) -> Observation:
+        """The observation at the current state, rendered anew."""
+        ...
+
+    def set_state(self, position: ArrayLike, rotation: ArrayLike) -> None:
+        """Put the agent at ``position`` [3] with ``rotation`` [4] x y z w, wherever that is; needs no episode."""
+        ...
+
+    def is_navigable(self, p: ArrayLike) -> bool:
+        """Whether the agent can stand at ``p`` [3] (a floor within 0.5 m above or below counts)."""
+        ...
+
+    def snap_point(self, p: ArrayLike) -> NDArray[np.float64] | None:
+        """The navigable point nearest to ``p`` [3], or None if there is none within about 2 m sideways and 4 m up or down."""
+        ...
+
+    def geodesic_distance(self, a: ArrayLike, b: ArrayLike) -> float:
+        """Length in metres of the shortest path from ``a`` to ``b`` (both snapped); inf where there is none. The distance field of recent ``b`` is cached."""
+        ...
+
+    def expert_action(self, target: ArrayLike, radius: float) -> Action:
+        """The shortest-path follower's next action toward ``target`` [3]: STOP within ``radius`` metres (geodesic). A pure function of the current state."""
+        ...
+
+    def top_down_map(self) -> TopDownMap:
+        """The map of the floor on which the agent stands, for pictures."""
+        ...
+
+    def close(self) -> None:
+        """Release what the environment holds; it cannot be used afterwards. Closing twice is fine."""
+        ...
+
+
+def rotation_of_yaw(yaw: float) -> NDArray[np.float64]:
+    """The quaternion x y z w (float64 [4]) of a left turn by ``yaw`` radians about +y."""
+    return np.array([0.0, math.sin(yaw / 2), 0.0, math.cos(yaw / 2)])
+
+
+def yaw_of_rotation(rotation: ArrayLike) -> float:
+    """The yaw in radians, in (-pi, pi], of the quaternion ``rotation`` [4] x y z w; a tilt is ignored."""
+    _, y, _, w = np.asarray(rotation, float)
+    yaw = 2 * math.atan2(y, w)
+    return math.remainder(yaw, 2 * math.pi) if abs(yaw) > math.pi else yaw
+
+
+def scene_path(data_dir: str | Path, scene_id: str) -> Path:
+    """Where the scene of an episode lies: ``<data_dir>/scene_datasets/<scene_id>``."""
+    return Path(data_dir) / "scene_datasets" / scene_id
+
+
+def make_env(
+    backend: str,
+    *,
+    scene: str | Path | None = None,
+    data_dir: str | Path = "data",
+    up: str = "z",
+    sliding: bool = True,
+    width: int = 640,
+    height: int = 480,
+    hfov: float = 79.0,
+    camera_height: float = 1.25,
+    agent_height: float = 1.5,
+    agent_radius: float = 0.1,
+    forward_step: float = FORWARD_STEP_M,
+    turn_step: float = TURN_STEP_DEG,
+    max_steps: int = 500,
+    success_distance: float = 3.0,
+    **backend_options: Any,
+) -> NavEnv:
+    """Make an environment. Defaults are the published settings of JanusVLN.
+
+    Args:
+        backend: ``"houses"`` (built in, any ``.glb``) or ``"habitat"`` (habitat-sim in a process of its own).
+        scene: a ``.glb`` to load at once; without it the first ``reset`` loads the episode's.
+        data_dir: scenes of episodes are found at ``<data_dir>/scene_datasets/<scene_id>``.
+        up: the axis of the scene files that points up: ``"z"`` (Matterport3D and the generated houses) or ``"y"``.
+        sliding: slide along obstacles; off stops at the first contact.
+        backend_options: further options of the backend (``habitat``: see ``sim_bridge.habitat_client.HabitatEnv``).
+
+    Raises:
+        InputError: unknown backend, bad value, or the scene cannot be read.
+    """
+    if up not in ("y", "z"):
+        raise InputError(f"up is {up!r}: give 'y' or 'z', the axis of the scene file that points up")
+    settings = EnvSettings(
+        width=width,
+        height=height,
+        hfov=hfov,
+        camera_height=camera_height,
+        agent_height=agent_height,
+        agent_radius=agent_radius,
+        forward_step=forward_step,
+        turn_step=turn_step,
+        sliding=sliding,
+        max_steps=max_steps,
+        success_distance=success_distance,
+    )
+    if backend == "houses":
+        from sim_bridge.houses import HousesEnv
+
+        if backend_options:
+            raise InputError(f"the houses backend has no option {sorted(backend_options)[0]!r}")
+        return HousesEnv(settings, scene=scene, data_dir=data_dir, up=up)
+    if backend == "habitat":
+        from sim_bridge.habitat_client import HabitatEnv
+
+        return HabitatEnv(settings, scene=scene, data_dir=data_dir, up=up, **backend_options)
+    raise InputError(f"simulator backend {backend!r} is not known: use 'houses' or 'habitat'")
