@@ -1,0 +1,250 @@
+"""The settings of a network: the published flat ``config.json`` and its two optional keys, read, checked and written back.
+
+A published file is a plain ``qwen2_5_vl`` config as transformers < 4.52 saves it: the language model's settings lie flat at the top, the
+vision tower's under ``vision_config``, and only values that differ from transformers' class defaults need to be there. Beside them stand
+the settings of JanusVLN (``lam``, ``vggt_merger_hidden_dim``) and, optionally, ``vggt_config`` and ``navigation``; where those two are
+absent, the sizes that the published code hard-codes hold.
+"""
+
+import json
+import logging
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, fields
+from pathlib import Path
+from typing import Any, Literal, TypeVar, get_args
+
+from transformers import Qwen2_5_VLTextConfig
+from transformers.models.qwen2_5_vl.configuration_qwen2_5_vl import Qwen2_5_VLVisionConfig
+
+from janusvln_ros.errors import InputError
+from janusvln_ros.files import atomic_write
+
+Memory = Literal["released", "dual"]
+Decoding = Literal["free", "constrained"]
+
+CONFIG_FILE = "config.json"
+
+
+@dataclass(frozen=True)
+class SpatialConfig:
+    """Sizes of the spatial encoder (key ``vggt_config``); the defaults are VGGT-1B.
+
+    ``depth`` counts pairs of a frame block and a global block as published; the last pair never influences the result and is not built.
+    ``image_size`` is the image side, in pixels, for which the position grid of the DINOv2 backbone was made.
+    """
+
+    embed_dim: int = 1024
+    num_heads: int = 16
+    depth: int = 24
+    dino_depth: int = 24
+    dino_num_heads: int = 16
+    image_size: int = 518
+    num_register_tokens: int = 4
+
+    @property
+    def num_special_tokens(self) -> int:
+        """Tokens of a frame before its patches: one camera token and the registers."""
+        return 1 + self.num_register_tokens
+
+    @property
+    def used_depth(self) -> int:
+        """Alternating layers that are computed: the features are those of the last but one."""
+        return self.depth - 1
+
+
+@dataclass(frozen=True)
+class NavigationConfig:
+    """How the network is used (key ``navigation``); the defaults are what the published code hard-codes.
+
+    ``memory`` and ``decoding`` are what the checkpoint was trained for. ``action_memory`` tells whether answers stay in the semantic
+    memory (``dual`` only; an ablation). ``trained`` is False for a network with random weights.
+    """
+
+    num_history: int = 8
+    image_width: int = 644
+    initial_frames: int = 8
+    window_frames: int = 48
+    max_new_tokens: int = 24
+    memory: Memory = "released"
+    decoding: Decoding = "free"
+    action_memory: Literal["none", "executed"] = "none"
+    trained: bool = True
+
+
+@dataclass(frozen=True)
+class JanusVLNConfig:
+    """Everything that defines a network: transformers' two configs, the spatial encoder, the fusion and the use.
+
+    ``extra`` holds the keys of the file that mean nothing here; they are written back unchanged.
+    """
+
+    text: Qwen2_5_VLTextConfig
+    vision: Qwen2_5_VLVisionConfig
+    spatial: SpatialConfig = field(default_factory=SpatialConfig)
+    navigation: NavigationConfig = field(default_factory=NavigationConfig)
+    vggt_merger_hidden_dim: int = 4096
+    lam: float = 0.2
+    tie_word_embeddings: bool = False
+    image_token_id: int = 151655
+    vision_start_token_id: int = 151652
+    vision_end_token_id: int = 151653
+    dtype: str = "float32"
+    extra: Mapping[str, Any] = field(default_factory=dict)
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any], name: str = CONFIG_FILE) -> "JanusVLNConfig":
+        """Build from the content of a ``config.json``; ``name`` is used in messages.
+
+        Raises:
+            InputError: another kind of model, a value of the wrong type, or sizes that do not fit each other.
+        """
+        flat = {**values.get("text_config", {}), **{key: value for key, value in values.items() if key != "text_config"}}
+        flat = {key: value for key, value in flat.items() if value is not None}
+        if flat.get("model_type") != "qwen2_5_vl" and "text_config" not in values:
+            raise InputError(f"{name}: model_type is {flat.get('model_type')!r}, but JanusVLN checkpoints say 'qwen2_5_vl': give the folder of a JanusVLN checkpoint")
+        vision_values = dict(flat.pop("vision_config", {}))
+        vision_values.pop("model_type", None)
+        spatial = _read(SpatialConfig, flat.pop("vggt_config", {}), f"{name}: vggt_config")
+        navigation = _read(NavigationConfig, flat.pop("navigation", {}), f"{name}: navigation")
+        own = {
+            f.name: flat.pop(f.name)
+            for f in fields(cls)
+            if f.name in flat and f.name not in ("text", "vision", "spatial", "navigation", "extra", "dtype")
+        }
+        dtype = str(flat.pop("torch_dtype", flat.pop("dtype", "float32"))).removeprefix("torch.")
+        text_values = {key: flat.pop(key) for key in _TEXT_KEYS if key in flat}
+        if isinstance(text_values.get("rope_scaling"), Mapping):
+            text_values["rope_scaling"] = dict(text_values["rope_scaling"])
+        try:
+            text = Qwen2_5_VLTextConfig(**text_values)
+            vision = Qwen2_5_VLVisionConfig(**vision_values)
+        except Exception as error:  # transformers raises several kinds, all about a value of the file
+            raise InputError(f"{name}: transformers does not accept it: {error}") from error
+        own = _typed(cls, own, name)
+        config = cls(text=text, vision=vision, spatial=spatial, navigation=navigation, dtype=dtype, extra=flat, **own)
+        config.check(name)
+        return config
+
+    @classmethod
+    def from_pretrained(cls, folder: str | Path) -> "JanusVLNConfig":
+        """Read ``config.json`` in ``folder`` (or the file itself).
+
+        Raises:
+            InputError: no such file, no JSON, or a bad value.
+        """
+        path = Path(folder)
+        path = path / CONFIG_FILE if path.is_dir() else path
+        try:
+            values = json.loads(path.read_text())
+        except OSError as error:
+            raise InputError(f"{path} cannot be read ({error.strerror}): give the folder of a checkpoint, with its config.json") from error
+        except ValueError as error:
+            raise InputError(f"{path} is not JSON ({error}): copy it again from where the checkpoint came from") from error
+        if not isinstance(values, dict):
+            raise InputError(f"{path} holds a {type(values).__name__} instead of an object: copy it again from where the checkpoint came from")
+        return cls.from_dict(values, str(path))
+
+    def to_dict(self) -> dict[str, Any]:
+        """The content of a ``config.json`` in the published flat layout (see module docstring)."""
+        text = {key: value for key in _TEXT_KEYS if (value := getattr(self.text, key, None)) is not None}
+        rope = dict(self.text.rope_parameters)
+        text["rope_theta"] = rope.pop("rope_theta")
+        text["rope_scaling"] = {**rope, "type": "default", "rope_type": "default"}
+        text.pop("rope_parameters", None)
+        # transformers forgets the width of a window that is not used, and lists a type for every layer: both are derived values.
+        text.pop("layer_types", None)
+        vision = {key: getattr(self.vision, key) for key in _VISION_KEYS}
+        vision = {key: list(value) if isinstance(value, tuple) else value for key, value in vision.items()}
+        return {
+            "architectures": ["Qwen2_5_VLForConditionalGenerationForJanusVLN"],
+            "model_type": "qwen2_5_vl",
+            "torch_dtype": self.dtype,
+            **self.extra,
+            **text,
+            "tie_word_embeddings": self.tie_word_embeddings,
+            "image_token_id": self.image_token_id,
+            "vision_start_token_id": self.vision_start_token_id,
+            "vision_end_token_id": self.vision_end_token_id,
+            "vision_config": vision,
+            "vggt_merger_hidden_dim": self.vggt_merger_hidden_dim,
+            "lam": self.lam,
+            "vggt_config": asdict(self.spatial),
+            "navigation": asdict(self.navigation),
+        }
+
+    def save_pretrained(self, folder: str | Path) -> None:
+        """Write ``config.json`` into ``folder``, in the published flat layout."""
+        atomic_write(Path(folder) / CONFIG_FILE, json.dumps(self.to_dict(), indent=1) + "\n")
+
+    def check(self, name: str) -> None:
+        """Raise InputError for sizes that do not fit each other; ``name`` is used in the message."""
+        text, vision, spatial, navigation = self.text, self.vision, self.spatial, self.navigation
+
+        def require(condition: bool, sentence: str) -> None:
+            if not condition:
+                raise InputError(f"{name}: {sentence}")
+
+        positive = {"hidden_size": text.hidden_size, "num_hidden_layers": text.num_hidden_layers, "vocab_size": text.vocab_size}
+        positive |= {f"vggt_config.{f.name}": getattr(spatial, f.name) for f in fields(spatial) if f.name != "num_register_tokens"}
+        positive |= {"navigation.num_history": navigation.num_history, "navigation.max_new_tokens": navigation.max_new_tokens}
+        for key, value in positive.items():
+            require(value >= 1, f"{key} is {value}, it must be at least 1")
+        for key in ("initial_frames", "window_frames"):
+            require(getattr(navigation, key) >= 0, f"navigation.{key} is {getattr(navigation, key)}, it must not be negative")
+        require(text.hidden_size % text.num_attention_heads == 0, f"hidden_size {text.hidden_size} is no multiple of num_attention_heads {text.num_attention_heads}")
+        require(
+            text.num_attention_heads % (text.num_key_value_heads or 1) == 0,
+            f"num_attention_heads {text.num_attention_heads} is no multiple of num_key_value_heads {text.num_key_value_heads}",
+        )
+        head_dim, section = text.hidden_size // text.num_attention_heads, text.rope_parameters.get("mrope_section", [16, 24, 24])
+        require(2 * sum(section) == head_dim, f"rope_scaling.mrope_section {list(section)} must add up to half of the head size {head_dim}")
+        require(not self.text.use_sliding_window, "use_sliding_window is true, but the memories are the only window here: set it to false")
+        require(
+            vision.out_hidden_size == text.hidden_size,
+            f"vision_config.out_hidden_size {vision.out_hidden_size} must equal hidden_size {text.hidden_size}, since image and text tokens share a space",
+        )
+        require(vision.spatial_merge_size == 2 and vision.patch_size == 14 and vision.temporal_patch_size == 2, "vision_config: patch_size must be 14, spatial_merge_size 2 and temporal_patch_size 2, as both encoders share one grid")
+        require(spatial.embed_dim % (4 * spatial.num_heads) == 0, f"vggt_config.embed_dim {spatial.embed_dim} must be a multiple of 4 x num_heads {spatial.num_heads}")
+        require(spatial.embed_dim % spatial.dino_num_heads == 0, f"vggt_config.embed_dim {spatial.embed_dim} must be a multiple of dino_num_heads {spatial.dino_num_heads}")
+        require(spatial.depth >= 2, f"vggt_config.depth is {spatial.depth}, it must be at least 2, as the last pair of blocks is never used")
+        require(spatial.image_size % 14 == 0, f"vggt_config.image_size {spatial.image_size} must be a multiple of 14")
+        require(navigation.image_width >= 28 and navigation.image_width % 14 == 0, f"navigation.image_width {navigation.image_width} must be a multiple of 14, at least 28")
+
+
+_TEXT_KEYS = (
+    "vocab_size", "hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads", "num_key_value_heads", "hidden_act",
+    "max_position_embeddings", "initializer_range", "rms_norm_eps", "use_cache", "use_sliding_window", "sliding_window", "max_window_layers",
+    "layer_types", "attention_dropout", "rope_parameters", "rope_scaling", "rope_theta", "bos_token_id", "eos_token_id", "pad_token_id",
+)  # fmt: skip
+_VISION_KEYS = (
+    "depth", "hidden_act", "hidden_size", "intermediate_size", "num_heads", "in_channels", "out_hidden_size", "patch_size", "spatial_merge_size",
+    "window_size", "fullatt_block_indexes", "tokens_per_second", "temporal_patch_size", "initializer_range",
+)  # fmt: skip
+
+Settings = TypeVar("Settings", SpatialConfig, NavigationConfig)
+
+
+def _read(cls: type[Settings], values: Any, name: str) -> Settings:
+    """Build a small settings class from a JSON object, or raise InputError naming the key."""
+    if not isinstance(values, Mapping):
+        raise InputError(f"{name} is {values!r}, it must be an object")
+    known = {f.name for f in fields(cls)}
+    unknown = sorted(set(values) - known)
+    if unknown:
+        logging.getLogger(__name__).warning("%s: keys %s mean nothing here; known are %s", name, unknown, sorted(known))
+    return cls(**_typed(cls, {key: value for key, value in values.items() if key in known}, name))
+
+
+def _typed(cls: type, values: dict[str, Any], name: str) -> dict[str, Any]:
+    """Check ``values`` against the simple types of the dataclass ``cls``; whole numbers pass for floats."""
+    types = {f.name: f.type for f in fields(cls)}
+    for key, value in values.items():
+        kind = types[key]
+        if get_args(kind):
+            if value not in get_args(kind):
+                raise InputError(f"{name}: {key} is {value!r}, it must be one of {list(get_args(kind))}")
+        elif kind is float and isinstance(value, (int, float)) and not isinstance(value, bool):
+            values[key] = float(value)
+        elif kind in (int, bool, str) and (type(value) is not kind):
+            raise InputError(f"{name}: {key} is {value!r}, it must be of type {kind.__name__}")
+    return values
