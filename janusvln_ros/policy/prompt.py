@@ -1,0 +1,112 @@
+"""Token ids of everything the language model is told, in the released and the dual mode.
+
+Ids come from the tokenizer's own special-token strings; none is written here. Every piece of text ends at a special token, so pieces
+may be tokenised apart and joined.
+"""
+
+from typing import Literal
+
+from transformers import PreTrainedTokenizerBase
+
+from janusvln_ros.actions import Action
+from janusvln_ros.errors import InputError
+
+Style = Literal["evaluation", "training"]
+
+TASK = (
+    "You are a visual language navigation model, and your should go to the locations to complete the given task. Compare the observation and instruction "
+    "to infer your current progress, and then select the correct direction from the candidates to go to the target location and finish the task."
+)
+"""Opening sentence of both published prompts, its slip included."""
+
+CHOICES = "You should take one of the following actions:\n MOVE_FORWARD\n TURN_LEFT\n TURN_RIGHT\n STOP."
+
+DUAL_SYSTEM = "You are a visual language navigation model."
+DUAL_USER = "Your task is to {instruction}\nAfter every observation, answer with one action: MOVE_FORWARD, TURN_LEFT, TURN_RIGHT or STOP.\n"
+
+_IMAGE = "<|vision_start|><|image_pad|><|vision_end|>"
+
+
+def _encode(tokenizer: PreTrainedTokenizerBase, text: str) -> list[int]:
+    return list(tokenizer.encode(text, add_special_tokens=False))
+
+
+def check_instruction(tokenizer: PreTrainedTokenizerBase, instruction: str) -> None:
+    """Refuse text that would change the structure of the prompt. Empty text is allowed: evaluations with the text removed need it.
+
+    Raises:
+        InputError: the instruction contains one of the tokenizer's special tokens or ``<image>``.
+    """
+    for token in (*tokenizer.get_added_vocab(), "<image>"):
+        if token in instruction:
+            raise InputError(f"the instruction contains {token}, which is a mark of the prompt itself: write it without")
+
+
+def _expand_images(tokenizer: PreTrainedTokenizerBase, ids: list[int], tokens_per_image: int) -> list[int]:
+    pad = tokenizer.convert_tokens_to_ids("<|image_pad|>")
+    return [i for token in ids for i in ([token] * tokens_per_image if token == pad else [token])]
+
+
+def released_prompt_ids(tokenizer: PreTrainedTokenizerBase, instruction: str, n_images: int, tokens_per_image: int, style: Style = "evaluation") -> list[int]:
+    """Prompt of one step in the released mode, up to and including the line that asks for the answer.
+
+    Args:
+        tokenizer: the checkpoint's.
+        instruction: what the user said, kept as it is.
+        n_images: pictures of this step, the current one last.
+        tokens_per_image: fused tokens of one picture (merge groups).
+        style: ``evaluation`` is what the published evaluation and DAgger say; ``training`` is the other text its training used, whose
+            loader drops the line break after a picture (so one is left before the current picture only if there is no history).
+
+    Raises:
+        InputError: the instruction or the style cannot be used.
+    """
+    check_instruction(tokenizer, instruction)
+    if style == "evaluation":
+        system = TASK
+        images = _IMAGE * n_images
+        user = f"{images}These images are your historical observations and your current observation.\n Your task is to {instruction} \n {CHOICES}"
+    elif style == "training":
+        system = "You are a helpful assistant."
+        history = "<image>" * (n_images - 1)
+        user = f"{TASK}\n This is your historical observation:{history}\n This is your current observation:<image>\n Your task is to {instruction}\n {CHOICES}"
+        user = user.replace("<image>\n", "<image>").replace("<image>", _IMAGE)
+    else:
+        raise InputError(f"there is no prompt style {style!r}: choose evaluation or training")
+    text = f"<|im_start|>system\n{system}<|im_end|>\n<|im_start|>user\n{user}<|im_end|>\n<|im_start|>assistant\n"
+    return _expand_images(tokenizer, _encode(tokenizer, text), tokens_per_image)
+
+
+def training_sample(tokenizer: PreTrainedTokenizerBase, instruction: str, n_images: int, tokens_per_image: int, answer: Action) -> tuple[list[int], list[int]]:
+    """Ids and labels of one sample of the published training: the training prompt, the action's name, and the end of the turn.
+
+    Labels equal the ids from the fourth token of the assistant's turn on and are -100 before, also where a tokenizer spells
+    ``<|im_start|>assistant`` and the line break in more than three tokens: that is how the published code counts.
+    """
+    prompt = released_prompt_ids(tokenizer, instruction, n_images, tokens_per_image, "training")
+    head = len(_encode(tokenizer, "<|im_start|>assistant\n"))
+    turn = _encode(tokenizer, f"<|im_start|>assistant\n{answer.name}<|im_end|>\n")
+    ids = prompt[: len(prompt) - head] + turn
+    ignored = len(prompt) - head + 3
+    return ids, [-100] * ignored + ids[ignored:]
+
+
+def dual_prefix_ids(tokenizer: PreTrainedTokenizerBase, instruction: str) -> list[int]:
+    """What the dual mode keeps for the whole episode: the system's turn and the open beginning of the user's, with the instruction.
+
+    The user's turn stays open. Frames follow one after the other (`frame_ids`), and at every step a leaf (`leaf_ids`) closes the turn and
+    asks for the answer; the leaf is thrown away and the next frame continues the open turn. What the model reads at any step is thus an
+    ordinary chat of its family: one system turn, one user turn with text and pictures, and the assistant's turn.
+    """
+    check_instruction(tokenizer, instruction)
+    return _encode(tokenizer, f"<|im_start|>system\n{DUAL_SYSTEM}<|im_end|>\n<|im_start|>user\n{DUAL_USER.format(instruction=instruction)}")
+
+
+def frame_ids(tokenizer: PreTrainedTokenizerBase, tokens_per_image: int) -> list[int]:
+    """One frame: ``<|vision_start|>``, a placeholder for every fused token, ``<|vision_end|>``."""
+    return _expand_images(tokenizer, _encode(tokenizer, _IMAGE), tokens_per_image)
+
+
+def leaf_ids(tokenizer: PreTrainedTokenizerBase) -> list[int]:
+    """The question of one step in the dual mode: the end of the user's turn and the beginning of the assistant's."""
+    return _encode(tokenizer, "<|im_end|>\n<|im_start|>assistant\n")
