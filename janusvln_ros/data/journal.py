@@ -1,0 +1,68 @@
+"""Append-only lines of JSON that survive a kill at any moment: what is in the file was done, what is not is done again."""
+
+import fcntl
+import json
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from janusvln_ros.errors import InputError
+
+
+def read_lines(path: str | Path) -> Iterator[dict[str, Any]]:
+    """Yield the complete lines of a journal; a last line cut off by a kill is left out, a missing file is empty.
+
+    Raises:
+        InputError: a line that is not the last is no JSON object, so the file was damaged by something else.
+    """
+    path = Path(path)
+    if not path.is_file():
+        return
+    # Without its line feed the last line may be the beginning of a longer number or text, so it counts as cut off even if it can be read.
+    *complete, _ = path.read_bytes().split(b"\n")
+    for number, line in enumerate(complete, 1):
+        try:
+            item = json.loads(line)
+        except ValueError as error:
+            raise InputError(f"{path}, line {number} is no JSON ({error}): remove the line, its episode is then done again") from error
+        if not isinstance(item, dict):
+            raise InputError(f"{path}, line {number} is no object: remove the line, its episode is then done again")
+        yield item
+
+
+class Journal:
+    """One writer's journal. Opening it takes a lock that other processes respect, and cuts off a half-written last line.
+
+    Raises:
+        InputError: another process that still lives is writing to it.
+    """
+
+    def __init__(self, path: str | Path) -> None:
+        self.path = Path(path)
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        self._file = open(self.path, "a+b")  # noqa: SIM115 (open, and locked, for the life of the writer)
+        try:
+            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            self._file.close()
+            raise InputError(f"another process is writing {self.path}: wait until it ends, or choose another output folder") from error
+        self._file.seek(0)
+        content = self._file.read()
+        self._file.truncate(content.rfind(b"\n") + 1)
+
+    def append(self, item: dict[str, Any]) -> None:
+        """Add one line and return when it is on the disk."""
+        self._file.write(json.dumps(item, ensure_ascii=False, allow_nan=False).encode() + b"\n")
+        self._file.flush()
+        os.fsync(self._file.fileno())
+
+    def close(self) -> None:
+        """Close the file and give the lock back."""
+        self._file.close()
+
+    def __enter__(self) -> "Journal":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
