@@ -28,6 +28,7 @@ setup(
         (f"share/{NAME}", ["package.xml"]),
         *shared("launch"),
         *shared("config"),
+        *shared("msg/janusvln_msgs/msg"),
     ],
     python_requires=">=3.10",
     install_requires=[
