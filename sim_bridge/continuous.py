@@ -1,0 +1,193 @@
+"""A differential base as a robot has it, without ROS: velocity commands in, a pose and imperfect odometry out.
+
+Two frames of reference meet here. The *world* of a simulator has y up; its poses are (x, y, z) and a quaternion x, y, z, w about +y, and an agent looks along
+its own -z. The *map* of ROS (REP-103) has z up and x forward: ``x_map = -z_world``, ``y_map = -x_world``, ``z_map = y_world``; yaw is the same angle in both.
+"""
+
+import math
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+
+SUBSTEP_S = 0.01
+"""Longest time over which a velocity is taken as constant, seconds."""
+
+
+@dataclass(frozen=True)
+class PlanarPose:
+    """A pose on the floor: metres and radians, x forward, y left, yaw about z up (REP-103)."""
+
+    x: float
+    y: float
+    yaw: float
+
+
+def to_map(position: np.ndarray, rotation_xyzw: np.ndarray) -> tuple[PlanarPose, float]:
+    """Return the planar pose and the height (metres) in the map of a world pose; the rotation must be about the world's y."""
+    yaw = 2.0 * math.atan2(float(rotation_xyzw[1]), float(rotation_xyzw[3]))
+    return PlanarPose(-float(position[2]), -float(position[0]), wrap(yaw)), float(position[1])
+
+
+def to_world(pose: PlanarPose, height: float) -> tuple[np.ndarray, np.ndarray]:
+    """Return the world position float64[3] and quaternion float64[4] (x, y, z, w) of a planar pose; the inverse of `to_map`."""
+    return np.array([-pose.y, height, -pose.x]), np.array([0.0, math.sin(pose.yaw / 2), 0.0, math.cos(pose.yaw / 2)])
+
+
+def wrap(angle: float) -> float:
+    """Return ``angle`` (radians) in (-pi, pi]."""
+    return math.pi - (math.pi - angle) % (2.0 * math.pi)
+
+
+def relative(start: PlanarPose, end: PlanarPose) -> PlanarPose:
+    """Return ``end`` as seen from ``start``: what a robot at ``start`` has to move to get to ``end``."""
+    dx, dy = end.x - start.x, end.y - start.y
+    cos, sin = math.cos(start.yaw), math.sin(start.yaw)
+    return PlanarPose(cos * dx + sin * dy, -sin * dx + cos * dy, wrap(end.yaw - start.yaw))
+
+
+def compose(start: PlanarPose, change: PlanarPose) -> PlanarPose:
+    """Return the pose reached from ``start`` by ``change``; the inverse of `relative`."""
+    cos, sin = math.cos(start.yaw), math.sin(start.yaw)
+    return PlanarPose(start.x + cos * change.x - sin * change.y, start.y + sin * change.x + cos * change.y, wrap(start.yaw + change.yaw))
+
+
+@dataclass(frozen=True)
+class BaseSettings:
+    """What the base can do and how well it measures itself.
+
+    Speeds in m/s and rad/s, accelerations in m/s^2 and rad/s^2. ``command_timeout`` (seconds on the steady clock): without a newer command the base brakes.
+    ``odom_noise`` is the relative standard deviation of the measured distance and angle of each 0.25 m or 15 degrees; ``odom_latency`` (seconds) is how long
+    after its stamp a measurement comes out.
+    """
+
+    max_linear: float = 0.6
+    max_angular: float = 1.5
+    linear_acceleration: float = 1.5
+    angular_acceleration: float = 4.0
+    command_timeout: float = 0.2
+    odom_noise: float = 0.0
+    odom_latency: float = 0.0
+
+
+@dataclass(frozen=True)
+class Odometry:
+    """One measurement: the time it is for (seconds of simulated time), the estimated pose, and the velocity in m/s and rad/s."""
+
+    time: float
+    pose: PlanarPose
+    linear: float
+    angular: float
+
+
+class Base:
+    """The moving base. Times are given to it, it reads no clock: ``now`` is the steady clock, ``time`` the simulated one, both in seconds.
+
+    ``free(x, y)`` says whether the base may stand at a place of the map. Against an obstacle it stops, as a robot with a bumper does, and ``blocked`` is true.
+    """
+
+    def __init__(self, settings: BaseSettings, free: Callable[[float, float], bool], pose: PlanarPose, seed: int = 0):
+        self.settings = settings
+        self.free = free
+        self.pose = pose
+        self.linear = 0.0
+        self.angular = 0.0
+        self.blocked = False
+        self.stopped = False
+        self.path_length = 0.0
+        self._measured = pose
+        self._command = (0.0, 0.0)
+        self._command_at = -math.inf
+        self._random = np.random.default_rng(seed)
+        self._scale = (1.0, 1.0)
+        self._travelled = [0.0, 0.0]
+        self._pending: deque[Odometry] = deque()
+        self._draw_noise()
+
+    def command(self, linear: float, angular: float, now: float) -> bool:
+        """Take a velocity command (m/s, rad/s), cut to the limits. A number that is not finite is a command to stop; False tells of it."""
+        finite = math.isfinite(linear) and math.isfinite(angular)
+        self._command = (_cut(linear, self.settings.max_linear), _cut(angular, self.settings.max_angular)) if finite else (0.0, 0.0)
+        self._command_at = now
+        return finite
+
+    def emergency_stop(self, pressed: bool) -> None:
+        """Hold the base at rest at once while ``pressed``, whatever is commanded; afterwards it waits for a new command."""
+        self.stopped = pressed
+        self._command = (0.0, 0.0)
+
+    def advance(self, duration: float, now: float, time: float) -> None:
+        """Move for ``duration`` simulated seconds that end at ``time``; ``now`` is the steady clock at that end."""
+        left = duration
+        while left > 1e-9:
+            step = min(SUBSTEP_S, left)
+            left -= step
+            self._substep(step, now - left)
+        self._pending.append(Odometry(time, self._measured, self.linear, self.angular))
+
+    def odometry(self, time: float) -> list[Odometry]:
+        """Return the measurements that have come out by the simulated ``time``, oldest first; each is returned once."""
+        ready = []
+        while self._pending and self._pending[0].time + self.settings.odom_latency <= time + 1e-9:
+            ready.append(self._pending.popleft())
+        return ready
+
+    def _substep(self, step: float, now: float) -> None:
+        fresh = now - self._command_at <= self.settings.command_timeout
+        linear, angular = self._command if fresh else (0.0, 0.0)
+        if self.stopped:
+            self.linear = self.angular = 0.0
+        self.linear += _cut(linear - self.linear, self.settings.linear_acceleration * step)
+        self.angular += _cut(angular - self.angular, self.settings.angular_acceleration * step)
+        turn, forward = self.angular * step, self.linear * step
+        middle = self.pose.yaw + turn / 2
+        x, y = self.pose.x + forward * math.cos(middle), self.pose.y + forward * math.sin(middle)
+        self.blocked = forward != 0.0 and not self.free(x, y)
+        if self.blocked:
+            x, y, forward, self.linear = self.pose.x, self.pose.y, 0.0, 0.0
+        self.path_length += abs(forward)
+        self.pose = PlanarPose(x, y, wrap(self.pose.yaw + turn))
+        self._measure(forward, turn)
+
+    def _measure(self, forward: float, turn: float) -> None:
+        self._travelled[0] += abs(forward)
+        self._travelled[1] += abs(turn)
+        if self._travelled[0] >= 0.25 or self._travelled[1] >= math.radians(15.0):
+            self._draw_noise()
+        forward, turn = forward * self._scale[0], turn * self._scale[1]
+        middle = self._measured.yaw + turn / 2
+        x, y = self._measured.x + forward * math.cos(middle), self._measured.y + forward * math.sin(middle)
+        self._measured = PlanarPose(x, y, wrap(self._measured.yaw + turn))
+
+    def _draw_noise(self) -> None:
+        self._travelled = [0.0, 0.0]
+        errors = self._random.normal(0.0, 1.0, 2) * self.settings.odom_noise
+        self._scale = (1.0 + float(errors[0]), 1.0 + float(errors[1]))
+
+
+def _cut(value: float, limit: float) -> float:
+    return max(-limit, min(limit, value))
+
+
+def scan_from_depth(depth_HW: np.ndarray, focal: float, camera_height: float, beams: int, lowest: float = 0.1, highest: float = 1.4) -> np.ndarray:
+    """Return float32[beams]: the range (metres) to the nearest thing between the heights ``lowest`` and ``highest`` above the floor, right to left.
+
+    The angles run evenly over the camera's horizontal field of view, from -hfov/2 (right) to +hfov/2 (left), as in a LaserScan of a level camera at
+    ``camera_height``. ``focal`` is in pixels. A beam that meets nothing is +inf; one without a single valid depth is NaN.
+    """
+    height, width = depth_HW.shape
+    across = (np.arange(width) + 0.5 - width / 2) / focal
+    down = (np.arange(height) + 0.5 - height / 2) / focal
+    with np.errstate(invalid="ignore"):
+        above_floor = camera_height - down[:, None] * depth_HW
+        seen = (above_floor >= lowest) & (above_floor <= highest) & (depth_HW > 0)
+    nearest_W = np.where(seen & np.isfinite(depth_HW), depth_HW, np.inf).min(axis=0) * np.sqrt(1.0 + across**2)
+    unknown_W = ~(np.isfinite(depth_HW) | np.isposinf(depth_HW)).any(axis=0)
+    half = math.atan(width / 2 / focal)
+    beam_W = np.clip(((np.arctan(-across) + half) / (2 * half) * beams).astype(int), 0, beams - 1)
+    ranges = np.full(beams, np.inf)
+    np.minimum.at(ranges, beam_W, nearest_W)
+    known = np.zeros(beams, bool)
+    np.logical_or.at(known, beam_W, ~unknown_W)
+    return np.where(known | ~np.isin(np.arange(beams), beam_W), ranges, np.nan).astype(np.float32)
