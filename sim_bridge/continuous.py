@@ -135,7 +135,7 @@ class Base:
 
     def _substep(self, step: float, now: float) -> None:
         fresh = now - self._command_at <= self.settings.command_timeout
-        linear, angular = self._command if fresh else (0.0, 0.0)
+        linear, angular = self._command if fresh and not self.stopped else (0.0, 0.0)
         if self.stopped:
             self.linear = self.angular = 0.0
         self.linear += _cut(linear - self.linear, self.settings.linear_acceleration * step)

@@ -1,0 +1,112 @@
+"""The simulated base: it does what it is told within its limits, stops when told nothing, and measures itself imperfectly on request."""
+
+import itertools
+import math
+
+import numpy as np
+import pytest
+
+from sim_bridge.continuous import Base, BaseSettings, PlanarPose, compose, relative, scan_from_depth, to_map, to_world
+
+ORIGIN = PlanarPose(0.0, 0.0, 0.0)
+
+
+def drive(base, linear, angular, seconds, step=0.02):
+    """Command every ``step`` seconds; return the measurements that came out."""
+    measured = []
+    for i in range(round(seconds / step)):
+        now = (i + 1) * step
+        base.command(linear, angular, now - step)
+        base.advance(step, now, now)
+        measured += base.odometry(now)
+    return measured
+
+
+@pytest.mark.parametrize("pose", [ORIGIN, PlanarPose(1.0, -2.0, 3.0), PlanarPose(-4.0, 0.5, -1.0)])
+def test_world_and_map_poses_convert_both_ways(pose):
+    back, height = to_map(*to_world(pose, 0.1))
+    assert (back.x, back.y, back.yaw, height) == pytest.approx((pose.x, pose.y, pose.yaw, 0.1))
+
+
+def test_forward_in_the_world_is_forward_in_the_map():
+    start, end = to_map(np.zeros(3), np.array([0, 0, 0, 1]))[0], to_map(np.array([0, 0, -0.25]), np.array([0, 0, 0, 1]))[0]
+    assert (relative(start, end).x, relative(start, end).y) == (0.25, 0.0)
+
+
+def test_composing_undoes_taking_apart():
+    a, b = PlanarPose(1.0, 2.0, 2.5), PlanarPose(-1.0, 0.5, -2.9)
+    again = compose(a, relative(a, b))
+    assert (again.x, again.y, again.yaw) == pytest.approx((b.x, b.y, b.yaw))
+
+
+def test_speed_and_acceleration_stay_within_the_limits():
+    base = Base(BaseSettings(max_linear=0.5, linear_acceleration=1.0, max_angular=1.0), lambda x, y: True, ORIGIN)
+    measured = drive(base, 99.0, -99.0, 2.0)
+    speeds = [m.linear for m in measured]
+    assert max(speeds) == pytest.approx(0.5) and min(m.angular for m in measured) == pytest.approx(-1.0)
+    assert max(b - a for a, b in itertools.pairwise(speeds)) <= 0.02 + 1e-9
+
+
+def test_without_commands_the_base_comes_to_rest_even_if_it_was_not_advanced_meanwhile():
+    base = Base(BaseSettings(command_timeout=0.2), lambda x, y: True, ORIGIN)
+    drive(base, 0.5, 0.0, 1.0)
+    base.advance(5.0, 6.0, 6.0)  # one long stall of the process
+    assert base.linear == 0.0
+    assert base.pose.x < 0.5 + 0.5 * 0.2 + 0.5**2 / 2 / 1.5 + 0.01
+
+
+def test_the_base_stops_at_an_obstacle_and_can_turn_there():
+    base = Base(BaseSettings(), lambda x, y: x < 0.4, ORIGIN)
+    drive(base, 0.5, 0.0, 3.0)
+    assert 0.38 < base.pose.x < 0.4 and base.blocked
+    drive(base, 0.0, 1.0, 1.0)
+    assert base.pose.yaw > 0.7 and not base.blocked
+
+
+def test_without_noise_odometry_is_the_truth():
+    base = Base(BaseSettings(), lambda x, y: True, ORIGIN)
+    last = drive(base, 0.4, 0.6, 3.0)[-1]
+    assert (last.pose.x, last.pose.y, last.pose.yaw) == pytest.approx((base.pose.x, base.pose.y, base.pose.yaw))
+
+
+def test_noise_has_the_given_size_and_repeats_with_its_seed():
+    def errors(seed):
+        base = Base(BaseSettings(odom_noise=0.02), lambda x, y: True, ORIGIN, seed)
+        return [m.pose.x for m in drive(base, 0.5, 0.0, 20.0)]
+
+    assert errors(1) == errors(1) != errors(2)
+    final = np.array([errors(seed)[-1] for seed in range(20)])
+    travelled = drive(Base(BaseSettings(), lambda x, y: True, ORIGIN), 0.5, 0.0, 20.0)[-1].pose.x
+    expected = 0.02 * math.sqrt(0.25 * travelled)  # independent errors of each quarter metre
+    assert 0.4 * expected < (final - travelled).std() < 2.0 * expected
+
+
+def test_latency_delays_a_measurement_and_keeps_its_stamp():
+    base = Base(BaseSettings(odom_latency=0.05), lambda x, y: True, ORIGIN)
+    base.advance(0.02, 1.0, 1.0)
+    assert base.odometry(1.04) == []
+    assert [m.time for m in base.odometry(1.05)] == [1.0]
+    assert base.odometry(2.0) == []
+
+
+def test_scan_gives_the_range_along_each_beam():
+    depth = np.full((48, 64), 2.0, np.float32)
+    focal = 32 / math.tan(math.radians(39.5))
+    ranges = scan_from_depth(depth, focal, 1.25, 16)
+    assert ranges[8] == pytest.approx(2.0, abs=0.02) and ranges[0] == pytest.approx(2.0 / math.cos(math.radians(37)), rel=0.03)
+    assert ranges == pytest.approx(ranges[::-1], rel=1e-5)
+
+
+def test_scan_looks_right_to_left_and_leaves_out_the_floor():
+    focal = 32 / math.tan(math.radians(39.5))
+    down = (np.arange(48) + 0.5 - 24) / focal
+    floor = np.where(down > 0, 1.25 / np.maximum(down, 1e-9), np.inf).astype(np.float32)[:, None].repeat(64, 1)
+    assert np.isposinf(scan_from_depth(floor, focal, 1.25, 16)).all()
+    floor[20:28, 40:] = 1.0  # something on the right of the picture
+    ranges = scan_from_depth(floor, focal, 1.25, 16)
+    assert ranges[0] < 1.4 and np.isposinf(ranges[-1])
+
+
+def test_a_column_without_valid_depth_is_unknown_not_free():
+    depth = np.full((48, 64), np.nan, np.float32)
+    assert np.isnan(scan_from_depth(depth, 40.0, 1.25, 8)).all()
