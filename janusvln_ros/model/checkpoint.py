@@ -11,6 +11,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -125,7 +126,8 @@ def find(checkpoint: str | Path) -> Path:
         return Path(snapshot_download(str(checkpoint), allow_patterns=_WANTED))
     except Exception as error:  # the hub's client raises many kinds, for no network, no such name, no access
         raise InputError(
-            f"there is no folder {folder}, and {checkpoint!r} could not be had from the hub ({type(error).__name__}): check the name and the network, or download it elsewhere and give its folder"
+            f"there is no folder {folder}, and {checkpoint!r} could not be had from the hub ({type(error).__name__}): "
+            "check the name and the network, or download it elsewhere and give its folder"
         ) from error
 
 
@@ -198,7 +200,7 @@ def load(checkpoint: str | Path, *, dtype: str | torch.dtype | None = None, devi
         for file in files:
             with safe_open(file, framework="pt") as tensors:
                 names = [name for name in tensors.keys() if name in result.used]  # noqa: SIM118
-                weights = {our_name(name): tensors.get_tensor(name).to(device=device, dtype=wanted, copy=True) for name in names}
+                weights = {str(our_name(name)): tensors.get_tensor(name).to(device=device, dtype=wanted, copy=True) for name in names}
                 model.load_state_dict(weights, strict=False, assign=True)
     except SafetensorError as error:
         raise InputError(f"a weight file in {folder} is damaged ({error}): copy it again") from error
@@ -233,7 +235,7 @@ def save(model: JanusVLN, folder: str | Path, *, dtype: str | torch.dtype | None
             save_file(shards[0], path, metadata={"format": "pt"})
         (folder / INDEX_FILE).unlink(missing_ok=True)
     else:
-        weight_map = {}
+        weight_map: dict[str, str] = {}
         for number, shard in enumerate(shards, start=1):
             name = f"model-{number:05d}-of-{len(shards):05d}.safetensors"
             with atomic_path(folder / name) as path:
@@ -263,7 +265,7 @@ def generation(folder: str | Path, config: JanusVLNConfig) -> Generation:
     path = Path(folder) / "generation_config.json"
     try:
         values = json.loads(path.read_text()) if path.is_file() else {}
-        eos = values.get("eos_token_id", config.text.eos_token_id)
+        eos: Any = values.get("eos_token_id", config.text.eos_token_id)
         penalty = float(values.get("repetition_penalty", 1.0))
         tokens = tuple(int(token) for token in (eos if isinstance(eos, (list, tuple)) else [eos]))
     except (ValueError, TypeError, AttributeError) as error:

@@ -101,7 +101,7 @@ class JanusVLNConfig:
         flat = {**values.get("text_config", {}), **{key: value for key, value in values.items() if key != "text_config"}}
         flat = {key: value for key, value in flat.items() if value is not None}
         if flat.get("model_type") != "qwen2_5_vl" and "text_config" not in values:
-            raise InputError(f"{name}: model_type is {flat.get('model_type')!r}, but JanusVLN checkpoints say 'qwen2_5_vl': give the folder of a JanusVLN checkpoint")
+            raise InputError(f"{name}: model_type is {flat.get('model_type')!r}, but 'qwen2_5_vl' is needed: give the folder of a JanusVLN checkpoint")
         vision_values = dict(flat.pop("vision_config", {}))
         vision_values.pop("model_type", None)
         spatial = _read(SpatialConfig, flat.pop("vggt_config", {}), f"{name}: vggt_config")
@@ -147,7 +147,7 @@ class JanusVLNConfig:
     def to_dict(self) -> dict[str, Any]:
         """The content of a ``config.json`` in the published flat layout (see module docstring)."""
         text = {key: value for key in _TEXT_KEYS if (value := getattr(self.text, key, None)) is not None}
-        rope = dict(self.text.rope_parameters)
+        rope = dict(self.text.rope_parameters or {})
         text["rope_theta"] = rope.pop("rope_theta")
         text["rope_scaling"] = {**rope, "type": "default", "rope_type": "default"}
         text.pop("rope_parameters", None)
@@ -191,24 +191,40 @@ class JanusVLNConfig:
             require(value >= 1, f"{key} is {value}, it must be at least 1")
         for key in ("initial_frames", "window_frames"):
             require(getattr(navigation, key) >= 0, f"navigation.{key} is {getattr(navigation, key)}, it must not be negative")
-        require(text.hidden_size % text.num_attention_heads == 0, f"hidden_size {text.hidden_size} is no multiple of num_attention_heads {text.num_attention_heads}")
+        require(
+            text.hidden_size % text.num_attention_heads == 0,
+            f"hidden_size {text.hidden_size} is no multiple of num_attention_heads {text.num_attention_heads}",
+        )
         require(
             text.num_attention_heads % (text.num_key_value_heads or 1) == 0,
             f"num_attention_heads {text.num_attention_heads} is no multiple of num_key_value_heads {text.num_key_value_heads}",
         )
-        head_dim, section = text.hidden_size // text.num_attention_heads, text.rope_parameters.get("mrope_section", [16, 24, 24])
-        require(2 * sum(section) == head_dim, f"rope_scaling.mrope_section {list(section)} must add up to half of the head size {head_dim}")
+        head_dim = text.hidden_size // text.num_attention_heads
+        section = list((text.rope_parameters or {}).get("mrope_section") or [16, 24, 24])
+        require(2 * sum(section) == head_dim, f"rope_scaling.mrope_section {section} must add up to half of the head size {head_dim}")
         require(not self.text.use_sliding_window, "use_sliding_window is true, but the memories are the only window here: set it to false")
         require(
             vision.out_hidden_size == text.hidden_size,
             f"vision_config.out_hidden_size {vision.out_hidden_size} must equal hidden_size {text.hidden_size}, since image and text tokens share a space",
         )
-        require(vision.spatial_merge_size == 2 and vision.patch_size == 14 and vision.temporal_patch_size == 2, "vision_config: patch_size must be 14, spatial_merge_size 2 and temporal_patch_size 2, as both encoders share one grid")
-        require(spatial.embed_dim % (4 * spatial.num_heads) == 0, f"vggt_config.embed_dim {spatial.embed_dim} must be a multiple of 4 x num_heads {spatial.num_heads}")
-        require(spatial.embed_dim % spatial.dino_num_heads == 0, f"vggt_config.embed_dim {spatial.embed_dim} must be a multiple of dino_num_heads {spatial.dino_num_heads}")
+        require(
+            (vision.patch_size, vision.spatial_merge_size, vision.temporal_patch_size) == (14, 2, 2),
+            "vision_config: patch_size must be 14, spatial_merge_size 2 and temporal_patch_size 2, as both encoders share one grid",
+        )
+        require(
+            spatial.embed_dim % (4 * spatial.num_heads) == 0,
+            f"vggt_config.embed_dim {spatial.embed_dim} must be a multiple of 4 x num_heads {spatial.num_heads}",
+        )
+        require(
+            spatial.embed_dim % spatial.dino_num_heads == 0,
+            f"vggt_config.embed_dim {spatial.embed_dim} must be a multiple of dino_num_heads {spatial.dino_num_heads}",
+        )
         require(spatial.depth >= 2, f"vggt_config.depth is {spatial.depth}, it must be at least 2, as the last pair of blocks is never used")
         require(spatial.image_size % 14 == 0, f"vggt_config.image_size {spatial.image_size} must be a multiple of 14")
-        require(navigation.image_width >= 28 and navigation.image_width % 14 == 0, f"navigation.image_width {navigation.image_width} must be a multiple of 14, at least 28")
+        require(
+            navigation.image_width >= 28 and navigation.image_width % 14 == 0,
+            f"navigation.image_width {navigation.image_width} must be a multiple of 14, at least 28",
+        )
 
 
 _TEXT_KEYS = (

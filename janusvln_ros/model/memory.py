@@ -87,7 +87,7 @@ class SpatialMemory:
             InputError: the frame has another number of tokens than the episode's first.
         """
         if k_HPD.shape[1] != self.tokens:
-            raise InputError(f"this frame has {k_HPD.shape[1]} spatial tokens, the episode's first had {self.tokens}: all frames of an episode must have one size")
+            raise InputError(f"this frame has {k_HPD.shape[1]} spatial tokens, earlier ones had {self.tokens}: all frames of an episode must have one size")
         start = self.window.slot(self.seen) * self.tokens
         self.k_LHND[layer, :, start : start + self.tokens] = k_HPD
         self.v_LHND[layer, :, start : start + self.tokens] = v_HPD

@@ -14,6 +14,7 @@ keys and values have the weights' dtype. That is what the published code does un
 
 from collections.abc import Iterator
 from functools import lru_cache
+from typing import cast
 
 import torch
 import torch.nn.functional as F
@@ -49,8 +50,8 @@ class SpatialEncoder(nn.Module):
         self.camera_token = nn.Parameter(torch.zeros(1, 2, 1, C))
         self.register_token = nn.Parameter(torch.zeros(1, 2, config.num_register_tokens, C))
         self.patch_embed = DinoEncoder(config)
-        self.frame_blocks = nn.ModuleList([Block(C, config.num_heads, eps=1e-5, qk_norm=True) for _ in range(config.used_depth)])
-        self.global_blocks = nn.ModuleList([Block(C, config.num_heads, eps=1e-5, qk_norm=True) for _ in range(config.used_depth)])
+        self.frame_blocks = Blocks(config.used_depth, C, config.num_heads, eps=1e-5, qk_norm=True)
+        self.global_blocks = Blocks(config.used_depth, C, config.num_heads, eps=1e-5, qk_norm=True)
         for token in (self.camera_token, self.register_token):
             nn.init.normal_(token, std=1e-6)
 
@@ -77,7 +78,7 @@ class SpatialEncoder(nn.Module):
 
     def layers(self, images_BS3HW: Tensor, window: FrameWindow = ALL_FRAMES) -> Iterator[Tensor]:
         """As ``forward``, layer by layer: ``depth - 1`` tensors [B, S, P, 2C]."""
-        B, S = images_BS3HW.shape[:2]
+        S = images_BS3HW.shape[1]
         x_BSPC, rope = self._embed(images_BS3HW, is_first=torch.arange(S, device=images_BS3HW.device) == 0)
         P = x_BSPC.shape[2]
         for frame_block, global_block in zip(self.frame_blocks, self.global_blocks):
@@ -103,7 +104,6 @@ class SpatialEncoder(nn.Module):
             InputError: sides that are no multiples of 14, or another size than the frames before.
         """
         x_BSPC, rope = self._embed(image_3HW[None, None], is_first=torch.tensor([memory.seen == 0], device=image_3HW.device))
-        last = len(self.frame_blocks) - 1
         for layer, (frame_block, global_block) in enumerate(zip(self.frame_blocks, self.global_blocks)):
             x_BSPC = frame_block(x_BSPC, rope)
             frame_BSPC = x_BSPC
@@ -111,8 +111,6 @@ class SpatialEncoder(nn.Module):
             k_HND, v_HND = memory.attend(layer, k[0, 0], v[0, 0])
             o_HPD = F.scaled_dot_product_attention(q[0, 0][None], k_HND[None].to(q.dtype), v_HND[None].to(q.dtype))
             x_BSPC = global_block.finish(x_BSPC, o_HPD[None])
-            if layer == last:
-                break
         return torch.cat([frame_BSPC, x_BSPC], dim=-1)[0, 0]
 
     def new_memory(self, image_height: int, image_width: int, window: FrameWindow) -> SpatialMemory:
@@ -147,13 +145,11 @@ def frame_causal_attention(q_BHND: Tensor, k_BHND: Tensor, v_BHND: Tensor, token
         end = min(start + step, frames)
         oldest = max(0, start - window.window)
         spans = [(0, end)] if oldest <= window.initial else [(0, window.initial), (oldest, end)]
-        spans = [(a, b) for a, b in spans if b > a]
-        k, v = (torch.cat([t[:, :, a * tokens : b * tokens] for a, b in spans], dim=2) if len(spans) > 1 else t[:, :, spans[0][0] * tokens : spans[0][1] * tokens] for t in (k_BHND, v_BHND))
-        query_frames = torch.arange(start, end, device=q_BHND.device)
-        key_frames = torch.cat([torch.arange(a, b, device=q_BHND.device) for a, b in spans])
-        visible_QK = window.visible(query_frames, key_frames)
+        k, v = (torch.cat([t[:, :, a * tokens : b * tokens] for a, b in spans if b > a], dim=2) for t in (k_BHND, v_BHND))
         mask = None
         if end - start > 1:
+            key_frames = torch.cat([torch.arange(a, b, device=q_BHND.device) for a, b in spans])
+            visible_QK = window.visible(torch.arange(start, end, device=q_BHND.device), key_frames)
             mask = visible_QK.repeat_interleave(tokens, dim=0).repeat_interleave(tokens, dim=1)
         outputs.append(F.scaled_dot_product_attention(q_BHND[:, :, start * tokens : end * tokens], k, v, attn_mask=mask))
     return torch.cat(outputs, dim=2)
@@ -169,7 +165,7 @@ class DinoEncoder(nn.Module):
         self.pos_embed = nn.Parameter(torch.zeros(1, 1 + grid * grid, C))
         self.register_tokens = nn.Parameter(torch.zeros(1, config.num_register_tokens, C))
         self.patch_embed = nn.ModuleDict({"proj": nn.Conv2d(3, C, kernel_size=PATCH, stride=PATCH)})
-        self.blocks = nn.ModuleList([Block(C, config.dino_num_heads, eps=1e-6, qk_norm=False) for _ in range(config.dino_depth)])
+        self.blocks = Blocks(config.dino_depth, C, config.dino_num_heads, eps=1e-6, qk_norm=False)
         self.norm = LayerNorm(C, eps=1e-6)
         for parameter in (self.cls_token, self.register_tokens):
             nn.init.normal_(parameter, std=1e-6)
@@ -220,6 +216,17 @@ class Block(nn.Module):
         x_XPC = x_XPC + self.ls1(self.attn.proj(o_XHPD.transpose(-3, -2).flatten(-2)))
         hidden = self.mlp["fc1"](self.norm2(x_XPC).to(o_XHPD.dtype))
         return x_XPC + self.ls2(self.mlp["fc2"](F.gelu(hidden)))
+
+
+class Blocks(nn.ModuleList):
+    """A row of equal blocks."""
+
+    def __init__(self, depth: int, channels: int, heads: int, eps: float, qk_norm: bool) -> None:
+        super().__init__([Block(channels, heads, eps, qk_norm) for _ in range(depth)])
+
+    def __iter__(self) -> Iterator[Block]:
+        """The blocks, by their type."""
+        return cast(Iterator[Block], super().__iter__())
 
 
 class Attention(nn.Module):
