@@ -5,14 +5,16 @@ Formats: rosbag2 (https://github.com/ros2/rosbag2), MCAP (https://mcap.dev/spec)
 
 import contextlib
 import os
+import shutil
 import sqlite3
 import struct
+import tempfile
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import Any, Protocol
 
 from mcap.exceptions import McapError
 from mcap.records import Channel, Schema
@@ -114,18 +116,18 @@ class Bag:
         raise InputError(f"{self.path} has several {what} topics: {', '.join(sorted(candidates))}; choose one, for example {option} {sorted(candidates)[0]}")
 
 
-class _Source:
+class _Source(Protocol):
     """One storage file, or one intact bag folder."""
 
-    damage: str | None = None
+    damage: str | None
 
-    def messages(self, topics: Collection[str]) -> Iterator[Message]:
-        raise NotImplementedError  # pragma: no cover
+    def messages(self, topics: Collection[str]) -> Iterator[Message]: ...
 
 
-class _Intact(_Source):
+class _Intact:
     def __init__(self, reader: Reader) -> None:
         self.reader = reader
+        self.damage: str | None = None
 
     def messages(self, topics: Collection[str]) -> Iterator[Message]:
         connections = [c for c in self.reader.connections if not topics or c.topic in topics]
@@ -138,11 +140,12 @@ class _Intact(_Source):
             self.damage = f"{self.reader.path}: reading ended early: {error}"
 
 
-class _DamagedMcap(_Source):
+class _DamagedMcap:
     """An mcap file without its end (a power cut): records are read in order until the first that is not whole."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
+        self.damage: str | None = None
         self.schemas: dict[int, Schema] = {}
 
     def messages(self, topics: Collection[str]) -> Iterator[Message]:
@@ -164,14 +167,15 @@ class _DamagedMcap(_Source):
                 self.damage = f"{self.path} is truncated or damaged; read up to byte {stream.tell()} of {self.path.stat().st_size}: {why}"
 
 
-class _DamagedSqlite(_Source):
+class _DamagedSqlite:
     """A sqlite3 file that does not read to its end: rows are taken in the order of writing until the first bad page."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
+        self.damage: str | None = None
 
     def messages(self, topics: Collection[str]) -> Iterator[Message]:
-        with contextlib.closing(sqlite3.connect(f"file:{self.path}?mode=ro&immutable=1", uri=True)) as database:
+        with self._padded() as path, contextlib.closing(sqlite3.connect(f"file:{path}?mode=ro&immutable=1", uri=True)) as database:
             try:
                 names = {row[0]: (row[1], row[2]) for row in database.execute("SELECT id, name, type FROM topics")}
                 for topic_id, log_time, data in database.execute("SELECT topic_id, timestamp, data FROM messages ORDER BY id"):
@@ -180,6 +184,21 @@ class _DamagedSqlite(_Source):
                         yield Message(topic, msgtype, log_time, data)
             except (sqlite3.DatabaseError, KeyError) as error:
                 self.damage = f"{self.path} is truncated or damaged; read up to the first bad row: {error}"
+
+    @contextlib.contextmanager
+    def _padded(self) -> Iterator[Path]:
+        """The file itself, or a copy padded to the size its header promises: sqlite reads nothing at all of a shorter one."""
+        with self.path.open("rb") as stream:
+            head = stream.read(32)
+        page_size = int.from_bytes(head[16:18], "big")
+        promised = int.from_bytes(head[28:32], "big") * (65536 if page_size == 1 else page_size)
+        if len(head) < 32 or not head.startswith(b"SQLite format 3\0") or promised <= self.path.stat().st_size:
+            yield self.path
+            return
+        with tempfile.TemporaryDirectory() as folder:
+            copy = Path(shutil.copy(self.path, folder))
+            os.truncate(copy, promised)
+            yield copy
 
 
 def _register(store: Typestore, reader: Reader) -> None:

@@ -1,0 +1,150 @@
+"""A recorded drive as training trajectories: motion cut into steps, the frame at each boundary, and a report of how good the recording is."""
+
+from collections import Counter, deque
+from collections.abc import Callable
+from typing import Any
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from janusvln_ros.actions import FORWARD_STEP_M, TURN_STEP_DEG, Action
+from janusvln_ros.data.bags import Bag, header_stamp
+from janusvln_ros.data.drives import Topics, camera_topic, drive_spans, read_odometry
+from janusvln_ros.data.episodes import Episode
+from janusvln_ros.data.images import decode
+from janusvln_ros.data.motion import Odometry, Step, cut_into_steps, step_rate
+from janusvln_ros.data.trajectories import TrajectoryWriter
+from janusvln_ros.errors import InputError
+
+JPEG_QUALITY = 95
+PAUSE_S = 2.0
+PAUSE_RATE = 0.1
+"""Steps per second (of 0.25 m or 15 degrees) under which the base stands."""
+BLUR_LAPLACIAN = 20.0
+"""Variance of the Laplacian of the grey picture, 8 bit, under which a frame is called blurred; a sharp indoor picture has hundreds."""
+GAP_PERIODS = 2.5
+"""A gap of more than this many frame periods counts as dropped frames."""
+
+
+def import_drive(
+    bag: Bag,
+    writer: TrajectoryWriter,
+    scene: str,
+    camera: Callable[[NDArray[np.uint8]], NDArray[np.uint8]],
+    topics: Topics,
+    instruction: str | None = None,
+    min_steps: int = 4,
+) -> list[dict[str, Any]]:
+    """Write every episode of a bag with ``writer`` and return a quality report for each, kept or not.
+
+    Args:
+        bag: with a camera, odometry or cmd_vel, and instructions unless ``instruction`` is given.
+        writer: of the training layout.
+        scene: name of the place, part of the frame folders' names.
+        camera: what to do to each picture first (rectify, crop).
+        topics: which topics to read.
+        instruction: the words, for a bag without them.
+        min_steps: shorter episodes are reported and not kept.
+
+    Raises:
+        InputError: the bag lacks a camera, motion or words.
+    """
+    spans = drive_spans(bag, topics, instruction)
+    odometry = read_odometry(bag, topics)
+    cuts = [cut_into_steps(np.asarray(stamps, np.int64), odometry) for _, stamps in spans]
+    # The same stamp stands in several episodes where the clock was set back; they come in the order of recording.
+    due: dict[int, deque[int]] = {}
+    for e, (_, stamps) in enumerate(spans):
+        for step in cuts[e]:
+            due.setdefault(stamps[step.frame], deque()).append(e)
+    pictures: dict[int, list[bytes]] = {}
+    blurs: dict[int, list[float]] = {}
+    reports: list[dict[str, Any]] = []
+
+    def finish(e: int) -> None:
+        text, stamps = spans[e]
+        report = {"episode": e, "instruction": text, **quality(np.asarray(stamps, np.int64), odometry, cuts[e], blurs.pop(e, []))}
+        report["kept"] = len(cuts[e]) >= min_steps
+        name = f"{scene}_{e:03d}"
+        episode = Episode(name, name, f"bags/{scene}/{scene}.bag", (0.0, 0.0, 0.0), (0.0, 0.0, 0.0, 1.0), (0.0, 0.0, 0.0), 0.0, text, (), None)
+        if report["kept"]:
+            writer.write(episode, pictures.pop(e), [-1, *(int(step.action) for step in cuts[e][:-1])], result=report)
+        else:
+            pictures.pop(e)
+            writer.skip(episode, result=report)
+        reports.append(report)
+
+    for message in bag.messages([camera_topic(bag, topics.image)]):
+        if queue := due.get(header_stamp(message.cdr)):
+            e = queue.popleft()
+            rgb = camera(decode(bag.decode(message)))
+            blurs.setdefault(e, []).append(sharpness(rgb))
+            pictures.setdefault(e, []).append(encode_jpeg(rgb))
+            # Written as soon as it is whole, so that only one episode's pictures are in memory.
+            if len(pictures[e]) == len(cuts[e]):
+                finish(e)
+    return reports
+
+
+def quality(stamps: NDArray[np.int64], odometry: Odometry, steps: list[Step], sharpnesses: list[float]) -> dict[str, Any]:
+    """How good a recording is for training.
+
+    ``drift_m``: distance between where the drive ended and where its discrete steps, executed exactly, would have ended. ``pauses``: standstills of over
+    two seconds. ``blurred``: chosen frames without sharp edges. ``dropped``: frames missing in gaps of the frame rate.
+    """
+    x, y, yaw = odometry.at(stamps)
+    moving = step_rate(stamps, odometry) >= PAUSE_RATE
+    gaps = np.diff(stamps)
+    period = float(np.median(gaps)) if len(gaps) else 0.0
+    dropped = int(np.sum(np.round(gaps[gaps > GAP_PERIODS * period] / period) - 1)) if period else 0
+    end = np.zeros(3)
+    for step in steps:
+        if step.action == Action.MOVE_FORWARD:
+            end[:2] += FORWARD_STEP_M * np.array([np.cos(end[2]), np.sin(end[2])])
+        elif step.action != Action.STOP:
+            end[2] += np.radians(TURN_STEP_DEG) * (1 if step.action == Action.TURN_LEFT else -1)
+    dx, dy = x[-1] - x[0], y[-1] - y[0]
+    drove = np.array([dx * np.cos(yaw[0]) + dy * np.sin(yaw[0]), -dx * np.sin(yaw[0]) + dy * np.cos(yaw[0])])
+    return {
+        "seconds": round(float(stamps[-1] - stamps[0]) / 1e9, 3),
+        "frames": len(stamps),
+        "frame_rate": round(1e9 / period, 2) if period else None,
+        "dropped": dropped,
+        "steps": len(steps),
+        "actions": dict(Counter(step.action.name for step in steps)),
+        "path_length_m": round(float(np.sum(np.hypot(np.diff(x), np.diff(y)))), 3),
+        "drift_m": round(float(np.hypot(*(drove - end[:2]))), 3),
+        "drift_deg": round(abs(float(np.degrees(np.angle(np.exp(1j * (yaw[-1] - yaw[0] - end[2])))))), 1),
+        "pauses": _pauses(stamps, moving),
+        "blurred": int(np.sum(np.asarray(sharpnesses) < BLUR_LAPLACIAN)),
+    }
+
+
+def _pauses(stamps: NDArray[np.int64], moving: NDArray[np.bool_]) -> int:
+    count, since = 0, None
+    for stamp, moves in zip(stamps, moving):
+        if moves:
+            since = None
+        elif since is None:
+            since = stamp
+        elif stamp - since > PAUSE_S * 1e9:
+            count, since = count + 1, np.iinfo(np.int64).max  # counted once; never again until the base moved
+    return count
+
+
+def sharpness(rgb: NDArray[np.uint8]) -> float:
+    """Variance of the Laplacian of the grey picture: low where a frame is blurred."""
+    return float(cv2.Laplacian(cv2.cvtColor(rgb, cv2.COLOR_RGB2GRAY), cv2.CV_64F).var())
+
+
+def encode_jpeg(rgb: NDArray[np.uint8], quality: int = JPEG_QUALITY) -> bytes:
+    """A picture (uint8 [H, W, 3], red first) as JPEG bytes.
+
+    Raises:
+        InputError: the encoder refused it.
+    """
+    done, data = cv2.imencode(".jpg", cv2.cvtColor(rgb, cv2.COLOR_RGB2BGR), [cv2.IMWRITE_JPEG_QUALITY, quality])
+    if not done:
+        raise InputError(f"a picture of shape {rgb.shape} could not be encoded as JPEG")
+    return data.tobytes()

@@ -1,0 +1,109 @@
+"""Which frames of a recorded drive a policy would have decided on, and the import of drives as training data."""
+
+import numpy as np
+import pytest
+from bag_fixtures import T, image, odometry, write_drive
+
+from janusvln_ros.actions import Action
+from janusvln_ros.data.bags import BagWriter, open_bag
+from janusvln_ros.data.drive_import import import_drive
+from janusvln_ros.data.drives import Topics, interval_moments, odometry_moments
+from janusvln_ros.data.trajectories import TrajectoryWriter, merge, read_trajectories
+from janusvln_ros.errors import InputError
+
+ACTIONS = [1, 1, 2, 1, 3, 3, 1, 1]
+
+
+def test_odometry_moments_follow_the_motion_and_carry_the_words(tmp_path):
+    with open_bag(write_drive(tmp_path / "a.mcap", ACTIONS)) as bag:
+        moments = odometry_moments(bag, Topics(), None)
+    assert [int(m.recorded) for m in moments] == [*ACTIONS, 0]
+    assert {m.instruction for m in moments} == {"go to the red door"} and [m.step for m in moments] == list(range(9))
+
+
+def test_interval_moments_are_evenly_spaced(tmp_path):
+    with open_bag(write_drive(tmp_path / "a.mcap", ACTIONS)) as bag:
+        stamps = [m.stamp for m in interval_moments(bag, Topics(), "walk", 0.5)]
+        assert np.all(np.diff(stamps) >= 5e8) and np.all(np.diff(stamps) < 5.4e8)
+        with pytest.raises(InputError, match="interval is 0 s"):
+            interval_moments(bag, Topics(), "walk", 0)
+
+
+def test_clock_that_goes_backwards_begins_a_new_episode(tmp_path):
+    with BagWriter(tmp_path / "a.mcap") as writer:
+        for n in range(40):
+            writer.write_message("/image", n * 10**8, image((n % 20) * 10**8, n))
+    with open_bag(tmp_path / "a.mcap") as bag:
+        moments = interval_moments(bag, Topics(), "walk", 1.0)
+    assert [(m.episode, m.step) for m in moments] == [(0, 0), (0, 1), (1, 0), (1, 1)]
+
+
+def test_odometry_whose_clock_goes_backwards_is_refused(tmp_path):
+    with BagWriter(tmp_path / "a.mcap") as writer:
+        for n in range(40):
+            writer.write_message("/image", n * 10**8, image((n % 20) * 10**8, n))
+            writer.write_message("/odom", n * 10**8, odometry((n % 20) * 10**8, n, 0, 0))
+    with open_bag(tmp_path / "a.mcap") as bag, pytest.raises(InputError, match="goes backwards 1 times"):
+        odometry_moments(bag, Topics(), "walk")
+
+
+def test_bag_without_words_asks_for_them(tmp_path):
+    with open_bag(write_drive(tmp_path / "a.mcap", ACTIONS, instruction=None)) as bag, pytest.raises(InputError, match="--instruction"):
+        odometry_moments(bag, Topics(), None)
+
+
+def test_two_cameras_must_be_told_apart(tmp_path):
+    with BagWriter(tmp_path / "a.mcap") as writer:
+        writer.write_message("/front/image", 0, image(0))
+        writer.write_message("/rear/image", 0, image(0))
+        writer.write_message("/depth/image", 0, image(0))
+    with open_bag(tmp_path / "a.mcap") as bag, pytest.raises(InputError, match="several camera topics: /depth/image, /front/image, /rear/image"):
+        interval_moments(bag, Topics(), "walk", 1.0)
+
+
+def test_imported_drive_is_a_trajectory_like_any_other(tmp_path):
+    writer = TrajectoryWriter(tmp_path / "out", "bag")
+    with open_bag(write_drive(tmp_path / "a.mcap", ACTIONS)) as bag:
+        (report,) = import_drive(bag, writer, "kitchen", lambda rgb: rgb, Topics())
+    writer.close()
+    merge(tmp_path / "out")
+    (trajectory,) = read_trajectories(tmp_path / "out")
+    assert trajectory.actions == (-1, *ACTIONS) and trajectory.targets[-1] == Action.STOP
+    assert trajectory.instruction == "go to the red door" and len(trajectory.frames) == 9
+    assert report["kept"] and report["actions"] == {"MOVE_FORWARD": 5, "TURN_LEFT": 1, "TURN_RIGHT": 2, "STOP": 1}
+    assert report["drift_m"] < 0.1 and report["dropped"] == 0 and report["blurred"] == 0
+
+
+def test_import_reports_dropped_and_blurred_frames_and_pauses(tmp_path):
+    with BagWriter(tmp_path / "a.mcap") as writer:
+        for n in range(200):
+            time = n * 10**8
+            x = 0.25 * min(n, 40) / 10  # 1 m in 4 s, then stands for 16 s
+            writer.write_message("/odom", time, odometry(time, x, 0, 0))
+            if n not in (100, 101, 102):
+                picture = image(time)
+                picture.data[:] = 128
+                writer.write_message("/image", time, picture)
+    out = TrajectoryWriter(tmp_path / "out", "bag")
+    with open_bag(tmp_path / "a.mcap") as bag:
+        (report,) = import_drive(bag, out, "hall", lambda rgb: rgb, Topics(), "go on")
+    assert (report["dropped"], report["pauses"], report["blurred"]) == (3, 1, report["steps"])
+
+
+def test_short_drive_is_reported_and_not_kept(tmp_path):
+    writer = TrajectoryWriter(tmp_path / "out", "bag")
+    with open_bag(write_drive(tmp_path / "a.mcap", [1])) as bag:
+        (report,) = import_drive(bag, writer, "hall", lambda rgb: rgb, Topics())
+    assert not report["kept"] and not (tmp_path / "out" / "images").exists()
+
+
+def test_velocity_only_drive_is_cut_like_one_with_odometry(tmp_path):
+    twist, vector = T["geometry_msgs/msg/Twist"], T["geometry_msgs/msg/Vector3"]
+    with BagWriter(tmp_path / "a.mcap") as writer:
+        for n in range(100):
+            writer.write_message("/image", n * 10**8, image(n * 10**8, n))
+            speed = 0.25 if n % 20 < 10 else 0.0
+            writer.write_message("/cmd_vel", n * 10**8, twist(linear=vector(x=speed, y=0.0, z=0.0), angular=vector(x=0.0, y=0.0, z=0.0)))
+    with open_bag(tmp_path / "a.mcap") as bag:
+        moments = odometry_moments(bag, Topics(), "go on")
+    assert [m.recorded for m in moments] == [Action.MOVE_FORWARD] * 5 + [Action.STOP]
