@@ -1,0 +1,457 @@
+"""Where an agent can stand: a walkable surface computed from the triangles of a scene, and distances along it.
+
+The surface follows the steps by which Recast (and so habitat-sim) makes a navigation mesh, up to its outlines: triangles become columns of 5 cm x 5 cm x 20 cm voxels;
+a span's top is walkable if its triangle is less than 45 degrees steep, there is head room, and no ledge higher than a climb of 20 cm beside it; the rest is
+shrunk by the agent's radius, and regions below 1 m2 are dropped. Each remaining column top is a *cell* with links to its four neighbours, so several floors and
+stairs are no special case. Cells stay squares here where Recast fits polygons.
+
+Frames: world, metres, y up. Cell (i, j) covers x from ``origin[0] + i * CELL_M`` and z from ``origin[2] + j * CELL_M``.
+"""
+
+import math
+from collections import OrderedDict, deque
+from dataclasses import dataclass, field
+from threading import Lock
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from janusvln_ros.errors import InputError
+from sim_bridge.scene import Scene
+
+CELL_M = 0.05
+CELL_HEIGHT_M = 0.2
+MAX_CLIMB_M = 0.2
+MAX_SLOPE_DEG = 45.0
+MIN_REGION_CELLS = 400
+"""Smaller regions are dropped (1 m2): tops of furniture, gaps inside walls."""
+
+SNAP_EXTENT_M = (2.0, 4.0)
+"""Half the sides (horizontal, vertical) of the box in which ``snap`` looks."""
+
+MAX_CELLS = 40_000_000
+INSIDE_M = 1e-5
+"""Points on a border are put this far inside, so that they belong to their cell after rounding."""
+
+STEPS = ((1, 0), (0, 1), (-1, 0), (0, -1))
+"""The four neighbours (di, dj), in the order of ``NavMesh.links``."""
+
+FAR = 1 << 20  # "no ceiling", in voxels
+
+
+@dataclass(eq=False)
+class NavMesh:
+    """Walkable cells, N in all, and their links.
+
+    ``ij`` int32 [N, 2]; ``height`` float64 [N] world y of the surface; ``level`` int32 [N] the same in voxels; ``links`` int32 [N, 4], -1 where there is no way;
+    ``island`` int32 [N], islands ordered by falling size; ``column`` int32 [nx, nz, K], the cells over each (i, j) from low to high, -1 beyond.
+    """
+
+    origin: NDArray[np.float64]
+    ij: NDArray[np.int32]
+    height: NDArray[np.float64]
+    level: NDArray[np.int32]
+    links: NDArray[np.int32]
+    island: NDArray[np.int32]
+    column: NDArray[np.int32]
+    fields: OrderedDict[tuple[float, float, float], "DistanceField"] = field(default_factory=OrderedDict)
+
+    def locate(self, p: ArrayLike, max_dy: float = 0.5) -> int:
+        """The cell over or under ``p`` [3] within ``max_dy`` metres of it, the nearest of several; -1 if there is none."""
+        x, y, z = (float(v) for v in np.asarray(p, float))
+        if not (math.isfinite(x) and math.isfinite(y) and math.isfinite(z)):
+            return -1
+        i, j = math.floor((x - self.origin[0]) / CELL_M), math.floor((z - self.origin[2]) / CELL_M)
+        if not (0 <= i < self.column.shape[0] and 0 <= j < self.column.shape[1]):
+            return -1
+        best, found = max_dy, -1
+        for n in self.column[i, j]:
+            if n >= 0 and abs(self.height[n] - y) <= best:
+                best, found = abs(self.height[n] - y), int(n)
+        return found
+
+    def locate_many(self, points_M3: NDArray[np.float64], max_dy: float = 0.5) -> NDArray[np.int64]:
+        """``locate`` for many points [M, 3]: cells [M], -1 where there is none."""
+        ij = np.floor((points_M3[:, ::2] - self.origin[::2]) / CELL_M).astype(np.int64)
+        inside = ((ij >= 0) & (ij < self.column.shape[:2])).all(axis=1)
+        ij[~inside] = 0
+        cells_MK = np.where(inside[:, None], self.column[ij[:, 0], ij[:, 1]], -1)
+        dy_MK = np.where(cells_MK >= 0, np.abs(self.height[cells_MK] - points_M3[:, 1:2]), np.inf)
+        best = dy_MK.argmin(axis=1)
+        rows = np.arange(len(points_M3))
+        return np.where(dy_MK[rows, best] <= max_dy, cells_MK[rows, best], -1)
+
+    def clip(self, cell: int, x: float, z: float) -> tuple[float, float]:
+        """The point of ``cell`` closest to (x, z)."""
+        x0 = self.origin[0] + self.ij[cell, 0] * CELL_M
+        z0 = self.origin[2] + self.ij[cell, 1] * CELL_M
+        return (
+            min(max(x, x0 + INSIDE_M), x0 + CELL_M - INSIDE_M),
+            min(max(z, z0 + INSIDE_M), z0 + CELL_M - INSIDE_M),
+        )
+
+    def snap(self, p: ArrayLike) -> tuple[NDArray[np.float64], int] | None:
+        """The point of the surface nearest to ``p`` [3] and its cell; None if there is none in the box ``SNAP_EXTENT_M``.
+
+        As in Detour, a point straight above or below a surface counts as nearer by the climb.
+        """
+        p = np.asarray(p, float)
+        if not np.isfinite(p).all():
+            return None
+        horizontal, vertical = SNAP_EXTENT_M
+        # Nothing outside a window can be nearer than its half side: a small one decides most cases.
+        for half in (0.3, horizontal):
+            lo = np.floor((p[::2] - half - self.origin[::2]) / CELL_M).astype(int).clip(0)
+            hi = (np.floor((p[::2] + half - self.origin[::2]) / CELL_M).astype(int) + 1).clip(0)
+            cells = self.column[lo[0] : hi[0], lo[1] : hi[1]].ravel()
+            cells = cells[cells >= 0]
+            dy = self.height[cells] - p[1]
+            cells, dy = cells[np.abs(dy) <= vertical], dy[np.abs(dy) <= vertical]
+            if len(cells) == 0:
+                continue
+            low_M2 = self.origin[::2] + self.ij[cells] * CELL_M
+            nearest_M2 = np.clip(p[::2], low_M2 + INSIDE_M, low_M2 + CELL_M - INSIDE_M)
+            sideways = ((nearest_M2 - p[::2]) ** 2).sum(axis=1)
+            over = sideways <= (2 * INSIDE_M) ** 2
+            distance = np.where(over, np.maximum(np.abs(dy) - MAX_CLIMB_M, 0) ** 2, sideways + dy**2)
+            best = int(np.lexsort((np.abs(dy), distance))[0])
+            if distance[best] <= half**2 or half == horizontal:
+                x, z = p[::2] if over[best] else nearest_M2[best]
+                return np.array([x, self.height[cells[best]], z]), int(cells[best])
+        return None
+
+    def place(self, p: ArrayLike) -> tuple[NDArray[np.float64], int] | None:
+        """``p`` itself on the surface if it is navigable, else the nearest point, with its cell; None if there is none."""
+        cell = self.locate(p)
+        if cell >= 0:
+            x, _, z = np.asarray(p, float)
+            return np.array([x, self.height[cell], z]), cell
+        return self.snap(p)
+
+    def field_to(self, goal: ArrayLike) -> "DistanceField | None":
+        """The distance field of ``goal`` (snapped); the last 16 are kept. None if the goal cannot be snapped."""
+        key = tuple(float(v) for v in np.asarray(goal, float))
+        if key in self.fields:
+            self.fields.move_to_end(key)
+            return self.fields[key]
+        placed = self.place(goal)
+        if placed is None:
+            return None
+        self.fields[key] = result = distance_field(self, *placed)
+        if len(self.fields) > 16:
+            self.fields.popitem(last=False)
+        return result
+
+    def distance(self, a: ArrayLike, b: ArrayLike) -> float:
+        """Length of the shortest path from ``a`` to ``b`` (both snapped), metres; inf where there is none."""
+        field_b, placed = self.field_to(b), self.place(a)
+        if field_b is None or placed is None:
+            return math.inf
+        return float(field_b.at(placed[0][None], np.array([placed[1]]))[0])
+
+
+@dataclass(eq=False)
+class DistanceField:
+    """Geodesic distances to ``goal`` (on the surface): ``values`` float32 [N] per cell, inf on other islands; ``near``: cells around the goal, in straight reach."""
+
+    mesh: NavMesh
+    goal: NDArray[np.float64]
+    values: NDArray[np.float32]
+    near: NDArray[np.int64]
+
+    def at(self, points_M3: NDArray[np.float64], cells_M: NDArray[np.int64]) -> NDArray[np.float64]:
+        """Distances [M] at points [M, 3] lying in cells [M]: bilinear between the centres of cells, leaving out those that are not linked."""
+        mesh = self.mesh
+        offset_M2 = (points_M3[:, ::2] - mesh.origin[::2]) / CELL_M - mesh.ij[cells_M] - 0.5
+        side_x = np.where(offset_M2[:, 0] >= 0, 0, 2)  # rows of STEPS
+        side_z = np.where(offset_M2[:, 1] >= 0, 1, 3)
+        wx, wz = np.abs(offset_M2).T
+        beside_x, beside_z = mesh.links[cells_M, side_x], mesh.links[cells_M, side_z]
+        across = np.where(beside_x >= 0, mesh.links[beside_x, side_z], np.where(beside_z >= 0, mesh.links[beside_z, side_x], -1))
+        corners_M4 = np.stack([cells_M, beside_x, beside_z, across], axis=1)
+        weights_M4 = np.stack([(1 - wx) * (1 - wz), wx * (1 - wz), (1 - wx) * wz, wx * wz], axis=1)
+        weights_M4[corners_M4 < 0] = 0
+        values_M4 = np.where(weights_M4 > 0, self.values[corners_M4], 0)
+        result = (values_M4 * weights_M4).sum(axis=1) / weights_M4.sum(axis=1)
+        close = np.isin(cells_M, self.near)
+        result[close] = np.linalg.norm(points_M3[close] - self.goal, axis=1)
+        return result
+
+
+def distance_field(mesh: NavMesh, goal: NDArray[np.float64], cell: int) -> DistanceField:
+    """March outwards from ``goal`` [3], which lies in ``cell``: second-order fast marching over the goal's island, in the plane or, with stairs, in space."""
+    import skfmm
+
+    # A small disc around the goal is exact, since marching is inexact where the front is a point.
+    radius = 2.5 * CELL_M
+    near, queue = {cell}, deque([cell])
+    centre = mesh.origin[::2] + (mesh.ij + 0.5) * CELL_M
+    while queue:
+        for n in mesh.links[queue.popleft()]:
+            if n >= 0 and n not in near and math.dist(centre[n], goal[::2]) < radius + CELL_M:
+                near.add(int(n))
+                queue.append(int(n))
+
+    members = np.flatnonzero(mesh.island == mesh.island[cell])
+    values = np.full(len(mesh.ij), np.inf, np.float32)
+    ij, level = mesh.ij[members], mesh.level[members]
+    low = ij.min(axis=0)
+    shape = tuple(ij.max(axis=0) - low + 1)
+    flat = level.min() == level.max()
+    to_goal = np.hypot(*(centre[members] - goal[::2]).T)
+    to_goal = np.hypot(to_goal, mesh.height[members] - goal[1])
+    # Cells close to the goal but behind a wall must not start a front.
+    to_goal[(to_goal < radius + CELL_M) & ~np.isin(members, list(near))] = radius + CELL_M
+    if flat:
+        at = (ij[:, 0] - low[0], ij[:, 1] - low[1])
+        spacing: list[float] = [CELL_M, CELL_M]
+        phi = np.full(shape, 1.0)
+        free = np.zeros(shape, bool)
+        phi[at], free[at] = to_goal - radius, True
+    else:
+        # Two voxels per cell, one above the other: neighbouring steps of a stair then touch, floors a storey apart do not.
+        floor = int(level.min())
+        at = (ij[:, 0] - low[0], ij[:, 1] - low[1], level - floor)
+        above = (*at[:2], at[2] + 1)
+        spacing = [CELL_M, CELL_M, CELL_HEIGHT_M]
+        phi = np.full((*shape, int(level.max()) - floor + 2), 1.0)
+        free = np.zeros(phi.shape, bool)
+        phi[above], free[above] = np.hypot(to_goal, CELL_HEIGHT_M) - radius, True
+        phi[at], free[at] = to_goal - radius, True
+    if (to_goal >= radius).all():  # no cell's centre within the disc (a goal in a corner): start at its own cell
+        phi[tuple(axis[members == cell] for axis in at)] = -1e-6
+    marched = skfmm.distance(np.ma.MaskedArray(phi, ~free), dx=spacing, order=2)
+    values[members] = np.ma.filled(marched, np.inf)[at] + radius
+    values[values > 1e9] = np.inf
+    close = np.array(sorted(n for n in near if math.dist(centre[n], goal[::2]) < radius and mesh.level[n] == mesh.level[cell]), np.int64)
+    values[close] = np.hypot(*(centre[close] - goal[::2]).T)
+    return DistanceField(mesh, goal, values, close)
+
+
+CACHED_MESHES = 8
+_cache: OrderedDict[tuple[int, float, float], tuple[Scene, NavMesh]] = OrderedDict()
+_lock = Lock()
+
+
+def navmesh_of(scene: Scene, agent_height: float, agent_radius: float) -> NavMesh:
+    """The walkable surface of ``scene`` for an agent of this size, metres; the last few are kept.
+
+    Raises:
+        InputError: the scene is too large, or nowhere in it can the agent stand.
+    """
+    key = (id(scene), agent_height, agent_radius)
+    with _lock:
+        if key in _cache:
+            _cache.move_to_end(key)
+            return _cache[key][1]
+    mesh = build_navmesh(scene.positions, scene.triangles, agent_height, agent_radius)
+    if len(mesh.ij) == 0:
+        raise InputError(f"the scene {scene.path} has no floor of 1 m2 on which an agent {agent_height} m high can stand: is its up axis really the one named by 'up'?")
+    with _lock:
+        _cache[key] = (scene, mesh)
+        while len(_cache) > CACHED_MESHES:
+            _cache.popitem(last=False)
+    return mesh
+
+
+def build_navmesh(positions_V3: NDArray[np.float32], triangles_T3: NDArray[np.int32], agent_height: float, agent_radius: float) -> NavMesh:
+    """The walkable surface of triangles [T, 3] over vertices [V, 3] (world frame, metres); see the top of this file for the rules."""
+    low = positions_V3.min(axis=0).astype(np.float32)
+    high = positions_V3.max(axis=0)
+    nx, nz = (max(int((high[a] - low[a]) / CELL_M + 0.5), 1) for a in (0, 2))
+    ny = math.ceil((high[1] - low[1]) / CELL_HEIGHT_M) + 1
+    if nx * nz * ny > MAX_CELLS:
+        raise InputError(f"the scene measures {np.round(high - low, 1).tolist()} m, too large for the walkable surface: is it in metres, and is 'up' right?")
+    height, radius = math.ceil(agent_height / CELL_HEIGHT_M), math.ceil(agent_radius / CELL_M - 1e-6)
+    climb = int(MAX_CLIMB_M / CELL_HEIGHT_M + 1e-6)
+
+    # Solid voxels, and the tops that walkable triangles made.
+    change = np.zeros(nx * nz * (ny + 1), np.int32)
+    walkable_top = np.zeros((nx * nz, ny + 1), bool)
+    for column, bottom, top, walkable in _rasterise(positions_V3, triangles_T3, low, (nx, ny, nz)):
+        change += np.bincount(column * (ny + 1) + bottom, minlength=len(change)).astype(np.int32)
+        change -= np.bincount(column * (ny + 1) + top, minlength=len(change)).astype(np.int32)
+        walkable_top[column[walkable], top[walkable]] = True
+    solid = change.reshape(nx * nz, ny + 1).cumsum(axis=1) > 0
+    for _ in range(climb):  # a walkable triangle just below the top of its span counts for the span
+        walkable_top[:, 1:] |= walkable_top[:, :-1]
+
+    # Spans: every top of solid, with the room above it.
+    is_top = np.zeros_like(solid)
+    is_top[:, 1:] = solid[:, :-1] & ~solid[:, 1:]
+    ceiling = np.full((nx * nz, ny + 2), FAR, np.int32)
+    for k in range(ny, -1, -1):
+        ceiling[:, k] = np.where(solid[:, k], k, ceiling[:, k + 1])
+    column, bottom = np.nonzero(is_top)
+    top = ceiling[column, bottom]
+    walkable = walkable_top[column, bottom] & (top - bottom >= height)
+    count = np.bincount(column, minlength=nx * nz)
+    first = np.concatenate([[0], count.cumsum()[:-1]])
+    lowest = ceiling[:, 0]
+
+    walkable &= ~_ledges(column, bottom, top, walkable, first, count, lowest, (nx, nz), height, climb)
+    keep = np.flatnonzero(walkable)
+    links = _link(keep, column, bottom, top, first, count, (nx, nz), height, climb)
+    kept = keep[_clearance(links, radius) >= 2 * radius]
+
+    # Links and islands of what is left.
+    links = _link(kept, column, bottom, top, first, count, (nx, nz), height, climb)
+    island = _islands(links)
+    large = np.flatnonzero(np.bincount(island)[island] >= MIN_REGION_CELLS) if len(island) else np.zeros(0, int)
+    renumber = np.full(len(kept) + 1, -1, np.int32)
+    renumber[large] = np.arange(len(large))
+    links = renumber[links[large]]
+    cells = kept[large]
+    ij = np.stack([column[cells] // nz, column[cells] % nz], axis=1).astype(np.int32)
+    sizes = np.bincount(island[large], minlength=1)
+    order = np.empty(len(sizes), np.int32)
+    order[np.argsort(-sizes, kind="stable")] = np.arange(len(sizes))
+    table = np.full((nx, nz, 1), -1, np.int32)
+    if len(cells):
+        # Cells are sorted by column, then height.
+        change_of_column = np.concatenate([[True], column[cells][1:] != column[cells][:-1]])
+        starts = np.flatnonzero(change_of_column)
+        rank = np.arange(len(cells)) - np.repeat(starts, np.diff(np.append(starts, len(cells))))
+        table = np.full((nx, nz, int(rank.max()) + 1), -1, np.int32)
+        table[ij[:, 0], ij[:, 1], rank] = np.arange(len(cells))
+    level = bottom[cells].astype(np.int32)
+    return NavMesh(low.astype(float), ij, float(low[1]) + level * CELL_HEIGHT_M, level, links, order[island[large]], table)
+
+
+def _rasterise(positions_V3, triangles_T3, low, shape, pairs_at_once=1_000_000):  # type: ignore[no-untyped-def]
+    """Yield (column, bottom voxel, top voxel, walkable) of every triangle in every column that it touches, in portions."""
+    nx, ny, nz = shape
+    corners = positions_V3[triangles_T3].astype(np.float32)
+    normal = np.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0])
+    length = np.linalg.norm(normal, axis=1)
+    walkable = normal[:, 1] > math.cos(math.radians(MAX_SLOPE_DEG)) * length
+    # In units of voxels, in float32 as Recast computes: which side of a cell border a wall lies on is then the same.
+    scale = np.array([1 / np.float32(CELL_M), 1 / np.float32(CELL_HEIGHT_M), 1 / np.float32(CELL_M)], np.float32)
+    corners = ((corners - low) * scale).astype(float)
+    least, most = corners.min(axis=1), corners.max(axis=1)
+    start = np.floor(least[:, ::2]).astype(np.int64).clip(0, [nx - 1, nz - 1])
+    # A triangle that ends exactly on a border does not reach into the next cell.
+    end = np.maximum(np.ceil(most[:, ::2]).astype(np.int64), start + 1).clip(1, [nx, nz])
+    size = end - start
+    pairs = size.prod(axis=1)
+    cumulative = pairs.cumsum()
+    begin = 0
+    while begin < len(corners):
+        done = cumulative[begin - 1] if begin else 0
+        stop = max(int(np.searchsorted(cumulative, done + pairs_at_once, side="right")), begin + 1)
+        chosen = np.arange(begin, stop)
+        t = np.repeat(chosen, pairs[chosen])
+        nth = np.arange(len(t)) - np.repeat(cumulative[chosen] - pairs[chosen] - done, pairs[chosen])
+        i, j = start[t, 0] + nth // size[t, 1], start[t, 1] + nth % size[t, 1]
+        lowest, highest = _extent(corners[t], i, j)
+        hit = np.flatnonzero(lowest <= highest)
+        bottom = np.floor(lowest[hit]).astype(np.int64).clip(0, ny - 1)
+        top = np.maximum(np.ceil(highest[hit]).astype(np.int64), bottom + 1).clip(1, ny)
+        yield i[hit] * nz + j[hit], bottom, top, walkable[t[hit]]
+        begin = stop
+
+
+def _extent(corners_M33: NDArray, i_M: NDArray, j_M: NDArray) -> tuple[NDArray, NDArray]:
+    """Lowest and highest y of each triangle within the column [i, i+1] x [j, j+1] (units of cells); lowest > highest where they do not meet.
+
+    The extremes lie at corners of the intersection: on the triangle's edges clipped to the square, or over the square's corners.
+    """
+    lowest, highest = np.full(len(i_M), np.inf), np.full(len(i_M), -np.inf)
+    small = 1e-9
+    for a, b in ((0, 1), (1, 2), (2, 0)):
+        p, d = corners_M33[:, a], corners_M33[:, b] - corners_M33[:, a]
+        enter, leave = np.zeros(len(i_M)), np.ones(len(i_M))
+        for axis, cell in ((0, i_M), (2, j_M)):
+            moves = np.abs(d[:, axis]) > small
+            slope = np.where(moves, d[:, axis], 1.0)
+            to_low, to_high = (cell - p[:, axis]) / slope, (cell + 1 - p[:, axis]) / slope
+            outside = ~moves & ((p[:, axis] < cell) | (p[:, axis] > cell + 1))
+            enter = np.where(moves, np.maximum(enter, np.minimum(to_low, to_high)), np.where(outside, 2.0, enter))
+            leave = np.where(moves, np.minimum(leave, np.maximum(to_low, to_high)), leave)
+        meets = enter <= leave
+        for at in (enter, leave):
+            y = p[:, 1] + at * d[:, 1]
+            lowest = np.where(meets, np.minimum(lowest, y), lowest)
+            highest = np.where(meets, np.maximum(highest, y), highest)
+    p, u, v = corners_M33[:, 0], corners_M33[:, 1] - corners_M33[:, 0], corners_M33[:, 2] - corners_M33[:, 0]
+    area = u[:, 0] * v[:, 2] - u[:, 2] * v[:, 0]
+    faces_up = np.abs(area) > small
+    inverse = 1 / np.where(faces_up, area, 1.0)
+    for di, dj in ((0, 0), (0, 1), (1, 0), (1, 1)):
+        x, z = i_M + di - p[:, 0], j_M + dj - p[:, 2]
+        s, t = (x * v[:, 2] - z * v[:, 0]) * inverse, (u[:, 0] * z - u[:, 2] * x) * inverse
+        inside = faces_up & (s >= 0) & (t >= 0) & (s + t <= 1)
+        y = p[:, 1] + s * u[:, 1] + t * v[:, 1]
+        lowest = np.where(inside, np.minimum(lowest, y), lowest)
+        highest = np.where(inside, np.maximum(highest, y), highest)
+    return lowest, highest
+
+
+def _beside(column: NDArray, step: tuple[int, int], size: tuple[int, int]) -> tuple[NDArray, NDArray]:
+    """The neighbouring column of each column in direction ``step``, and whether it lies on the grid (else column 0)."""
+    i, j = column // size[1] + step[0], column % size[1] + step[1]
+    inside = (i >= 0) & (i < size[0]) & (j >= 0) & (j < size[1])
+    return np.where(inside, i * size[1] + j, 0), inside
+
+
+def _ledges(column, bottom, top, walkable, first, count, lowest, size, height, climb):  # type: ignore[no-untyped-def]
+    """Which walkable spans are on the edge of a drop higher than ``climb``, or on a slope steeper than that from side to side."""
+    spans = np.flatnonzero(walkable)
+    floor, roof = bottom[spans], top[spans]
+    drop = np.full(len(spans), FAR)
+    least, most = floor.copy(), floor.copy()
+    for step in STEPS:
+        beside, inside = _beside(column[spans], step, size)
+        drop = np.where(inside, drop, np.minimum(drop, -climb - floor))
+        room = np.minimum(roof, lowest[beside]) - np.maximum(floor, -climb)
+        drop = np.where(inside & (room > height), np.minimum(drop, -climb - floor), drop)
+        for nth in range(int(count.max())):
+            there = inside & (nth < count[beside])
+            other = np.where(there, first[beside] + nth, 0)
+            fits = there & (np.minimum(roof, top[other]) - np.maximum(floor, bottom[other]) > height)
+            drop = np.where(fits, np.minimum(drop, bottom[other] - floor), drop)
+            level = fits & (np.abs(bottom[other] - floor) <= climb)
+            least = np.where(level, np.minimum(least, bottom[other]), least)
+            most = np.where(level, np.maximum(most, bottom[other]), most)
+    result = np.zeros(len(column), bool)
+    result[spans] = (drop < -climb) | (most - least > climb)
+    return result
+
+
+def _link(spans, column, bottom, top, first, count, size, height, climb):  # type: ignore[no-untyped-def]
+    """Links int32 [len(spans), 4] among ``spans`` (positions in it, -1 for none): neighbours within a climb and with head room between."""
+    place = np.full(len(column) + 1, -1, np.int32)
+    place[spans] = np.arange(len(spans))
+    links = np.full((len(spans), 4), -1, np.int32)
+    floor, roof = bottom[spans], top[spans]
+    for direction, step in enumerate(STEPS):
+        beside, inside = _beside(column[spans], step, size)
+        for nth in range(int(count.max()) if len(count) else 0):
+            there = inside & (nth < count[beside]) & (links[:, direction] < 0)
+            other = np.where(there, first[beside] + nth, len(column) - 1)
+            fits = there & (np.abs(bottom[other] - floor) <= climb) & (np.minimum(roof, top[other]) - np.maximum(floor, bottom[other]) >= height)
+            links[:, direction] = np.where(fits, place[other], links[:, direction])
+    return links
+
+
+def _clearance(links: NDArray[np.int32], radius: int) -> NDArray[np.int64]:
+    """Distance of each cell to the border, in half cells (2 to a neighbour, 3 across a corner), exact below ``2 * radius``."""
+    n = len(links)
+    distance = np.full(n + 1, FAR, np.int64)  # the last entry stands for "no neighbour"
+    distance[:n][(links < 0).any(axis=1)] = 0
+    padded = np.concatenate([links, np.full((1, 4), -1, np.int32)])
+    around = [(padded[:n, d], 2) for d in range(4)]
+    around += [(padded[padded[:n, d], (d + turn) % 4], 3) for d in range(4) for turn in (1, 3)]
+    for _ in range(radius):
+        distance[:n] = np.minimum.reduce([distance[:n], *(distance[other] + cost for other, cost in around)])
+    return distance[:n]
+
+
+def _islands(links: NDArray[np.int32]) -> NDArray[np.int32]:
+    """A number per cell, the same for cells that are connected."""
+    from scipy.sparse import coo_matrix
+    from scipy.sparse.csgraph import connected_components
+
+    rows, sides = np.nonzero(links >= 0)
+    graph = coo_matrix((np.ones(len(rows), bool), (rows, links[rows, sides])), shape=(len(links), len(links)))
+    return connected_components(graph, directed=False)[1].astype(np.int32) if len(links) else np.zeros(0, np.int32)
