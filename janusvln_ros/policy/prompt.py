@@ -110,3 +110,15 @@ def frame_ids(tokenizer: PreTrainedTokenizerBase, tokens_per_image: int) -> list
 def leaf_ids(tokenizer: PreTrainedTokenizerBase) -> list[int]:
     """The question of one step in the dual mode: the end of the user's turn and the beginning of the assistant's."""
     return _encode(tokenizer, "<|im_end|>\n<|im_start|>assistant\n")
+
+
+def executed_ids(tokenizer: PreTrainedTokenizerBase, action: Action | None) -> list[int]:
+    """What stands before a frame in the ablation ``action_memory="executed"``: the last turn's question, the executed action, a new turn.
+
+    Always the same number of ids: short words are filled up with the end token, and before the first frame (None) there is no word at all.
+    """
+    words = {a: _encode(tokenizer, a.name) for a in Action}
+    width = max(len(word) for word in words.values())
+    end = tokenizer.convert_tokens_to_ids("<|im_end|>")
+    word = words[action] if action is not None else []
+    return [*leaf_ids(tokenizer), *word, *[end] * (width - len(word)), *_encode(tokenizer, "<|im_end|>\n<|im_start|>user\n")]
