@@ -1,0 +1,224 @@
+"""The ``houses`` data set on disk: homes as ``.glb``, episodes and ground truth in the VLN-CE formats, per split.
+
+A home depends on the seed, its family (training or unseen) and its number alone, an episode on its home, split and number alone: so files are the same
+bytes however many processes wrote them and however often they were interrupted.
+"""
+
+import hashlib
+import json
+import multiprocessing
+import shutil
+from collections.abc import Callable, Mapping
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from janusvln_ros.data.episodes import Episode, GroundTruth, episodes_path, ground_truth_path, write_episodes, write_ground_truth
+from janusvln_ros.errors import InputError
+from janusvln_ros.files import atomic_write
+
+GENERATOR = 1
+"""Number of the generator; raised when the same seed gives other homes or episodes, so that files of two kinds never mix."""
+
+
+@dataclass(frozen=True)
+class Split:
+    """How a split is drawn: which ``family`` of homes, its random ``stream``, and its default size."""
+
+    family: str
+    stream: int
+    homes: int
+    episodes_per_home: int
+    memory_only: bool = False
+
+
+SPLITS: Mapping[str, Split] = {
+    "train": Split("house", 0, 600, 10),
+    "val_seen": Split("house", 1, 100, 5),
+    "val_unseen": Split("unseen", 2, 60, 10),
+    "val_memory": Split("unseen", 3, 60, 5, memory_only=True),
+}
+"""``val_seen``: training homes, new episodes. ``val_unseen``: new homes. ``val_memory``: new homes, only routes that need memory, detours among them."""
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What a split was drawn from. ``rooms`` is the smallest and largest number of rooms of a home."""
+
+    seed: int
+    homes: int
+    episodes_per_home: int
+    rooms: tuple[int, int]
+    generator: int = GENERATOR
+
+
+def home_name(family: str, index: int) -> str:
+    """Name of a home: its folder and file in ``scene_datasets/houses``."""
+    return f"{family}_{index:05d}"
+
+
+def home_seed(seed: int, family: str, index: int) -> int:
+    """Seed of a home; families and numbers never share one."""
+    return int.from_bytes(hashlib.sha256(f"janusvln houses {seed} {family} {index}".encode()).digest()[:6], "big")
+
+
+def ensure_split(
+    data_dir: str | Path,
+    split: str,
+    *,
+    seed: int | None = None,
+    homes: int | None = None,
+    episodes_per_home: int | None = None,
+    rooms: tuple[int, int] | None = None,
+    jobs: int | None = None,
+    progress: Callable[[int, int], None] | None = None,
+) -> Path:
+    """Make sure that a split of generated houses lies in ``data_dir``, with its scenes, and return the path of its episodes.
+
+    What is there is used as it is if it was drawn with what is asked for; an argument of None asks for nothing in particular. Missing homes
+    are generated, in ``jobs`` processes (None: one per core), resuming where an earlier call was interrupted.
+
+    Args:
+        progress: called with (homes done, homes in all).
+
+    Raises:
+        InputError: unknown split, a bad number, or ``data_dir`` holds houses drawn with other settings.
+    """
+    wanted = _settings(data_dir, split, seed, homes, episodes_per_home, rooms)
+    path = episodes_path(data_dir, "houses", split)
+    family = SPLITS[split].family
+    _claim(data_dir, family, wanted)
+    names = [home_name(family, i) for i in range(wanted.homes)]
+    complete = path.is_file() and ground_truth_path(data_dir, "houses", split).is_file() and _stored(path) == wanted
+    if complete and all(_scene_path(data_dir, name).is_file() for name in names):
+        return path
+    parts = path.parent / f".parts-{_digest(wanted)}"
+    parts.mkdir(parents=True, exist_ok=True)
+    tasks = [(str(data_dir), split, i, wanted, str(parts)) for i in range(wanted.homes)]
+    todo = [t for t in tasks if not ((parts / f"{names[t[2]]}.json").is_file() and _scene_path(data_dir, names[t[2]]).is_file())]
+    done = len(tasks) - len(todo)
+    if progress:
+        progress(done, len(tasks))
+    jobs = jobs or multiprocessing.cpu_count()
+    if jobs == 1 or len(todo) < 4:
+        for task in todo:
+            _build(task)
+            done += 1
+            if progress:
+                progress(done, len(tasks))
+    else:
+        # Spawned, not forked: the caller may hold threads or a GL context.
+        with ProcessPoolExecutor(min(jobs, len(todo)), multiprocessing.get_context("spawn")) as pool:
+            try:
+                for _ in pool.map(_build, todo, chunksize=1):
+                    done += 1
+                    if progress:
+                        progress(done, len(tasks))
+            except BaseException:
+                pool.shutdown(wait=False, cancel_futures=True)
+                raise
+    _merge(data_dir, split, wanted, parts, names)
+    return path
+
+
+def _settings(data_dir: str | Path, split: str, seed: int | None, homes: int | None, episodes_per_home: int | None, rooms: tuple[int, int] | None) -> Settings:
+    """What to draw: what is asked for, else what is there, else the defaults."""
+    if split not in SPLITS:
+        raise InputError(f"houses have no split {split!r}: use one of {', '.join(SPLITS)}")
+    if rooms is not None and not 2 <= rooms[0] <= rooms[1] <= 12:
+        raise InputError(f"rooms {rooms[0]}-{rooms[1]} cannot be built: give a smallest and a largest number between 2 and 12, as 4-12")
+    for name, value in (("homes", homes), ("episodes per home", episodes_per_home)):
+        if value is not None and value < 1:
+            raise InputError(f"{name} is {value}: give at least 1")
+    if seed is not None and seed < 0:
+        raise InputError(f"seed is {seed}: give 0 or more")
+    default = SPLITS[split]
+    base = Settings(0, default.homes, default.episodes_per_home, (4, 12))
+    claim = _read_json(_claim_path(data_dir, default.family))
+    if claim:
+        base = replace(base, seed=int(claim["seed"]), rooms=(int(claim["rooms"][0]), int(claim["rooms"][1])))
+    there = _stored(episodes_path(data_dir, "houses", split))
+    if there and there.generator == GENERATOR:
+        base = replace(base, homes=there.homes, episodes_per_home=there.episodes_per_home)
+    given = {"seed": seed, "homes": homes, "episodes_per_home": episodes_per_home, "rooms": rooms}
+    return replace(base, **{k: v for k, v in given.items() if v is not None})  # type: ignore[arg-type]
+
+
+def _claim_path(data_dir: str | Path, family: str) -> Path:
+    """The file that says what the scenes of a family were drawn from."""
+    return Path(data_dir) / "scene_datasets" / "houses" / f"{family}.json"
+
+
+def _claim(data_dir: str | Path, family: str, settings: Settings) -> None:
+    """Write down what the scenes of ``family`` are drawn from; refuse to mix scenes of two kinds."""
+    path = _claim_path(data_dir, family)
+    claim = {"seed": settings.seed, "rooms": list(settings.rooms), "generator": settings.generator}
+    there = _read_json(path)
+    if there and there != claim:
+        raise InputError(f"{path.parent} holds houses drawn with {there}, asked for is {claim}: choose another folder or delete {path.parent}")
+    if not there:
+        atomic_write(path, json.dumps(claim) + "\n")
+
+
+def _stored(path: Path) -> Settings | None:
+    """The settings of the split whose episodes lie at ``path``, None where there are none."""
+    there = _read_json(path.parent / "settings.json")
+    if there is None:
+        return None
+    return Settings(int(there["seed"]), int(there["homes"]), int(there["episodes_per_home"]), (int(there["rooms"][0]), int(there["rooms"][1])), int(there["generator"]))
+
+
+def _read_json(path: Path) -> dict[str, Any] | None:
+    """The object in a file, None where there is no file."""
+    try:
+        return dict(json.loads(path.read_text()))
+    except FileNotFoundError:
+        return None
+    except ValueError as error:
+        raise InputError(f"{path} is damaged ({error}): delete it and the houses beside it") from error
+
+
+def _digest(settings: Settings) -> str:
+    """A short name for settings."""
+    return hashlib.sha256(json.dumps(asdict(settings), sort_keys=True).encode()).hexdigest()[:10]
+
+
+def _scene_path(data_dir: str | Path, name: str) -> Path:
+    """Where the ``.glb`` of a home lies."""
+    return Path(data_dir) / "scene_datasets" / "houses" / name / f"{name}.glb"
+
+
+def _build(task: tuple[str, str, int, Settings, str]) -> None:
+    """Write the scene of one home and its episodes of one split; both files appear whole or not at all."""
+    from sim_bridge.homes.episodes import make_episodes, make_home
+
+    data_dir, split, index, settings, parts = task
+    family = SPLITS[split].family
+    name = home_name(family, index)
+    home = make_home(name, home_seed(settings.seed, family, index), settings.rooms)
+    drawn = make_episodes(
+        home, settings.episodes_per_home, SPLITS[split].stream, unseen=family == "unseen", memory_only=SPLITS[split].memory_only
+    )
+    if not _scene_path(data_dir, name).is_file():
+        atomic_write(_scene_path(data_dir, name), home.glb)
+    atomic_write(Path(parts) / f"{name}.json", json.dumps([[asdict(episode), asdict(truth)] for episode, truth in drawn]))
+
+
+def _merge(data_dir: str | Path, split: str, settings: Settings, parts: Path, names: list[str]) -> None:
+    """Number the episodes of all homes and write the files of the split."""
+    episodes: list[Episode] = []
+    truths: dict[str, GroundTruth] = {}
+    for name in names:
+        for episode, truth in json.loads((parts / f"{name}.json").read_text()):
+            number = str(len(episodes) + 1)
+            points = {k: tuple(episode[k]) for k in ("start_position", "start_rotation", "goal_position")}
+            path = tuple(tuple(p) for p in episode["reference_path"])
+            episodes.append(Episode(**(episode | points | {"episode_id": number, "trajectory_id": number, "reference_path": path})))
+            truths[number] = GroundTruth(tuple(truth["actions"]), tuple(tuple(p) for p in truth["locations"]), truth["forward_steps"])
+    path = episodes_path(data_dir, "houses", split)
+    write_ground_truth(ground_truth_path(data_dir, "houses", split), truths)
+    write_episodes(path, episodes)
+    # Last, so that a split counts as complete only when its files are.
+    atomic_write(path.parent / "settings.json", json.dumps(asdict(settings)) + "\n")
+    shutil.rmtree(parts)

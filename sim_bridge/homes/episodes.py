@@ -1,0 +1,556 @@
+"""Episodes in a home: a start, a goal beside a landmark, the shortest route between them, what to say about it, and the expert's actions.
+
+The instruction determines the route: openings are named by the side they are on and by the colour of the room behind them, landmarks by colour and kind, and
+each name fits one opening or thing only where it is needed. Everything follows from the plan; nothing is rendered.
+"""
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from janusvln_ros.actions import FORWARD_STEP_M, TURN_STEP_DEG, Action
+from janusvln_ros.data.episodes import Episode, GroundTruth
+from sim_bridge.homes.furnish import KIND, Thing, furnish
+from sim_bridge.homes.instruction import Part, say
+from sim_bridge.homes.mesh import home_glb
+from sim_bridge.homes.plan import Door, Plan, make_plan
+from sim_bridge.homes.routes import RouteMap, bearing, blocked, distance_to_rect, heading, length, resample
+
+FLOOR_Y_M = 0.001
+"""Height of the agent on the floor, metres: where habitat's navmesh lies over a slab 0.199 m thick."""
+
+GOAL_RADIUS_M = 3.0
+"""Radius of a goal in the files, metres: the success distance of the published evaluation."""
+
+PATH_CLEARANCE_M = 0.2
+STEP_CLEARANCE_M = 0.13
+MAX_ACTIONS = 200
+STOP_RADIUS_M = 0.25
+
+UNSEEN_SHARE = 6
+"""One of this many instruction texts is kept for unseen homes: an instruction belongs to one side by its hash alone."""
+
+
+@dataclass(frozen=True)
+class Home:
+    """A furnished home: its name (folder and file), the ``seed`` it was drawn from, ``plan`` and ``things``, and the bytes of its ``.glb``."""
+
+    name: str
+    seed: int
+    plan: Plan
+    things: tuple[Thing, ...]
+    glb: bytes
+
+    @property
+    def scene_id(self) -> str:
+        """Scene id in episode files, relative to ``scene_datasets``."""
+        return f"houses/{self.name}/{self.name}.glb"
+
+
+def make_home(name: str, seed: int, rooms: tuple[int, int] = (4, 12)) -> Home:
+    """Draw the home of ``seed`` with a number of rooms between both of ``rooms``; the same seed gives the same bytes."""
+    rng = np.random.default_rng([seed, 1])
+    plan = make_plan(rng, int(rng.integers(rooms[0], rooms[1] + 1)))
+    things = furnish(rng, plan)
+    return Home(name, seed, plan, things, home_glb(rng, plan, things))
+
+
+def is_unseen_text(instruction: str) -> bool:
+    """Whether an instruction belongs to the unseen splits: training homes never use it."""
+    return hashlib.sha256(instruction.encode()).digest()[0] % UNSEEN_SHARE == 0
+
+
+@dataclass(frozen=True)
+class _Draft:
+    """A route that has been drawn and described: everything of an episode but its number."""
+
+    start: np.ndarray
+    yaw: float
+    path: np.ndarray
+    visit: np.ndarray | None
+    parts: tuple[Part, ...]
+    rooms: tuple[int, ...]
+    goal: Thing
+    landmarks: tuple[Thing, ...]
+    tags: tuple[str, ...]
+
+
+def make_episodes(home: Home, count: int, stream: int, *, unseen: bool, memory_only: bool = False) -> list[tuple[Episode, GroundTruth]]:
+    """Draw ``count`` episodes in ``home``; ``stream`` tells the splits of one home apart.
+
+    Args:
+        unseen: use only instruction texts kept for unseen homes, or only the others.
+        memory_only: only routes that cannot be followed without remembering earlier frames.
+
+    Returns:
+        Episodes (ids still to be numbered: "0") with the expert's actions and locations; fewer where the home offers no more.
+    """
+    rng = np.random.default_rng([home.seed, 2, stream])
+    plain, grown = RouteMap(home.plan, home.things, PATH_CLEARANCE_M), RouteMap.rects_only(home.plan, home.things, STEP_CLEARANCE_M)
+    found: list[tuple[Episode, GroundTruth]] = []
+    texts: set[str] = set()
+    for _ in range(count * 60):
+        if len(found) == count:
+            break
+        draft = _draw(rng, home, plain, memory_only, train=not unseen)
+        if draft is None:
+            continue
+        run = run_expert(draft.path, draft.yaw, grown, plain, visit=draft.visit)
+        if run is None or len(run.actions) > MAX_ACTIONS:
+            continue
+        for _ in range(40):
+            text = say(rng, draft.parts)
+            if is_unseen_text(text) == unseen and text not in texts:
+                break
+        else:
+            continue
+        texts.add(text)
+        found.append((_episode(home, draft, text, run), run))
+    return found
+
+
+def _episode(home: Home, draft: _Draft, text: str, run: GroundTruth) -> Episode:
+    """The episode of a draft."""
+    points = tuple(_point(p) for p in draft.path)
+    path_length = length(draft.path)
+    info = {
+        "rooms": [home.plan.rooms[r].colour for r in draft.rooms],
+        "rooms_crossed": len(draft.rooms) - 1,
+        "tags": sorted(draft.tags),
+        "landmarks": [t.name for t in draft.landmarks],
+        "goal_landmark": draft.goal.name,
+        "steps": len(run.actions),
+        "path_length": path_length,
+        "house_seed": home.seed,
+    }
+    direct = path_length
+    if draft.visit is not None:
+        info["visit"] = list(_point(draft.visit))
+        direct = float(np.linalg.norm(draft.path[-1] - draft.path[0]))
+    half = draft.yaw / 2
+    rotation = (0.0, float(np.sin(half)), 0.0, float(np.cos(half)))
+    return Episode("0", "0", home.scene_id, points[0], rotation, points[-1], GOAL_RADIUS_M, text, points, direct, info=info)
+
+
+def _point(p: np.ndarray) -> tuple[float, float, float]:
+    """A floor point (x, z) as an agent position, rounded to 0.1 mm so that files stay small."""
+    return (round(float(p[0]), 4), FLOOR_Y_M, round(float(p[1]), 4))
+
+
+# ---------------------------------------------------------------- drawing a route
+
+
+def _draw(rng: np.random.Generator, home: Home, routes: RouteMap, memory_only: bool, train: bool) -> _Draft | None:
+    """Draw a route and describe it; None where the draw does not work out (the caller draws again)."""
+    plan = home.plan
+    memory = memory_only or rng.random() < 0.16
+    kind = "" if not memory else ("colour", "counting", "return")[int(rng.choice(3, p=[0.4, 0.2, 0.4] if memory_only else ([0.45, 0.3, 0.25] if train else [0.6, 0.4, 0.0])))]
+    crossed = int(rng.choice(5, p=[0.19, 0.34, 0.29, 0.13, 0.05])) if not kind else 1 if kind == "return" else int(rng.integers(1, 4)) if kind == "colour" else int(rng.integers(2, 4))
+    first = int(rng.integers(len(plan.rooms)))
+    start = _free_point(rng, plan, routes, first)
+    goals = [t for t in home.things if _doors_between(plan, first, t.room) == crossed]
+    if kind == "colour":
+        goals = [t for t in goals if t.colour == plan.rooms[first].colour]
+    if start is None or not goals:
+        return None
+    goal = goals[int(rng.integers(len(goals)))]
+    path = path_to_thing(home, routes, start, goal)
+    if path is None:
+        return None
+    if kind == "return":
+        return _draw_return(rng, home, routes, first, start, goal, path)
+    total = length(path)
+    if not (1.8 if crossed == 0 else 2.5) <= total <= 20.0:
+        return None
+    crossings = _crossings(plan, path)
+    if crossings is None or len(crossings) != crossed:
+        return None
+    rooms = (first, *[r for _, r in crossings])
+    if len(set(rooms)) != len(rooms):
+        return None
+    toward = np.array(plan.doors[crossings[0][0]].centre) if crossings else _middle(goal)
+    yaw = _start_yaw(rng, start, path, toward)
+    if yaw is None:
+        return None
+    described = _describe(rng, home, start, yaw, path, crossings, goal, kind)
+    if described is None:
+        return None
+    parts, landmarks, tags = described
+    return _Draft(start, yaw, path, None, parts, rooms, goal, landmarks, tags)
+
+
+def _draw_return(rng: np.random.Generator, home: Home, routes: RouteMap, first: int, start: np.ndarray, visit: Thing, path: np.ndarray) -> _Draft | None:
+    """A route to a thing in the next room and back to another thing in the first."""
+    plan = home.plan
+    crossings = _crossings(plan, path)
+    back = [t for t in home.things if t.room == first]
+    if crossings is None or len(crossings) != 1 or not back or length(path) > 9.0:
+        return None
+    goal = back[int(rng.integers(len(back)))]
+    home_path = path_to_thing(home, routes, path[-1], goal)
+    if home_path is None or length(home_path) > 9.0 or np.linalg.norm(home_path[-1] - start) < 1.2:
+        return None
+    returns = _crossings(plan, home_path)
+    if returns is None or len(returns) != 1:
+        return None
+    yaw = _start_yaw(rng, start, path, np.array(plan.doors[crossings[0][0]].centre))
+    if yaw is None:
+        return None
+    exits = _exit_part(rng, plan, crossings, 0, start, yaw)
+    if exits is None or not _comes_into_view(home, path, visit) or not _comes_into_view(home, home_path, goal):
+        return None
+    parts = (exits[0], Part("visit", thing=visit.name), Part("return"), Part("stop", thing=goal.name))
+    rooms = (first, crossings[0][1], first)
+    return _Draft(start, yaw, np.concatenate([path, home_path[1:]]), path[-1], parts, rooms, goal, (visit, goal), ("detour", "memory", "return"))
+
+
+def _free_point(rng: np.random.Generator, plan: Plan, routes: RouteMap, room: int) -> np.ndarray | None:
+    """A point of a room with some space around."""
+    x0, z0, x1, z1 = plan.rooms[room].rect
+    for _ in range(10):
+        p = np.array([rng.uniform(x0 + 0.4, x1 - 0.4), rng.uniform(z0 + 0.4, z1 - 0.4)])
+        around = p + 0.12 * np.array([[1, 0], [-1, 0], [0, 1], [0, -1], [0, 0]])
+        if routes.free(around).all():
+            return p
+    return None
+
+
+def _doors_between(plan: Plan, a: int, b: int) -> int:
+    """The smallest number of openings between two rooms."""
+    reached, front, steps = {a}, {a}, 0
+    while b not in reached:
+        front = {plan.doors[d].other(r) for r in front for d in plan.doors_of[r]} - reached
+        reached |= front
+        steps += 1
+    return steps
+
+
+def _middle(thing: Thing) -> np.ndarray:
+    """Centre of a thing's footprint."""
+    return np.array([(thing.rect[0] + thing.rect[2]) / 2, (thing.rect[1] + thing.rect[3]) / 2])
+
+
+def standoff(thing: Thing) -> float:
+    """How far before a thing one stops, metres: low things leave the picture when near."""
+    return 0.55 if thing.height >= 0.95 else 0.75
+
+
+def path_to_thing(home: Home, routes: RouteMap, start: np.ndarray, thing: Thing) -> np.ndarray | None:
+    """The shortest path to a place before ``thing`` from which, as one arrives, it is ahead; None where there is none."""
+    gap = standoff(thing)
+    x0, z0, x1, z1 = thing.rect
+    fx, fz = thing.facing
+    across_x, across_z = np.linspace(x0, x1, 5), np.linspace(z0, z1, 5)
+    fronts = {(0, 1): [(x, z1 + gap) for x in across_x], (0, -1): [(x, z0 - gap) for x in across_x]}
+    fronts |= {(1, 0): [(x1 + gap, z) for z in across_z], (-1, 0): [(x0 - gap, z) for z in across_z]}
+    sides = [fronts[fx, fz]] if KIND[thing.kind].place == "wall" else list(fronts.values())
+    corner = gap * 0.707
+    extra = [(x + sx * corner, z + sz * corner) for x, sx in ((x0, -1), (x1, 1)) for z, sz in ((z0, -1), (z1, 1))]
+    middle = _middle(thing)
+    candidates = np.array([p for side in sides for p in side] + [p for p in extra if KIND[thing.kind].place == "free" or (np.array(p) - middle) @ np.array([fx, fz]) > 0])
+    keep = routes.free(candidates)
+    candidates = candidates[keep]
+    candidates = candidates[[home.plan.room_at(c) == thing.room for c in candidates]] if len(candidates) else candidates
+    order = np.argsort(np.linalg.norm(candidates - start, axis=1)) if len(candidates) else []
+    best: np.ndarray | None = None
+    for c in candidates[order][:6] if len(candidates) else []:
+        path = routes.path(start, c)
+        if path is None or (best is not None and length(path) >= length(best)):
+            continue
+        arrival = path[-1] - path[-2]
+        nearest = np.clip(c, [x0, z0], [x1, z1])
+        if abs(bearing(arrival, middle - c)) <= 40 or abs(bearing(arrival, nearest - c)) <= 25:
+            best = path
+    return best
+
+
+def _crossings(plan: Plan, path: np.ndarray) -> list[tuple[int, int]] | None:
+    """Openings that a path goes through, in order, each with the room it leads into; None if the path leaves the house or the openings."""
+    found: list[tuple[int, int]] = []
+    here: int | None = None
+    for p in resample(path, 0.04):
+        room = plan.room_at(p)
+        if room is None:
+            return None
+        if here is not None and room != here:
+            doors = [d for d in plan.doors_of[here] if plan.doors[d].other(here) == room and np.linalg.norm(np.array(plan.doors[d].centre) - p) < 0.7]
+            if len(doors) != 1:
+                return None
+            found.append((doors[0], room))
+        here = room
+    return found
+
+
+# ---------------------------------------------------------------- what to say
+
+_TURNS = {"straight": (0.0, 20.0), "left": (42.0, 128.0), "around": (152.0, 180.0)}
+
+
+def turn_name(angle: float) -> str | None:
+    """What one calls a turn by ``angle`` degrees (positive = left); None for angles between two names."""
+    size = abs(angle)
+    if size <= _TURNS["straight"][1]:
+        return "straight"
+    if size >= _TURNS["around"][0]:
+        return "around"
+    if _TURNS["left"][0] <= size <= _TURNS["left"][1]:
+        return "left" if angle > 0 else "right"
+    return None
+
+
+def _start_yaw(rng: np.random.Generator, start: np.ndarray, path: np.ndarray, toward: np.ndarray) -> float | None:
+    """A start heading from which both the thing or opening named first and the first stretch of the path have one and the same turn name."""
+    ahead = resample(path, 0.6)[min(1, len(path))]
+    direction = toward - start
+    if abs(bearing(direction, ahead - start)) > 30:
+        return None
+    wanted = ("straight", "left", "right", "around")[int(rng.choice(4, p=[0.22, 0.28, 0.28, 0.22]))]
+    for _ in range(30):
+        yaw = float(rng.uniform(-np.pi, np.pi))
+        forward = heading(yaw)
+        if turn_name(bearing(forward, direction)) == wanted and abs(abs(bearing(forward, ahead - start)) - abs(bearing(forward, direction))) < 35:
+            return round(yaw, 4)
+    return None
+
+
+def room_name(plan: Plan, index: int) -> str:
+    """How an instruction calls a room."""
+    room = plan.rooms[index]
+    return f"{room.colour} {'hallway' if room.hallway else 'room'}"
+
+
+def _door_sides(plan: Plan, room: int, entry: Door) -> dict[int, tuple[str, float]]:
+    """Where the other openings of ``room`` are for someone coming in through ``entry``: "left", "right", "ahead" or "same" (in the same wall), and how far ahead (m)."""
+    into = entry.into(room, plan.rooms)
+    sides: dict[int, tuple[str, float]] = {}
+    for index in plan.doors_of[room]:
+        door = plan.doors[index]
+        if index == entry.index:
+            continue
+        offset = np.array(door.centre) - np.array(entry.centre)
+        forward = float(offset @ into)
+        if door.along_x == entry.along_x:
+            sides[index] = ("ahead" if forward > 0.5 else "same", forward)
+        else:
+            sides[index] = ("left" if bearing(into, offset) > 0 else "right", forward)
+    return sides
+
+
+def _exit_part(rng: np.random.Generator, plan: Plan, crossings: Sequence[tuple[int, int]], i: int, start: np.ndarray, yaw: float) -> tuple[Part, set[str]] | None:
+    """What to say about going through the i-th opening, and the tags it earns; None where it cannot be said shortly."""
+    door, target = plan.doors[crossings[i][0]], crossings[i][1]
+    name = room_name(plan, target)
+    if i == 0:
+        forward = heading(yaw)
+        room = door.other(target)
+        turn = turn_name(bearing(forward, np.array(door.centre) - start))
+        if turn is None:
+            return None
+        # Without the colour the side must fit one opening only, with a margin.
+        others = [abs(_angle_between(bearing(forward, np.array(plan.doors[d].centre) - start), bearing(forward, np.array(door.centre) - start))) for d in plan.doors_of[room] if d != door.index]
+        needed = any(a < 100 for a in others)
+        return Part("exit", turn=turn, room=name if needed or rng.random() < 0.75 else ""), set()
+    room = crossings[i - 1][1]
+    entry = plan.doors[crossings[i - 1][0]]
+    sides = _door_sides(plan, room, entry)
+    if plan.rooms[room].hallway:
+        return _hallway_exit(rng, plan, room, entry, door, name)
+    side, far = sides[door.index]
+    if side == "same":
+        return None
+    alike = sorted(f for s, f in sides.values() if s == side)
+    if len(alike) == 1:
+        return Part("exit", side=side, room=name if rng.random() < 0.75 else ""), set()
+    if side == "ahead":
+        return Part("exit", side="", room=name), set()
+    if min(np.diff(alike)) > 0.8 and rng.random() < 0.5:
+        return Part("exit", side=side, ordinal=alike.index(far)), {"counting", "memory"} if alike.index(far) > 0 else {"counting"}
+    return Part("exit", side=side, room=name), set()
+
+
+def _hallway_exit(rng: np.random.Generator, plan: Plan, room: int, entry: Door, door: Door, name: str) -> tuple[Part, set[str]] | None:
+    """What to say about walking along a hallway that was entered from the side."""
+    into = entry.into(room, plan.rooms)
+    offset = np.array(door.centre) - np.array(entry.centre)
+    axis = np.array([1.0, 0.0]) if entry.along_x else np.array([0.0, 1.0])
+    if door.along_x != entry.along_x:
+        return None
+    along = float(offset @ axis)
+    opposite = float(offset @ into) > 0.5
+    if abs(along) < 0.45:
+        return (Part("exit", turn="straight", hallway="hallway", room=name), set()) if opposite else None
+    if abs(along) < 1.0:
+        return None
+    travel = axis * np.sign(along)
+    turn = "left" if bearing(into, travel) > 0 else "right"
+    # The wall one came through is on the other hand than the wall opposite.
+    side = "left" if bearing(travel, into if opposite else -into) > 0 else "right"
+    ahead = []
+    for index in plan.doors_of[room]:
+        other = plan.doors[index]
+        shift = np.array(other.centre) - np.array(entry.centre)
+        if index != entry.index and other.along_x == entry.along_x and (float(shift @ into) > 0.5) == opposite and float(shift @ travel) > -0.3:
+            ahead.append(float(shift @ travel))
+    ahead.sort()
+    ordinal = ahead.index(abs(along))
+    countable = ordinal < 4 and ahead[0] > 0.6
+    if countable and rng.random() < 0.55:
+        part = Part("exit", turn=turn, side=side, ordinal=ordinal, hallway="hallway", room=name if rng.random() < 0.4 else "")
+        return part, {"counting", "memory"} if ordinal > 0 and not part.room else {"counting"}
+    return Part("exit", turn=turn, side=side, hallway="hallway", room=name), set()
+
+
+def _angle_between(a: float, b: float) -> float:
+    """Difference of two angles in degrees, in (-180, 180]."""
+    return (a - b + 180.0) % 360.0 - 180.0
+
+
+def _describe(
+    rng: np.random.Generator, home: Home, start: np.ndarray, yaw: float, path: np.ndarray, crossings: list[tuple[int, int]], goal: Thing, kind: str
+) -> tuple[tuple[Part, ...], tuple[Thing, ...], tuple[str, ...]] | None:
+    """Parts of the instruction, the landmarks it names and its tags; None where the route cannot be told."""
+    plan = home.plan
+    if not _comes_into_view(home, path, goal):
+        return None
+    parts: list[Part] = []
+    landmarks: list[Thing] = []
+    tags: set[str] = set()
+    passed = _passed(home, path, goal)
+    for i in range(len(crossings)):
+        if i > 0 and plan.rooms[crossings[i - 1][1]].hallway is False:
+            room = crossings[i - 1][1]
+            _add_pass(rng, parts, landmarks, [p for p in passed if p[0].room == room])
+        step = _exit_part(rng, plan, crossings, i, start, yaw)
+        if step is None:
+            return None
+        parts.append(step[0])
+        tags |= step[1]
+    if kind == "counting" and "memory" not in tags:
+        return None
+    thing = goal.name
+    if kind == "colour":
+        twins = [t for t in home.things if t.room == goal.room and t.kind == goal.kind]
+        what = goal.kind if len(twins) > 1 or rng.random() < 0.5 else "thing"
+        thing = f"{what} {('with the colour of', 'that has the colour of')[int(rng.integers(2))]} the room where you started"
+        tags |= {"colour", "memory"}
+    if crossings:
+        door, room = crossings[-1]
+        if not plan.rooms[room].hallway:
+            _add_pass(rng, parts, landmarks, [p for p in passed if p[0].room == room])
+        into = plan.doors[door].into(room, plan.rooms)
+        angle = bearing(into, _middle(goal) - np.array(plan.doors[door].centre))
+        side = "ahead" if abs(angle) < 10 else "" if abs(angle) < 28 else "left" if angle > 0 else "right"
+        parts.append(Part("stop", side=side if rng.random() < 0.4 and kind != "colour" and parts[-1].act == "exit" else "", thing=thing))
+    else:
+        turn = turn_name(bearing(heading(yaw), _middle(goal) - start))
+        if turn is None:
+            return None
+        inside = [p for p in passed if p[0].room == goal.room]
+        if inside and turn == "straight" and rng.random() < 0.5:
+            _add_pass(rng, parts, landmarks, inside)
+            parts.append(Part("stop", thing=thing))
+        else:
+            parts.append(Part("stop", turn=turn, thing=thing))
+    return tuple(parts), (*landmarks, goal), tuple(sorted(tags))
+
+
+def _add_pass(rng: np.random.Generator, parts: list[Part], landmarks: list[Thing], passed: list[tuple[Thing, str]]) -> None:
+    """Mention one of the things passed in a room, in half of the cases."""
+    if passed and rng.random() < 0.5 and sum(p.act == "pass" for p in parts) < 2:
+        thing, side = passed[int(rng.integers(len(passed)))]
+        parts.append(Part("pass", side=side if rng.random() < 0.5 else "", thing=thing.name))
+        landmarks.append(thing)
+
+
+def _passed(home: Home, path: np.ndarray, goal: Thing) -> list[tuple[Thing, str]]:
+    """Things that a path passes within 1 m and that were seen ahead before, with the side they are passed on."""
+    points = resample(path, 0.1)
+    found = []
+    for thing in home.things:
+        if thing is goal or thing.rect == goal.rect:
+            continue
+        distance = distance_to_rect(points, thing.rect)
+        nearest = int(np.argmin(distance))
+        same_room = home.plan.room_at(points[nearest]) == thing.room
+        if distance[nearest] > 1.0 or nearest < 6 or nearest > len(points) - 6 or not same_room:
+            continue
+        middle = _middle(thing)
+        direction = points[min(nearest + 2, len(points) - 1)] - points[max(nearest - 2, 0)]
+        angle = bearing(direction, middle - points[nearest])
+        if not 50 <= abs(angle) <= 130 or not _comes_into_view(home, points[: nearest + 1], thing):
+            continue
+        found.append((thing, "left" if angle > 0 else "right"))
+    return found
+
+
+def _comes_into_view(home: Home, path: np.ndarray, thing: Thing) -> bool:
+    """Whether ``thing`` can be seen, well inside the picture, from at least three places 0.25 m apart on ``path``, looking along it."""
+    points = resample(path, 0.25)
+    if len(points) < 3:
+        return False
+    forward = np.diff(points, axis=0)
+    points = points[:-1]
+    near = np.linalg.norm(points - _middle(thing), axis=1) < 6.0
+    to = _middle(thing) - points
+    left = forward[:, 1] * to[:, 0] - forward[:, 0] * to[:, 1]
+    angle = np.degrees(np.abs(np.arctan2(left, (forward * to).sum(axis=1))))
+    candidates = near & (angle < 34)
+    if candidates.sum() < 2:
+        return False
+    from sim_bridge.homes.routes import wall_rects
+
+    tall = np.array(wall_rects(home.plan) + [t.rect for t in home.things if t is not thing and t.height > 0.95])
+    seen = ~blocked(points[candidates], np.broadcast_to(_middle(thing), (int(candidates.sum()), 2)), tall)
+    return int(seen.sum()) >= 2
+
+
+# ---------------------------------------------------------------- the expert
+
+
+def run_expert(path: np.ndarray, yaw: float, grown: np.ndarray, routes: RouteMap, *, visit: np.ndarray | None = None) -> GroundTruth | None:
+    """Actions that follow ``path`` (x, z) with the four discrete actions, and the places they lead through; None if they would touch anything.
+
+    At each step the robot heads for the farthest corner of the path it can walk straight to, turns if that is more than half a turn off, and stops within 0.25 m of the end.
+
+    Args:
+        grown: [R, 4] walls and furniture with the clearance that a step must keep.
+        visit: a corner of the path that must be reached before the corners after it count.
+    """
+    corners = np.asarray(path)
+    hold = len(corners) - 1 if visit is None else int(np.argmin(np.linalg.norm(corners - visit, axis=1)))
+    p, goal = corners[0].astype(np.float64), corners[-1]
+    angle, k = float(np.degrees(yaw)), 1
+    actions: list[int] = []
+    places = [p]
+    last_turn = 0
+    while len(actions) < MAX_ACTIONS:
+        if k >= hold and hold < len(corners) - 1 and np.linalg.norm(p - corners[hold]) <= 0.4:
+            hold, k = len(corners) - 1, hold + 1
+        ahead = np.arange(k, hold + 1)
+        free = ~blocked(np.broadcast_to(p, (len(ahead), 2)), corners[ahead], grown)
+        if free.any():
+            k = int(ahead[np.nonzero(free)[0][-1]])
+        if k == len(corners) - 1 and np.linalg.norm(p - goal) <= STOP_RADIUS_M:
+            actions.append(int(Action.STOP))
+            locations = tuple(_point(q) for q in places)
+            return GroundTruth(tuple(actions), locations, actions.count(int(Action.MOVE_FORWARD)))
+        forward = heading(np.radians(angle))
+        off = bearing(forward, corners[k] - p)
+        if abs(off) > TURN_STEP_DEG / 2 + 0.5:
+            turn = int(Action.TURN_LEFT if off > 0 else Action.TURN_RIGHT)
+            if last_turn and turn != last_turn:
+                return None
+            last_turn = turn
+            angle += TURN_STEP_DEG if off > 0 else -TURN_STEP_DEG
+            actions.append(turn)
+            continue
+        following = p + FORWARD_STEP_M * forward
+        if blocked(p[None], following[None], grown)[0]:
+            return None
+        last_turn = 0
+        p = following
+        places.append(p)
+        actions.append(int(Action.MOVE_FORWARD))
+    return None

@@ -1,0 +1,158 @@
+"""Furniture: what stands in a home, of which colour, and where.
+
+Things stand against walls or free in a room, leave 0.65 m passages and the openings clear, and every (colour, kind) occurs once in a home.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from sim_bridge.homes.colours import OBJECT_RGB, WALL_RGB
+from sim_bridge.homes.plan import Plan, Rect, Room
+
+PASSAGE_M = 0.65
+"""Smallest distance between two things, or between a thing and a wall it does not touch, metres."""
+
+
+@dataclass(frozen=True)
+class Kind:
+    """A kind of thing: its ``size`` (width along the wall, depth, height, metres), and where it stands.
+
+    ``place`` is "wall" or "free"; ``goal`` false for things too flat or plain to stop at; ``weight`` is how often it is drawn.
+    """
+
+    name: str
+    size: tuple[float, float, float]
+    place: str
+    weight: float = 1.0
+
+
+KINDS: tuple[Kind, ...] = (
+    Kind("lamp", (0.55, 0.55, 1.65), "wall", 1.5),
+    Kind("wardrobe", (1.10, 0.55, 2.00), "wall", 1.3),
+    Kind("shelf", (0.95, 0.40, 1.80), "wall", 1.2),
+    Kind("fridge", (0.70, 0.65, 1.75), "wall", 0.8),
+    Kind("clock", (0.50, 0.35, 1.95), "wall", 0.7),
+    Kind("column", (0.45, 0.45, 2.60), "free", 0.9),
+    Kind("cabinet", (0.95, 0.45, 1.00), "wall", 1.0),
+    Kind("table", (1.10, 0.75, 0.76), "free", 1.0),
+    Kind("chair", (0.55, 0.55, 1.00), "wall", 1.0),
+    Kind("sofa", (1.70, 0.80, 0.90), "wall", 0.8),
+    Kind("bed", (1.30, 1.90, 1.00), "wall", 0.6),
+    Kind("box", (0.75, 0.75, 0.80), "wall", 1.0),
+    Kind("barrel", (0.65, 0.65, 1.00), "wall", 0.9),
+)
+KIND = {kind.name: kind for kind in KINDS}
+
+
+@dataclass(frozen=True)
+class Thing:
+    """A piece of furniture in room ``room``: ``rect`` is its footprint, ``height`` its top above the floor, ``facing`` the unit vector (x, z) of its front."""
+
+    kind: str
+    colour: str
+    room: int
+    rect: Rect
+    height: float
+    facing: tuple[int, int]
+
+    @property
+    def name(self) -> str:
+        """How an instruction calls it, as in "red lamp"."""
+        return f"{self.colour} {self.kind}"
+
+
+def furnish(rng: np.random.Generator, plan: Plan) -> tuple[Thing, ...]:
+    """Draw the things of every room of ``plan``."""
+    used: set[str] = set()
+    things: list[Thing] = []
+    for room in plan.rooms:
+        things += _furnish_room(rng, plan, room, used)
+    return tuple(things)
+
+
+def _furnish_room(rng: np.random.Generator, plan: Plan, room: Room, used: set[str]) -> list[Thing]:
+    """Things of one room; their colours differ from each other and from the walls."""
+    area = (room.rect[2] - room.rect[0]) * (room.rect[3] - room.rect[1])
+    wanted = int(rng.integers(1, 3)) if room.hallway else int(np.clip(rng.normal(area / 3.2, 0.9), 3, 6))
+    blocked = [_door_zone(plan, door, room) for door in plan.doors_of[room.index]]
+    # Colours of other rooms' walls come first: routes that end "at the thing with the colour of the room where you started" need them.
+    palette = [c for c in OBJECT_RGB if c != room.colour and not (c == "white" and room.colour == "grey")]
+    if room.colour in ("white", "grey") and "white" in palette:
+        palette.remove("white")
+    palette = [palette[i] for i in rng.permutation(len(palette))]
+    weights = np.array([k.weight * (0.0 if room.hallway and (k.size[1] > 0.5 or k.place == "free") else 1.0) for k in KINDS])
+    found: list[Thing] = []
+    for _ in range(wanted * 6):
+        if len(found) == wanted or not palette:
+            break
+        # Now and then a second thing of a kind that is already there, so that its colour matters.
+        if found and rng.random() < 0.25:
+            kind = KIND[found[int(rng.integers(len(found)))].kind]
+        else:
+            kind = KINDS[int(rng.choice(len(KINDS), p=weights / weights.sum()))]
+        if kind.name in ("bed", "sofa") and any(t.kind in ("bed", "sofa") for t in found):
+            continue
+        colour = next((c for c in palette if f"{c} {kind.name}" not in used), None)
+        if colour is None:
+            continue
+        for _ in range(8):
+            placed = _place(rng, room, kind)
+            if placed is None:
+                continue
+            rect, facing = placed
+            if any(_gap(rect, t.rect) < PASSAGE_M for t in found) or any(_gap(rect, zone) <= 0.0 for zone in blocked):
+                continue
+            found.append(Thing(kind.name, colour, room.index, rect, kind.size[2], facing))
+            palette.remove(colour)
+            used.add(f"{colour} {kind.name}")
+            break
+    return found
+
+
+def _place(rng: np.random.Generator, room: Room, kind: Kind) -> tuple[Rect, tuple[int, int]] | None:
+    """A draw of where a thing of ``kind`` may stand in an empty ``room``, and its facing; None where it does not fit."""
+    width, depth, _ = kind.size
+    facing = ((0, 1), (0, -1), (1, 0), (-1, 0))[int(rng.integers(4))]
+    x0, z0, x1, z1 = room.rect
+    dx, dz = (width, depth) if facing[0] == 0 else (depth, width)
+    if kind.place == "free":
+        low_x, high_x, low_z, high_z = x0 + PASSAGE_M, x1 - PASSAGE_M - dx, z0 + PASSAGE_M, z1 - PASSAGE_M - dz
+        if low_x > high_x or low_z > high_z:
+            return None
+        x, z = float(rng.uniform(low_x, high_x)), float(rng.uniform(low_z, high_z))
+    else:
+        low, high = (x0, x1 - dx) if facing[0] == 0 else (z0, z1 - dz)
+        if high - low < 0.1 or (facing[0] == 0 and z1 - z0 < dz + 0.9) or (facing[0] != 0 and x1 - x0 < dx + 0.9):
+            return None
+        along = float(rng.uniform(low, high))
+        # Touch the wall at the side, or leave a passage there.
+        if along - low < PASSAGE_M:
+            along = low + 0.03 if high - low > 0.06 else low
+        elif high - along < PASSAGE_M:
+            along = high - 0.03
+        back = 0.02
+        if facing[0] == 0:
+            x, z = along, (z0 + back if facing[1] > 0 else z1 - back - dz)
+        else:
+            x, z = (x0 + back if facing[0] > 0 else x1 - back - dx), along
+    return (x, z, x + dx, z + dz), facing
+
+
+def _door_zone(plan: Plan, index: int, room: Room) -> Rect:
+    """The part of ``room`` before one of its openings that stays empty."""
+    door = plan.doors[index]
+    half, deep = door.width / 2 + 0.12, 0.85
+    x, z = door.centre
+    into = door.into(room.index, plan.rooms)
+    if door.along_x:
+        return (x - half, min(z, z + into[1] * deep), x + half, max(z, z + into[1] * deep))
+    return (min(x, x + into[0] * deep), z - half, max(x, x + into[0] * deep), z + half)
+
+
+def _gap(a: Rect, b: Rect) -> float:
+    """Distance of two rectangles along the axis that separates them most (negative where they overlap)."""
+    return max(b[0] - a[2], a[0] - b[2], b[1] - a[3], a[1] - b[3])
+
+
+__all__ = ["KIND", "KINDS", "PASSAGE_M", "WALL_RGB", "Kind", "Thing", "furnish"]

@@ -1,0 +1,156 @@
+"""Shortest paths in a home from its plan, exactly: a visibility graph over the corners of walls and furniture, grown by a clearance.
+
+Points are (x, z) on the floor, metres. Nothing is rendered or rasterised, so thousands of routes take seconds.
+"""
+
+from collections.abc import Sequence
+
+import numpy as np
+from scipy.sparse.csgraph import dijkstra
+
+from sim_bridge.homes.furnish import Thing
+from sim_bridge.homes.plan import WALL_THICKNESS_M, Plan, Rect
+
+_EPS = 1e-6
+
+
+def wall_rects(plan: Plan) -> list[Rect]:
+    """The walls of a home as rectangles, cut at the openings; each room contributes its half of the thickness."""
+    half = WALL_THICKNESS_M / 2
+    rects: list[Rect] = []
+    for room in plan.rooms:
+        x0, z0, x1, z1 = room.rect
+        for along_x, at, outwards, low, high in ((True, z0, -half, x0, x1), (True, z1, half, x0, x1), (False, x0, -half, z0, z1), (False, x1, half, z0, z1)):
+            holes = []
+            for index in plan.doors_of[room.index]:
+                door = plan.doors[index]
+                along, across = door.centre if door.along_x else door.centre[::-1]
+                if door.along_x == along_x and abs(across - at) < 2 * half:
+                    holes.append((along - door.width / 2, along + door.width / 2))
+            edges = [low - half, *[e for hole in sorted(holes) for e in hole], high + half]
+            a, b = min(at, at + outwards), max(at, at + outwards)
+            rects += [(s, a, e, b) if along_x else (a, s, b, e) for s, e in zip(edges[::2], edges[1::2])]
+    return rects
+
+
+def blocked(a: np.ndarray, b: np.ndarray, rects: np.ndarray) -> np.ndarray:
+    """Whether segments pass through the inside of any rectangle.
+
+    Args:
+        a: [N, 2] starts, (x, z) metres.
+        b: [N, 2] ends.
+        rects: [R, 4].
+
+    Returns:
+        bool [N].
+    """
+    if not len(rects):
+        return np.zeros(len(a), bool)
+    low = np.full((len(a), len(rects)), 0.0, np.float64)
+    high = np.full((len(a), len(rects)), 1.0, np.float64)
+    for axis in (0, 1):
+        start, delta = a[:, axis, None], (b[:, axis] - a[:, axis])[:, None]
+        still = np.abs(delta) < 1e-12
+        delta = np.where(still, 1.0, delta)
+        near, far = (rects[None, :, axis] + _EPS - start) / delta, (rects[None, :, axis + 2] - _EPS - start) / delta
+        near, far = np.minimum(near, far), np.maximum(near, far)
+        inside = (start > rects[None, :, axis] + _EPS) & (start < rects[None, :, axis + 2] - _EPS)
+        near, far = np.where(still, np.where(inside, -np.inf, np.inf), near), np.where(still, np.where(inside, np.inf, -np.inf), far)
+        np.maximum(low, near, out=low)
+        np.minimum(high, far, out=high)
+    return (low < high).any(axis=1)
+
+
+class RouteMap:
+    """Free floor of a home for a point that keeps ``clearance`` metres from walls and furniture."""
+
+    def __init__(self, plan: Plan, things: Sequence[Thing], clearance: float) -> None:
+        self.clearance = clearance
+        solid = np.array(wall_rects(plan) + [t.rect for t in things], np.float64)
+        self.rects = solid + clearance * np.array([-1.0, -1.0, 1.0, 1.0])
+        corners = self.rects[:, [[0, 1], [2, 1], [2, 3], [0, 3]]].reshape(-1, 2)
+        inside_house = np.array([plan.room_at(c) is not None for c in corners])
+        corners = corners[inside_house]
+        self.nodes = corners[self.free(corners)]
+        count = len(self.nodes)
+        i, j = np.triu_indices(count, 1)
+        seen = ~blocked(self.nodes[i], self.nodes[j], self.rects)
+        i, j = i[seen], j[seen]
+        weights = np.zeros((count, count))
+        weights[i, j] = weights[j, i] = np.linalg.norm(self.nodes[i] - self.nodes[j], axis=1)
+        self._distance, self._before = dijkstra(weights, directed=False, return_predecessors=True)
+
+    @staticmethod
+    def rects_only(plan: Plan, things: Sequence[Thing], clearance: float) -> np.ndarray:
+        """Walls and furniture grown by ``clearance``: [R, 4]."""
+        return np.array(wall_rects(plan) + [t.rect for t in things], np.float64) + clearance * np.array([-1.0, -1.0, 1.0, 1.0])
+
+    def free(self, points: np.ndarray) -> np.ndarray:
+        """Whether points [N, 2] keep the clearance: bool [N]."""
+        p = np.asarray(points)[:, None, :]
+        return ~((p > self.rects[None, :, :2] + _EPS) & (p < self.rects[None, :, 2:] - _EPS)).all(axis=2).any(axis=1)
+
+    def path(self, start: np.ndarray, goal: np.ndarray) -> np.ndarray | None:
+        """Corner points [N, 2] of the shortest path, ends included; None where there is none."""
+        start, goal = np.asarray(start, np.float64), np.asarray(goal, np.float64)
+        if not blocked(start[None], goal[None], self.rects)[0]:
+            return np.array([start, goal])
+        from_start = np.where(blocked(np.broadcast_to(start, self.nodes.shape), self.nodes, self.rects), np.inf, np.linalg.norm(self.nodes - start, axis=1))
+        to_goal = np.where(blocked(np.broadcast_to(goal, self.nodes.shape), self.nodes, self.rects), np.inf, np.linalg.norm(self.nodes - goal, axis=1))
+        rows, columns = np.nonzero(np.isfinite(from_start))[0], np.nonzero(np.isfinite(to_goal))[0]
+        if not len(rows) or not len(columns):
+            return None
+        total = from_start[rows, None] + self._distance[np.ix_(rows, columns)] + to_goal[None, columns]
+        best = np.unravel_index(int(np.argmin(total)), total.shape)
+        if not np.isfinite(total[best]):
+            return None
+        first, node = int(rows[best[0]]), int(columns[best[1]])
+        chain = [node]
+        while node != first:
+            node = int(self._before[first, node])
+            chain.append(node)
+        return np.concatenate([start[None], self.nodes[chain[::-1]], goal[None]])
+
+    def nearest_free(self, point: np.ndarray) -> np.ndarray:
+        """The free point closest to ``point``, found by stepping out of the rectangles that hold it."""
+        p = np.array(point, np.float64)
+        for _ in range(8):
+            hit = np.nonzero(((p > self.rects[:, :2] + _EPS) & (p < self.rects[:, 2:] - _EPS)).all(axis=1))[0]
+            if not len(hit):
+                break
+            x0, z0, x1, z1 = self.rects[hit[0]]
+            moves = np.array([x0 - p[0], z0 - p[1], x1 - p[0], z1 - p[1]])
+            move = int(np.argmin(np.abs(moves)))
+            p[move % 2] += moves[move]
+        return p
+
+
+def length(path: np.ndarray) -> float:
+    """Length of a polyline [N, 2] in metres."""
+    return float(np.linalg.norm(np.diff(path, axis=0), axis=1).sum())
+
+
+def resample(path: np.ndarray, step: float) -> np.ndarray:
+    """Points [M, 2] along a polyline, ``step`` metres apart, its end included."""
+    pieces = np.linalg.norm(np.diff(path, axis=0), axis=1)
+    along = np.concatenate([[0.0], np.cumsum(pieces)])
+    at = np.append(np.arange(0.0, along[-1], step), along[-1])
+    return np.stack([np.interp(at, along, path[:, k]) for k in (0, 1)], axis=1)
+
+
+def bearing(forward: np.ndarray, direction: np.ndarray) -> float:
+    """Angle from ``forward`` to ``direction`` (both (x, z)) in degrees, positive to the left, in (-180, 180]."""
+    left = np.array([forward[1], -forward[0]])
+    return float(np.degrees(np.arctan2(left @ direction, forward @ direction)))
+
+
+def heading(yaw: float) -> np.ndarray:
+    """Unit vector (x, z) that a robot with ``yaw`` (radians, positive = left turn) looks along."""
+    return np.array([-np.sin(yaw), -np.cos(yaw)])
+
+
+def distance_to_rect(points: np.ndarray, rect: Rect) -> np.ndarray:
+    """Distance of points [N, 2] to a rectangle (0 inside), metres [N]."""
+    points = np.asarray(points)
+    low, high = np.array(rect[:2]), np.array(rect[2:])
+    return np.linalg.norm(np.maximum(np.maximum(low - points, points - high), 0.0), axis=1)
