@@ -16,8 +16,8 @@ Two ways to compute the same numbers:
 
 Answers are not in the memory, or a cloned policy learns to repeat its last action. The ablation ``action_memory="executed"`` puts the
 question and the *executed* action before each frame (``policy.prompt.executed_ids``): as the first ids of ``frame_ids`` with
-``FrameLayout(before=...)`` when streaming, as ``executed_BTP`` in training. Other ablations need no code: ``FrameWindow(0, 0)`` forgets everything but the current frame, and fused tokens
-without ``lam * spatial`` are a network without geometry.
+``FrameLayout(before=...)`` when streaming, as ``executed_BTP`` in training. Other ablations need no code: ``FrameWindow(0, 0)`` forgets
+everything but the current frame, and fused tokens without ``lam * spatial`` are a network without geometry.
 
 Deeper layers still carry traces of evicted frames through frames that saw them: the window limits cost, not the receptive field.
 
