@@ -13,7 +13,7 @@ BOTTOM = {"actions", "errors", "files"}
 MAY_IMPORT = {
     "cli": {"nodes", "training", "rollout", "evaluation", "policy", "data", "model", "sim_bridge"},
     "nodes": {"policy", "data"},
-    "training": {"model", "data", "rollout"},
+    "training": {"policy", "model", "data", "rollout"},
     "rollout": {"policy", "sim_bridge", "evaluation", "data"},
     "evaluation": {"data"},
     "sim_bridge": {"data"},

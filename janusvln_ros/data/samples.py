@@ -1,0 +1,251 @@
+"""Training sets: many trajectories in one file that is read from disk piece by piece, and the published samples made from them.
+
+A set is a text file of JSON lines, one trajectory each: ``{"id", "source", "instruction", "folder", "frames", "targets"}``. ``folder`` is the
+folder of the pictures relative to the set's file (or absolute), ``frames`` their names in order, ``targets`` the action to learn at every frame (the
+expert's where it differs from what was executed). Both memory modes read the same file: ``dual`` learns whole trajectories, ``released`` one
+sample per frame, built when it is asked for. A set of 200,000 trajectories therefore costs no more memory than two whole numbers for each.
+"""
+
+import json
+import os
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from janusvln_ros.actions import Action
+from janusvln_ros.data.trajectories import Trajectory
+from janusvln_ros.errors import InputError
+from janusvln_ros.files import atomic_path
+
+OPENING = (
+    "You are a visual language navigation model, and your should go to the locations to complete the given task. Compare the observation and instruction "
+    "to infer your current progress, and then select the correct direction from the candidates to go to the target location and finish the task."
+)
+"""First words of the published samples, their slip included."""
+
+NUM_HISTORY = 8
+"""Pictures before the current one in a published sample."""
+
+
+@dataclass(frozen=True)
+class SetItem:
+    """One trajectory of a set: ``frames`` are picture files in order, ``targets[i]`` the action to learn at frame i."""
+
+    id: str
+    source: str
+    instruction: str
+    frames: tuple[Path, ...]
+    targets: tuple[Action, ...]
+
+
+@dataclass
+class SetReport:
+    """What :func:`write_set` wrote and left out. ``actions`` counts targets by name."""
+
+    trajectories: int = 0
+    frames: int = 0
+    actions: Counter[str] = field(default_factory=Counter)
+    sources: Counter[str] = field(default_factory=Counter)
+    missing: list[str] = field(default_factory=list)
+    """A sentence for every trajectory left out: which, and why."""
+
+    def as_dict(self) -> dict[str, Any]:
+        """The same as plain values for JSON, with the share of each action."""
+        shares = {action.name: round(self.actions[action.name] / max(self.frames, 1), 4) for action in Action}
+        return {
+            "trajectories": self.trajectories,
+            "samples": self.frames,
+            "actions": {action.name: self.actions[action.name] for action in Action},
+            "shares": shares,
+            "sources": dict(self.sources),
+            "left_out": len(self.missing),
+            "reasons": self.missing[:20],
+        }
+
+
+def history_indices(n_frames: int, num_history: int = NUM_HISTORY) -> list[int]:
+    """Which of the frames 0 .. n_frames - 1 a sample shows: all, or ``num_history`` + 1 spread evenly from the first to the last (published rule)."""
+    if n_frames - 1 <= num_history:
+        return list(range(n_frames))
+    return [int(i) for i in np.linspace(0, n_frames - 1, num_history + 1, dtype=int)]
+
+
+def targets_of(trajectory: Trajectory) -> tuple[Action, ...]:
+    """The action to learn at every frame: the expert's label where there is one, else the next executed action; STOP at the last frame.
+
+    Raises:
+        InputError: the actions do not match the frames, or are no actions.
+    """
+    n = len(trajectory.frames)
+    if trajectory.labels is not None:
+        chosen: Sequence[int] = trajectory.labels
+        if len(chosen) != n:
+            raise InputError(f"trajectory {trajectory.video}: {len(chosen)} labels for {n} pictures: collect it again")
+    else:
+        if len(trajectory.actions) != n:
+            raise InputError(f"trajectory {trajectory.video}: {len(trajectory.actions)} actions for {n} pictures: collect it again")
+        chosen = (*trajectory.actions[1:], int(Action.STOP))
+    try:
+        return tuple(Action(a) for a in chosen)
+    except ValueError as error:
+        raise InputError(f"trajectory {trajectory.video}: {error}; actions are 0 STOP, 1 MOVE_FORWARD, 2 TURN_LEFT, 3 TURN_RIGHT") from error
+
+
+def published_samples(trajectory: Trajectory, root: str | Path, *, strip: bool) -> Iterator[dict[str, Any]]:
+    """The published training samples of a trajectory, one per frame (``{"id", "conversations", "images"}``).
+
+    Args:
+        trajectory: frames, instruction and actions.
+        root: picture paths are written relative to it.
+        strip: whether white space around the instruction is dropped: so for R2R and RxR, not for ScaleVLN and DAgger.
+    """
+    names = [os.path.relpath(frame, root) for frame in trajectory.frames]
+    instruction = trajectory.instruction.strip() if strip else trajectory.instruction
+    for i, action in enumerate(targets_of(trajectory)):
+        shown = history_indices(i + 1)
+        history = "<image>" * (len(shown) - 1)
+        question = (
+            f"{OPENING}\n This is your historical observation:{history}\n This is your current observation:<image>\n Your task is to {instruction}\n "
+            "You should take one of the following actions:\n MOVE_FORWARD\n TURN_LEFT\n TURN_RIGHT\n STOP."
+        )
+        yield {
+            "id": f"{trajectory.id}/{Path(names[i]).name}",
+            "conversations": [{"from": "human", "value": question}, {"from": "gpt", "value": action.name}],
+            "images": [names[j] for j in shown],
+        }
+
+
+def write_published(samples: Iterable[dict[str, Any]], path: str | Path) -> int:
+    """Write ``samples`` as the one JSON list that the published trainer reads, without holding it in memory; returns how many."""
+    count = 0
+    with atomic_path(path) as temporary, open(temporary, "w") as file:
+        file.write("[")
+        for sample in samples:
+            file.write((",\n" if count else "\n") + json.dumps(sample, ensure_ascii=False))
+            count += 1
+        file.write("\n]\n")
+    return count
+
+
+def write_set(sources: Iterable[tuple[str, Iterable[Trajectory]]], path: str | Path, *, strip: Iterable[str] = ("r2r", "rxr")) -> SetReport:
+    """Write the trajectories of ``sources`` (pairs of a name and its trajectories) as one set.
+
+    A trajectory with a missing picture, none at all, or actions that do not fit is left out and reported, never silently dropped.
+    White space around the instructions of the sources named in ``strip`` is removed, as in the published samples.
+    """
+    report, base = SetReport(), Path(path).resolve().parent
+    stripped = set(strip)
+    with atomic_path(path) as temporary, open(temporary, "w") as file:
+        for name, trajectories in sources:
+            for trajectory in trajectories:
+                reason = _fault(trajectory)
+                if reason:
+                    report.missing.append(f"{name}: {reason}")
+                    continue
+                targets = targets_of(trajectory)
+                folder = trajectory.frames[0].resolve().parent
+                line = {
+                    "id": str(trajectory.id),
+                    "source": name,
+                    "video": trajectory.video,
+                    "instruction": trajectory.instruction.strip() if name in stripped else trajectory.instruction,
+                    "folder": os.path.relpath(folder, base),
+                    "frames": [frame.name for frame in trajectory.frames],
+                    "targets": [int(a) for a in targets],
+                    "actions": [int(a) for a in trajectory.actions],
+                }
+                file.write(json.dumps(line, ensure_ascii=False) + "\n")
+                report.trajectories += 1
+                report.frames += len(targets)
+                report.sources[name] += 1
+                report.actions.update(a.name for a in targets)
+    return report
+
+
+def _fault(trajectory: Trajectory) -> str | None:
+    """Why ``trajectory`` cannot be learned from, or None."""
+    if not trajectory.frames:
+        return f"{trajectory.video} has no pictures"
+    present = {entry.name for entry in os.scandir(trajectory.frames[0].parent)} if trajectory.frames[0].parent.is_dir() else set()
+    absent = [frame for frame in trajectory.frames if frame.name not in present]
+    if absent:
+        return f"{trajectory.video} lacks {len(absent)} of {len(trajectory.frames)} pictures, the first is {absent[0]}"
+    if not trajectory.instruction.strip():
+        return f"{trajectory.video} has no instruction"
+    try:
+        targets_of(trajectory)
+    except InputError as error:
+        return str(error)
+    return None
+
+
+class TrajectorySet(Sequence[SetItem]):
+    """The trajectories of a set file, each read from disk when it is asked for.
+
+    ``lengths`` int32 [n]: frames of every trajectory. Safe to hand to worker processes: the file is opened anew in each.
+
+    Raises:
+        InputError: no such file, or a line that is no trajectory.
+    """
+
+    def __init__(self, path: str | Path) -> None:
+        self.path = Path(path)
+        offsets, lengths = [], []
+        try:
+            with open(self.path, "rb") as file:
+                offset = 0
+                for number, line in enumerate(file, 1):
+                    try:
+                        lengths.append(len(json.loads(line)["targets"]))
+                    except (ValueError, KeyError, TypeError) as error:
+                        raise InputError(f"{self.path}, line {number}, is no trajectory: make the file with 'janusvln data'") from error
+                    offsets.append(offset)
+                    offset += len(line)
+        except OSError as error:
+            raise InputError(f"training set {self.path} cannot be read ({error.strerror}): make it with 'janusvln data'") from error
+        self._offsets = np.array(offsets, np.int64)
+        self.lengths = np.array(lengths, np.int32)
+
+    def __len__(self) -> int:
+        return len(self.lengths)
+
+    def raw(self, index: int) -> dict[str, Any]:
+        """The line of trajectory ``index`` as it stands in the file."""
+        with open(self.path, "rb") as file:
+            file.seek(int(self._offsets[index]))
+            return dict(json.loads(file.readline()))
+
+    def __getitem__(self, index: Any) -> Any:  # Sequence's overloads say int -> SetItem; slices are not offered
+        values = self.raw(index)
+        folder = (self.path.resolve().parent / values["folder"]).resolve()
+        return SetItem(values["id"], values["source"], values["instruction"], tuple(folder / name for name in values["frames"]), tuple(Action(t) for t in values["targets"]))
+
+
+class FrameSamples(Sequence[tuple[SetItem, int]]):
+    """``released`` samples of several sets: item k is (trajectory, frame), one for every frame of every trajectory."""
+
+    def __init__(self, sets: Sequence[TrajectorySet]) -> None:
+        self.sets = list(sets)
+        self._of_set = np.concatenate([np.full(len(s), i, np.int32) for i, s in enumerate(self.sets)])
+        self._of_trajectory = np.concatenate([np.arange(len(s), dtype=np.int32) for s in self.sets])
+        self._ends = np.cumsum(np.concatenate([s.lengths for s in self.sets]).astype(np.int64))
+
+    def __len__(self) -> int:
+        return int(self._ends[-1]) if len(self._ends) else 0
+
+    def images_of(self, k: int) -> int:
+        """How many pictures sample ``k`` shows, without reading it."""
+        row = int(np.searchsorted(self._ends, k, side="right"))
+        frame = k - (int(self._ends[row - 1]) if row else 0)
+        return min(frame + 1, NUM_HISTORY + 1)
+
+    def __getitem__(self, k: Any) -> Any:
+        if not 0 <= k < len(self):
+            raise IndexError(k)
+        row = int(np.searchsorted(self._ends, k, side="right"))
+        frame = int(k - (self._ends[row - 1] if row else 0))
+        return self.sets[int(self._of_set[row])][int(self._of_trajectory[row])], frame

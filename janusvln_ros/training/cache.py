@@ -1,0 +1,92 @@
+"""Pictures of a training set, resized once, and what frozen encoders make of them: arrays on disk, mapped into memory.
+
+Small networks train faster than pictures can be decoded, and frozen encoders give the same answer every time; so both are computed once per
+set and kept beside it in ``<set>.cache/``. The name of an array holds what it was made from, so nothing stale is ever read.
+"""
+
+import hashlib
+import os
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+from numpy.lib.format import open_memmap
+from PIL import Image
+from tqdm import tqdm
+
+from janusvln_ros.data.samples import TrajectorySet
+from janusvln_ros.errors import InputError
+from janusvln_ros.policy.preprocess import resize, resized_shape
+
+
+def array_on_disk(path: Path, shape: tuple[int, ...], dtype: np.dtype | type, fill: Callable[[np.ndarray], None]) -> np.ndarray:
+    """The array at ``path``, made with ``fill(array)`` where it is missing; a kill while filling leaves nothing behind that could be read."""
+    if not path.is_file():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+        try:
+            array = open_memmap(temporary, mode="w+", dtype=dtype, shape=shape)
+            fill(array)
+            array.flush()
+            del array
+            os.replace(temporary, path)
+        finally:
+            temporary.unlink(missing_ok=True)
+    array = np.load(path, mmap_mode="r")
+    if array.shape != shape:
+        raise InputError(f"{path} is {array.shape} instead of {shape}: delete the folder {path.parent}, it is made anew")
+    return array
+
+
+def set_digest(trajectories: TrajectorySet) -> str:
+    """Sixteen hex digits that change with the content of the set's file."""
+    return hashlib.sha256(trajectories.path.read_bytes()).hexdigest()[:16]
+
+
+class FrameCache:
+    """All pictures of a set at ``image_width``: ``frames`` uint8 [N, h, w, 3]; those of trajectory i are ``start[i] : start[i + 1]``.
+
+    Raises:
+        InputError: a picture cannot be read, or has another shape than the first.
+    """
+
+    def __init__(self, trajectories: TrajectorySet, image_width: int) -> None:
+        self.folder = trajectories.path.with_name(trajectories.path.name + ".cache")
+        self.digest = set_digest(trajectories)
+        self.start = np.concatenate([[0], np.cumsum(trajectories.lengths.astype(np.int64))])
+        with Image.open(trajectories[0].frames[0]) as picture:
+            height, width = resized_shape(picture.height, picture.width, image_width)
+
+        def fill(array: np.ndarray) -> None:
+            for i in tqdm(range(len(trajectories)), desc=f"pictures of {trajectories.path.name}", mininterval=5):
+                array[self.start[i] : self.start[i + 1]] = self._read(trajectories, i, image_width, (height, width))
+
+        path = self.folder / f"frames-{self.digest}-{image_width}.npy"
+        self.frames = array_on_disk(path, (int(self.start[-1]), height, width, 3), np.uint8, fill)
+
+    @staticmethod
+    def _read(trajectories: TrajectorySet, index: int, image_width: int, shape: tuple[int, int]) -> np.ndarray:
+        pictures = []
+        for path in trajectories[index].frames:
+            try:
+                with Image.open(path) as picture:
+                    resized = resize(np.asarray(picture.convert("RGB")), image_width)
+            except OSError as error:
+                raise InputError(f"{path} cannot be read as a picture ({error}): collect the trajectory again") from error
+            if resized.shape[:2] != shape:
+                raise InputError(f"{path} is {resized.shape[1]}x{resized.shape[0]} after resizing, the set's first picture {shape[1]}x{shape[0]}: use pictures of one shape")
+            pictures.append(resized)
+        return np.stack(pictures)
+
+    def features(self, name: str, shape: tuple[int, ...], encode: Callable[[np.ndarray], np.ndarray]) -> np.ndarray:
+        """float16 [N, *shape]: ``encode`` (whole trajectory, uint8 [T, h, w, 3] -> [T, *shape]) of every trajectory; ``name`` must tell what ``encode`` is."""
+
+        def fill(array: np.ndarray) -> None:
+            for a, b in tqdm(list(self.spans()), desc="frozen encoders", mininterval=5):
+                array[a:b] = encode(np.asarray(self.frames[a:b]))
+
+        return array_on_disk(self.folder / f"features-{self.digest}-{name}.npy", (len(self.frames), *shape), np.float16, fill)
+
+    def spans(self) -> Iterator[tuple[int, int]]:
+        """First and last + 1 frame of each trajectory."""
+        return zip(self.start[:-1].tolist(), self.start[1:].tolist())

@@ -1,0 +1,210 @@
+"""Recipes: everything that defines a training run, typed, read from ``config/train/NAME.yaml`` and overridden field by field.
+
+A recipe file is flat YAML whose keys are the fields of :class:`Recipe`; ``extends: OTHER`` starts from another recipe. On the command line
+any field is ``name=value``, the value being YAML (``learning_rate=1e-4``, ``data=[a,b]``). A name that is no field is an error that
+suggests the closest one, and a value of the wrong type is an error that says which type is wanted.
+"""
+
+import difflib
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass, field, fields
+from pathlib import Path
+from typing import Any, Literal, get_args, get_origin
+
+import yaml
+
+from janusvln_ros.errors import InputError
+from janusvln_ros.files import atomic_write, share_dir
+
+
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """One training run. Learning rates are per optimizer step; counts of frames and steps are whole numbers.
+
+    The defaults of the optimizer are the published ones (MODEL: 64 processes x 1 x 8 = a global batch of 512 samples).
+    """
+
+    # what is trained
+    stage: Literal["encoders", "navigate"] = "navigate"
+    """``encoders``: teach both encoders of a small network to see (depth, pose, what things are called); ``navigate``: actions."""
+    memory: Literal["released", "dual"] = "released"
+    model: str = ""
+    """Where the weights come from: a checkpoint folder or hub id; a ``.json`` file of settings starts from random weights."""
+    semantic_model: str = ""
+    """With a settings file as ``model``: take the semantic encoder and language model from this Qwen2.5-VL folder or hub id."""
+    spatial_model: str = ""
+    """With a settings file as ``model``: take the spatial encoder from this VGGT folder or hub id."""
+    encoders: str = ""
+    """A checkpoint whose vision tower and spatial encoder replace those of ``model`` (small networks, after the stage ``encoders``)."""
+    tokenizer: str = ""
+    """Folder or hub id of the tokenizer; empty: that of ``model``."""
+    lam: float | None = None
+    """Weight of the spatial features in the fusion; None: as in the model's config."""
+    train_language_model: bool = True
+    train_mergers: bool = True
+    train_vision_tower: bool = False
+    train_spatial_encoder: bool = False
+
+    # data
+    data: list[str] = field(default_factory=list)
+    """Files made by ``janusvln data``."""
+    eval_data: list[str] = field(default_factory=list)
+    eval_samples: int = 64
+    """At most so many samples or trajectories are used for an evaluation during training."""
+    max_frames: int = 400
+    """``dual``: longer trajectories are cut to their first so many frames."""
+    workers: int = 8
+    prompt: Literal["training", "evaluation"] = "training"
+    """``released``: the published prompt of training, or that of evaluation (they differ in the published code)."""
+    model_max_length: int = 163840
+
+    # stage encoders
+    views: str = ""
+    """Folder of views (``janusvln data --views``) that teach the encoders."""
+    gate_views: str = ""
+    """Views of other homes, by which the encoders are judged afterwards."""
+    encoder_frames: int = 12
+    """Consecutive frames of a sample."""
+
+    # dual memory
+    change_weight: float = 3.0
+    """Weight of a step at which the expert's action differs from the one before."""
+    stop_weight: float = 4.0
+    """Weight of a step at which the expert stops."""
+    sample_windows: bool = False
+    """Draw (initial, window) per batch from (2, 4) up to the model's own, and a jump between the positions of the two groups."""
+    guidance_weight: float = 0.0
+    """Weight of the helper losses (bearing and distance of the way ahead); needs data with geometry. Their head is thrown away."""
+
+    # optimizer
+    learning_rate: float = 2e-5
+    projector_learning_rate: float | None = 1e-5
+    """For every parameter whose name contains ``merger``; None: ``learning_rate``."""
+    vision_learning_rate: float | None = 1e-6
+    """For every other parameter whose name contains ``visual``; None: ``learning_rate``."""
+    weight_decay: float = 0.01
+    warmup_ratio: float = 0.03
+    schedule: Literal["cosine", "linear", "constant"] = "cosine"
+    beta2: float = 0.999
+    max_grad_norm: float = 1.0
+    epochs: float = 1.0
+    max_steps: int = -1
+    batch: int = 1
+    """Samples (``released``) or trajectories (``dual``) per process and forward pass."""
+    accumulate: int = 8
+    group_by_length: bool = True
+    seed: int = 42
+
+    # numbers and machines
+    bf16: bool = True
+    fp32_parameters: bool = False
+    """Keep parameters in float32 under bf16 autocast (small models; the large ones keep bf16 parameters, as published)."""
+    gradient_checkpointing: bool = True
+    attention: Literal["sdpa", "eager", "flash_attention_2"] = "sdpa"
+    deepspeed: str = ""
+    """A DeepSpeed file (``config/train/zero3.json``); empty: none."""
+    fsdp: str = ""
+    """An FSDP file (``config/train/fsdp.json``); empty: none."""
+    threads: int = 0
+    """CPU threads of a process; 0: torch's own choice."""
+
+    # output
+    output: str = "runs/train"
+    save_steps: int = 1000
+    keep: int = 1
+    eval_steps: int = 0
+    """Evaluate every so many optimizer steps; 0: never."""
+    logging_steps: int = 10
+    tensorboard: bool = True
+
+
+def recipe_names() -> list[str]:
+    """Names of the recipes that are shipped, sorted."""
+    return sorted(path.stem for path in (share_dir() / "config" / "train").glob("*.yaml"))
+
+
+def load_recipe(name: str, overrides: Iterable[str] = ()) -> Recipe:
+    """Read the recipe ``name`` (a shipped one, or a path to a YAML file) and apply ``overrides`` (``field=value``).
+
+    Raises:
+        InputError: no such recipe or field, or a value of the wrong type.
+    """
+    values = _read(name)
+    for override in overrides:
+        key, equals, text = override.partition("=")
+        if not equals:
+            raise InputError(f"{override!r} is not of the form field=value: write for example learning_rate=1e-4")
+        try:
+            values[key.strip().replace("-", "_")] = yaml.safe_load(text)
+        except yaml.YAMLError as error:
+            raise InputError(f"{override!r}: the value is not YAML ({error})") from error
+    return build_recipe(values, name)
+
+
+def build_recipe(values: Mapping[str, Any], name: str) -> Recipe:
+    """Check ``values`` against the fields of :class:`Recipe`; ``name`` is used in messages. Raises InputError."""
+    known = {f.name: f.type for f in fields(Recipe)}
+    checked: dict[str, Any] = {}
+    for key, value in values.items():
+        if key not in known:
+            close = difflib.get_close_matches(key, known, n=1, cutoff=0.5)
+            hint = f"did you mean {close[0]!r}?" if close else f"known fields: {', '.join(known)}"
+            raise InputError(f"recipe {name}: there is no field {key!r}; {hint}")
+        checked[key] = _typed(key, value, known[key], name)
+    return Recipe(**checked)
+
+
+def save_recipe(recipe: Recipe, path: str | Path) -> None:
+    """Write ``recipe`` with every field, so that a run can be repeated from its own folder."""
+    atomic_write(path, yaml.safe_dump(asdict(recipe), sort_keys=False))
+
+
+def _read(name: str) -> dict[str, Any]:
+    """The keys of a recipe file, those of the recipes it extends below them."""
+    path = Path(name)
+    if path.suffix != ".yaml":
+        path = share_dir() / "config" / "train" / f"{name}.yaml"
+        if not path.is_file():
+            close = difflib.get_close_matches(name, recipe_names(), n=1, cutoff=0.4)
+            hint = f"did you mean {close[0]!r}?" if close else f"there are {recipe_names()}"
+            raise InputError(f"there is no recipe {name!r}; {hint} A path to your own must end in .yaml")
+    try:
+        values = yaml.safe_load(path.read_text())
+    except OSError as error:
+        raise InputError(f"recipe {path} cannot be read: {error.strerror}") from error
+    except yaml.YAMLError as error:
+        raise InputError(f"recipe {path} is not YAML: {error}") from error
+    if not isinstance(values, dict):
+        raise InputError(f"recipe {path} holds no fields: write 'name: value' lines")
+    parent = values.pop("extends", None)
+    return {**(_read(str(parent)) if parent else {}), **values}
+
+
+def _typed(key: str, value: Any, kind: Any, name: str) -> Any:
+    """Return ``value`` as ``kind`` (the annotation of a field), or raise InputError."""
+    choices = get_args(kind)
+    if get_origin(kind) is Literal:
+        if value not in choices:
+            raise InputError(f"recipe {name}: {key} is {value!r}, it must be one of {list(choices)}")
+        return value
+    if get_origin(kind) is list:
+        items = [value] if isinstance(value, str) else value
+        if not isinstance(items, list) or not all(isinstance(item, str) for item in items):
+            raise InputError(f"recipe {name}: {key} is {value!r}, it must be a list of paths")
+        return items
+    if type(None) in choices:
+        if value is None:
+            return None
+        kind = next(choice for choice in choices if choice is not type(None))
+    if kind is float and isinstance(value, str):  # YAML 1.1 reads 1e-4 as text
+        try:
+            value = float(value)
+        except ValueError:
+            pass
+    if kind is float and isinstance(value, int) and not isinstance(value, bool):
+        value = float(value)
+    if type(value) is not kind:
+        raise InputError(f"recipe {name}: {key} is {value!r}, it must be of type {kind.__name__}")
+    return value

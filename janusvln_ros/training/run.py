@@ -1,0 +1,135 @@
+"""From a recipe to a trained checkpoint: builds the network and the data sets, runs the stage, writes the checkpoint."""
+
+import json
+import logging
+import shutil
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from janusvln_ros.errors import InputError
+from janusvln_ros.files import atomic_write, share_dir
+from janusvln_ros.model import JanusVLN, JanusVLNConfig
+from janusvln_ros.model import checkpoint as files
+from janusvln_ros.training.recipes import Recipe, save_recipe
+
+log = logging.getLogger(__name__)
+
+
+def shipped(path: str) -> Path:
+    """``path``, or the file of that name that the package ships if there is none here."""
+    here = Path(path)
+    return here if here.exists() or here.is_absolute() or not (share_dir() / path).exists() else share_dir() / path
+
+
+def build_model(recipe: Recipe) -> JanusVLN:
+    """The network a recipe starts from, on the CPU, with the right parts replaced and frozen.
+
+    Raises:
+        InputError: no model named, or parts that do not fit.
+    """
+    if not recipe.model:
+        raise InputError("the recipe names no model: give model=FOLDER (a checkpoint) or model=FILE.json (settings for random weights)")
+    path = shipped(recipe.model)
+    dtype = "bfloat16" if recipe.bf16 and not recipe.fp32_parameters else "float32"
+    if path.suffix == ".json":
+        model = files.build(JanusVLNConfig.from_pretrained(path), dtype=dtype, seed=recipe.seed)
+    else:
+        model = JanusVLN.from_pretrained(str(path), dtype=dtype)
+    if recipe.encoders:
+        copy_encoders(model, recipe.encoders)
+    navigation = replace(model.config.navigation, memory=recipe.memory, decoding="constrained" if recipe.memory == "dual" else "free")
+    model.config = replace(model.config, navigation=navigation, lam=model.config.lam if recipe.lam is None else recipe.lam)
+    return model
+
+
+def copy_encoders(model: JanusVLN, checkpoint: str) -> None:
+    """Replace the vision tower (without its merger) and the spatial encoder by those of ``checkpoint``. Raises InputError where sizes differ."""
+    source = JanusVLN.from_pretrained(checkpoint, dtype=model.dtype).state_dict()
+    target = model.state_dict()
+    for name, value in source.items():
+        if name.startswith(("vision.", "spatial.")) and not name.startswith("vision.merger."):
+            if name not in target or target[name].shape != value.shape:
+                raise InputError(f"{checkpoint}: {name} is {list(value.shape)}, the network wants {list(target[name].shape) if name in target else 'none'}: train encoders of the same sizes")
+            target[name].copy_(value)
+
+
+def train(recipe: Recipe) -> dict[str, Any]:
+    """Run ``recipe`` to its end, going on where an earlier run of the same recipe was stopped.
+
+    Returns:
+        ``checkpoint`` (folder), ``steps``, ``loss`` (mean of the last logged), and the stage's own results.
+
+    Raises:
+        InputError: the recipe or its data cannot be used, or the output folder holds the state of another recipe.
+    """
+    torch.manual_seed(recipe.seed)
+    output = Path(recipe.output)
+    claim(recipe, output)
+    if recipe.stage == "encoders":
+        return _train_encoders(recipe, output)
+    from janusvln_ros.training.navigate import train_navigation
+
+    return train_navigation(recipe, output)
+
+
+MAY_CHANGE = ("output", "save_steps", "keep", "eval_steps", "eval_samples", "logging_steps", "tensorboard", "workers", "threads", "max_steps", "epochs", "deepspeed", "fsdp")
+"""Fields that may differ when a run is resumed."""
+
+
+def claim(recipe: Recipe, output: Path) -> None:
+    """Write the recipe into its output folder, or check that the state there belongs to it. Raises InputError."""
+    from janusvln_ros.training.recipes import load_recipe
+    from janusvln_ros.training.trainer import last_state
+
+    path = output / "recipe.yaml"
+    if path.is_file() and last_state(output):
+        before = asdict(load_recipe(str(path)))
+        changed = [name for name, value in asdict(recipe).items() if name not in MAY_CHANGE and before[name] != value]
+        if changed:
+            name = changed[0]
+            raise InputError(
+                f"{output} holds the state of another run ({name} was {before[name]!r}, now {getattr(recipe, name)!r}): give another output=FOLDER, or delete {output}"
+            )
+        log.info("going on with the run in %s", output)
+    save_recipe(recipe, path)
+
+
+def finish(model: JanusVLN, recipe: Recipe, output: Path, *, trained: bool, tokenizer: Path | None = None) -> Path:
+    """Write the checkpoint folder: weights, config, tokenizer and what generation needs."""
+    folder = output / "checkpoint"
+    model.config = replace(model.config, navigation=replace(model.config.navigation, trained=trained))
+    model.save_pretrained(folder, dtype="bfloat16" if recipe.bf16 else None)
+    if tokenizer is not None:
+        for name in ("tokenizer.json", "tokenizer_config.json", "vocab.json", "merges.txt", "chat_template.json", "preprocessor_config.json", "generation_config.json"):
+            if (tokenizer / name).is_file() and (tokenizer / name).resolve() != (folder / name).resolve():
+                shutil.copyfile(tokenizer / name, folder / name)
+    return folder
+
+
+def _train_encoders(recipe: Recipe, output: Path) -> dict[str, Any]:
+    from janusvln_ros.training.encoders import EncoderTask, ViewSamples, Views, collate_views, gate
+    from janusvln_ros.training.trainer import fit, freeze
+
+    views = Views.load(recipe.views)
+    model = build_model(recipe).train()
+    freeze(model, recipe)
+    task = EncoderTask(model, views.names)
+    steps = recipe.max_steps if recipe.max_steps > 0 else 1000
+    samples = ViewSamples(views, recipe.encoder_frames, steps * recipe.batch * recipe.accumulate, recipe.seed)
+    evaluation = ViewSamples(Views.load(recipe.gate_views), recipe.encoder_frames, recipe.eval_samples, recipe.seed + 1) if recipe.gate_views else None
+    trainer = fit(task, recipe, samples, evaluation, collate_views, None)
+    model.eval()
+    folder = finish(model, recipe, output, trained=False)
+    result: dict[str, Any] = {"checkpoint": str(folder), "steps": trainer.state.global_step, "loss": _last_loss(trainer.state.log_history)}
+    if recipe.gate_views:
+        # The weights as they are shipped, in bfloat16, computed in float32.
+        result["gate"] = gate(JanusVLN.from_pretrained(folder, dtype="float32"), views, Views.load(recipe.gate_views), recipe.encoder_frames)
+    atomic_write(output / "result.json", json.dumps(result, indent=1) + "\n")
+    return result
+
+
+def _last_loss(history: list[dict[str, float]]) -> float | None:
+    return next((entry["loss"] for entry in reversed(history) if "loss" in entry), None)

@@ -1,0 +1,227 @@
+"""The training loop: transformers' Trainer with our losses, learning rates by part, and checkpoints that survive a kill.
+
+Every recipe goes through `fit`. A task is a module whose ``forward`` takes a batch and returns ``{"loss": ..., further figures}``; the figures are averaged
+over the logging interval and written with the loss.
+"""
+
+import dataclasses
+import inspect
+import math
+import re
+import shutil
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils.data import Dataset, Sampler
+from transformers import Trainer, TrainingArguments
+from transformers.trainer_utils import get_last_checkpoint
+
+from janusvln_ros.errors import InputError
+from janusvln_ros.model import JanusVLN
+from janusvln_ros.training.recipes import Recipe
+
+MERGERS = ("vision.merger.", "fusion.")
+"""Parameters of the two mergers, which the published code calls ``visual.merger`` and ``merger``."""
+
+
+def freeze(model: JanusVLN, recipe: Recipe) -> None:
+    """Let exactly the parts named by the recipe's ``train_...`` fields learn (published: language model, lm_head and both mergers)."""
+    for name, parameter in model.named_parameters():
+        if name.startswith(MERGERS):
+            parameter.requires_grad_(recipe.train_mergers)
+        elif name.startswith("vision."):
+            parameter.requires_grad_(recipe.train_vision_tower)
+        elif name.startswith("spatial."):
+            parameter.requires_grad_(recipe.train_spatial_encoder)
+        else:
+            parameter.requires_grad_(recipe.train_language_model)
+
+
+def parameter_groups(task: nn.Module, recipe: Recipe) -> list[dict[str, Any]]:
+    """The optimizer's groups: learning rate by part, and weight decay on all but biases and LayerNorms, as published.
+
+    The published trainer knows PyTorch's LayerNorm only, so RMSNorm weights decay; kept, since its checkpoints were made so.
+    """
+    no_decay = {f"{name}.{p}" for name, module in task.named_modules() if isinstance(module, nn.LayerNorm) for p, _ in module.named_parameters(recurse=False)}
+    groups: dict[tuple[float, float], list[nn.Parameter]] = {}
+    for name, parameter in task.named_parameters():
+        if not parameter.requires_grad:
+            continue
+        rate: float | None = None
+        own = name.removeprefix("model.")
+        if own.startswith(MERGERS):
+            rate = recipe.projector_learning_rate
+        elif own.startswith("vision."):
+            rate = recipe.vision_learning_rate
+        decay = 0.0 if name in no_decay or name.endswith("bias") else recipe.weight_decay
+        groups.setdefault((recipe.learning_rate if rate is None else rate, decay), []).append(parameter)
+    return [{"params": parameters, "lr": rate, "weight_decay": decay} for (rate, decay), parameters in groups.items()]
+
+
+class LengthGroupedBatches(Sampler[int]):
+    """An order in which neighbours have similar lengths, so that a batch pads little: blocks of 50 batches are drawn at random and sorted inside.
+
+    The same for every process and for the same ``seed`` and epoch; `set_epoch` changes it.
+    """
+
+    def __init__(self, lengths: Sequence[int], batch: int, seed: int) -> None:
+        self.lengths, self.batch, self.seed, self.epoch = torch.as_tensor(list(lengths)), batch, seed, 0
+
+    def __len__(self) -> int:
+        return len(self.lengths)
+
+    def set_epoch(self, epoch: int) -> None:
+        """Called by accelerate's loader at the start of an epoch."""
+        self.epoch = epoch
+
+    def __iter__(self) -> Iterator[int]:
+        generator = torch.Generator().manual_seed(self.seed * 1009 + self.epoch)
+        order = torch.randperm(len(self.lengths), generator=generator)
+        block = 50 * self.batch
+        batches: list[Tensor] = []
+        for start in range(0, len(order), block):
+            chosen = order[start : start + block]
+            ranked = chosen[torch.argsort(self.lengths[chosen], descending=True, stable=True)]
+            batches += list(ranked.split(self.batch))
+        # A short batch may only come last, or the ones after it would be shifted.
+        full = [b for b in batches if len(b) == self.batch]
+        shuffled = [full[i] for i in torch.randperm(len(full), generator=generator).tolist()]
+        rest = [b for b in batches if len(b) < self.batch]
+        return iter(torch.cat([*shuffled, *rest]).tolist())
+
+
+class NavigationTrainer(Trainer):
+    """transformers' Trainer for a task module; see `fit`."""
+
+    def __init__(self, *args: Any, recipe: Recipe, lengths: Sequence[int] | None, **kwargs: Any) -> None:
+        self.recipe, self.lengths = recipe, lengths
+        self.figures: dict[str, list[Tensor]] = {}
+        super().__init__(*args, **kwargs)
+        self.model_accepts_loss_kwargs = False  # the loss is a mean over the batch: the Trainer divides it by the accumulation
+
+    def create_optimizer(self, *_: Any, **__: Any) -> torch.optim.Optimizer:
+        """AdamW over `parameter_groups`."""
+        if self.optimizer is None:
+            self.optimizer = torch.optim.AdamW(parameter_groups(self.model, self.recipe), lr=self.recipe.learning_rate, betas=(0.9, self.recipe.beta2))
+        return self.optimizer
+
+    def _get_train_sampler(self, *args: Any, **kwargs: Any) -> Any:
+        if self.lengths is None:
+            return super()._get_train_sampler(*args, **kwargs)
+        return LengthGroupedBatches(self.lengths, self.recipe.batch * self.args.world_size, self.recipe.seed)
+
+    def compute_loss(self, model: nn.Module, inputs: dict[str, Any], return_outputs: bool = False, **_: Any) -> Any:
+        """The task's loss; its other figures are kept for the log."""
+        outputs = model(**inputs)
+        if model.training:
+            for name, value in outputs.items():
+                if name != "loss":
+                    self.figures.setdefault(name, []).append(value.detach().float())
+        return (outputs["loss"], outputs) if return_outputs else outputs["loss"]
+
+    def prediction_step(self, model: nn.Module, inputs: dict[str, Any], *_: Any, **__: Any) -> tuple[Tensor, None, None]:
+        """One evaluation batch: its loss; the other figures are kept under ``eval_``."""
+        with torch.no_grad(), self.compute_loss_context_manager():
+            outputs = model(**self._prepare_inputs(inputs))
+        for name, value in outputs.items():
+            if name != "loss":
+                self.figures.setdefault(f"eval_{name}", []).append(value.detach().float())
+        return outputs["loss"].detach(), None, None
+
+    def log(self, logs: dict[str, float], *args: Any, **kwargs: Any) -> None:
+        """Add the means of the task's figures to what is logged."""
+        evaluation = any(name.startswith("eval_") for name in logs)
+        for name in [name for name in self.figures if name.startswith("eval_") == evaluation]:
+            values = torch.stack(self.figures.pop(name))
+            if torch.isfinite(values).any():
+                logs[name] = round(float(values[torch.isfinite(values)].mean()), 5)
+        super().log(logs, *args, **kwargs)
+
+
+def arguments(recipe: Recipe, total_steps: int) -> TrainingArguments:
+    """The Trainer's arguments of a recipe."""
+    known = inspect.signature(TrainingArguments.__init__).parameters
+    values: dict[str, Any] = {
+        "output_dir": str(Path(recipe.output) / "state"),
+        "per_device_train_batch_size": recipe.batch,
+        "per_device_eval_batch_size": recipe.batch,
+        "gradient_accumulation_steps": recipe.accumulate,
+        "learning_rate": recipe.learning_rate,
+        "weight_decay": recipe.weight_decay,
+        "max_grad_norm": recipe.max_grad_norm,
+        "num_train_epochs": recipe.epochs,
+        "max_steps": recipe.max_steps,
+        "lr_scheduler_type": recipe.schedule,
+        "warmup_steps": math.ceil(recipe.warmup_ratio * total_steps),
+        "bf16": recipe.bf16,
+        "seed": recipe.seed,
+        "data_seed": recipe.seed,
+        "logging_steps": recipe.logging_steps,
+        "logging_first_step": True,
+        "save_steps": recipe.save_steps,
+        "save_total_limit": recipe.keep,
+        "eval_strategy": "steps" if recipe.eval_steps else "no",
+        "eval_steps": recipe.eval_steps or None,
+        "dataloader_num_workers": recipe.workers,
+        "dataloader_pin_memory": torch.cuda.is_available(),
+        "remove_unused_columns": False,
+        "prediction_loss_only": True,
+        "report_to": ["tensorboard"] if recipe.tensorboard else [],
+        "ddp_find_unused_parameters": False,
+        "label_names": [],
+        "deepspeed": recipe.deepspeed or None,
+        "disable_tqdm": None,
+        "use_cpu": not torch.cuda.is_available(),
+    }
+    if recipe.fsdp:
+        values |= {"fsdp": "full_shard auto_wrap", "fsdp_config": recipe.fsdp}
+    unknown = [name for name in values if name not in known]
+    if unknown:
+        raise InputError(f"this version of transformers has no training argument {unknown[0]!r}: install the versions in requirements/")
+    return TrainingArguments(**values)
+
+
+def last_state(output: str | Path) -> str | None:
+    """The newest complete state to go on from, or None; states that a kill left incomplete are removed."""
+    folder = Path(output) / "state"
+    if not folder.is_dir():
+        return None
+    for state in folder.glob("checkpoint-*"):
+        if re.fullmatch(r"checkpoint-\d+", state.name) and not (state / "trainer_state.json").is_file():
+            shutil.rmtree(state)
+    return get_last_checkpoint(str(folder))
+
+
+def fit(
+    task: nn.Module, recipe: Recipe, train: Dataset[Any], evaluation: Dataset[Any] | None, collate: Callable[[Sequence[Any]], dict[str, Any]], lengths: Sequence[int] | None
+) -> NavigationTrainer:
+    """Train ``task`` by ``recipe``, going on from the newest state in ``<output>/state`` if there is one; returns the trainer when done.
+
+    Args:
+        task: the module to train; parameters that do not require a gradient stay as they are.
+        recipe: steps, rates, batch sizes, places.
+        train, evaluation: data sets of samples for ``collate``; ``evaluation`` may be None.
+        collate: makes the keyword arguments of ``task.forward`` from a list of samples.
+        lengths: a number for every training sample by which batches are grouped; None: plain shuffling.
+    """
+    if recipe.threads:
+        torch.set_num_threads(recipe.threads)
+    args = arguments(recipe, 1)
+    steps = recipe.max_steps
+    if steps <= 0:
+        steps = math.ceil(len(train) / (recipe.batch * recipe.accumulate * args.world_size) * recipe.epochs)  # type: ignore[arg-type]
+    args = dataclasses.replace(args, warmup_steps=math.ceil(recipe.warmup_ratio * steps))
+    trainer = NavigationTrainer(
+        model=task,
+        args=args,
+        train_dataset=train,
+        eval_dataset=evaluation,
+        data_collator=collate,
+        recipe=dataclasses.replace(recipe, eval_steps=recipe.eval_steps if evaluation is not None else 0),
+        lengths=lengths,
+    )
+    trainer.train(resume_from_checkpoint=last_state(recipe.output))
+    return trainer
