@@ -192,6 +192,16 @@ class StepCache:
         self.v_L1HND = torch.zeros_like(self.k_L1HND)
         self.length = 0
 
+    @property
+    def capacity(self) -> int:
+        """Most tokens of a step."""
+        return self.k_L1HND.shape[3]
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of the buffers."""
+        return 2 * self.k_L1HND.nbytes
+
     def update(self, k_1HND: Tensor, v_1HND: Tensor, layer: int, *_: Any, **__: Any) -> tuple[Tensor, Tensor]:
         """Called by transformers' attention: put new keys and values behind the ``length`` that count, return all of them."""
         end = self.length + k_1HND.shape[2]

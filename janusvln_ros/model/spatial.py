@@ -115,9 +115,12 @@ class SpatialEncoder(nn.Module):
 
     def new_memory(self, image_height: int, image_width: int, window: FrameWindow) -> SpatialMemory:
         """An empty memory for episodes of images of this size (pixels), on the encoder's device and in its dtype."""
-        tokens = self.config.num_special_tokens + (image_height // PATCH) * (image_width // PATCH)
-        config = self.config
+        config, tokens = self.config, self.tokens(image_height, image_width)
         return SpatialMemory(config.used_depth, config.num_heads, config.embed_dim // config.num_heads, tokens, window, self.dtype, self.camera_token.device)
+
+    def tokens(self, image_height: int, image_width: int) -> int:
+        """Tokens P of a frame of so many pixels, special tokens included."""
+        return self.config.num_special_tokens + (image_height // PATCH) * (image_width // PATCH)
 
     def _embed(self, images_BS3HW: Tensor, is_first: Tensor) -> tuple[Tensor, tuple[Tensor, Tensor]]:
         """Patch tokens with the special tokens before them, float32 [B, S, P, C], and the rotation table of a frame."""
