@@ -33,8 +33,8 @@ def move_forward(
 ) -> tuple[NDArray[np.float64], bool]:
     """Where a forward step of ``step`` metres from ``position`` [3] ends, and whether it collided (advanced less than commanded).
 
-    The agent is first put on the surface. Sliding: it goes to the reachable point of the surface closest to the target, but stays where it is if the surface nearest
-    to the target belongs to another island. Not sliding: it goes straight and stops where it first meets a border.
+    The agent is first put on the surface. Sliding: it goes to the reachable point of the surface closest to the target, but stays where it is if the surface
+    nearest to the target belongs to another island. Not sliding: it goes straight and stops where it first meets a border.
     """
     start = mesh.place(position)
     if start is None:

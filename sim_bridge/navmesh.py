@@ -1,9 +1,9 @@
 """Where an agent can stand: a walkable surface computed from the triangles of a scene, and distances along it.
 
-The surface follows the steps by which Recast (and so habitat-sim) makes a navigation mesh, up to its outlines: triangles become columns of 5 cm x 5 cm x 20 cm voxels;
-a span's top is walkable if its triangle is less than 45 degrees steep, there is head room, and no ledge higher than a climb of 20 cm beside it; the rest is
-shrunk by the agent's radius, and regions below 1 m2 are dropped. Each remaining column top is a *cell* with links to its four neighbours, so several floors and
-stairs are no special case. Cells stay squares here where Recast fits polygons.
+The surface follows the steps by which Recast (and so habitat-sim) makes a navigation mesh, up to its outlines: triangles become voxels of 5 cm x 5 cm x 20 cm; a
+span's top is walkable if its triangle is less than 45 degrees steep, there is head room, and no ledge higher than a climb of 20 cm beside it; the rest is
+shrunk by the agent's radius, and regions below 1 m2 are dropped. Each remaining column top is a *cell* with links to its four neighbours, so several floors
+and stairs are no special case. Cells stay squares here where Recast fits polygons.
 
 Frames: world, metres, y up. Cell (i, j) covers x from ``origin[0] + i * CELL_M`` and z from ``origin[2] + j * CELL_M``.
 """
@@ -43,8 +43,8 @@ FAR = 1 << 20  # "no ceiling", in voxels
 class NavMesh:
     """Walkable cells, N in all, and their links.
 
-    ``ij`` int32 [N, 2]; ``height`` float64 [N] world y of the surface; ``level`` int32 [N] the same in voxels; ``links`` int32 [N, 4], -1 where there is no way;
-    ``island`` int32 [N], islands ordered by falling size; ``column`` int32 [nx, nz, K], the cells over each (i, j) from low to high, -1 beyond.
+    ``ij`` int32 [N, 2]; ``height`` float64 [N] world y of the surface; ``level`` int32 [N] the same in voxels; ``links`` int32 [N, 4], -1 where there is no
+    way; ``island`` int32 [N], islands ordered by falling size; ``column`` int32 [nx, nz, K], the cells over each (i, j) from low to high, -1 beyond.
     """
 
     origin: NDArray[np.float64]
@@ -65,9 +65,9 @@ class NavMesh:
         if not (0 <= i < self.column.shape[0] and 0 <= j < self.column.shape[1]):
             return -1
         best, found = max_dy, -1
-        for n in self.column[i, j]:
+        for n in self.column[i, j].tolist():
             if n >= 0 and abs(self.height[n] - y) <= best:
-                best, found = abs(self.height[n] - y), int(n)
+                best, found = abs(self.height[n] - y), n
         return found
 
     def locate_many(self, points_M3: NDArray[np.float64], max_dy: float = 0.5) -> NDArray[np.int64]:
@@ -130,7 +130,8 @@ class NavMesh:
 
     def field_to(self, goal: ArrayLike) -> "DistanceField | None":
         """The distance field of ``goal`` (snapped); the last 16 are kept. None if the goal cannot be snapped."""
-        key = tuple(float(v) for v in np.asarray(goal, float))
+        x, y, z = np.asarray(goal, float).tolist()
+        key = (x, y, z)
         if key in self.fields:
             self.fields.move_to_end(key)
             return self.fields[key]
@@ -152,7 +153,10 @@ class NavMesh:
 
 @dataclass(eq=False)
 class DistanceField:
-    """Geodesic distances to ``goal`` (on the surface): ``values`` float32 [N] per cell, inf on other islands; ``near``: cells around the goal, in straight reach."""
+    """Geodesic distances to ``goal`` (on the surface).
+
+    ``values`` float32 [N] per cell, metres, inf on other islands; ``near`` int64: the cells around the goal, in straight reach.
+    """
 
     mesh: NavMesh
     goal: NDArray[np.float64]
@@ -246,7 +250,7 @@ def navmesh_of(scene: Scene, agent_height: float, agent_radius: float) -> NavMes
             return _cache[key][1]
     mesh = build_navmesh(scene.positions, scene.triangles, agent_height, agent_radius)
     if len(mesh.ij) == 0:
-        raise InputError(f"the scene {scene.path} has no floor of 1 m2 on which an agent {agent_height} m high can stand: is its up axis really the one named by 'up'?")
+        raise InputError(f"the scene {scene.path} has no floor of 1 m2 for an agent {agent_height} m high: is its up axis really the one named by 'up'?")
     with _lock:
         _cache[key] = (scene, mesh)
         while len(_cache) > CACHED_MESHES:

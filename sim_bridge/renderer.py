@@ -74,7 +74,7 @@ class Renderer:
         self._moderngl = moderngl
         self._owner = (os.getpid(), threading.get_ident())
         try:
-            self._context = moderngl.create_standalone_context(require=330, backend="egl")
+            self._context = moderngl.create_context(require=330, standalone=True, backend="egl")  # type: ignore[arg-type]
         except Exception as error:  # the loader raises plain Exception and OSError
             raise InputError(
                 f"no OpenGL 3.3 context without a window ({error}): install EGL, on Debian and Ubuntu 'apt install libegl1 libgl1 libgl1-mesa-dri'"
@@ -96,9 +96,9 @@ class Renderer:
         """Raise ``RuntimeError`` unless called from the thread and the process that made this renderer."""
         pid, thread = self._owner
         if os.getpid() != pid:
-            raise RuntimeError("this environment was made before a fork and its GL context did not survive it: make environments in the child, or start it with 'spawn'")
+            raise RuntimeError("this environment was made before a fork, which its GL context did not survive: make environments in the child process")
         if threading.get_ident() != thread:
-            raise RuntimeError("this environment was made in another thread, to which its GL context belongs: use an environment from the thread that makes it")
+            raise RuntimeError("this environment was made in another thread, to which its GL context belongs: use it there, or make one in this thread")
 
     def render(
         self, scene: Scene, eye: ArrayLike, rotation: ArrayLike, *, width: int, height: int, focal_length: float
@@ -161,7 +161,8 @@ class Renderer:
         table = np.zeros(len(scene.positions), [("position", "f4", 3), ("uv", "f4", 2), ("color", "u1", 4), ("layer", "i4")])
         table["position"], table["uv"], table["color"], table["layer"] = scene.positions, scene.uv, scene.colors, scene.layers
         vertices = context.buffer(table.tobytes())
-        resources, batches = [vertices], []
+        resources: list[Any] = [vertices]
+        batches: list[tuple[Any, Any, Any, bool]] = []
         for batch in scene.batches:
             program = self._program(batch.textures is not None, round(batch.alpha_cutoff * 255))
             texture = None

@@ -31,8 +31,8 @@ class Batch:
 class Scene:
     """A static scene, world frame, metres, y up.
 
-    ``positions`` float32 [V, 3]; ``uv`` float32 [V, 2] (glTF: origin at the top left of the image); ``colors`` uint8 [V, 4]; ``layers`` int32 [V] into its batch's
-    textures; ``triangles`` int32 [T, 3], counter-clockwise seen from the front, ordered by batch.
+    ``positions`` float32 [V, 3]; ``uv`` float32 [V, 2] (glTF: origin at the top left of the image); ``colors`` uint8 [V, 4]; ``layers`` int32 [V] into its
+    batch's textures; ``triangles`` int32 [T, 3], counter-clockwise seen from the front, ordered by batch.
     """
 
     path: Path
