@@ -69,6 +69,7 @@ class _Draft:
     start: np.ndarray
     yaw: float
     path: np.ndarray
+    geodesic: float
     visit: np.ndarray | None
     parts: tuple[Part, ...]
     rooms: tuple[int, ...]
@@ -125,13 +126,11 @@ def _episode(home: Home, draft: _Draft, text: str, run: GroundTruth) -> Episode:
         "path_length": path_length,
         "house_seed": home.seed,
     }
-    direct = path_length
     if draft.visit is not None:
         info["visit"] = list(_point(draft.visit))
-        direct = float(np.linalg.norm(draft.path[-1] - draft.path[0]))
     half = draft.yaw / 2
     rotation = (0.0, float(np.sin(half)), 0.0, float(np.cos(half)))
-    return Episode("0", "0", home.scene_id, points[0], rotation, points[-1], GOAL_RADIUS_M, text, points, direct, info=info)
+    return Episode("0", "0", home.scene_id, points[0], rotation, points[-1], GOAL_RADIUS_M, text, points, draft.geodesic, info=info)
 
 
 def _point(p: np.ndarray) -> tuple[float, float, float]:
@@ -145,9 +144,9 @@ def _point(p: np.ndarray) -> tuple[float, float, float]:
 def _draw(rng: np.random.Generator, home: Home, routes: RouteMap, memory_only: bool, train: bool) -> _Draft | None:
     """Draw a route and describe it; None where the draw does not work out (the caller draws again)."""
     plan = home.plan
-    memory = memory_only or rng.random() < 0.16
-    kind = "" if not memory else ("colour", "counting", "return")[int(rng.choice(3, p=[0.4, 0.2, 0.4] if memory_only else ([0.45, 0.3, 0.25] if train else [0.6, 0.4, 0.0])))]
-    crossed = int(rng.choice(5, p=[0.19, 0.34, 0.29, 0.13, 0.05])) if not kind else 1 if kind == "return" else int(rng.integers(1, 4)) if kind == "colour" else int(rng.integers(2, 4))
+    memory = memory_only or rng.random() < 0.28
+    kind = "" if not memory else ("colour", "counting", "return")[int(rng.choice(3, p=[0.4, 0.2, 0.4] if memory_only else ([0.5, 0.35, 0.15] if train else [0.58, 0.42, 0.0])))]
+    crossed = int(rng.choice(5, p=[0.31, 0.35, 0.22, 0.09, 0.03])) if not kind else 1 if kind == "return" else int(rng.integers(1, 4)) if kind == "colour" else int(rng.integers(2, 4))
     first = int(rng.integers(len(plan.rooms)))
     start = _free_point(rng, plan, routes, first)
     goals = [t for t in home.things if _doors_between(plan, first, t.room) == crossed]
@@ -174,11 +173,11 @@ def _draw(rng: np.random.Generator, home: Home, routes: RouteMap, memory_only: b
     yaw = _start_yaw(rng, start, path, toward)
     if yaw is None:
         return None
-    described = _describe(rng, home, start, yaw, path, crossings, goal, kind)
+    described = _describe(rng, home, routes, start, yaw, path, crossings, goal, kind)
     if described is None:
         return None
     parts, landmarks, tags = described
-    return _Draft(start, yaw, path, None, parts, rooms, goal, landmarks, tags)
+    return _Draft(start, yaw, path, total, None, parts, rooms, goal, landmarks, tags)
 
 
 def _draw_return(rng: np.random.Generator, home: Home, routes: RouteMap, first: int, start: np.ndarray, visit: Thing, path: np.ndarray) -> _Draft | None:
@@ -199,11 +198,14 @@ def _draw_return(rng: np.random.Generator, home: Home, routes: RouteMap, first: 
     if yaw is None:
         return None
     exits = _exit_part(rng, plan, crossings, 0, start, yaw)
-    if exits is None or not _comes_into_view(home, path, visit) or not _comes_into_view(home, home_path, goal):
+    if exits is None or not _comes_into_view(home, routes, path, visit) or not _comes_into_view(home, routes, home_path, goal):
         return None
     parts = (exits[0], Part("visit", thing=visit.name), Part("return"), Part("stop", thing=goal.name))
     rooms = (first, crossings[0][1], first)
-    return _Draft(start, yaw, np.concatenate([path, home_path[1:]]), path[-1], parts, rooms, goal, (visit, goal), ("detour", "memory", "return"))
+    direct = routes.path(start, home_path[-1])
+    if direct is None:
+        return None
+    return _Draft(start, yaw, np.concatenate([path, home_path[1:]]), length(direct), path[-1], parts, rooms, goal, (visit, goal), ("detour", "memory", "return"))
 
 
 def _free_point(rng: np.random.Generator, plan: Plan, routes: RouteMap, room: int) -> np.ndarray | None:
@@ -408,16 +410,16 @@ def _angle_between(a: float, b: float) -> float:
 
 
 def _describe(
-    rng: np.random.Generator, home: Home, start: np.ndarray, yaw: float, path: np.ndarray, crossings: list[tuple[int, int]], goal: Thing, kind: str
+    rng: np.random.Generator, home: Home, routes: RouteMap, start: np.ndarray, yaw: float, path: np.ndarray, crossings: list[tuple[int, int]], goal: Thing, kind: str
 ) -> tuple[tuple[Part, ...], tuple[Thing, ...], tuple[str, ...]] | None:
     """Parts of the instruction, the landmarks it names and its tags; None where the route cannot be told."""
     plan = home.plan
-    if not _comes_into_view(home, path, goal):
+    if not _comes_into_view(home, routes, path, goal):
         return None
     parts: list[Part] = []
     landmarks: list[Thing] = []
     tags: set[str] = set()
-    passed = _passed(home, path, goal)
+    passed = _passed(home, routes, path, goal)
     for i in range(len(crossings)):
         if i > 0 and plan.rooms[crossings[i - 1][1]].hallway is False:
             room = crossings[i - 1][1]
@@ -464,7 +466,7 @@ def _add_pass(rng: np.random.Generator, parts: list[Part], landmarks: list[Thing
         landmarks.append(thing)
 
 
-def _passed(home: Home, path: np.ndarray, goal: Thing) -> list[tuple[Thing, str]]:
+def _passed(home: Home, routes: RouteMap, path: np.ndarray, goal: Thing) -> list[tuple[Thing, str]]:
     """Things that a path passes within 1 m and that were seen ahead before, with the side they are passed on."""
     points = resample(path, 0.1)
     found = []
@@ -479,14 +481,14 @@ def _passed(home: Home, path: np.ndarray, goal: Thing) -> list[tuple[Thing, str]
         middle = _middle(thing)
         direction = points[min(nearest + 2, len(points) - 1)] - points[max(nearest - 2, 0)]
         angle = bearing(direction, middle - points[nearest])
-        if not 50 <= abs(angle) <= 130 or not _comes_into_view(home, points[: nearest + 1], thing):
+        if not 50 <= abs(angle) <= 130 or not _comes_into_view(home, routes, points[: nearest + 1], thing):
             continue
         found.append((thing, "left" if angle > 0 else "right"))
     return found
 
 
-def _comes_into_view(home: Home, path: np.ndarray, thing: Thing) -> bool:
-    """Whether ``thing`` can be seen, well inside the picture, from at least three places 0.25 m apart on ``path``, looking along it."""
+def _comes_into_view(home: Home, routes: RouteMap, path: np.ndarray, thing: Thing) -> bool:
+    """Whether ``thing`` can be seen, well inside the picture, from at least two places 0.25 m apart on ``path``, looking along it."""
     points = resample(path, 0.25)
     if len(points) < 3:
         return False
@@ -499,9 +501,7 @@ def _comes_into_view(home: Home, path: np.ndarray, thing: Thing) -> bool:
     candidates = near & (angle < 34)
     if candidates.sum() < 2:
         return False
-    from sim_bridge.homes.routes import wall_rects
-
-    tall = np.array(wall_rects(home.plan) + [t.rect for t in home.things if t is not thing and t.height > 0.95])
+    tall = np.array([*routes.walls, *(t.rect for t in home.things if t is not thing and t.height > 0.95)])
     seen = ~blocked(points[candidates], np.broadcast_to(_middle(thing), (int(candidates.sum()), 2)), tall)
     return int(seen.sum()) >= 2
 

@@ -49,14 +49,15 @@ class Mesh:
         """A quadrilateral with a registered texture."""
         self._quads.setdefault(pattern, []).append((corners, uv))
 
-    def box(self, low: Vector, high: Vector, rgb: RGB, *, bottom: bool = False) -> None:
-        """A closed box with shaded sides; its underside only if ``bottom`` (for parts that hang above the floor)."""
+    def box(self, low: Vector, high: Vector, rgb: RGB, *, top: bool = True, bottom: bool = False) -> None:
+        """A box with shaded sides; its underside only if ``bottom`` (for parts that hang above the floor)."""
         (x0, y0, z0), (x1, y1, z1) = low, high
         self.quad([(x1, y0, z1), (x1, y0, z0), (x1, y1, z0), (x1, y1, z1)], shaded(rgb, _SHADE[0, 1]))
         self.quad([(x0, y0, z0), (x0, y0, z1), (x0, y1, z1), (x0, y1, z0)], shaded(rgb, _SHADE[0, -1]))
         self.quad([(x0, y0, z1), (x1, y0, z1), (x1, y1, z1), (x0, y1, z1)], shaded(rgb, _SHADE[2, 1]))
         self.quad([(x1, y0, z0), (x0, y0, z0), (x0, y1, z0), (x1, y1, z0)], shaded(rgb, _SHADE[2, -1]))
-        self.quad([(x0, y1, z1), (x1, y1, z1), (x1, y1, z0), (x0, y1, z0)], shaded(rgb, _SHADE[1, 1]))
+        if top:
+            self.quad([(x0, y1, z1), (x1, y1, z1), (x1, y1, z0), (x0, y1, z0)], shaded(rgb, _SHADE[1, 1]))
         if bottom:
             self.quad([(x0, y0, z0), (x1, y0, z0), (x1, y0, z1), (x0, y0, z1)], shaded(rgb, _SHADE[1, -1]))
 
@@ -135,6 +136,13 @@ def png_bytes(image: np.ndarray) -> bytes:
     return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(rows, 9)) + chunk(b"IEND", b"")
 
 
+def _jittered(rng: np.random.Generator, rgb: RGB, name: str) -> RGB:
+    """``rgb`` a little different each time; white, grey and black stay without hue."""
+    jitter = rng.integers(-7, 8, size=1 if name in ("white", "grey", "black") else 3)
+    red, green, blue = np.clip(np.array(rgb) + jitter, 0, 255)
+    return int(red), int(green), int(blue)
+
+
 def _tile(rng: np.random.Generator, rgb: RGB, style: str) -> np.ndarray:
     """A 32 x 32 texture of one square metre in shades of ``rgb``: "planks", "tiles", "speckle", "stripes" or "bricks"."""
     image = np.ones((32, 32))
@@ -158,7 +166,7 @@ def _tile(rng: np.random.Generator, rgb: RGB, style: str) -> np.ndarray:
 def home_glb(rng: np.random.Generator, plan: Plan, things: Sequence[Thing]) -> bytes:
     """The ``.glb`` of a furnished home; ``rng`` draws what has no name: floors, patterns, trims, windows."""
     mesh = Mesh()
-    trim: RGB = [(70, 46, 30), (40, 40, 44), (120, 84, 52), (96, 98, 102)][int(rng.integers(4))]
+    trim: RGB = [(58, 58, 64), (92, 94, 100), (216, 206, 186), (178, 144, 104)][int(rng.integers(4))]
     floors: list[RGB] = [(150, 118, 84), (172, 150, 122), (126, 100, 78), (160, 158, 152), (140, 146, 150), (186, 172, 150)]
     for room in plan.rooms:
         _room(mesh, rng, plan, room, trim, floors[int(rng.integers(len(floors)))])
@@ -168,7 +176,8 @@ def home_glb(rng: np.random.Generator, plan: Plan, things: Sequence[Thing]) -> b
         _thing(mesh, rng, thing)
     x0, z0, x1, z1 = plan.outline
     slab: RGB = (120, 118, 114)
-    mesh.box((x0, -SLAB_M, z0), (x1, -0.0005, z1), slab, bottom=True)
+    # Its top are the floors of the rooms.
+    mesh.box((x0, -SLAB_M, z0), (x1, 0.0, z1), slab, top=False, bottom=True)
     return mesh.glb()
 
 
@@ -181,8 +190,7 @@ def _room(mesh: Mesh, rng: np.random.Generator, plan: Plan, room: Room, trim: RG
     corners = [(x0, 0.0, z1), (x1, 0.0, z1), (x1, 0.0, z0), (x0, 0.0, z0)]
     mesh.textured(corners, [(p[0], p[2]) for p in corners], texture)
     mesh.quad([(x0, WALL_HEIGHT_M, z0), (x1, WALL_HEIGHT_M, z0), (x1, WALL_HEIGHT_M, z1), (x0, WALL_HEIGHT_M, z1)], (244, 243, 240))
-    jitter = rng.integers(-7, 8, size=3)
-    wall: RGB = tuple(int(np.clip(c + j, 0, 255)) for c, j in zip(WALL_RGB[room.colour], jitter))  # type: ignore[assignment]
+    wall = _jittered(rng, WALL_RGB[room.colour], room.colour)
     pattern = ("plain", "plain", "stripes", "bricks")[int(rng.integers(4))]
     shades = {axis: shaded(wall, s) for axis, s in (("x", 1.0), ("z", 0.9))}
     textures = {axis: mesh.pattern(f"wall_{room.index}{axis}", png_bytes(_tile(rng, rgb, pattern))) for axis, rgb in shades.items()} if pattern != "plain" else {}
@@ -259,7 +267,7 @@ def _opening(mesh: Mesh, door: Door, trim: RGB) -> None:
 
 def _thing(mesh: Mesh, rng: np.random.Generator, thing: Thing) -> None:
     """The parts of a piece of furniture; the part that carries its colour is large."""
-    rgb: RGB = tuple(int(np.clip(c + j, 0, 255)) for c, j in zip(OBJECT_RGB[thing.colour], rng.integers(-6, 7, size=3)))  # type: ignore[assignment]
+    rgb = _jittered(rng, OBJECT_RGB[thing.colour], thing.colour)
     dark = shaded(rgb, 0.62) if thing.colour != "black" else (70, 70, 74)
     x0, z0, x1, z1 = thing.rect
     cx, cz = (x0 + x1) / 2, (z0 + z1) / 2

@@ -66,7 +66,8 @@ class RouteMap:
 
     def __init__(self, plan: Plan, things: Sequence[Thing], clearance: float) -> None:
         self.clearance = clearance
-        solid = np.array(wall_rects(plan) + [t.rect for t in things], np.float64)
+        self.walls = wall_rects(plan)
+        solid = np.array(self.walls + [t.rect for t in things], np.float64)
         self.rects = solid + clearance * np.array([-1.0, -1.0, 1.0, 1.0])
         corners = self.rects[:, [[0, 1], [2, 1], [2, 3], [0, 3]]].reshape(-1, 2)
         inside_house = np.array([plan.room_at(c) is not None for c in corners])
