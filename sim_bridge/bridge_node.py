@@ -27,10 +27,12 @@ from geometry_msgs.msg import Pose, TransformStamped, Twist, TwistStamped
 from janusvln_msgs.action import ExecuteStep
 from janusvln_msgs.msg import StepReport
 from janusvln_msgs.srv import GetMetrics, ResetEpisode
+from nav_msgs.msg import OccupancyGrid
 from nav_msgs.msg import Odometry as OdometryMsg
 from rcl_interfaces.msg import FloatingPointRange, IntegerRange, ParameterDescriptor
 from rclpy.action import ActionServer, CancelResponse, GoalResponse
 from rclpy.clock import Clock, ClockType
+from rclpy.duration import Duration
 from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
 from rclpy.node import Node
 from rclpy.qos import DurabilityPolicy, HistoryPolicy, QoSProfile, ReliabilityPolicy, qos_profile_sensor_data
@@ -105,6 +107,9 @@ PARAMETERS = {
     "camera_frame": Parameter("camera_optical_frame", "optical frame of the camera: z forward, x right"),
 }
 """Every parameter of the node; ``config/sim_bridge.yaml`` gives the shipped values."""
+
+ACKNOWLEDGED_WITHIN_S = 2.0
+"""How long a reset waits for subscribers that do not acknowledge the first frame, such as one that was killed."""
 
 STEP_FINAL_STATUSES = (ExecuteStep.Result.SUCCEEDED, ExecuteStep.Result.BLOCKED)
 
@@ -243,7 +248,7 @@ class World:
     def _place(self, observation: Observation) -> None:
         assert self.tally is not None
         distance = self.env.geodesic_distance(observation.position, self.tally.episode.goal_position)
-        self.tally.place(observation.position, observation.rotation, distance, observation.collided)
+        self.tally.place(observation.position, observation.rotation, distance, observation.rgb, observation.collided)
 
     def _frame(self, observation: Observation, floor: TopDownMap | None = None) -> Frame:
         jpeg = b""
@@ -279,6 +284,7 @@ class SimBridge(Node):
         self.frames_published = 0
         self._make_interfaces()
         self._place_base(frame)
+        self._publish_map()
         if self.lockstep:
             self._publish_frame()
         else:
@@ -297,6 +303,7 @@ class SimBridge(Node):
         self.info_out = self.create_publisher(CameraInfo, "camera_info", images)
         self.odom_out = self.create_publisher(OdometryMsg, "odom", kept if self.lockstep else QoSProfile(depth=10))
         self.truth_out = self.create_publisher(OdometryMsg, "ground_truth", kept if self.lockstep else QoSProfile(depth=10))
+        self.map_out = self.create_publisher(OccupancyGrid, "map", kept)
         self.clock_out = self.create_publisher(ClockMsg, "/clock", QoSProfile(depth=1))
         if TFMessage is not None:
             self.tf_out = self.create_publisher(TFMessage, "/tf", QoSProfile(depth=100))
@@ -392,13 +399,33 @@ class SimBridge(Node):
             response.error_msg = f"the simulator failed: {error}"
             return response
         self._place_base(self.frame)
+        self._publish_map()
+        self.frames_published = 0
+        # A policy that was started anew counts its episodes from the beginning; old decisions are known by their frames.
+        self.last_step = (-1, -1)
         if self.lockstep:
             self.time += self.values["step_duration"]
             self._publish_frame()
+            # Whoever asks for a drive after this answer finds the new frame already there, not the one of the episode before.
+            await self._in_simulator(self.image_out.wait_for_all_acked, Duration(seconds=ACKNOWLEDGED_WITHIN_S))
         response.success = True
         response.episode_id, response.scene_id, response.instruction = self.episode.episode_id, self.episode.scene_id, self.episode.instruction
         response.frame_stamp = self.stamp if self.lockstep else time_message(self._now())
         return response
+
+    def _publish_map(self) -> None:
+        """Publish where the base can stand, 0 free and 100 not, in the map frame: x forward is -z of the world, y left its -x."""
+        floor = self.frame.map
+        assert floor is not None
+        rows, columns = floor.navigable.shape
+        grid = OccupancyGrid()
+        grid.header.stamp, grid.header.frame_id = self.stamp, self.values["map_frame"]
+        grid.info.resolution, grid.info.width, grid.info.height = floor.resolution, rows, columns
+        grid.info.origin.position.x = -(floor.origin[1] + rows * floor.resolution)
+        grid.info.origin.position.y = -(floor.origin[0] + columns * floor.resolution)
+        grid.info.origin.position.z = self.floor_height
+        grid.data = array.array("b", np.where(floor.navigable.T[::-1, ::-1], 0, 100).astype(np.int8).tobytes())
+        self.map_out.publish(grid)
 
     async def _on_metrics(self, request: GetMetrics.Request, response: GetMetrics.Response) -> GetMetrics.Response:
         metrics = (await self._in_simulator(self.world.metrics)).result()

@@ -1,8 +1,11 @@
 """What an episode has come to so far, kept by the bridge while it runs; the evaluation computes its own metrics from the places recorded here."""
 
 import math
+import zlib
 from dataclasses import dataclass, field
 from typing import Any
+
+import numpy as np
 
 from janusvln_ros.actions import Action
 from janusvln_ros.data.episodes import Episode
@@ -13,7 +16,7 @@ class Tally:
     """The record of one episode: one entry per place the robot was seen at, the start included, and one per action.
 
     ``positions`` are in the world (metres, y up), ``rotations`` quaternions x y z w, ``distances`` geodesic metres to the goal (inf where unreachable).
-    ``path_length`` is the way travelled in metres: the sum of straight moves between places, unless the base measures it better.
+    ``frames_changed`` and ``poses_changed`` count the places that differ from the one before in picture and in pose.
     """
 
     episode: Episode
@@ -23,11 +26,19 @@ class Tally:
     distances: list[float] = field(default_factory=list)
     collided: list[bool] = field(default_factory=list)
     actions: list[int] = field(default_factory=list)
+    frames_changed: int = 0
+    poses_changed: int = 0
+    frame_sum: int | None = None
 
-    def place(self, position: Any, rotation: Any, distance: float, collided: bool = False) -> None:
-        """Add a place; ``collided`` tells of the move that led to it."""
-        self.positions.append([float(v) for v in position])
-        self.rotations.append([float(v) for v in rotation])
+    def place(self, position: Any, rotation: Any, distance: float, rgb: np.ndarray, collided: bool = False) -> None:
+        """Add a place and what is seen there; ``collided`` tells of the move that led to it."""
+        here, facing, seen = [float(v) for v in position], [float(v) for v in rotation], zlib.crc32(np.ascontiguousarray(rgb).data)
+        if self.positions:
+            self.poses_changed += (here, facing) != (self.positions[-1], self.rotations[-1])
+            self.frames_changed += seen != self.frame_sum
+        self.frame_sum = seen
+        self.positions.append(here)
+        self.rotations.append(facing)
         self.distances.append(float(distance))
         self.collided.append(bool(collided))
 
@@ -57,5 +68,7 @@ class Tally:
             "positions": self.positions,
             "rotations": self.rotations,
             "distances": [d if math.isfinite(d) else None for d in self.distances],
-            "collided": self.collided,
+            "collided": self.collided[1:],
+            "frames_changed": self.frames_changed,
+            "poses_changed": self.poses_changed,
         }

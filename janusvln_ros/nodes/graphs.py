@@ -1,0 +1,146 @@
+"""Which nodes run together: ``config/graphs.yaml`` read once, for ``janusvln up`` and for the launch files alike. No ROS import."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from janusvln_ros.errors import InputError
+from janusvln_ros.files import share_dir
+
+PACKAGE = "janusvln_ros"
+"""The ROS package that holds every executable named here."""
+
+
+@dataclass(frozen=True)
+class Argument:
+    """Something a user may give to a graph. ``text`` keeps a value such as ``007`` a string."""
+
+    name: str
+    default: str
+    description: str
+    choices: tuple[str, ...] = ()
+    required: bool = False
+    text: bool = False
+    sets: tuple[tuple[str, str], ...] = ()
+    remaps: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class NodeSpec:
+    """One node to start: executable (also its name), namespace, parameter files in order, parameters that win over them, and remaps from -> to."""
+
+    executable: str
+    namespace: str
+    files: tuple[Path, ...]
+    parameters: Mapping[str, Any]
+    remaps: Mapping[str, str]
+
+    def arguments(self) -> list[str]:
+        """The command-line arguments after the executable, as any ROS 2 node takes them. Values are YAML, so strings are quoted."""
+        words = ["--ros-args", "-r", f"__node:={self.executable}"]
+        if self.namespace:
+            words += ["-r", f"__ns:=/{self.namespace.strip('/')}"]
+        for path in self.files:
+            words += ["--params-file", str(path)]
+        for name, value in self.parameters.items():
+            words += ["-p", f"{name}:={parameter_text(value)}"]
+        for old, new in self.remaps.items():
+            words += ["-r", f"{old}:={new}"]
+        return words
+
+
+def parameter_text(value: Any) -> str:
+    """A parameter's value as ``-p name:=value`` wants it: YAML in one line, with strings in double quotes."""
+    return yaml.safe_dump(value, default_style='"' if isinstance(value, str) else None, default_flow_style=True, width=10**9).split("\n")[0]
+
+
+def _declarations() -> dict[str, Any]:
+    path = share_dir() / "config" / "graphs.yaml"
+    return dict(yaml.safe_load(path.read_text()))
+
+
+def graph_names() -> dict[str, str]:
+    """Each graph's name and what it is."""
+    return {name: graph["description"] for name, graph in _declarations().items()}
+
+
+def graph_arguments(graph: str) -> list[Argument]:
+    """The arguments of a graph.
+
+    Raises:
+        InputError: no such graph.
+    """
+    return [
+        Argument(
+            name,
+            str(entry["default"]),
+            str(entry["description"]),
+            tuple(entry.get("choices", ())),
+            bool(entry.get("required", False)),
+            entry.get("type") == "text",
+            tuple((target.split(".", 1)[0], target.split(".", 1)[1]) for target in entry.get("sets", ())),
+            entry.get("remaps", {}),
+        )
+        for name, entry in _graph(graph)["arguments"].items()
+    ]
+
+
+def resolve(graph: str, given: Mapping[str, str], overrides: Mapping[str, Mapping[str, Any]] | None = None) -> list[NodeSpec]:
+    """The nodes of ``graph`` in the order in which they start.
+
+    Args:
+        graph: its name in ``config/graphs.yaml``.
+        given: values for its arguments, as text; what is missing takes its default.
+        overrides: further parameters per executable, which win over everything else.
+
+    Raises:
+        InputError: the graph or an argument is unknown, a required one is missing, or a value is none of the choices.
+    """
+    arguments = graph_arguments(graph)
+    names = [a.name for a in arguments]
+    for name in given:
+        if name not in names:
+            raise InputError(f"graph '{graph}' has no argument '{name}': it has {', '.join(names)}")
+    values = {a.name: str(given.get(a.name, a.default)) for a in arguments}
+    for a in arguments:
+        if a.required and not values[a.name]:
+            raise InputError(f"graph '{graph}' needs the argument '{a.name}' ({a.description}): give {a.name}:=VALUE")
+        if a.choices and values[a.name] not in a.choices:
+            raise InputError(f"argument '{a.name}' of graph '{graph}' is '{values[a.name]}': give one of {', '.join(a.choices)}")
+    specs = []
+    for node in _graph(graph)["nodes"]:
+        name = node["executable"]
+        if any(values[key] != wanted for key, wanted in node.get("when", {}).items()):
+            continue
+        files = tuple(share_dir() / "config" / entry for entry in node["parameters"] if isinstance(entry, str))
+        parameters: dict[str, Any] = {}
+        for entry in node["parameters"]:
+            if isinstance(entry, dict) and all(values[key] == wanted for key, wanted in entry.get("when", {}).items()):
+                parameters.update({key: value for key, value in entry.items() if key != "when"})
+        remaps = dict(node.get("remap", {}))
+        for a in arguments:
+            value = values[a.name]
+            for target, parameter in a.sets:
+                if target == name and value:
+                    parameters[parameter] = value if a.text else _typed(value)
+            if value and a.remaps.get(name, value) != value:
+                remaps[a.remaps[name]] = value
+        parameters.update((overrides or {}).get(name, {}))
+        specs.append(NodeSpec(name, values.get("namespace", ""), files, parameters, remaps))
+    return specs
+
+
+def _graph(graph: str) -> dict[str, Any]:
+    declared = _declarations()
+    if graph not in declared:
+        raise InputError(f"graph '{graph}' is unknown: use one of {', '.join(declared)}")
+    return dict(declared[graph])
+
+
+def _typed(value: str) -> Any:
+    """A command-line value as YAML reads it, but only numbers and truth values: everything else stays text."""
+    read = yaml.safe_load(value)
+    return read if isinstance(read, (bool, int, float)) else value

@@ -1,0 +1,240 @@
+"""Nodes as separate processes: started with the right middleware settings, watched, and ended so that none is left behind. No ROS import."""
+
+import contextlib
+import ctypes
+import fcntl
+import os
+import shlex
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from importlib.metadata import entry_points
+from pathlib import Path
+from types import TracebackType
+from typing import IO
+
+from janusvln_ros.errors import InputError
+from janusvln_ros.files import share_dir
+from janusvln_ros.nodes.graphs import NodeSpec
+
+STOP_SECONDS = 1.2
+"""How long a node may take to end by itself before it is killed; with the killing it stays below 2 s."""
+
+FREE_DOMAINS = range(60, 80)
+"""ROS domains from which a demo picks: away from 0, where robots are, and with ports below those that Linux gives to clients."""
+
+LAST_WORDS_LINES = 20
+
+
+class NodeEndedError(Exception):
+    """A node ended although nobody asked it to. ``code`` is its exit code (negative: the signal) and ``last_words`` the end of its log."""
+
+    def __init__(self, name: str, code: int, last_words: str):
+        what = f"was killed by {signal.Signals(-code).name}" if code < 0 else f"ended with exit code {code}"
+        super().__init__(f"node '{name}' {what}; its last words:\n{last_words or '(none)'}")
+        self.name = name
+        self.code = code
+        self.last_words = last_words
+
+
+def command(spec: NodeSpec) -> list[str]:
+    """The command that runs a node with the Python that runs this one.
+
+    Raises:
+        InputError: no installed package has an executable of that name.
+    """
+    found = [e for e in entry_points(group="console_scripts", name=spec.executable) if e.value.split(".")[0] in ("janusvln_ros", "sim_bridge")]
+    if not found:
+        raise InputError(f"executable '{spec.executable}' is not installed: run 'pip install -e .' or source the workspace")
+    module, function = found[0].value.split(":")
+    return [sys.executable, "-c", f"import sys; from {module} import {function}; sys.exit({function}())", *spec.arguments()]
+
+
+def middleware_environment(domain: int | None, localhost: bool) -> dict[str, str]:
+    """The environment variables that a process of the graph needs: room for raw images in shared memory, the domain, and whom to talk to.
+
+    What the user has set is kept, except where ``domain`` or ``localhost`` ask for something else.
+    """
+    environment = dict(os.environ)
+    environment.setdefault("FASTDDS_DEFAULT_PROFILES_FILE", str(share_dir() / "config" / "fastdds_shm.xml"))
+    environment.setdefault("RCUTILS_COLORIZED_OUTPUT", "0")
+    environment["PYTHONUNBUFFERED"] = "1"
+    if domain is not None:
+        environment["ROS_DOMAIN_ID"] = str(domain)
+    if localhost:
+        environment["ROS_AUTOMATIC_DISCOVERY_RANGE"] = "LOCALHOST"
+        environment["ROS_LOCALHOST_ONLY"] = "1"  # the older name of the same, for Humble
+        if not os.environ.get("ROS_DISTRO", "").startswith("humble"):
+            environment.pop("ROS_LOCALHOST_ONLY")
+    return environment
+
+
+def domain_ports(domain: int) -> range:
+    """The UDP ports of a ROS domain on this machine (DDS-RTPS 9.6.1): discovery, then two per participant."""
+    return range(7400 + 250 * domain, 7400 + 250 * (domain + 1))
+
+
+def domain_owners(domain: int, proc: Path = Path("/proc/net"), shm: Path = Path("/dev/shm")) -> set[int]:
+    """User ids that have a socket or a shared-memory port open in ``domain`` on this machine; empty where the system does not tell."""
+    owners, ports = set(), domain_ports(domain)
+    for table in ("udp", "udp6"):
+        with contextlib.suppress(OSError):
+            for line in (proc / table).read_text().splitlines()[1:]:
+                fields = line.split()
+                if int(fields[1].rsplit(":", 1)[1], 16) in ports:
+                    owners.add(int(fields[7]))
+    with contextlib.suppress(OSError):
+        for path in shm.glob("fastrtps_port*"):
+            number = path.name.removeprefix("fastrtps_port")
+            # our own left-over files do no harm, those of others cannot be opened
+            if number.isdigit() and int(number) in ports and path.stat().st_uid != os.getuid():
+                owners.add(path.stat().st_uid)
+    return owners
+
+
+@contextlib.contextmanager
+def reserved_domain(wanted: int | None = None) -> Iterator[int]:
+    """Hold a ROS domain that nobody on this machine uses, by a lock file that the kernel releases however the process ends.
+
+    ``wanted`` asks for that one; else the first free one of ``FREE_DOMAINS`` is taken.
+
+    Raises:
+        InputError: the wanted domain is in use or out of range, or none is free.
+    """
+    if wanted is not None and not 0 <= wanted <= 101:
+        raise InputError(f"ROS domain {wanted} is out of range: give one from 0 to 101")
+    for domain in FREE_DOMAINS if wanted is None else [wanted]:
+        path = Path(tempfile.gettempdir()) / f"janusvln-ros-domain-{domain}.lock"
+        try:
+            # never deleted: a lock on a deleted file would not be seen by others
+            handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+        except PermissionError:
+            try:
+                handle = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+            except OSError:
+                continue
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            owners = domain_owners(domain)
+        except OSError:
+            owners = {-1}
+        if owners:
+            os.close(handle)
+            continue
+        try:
+            yield domain
+        finally:
+            os.close(handle)
+        return
+    if wanted is not None:
+        owners = domain_owners(wanted)
+        who = f"user id {', '.join(map(str, sorted(owners)))} has ports of it open" if owners else "another demo has reserved it"
+        raise InputError(f"ROS domain {wanted} is in use on this machine ({who}): give another with --domain, or leave it out and a free one is taken")
+    raise InputError(f"all ROS domains from {FREE_DOMAINS[0]} to {FREE_DOMAINS[-1]} are in use on this machine: stop a graph, or give a free one with --domain")
+
+
+class Processes:
+    """Node processes that live and die together. Use as a context manager: whatever happens, leaving the block ends them all.
+
+    Each node has a process group of its own, so that Ctrl-C in a terminal reaches only the parent, which then ends the nodes in order; if the parent is
+    killed, the kernel sends the nodes SIGTERM. Start from the main thread: Linux ties that signal to the thread that started them.
+    """
+
+    def __init__(self, specs: Sequence[NodeSpec], log_dir: Path | None, environment: dict[str, str]):
+        self.specs = list(specs)
+        self.log_dir = log_dir
+        self.environment = environment
+        self.running: dict[str, subprocess.Popen[bytes]] = {}
+        self._logs: dict[str, IO[bytes]] = {}
+
+    def __enter__(self) -> "Processes":
+        commands = [(spec.executable, command(spec)) for spec in self.specs]
+        for spec in self.specs:
+            for path in spec.files:
+                if not path.is_file():
+                    raise InputError(f"parameter file {path} of node '{spec.executable}' is missing: reinstall the package")
+        try:
+            for name, words in commands:
+                self.start(name, words)
+        except BaseException:
+            self.stop()
+            raise
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self.stop()
+
+    def start(self, name: str, words: Sequence[str]) -> None:
+        """Start one process; its output goes to ``<log_dir>/<name>.log``, or to stderr without a log folder."""
+        output: int | IO[bytes] = sys.stderr.fileno() if self.log_dir is None else (self.log_dir / f"{name}.log").open("wb")
+        if self.log_dir is not None:
+            assert not isinstance(output, int)
+            self._logs[name] = output
+            output.write(f"$ {shlex.join(words)}\n".encode())
+            output.flush()
+        parent = os.getpid()
+        libc = ctypes.CDLL(None, use_errno=True)
+
+        def bind_to_parent() -> None:
+            libc.prctl(1, signal.SIGTERM)  # PR_SET_PDEATHSIG
+            if os.getppid() != parent:  # it died in between
+                os._exit(1)
+
+        self.running[name] = subprocess.Popen(
+            list(words),
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=output,
+            env=self.environment,
+            start_new_session=True,
+            preexec_fn=bind_to_parent,
+        )
+
+    def check(self) -> None:
+        """Raise NodeEndedError if a node has ended; with several the first to be told of is one with an exit code other than 0."""
+        ended = [(name, process.returncode) for name, process in self.running.items() if process.poll() is not None]
+        for name, code in sorted(ended, key=lambda item: item[1] == 0):
+            raise NodeEndedError(name, int(code), self.last_words(name))
+
+    def last_words(self, name: str) -> str:
+        """The last lines that a node printed, without those that only say where in a library it happened."""
+        if self.log_dir is None:
+            return "(see above)"
+        lines = (self.log_dir / f"{name}.log").read_text(errors="replace").splitlines()[1:]
+        return "\n".join(line for line in lines[-LAST_WORDS_LINES:])
+
+    def stop(self) -> None:
+        """End every process: SIGINT to all, SIGKILL after ``STOP_SECONDS`` to whole groups; returns when none is left. A second Ctrl-C cannot interrupt it."""
+        held = signal.signal(signal.SIGINT, signal.SIG_IGN) if _in_main_thread() else None
+        try:
+            for process in self.running.values():
+                _signal_group(process, signal.SIGINT)
+            end = time.monotonic() + STOP_SECONDS
+            for process in self.running.values():
+                with contextlib.suppress(subprocess.TimeoutExpired):
+                    process.wait(max(0.0, end - time.monotonic()))
+            for process in self.running.values():
+                # the group, not only its leader: a node may have children of its own
+                _signal_group(process, signal.SIGKILL)
+                process.wait()
+            self.running.clear()
+            for log in self._logs.values():
+                log.close()
+            self._logs.clear()
+        finally:
+            if held is not None:
+                signal.signal(signal.SIGINT, held)
+
+
+def _in_main_thread() -> bool:
+    import threading
+
+    return threading.current_thread() is threading.main_thread()
+
+
+def _signal_group(process: "subprocess.Popen[bytes]", number: int) -> None:
+    with contextlib.suppress(ProcessLookupError, PermissionError):
+        os.killpg(process.pid, number)
