@@ -1,0 +1,70 @@
+"""How a node process starts and ends: signals, exit codes, bad parameters in one sentence, start without a lifecycle manager."""
+
+import os
+import signal
+import sys
+import time
+from collections.abc import Callable
+from typing import Any
+
+from janusvln_ros.errors import InputError
+
+SPIN_SECONDS = 0.05
+"""Longest wait of the executor, so that a signal is seen soon even on a silent graph."""
+
+
+def run_node(make: Callable[[], Any], args: list[str] | None = None) -> int:
+    """Create the node that ``make`` returns, spin it on one thread until a signal or ``node.exit_code``, and close it.
+
+    The node may have ``exit_code`` (None while it should run) and ``close()`` (last messages, threads). SIGINT and SIGTERM end it with 0 within 2 s:
+    whatever still computes in a thread by then is left behind with the process.
+
+    Returns 0 after a signal, ``node.exit_code``, 2 for a wrong parameter (one sentence on stderr), or 1 after an unexpected exception.
+    """
+    import rclpy
+    from rclpy.executors import SingleThreadedExecutor
+    from rclpy.signals import SignalHandlerOptions
+
+    stopping: list[int] = []
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda received, _frame: stopping.append(received))
+    rclpy.init(args=args, signal_handler_options=SignalHandlerOptions.NO)
+    try:
+        node = make()
+    except InputError as error:
+        print(f"error: {error}", file=sys.stderr)
+        rclpy.try_shutdown()
+        return 2
+    executor = SingleThreadedExecutor()
+    executor.add_node(node)
+    code = 0
+    try:
+        while not stopping and getattr(node, "exit_code", None) is None:
+            executor.spin_once(timeout_sec=SPIN_SECONDS)
+        code = getattr(node, "exit_code", None) or 0
+    finally:
+        if hasattr(node, "close"):
+            node.close()
+        executor.remove_node(node)
+        node.destroy_node()
+        rclpy.try_shutdown()
+    return code
+
+
+def leave(code: int) -> None:
+    """End the process at once with ``code``: a thread inside the model cannot be interrupted and must not delay the end."""
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)
+
+
+def steady_timer(node: Any, period: float, callback: Callable[[], None], group: Any = None) -> Any:
+    """A timer on the steady clock (rclpy's default takes the node's clock, which jumps with simulated time)."""
+    from rclpy.clock import Clock, ClockType
+
+    return node.create_timer(period, callback, clock=Clock(clock_type=ClockType.STEADY_TIME), callback_group=group)
+
+
+def steady_now() -> float:
+    """Seconds on the steady clock."""
+    return time.monotonic()

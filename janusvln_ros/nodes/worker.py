@@ -1,0 +1,148 @@
+"""The one thread that owns the model. Jobs run in the order given; what each returns is handed to ``deliver``, which must be safe to call from here.
+
+Nothing here knows ROS. A job that raises is delivered as the event that ``failure`` makes of the exception, so that no job goes unanswered.
+"""
+
+import gc
+import queue
+import sys
+import threading
+import zlib
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from janusvln_ros.actions import Action
+from janusvln_ros.errors import InputError
+from janusvln_ros.nodes.images import blank, decode
+from janusvln_ros.policy.camera import Intrinsics, View, plan_view, uncalibrated_view
+
+WARM_UP_SHAPE = (480, 640, 3)
+"""Size of the grey frames the model sees before its first real one."""
+
+
+class Worker(threading.Thread):
+    """Runs jobs one after the other. ``deliver(result)`` is called on this thread with whatever a job returned, unless that is None."""
+
+    def __init__(self, deliver: Callable[[Any], None]):
+        super().__init__(name="model", daemon=True)
+        self.jobs: "queue.SimpleQueue[Callable[[], Any] | None]" = queue.SimpleQueue()
+        self.deliver = deliver
+        self.start()
+
+    def put(self, job: Callable[[], Any]) -> None:
+        """Queue a job. It must not raise; ``attempt`` makes sure of that."""
+        self.jobs.put(job)
+
+    def run(self) -> None:
+        """The thread: jobs until ``end``."""
+        while (job := self.jobs.get()) is not None:
+            result = job()
+            if result is not None:
+                self.deliver(result)
+
+    def end(self, timeout: float) -> bool:
+        """Let the thread end after the jobs in the queue; whether it did within ``timeout`` seconds."""
+        self.jobs.put(None)
+        self.join(timeout)
+        return not self.is_alive()
+
+
+@dataclass(frozen=True)
+class Seen:
+    """A decision of the model with the frame it saw (uint8 [h, w, 3], after rectification) and the state of the memories."""
+
+    decision: Any
+    rgb: npt.NDArray[np.uint8]
+    probabilities: tuple[float, float, float, float]
+    spatial_frames: int
+    semantic_frames: int
+    capacity: int
+    memory_bytes: int
+
+
+class Eyes:
+    """Frames as they come to frames as the model wants them. Keeps the view of the latest camera, and the last frame's checksum."""
+
+    def __init__(self, *, allow_uncalibrated: bool, refuse_blank: bool, refuse_frozen: bool):
+        self.allow_uncalibrated, self.refuse_blank, self.refuse_frozen = allow_uncalibrated, refuse_blank, refuse_frozen
+        self.camera: Intrinsics | None = None
+        self.view: View | None = None
+        self.last_sum: int | None = None
+        self.warnings: list[str] = []
+
+    def see(self, message: Any, camera: Intrinsics | None, moved: bool) -> npt.NDArray[np.uint8]:
+        """The frame of a camera message as the model should see it. ``moved``: the robot has moved since the last one.
+
+        Raises:
+            InputError: the frame is malformed, of another size than the camera's, black, or the very one from before the motion.
+        """
+        rgb = decode(message)
+        if self.refuse_blank and blank(rgb):
+            raise InputError("the frame is black: is the lens covered?")
+        checksum = zlib.adler32(rgb)  # type: ignore[arg-type]
+        if self.refuse_frozen and moved and checksum == self.last_sum:
+            raise InputError("the frame is the same as before the motion: the camera is frozen")
+        if self.view is None or camera != self.camera or (camera is None and self.view.source != rgb.shape[1::-1]):
+            self.view = self._plan(camera, rgb.shape[1], rgb.shape[0])
+            self.camera = camera
+            self.warnings += self.view.warnings
+        seen = self.view.apply(rgb)
+        self.last_sum = checksum
+        return seen
+
+    def _plan(self, camera: Intrinsics | None, width: int, height: int) -> View:
+        try:
+            if camera is None:
+                raise InputError("no camera_info has arrived: publish it, or set allow_uncalibrated_camera")
+            return plan_view(camera)
+        except InputError:
+            if not self.allow_uncalibrated:
+                raise
+            return uncalibrated_view(width, height)
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether the model failed for want of memory, on whatever device."""
+    return isinstance(error, MemoryError) or "outofmemory" in type(error).__name__.lower() or "out of memory" in str(error).lower()
+
+
+def free_memory() -> None:
+    """Give back what the failed step held."""
+    gc.collect()
+    torch = sys.modules.get("torch")
+    if torch is not None and torch.cuda.is_available():
+        torch.cuda.empty_cache()
+
+
+def warm_up(navigator: Any) -> None:
+    """Two steps on grey frames, so that the first real one is not the slow one; memories are empty afterwards."""
+    navigator.reset("walk forward")
+    for _ in range(2):
+        navigator.step(np.full(WARM_UP_SHAPE, 128, np.uint8))
+    navigator.reset("")
+
+
+def look(navigator: Any, decision: Any, rgb: npt.NDArray[np.uint8]) -> Seen:
+    """A decision with everything that is published about it.
+
+    Raises:
+        FloatingPointError: a probability is not a number.
+    """
+    shares = decision.probabilities
+    probabilities = tuple(float(shares[action]) for action in Action) if shares else (float("nan"),) * 4
+    if shares and not np.isfinite(probabilities).all():
+        raise FloatingPointError("the model's probabilities are not numbers")
+    held = getattr(navigator, "spatial_frames", ())
+    return Seen(
+        decision,
+        rgb,
+        probabilities,  # type: ignore[arg-type]
+        len(held),
+        int(getattr(navigator, "semantic_count", len(held))),
+        int(getattr(navigator, "memory_capacity", len(held))),
+        int(getattr(navigator, "memory_bytes", 0)),
+    )
