@@ -13,8 +13,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from builtin_interfaces.msg import Time
-from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
+from diagnostic_msgs.msg import DiagnosticArray
 from janusvln_msgs.action import ExecuteStep, FollowInstruction
 from janusvln_msgs.msg import Decision, StepReport
 from nav_msgs.msg import Odometry
@@ -30,7 +29,8 @@ from janusvln_ros.actions import FORWARD_STEP_M, TURN_STEP_DEG, Action
 from janusvln_ros.errors import InputError
 from janusvln_ros.nodes import health, stepping
 from janusvln_ros.nodes.choosing import MODES, Chooser
-from janusvln_ros.nodes.images import image_data
+from janusvln_ros.data.images import image_data
+from janusvln_ros.nodes.messages import diagnostics_message, nanoseconds, stamp_message
 from janusvln_ros.nodes.overlay import draw
 from janusvln_ros.nodes.parameters import Param, declare, follow_changes
 from janusvln_ros.nodes.poses import Pose2, Sample, Track, finite, relative, sample_of
@@ -124,16 +124,6 @@ class LoadFailed:
     message: str
 
 
-def nanoseconds(stamp: Any) -> int:
-    """A ``builtin_interfaces/Time`` as one number."""
-    return int(stamp.sec) * 1_000_000_000 + int(stamp.nanosec)
-
-
-def stamp_message(ns: int) -> Time:
-    """The reverse of ``nanoseconds``."""
-    return Time(sec=ns // 1_000_000_000, nanosec=ns % 1_000_000_000)
-
-
 def settings_of(values: Any) -> Settings:
     """The state machine's settings from the node's parameters. Watch-only never looks at the clock."""
     chosen = {name: getattr(values, name) for name in LIVE_SETTINGS}
@@ -155,17 +145,6 @@ def load_navigator(values: Any) -> Any:
 def camera_of(message: CameraInfo) -> Intrinsics:
     """A ``sensor_msgs/CameraInfo`` as plain numbers."""
     return Intrinsics(message.width, message.height, tuple(map(float, message.k)), tuple(map(float, message.d)), message.distortion_model)
-
-
-def diagnostics_message(stamp: Time, hardware: str, lines: list[health.Health]) -> DiagnosticArray:
-    """Health lines as the standard message."""
-    message = DiagnosticArray()
-    message.header.stamp = stamp
-    for line in lines:
-        values = [KeyValue(key=key, value=value) for key, value in line.values.items()]
-        status = DiagnosticStatus(level=bytes([line.level]), name=f"{hardware}: {line.name}", message=line.message, hardware_id=hardware, values=values)
-        message.status.append(status)
-    return message
 
 
 class PolicyNode(LifecycleNode):
@@ -209,7 +188,7 @@ class PolicyNode(LifecycleNode):
             refuse_frozen=self.values.refuse_frozen and self.values.execute,
         )
 
-        self.results: "queue.SimpleQueue[Any]" = queue.SimpleQueue()
+        self.results: queue.SimpleQueue[Any] = queue.SimpleQueue()
         self.wake = self.create_guard_condition(self._on_results)
         self.worker = Worker(self._deliver)
 
@@ -218,8 +197,8 @@ class PolicyNode(LifecycleNode):
         self.overlay_out = self.create_publisher(Image, "~/overlay", 1)
         self.heartbeat_out = self.create_publisher(UInt64, "~/heartbeat", 1)
         self.diagnostics_out = self.create_publisher(DiagnosticArray, "/diagnostics", 10)
-        self.steps = ActionClient(self, ExecuteStep, "execute_step", callback_group=group)
-        self.resend = self.create_client(Trigger, "resend_frame", callback_group=group)
+        self.steps: Any = ActionClient(self, ExecuteStep, "execute_step", callback_group=group)
+        self.resend: Any = self.create_client(Trigger, "resend_frame", callback_group=group)
         self.server = ActionServer(
             self,
             FollowInstruction,
@@ -242,8 +221,9 @@ class PolicyNode(LifecycleNode):
     # life cycle -------------------------------------------------------------------------------------------------------------------------------
 
     def _autostart(self) -> None:
-        self.destroy_timer(self.starting)
-        self.starting = None
+        if self.starting is not None:
+            self.destroy_timer(self.starting)
+            self.starting = None
         self.trigger_configure()
 
     def on_configure(self, state: Any) -> TransitionCallbackReturn:

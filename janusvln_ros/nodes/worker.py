@@ -17,7 +17,7 @@ import numpy.typing as npt
 
 from janusvln_ros.actions import Action
 from janusvln_ros.errors import InputError
-from janusvln_ros.nodes.images import blank, decode
+from janusvln_ros.data.images import blank, decode
 from janusvln_ros.policy.camera import Intrinsics, View, plan_view, uncalibrated_view
 
 WARM_UP_SHAPE = (480, 640, 3)
@@ -29,7 +29,7 @@ class Worker(threading.Thread):
 
     def __init__(self, deliver: Callable[[Any], None]):
         super().__init__(name="model", daemon=True)
-        self.jobs: "queue.SimpleQueue[Callable[[], Any] | None]" = queue.SimpleQueue()
+        self.jobs: queue.SimpleQueue[Callable[[], Any] | None] = queue.SimpleQueue()
         self.deliver = deliver
         self.start()
 

@@ -1,0 +1,68 @@
+"""Turn a recorded drive into training trajectories, in the layout that 'janusvln data' and 'janusvln train' read.
+
+  janusvln import-bag teleop/ --scene kitchen --instruction "go to the kitchen and stop at the fridge"
+
+The bag needs a camera and odometry (or cmd_vel) at any rate, and an instruction on a topic or on the command line. Motion is cut into steps of 0.25 m or
+15 degrees; the frame at each boundary is kept, rectified and cropped as the model will see it. A report tells of each episode its drift, pauses, blurred
+and dropped frames. Several bags go into one folder; a bag that is imported again adds nothing.
+"""
+
+import argparse
+import sys
+from pathlib import Path
+from typing import Any
+
+from janusvln_ros.cli.replay import add_bag_arguments
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the arguments of ``janusvln import-bag``."""
+    parser.add_argument("bag", type=Path, help="rosbag2 folder, or a .mcap or .db3 file")
+    parser.add_argument("--out", type=Path, default=Path("data/trajectory_data/bags"), help="training folder (default: data/trajectory_data/bags)")
+    parser.add_argument("--scene", help="name of the place (default: name of the bag)")
+    parser.add_argument("--min-steps", type=int, default=4, help="shorter episodes are reported and not kept (default: 4)")
+    parser.add_argument("--json", action="store_true", help="print one object: episodes (a quality report each), kept, files")
+    add_bag_arguments(parser)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Import and report; 1 if no episode could be kept."""
+    from janusvln_ros.cli.main import print_json
+    from janusvln_ros.data.bags import open_bag
+    from janusvln_ros.data.drive_import import import_drive
+    from janusvln_ros.data.drives import Topics
+    from janusvln_ros.data.trajectories import TrajectoryWriter, merge
+    from janusvln_ros.errors import InputError
+    from janusvln_ros.rollout.replay import bag_camera
+
+    if args.min_steps < 1:
+        raise InputError(f"--min-steps is {args.min_steps}; it must be at least 1")
+    topics = Topics(args.image_topic, args.odom_topic, args.cmd_vel_topic, args.instruction_topic)
+    with open_bag(args.bag) as bag:
+        camera = bag_camera(bag, topics, args.uncalibrated)
+        writer = TrajectoryWriter(args.out, "bag")
+        try:
+            reports = import_drive(bag, writer, args.scene or args.bag.stem, camera, topics, args.instruction, args.min_steps)
+        finally:
+            writer.close()
+        damage = bag.damage
+    merge(args.out)
+    kept = sum(report["kept"] for report in reports)
+    if damage:
+        print(f"warning: {damage}", file=sys.stderr)
+    if args.json:
+        print_json({"episodes": reports, "kept": kept, "damage": damage, "files": {"annotations": str(args.out / "annotations.json")}})
+    else:
+        for report in reports:
+            print(_line(report))
+        print(f"{kept} of {len(reports)} episodes are in {args.out}")
+    return 0 if kept else 1
+
+
+def _line(report: dict[str, Any]) -> str:
+    faults = [f"{report[name]} {name}" for name in ("dropped", "blurred", "pauses") if report[name]]
+    kept = "" if report["kept"] else " (not kept: too short)"
+    return (
+        f"episode {report['episode']}: {report['steps']} steps, {report['path_length_m']} m in {report['seconds']} s at {report['frame_rate']} Hz, "
+        f"drift {report['drift_m']} m / {report['drift_deg']} degrees{', ' + ', '.join(faults) if faults else ''}{kept}: {report['instruction']!r}"
+    )

@@ -1,0 +1,38 @@
+"""Record a rosbag (mcap) around each instruction of a running robot, until Ctrl-C; works where 'ros2 bag' is not installed.
+
+  janusvln record --out bags                             camera compressed, odometry, decisions, step reports
+  janusvln record --raw                                  the camera as the policy saw it: exact for 'janusvln replay', and large
+
+A bag begins 2 s before an instruction or a goal of follow_instruction, and ends 5 s after the last decision. The last 30 s are kept in memory:
+'ros2 service call /recorder/save_incident std_srvs/srv/Trigger' writes them, and so does every e-stop.
+"""
+
+import argparse
+from pathlib import Path
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the arguments of ``janusvln record``."""
+    parser.add_argument("--out", type=Path, default=Path("bags"), help="folder for the bags (default: bags)")
+    parser.add_argument("--image", default="image", help="camera topic (default: image)")
+    parser.add_argument("--raw", action="store_true", help="record the raw camera topic instead of <image>/compressed")
+    parser.add_argument("--topics", help="other topics to record, separated by commas (default: those of the policy and of motion)")
+    parser.add_argument("--namespace", default="/", help="namespace of the robot (default: /)")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Run the recorder node in this process until it is interrupted."""
+    from janusvln_ros.errors import InputError
+
+    try:
+        import rclpy  # noqa: F401
+    except ImportError:
+        raise InputError("janusvln record needs ROS 2 (rclpy): source your workspace, or run 'make setup'") from None
+    from janusvln_ros.nodes.recorder import make_node
+    from janusvln_ros.nodes.running import run_node
+
+    parameters = {"folder": str(args.out.resolve()), "image": args.image, "image_transport": "raw" if args.raw else "compressed"}
+    if args.topics:
+        parameters["topics"] = args.topics
+    words = [word for name, value in parameters.items() for word in ("-p", f"{name}:={value}")]
+    return run_node(make_node, ["--ros-args", "-r", f"__ns:={args.namespace}", *words])

@@ -1,0 +1,164 @@
+"""Run the policy over a recorded drive again, offline and exact, and compare what it decides with the record.
+
+  janusvln replay drive.mcap                            the frames that were decided on when it was recorded
+  janusvln replay teleop/ --boundaries odom \\
+      --instruction "go to the kitchen"                 a drive by hand: a frame for every 0.25 m or 15 degrees of it
+  janusvln replay drive.mcap --against old/decisions.mcap --min-agreement 0.98
+                                                        a regression gate: exit code 1 if fewer decisions are as before
+
+Reads rosbag2 folders and files (sqlite3, mcap, zstd) of any ROS 2 distribution; no ROS is needed. Writes to the output folder decisions.mcap (for
+'ros2 bag play' and Foxglove, with a picture of every decision), agreement.json and agreement.png. The same bag and checkpoint give the same bytes.
+"""
+
+import argparse
+import json
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the arguments of ``janusvln replay``."""
+    parser.add_argument("bag", type=Path, help="rosbag2 folder, or a .mcap or .db3 file")
+    parser.add_argument("--checkpoint", help="checkpoint folder or hub id (default: the one in the package)")
+    parser.add_argument("--memory", choices=("released", "dual"), help="default: what the checkpoint was trained for")
+    parser.add_argument("--decoding", choices=("free", "constrained"), default="constrained")
+    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--dtype", default="float32")
+    parser.add_argument("--boundaries", choices=("recorded", "odom", "interval"), default="recorded", help="which frames to decide on (default: recorded)")
+    parser.add_argument("--interval", type=float, default=1.0, help="seconds between frames for --boundaries interval (default: 1)")
+    parser.add_argument("--against", type=Path, help="decisions.mcap of an earlier replay of this bag, to compare with instead of the record")
+    parser.add_argument("--min-agreement", type=float, help="exit with 1 if the share of equal decisions is smaller, 0 to 1")
+    parser.add_argument("--out", type=Path, help="output folder (default: runs/replay-<bag>-<time>)")
+    parser.add_argument("--json", action="store_true", help="print one object: decisions, agreement, speed, files")
+    add_bag_arguments(parser)
+
+
+def add_bag_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare which topics of a bag to read, as every subcommand on bags does."""
+    parser.add_argument("--instruction", help="the words, for a bag without an instruction topic")
+    parser.add_argument("--image-topic", help="camera topic (default: the only one)")
+    parser.add_argument("--odom-topic", help="odometry topic (default: the only one)")
+    parser.add_argument("--cmd-vel-topic", help="velocity topic, integrated where there is no odometry (default: the only one)")
+    parser.add_argument("--instruction-topic", help="std_msgs/String topic with the words (default: the only one)")
+    parser.add_argument("--uncalibrated", action="store_true", help="go on without camera_info: the field of view is then not put right")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Replay, compare, write; 1 if ``--min-agreement`` is not reached."""
+    from tqdm import tqdm
+
+    from janusvln_ros.cli.main import print_json
+    from janusvln_ros.data.bags import BagWriter, open_bag
+    from janusvln_ros.data.drive_import import encode_jpeg
+    from janusvln_ros.data.drives import Topics, interval_moments, odometry_moments, recorded_moments
+    from janusvln_ros.errors import InputError
+    from janusvln_ros.files import atomic_write
+    from janusvln_ros.policy import Navigator, default_checkpoint
+    from janusvln_ros.rollout.replay import against, agreement, bag_camera, replay, write_decision
+
+    if args.min_agreement is not None and not 0 <= args.min_agreement <= 1:
+        raise InputError(f"--min-agreement is {args.min_agreement}; it must lie between 0 and 1")
+    topics = Topics(args.image_topic, args.odom_topic, args.cmd_vel_topic, args.instruction_topic)
+    out = args.out or Path("runs") / f"replay-{args.bag.stem}-{time.strftime('%Y%m%d-%H%M%S')}"
+    checkpoint = args.checkpoint or default_checkpoint()
+    with open_bag(args.bag) as bag:
+        if args.boundaries == "recorded":
+            moments = recorded_moments(bag)
+        elif args.boundaries == "odom":
+            moments = odometry_moments(bag, topics, args.instruction)
+        else:
+            moments = interval_moments(bag, topics, args.instruction, args.interval)
+        if not moments:
+            raise InputError(f"{args.bag}: no frame to decide on with --boundaries {args.boundaries}")
+        camera = bag_camera(bag, topics, args.uncalibrated)
+        navigator = Navigator.from_pretrained(
+            checkpoint, **({"memory": args.memory} if args.memory else {}), decoding=args.decoding, device=args.device, dtype=args.dtype
+        )
+        began = time.monotonic()
+        decided = []
+        with BagWriter(out / "decisions.mcap") as writer:
+            for item in tqdm(replay(bag, navigator, moments, topics, camera), total=len(moments), unit="decision", file=sys.stderr, disable=None):
+                write_decision(writer, item, overlay(item), encode_jpeg)
+                decided.append((item.moment, item.decision.action))
+        seconds = time.monotonic() - began
+        result: dict[str, Any] = {
+            **agreement(against(args.against, decided) if args.against else decided),
+            "missing_frames": len(moments) - len(decided),
+            "speed": bag.duration / seconds if seconds else None,
+            "bag": str(args.bag),
+            "bag_seconds": bag.duration,
+            "damage": bag.damage,
+            "boundaries": args.boundaries,
+            "against": str(args.against) if args.against else None,
+            "checkpoint": str(checkpoint),
+        }
+    atomic_write(out / "agreement.json", json.dumps(result, indent=1) + "\n")
+    draw_agreement(result, out / "agreement.png")
+    result["files"] = {name: str(out / name) for name in ("decisions.mcap", "agreement.json", "agreement.png")}
+    if args.json:
+        print_json(result)
+    else:
+        report(result, out)
+    if args.min_agreement is None:
+        return 0
+    if result["agreement"] is None:
+        raise InputError(f"--min-agreement {args.min_agreement}: nothing to compare with; the record says no action on any of {result['decisions']} frames")
+    if result["agreement"] < args.min_agreement:
+        print(f"agreement {result['agreement']:.4f} is below --min-agreement {args.min_agreement}", file=sys.stderr)
+        return 1
+    return 0
+
+
+def overlay(item: Any) -> Any:
+    """The picture of a replayed decision: the frame with the decision written on it."""
+    from janusvln_ros.data.drawing import camera_picture
+
+    return camera_picture(item.rgb, item.moment.instruction, item.moment.step, item.decision.action, item.decision.probabilities)
+
+
+def report(result: dict[str, Any], out: Path) -> None:
+    """Print the outcome for a reader."""
+    if result["damage"]:
+        print(f"warning: {result['damage']}", file=sys.stderr)
+    if result["missing_frames"]:
+        print(f"warning: {result['missing_frames']} frames that were decided on are not in the bag", file=sys.stderr)
+    what = f"agreement {100 * result['agreement']:.1f} % of {result['compared']}" if result["compared"] else "the record says no actions to compare with"
+    print(f"{result['decisions']} decisions on {result['bag_seconds']:.1f} s of {result['bag']}, {result['speed']:.1f} times real time; {what}")
+    for name, counts in result["per_action"].items():
+        if counts["recorded"]:
+            print(f"  {name:12} {counts['equal']:5} of {counts['recorded']}")
+    print(f"results in {out}")
+
+
+def draw_agreement(result: dict[str, Any], path: Path) -> None:
+    """Write the confusion matrix and the agreement over time as a picture."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+
+    from janusvln_ros.files import atomic_path
+
+    rows = list(result["confusion"])
+    columns = list(result["confusion"][rows[0]])
+    figure, (left, right) = pyplot.subplots(1, 2, figsize=(11, 4.2), layout="constrained")
+    counts = [[result["confusion"][row][column] for column in columns] for row in rows]
+    left.imshow([[c / max(1, sum(line)) for c in line] for line in counts], cmap="Blues", vmin=0, vmax=1)
+    for y, line in enumerate(counts):
+        for x, count in enumerate(line):
+            left.text(x, y, str(count), ha="center", va="center", color="white" if count > 0.5 * max(1, sum(line)) else "black")
+    left.set_xticks(range(len(columns)), columns, rotation=20, ha="right")
+    left.set_yticks(range(len(rows)), rows)
+    left.set_xlabel("decided")
+    left.set_ylabel("earlier" if result["against"] else "recorded")
+    right.bar(range(1, len(result["over_time"]) + 1), result["over_time"], color="#4c72b0")
+    right.set_ylim(0, 1.05)
+    right.set_xlabel("part of the drive")
+    right.set_ylabel("share of equal decisions")
+    agreement = "no record to compare with" if result["agreement"] is None else f"agreement {100 * result['agreement']:.1f} % of {result['compared']}"
+    figure.suptitle(f"{Path(result['bag']).name}: {agreement}")
+    with atomic_path(path) as temporary:
+        figure.savefig(temporary, dpi=110)
+    pyplot.close(figure)
