@@ -3,6 +3,7 @@
 import fcntl
 import json
 import os
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -35,18 +36,23 @@ class Journal:
     """One writer's journal. Opening it takes a lock that other processes respect, and cuts off a half-written last line.
 
     Raises:
-        InputError: another process that still lives is writing to it.
+        InputError: another process still writes to it after ``wait`` seconds (one whose parent was killed needs a moment to die).
     """
 
-    def __init__(self, path: str | Path) -> None:
+    def __init__(self, path: str | Path, wait: float = 3.0) -> None:
         self.path = Path(path)
         self.path.parent.mkdir(parents=True, exist_ok=True)
         self._file = open(self.path, "a+b")  # noqa: SIM115 (open, and locked, for the life of the writer)
-        try:
-            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            self._file.close()
-            raise InputError(f"another process is writing {self.path}: wait until it ends, or choose another output folder") from error
+        deadline = time.monotonic() + wait
+        while True:
+            try:
+                fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except BlockingIOError as error:
+                if time.monotonic() >= deadline:
+                    self._file.close()
+                    raise InputError(f"another process is writing {self.path}: wait until it ends, or choose another output folder") from error
+                time.sleep(0.05)
         self._file.seek(0)
         content = self._file.read()
         self._file.truncate(content.rfind(b"\n") + 1)

@@ -221,7 +221,8 @@ class TrajectoryWriter:
         self._append(episode, None, result)
 
     def _append(self, episode: Episode, annotation: dict[str, Any] | None, result: Mapping[str, Any] | None) -> None:
-        self._journal.append({"scene": episode.scene, "episode_id": json_id(episode.episode_id), "annotation": annotation, "result": dict(result or {})})
+        key = {"scene": episode.scene, "episode_id": json_id(episode.episode_id), "instruction": episode.instruction}
+        self._journal.append({**key, "annotation": annotation, "result": dict(result or {})})
 
     def close(self) -> None:
         """Close the journal; `merge` does the rest."""

@@ -37,5 +37,5 @@ def test_damage_in_the_middle_is_an_error_that_names_the_line(tmp_path):
 def test_second_writer_is_refused_while_the_first_lives(tmp_path):
     with Journal(tmp_path / "j.jsonl"):
         with pytest.raises(InputError, match="another process is writing"):
-            Journal(tmp_path / "j.jsonl")
+            Journal(tmp_path / "j.jsonl", wait=0.1)
     Journal(tmp_path / "j.jsonl").close()

@@ -1,0 +1,116 @@
+"""Collection: drives are written as trajectories, the expert's label at every frame.
+
+With ``noise`` the expert's action is sometimes replaced by a random move, so that the labels also teach how to come back; classic DAgger
+(`rollout.dagger`) is the same with a policy in place of the noise.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from janusvln_ros.actions import Action
+from janusvln_ros.data.episodes import Episode, json_id
+from janusvln_ros.data.trajectories import TrajectoryWriter
+from janusvln_ros.errors import InputError
+from janusvln_ros.rollout.agents import Agent, ExpertAgent, LabelledMixture
+from janusvln_ros.rollout.engine import Drive
+from janusvln_ros.rollout.engines import make_engine
+from janusvln_ros.rollout.settings import Settings
+from janusvln_ros.rollout.shards import Worker
+from sim_bridge import Observation
+
+
+def encode_jpeg(rgb: NDArray[np.uint8], quality: int) -> bytes:
+    """Encode uint8 [H, W, 3] RGB as JPEG."""
+    done, buffer = cv2.imencode(".jpg", cv2.cvtColor(rgb, cv2.COLOR_RGB2BGR), [cv2.IMWRITE_JPEG_QUALITY, quality])
+    if not done:
+        raise RuntimeError(f"a frame of shape {rgb.shape} could not be encoded as JPEG")
+    return buffer.tobytes()
+
+
+@dataclass(frozen=True)
+class CollectJob:
+    """Collect labelled trajectories of ``settings.dataset``: the expert, disturbed with probability ``noise``."""
+
+    out: Path
+    settings: Settings
+    data_dir: Path
+    noise: float = 0.0
+    engine: str | None = None
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.noise < 1:
+            raise InputError(f"--noise is {self.noise}: give a probability from 0 to below 1")
+
+    @property
+    def sharding(self) -> str:
+        """How episodes are shared among processes."""
+        return self.settings.sharding
+
+    def open(self, shard: int, device: str | None) -> Worker:
+        """Make a simulator, an expert and a writer."""
+        return LabelledWorker(self.settings, self.data_dir, self.out, shard, None, 1 - self.noise, {"noise": self.noise}, self.engine)
+
+
+class LabelledWorker:
+    """Drives `LabelledMixture` and writes what it saw, what it did and what it should have done."""
+
+    def __init__(
+        self, settings: Settings, data_dir: Path, out: Path, shard: int, other: Agent | None, beta: float, note: Mapping[str, Any], engine: str | None
+    ) -> None:
+        self.settings, self.note = settings, dict(note)
+        expert = ExpertAgent(settings.collect.stop_radius, settings.expert.waypoint_radius)
+        self.agent = LabelledMixture(expert, other, beta, settings.seed, settings.dagger.missed_stops)
+        self.engine = make_engine(engine, settings, data_dir, self.agent, shard)
+        self.writer = TrajectoryWriter(out, settings.dataset, shard)
+        self._failed: list[str] = []
+
+    def run(self, episode: Episode) -> None:
+        """Drive one episode and keep it, unless it ended too far from the goal to be an example."""
+        frames: list[bytes] = []
+        quality = self.settings.collect.jpeg_quality
+
+        def watch(observation: Observation, action: Action) -> None:
+            frames.append(encode_jpeg(observation.rgb, quality))
+
+        try:
+            drive = self.engine.run(episode, watch)
+        except InputError as error:  # no way leads to a way point, or the scene is damaged
+            self._failed.append(f"episode {episode.episode_id} in {episode.scene}: {error}")
+            if len(self._failed) >= 3:
+                raise InputError("three episodes in a row could not be driven: " + "; ".join(self._failed)) from error
+            self.writer.skip(episode, {"scene": episode.scene, "episode_id": json_id(episode.episode_id), "status": "error", "error": str(error), "save": 0})
+            return
+        self._failed.clear()
+        labels = self.agent.labels
+        frames = frames[: len(labels)]  # at the forced STOP nobody was asked, so that frame has no label
+        actions = [-1, *drive.actions[: len(labels) - 1]]
+        keep = drive.status == "stopped" and drive.distances[-1] <= self.settings.collect.keep_distance
+        result = {**result_line(episode, drive), "save": int(keep), **self.note}
+        if keep:
+            self.writer.write(episode, frames, actions, labels, result)
+        else:
+            self.writer.skip(episode, result)
+
+    def close(self) -> None:
+        """Close simulator and journal."""
+        self.engine.close()
+        self.writer.close()
+
+
+def result_line(episode: Episode, drive: Drive) -> dict[str, Any]:
+    """What every collection notes about a drive, kept or not."""
+    final = drive.distances[-1]
+    return {
+        "scene": episode.scene,
+        "episode_id": json_id(episode.episode_id),
+        "trajectory_id": json_id(episode.trajectory_id),
+        "status": drive.status,
+        "steps": len(drive.actions),
+        "distance_to_goal": final if np.isfinite(final) else None,
+    }

@@ -1,0 +1,188 @@
+"""The settings of a rollout, read from ``config/eval/*.yaml``: every number that the published scripts hard-code is a field here."""
+
+import dataclasses
+import typing
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from janusvln_ros.errors import InputError
+from janusvln_ros.evaluation.metrics import Thresholds
+from janusvln_ros.files import share_dir
+from janusvln_ros.rollout.engine import Rules
+from sim_bridge import NavEnv, make_env
+
+Four = tuple[float, float, float, float]
+
+
+@dataclass(frozen=True)
+class EnvSection:
+    """What is simulated; metres and degrees. ``options`` go to the backend as they are (for habitat: how its server is started)."""
+
+    up: str = "z"
+    width: int = 640
+    height: int = 480
+    hfov: float = 79.0
+    camera_height: float = 1.25
+    agent_height: float = 1.5
+    agent_radius: float = 0.1
+    forward_step: float = 0.25
+    turn_step: float = 15.0
+    sliding: bool = True
+    max_steps: int = 500
+    success_distance: float = 3.0
+    options: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class PolicySection:
+    """How the model runs; None: as the checkpoint says, and on a GPU if there is one."""
+
+    memory: str | None = None
+    decoding: str | None = None
+    prompt: str = "evaluation"
+    dtype: str | None = None
+    device: str | None = None
+
+
+@dataclass(frozen=True)
+class ExpertSection:
+    """The follower along the reference path: metres to a way point at which it counts as passed, and to the end at which it stops."""
+
+    waypoint_radius: float = 1.8
+    stop_radius: float = 0.25
+
+
+@dataclass(frozen=True)
+class BaselineSection:
+    """Agents that do not look: probabilities of STOP, MOVE_FORWARD, TURN_LEFT, TURN_RIGHT, and how near the oracle stops, metres."""
+
+    random: Four = (0.02, 0.3267, 0.3267, 0.3266)
+    forward: Four = (0.02, 0.68, 0.15, 0.15)
+    oracle_stop_radius: float = 1.0
+
+
+@dataclass(frozen=True)
+class CollectSection:
+    """Expert trajectories: every state nearer than ``stop_radius`` to the end is labelled STOP; a drive that ends farther than ``keep_distance`` is dropped."""
+
+    stop_radius: float = 0.5
+    keep_distance: float = 1.0
+    jpeg_quality: int = 90
+
+
+@dataclass(frozen=True)
+class DaggerSection:
+    """Model-driven trajectories, the published scheme's numbers first (see `rollout.dagger`), then those of classic relabelling."""
+
+    p: float = 0.0
+    data_it: int = 3
+    num_future_steps: int = 1
+    force_expert: bool = False
+    stop_distance: float = 3.0
+    error_rate: float = 0.8
+    max_errors: float = 12
+    save_distance: float = 0.5
+    efficiency_helped: float = 0.93
+    efficiency_alone: float = 0.85
+    observe_expert_frames: bool = True
+    missed_stops: int = 8
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.p <= 1:
+            raise InputError(f"dagger.p is {self.p}: give a probability")
+        if self.num_future_steps < 1 or self.missed_stops < 1 or self.data_it < 0:
+            raise InputError("dagger.num_future_steps and dagger.missed_stops must be 1 or more, dagger.data_it 0 or more")
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Everything a rollout depends on beside its agent and data; it is part of the manifest."""
+
+    dataset: str = "houses"
+    split: str = "val_unseen"
+    role: str = "guide"
+    languages: tuple[str, ...] | None = None
+    backend: str = "houses"
+    sharding: str = "balanced"
+    seed: int = 42
+    env: EnvSection = field(default_factory=EnvSection)
+    rules: Rules = field(default_factory=Rules)
+    thresholds: Thresholds = field(default_factory=Thresholds)
+    policy: PolicySection = field(default_factory=PolicySection)
+    expert: ExpertSection = field(default_factory=ExpertSection)
+    baselines: BaselineSection = field(default_factory=BaselineSection)
+    collect: CollectSection = field(default_factory=CollectSection)
+    dagger: DaggerSection = field(default_factory=DaggerSection)
+
+
+def load_settings(config: str | Path, changes: Sequence[str] = ()) -> Settings:
+    """Read settings from a YAML file, or by the name of one in ``config/eval``; ``changes`` are ``KEY=VALUE`` with dotted keys and YAML values.
+
+    Raises:
+        InputError: there is no such file, it is no YAML, a key is unknown, or a value has the wrong type.
+    """
+    path = Path(config)
+    if path.suffix not in (".yaml", ".yml"):
+        path = share_dir() / "config" / "eval" / f"{config}.yaml"
+    if not path.is_file():
+        known = ", ".join(sorted(p.stem for p in (share_dir() / "config" / "eval").glob("*.yaml")))
+        raise InputError(f"there is no settings file {path}: give a .yaml file or one of {known}")
+    try:
+        content = yaml.safe_load(path.read_text()) or {}
+        for change in changes:
+            key, separator, value = change.partition("=")
+            if not separator:
+                raise InputError(f"--set {change!r}: write KEY=VALUE, as in rules.max_steps=300")
+            section = content
+            *parents, last = key.strip().split(".")
+            for parent in parents:
+                section = section.setdefault(parent, {})
+                if not isinstance(section, dict):
+                    raise InputError(f"--set {change!r}: {parent} is a value, not a section")
+            section[last] = yaml.safe_load(value)
+    except yaml.YAMLError as error:
+        raise InputError(f"{path} or a --set value is no YAML: {error}") from error
+    return _build(Settings, content, str(path))
+
+
+def _build(kind: Any, content: Any, where: str) -> Any:
+    """Make the dataclass ``kind`` from a mapping, strictly."""
+    if not isinstance(content, dict):
+        raise InputError(f"{where} is {content!r}, not a section with keys")
+    types = typing.get_type_hints(kind)
+    unknown = sorted(set(content) - set(types))
+    if unknown:
+        raise InputError(f"{where}: unknown key {unknown[0]!r}; known are {', '.join(types)}")
+    return kind(**{key: _value(types[key], value, f"{where}: {key}") for key, value in content.items()})
+
+
+def _value(kind: Any, value: Any, where: str) -> Any:
+    if dataclasses.is_dataclass(kind):
+        return _build(kind, value, where)
+    options = typing.get_args(kind) if typing.get_origin(kind) is not tuple and type(None) in typing.get_args(kind) else (kind,)
+    if value is None and type(None) in options:
+        return None
+    for option in options:
+        if typing.get_origin(option) is tuple and isinstance(value, list):
+            inner = typing.get_args(option)
+            count = None if inner[-1] is Ellipsis else len(inner)
+            if count in (None, len(value)):
+                return tuple(_value(inner[0], v, where) for v in value)
+        if typing.get_origin(option) is dict and isinstance(value, dict):
+            return value
+        if option is float and isinstance(value, (int, float)) and not isinstance(value, bool):
+            return float(value)
+        if option in (bool, int, str) and type(value) is option:
+            return value
+    raise InputError(f"{where} is {value!r}, which is not of the type {kind}")
+
+
+def open_env(settings: Settings, data_dir: str | Path) -> NavEnv:
+    """Make the simulator of these settings."""
+    env = dataclasses.asdict(settings.env)
+    options = env.pop("options")
+    return make_env(settings.backend, data_dir=data_dir, **env, **options)

@@ -1,0 +1,307 @@
+"""Many episodes over many processes: who takes which, how a run goes on after a kill, and how its progress is seen.
+
+Results travel through files only (append-only journals, one per shard), so the ranks that torchrun starts need no process group, and a run killed at any
+moment goes on where it stopped, with any number of processes.
+"""
+
+import ctypes
+import json
+import multiprocessing
+import os
+import platform
+import random
+import signal
+import sys
+import time
+import traceback
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from importlib import metadata
+from pathlib import Path
+from typing import Any, Protocol
+
+from janusvln_ros import __version__
+from janusvln_ros.data.episodes import Episode
+from janusvln_ros.data.journal import read_lines
+from janusvln_ros.errors import InputError
+from janusvln_ros.files import atomic_write
+
+Key = tuple[str, str, str]
+"""What makes an episode one and the same: scene id, episode id, instruction (as published resuming has it)."""
+
+
+def key_of(episode: Episode) -> Key:
+    """Return the key of an episode."""
+    return episode.scene, episode.episode_id, episode.instruction
+
+
+@dataclass(frozen=True)
+class Place:
+    """This process among those that torchrun (or SLURM) started: ``rank`` of ``world``; alone it is 0 of 1. ``local_rank`` chooses the GPU."""
+
+    rank: int = 0
+    world: int = 1
+    local_rank: int = 0
+
+    @classmethod
+    def from_environment(cls) -> "Place":
+        """Read RANK, WORLD_SIZE and LOCAL_RANK.
+
+        Raises:
+            InputError: they are no numbers or do not fit together.
+        """
+        try:
+            rank, world = int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
+            local = int(os.environ.get("LOCAL_RANK", str(rank)))
+        except ValueError as error:
+            raise InputError(f"RANK, WORLD_SIZE and LOCAL_RANK must be numbers: {error}") from error
+        if not 0 <= rank < world:
+            raise InputError(f"RANK is {rank} and WORLD_SIZE {world}: start the command with torchrun, or without both")
+        return cls(rank, world, local)
+
+
+def choose(episodes: Sequence[Episode], count: int | None, seed: int) -> list[Episode]:
+    """Choose ``count`` episodes (None: all) at random but the same for equal seeds; a larger count contains the smaller one's."""
+    if count is None or count >= len(episodes):
+        return list(episodes)
+    if count < 1:
+        raise InputError(f"--episodes is {count}: give 1 or more")
+    order = list(range(len(episodes)))
+    random.Random(seed).shuffle(order)
+    return [episodes[i] for i in sorted(order[:count])]
+
+
+def share(episodes: Iterable[Episode], shard: int, shards: int, how: str = "balanced") -> list[Episode]:
+    """Return the episodes of one shard, those of a scene together, scenes in order.
+
+    ``published``: every ``shards``-th episode of every scene. ``balanced``: runs of equal length (to within one) over all scenes, so that houses with
+    an episode or two are shared evenly and each is loaded by few processes.
+    """
+    by_scene: dict[str, list[Episode]] = defaultdict(list)
+    for episode in episodes:
+        by_scene[episode.scene_id].append(episode)
+    if how == "published":
+        return [e for scene in sorted(by_scene) for e in by_scene[scene][shard::shards]]
+    if how != "balanced":
+        raise InputError(f"sharding {how!r} is unknown: use 'balanced' or 'published'")
+    ordered = [e for scene in sorted(by_scene) for e in by_scene[scene]]
+    return ordered[len(ordered) * shard // shards : len(ordered) * (shard + 1) // shards]
+
+
+def versions() -> dict[str, str]:
+    """Return the versions that a result may depend on."""
+    found = {"janusvln_ros": __version__, "python": platform.python_version()}
+    for package in ("torch", "transformers", "numpy", "moderngl"):
+        try:
+            found[package] = metadata.version(package)
+        except metadata.PackageNotFoundError:
+            found[package] = "none"
+    return found
+
+
+def claim(out: Path, manifest: dict[str, Any]) -> None:
+    """Write ``manifest.json`` into a new output folder, or check that the one there is the same.
+
+    Raises:
+        InputError: the folder belongs to a run with another manifest (the difference is named), or holds results without one.
+    """
+    path = out / "manifest.json"
+    if not path.is_file():
+        if any(out.glob("journal_*.jsonl")):
+            raise InputError(f"{out} holds journals without manifest.json, so what they belong to is unknown: choose another folder")
+        atomic_write(path, json.dumps(manifest, indent=1, ensure_ascii=False) + "\n")
+        return
+    # A round trip through JSON makes lists of tuples, as they come back from the file.
+    different = list(_differences(json.loads(path.read_text()), json.loads(json.dumps(manifest))))
+    if different:
+        reasons = "; ".join(different[:5])
+        raise InputError(f"{out} belongs to another run, so it is not resumed: {reasons}. Choose another --out, or repeat that run's arguments")
+
+
+def await_first_rank(out: Path, place: Place, started: float, limit: float = 3600.0) -> None:
+    """On ranks other than 0: wait until rank 0 has prepared the data and written the manifest since ``started`` (seconds since the epoch).
+
+    Raises:
+        InputError: that did not happen within ``limit`` seconds.
+    """
+    ready = out / "ready"
+    while place.rank > 0 and not (ready.is_file() and ready.stat().st_mtime >= started - 60):
+        if time.time() > started + limit:
+            raise InputError(f"rank 0 prepared nothing in {out} within {limit:.0f} s: is it one folder that all ranks see?")
+        time.sleep(0.2)
+
+
+def _differences(old: Any, new: Any, name: str = "") -> Iterable[str]:
+    if isinstance(old, dict) and isinstance(new, dict):
+        for key in [*old, *(k for k in new if k not in old)]:
+            yield from _differences(old.get(key), new.get(key), f"{name}.{key}" if name else key)
+    elif old != new:
+        yield f"{name} was {json.dumps(old)} and is {json.dumps(new)}"
+
+
+class Worker(Protocol):
+    """Does the episodes of one shard in one process."""
+
+    def run(self, episode: Episode) -> None:
+        """Do one episode and put its line into the shard's journal."""
+        ...
+
+    def close(self) -> None:
+        """Release what it holds."""
+        ...
+
+
+class Job(Protocol):
+    """A run: picklable, so that every process can open its own worker."""
+
+    @property
+    def out(self) -> Path:
+        """The output folder, with its journals."""
+        ...
+
+    @property
+    def sharding(self) -> str:
+        """How episodes are shared, see `share`."""
+        ...
+
+    def open(self, shard: int, device: str | None) -> Worker:
+        """Make the worker of a shard, in the process that will use it. ``device``: where its model runs; None: the default."""
+        ...
+
+
+def finished(out: Path) -> dict[Key, dict[str, Any]]:
+    """Return every finished episode's line from all journals in ``out``, once each."""
+    lines: dict[Key, dict[str, Any]] = {}
+    for path in sorted(out.glob("journal_*.jsonl")):
+        for line in read_lines(path):
+            lines.setdefault((line["scene"], str(line["episode_id"]), line["instruction"]), line)
+    return lines
+
+
+def run_sharded(job: Job, episodes: Sequence[Episode], workers: int, place: Place, *, devices: Sequence[str] = (), title: str = "") -> bool:
+    """Do the episodes that no journal has yet, in ``workers`` processes on this rank (1: in this very process).
+
+    ``devices`` are given to the shards of this rank in turn. Progress goes to stderr. Returns True on the rank that must merge: rank 0, once the episodes
+    of all ranks are in.
+
+    Raises:
+        InputError: a worker met bad input.
+        RuntimeError: a worker failed; its traceback is on stderr.
+    """
+    if workers < 1:
+        raise InputError(f"--workers is {workers}: give 1 or more")
+    wanted = {key_of(e) for e in episodes}
+    done = set(finished(job.out)) & wanted
+    shards = place.world * workers
+    mine: list[tuple[int, str | None, list[Episode]]] = []
+    for w in range(workers):
+        shard = place.rank * workers + w
+        left = [e for e in share(episodes, shard, shards, job.sharding) if key_of(e) not in done]
+        if left:
+            mine.append((shard, devices[w % len(devices)] if devices else None, left))
+    if done:
+        print(f"resuming: {len(done)} of {len(wanted)} episodes are done", file=sys.stderr)
+    progress = _Progress(job.out, wanted, title) if place.rank == 0 else None
+    try:
+        if len(mine) == 1:
+            shard, device, left = mine[0]
+            _work(job, shard, device, left, progress.update if progress else None)
+        elif mine:
+            _spawn(job, mine, progress)
+        if progress is None:
+            return False
+        while not progress.update():
+            time.sleep(0.5)
+        return True
+    finally:
+        if progress is not None:
+            progress.close()
+
+
+def _work(job: Job, shard: int, device: str | None, episodes: list[Episode], after: Callable[[], Any] | None = None) -> None:
+    worker = job.open(shard, device)
+    try:
+        for episode in episodes:
+            worker.run(episode)
+            if after is not None:
+                after()
+    finally:
+        worker.close()
+
+
+def _spawn(job: Job, mine: list[tuple[int, str | None, list[Episode]]], progress: "_Progress | None") -> None:
+    """Run each shard in a process of its own (spawned: neither CUDA nor OpenGL survive a fork) and watch over them."""
+    context = multiprocessing.get_context("spawn")
+    processes = [context.Process(target=_worker_process, args=(job, *item, len(mine), os.getpid()), daemon=True) for item in mine]
+    for process in processes:
+        process.start()
+    try:
+        while any(p.is_alive() for p in processes):
+            time.sleep(0.2)
+            if progress is not None:
+                progress.update()
+            bad = [p.exitcode for p in processes if p.exitcode]
+            if 2 in bad:
+                raise InputError("a worker met bad input, see above")
+            if bad:
+                raise RuntimeError(f"a worker ended with exit code {bad[0]}, see above; the same command goes on where this run stopped")
+        if any(p.exitcode for p in processes):
+            raise RuntimeError("a worker failed, see above; the same command goes on where this run stopped")
+    finally:
+        for process in processes:
+            process.terminate()
+        for process in processes:
+            process.join()
+
+
+def _worker_process(job: Job, shard: int, device: str | None, episodes: list[Episode], workers: int, parent: int) -> None:
+    """Body of a worker process; ends with its parent, even if that was killed, so that two runs never write side by side."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the parent, which ends its workers
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG
+    if os.getppid() != parent:
+        return
+    if "torch" in sys.modules or os.environ.get("OMP_NUM_THREADS") is None:
+        import torch
+
+        torch.set_num_threads(max(1, (os.cpu_count() or 1) // workers))
+    try:
+        _work(job, shard, device, episodes)
+    except InputError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(2)
+    except Exception:
+        traceback.print_exc()
+        sys.exit(1)
+
+
+class _Progress:
+    """Counts finished episodes by reading what was appended to the journals of all ranks, and shows a bar on stderr."""
+
+    def __init__(self, out: Path, wanted: set[Key], title: str) -> None:
+        from tqdm import tqdm
+
+        self._out, self._wanted = out, wanted
+        self._offsets: Counter[Path] = Counter()
+        self._seen: set[Key] = set()
+        self._bar = tqdm(total=len(wanted), desc=title, unit="ep", file=sys.stderr, mininterval=1.0)
+        self.update()
+
+    def update(self) -> bool:
+        """Look for new lines; True once every wanted episode is in."""
+        for path in self._out.glob("journal_*.jsonl"):
+            with path.open("rb") as file:
+                file.seek(self._offsets[path])
+                new = file.read()
+            complete = new[: new.rfind(b"\n") + 1]
+            self._offsets[path] += len(complete)
+            for text in complete.splitlines():
+                line = json.loads(text)
+                self._seen.add((line["scene"], str(line["episode_id"]), line["instruction"]))
+        count = len(self._seen & self._wanted)
+        self._bar.update(count - self._bar.n)
+        return count == len(self._wanted)
+
+    def close(self) -> None:
+        self._bar.close()
