@@ -41,7 +41,11 @@ def problem(param: Param, value: Any) -> str | None:
             return f"parameter '{param.name}' is {list(value)}; it must be a list of {len(param.default)} finite numbers"  # type: ignore[arg-type]
         return None
     if type(value) is not wanted:
-        remedy = f"write {float(value)} with a decimal point" if wanted is float and isinstance(value, int) and not isinstance(value, bool) else f"give a {wanted.__name__}"
+        remedy = (
+            f"write {float(value)} with a decimal point"
+            if wanted is float and isinstance(value, int) and not isinstance(value, bool)
+            else f"give a {wanted.__name__}"
+        )
         return f"parameter '{param.name}' is {value!r} ({type(value).__name__}); {remedy}"
     if param.choices and value not in param.choices:
         return f"parameter '{param.name}' is {value!r}; it must be one of {', '.join(param.choices)}"
@@ -68,7 +72,9 @@ def declare(node: Any, table: Sequence[Param]) -> SimpleNamespace:
     for name in given:
         if name not in names and name not in ROS_OWN and not name.startswith("qos_overrides."):
             near = difflib.get_close_matches(name, names, 1)
-            raise InputError(f"'{name}' is no parameter of node '{node.get_name()}'" + (f": did you mean '{near[0]}'?" if near else f"; it has {', '.join(names)}"))
+            raise InputError(
+                f"'{name}' is no parameter of node '{node.get_name()}'" + (f": did you mean '{near[0]}'?" if near else f"; it has {', '.join(names)}")
+            )
     values = SimpleNamespace()
     for param in table:
         descriptor = ParameterDescriptor(description=param.description, read_only=not param.live, additional_constraints=", ".join(param.choices))

@@ -26,10 +26,10 @@ from std_msgs.msg import String, UInt64
 from std_srvs.srv import Trigger
 
 from janusvln_ros.actions import FORWARD_STEP_M, TURN_STEP_DEG, Action
+from janusvln_ros.data.images import image_data
 from janusvln_ros.errors import InputError
 from janusvln_ros.nodes import health, stepping
 from janusvln_ros.nodes.choosing import MODES, Chooser
-from janusvln_ros.data.images import image_data
 from janusvln_ros.nodes.messages import diagnostics_message, nanoseconds, stamp_message
 from janusvln_ros.nodes.overlay import draw
 from janusvln_ros.nodes.parameters import Param, declare, follow_changes
@@ -52,11 +52,14 @@ PARAMETERS = (
         choices=("free", "constrained"),
     ),
     Param("device", "auto", "Where the model computes. auto: cuda if there is one.", choices=("auto", "cpu", "cuda")),
-    Param(
-        "dtype", "auto", "Precision of the model. auto: bfloat16 on cuda, float32 on cpu.", choices=("auto", "float32", "bfloat16", "float16")
-    ),
+    Param("dtype", "auto", "Precision of the model. auto: bfloat16 on cuda, float32 on cpu.", choices=("auto", "float32", "bfloat16", "float16")),
     Param("execute", True, "Carry decisions out through execute_step. false: watch only; nothing is sent, whatever the model decides."),
-    Param("frames", "recorded", "Watch only: frames to decide on: after each motion/step_report, after each step's worth of odometry, or at an interval.", choices=MODES),
+    Param(
+        "frames",
+        "recorded",
+        "Watch only: frames to decide on: after each motion/step_report, after each step's worth of odometry, or at an interval.",
+        choices=MODES,
+    ),
     Param("interval", 1.0, "Watch only: seconds between frames, by their stamps, with frames: interval.", 0.01, 60.0),
     Param("forward_step", FORWARD_STEP_M, "Length of one step forward, metres; as in motion.", 0.05, 1.0),
     Param("turn_step", TURN_STEP_DEG, "Angle of one turn, degrees; as in motion.", 1.0, 90.0),
@@ -95,7 +98,9 @@ PARAMETERS = (
     ),
     Param("settle_speed", 0.03, "pipeline: settle: metres per second below which the robot counts as slow.", 0.0, 1.0),
     Param("settle_rate", 0.1, "pipeline: settle: radians per second below which it counts as slow.", 0.0, 3.0),
-    Param("first_episode_id", 0, "Number of the first episode; they rise from there. 0: the time in milliseconds, so that they rise across restarts.", 0, 2**62),
+    Param(
+        "first_episode_id", 0, "Number of the first episode; they rise from there. 0: the time in milliseconds, so that they rise across restarts.", 0, 2**62
+    ),
     Param("heartbeat_period", 0.05, "Seconds between heartbeats, which motion watches during a step.", 0.01, 0.2),
     Param("expected_image_rate", 0.0, "Camera frames per second, for diagnostics to compare with. 0: not told.", 0.0, 1000.0),
     Param("frame_id", "", "frame_id of the overlay. Empty: the camera's."),
@@ -179,9 +184,7 @@ class PolicyNode(LifecycleNode):
         self.warned: set[str] = set()
         self.sensors: list[Any] = []
         self.rates = {"image": health.InputRate("image", self.values.expected_image_rate)}
-        self.chooser = Chooser(
-            self.values.frames, forward=self.values.forward_step, turn=math.radians(self.values.turn_step), interval=self.values.interval
-        )
+        self.chooser = Chooser(self.values.frames, forward=self.values.forward_step, turn=math.radians(self.values.turn_step), interval=self.values.interval)
         self.eyes = Eyes(
             allow_uncalibrated=self.values.allow_uncalibrated_camera,
             refuse_blank=self.values.refuse_blank,
@@ -525,7 +528,9 @@ class PolicyNode(LifecycleNode):
     def _on_step_accepted(self, token: tuple[int, int], future: Any) -> None:
         handle = future.result()
         if handle is None or not handle.accepted:
-            self._handle(stepping.StepResult(steady_now(), *token, status=stepping.StepStatus.REFUSED, message="the goal was rejected", ros_now=self._ros_now()))
+            self._handle(
+                stepping.StepResult(steady_now(), *token, status=stepping.StepStatus.REFUSED, message="the goal was rejected", ros_now=self._ros_now())
+            )
             return
         handle.get_result_async().add_done_callback(lambda done: self._on_step_result(token, done))
         if token == self.step_token:

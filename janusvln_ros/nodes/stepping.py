@@ -573,7 +573,9 @@ def _act(state: State, decided: Decided, settings: Settings) -> Outcome:
         state, more = _look(state, now, 0, settings)
         return state, (publish, feedback, *more)
     assert action is not None
-    state = replace(state, phase=Phase.MOVING, since=now, action=action, goal=(state.epoch, state.step), turns=(*state.turns, action)[-max(settings.oscillation_steps, 1) :])
+    state = replace(
+        state, phase=Phase.MOVING, since=now, action=action, goal=(state.epoch, state.step), turns=(*state.turns, action)[-max(settings.oscillation_steps, 1) :]
+    )
     return state, (publish, feedback, SendGoal(state.epoch, state.step, action, state.deciding))
 
 
@@ -660,7 +662,12 @@ def _tick(state: State, event: Tick, settings: Settings) -> Outcome:
     if state.phase is Phase.ENDING:
         if waited > settings.cancel_timeout:
             code, message = state.ending
-            return _ended(replace(state, ending=(code, f"{message} (motion did not confirm standstill within {settings.cancel_timeout:g} s)")), event.now, event.ros_now, settings)
+            return _ended(
+                replace(state, ending=(code, f"{message} (motion did not confirm standstill within {settings.cancel_timeout:g} s)")),
+                event.now,
+                event.ros_now,
+                settings,
+            )
         return state, ()
     assert state.start is not None
     if settings.execute and (limit := _limit(state, event.now, settings)) is not None and limit[0] == Code.TIME_LIMIT:

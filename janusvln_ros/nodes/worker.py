@@ -16,8 +16,8 @@ import numpy as np
 import numpy.typing as npt
 
 from janusvln_ros.actions import Action
-from janusvln_ros.errors import InputError
 from janusvln_ros.data.images import blank, decode
+from janusvln_ros.errors import InputError
 from janusvln_ros.policy.camera import Intrinsics, View, plan_view, uncalibrated_view
 
 WARM_UP_SHAPE = (480, 640, 3)

@@ -61,7 +61,9 @@ class View:
         """
         height, width = rgb_HW3.shape[:2]
         if (width, height) != self.source:
-            raise InputError(f"the frame is {width} x {height}, but camera_info is for {self.source[0]} x {self.source[1]}: publish the camera_info of this stream")
+            raise InputError(
+                f"the frame is {width} x {height}, but camera_info is for {self.source[0]} x {self.source[1]}: publish the camera_info of this stream"
+            )
         if self.crop is not None:
             x, y, w, h = self.crop
             return np.ascontiguousarray(rgb_HW3[y : y + h, x : x + w])
@@ -109,7 +111,9 @@ def plan_view(camera: Intrinsics, *, hfov_deg: float = TRAINED_HFOV_DEG, width: 
         InputError: the intrinsics are missing (zero focal length), not finite, or of a distortion model that is not known here.
     """
     if len(camera.k) != 9 or not all(map(math.isfinite, (*camera.k, *camera.d))) or camera.k[0] <= 0 or camera.k[4] <= 0:
-        raise InputError(f"camera_info has no usable intrinsics (k = {[round(v, 3) for v in camera.k]}): calibrate the camera, or set allow_uncalibrated_camera")
+        raise InputError(
+            f"camera_info has no usable intrinsics (k = {[round(v, 3) for v in camera.k]}): calibrate the camera, or set allow_uncalibrated_camera"
+        )
     if camera.model not in (*PINHOLE_MODELS, *FISHEYE_MODELS):
         raise InputError(f"camera_info has distortion model '{camera.model}'; known are {', '.join((*PINHOLE_MODELS[1:], *FISHEYE_MODELS))}")
     if camera.width <= 0 or camera.height <= 0:

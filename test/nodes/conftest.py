@@ -1,0 +1,251 @@
+"""A whole robot in one process and on one executor: the real policy and motion nodes around a small simulated base, with a model that follows a script."""
+
+import math
+import os
+import time
+from array import array
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+
+from janusvln_ros.actions import Action
+
+
+DOMAIN = 40 + os.getpid() % 10
+PATIENCE = 60.0  # seconds; a loaded machine may need them, an idle one never does
+
+
+class Script:
+    """A model that answers with what it is given, in order, and then stops. An exception in the list is raised; text is no action."""
+
+    def __init__(self, *answers, seconds=0.0):
+        self.answers = list(answers)
+        self.seconds = seconds
+        self.instructions, self.frames, self.uncommitted, self.commits = [], [], 0, 0
+        self.spatial_frames = ()
+
+    def reset(self, instruction):
+        self.instructions.append(instruction)
+
+    def step(self, rgb, commit=True):
+        if self.instructions == ["walk forward"]:
+            return decision(Action.STOP)  # warm-up
+        time.sleep(self.seconds)
+        self.frames.append(rgb)
+        self.uncommitted += not commit
+        answer = self.answers.pop(0) if self.answers else Action.STOP
+        if isinstance(answer, BaseException):
+            raise answer
+        return decision(answer) if isinstance(answer, Action) else decision(None, answer)
+
+    def commit(self):
+        self.commits += 1
+
+
+def decision(action, text=None):
+    shares = {a: 0.7 if a is action else 0.1 for a in Action}
+    timings = dict.fromkeys(("preprocess", "spatial", "vision", "prefill", "decode", "total"), 0.001)
+    return SimpleNamespace(action=action, text=action.name if action is not None else text, probabilities=shares, timings=timings)
+
+
+class Graph:
+    """The nodes of one test and the time to spin them."""
+
+    def __init__(self):
+        import rclpy
+        from rclpy.executors import SingleThreadedExecutor
+
+        self.context = rclpy.Context()
+        self.context.init(domain_id=DOMAIN)
+        self.executor = SingleThreadedExecutor(context=self.context)
+        self.nodes = []
+
+    def parameters(self, **values):
+        from rclpy.parameter import Parameter
+
+        return [Parameter(name, value=value) for name, value in values.items()]
+
+    def add(self, make, **values):
+        node = make(context=self.context, parameter_overrides=self.parameters(**values))
+        self.executor.add_node(node)
+        self.nodes.append(node)
+        return node
+
+    def until(self, condition, what, patience=PATIENCE):
+        """Spin until ``condition()`` holds."""
+        end = time.monotonic() + patience
+        while not (value := condition()):
+            assert time.monotonic() < end, f"waited {patience:g} s for {what}"
+            self.executor.spin_once(timeout_sec=0.02)
+        return value
+
+    def spin(self, seconds):
+        """Let time go by, for things that must not happen."""
+        end = time.monotonic() + seconds
+        while time.monotonic() < end:
+            self.executor.spin_once(timeout_sec=0.02)
+
+    def result(self, future, what="a result"):
+        self.until(future.done, what)
+        return future.result()
+
+    def close(self):
+        for node in self.nodes:
+            if hasattr(node, "close"):
+                node.close()
+            self.executor.remove_node(node)
+            node.destroy_node()
+        self.executor.shutdown()
+        self.context.try_shutdown()
+
+
+class Base:
+    """A differential base with a camera: takes cmd_vel, publishes odometry at 50 Hz and frames at 10 Hz, and stops by itself after 0.2 s without commands.
+
+    The attributes are its faults: set them to break something.
+    """
+
+    def __init__(self, graph, encoding="jpeg", namespace=""):
+        from geometry_msgs.msg import Twist
+        from nav_msgs.msg import Odometry
+        from rclpy.node import Node
+        from sensor_msgs.msg import CameraInfo, CompressedImage
+
+        from janusvln_ros.nodes.running import steady_timer
+
+        self.node = Node("base", context=graph.context)
+        graph.executor.add_node(self.node)
+        graph.nodes.append(self.node)
+        self.x = self.y = self.yaw = self.v = self.w = 0.0
+        self.command, self.commanded_at, self.ticked = (0.0, 0.0), 0.0, time.monotonic()
+        self.commands, self.frames_sent = [], 0
+        self.odom_on = self.camera_on = self.info_on = True
+        self.stuck = False
+        self.stamp_shift = 0  # ns, of frames
+        self.picture = lambda: np.random.default_rng(self.frames_sent).integers(0, 255, (48, 64, 3), np.uint8)
+        self.cut = None  # bytes of a frame that are sent
+        self.odom_x = None
+        self.Odometry, self.CompressedImage, self.CameraInfo = Odometry, CompressedImage, CameraInfo
+        self.node.create_subscription(Twist, "cmd_vel", self.on_command, 1)
+        self.odom = self.node.create_publisher(Odometry, "odom", 10)
+        self.image = self.node.create_publisher(CompressedImage, "image/compressed", 1)
+        self.info = self.node.create_publisher(CameraInfo, "camera_info", 1)
+        steady_timer(self.node, 0.02, self.tick)
+        steady_timer(self.node, 0.1, self.shoot)
+
+    def on_command(self, message):
+        self.command, self.commanded_at = (message.linear.x, message.angular.z), time.monotonic()
+        self.commands.append(self.command)
+
+    def now(self):
+        return self.node.get_clock().now()
+
+    def tick(self):
+        now = time.monotonic()
+        dt, self.ticked = now - self.ticked, now
+        v, w = self.command if now - self.commanded_at < 0.2 and not self.stuck else (0.0, 0.0)
+        self.v += max(-1.5 * dt, min(1.5 * dt, v - self.v))
+        self.w += max(-5 * dt, min(5 * dt, w - self.w))
+        if v == 0 and abs(self.v) < 0.02:
+            self.v = 0.0
+        self.x += self.v * math.cos(self.yaw) * dt
+        self.y += self.v * math.sin(self.yaw) * dt
+        self.yaw += self.w * dt
+        if self.odom_on:
+            message = self.Odometry()
+            message.header.stamp = self.now().to_msg()
+            message.pose.pose.position.x = self.x if self.odom_x is None else self.odom_x
+            message.pose.pose.position.y = self.y
+            message.pose.pose.orientation.z, message.pose.pose.orientation.w = math.sin(self.yaw / 2), math.cos(self.yaw / 2)
+            message.twist.twist.linear.x, message.twist.twist.angular.z = self.v, self.w
+            self.odom.publish(message)
+
+    def shoot(self):
+        import cv2
+        from builtin_interfaces.msg import Time
+
+        ns = self.now().nanoseconds + self.stamp_shift
+        if self.info_on:
+            f = 32 / math.tan(math.radians(39.5))
+            info = self.CameraInfo(width=64, height=48, k=[f, 0.0, 31.5, 0.0, f, 23.5, 0.0, 0.0, 1.0], distortion_model="plumb_bob", d=[0.0] * 5)
+            self.info.publish(info)
+        if self.camera_on:
+            jpeg = cv2.imencode(".jpg", self.picture())[1].tobytes()[: self.cut]
+            message = self.CompressedImage(format="jpeg", data=array("B", jpeg))
+            message.header.stamp, message.header.frame_id = Time(sec=ns // 10**9, nanosec=ns % 10**9), "camera"
+            self.image.publish(message)
+            self.frames_sent += 1
+
+
+class Robot:
+    """Base, motion and policy, with a client that gives instructions and arms."""
+
+    def __init__(self, graph, script, motion=None, policy=None, armed=True):
+        from janusvln_msgs.action import FollowInstruction
+        from janusvln_msgs.msg import Decision, StepReport
+        from rclpy.action import ActionClient
+        from std_srvs.srv import SetBool
+
+        from janusvln_ros.nodes.motion import MotionNode
+        from janusvln_ros.nodes.policy import PolicyNode
+
+        self.graph, self.script = graph, script
+        self.base = Base(graph)
+        self.motion = graph.add(MotionNode, **{"base_timeout": 0.2, "odom_timeout": 0.3, "heartbeat_timeout": 0.3, "stop_time": 3.0} | (motion or {}))
+        defaults = {"settle_time": 0.0, "frame_timeout": 5.0, "frame_max_age": 5.0}
+        self.policy = graph.add(lambda **options: PolicyNode(lambda values: script, **options), **defaults | (policy or {}))
+        self.Goal = FollowInstruction.Goal
+        self.client = ActionClient(self.base.node, FollowInstruction, "follow_instruction")
+        self.arming = self.base.node.create_client(SetBool, "motion/arm")
+        self.ArmRequest = SetBool.Request
+        self.decisions, self.reports, self.feedback = [], [], []
+        self.base.node.create_subscription(Decision, "policy/decision", self.decisions.append, 50)
+        self.base.node.create_subscription(StepReport, "motion/step_report", self.reports.append, 50)
+        graph.until(lambda: self.policy.machine.active, "the policy node to become active")
+        graph.until(self.client.server_is_ready, "follow_instruction")
+        graph.until(lambda: self.policy.steps.server_is_ready(), "execute_step")
+        graph.until(lambda: self.motion.machine.odom is not None, "odometry")
+        graph.until(lambda: self.motion.machine.heartbeat_at > 0 or not self.policy.values.execute, "a heartbeat")
+        if armed:
+            assert self.arm(True).success
+
+    def arm(self, on):
+        self.graph.until(self.arming.service_is_ready, "motion/arm")
+        return self.graph.result(self.arming.call_async(self.ArmRequest(data=on)), "the answer of motion/arm")
+
+    def go(self, instruction="go", **options):
+        """Send an instruction and return its goal handle."""
+        future = self.client.send_goal_async(self.Goal(instruction=instruction, **options), feedback_callback=lambda m: self.feedback.append(m.feedback))
+        handle = self.graph.result(future, "the goal to be accepted")
+        assert handle.accepted
+        return handle
+
+    def outcome(self, handle):
+        """Status and result of a goal."""
+        answer = self.graph.result(handle.get_result_async(), "the result of follow_instruction")
+        return answer.status, answer.result
+
+
+@pytest.fixture
+def graph():
+    pytest.importorskip("rclpy")
+    made = Graph()
+    yield made
+    made.close()
+
+
+@pytest.fixture
+def script():
+    """``script(*answers)``: a model that follows a script."""
+    return Script
+
+
+@pytest.fixture
+def robot(graph):
+    """``robot(*answers, motion={}, policy={})``: a whole robot whose model answers so, armed."""
+
+    def make(*answers, seconds=0.0, **options):
+        return Robot(graph, Script(*answers, seconds=seconds), **options)
+
+    return make
