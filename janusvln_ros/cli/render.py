@@ -1,0 +1,63 @@
+"""Turn a recorded drive into a video, or into a picture of its end.
+
+  janusvln render drive.mcap                             drive.mp4 beside it
+  janusvln render drive.mcap --decisions decisions.mcap  with what 'janusvln replay' decided on it
+  janusvln render drive.mcap --out end.png               the last frame beside the whole path
+
+Shows the camera, the instruction, the decision with its probabilities, the memory fill and, where the bag has odometry, the path from above.
+'janusvln demo' and 'janusvln evaluate' write the pictures of simulated episodes themselves.
+"""
+
+import argparse
+import sys
+from pathlib import Path
+
+from janusvln_ros.cli.replay import add_bag_arguments
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the arguments of ``janusvln render``."""
+    parser.add_argument("bag", type=Path, help="rosbag2 folder, or a .mcap or .db3 file")
+    parser.add_argument("--decisions", type=Path, help="bag with decisions on these frames (default: those in the bag itself)")
+    parser.add_argument("--out", type=Path, help=".mp4 or .png to write (default: the bag's name with .mp4)")
+    parser.add_argument("--json", action="store_true", help="print one object: fps, file")
+    add_bag_arguments(parser)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Render the bag."""
+    from collections import deque
+    from itertools import chain
+
+    from tqdm import tqdm
+
+    from janusvln_ros.cli.main import print_json
+    from janusvln_ros.data.bags import open_bag
+    from janusvln_ros.data.drawing import write_picture, write_video
+    from janusvln_ros.data.drive_pictures import drive_pictures, styles
+    from janusvln_ros.data.drives import Topics
+    from janusvln_ros.errors import InputError
+
+    out = args.out or args.bag.with_suffix(".mp4")
+    if out.suffix not in (".mp4", ".png"):
+        raise InputError(f"--out is {out}; its ending must be .mp4 or .png")
+    topics = Topics(args.image_topic, args.odom_topic, args.cmd_vel_topic, args.instruction_topic)
+    with open_bag(args.decisions or args.bag) as source:
+        decisions = styles(source)
+    with open_bag(args.bag) as bag:
+        rate, pictures = drive_pictures(bag, topics, decisions, args.instruction)
+        counted = iter(tqdm(pictures, unit="picture", file=sys.stderr, disable=None))
+        first = next(counted, None)
+        if first is None:
+            raise InputError(f"{args.bag} holds no camera picture that can be read")
+        if out.suffix == ".png":
+            write_picture(out, deque(chain([first], counted), maxlen=1).pop())
+        else:
+            write_video(out, chain([first], counted), (first.shape[1], first.shape[0]), rate)
+        if bag.damage:
+            print(f"warning: {bag.damage}", file=sys.stderr)
+    if args.json:
+        print_json({"fps": rate, "file": str(out)})
+    else:
+        print(out)
+    return 0
