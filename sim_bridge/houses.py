@@ -109,7 +109,7 @@ class HousesEnv:
         """
         p, q = np.array(position, float), np.array(rotation, float)
         if p.shape != (3,) or q.shape != (4,) or not (np.isfinite(p).all() and np.isfinite(q).all() and np.linalg.norm(q) > 1e-6):
-            raise InputError(f"position {position}, rotation {rotation}: give three finite numbers [x, y, z] and a quaternion [x, y, z, w]")
+            raise InputError(f"position {position!r}, rotation {rotation!r}: give three finite numbers [x, y, z] and a quaternion [x, y, z, w]")
         self._position, self._rotation = p, q / np.linalg.norm(q)
         self._collided, self._seen = False, None
 

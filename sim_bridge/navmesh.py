@@ -1,6 +1,6 @@
 """Where an agent can stand: a walkable surface computed from the triangles of a scene, and distances along it.
 
-The surface follows the steps by which Recast (and so habitat-sim) makes a navigation mesh, up to its outlines: triangles become voxels of 5 cm x 5 cm x 20 cm; a
+The surface follows the steps by which Recast (and so habitat-sim) makes a navigation mesh, up to its outlines: triangles become voxels of 5 x 5 x 20 cm; a
 span's top is walkable if its triangle is less than 45 degrees steep, there is head room, and no ledge higher than a climb of 20 cm beside it; the rest is
 shrunk by the agent's radius, and regions below 1 m2 are dropped. Each remaining column top is a *cell* with links to its four neighbours, so several floors
 and stairs are no special case. Cells stay squares here where Recast fits polygons.
@@ -65,7 +65,7 @@ class NavMesh:
         if not (0 <= i < self.column.shape[0] and 0 <= j < self.column.shape[1]):
             return -1
         best, found = max_dy, -1
-        for n in self.column[i, j].tolist():
+        for n in self.column[i, j].ravel().tolist():
             if n >= 0 and abs(self.height[n] - y) <= best:
                 best, found = abs(self.height[n] - y), n
         return found
@@ -73,7 +73,7 @@ class NavMesh:
     def locate_many(self, points_M3: NDArray[np.float64], max_dy: float = 0.5) -> NDArray[np.int64]:
         """``locate`` for many points [M, 3]: cells [M], -1 where there is none."""
         ij = np.floor((points_M3[:, ::2] - self.origin[::2]) / CELL_M).astype(np.int64)
-        inside = ((ij >= 0) & (ij < self.column.shape[:2])).all(axis=1)
+        inside = np.all((ij >= 0) & (ij < np.array(self.column.shape[:2])), axis=1)
         ij[~inside] = 0
         cells_MK = np.where(inside[:, None], self.column[ij[:, 0], ij[:, 1]], -1)
         dy_MK = np.where(cells_MK >= 0, np.abs(self.height[cells_MK] - points_M3[:, 1:2]), np.inf)
@@ -206,8 +206,8 @@ def distance_field(mesh: NavMesh, goal: NDArray[np.float64], cell: int) -> Dista
     to_goal = np.hypot(to_goal, mesh.height[members] - goal[1])
     # Cells close to the goal but behind a wall must not start a front.
     to_goal[(to_goal < radius + CELL_M) & ~np.isin(members, list(near))] = radius + CELL_M
+    at: tuple[NDArray, ...] = (ij[:, 0] - low[0], ij[:, 1] - low[1])
     if flat:
-        at = (ij[:, 0] - low[0], ij[:, 1] - low[1])
         spacing: list[float] = [CELL_M, CELL_M]
         phi = np.full(shape, 1.0)
         free = np.zeros(shape, bool)
@@ -215,8 +215,8 @@ def distance_field(mesh: NavMesh, goal: NDArray[np.float64], cell: int) -> Dista
     else:
         # Two voxels per cell, one above the other: neighbouring steps of a stair then touch, floors a storey apart do not.
         floor = int(level.min())
-        at = (ij[:, 0] - low[0], ij[:, 1] - low[1], level - floor)
-        above = (*at[:2], at[2] + 1)
+        above = (*at, level - floor + 1)
+        at = (*at, level - floor)
         spacing = [CELL_M, CELL_M, CELL_HEIGHT_M]
         phi = np.full((*shape, int(level.max()) - floor + 2), 1.0)
         free = np.zeros(phi.shape, bool)
@@ -336,6 +336,10 @@ def _rasterise(positions_V3, triangles_T3, low, shape, pairs_at_once=1_000_000):
     start = np.floor(least[:, ::2]).astype(np.int64).clip(0, [nx - 1, nz - 1])
     # A triangle that ends exactly on a border does not reach into the next cell.
     end = np.maximum(np.ceil(most[:, ::2]).astype(np.int64), start + 1).clip(1, [nx, nz])
+    # Triangles within one layer of voxels (floors, ceilings, table tops) need no heights, only the columns that they cover: the common case, and the cheap one.
+    flat = (np.ceil(most[:, 1]) - np.floor(least[:, 1]) <= 1) & (np.abs(normal[:, 1]) > 0.1 * length)
+    order = np.concatenate([np.flatnonzero(flat), np.flatnonzero(~flat)])
+    corners, least, most, start, end, walkable, flat = (a[order] for a in (corners, least, most, start, end, walkable, flat))
     size = end - start
     pairs = size.prod(axis=1)
     cumulative = pairs.cumsum()
@@ -343,16 +347,35 @@ def _rasterise(positions_V3, triangles_T3, low, shape, pairs_at_once=1_000_000):
     while begin < len(corners):
         done = cumulative[begin - 1] if begin else 0
         stop = max(int(np.searchsorted(cumulative, done + pairs_at_once, side="right")), begin + 1)
+        if flat[begin]:
+            stop = min(stop, int(flat.sum()))
         chosen = np.arange(begin, stop)
         t = np.repeat(chosen, pairs[chosen])
         nth = np.arange(len(t)) - np.repeat(cumulative[chosen] - pairs[chosen] - done, pairs[chosen])
         i, j = start[t, 0] + nth // size[t, 1], start[t, 1] + nth % size[t, 1]
-        lowest, highest = _extent(corners[t], i, j)
-        hit = np.flatnonzero(lowest <= highest)
+        if flat[begin]:
+            lowest, highest = least[t, 1], most[t, 1]
+            hit = np.flatnonzero(_covers(corners, t, i, j))
+        else:
+            lowest, highest = _extent(corners[t], i, j)
+            hit = np.flatnonzero(lowest <= highest)
         bottom = np.floor(lowest[hit]).astype(np.int64).clip(0, ny - 1)
         top = np.maximum(np.ceil(highest[hit]).astype(np.int64), bottom + 1).clip(1, ny)
         yield i[hit] * nz + j[hit], bottom, top, walkable[t[hit]]
         begin = stop
+
+
+def _covers(corners_T33: NDArray, t_M: NDArray, i_M: NDArray, j_M: NDArray) -> NDArray[np.bool_]:
+    """Whether triangle t, seen from above, meets the square [i, i+1] x [j, j+1] of its bounding box: no edge has the whole square on its outer side."""
+    x, z = corners_T33[:, :, 0], corners_T33[:, :, 2]
+    dx, dz = np.roll(x, -1, axis=1) - x, np.roll(z, -1, axis=1) - z
+    turn = np.sign(dx[:, 0] * dz[:, 1] - dz[:, 0] * dx[:, 1])[:, None]
+    a, b = -dz * turn, dx * turn  # a x + b z + c >= 0 inside
+    c = -(a * x + b * z) + np.maximum(a, 0) + np.maximum(b, 0)  # at the corner of the square that is farthest inside
+    result = np.ones(len(t_M), bool)
+    for edge in range(3):
+        result &= a[t_M, edge] * i_M + b[t_M, edge] * j_M + c[t_M, edge] >= 0
+    return result
 
 
 def _extent(corners_M33: NDArray, i_M: NDArray, j_M: NDArray) -> tuple[NDArray, NDArray]:
