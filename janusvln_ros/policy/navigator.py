@@ -18,6 +18,7 @@ from janusvln_ros.model import checkpoint as files
 from janusvln_ros.model.checkpoint import Generation
 from janusvln_ros.model.config import Decoding, Memory
 from janusvln_ros.model.memory import FrameWindow, SpatialMemory
+from janusvln_ros.model.quantization import PRECISIONS, SPATIAL_PRECISIONS, quantize_language, quantized_spatial_memory, unquantized_dtype
 from janusvln_ros.policy.decision import Decision
 from janusvln_ros.policy.decoding import ActionTree, action_tree, most_probable, parse_action, repetition_penalty
 from janusvln_ros.policy.preprocess import MERGE, PATCH, pixel_rows, resize, spatial_input, to_rgb
@@ -59,6 +60,7 @@ class Navigator:
         generation: end tokens and repetition penalty; the end token of the config and no penalty if None.
         keep_scores: keep scores and spatial tokens in every `Decision`.
         allow_untrained_memory: accept a ``memory`` that the checkpoint was not trained for.
+        spatial_precision: ``int8`` or ``float8`` keeps the spatial memory in one byte a number; the weights' dtype if None.
 
     Raises:
         InputError: an unknown mode, a ``memory`` that the checkpoint was not trained for, or a tokenizer of another checkpoint.
@@ -75,6 +77,7 @@ class Navigator:
         generation: Generation | None = None,
         keep_scores: bool = False,
         allow_untrained_memory: bool = False,
+        spatial_precision: str | None = None,
     ) -> None:
         config, navigation = model.config, model.config.navigation
         self.model, self.tokenizer, self.keep_scores = model, tokenizer, keep_scores
@@ -85,9 +88,10 @@ class Navigator:
             ("memory", self.memory, ("released", "dual")),
             ("decoding", self.decoding, ("free", "constrained")),
             ("prompt", prompt, ("evaluation", "training")),
+            ("spatial_precision", spatial_precision, (None, *SPATIAL_PRECISIONS)),
         ):
             if value not in choices:
-                raise InputError(f"{name} is {value!r}: choose {' or '.join(choices)}")
+                raise InputError(f"{name} is {value!r}: choose {' or '.join(map(str, choices))}")
         if self.memory == "dual" and navigation.memory != "dual" and not allow_untrained_memory:
             raise InputError(
                 "memory is 'dual', but this checkpoint was trained for 'released' and would answer at random: "
@@ -105,6 +109,7 @@ class Navigator:
         answer_tokens = 0 if self._tree else navigation.max_new_tokens
         self._reading: Reading = Dual(model, tokenizer, answer_tokens) if self.memory == "dual" else Released(model, tokenizer, prompt, answer_tokens)
         self._spatial: SpatialMemory | None = None
+        self._spatial_precision = spatial_precision
         self._frame_shape: tuple[int, ...] | None = None  # of the episode's raw frames
         self._instruction: str | None = None
         self._seen = 0
@@ -122,21 +127,26 @@ class Navigator:
         prompt: Style = "evaluation",
         keep_scores: bool = False,
         allow_untrained_memory: bool = False,
+        spatial_precision: str | None = None,
     ) -> "Navigator":
         """Read network, tokenizer and generation settings of a checkpoint.
 
         Args:
             checkpoint: a folder, or a hub id.
             device: "cpu", "cuda", "cuda:1" ...
-            dtype: of the weights; float32 on a CPU and the checkpoint's own elsewhere if None.
-            memory, decoding, prompt, keep_scores, allow_untrained_memory: see the class.
+            dtype: of the weights; float32 on a CPU and the checkpoint's own elsewhere if None. "int8" and "int4" are weight-only
+                precisions of the language model, see `janusvln_ros.model.quantization`.
+            memory, decoding, prompt, keep_scores, allow_untrained_memory, spatial_precision: see the class.
 
         Raises:
             InputError: a checkpoint, device or mode that cannot be used; the message says what to do.
         """
         target = as_device(device)
         folder = files.find(checkpoint)
-        model = files.load(folder, dtype=dtype or ("float32" if target.type == "cpu" else None), device=target)
+        dtype = dtype or ("float32" if target.type == "cpu" else None)
+        model = files.load(folder, dtype=unquantized_dtype(dtype, target), device="cpu" if dtype in PRECISIONS else target)
+        if dtype in PRECISIONS:
+            quantize_language(model, str(dtype), target)
         return cls(
             model,
             load_tokenizer(folder),
@@ -146,6 +156,7 @@ class Navigator:
             generation=files.generation(folder, model.config),
             keep_scores=keep_scores,
             allow_untrained_memory=allow_untrained_memory,
+            spatial_precision=spatial_precision,
         )
 
     @property
@@ -293,7 +304,11 @@ class Navigator:
         tokens = self.model.spatial.tokens(height, width)
         if self._spatial is None or (not self._seen and self._spatial.tokens != tokens):
             self._spatial = None  # given back before as much is asked for again
-            self._spatial = self.model.spatial.new_memory(height, width, FrameWindow(navigation.initial_frames, navigation.window_frames))
+            window = FrameWindow(navigation.initial_frames, navigation.window_frames)
+            if self._spatial_precision:
+                self._spatial = quantized_spatial_memory(self.model.spatial, height, width, window, self._spatial_precision)
+            else:
+                self._spatial = self.model.spatial.new_memory(height, width, window)
         return self._spatial
 
     def _score(self, hidden_1D: Tensor) -> Tensor:

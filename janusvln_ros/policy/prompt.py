@@ -119,6 +119,6 @@ def executed_ids(tokenizer: PreTrainedTokenizerBase, action: Action | None) -> l
     """
     words = {a: _encode(tokenizer, a.name) for a in Action}
     width = max(len(word) for word in words.values())
-    end = tokenizer.convert_tokens_to_ids("<|im_end|>")
+    end = _encode(tokenizer, "<|im_end|>")
     word = words[action] if action is not None else []
-    return [*leaf_ids(tokenizer), *word, *[end] * (width - len(word)), *_encode(tokenizer, "<|im_end|>\n<|im_start|>user\n")]
+    return [*leaf_ids(tokenizer), *word, *end * (width - len(word)), *_encode(tokenizer, "<|im_end|>\n<|im_start|>user\n")]

@@ -1,8 +1,12 @@
 """Reading a checkpoint's tokenizer alone, and a stand-in for folders that have none."""
 
+import json
+from collections.abc import Iterable, Mapping
 from pathlib import Path
+from typing import Any
 
 from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
+from tokenizers.trainers import BpeTrainer
 from transformers import AutoTokenizer, PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
 from janusvln_ros.errors import InputError
@@ -39,22 +43,48 @@ def load_tokenizer(folder: str | Path) -> PreTrainedTokenizerBase:
     return tokenizer
 
 
-def byte_tokenizer(special_ids: dict[str, int]) -> PreTrainedTokenizerBase:
-    """A tokenizer of single bytes, for models with random weights: every text has ids, and no file is read.
+def byte_tokenizer(special_ids: dict[str, int], corpus: Iterable[str] = (), size: int = 256) -> PreTrainedTokenizerBase:
+    """A tokenizer for models with random weights: every text has ids, and no file is read.
 
     Args:
-        special_ids: id of each special token by its string; ids below 256 shift no byte, they only must not repeat.
+        special_ids: id of each special token by its string; all others take the lowest ids that are left.
+        corpus: texts whose frequent pieces become tokens of their own, so that prompts have about as many tokens as with a real tokenizer.
+        size: most tokens that are not special; 256 are the bytes.
 
     Raises:
-        InputError: two tokens want one id.
+        InputError: two special tokens want one id.
     """
-    if len(set(special_ids.values())) < len(special_ids):
-        raise InputError(f"special tokens share an id: {special_ids}")
     taken = set(special_ids.values())
-    free = (i for i in range(256 + len(taken)) if i not in taken)
-    vocabulary = {character: next(free) for character in sorted(pre_tokenizers.ByteLevel.alphabet())} | special_ids
-    backend = Tokenizer(models.BPE(vocab=vocabulary, merges=[]))
-    backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
+    if len(taken) < len(special_ids):
+        raise InputError(f"special tokens share an id: {special_ids}")
+    learner = Tokenizer(models.BPE())
+    learner.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    learner.train_from_iterator(corpus, BpeTrainer(vocab_size=size, initial_alphabet=pre_tokenizers.ByteLevel.alphabet(), show_progress=False))
+    learnt = json.loads(learner.to_str())["model"]
+    free = (i for i in range(size + len(taken)) if i not in taken)
+    vocabulary = {token: next(free) for token in sorted(learnt["vocab"], key=learnt["vocab"].get)} | special_ids
+    backend = Tokenizer(models.BPE(vocab=vocabulary, merges=[(a, b) for a, b in learnt["merges"]]))
+    backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     backend.decoder = decoders.ByteLevel()
     backend.add_special_tokens([AddedToken(token, special=True, normalized=False) for token in special_ids])
     return PreTrainedTokenizerFast(tokenizer_object=backend, eos_token="<|im_end|>", pad_token="<|endoftext|>")
+
+
+def standin_tokenizer(config: Mapping[str, Any], corpus: Iterable[str] = ()) -> PreTrainedTokenizerBase:
+    """A `byte_tokenizer` that fits a folder which has only a ``config.json``: its special ids, and no id beyond its vocabulary.
+
+    Args:
+        config: the file's content; ids it does not give are chosen.
+        corpus: see `byte_tokenizer`.
+
+    Raises:
+        InputError: the vocabulary has no room for the bytes and the special tokens, or an id lies outside it.
+    """
+    size = int(config["vocab_size"])
+    ids = {token: int(config[key]) for key, token in SPECIAL_TOKENS.items() if isinstance(config.get(key), int)}
+    free = (i for i in range(size - 1, -1, -1) if i not in ids.values())
+    ids |= {token: next(free) for token in ("<|im_start|>", *SPECIAL_TOKENS.values()) if token not in ids}
+    room = size - len(ids)
+    if room < 256 or max(ids.values()) >= size:
+        raise InputError(f"a vocabulary of {size} does not hold 256 bytes and the special tokens {ids}: take a vocab_size of at least 512")
+    return byte_tokenizer(ids, corpus, min(room, 2048))

@@ -8,7 +8,7 @@ import pytest
 from janusvln_ros.actions import Action
 from janusvln_ros.errors import InputError
 from janusvln_ros.policy import prompt
-from janusvln_ros.policy.tokenizer import SPECIAL_TOKENS, byte_tokenizer, load_tokenizer
+from janusvln_ros.policy.tokenizer import SPECIAL_TOKENS, byte_tokenizer, load_tokenizer, standin_tokenizer
 
 DATA = Path(__file__).parents[1] / "data" / "policy"
 GOLDEN = json.loads((DATA / "prompts.json").read_text())
@@ -103,3 +103,14 @@ def test_byte_tokenizer_gives_every_text_ids_and_takes_it_back():
     assert tokenizer.decode(encoded) == text and encoded[0] == ids["<|im_start|>"] and max(encoded[1:-1]) < 256
     with pytest.raises(InputError, match="share an id"):
         byte_tokenizer({"<|im_start|>": 1, "<|im_end|>": 1})
+
+
+def test_standin_tokenizer_keeps_the_ids_of_the_config_and_learns_the_words_of_the_prompt():
+    config = {"vocab_size": 700, "eos_token_id": 402, "image_token_id": 412, "vision_start_token_id": 409}
+    tokenizer = standin_tokenizer(config, [prompt.TASK])
+    ids = tokenizer.encode(prompt.TASK + "<|image_pad|>", add_special_tokens=False)
+    assert tokenizer.decode(ids) == prompt.TASK + "<|image_pad|>" and ids[-1] == 412 and len(tokenizer) <= 700
+    assert len(ids) < 2 * len(prompt.TASK.split())
+    assert tokenizer.convert_tokens_to_ids(["<|im_end|>", "<|vision_start|>"]) == [402, 409]
+    with pytest.raises(InputError, match="vocab_size"):
+        standin_tokenizer({"vocab_size": 100})
