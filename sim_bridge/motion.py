@@ -8,6 +8,9 @@ from numpy.typing import NDArray
 
 from sim_bridge.navmesh import CELL_M, STEPS, NavMesh
 
+REACH_MARGIN_M = 0.05
+"""How far beside the circle about a step its way may lead: Detour tests its large polygons against the circle, not each point of the way."""
+
 COLLIDED_SQUARED_M2 = 1e-5
 """habitat's rule: collided if |moved|^2 + this < |commanded|^2."""
 
@@ -57,7 +60,7 @@ def _slide(mesh: NavMesh, origin: NDArray[np.float64], cell: int, target: NDArra
     tx, tz = float(target[0]), float(target[2])
     x0, z0 = float(mesh.origin[0]), float(mesh.origin[2])
     middle_x, middle_z = (float(origin[0]) + tx) / 2, (float(origin[2]) + tz) / 2
-    reach = (math.hypot(tx - origin[0], tz - origin[2]) / 2 + 1e-3) ** 2
+    reach = (math.hypot(tx - origin[0], tz - origin[2]) / 2 + REACH_MARGIN_M) ** 2
     best, best_point, best_cell = math.inf, (float(origin[0]), float(origin[2])), cell
     seen, queue = {cell}, deque([cell])
     while queue:

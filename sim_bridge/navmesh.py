@@ -2,8 +2,8 @@
 
 The surface follows the steps by which Recast (and so habitat-sim) makes a navigation mesh, up to its outlines: triangles become voxels of 5 x 5 x 20 cm; a
 span's top is walkable if its triangle is less than 45 degrees steep, there is head room, and no ledge higher than a climb of 20 cm beside it; the rest is
-shrunk by the agent's radius, and regions below 1 m2 are dropped. Each remaining column top is a *cell* with links to its four neighbours, so several floors
-and stairs are no special case. Cells stay squares here where Recast fits polygons.
+shrunk by the agent's radius, and regions below 1 m2 are dropped. Recast then fits polygons (moving outlines by up to 6 cm); here what is left is cut into
+*cells* of 2.5 cm, for the sake of distances, with links to their four neighbours, so several floors and the stairs between them are no special case.
 
 Frames: world, metres, y up. Cell (i, j) covers x from ``origin[0] + i * CELL_M`` and z from ``origin[2] + j * CELL_M``.
 """
@@ -19,11 +19,13 @@ from numpy.typing import ArrayLike, NDArray
 from janusvln_ros.errors import InputError
 from sim_bridge.scene import Scene
 
-CELL_M = 0.05
+VOXEL_M = 0.05
 CELL_HEIGHT_M = 0.2
+CELLS_PER_VOXEL = 2
+CELL_M = VOXEL_M / CELLS_PER_VOXEL
 MAX_CLIMB_M = 0.2
 MAX_SLOPE_DEG = 45.0
-MIN_REGION_CELLS = 400
+MIN_REGION_VOXELS = 400
 """Smaller regions are dropped (1 m2): tops of furniture, gaps inside walls."""
 
 SNAP_EXTENT_M = (2.0, 4.0)
@@ -187,7 +189,7 @@ def distance_field(mesh: NavMesh, goal: NDArray[np.float64], cell: int) -> Dista
     import skfmm
 
     # A small disc around the goal is exact, since marching is inexact where the front is a point.
-    radius = 2.5 * CELL_M
+    radius = 5 * CELL_M
     near, queue = {cell}, deque([cell])
     centre = mesh.origin[::2] + (mesh.ij + 0.5) * CELL_M
     while queue:
@@ -262,11 +264,11 @@ def build_navmesh(positions_V3: NDArray[np.float32], triangles_T3: NDArray[np.in
     """The walkable surface of triangles [T, 3] over vertices [V, 3] (world frame, metres); see the top of this file for the rules."""
     low = positions_V3.min(axis=0).astype(np.float32)
     high = positions_V3.max(axis=0)
-    nx, nz = (max(int((high[a] - low[a]) / CELL_M + 0.5), 1) for a in (0, 2))
+    nx, nz = (max(int((high[a] - low[a]) / VOXEL_M + 0.5), 1) for a in (0, 2))
     ny = math.ceil((high[1] - low[1]) / CELL_HEIGHT_M) + 1
     if nx * nz * ny > MAX_CELLS:
         raise InputError(f"the scene measures {np.round(high - low, 1).tolist()} m, too large for the walkable surface: is it in metres, and is 'up' right?")
-    height, radius = math.ceil(agent_height / CELL_HEIGHT_M), math.ceil(agent_radius / CELL_M - 1e-6)
+    height, radius = math.ceil(agent_height / CELL_HEIGHT_M), math.ceil(agent_radius / VOXEL_M - 1e-6)
     climb = int(MAX_CLIMB_M / CELL_HEIGHT_M + 1e-6)
 
     # Solid voxels, and the tops that walkable triangles made.
@@ -298,28 +300,55 @@ def build_navmesh(positions_V3: NDArray[np.float32], triangles_T3: NDArray[np.in
     links = _link(keep, column, bottom, top, first, count, (nx, nz), height, climb)
     kept = keep[_clearance(links, radius) >= 2 * radius]
 
-    # Links and islands of what is left.
     links = _link(kept, column, bottom, top, first, count, (nx, nz), height, climb)
     island = _islands(links)
-    large = np.flatnonzero(np.bincount(island)[island] >= MIN_REGION_CELLS) if len(island) else np.zeros(0, int)
-    renumber = np.full(len(kept) + 1, -1, np.int32)
-    renumber[large] = np.arange(len(large))
-    links = renumber[links[large]]
-    cells = kept[large]
-    ij = np.stack([column[cells] // nz, column[cells] % nz], axis=1).astype(np.int32)
-    sizes = np.bincount(island[large], minlength=1)
-    order = np.empty(len(sizes), np.int32)
-    order[np.argsort(-sizes, kind="stable")] = np.arange(len(sizes))
-    table = np.full((nx, nz, 1), -1, np.int32)
-    if len(cells):
-        # Cells are sorted by column, then height.
-        change_of_column = np.concatenate([[True], column[cells][1:] != column[cells][:-1]])
-        starts = np.flatnonzero(change_of_column)
-        rank = np.arange(len(cells)) - np.repeat(starts, np.diff(np.append(starts, len(cells))))
-        table = np.full((nx, nz, int(rank.max()) + 1), -1, np.int32)
-        table[ij[:, 0], ij[:, 1], rank] = np.arange(len(cells))
-    level = bottom[cells].astype(np.int32)
-    return NavMesh(low.astype(float), ij, float(low[1]) + level * CELL_HEIGHT_M, level, links, order[island[large]], table)
+    large = np.bincount(island)[island] >= MIN_REGION_VOXELS if len(island) else np.zeros(0, bool)
+    kept, links, island = _select(kept, links, island, large)
+    ij = np.stack([column[kept] // nz, column[kept] % nz], axis=1)
+    ij, links = _subdivide(ij, links)
+    repeat = CELLS_PER_VOXEL**2
+    size = (nx * CELLS_PER_VOXEL, nz * CELLS_PER_VOXEL)
+    return _assemble(low.astype(float), ij, np.repeat(bottom[kept], repeat), links, np.repeat(island, repeat), size)
+
+
+def _assemble(
+    low: NDArray[np.float64], ij: NDArray, level: NDArray, links: NDArray[np.int32], island: NDArray[np.int32], size: tuple[int, int]
+) -> NavMesh:
+    """The surface from its cells, sorted by column and height, with islands numbered by falling size."""
+    order = np.lexsort((level, ij[:, 1], ij[:, 0]))
+    place = np.full(len(ij) + 1, -1, np.int32)
+    place[order] = np.arange(len(ij))
+    ij, level, links, island = ij[order], level[order], place[links[order]], island[order]
+    sizes = np.bincount(island, minlength=1)
+    number = np.empty(len(sizes), np.int32)
+    number[np.argsort(-sizes, kind="stable")] = np.arange(len(sizes))
+    table = np.full((*size, 1), -1, np.int32)
+    if len(ij):
+        starts = np.flatnonzero(np.concatenate([[True], (ij[1:] != ij[:-1]).any(axis=1)]))
+        rank = np.arange(len(ij)) - np.repeat(starts, np.diff(np.append(starts, len(ij))))
+        table = np.full((*size, int(rank.max()) + 1), -1, np.int32)
+        table[ij[:, 0], ij[:, 1], rank] = np.arange(len(ij))
+    return NavMesh(low, ij.astype(np.int32), low[1] + level * CELL_HEIGHT_M, level.astype(np.int32), links, number[island], table)
+
+
+def _select(ids: NDArray, links: NDArray[np.int32], island: NDArray[np.int32], keep: NDArray[np.bool_]) -> tuple[NDArray, NDArray[np.int32], NDArray[np.int32]]:
+    """What is left of cells, links and islands where ``keep``, links renumbered."""
+    place = np.full(len(ids) + 1, -1, np.int32)
+    place[:-1][keep] = np.arange(int(keep.sum()))
+    return ids[keep], place[links[keep]], island[keep]
+
+
+def _subdivide(ij: NDArray, links: NDArray[np.int32]) -> tuple[NDArray, NDArray[np.int32]]:
+    """Position [N f^2, 2] and links of the cells within voxel tops [N, 2], f x f in each."""
+    f = CELLS_PER_VOXEL
+    within = np.stack(np.meshgrid(np.arange(f), np.arange(f), indexing="ij"), axis=-1).reshape(-1, 2)
+    beside = np.empty((len(ij), f * f, 4), np.int32)
+    for side, step in enumerate(STEPS):
+        moved = within + step
+        same_voxel = ((moved >= 0) & (moved < f)).all(axis=1)
+        voxel = np.where(same_voxel, np.arange(len(ij))[:, None], links[:, side : side + 1])
+        beside[:, :, side] = np.where(voxel >= 0, voxel * f * f + (moved % f) @ np.array([f, 1]), -1)
+    return (ij[:, None] * f + within).reshape(-1, 2), beside.reshape(-1, 4)
 
 
 def _rasterise(positions_V3, triangles_T3, low, shape, pairs_at_once=1_000_000):  # type: ignore[no-untyped-def]
@@ -330,7 +359,7 @@ def _rasterise(positions_V3, triangles_T3, low, shape, pairs_at_once=1_000_000):
     length = np.linalg.norm(normal, axis=1)
     walkable = normal[:, 1] > math.cos(math.radians(MAX_SLOPE_DEG)) * length
     # In units of voxels, in float32 as Recast computes: which side of a cell border a wall lies on is then the same.
-    scale = np.array([1 / np.float32(CELL_M), 1 / np.float32(CELL_HEIGHT_M), 1 / np.float32(CELL_M)], np.float32)
+    scale = np.array([1 / np.float32(VOXEL_M), 1 / np.float32(CELL_HEIGHT_M), 1 / np.float32(VOXEL_M)], np.float32)
     corners = ((corners - low) * scale).astype(float)
     least, most = corners.min(axis=1), corners.max(axis=1)
     start = np.floor(least[:, ::2]).astype(np.int64).clip(0, [nx - 1, nz - 1])
