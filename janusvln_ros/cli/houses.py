@@ -40,7 +40,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--episodes-per-home", type=int, default=None, metavar="N", help="default: 10 in train and val_unseen, 5 in val_seen and val_memory")
     parser.add_argument("--rooms", default=None, metavar="MIN-MAX", help="rooms of a home (default 4-12)")
     parser.add_argument("--jobs", type=int, default=None, metavar="N", help="processes (default: one per core)")
-    parser.add_argument("--picture", type=Path, default=None, metavar="PNG", help="also draw the first home of the first split, with its first route, from above")
+    parser.add_argument("--picture", type=Path, default=None, metavar="PNG", help="also draw the first route of the first split and its home from above")
     parser.add_argument("--json", action="store_true", help="print one object with the counts and times on stdout")
 
 

@@ -150,6 +150,19 @@ def _claim_path(data_dir: str | Path, family: str) -> Path:
     return Path(data_dir) / "scene_datasets" / "houses" / f"{family}.json"
 
 
+def scene_rooms(data_dir: str | Path, name: str) -> tuple[int, int]:
+    """The smallest and largest number of rooms that the homes of a family were drawn with, from the name of one of them.
+
+    Raises:
+        InputError: no such homes were generated into ``data_dir``.
+    """
+    path = _claim_path(data_dir, name.rpartition("_")[0])
+    claim = _read_json(path)
+    if claim is None:
+        raise InputError(f"{path} is missing, so nothing is known about the scene {name}: generate the houses with 'janusvln houses --out {data_dir}'")
+    return int(claim["rooms"][0]), int(claim["rooms"][1])
+
+
 def _claim(data_dir: str | Path, family: str, settings: Settings) -> None:
     """Write down what the scenes of ``family`` are drawn from; refuse to mix scenes of two kinds."""
     path = _claim_path(data_dir, family)
@@ -166,7 +179,8 @@ def _stored(path: Path) -> Settings | None:
     there = _read_json(path.parent / "settings.json")
     if there is None:
         return None
-    return Settings(int(there["seed"]), int(there["homes"]), int(there["episodes_per_home"]), (int(there["rooms"][0]), int(there["rooms"][1])), int(there["generator"]))
+    rooms = int(there["rooms"][0]), int(there["rooms"][1])
+    return Settings(int(there["seed"]), int(there["homes"]), int(there["episodes_per_home"]), rooms, int(there["generator"]))
 
 
 def _read_json(path: Path) -> dict[str, Any] | None:
@@ -213,8 +227,8 @@ def _merge(data_dir: str | Path, split: str, settings: Settings, parts: Path, na
         for episode, truth in json.loads((parts / f"{name}.json").read_text()):
             number = str(len(episodes) + 1)
             points = {k: tuple(episode[k]) for k in ("start_position", "start_rotation", "goal_position")}
-            path = tuple(tuple(p) for p in episode["reference_path"])
-            episodes.append(Episode(**(episode | points | {"episode_id": number, "trajectory_id": number, "reference_path": path})))
+            points["reference_path"] = tuple(tuple(p) for p in episode["reference_path"])
+            episodes.append(Episode(**(episode | points | {"episode_id": number, "trajectory_id": number})))
             truths[number] = GroundTruth(tuple(truth["actions"]), tuple(tuple(p) for p in truth["locations"]), truth["forward_steps"])
     path = episodes_path(data_dir, "houses", split)
     write_ground_truth(ground_truth_path(data_dir, "houses", split), truths)

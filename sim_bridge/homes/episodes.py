@@ -7,6 +7,7 @@ each name fits one opening or thing only where it is needed. Everything follows 
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 
@@ -114,7 +115,7 @@ def make_episodes(home: Home, count: int, stream: int, *, unseen: bool, memory_o
 
 def _episode(home: Home, draft: _Draft, text: str, run: GroundTruth) -> Episode:
     """The episode of a draft."""
-    points = tuple(_point(p) for p in draft.path)
+    points = tuple(_point(p) for p in _with_openings(home.plan, draft.path))
     path_length = length(draft.path)
     info = {
         "rooms": [home.plan.rooms[r].colour for r in draft.rooms],
@@ -133,6 +134,23 @@ def _episode(home: Home, draft: _Draft, text: str, run: GroundTruth) -> Episode:
     return Episode("0", "0", home.scene_id, points[0], rotation, points[-1], GOAL_RADIUS_M, text, points, draft.geodesic, info=info)
 
 
+def _with_openings(plan: Plan, path: np.ndarray) -> np.ndarray:
+    """The same polyline with a further point in every opening it goes through."""
+    points = [path[0]]
+    for a, b in pairwise(path):
+        inside = []
+        for door in plan.doors:
+            axis = 1 if door.along_x else 0
+            if (a[axis] - door.centre[axis]) * (b[axis] - door.centre[axis]) < 0:
+                share = (door.centre[axis] - a[axis]) / (b[axis] - a[axis])
+                crossing = a + share * (b - a)
+                if abs(crossing[1 - axis] - door.centre[1 - axis]) < door.width / 2:
+                    inside.append((share, crossing))
+        points += [crossing for _, crossing in sorted(inside, key=lambda pair: pair[0])]
+        points.append(b)
+    return np.array(points)
+
+
 def _point(p: np.ndarray) -> tuple[float, float, float]:
     """A floor point (x, z) as an agent position, rounded to 0.1 mm so that files stay small."""
     return (round(float(p[0]), 4), FLOOR_Y_M, round(float(p[1]), 4))
@@ -145,8 +163,11 @@ def _draw(rng: np.random.Generator, home: Home, routes: RouteMap, memory_only: b
     """Draw a route and describe it; None where the draw does not work out (the caller draws again)."""
     plan = home.plan
     memory = memory_only or rng.random() < 0.28
-    kind = "" if not memory else ("colour", "counting", "return")[int(rng.choice(3, p=[0.4, 0.2, 0.4] if memory_only else ([0.5, 0.35, 0.15] if train else [0.58, 0.42, 0.0])))]
-    crossed = int(rng.choice(5, p=[0.31, 0.35, 0.22, 0.09, 0.03])) if not kind else 1 if kind == "return" else int(rng.integers(1, 4)) if kind == "colour" else int(rng.integers(2, 4))
+    # Ways back are no shortest paths: they are for training and for the split of their own.
+    shares = [0.4, 0.2, 0.4] if memory_only else [0.5, 0.35, 0.15] if train else [0.58, 0.42, 0.0]
+    kind = ("colour", "counting", "return")[int(rng.choice(3, p=shares))] if memory else ""
+    low, high = {"return": (1, 2), "colour": (1, 4), "counting": (2, 4)}.get(kind, (0, 0))
+    crossed = int(rng.integers(low, high)) if kind else int(rng.choice(5, p=[0.36, 0.31, 0.20, 0.09, 0.04]))
     first = int(rng.integers(len(plan.rooms)))
     start = _free_point(rng, plan, routes, first)
     goals = [t for t in home.things if _doors_between(plan, first, t.room) == crossed]
@@ -200,12 +221,15 @@ def _draw_return(rng: np.random.Generator, home: Home, routes: RouteMap, first: 
     exits = _exit_part(rng, plan, crossings, 0, start, yaw)
     if exits is None or not _comes_into_view(home, routes, path, visit) or not _comes_into_view(home, routes, home_path, goal):
         return None
-    parts = (exits[0], Part("visit", thing=visit.name), Part("return"), Part("stop", thing=goal.name))
+    to_visit, _ = _where(rng, plan, crossings[0], visit, plain=False)
+    to_goal, side = _where(rng, plan, returns[0], goal, plain=True)
+    parts = (exits[0], Part("visit", turn=to_visit, thing=visit.name), Part("return"), Part("stop", turn=to_goal, side=side, thing=goal.name))
     rooms = (first, crossings[0][1], first)
     direct = routes.path(start, home_path[-1])
     if direct is None:
         return None
-    return _Draft(start, yaw, np.concatenate([path, home_path[1:]]), length(direct), path[-1], parts, rooms, goal, (visit, goal), ("detour", "memory", "return"))
+    whole, tags = np.concatenate([path, home_path[1:]]), ("detour", "memory", "return")
+    return _Draft(start, yaw, whole, length(direct), path[-1], parts, rooms, goal, (visit, goal), tags)
 
 
 def _free_point(rng: np.random.Generator, plan: Plan, routes: RouteMap, room: int) -> np.ndarray | None:
@@ -251,13 +275,13 @@ def path_to_thing(home: Home, routes: RouteMap, start: np.ndarray, thing: Thing)
     corner = gap * 0.707
     extra = [(x + sx * corner, z + sz * corner) for x, sx in ((x0, -1), (x1, 1)) for z, sz in ((z0, -1), (z1, 1))]
     middle = _middle(thing)
-    candidates = np.array([p for side in sides for p in side] + [p for p in extra if KIND[thing.kind].place == "free" or (np.array(p) - middle) @ np.array([fx, fz]) > 0])
+    extra = [p for p in extra if len(sides) > 1 or (np.array(p) - middle) @ np.array([fx, fz]) > 0]
+    candidates = np.array([p for side in sides for p in side] + extra)
     keep = routes.free(candidates)
     candidates = candidates[keep]
     candidates = candidates[[home.plan.room_at(c) == thing.room for c in candidates]] if len(candidates) else candidates
-    order = np.argsort(np.linalg.norm(candidates - start, axis=1)) if len(candidates) else []
     best: np.ndarray | None = None
-    for c in candidates[order][:6] if len(candidates) else []:
+    for c in sorted(candidates, key=lambda p: float(np.linalg.norm(p - start)))[:6]:
         path = routes.path(start, c)
         if path is None or (best is not None and length(path) >= length(best)):
             continue
@@ -324,7 +348,7 @@ def room_name(plan: Plan, index: int) -> str:
 
 
 def _door_sides(plan: Plan, room: int, entry: Door) -> dict[int, tuple[str, float]]:
-    """Where the other openings of ``room`` are for someone coming in through ``entry``: "left", "right", "ahead" or "same" (in the same wall), and how far ahead (m)."""
+    """For someone coming into ``room`` through ``entry``: the side of each other opening ("left", "right", "ahead", "same" wall) and how far ahead (m)."""
     into = entry.into(room, plan.rooms)
     sides: dict[int, tuple[str, float]] = {}
     for index in plan.doors_of[room]:
@@ -340,7 +364,9 @@ def _door_sides(plan: Plan, room: int, entry: Door) -> dict[int, tuple[str, floa
     return sides
 
 
-def _exit_part(rng: np.random.Generator, plan: Plan, crossings: Sequence[tuple[int, int]], i: int, start: np.ndarray, yaw: float) -> tuple[Part, set[str]] | None:
+def _exit_part(
+    rng: np.random.Generator, plan: Plan, crossings: Sequence[tuple[int, int]], i: int, start: np.ndarray, yaw: float
+) -> tuple[Part, set[str]] | None:
     """What to say about going through the i-th opening, and the tags it earns; None where it cannot be said shortly."""
     door, target = plan.doors[crossings[i][0]], crossings[i][1]
     name = room_name(plan, target)
@@ -351,7 +377,7 @@ def _exit_part(rng: np.random.Generator, plan: Plan, crossings: Sequence[tuple[i
         if turn is None:
             return None
         # Without the colour the side must fit one opening only, with a margin.
-        others = [abs(_angle_between(bearing(forward, np.array(plan.doors[d].centre) - start), bearing(forward, np.array(door.centre) - start))) for d in plan.doors_of[room] if d != door.index]
+        others = [abs(bearing(np.array(door.centre) - start, np.array(plan.doors[d].centre) - start)) for d in plan.doors_of[room] if d != door.index]
         needed = any(a < 100 for a in others)
         return Part("exit", turn=turn, room=name if needed or rng.random() < 0.75 else ""), set()
     room = crossings[i - 1][1]
@@ -404,13 +430,16 @@ def _hallway_exit(rng: np.random.Generator, plan: Plan, room: int, entry: Door, 
     return Part("exit", turn=turn, side=side, hallway="hallway", room=name), set()
 
 
-def _angle_between(a: float, b: float) -> float:
-    """Difference of two angles in degrees, in (-180, 180]."""
-    return (a - b + 180.0) % 360.0 - 180.0
-
-
 def _describe(
-    rng: np.random.Generator, home: Home, routes: RouteMap, start: np.ndarray, yaw: float, path: np.ndarray, crossings: list[tuple[int, int]], goal: Thing, kind: str
+    rng: np.random.Generator,
+    home: Home,
+    routes: RouteMap,
+    start: np.ndarray,
+    yaw: float,
+    path: np.ndarray,
+    crossings: list[tuple[int, int]],
+    goal: Thing,
+    kind: str,
 ) -> tuple[tuple[Part, ...], tuple[Thing, ...], tuple[str, ...]] | None:
     """Parts of the instruction, the landmarks it names and its tags; None where the route cannot be told."""
     plan = home.plan
@@ -438,24 +467,36 @@ def _describe(
         thing = f"{what} {('with the colour of', 'that has the colour of')[int(rng.integers(2))]} the room where you started"
         tags |= {"colour", "memory"}
     if crossings:
-        door, room = crossings[-1]
-        if not plan.rooms[room].hallway:
-            _add_pass(rng, parts, landmarks, [p for p in passed if p[0].room == room])
-        into = plan.doors[door].into(room, plan.rooms)
-        angle = bearing(into, _middle(goal) - np.array(plan.doors[door].centre))
-        side = "ahead" if abs(angle) < 10 else "" if abs(angle) < 28 else "left" if angle > 0 else "right"
-        parts.append(Part("stop", side=side if rng.random() < 0.4 and kind != "colour" and parts[-1].act == "exit" else "", thing=thing))
+        turn, side = _where(rng, plan, crossings[-1], goal, plain=kind != "colour")
+        if not turn and not side and not plan.rooms[crossings[-1][1]].hallway:
+            _add_pass(rng, parts, landmarks, [p for p in passed if p[0].room == goal.room])
+        parts.append(Part("stop", turn=turn, side=side, thing=thing))
     else:
-        turn = turn_name(bearing(heading(yaw), _middle(goal) - start))
-        if turn is None:
+        first_turn = turn_name(bearing(heading(yaw), _middle(goal) - start))
+        if first_turn is None:
             return None
         inside = [p for p in passed if p[0].room == goal.room]
-        if inside and turn == "straight" and rng.random() < 0.5:
+        if inside and first_turn == "straight" and rng.random() < 0.5:
             _add_pass(rng, parts, landmarks, inside)
             parts.append(Part("stop", thing=thing))
         else:
-            parts.append(Part("stop", turn=turn, thing=thing))
+            parts.append(Part("stop", turn=first_turn, thing=thing))
     return tuple(parts), (*landmarks, goal), tuple(sorted(tags))
+
+
+def _where(rng: np.random.Generator, plan: Plan, crossing: tuple[int, int], thing: Thing, *, plain: bool) -> tuple[str, str]:
+    """What to say about where ``thing`` is for someone coming in through an opening: (turn, side), one of them or both "".
+
+    A thing out of the picture as one comes in always gets one of them; ``plain`` allows the side, which needs a short name before it.
+    """
+    door, room = crossing
+    angle = bearing(plan.doors[door].into(room, plan.rooms), _middle(thing) - np.array(plan.doors[door].centre))
+    hand = "left" if angle > 0 else "right"
+    if abs(angle) >= 36:
+        return (hand, "") if not plain or rng.random() < 0.5 else ("", hand)
+    if not plain or rng.random() < 0.6:
+        return "", ""
+    return "", "ahead" if abs(angle) < 10 else hand if abs(angle) >= 25 else ""
 
 
 def _add_pass(rng: np.random.Generator, parts: list[Part], landmarks: list[Thing], passed: list[tuple[Thing, str]]) -> None:
@@ -512,7 +553,8 @@ def _comes_into_view(home: Home, routes: RouteMap, path: np.ndarray, thing: Thin
 def run_expert(path: np.ndarray, yaw: float, grown: np.ndarray, routes: RouteMap, *, visit: np.ndarray | None = None) -> GroundTruth | None:
     """Actions that follow ``path`` (x, z) with the four discrete actions, and the places they lead through; None if they would touch anything.
 
-    At each step the robot heads for the farthest corner of the path it can walk straight to, turns if that is more than half a turn off, and stops within 0.25 m of the end.
+    At each step the robot heads for the farthest corner of the path it can walk straight to, turns if that is more than half a turn off, and stops
+    within 0.25 m of the end.
 
     Args:
         grown: [R, 4] walls and furniture with the clearance that a step must keep.

@@ -16,7 +16,8 @@ ORDINALS = ("first", "second", "third", "fourth")
 class Part:
     """One stretch of a route.
 
-    ``act`` is "exit", "pass", "visit", "return" or "stop". ``turn``: how to begin, seen from the heading so far ("left", "right", "around", "straight", "" if nothing needs saying).
+    ``act`` is "exit", "pass", "visit", "return" or "stop". ``turn``: how to begin, seen from the heading so far ("left", "right", "around", "straight",
+    "" if nothing needs saying).
     ``side``: where the opening or thing is ("left", "right", "ahead", ""). ``ordinal``: which of several openings on that side, from 0, None if not said.
     ``room``: name of the room one comes to ("" if not said). ``hallway``: name of the hallway one walks along before the exit, else "".
     ``thing``: name of the landmark.
@@ -39,8 +40,18 @@ _TURN = {
 }
 
 _FIRST_EXIT = {
-    "left": ("turn left and go through the door{into}", "go through the door on your left{into}", "turn left and leave through the door{into}", "leave through the door on your left{into}"),
-    "right": ("turn right and go through the door{into}", "go through the door on your right{into}", "turn right and leave through the door{into}", "leave through the door on your right{into}"),
+    "left": (
+        "turn left and go through the door{into}",
+        "go through the door on your left{into}",
+        "turn left and leave through the door{into}",
+        "leave through the door on your left{into}",
+    ),
+    "right": (
+        "turn right and go through the door{into}",
+        "go through the door on your right{into}",
+        "turn right and leave through the door{into}",
+        "leave through the door on your right{into}",
+    ),
     "around": ("turn around and go through the door{into}", "turn around and leave through the door{into}", "go through the door behind you{into}"),
     "straight": ("go straight ahead through the door{into}", "walk forward through the door{into}", "go through the door in front of you{into}"),
 }

@@ -20,6 +20,7 @@ SLAB_M = 0.199
 
 RGB = tuple[int, int, int]
 Vector = tuple[float, float, float]
+_Polygon = tuple[Sequence[Vector], Sequence[tuple[float, float]]]
 
 # Brightness of a face by the axis it faces (world: x, y up, z): what a soft light from above and one side would give.
 _SHADE = {(0, 1): 1.0, (0, -1): 0.92, (1, 1): 1.0, (1, -1): 0.55, (2, 1): 0.84, (2, -1): 0.78}
@@ -33,7 +34,7 @@ class Mesh:
     def __init__(self) -> None:
         self.colours: dict[RGB, int] = {}
         self.patterns: list[tuple[str, bytes]] = []
-        self._quads: dict[int, list[tuple[Sequence[Vector], Sequence[tuple[float, float]]]]] = {}
+        self._quads: dict[int, list[_Polygon]] = {}
         self._plain: list[tuple[Sequence[Vector], int]] = []
 
     def quad(self, corners: Sequence[Vector], rgb: RGB) -> None:
@@ -61,7 +62,9 @@ class Mesh:
         if bottom:
             self.quad([(x0, y0, z0), (x1, y0, z0), (x1, y0, z1), (x0, y0, z1)], shaded(rgb, _SHADE[1, -1]))
 
-    def drum(self, centre: tuple[float, float], y: tuple[float, float], radius: tuple[float, float], rgb: RGB, sides: int = 10, *, bottom: bool = False) -> None:
+    def drum(
+        self, centre: tuple[float, float], y: tuple[float, float], radius: tuple[float, float], rgb: RGB, sides: int = 10, *, bottom: bool = False
+    ) -> None:
         """An upright cylinder, or cone part with ``radius`` (lower, upper), closed at the top; at the bottom if ``bottom``."""
         angles = np.arange(sides + 1) * (2 * np.pi / sides)
         c, s = np.cos(angles), np.sin(angles)
@@ -83,8 +86,9 @@ class Mesh:
         palette = np.zeros((rows * columns, 3), np.uint8)
         palette[: len(self.colours)] = np.array(list(self.colours), np.uint8)
         where = [((i % columns + 0.5) / columns, (i // columns + 0.5) / rows) for i in range(len(self.colours))]
-        parts = [("palette", png_bytes(palette.reshape(rows, columns, 3)), [(c, [where[k]] * len(c)) for c, k in self._plain])]
-        parts += [(self.patterns[k][0], self.patterns[k][1], quads) for k, quads in sorted(self._quads.items())]  # type: ignore[arg-type]
+        plain: list[_Polygon] = [(c, [where[k]] * len(c)) for c, k in self._plain]
+        parts = [("palette", png_bytes(palette.reshape(rows, columns, 3)), plain)]
+        parts += [(self.patterns[k][0], self.patterns[k][1], quads) for k, quads in sorted(self._quads.items())]
         blob = bytearray()
         views: list[dict[str, int]] = []
         accessors: list[dict[str, object]] = []
@@ -193,13 +197,17 @@ def _room(mesh: Mesh, rng: np.random.Generator, plan: Plan, room: Room, trim: RG
     wall = _jittered(rng, WALL_RGB[room.colour], room.colour)
     pattern = ("plain", "plain", "stripes", "bricks")[int(rng.integers(4))]
     shades = {axis: shaded(wall, s) for axis, s in (("x", 1.0), ("z", 0.9))}
-    textures = {axis: mesh.pattern(f"wall_{room.index}{axis}", png_bytes(_tile(rng, rgb, pattern))) for axis, rgb in shades.items()} if pattern != "plain" else {}
+    textures: dict[str, int] = {}
+    if pattern != "plain":
+        textures = {axis: mesh.pattern(f"wall_{room.index}{axis}", png_bytes(_tile(rng, rgb, pattern))) for axis, rgb in shades.items()}
     for axis, at, normal in (("z", z0, 1), ("z", z1, -1), ("x", x0, 1), ("x", x1, -1)):
         low, high = (x0, x1) if axis == "z" else (z0, z1)
         holes = sorted(_holes(plan, room, axis, at))
         edges = [low, *[e for hole in holes for e in hole], high]
 
-        def face(a: float, b: float, y0: float, y1: float, rgb: RGB | None = None, out: float = 0.0, axis: str = axis, at: float = at, normal: int = normal) -> None:
+        def face(
+            a: float, b: float, y0: float, y1: float, rgb: RGB | None = None, out: float = 0.0, *, axis: str = axis, at: float = at, normal: int = normal
+        ) -> None:
             c = at + normal * out
             if axis == "z":
                 p = [(a, y0, c), (b, y0, c), (b, y1, c), (a, y1, c)]

@@ -82,7 +82,7 @@ class Plan:
 def make_plan(rng: np.random.Generator, n_rooms: int) -> Plan:
     """Draw a floor plan of ``n_rooms`` rooms around the origin; every room can be reached from every other."""
     while True:
-        cells = _hallway_cells(rng, n_rooms) if n_rooms >= 5 and rng.random() < 0.45 else [(rect, False) for rect in _split_cells(rng, n_rooms)]
+        cells = _hallway_cells(rng, n_rooms) if n_rooms >= 5 and rng.random() < 0.45 else _split_cells(rng, n_rooms)
         if cells is None:
             continue
         x0, z0 = min(c[0][0] for c in cells), min(c[0][1] for c in cells)
@@ -102,7 +102,7 @@ def make_plan(rng: np.random.Generator, n_rooms: int) -> Plan:
         return Plan(outline, rooms, tuple(doors), doors_of)
 
 
-def _split_cells(rng: np.random.Generator, n_rooms: int) -> list[Rect] | None:
+def _split_cells(rng: np.random.Generator, n_rooms: int) -> list[tuple[Rect, bool]] | None:
     """Cut a rectangle into ``n_rooms`` cells, always the largest one that can still be cut; None where the cuts do not work out."""
     area = n_rooms * rng.uniform(13.0, 17.0)
     aspect = rng.uniform(0.75, 1.35)
@@ -119,8 +119,8 @@ def _split_cells(rng: np.random.Generator, n_rooms: int) -> list[Rect] | None:
             cells[i : i + 1] = [(x0, z0, cut, z1), (cut, z0, x1, z1)] if along == 0 else [(x0, z0, x1, cut), (x0, cut, x1, z1)]
             break
         else:
-            return _split_cells(rng, n_rooms)
-    return cells
+            return None
+    return [(cell, False) for cell in cells]
 
 
 def _hallway_cells(rng: np.random.Generator, n_rooms: int) -> list[tuple[Rect, bool]]:
@@ -153,9 +153,8 @@ def _doors(rng: np.random.Generator, cells: list[tuple[Rect, bool]]) -> list[Doo
             ):
                 if wall is not None and high - low >= 1.6:
                     shared.append((a, b, along_x, low, high, wall))
-    order = rng.permutation(len(shared))
     # Hallways first: each of their walls gets its opening before the tree is completed.
-    order = sorted(order, key=lambda i: not (cells[shared[i][0]][1] or cells[shared[i][1]][1]))
+    order = sorted(rng.permutation(len(shared)).tolist(), key=lambda i: not (cells[shared[i][0]][1] or cells[shared[i][1]][1]))
     component = list(range(len(cells)))
     doors: list[Door] = []
     for i in order:

@@ -58,7 +58,7 @@ def blocked(a: np.ndarray, b: np.ndarray, rects: np.ndarray) -> np.ndarray:
         near, far = np.where(still, np.where(inside, -np.inf, np.inf), near), np.where(still, np.where(inside, np.inf, -np.inf), far)
         np.maximum(low, near, out=low)
         np.minimum(high, far, out=high)
-    return (low < high).any(axis=1)
+    return np.any(low < high, axis=1)
 
 
 class RouteMap:
@@ -89,7 +89,8 @@ class RouteMap:
     def free(self, points: np.ndarray) -> np.ndarray:
         """Whether points [N, 2] keep the clearance: bool [N]."""
         p = np.asarray(points)[:, None, :]
-        return ~((p > self.rects[None, :, :2] + _EPS) & (p < self.rects[None, :, 2:] - _EPS)).all(axis=2).any(axis=1)
+        inside = (p > self.rects[None, :, :2] + _EPS) & (p < self.rects[None, :, 2:] - _EPS)
+        return ~np.any(np.all(inside, axis=2), axis=1)
 
     def path(self, start: np.ndarray, goal: np.ndarray) -> np.ndarray | None:
         """Corner points [N, 2] of the shortest path, ends included; None where there is none."""
@@ -111,19 +112,6 @@ class RouteMap:
             node = int(self._before[first, node])
             chain.append(node)
         return np.concatenate([start[None], self.nodes[chain[::-1]], goal[None]])
-
-    def nearest_free(self, point: np.ndarray) -> np.ndarray:
-        """The free point closest to ``point``, found by stepping out of the rectangles that hold it."""
-        p = np.array(point, np.float64)
-        for _ in range(8):
-            hit = np.nonzero(((p > self.rects[:, :2] + _EPS) & (p < self.rects[:, 2:] - _EPS)).all(axis=1))[0]
-            if not len(hit):
-                break
-            x0, z0, x1, z1 = self.rects[hit[0]]
-            moves = np.array([x0 - p[0], z0 - p[1], x1 - p[0], z1 - p[1]])
-            move = int(np.argmin(np.abs(moves)))
-            p[move % 2] += moves[move]
-        return p
 
 
 def length(path: np.ndarray) -> float:
