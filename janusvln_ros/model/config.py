@@ -259,8 +259,8 @@ def _typed(cls: type, values: dict[str, Any], name: str) -> dict[str, Any]:
         if get_args(kind):
             if value not in get_args(kind):
                 raise InputError(f"{name}: {key} is {value!r}, it must be one of {list(get_args(kind))}")
-        elif kind is float and isinstance(value, (int, float)) and not isinstance(value, bool):
+        elif kind is float and type(value) is int:
             values[key] = float(value)
-        elif kind in (int, bool, str) and (type(value) is not kind):
+        elif kind in (float, int, bool, str) and type(value) is not kind:
             raise InputError(f"{name}: {key} is {value!r}, it must be of type {kind.__name__}")
     return values

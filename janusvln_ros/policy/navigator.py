@@ -37,9 +37,9 @@ class NonFiniteError(InputError):
 class _Encoded:
     """A frame after both encoders."""
 
-    vision_nD: Tensor
-    geometry_nD: Tensor
-    spatial_PC: Tensor
+    vision: Tensor  # [n, D]
+    geometry: Tensor  # [n, D]
+    spatial: Tensor  # [P, 2C], patches only
     grid: tuple[int, int]
 
 
@@ -98,7 +98,7 @@ class Navigator:
                 "use memory='released', train one for dual, or pass allow_untrained_memory=True to measure it anyway"
             )
         if navigation.action_memory != "none" and self.memory == "dual":
-            raise InputError(f"the checkpoint's navigation.action_memory is {navigation.action_memory!r}, an ablation that only training evaluates: use one with 'none'")
+            raise InputError(f"the checkpoint's navigation.action_memory is {navigation.action_memory!r}, an ablation that cannot drive: use one with 'none'")
         pad = tokenizer.convert_tokens_to_ids("<|image_pad|>")
         if pad != config.image_token_id or len(tokenizer) > config.text.vocab_size:
             raise InputError(
@@ -223,7 +223,7 @@ class Navigator:
         clock = _Clock(self.model.device)
         frame = self._encode(rgb, clock)
         with clock.stage("prefill"):
-            hidden_1D = self._reading.read(frame.vision_nD, frame.geometry_nD, frame.grid, self._tree)
+            hidden_1D = self._reading.read(frame.vision, frame.geometry, frame.grid, self._tree)
             scores_1V = self._score(hidden_1D)
         with clock.stage("decode"):
             decision = self._choose(scores_1V) if self._tree else self._write(scores_1V)
@@ -237,7 +237,7 @@ class Navigator:
             scores=decision.scores if keep else None,
             probabilities=decision.probabilities,
             timings=clock.timings(),
-            spatial_tokens=frame.spatial_PC.cpu() if keep else None,
+            spatial_tokens=frame.spatial.cpu() if keep else None,
         )
 
     @torch.no_grad()
@@ -248,7 +248,7 @@ class Navigator:
             InputError: as `step`.
         """
         frame = self._encode(rgb, _Clock(self.model.device))
-        self._reading.observe(frame.vision_nD, frame.geometry_nD, frame.grid)
+        self._reading.observe(frame.vision, frame.geometry, frame.grid)
         self._read(rgb)
         self.commit()
 
@@ -375,7 +375,8 @@ def as_device(device: str | torch.device) -> torch.device:
     if result.type not in ("cpu", "cuda"):
         raise InputError(f"device is {device!r}: choose cpu or cuda")
     if result.type == "cuda" and (not torch.cuda.is_available() or (result.index or 0) >= torch.cuda.device_count()):
-        raise InputError(f"device is {device!r}, but torch sees {torch.cuda.device_count()} CUDA devices: choose cpu, or install a driver and a CUDA build of torch")
+        count = torch.cuda.device_count()
+        raise InputError(f"device is {device!r}, but torch sees {count} CUDA devices: choose cpu, or install a driver and a CUDA build of torch")
     return result
 
 

@@ -236,4 +236,5 @@ def check_context(model: JanusVLN, positions: int, answer_tokens: int) -> None:
     """Raise InputError if a prompt of so many positions and its answer go beyond what the language model was made for."""
     limit = model.config.text.max_position_embeddings
     if positions + answer_tokens > limit:
-        raise InputError(f"the instruction makes a prompt of {positions} positions and {answer_tokens} for the answer, the language model takes {limit}: shorten it")
+        need = f"a prompt of {positions} positions and {answer_tokens} for the answer"
+        raise InputError(f"the instruction makes {need}, the language model takes {limit}: shorten it")

@@ -1,0 +1,192 @@
+"""Checkpoints: every published tensor is accounted for, and a bad file is named with its remedy."""
+
+import gzip
+import json
+import shutil
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from janusvln_ros.errors import InputError
+from janusvln_ros.model import JanusVLN, JanusVLNConfig
+from janusvln_ros.model import checkpoint as files
+
+
+@pytest.fixture(scope="module")
+def published(data):
+    return json.loads(gzip.decompress((data / "published_keys.json.gz").read_bytes()))
+
+
+@pytest.fixture(scope="module")
+def published_model(published):
+    config = JanusVLNConfig.from_dict(published["config"] | {"model_type": "qwen2_5_vl"})
+    with torch.device("meta"):
+        return JanusVLN(config)
+
+
+@pytest.fixture
+def folder(tiny, tmp_path):
+    shutil.copytree(tiny, tmp_path / "checkpoint")
+    return tmp_path / "checkpoint"
+
+
+def test_all_published_tensors_are_loaded_or_named_as_unused(published, published_model):
+    account = files.account(published["state_dict"], published_model)
+    account.check("published")
+    assert len(account.used) + len(account.unused) == published["n_keys"] == 2068
+    reasons = {reason: sum(why == reason for why in account.unused.values()) for reason in account.unused.values()}
+    assert sorted(reasons.values()) == [1, 36, 124]  # mask token; last pair of blocks; point and depth heads
+    parameters = sum(value.numel() for value in published_model.state_dict().values())
+    assert parameters == sum(torch.Size(shape).numel() for shape in account.used.values())
+
+
+def test_names_map_both_ways(published_model):
+    for name in published_model.state_dict():
+        assert files.our_name(files.published_name(name)) == name
+
+
+def test_saved_checkpoint_reads_back_bit_by_bit_and_in_published_names(model, tiny, tmp_path):
+    model.save_pretrained(tmp_path)
+    original, written = load_file(tiny / "model.safetensors"), load_file(tmp_path / "model.safetensors")
+    assert set(written) < set(original) and all(torch.equal(written[name], original[name]) for name in written)
+    again = JanusVLN.from_pretrained(tmp_path)
+    assert all(torch.equal(a, b) for a, b in zip(model.state_dict().values(), again.state_dict().values()))
+
+
+def test_shards_read_like_one_file(model, tmp_path):
+    files.save(model, tmp_path, shard_bytes=1_000_000)
+    assert len(list(tmp_path.glob("model-*-of-*.safetensors"))) > 3 and not (tmp_path / "model.safetensors").exists()
+    again = JanusVLN.from_pretrained(tmp_path)
+    assert all(torch.equal(a, b) for a, b in zip(model.state_dict().values(), again.state_dict().values()))
+
+
+def test_dtype_is_that_of_the_config_or_the_one_asked_for(model, tiny, tmp_path):
+    files.save(model, tmp_path, dtype="bfloat16")
+    assert JanusVLN.from_pretrained(tmp_path).dtype == torch.bfloat16
+    wide = JanusVLN.from_pretrained(tmp_path, dtype="float32")
+    assert wide.dtype == torch.float32 and wide.lm_head.weight.dtype == torch.float32
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_rotary_frequencies_are_float32_whatever_the_weights(tiny, dtype):
+    loaded, cast = JanusVLN.from_pretrained(tiny, dtype=dtype), JanusVLN.from_pretrained(tiny).to(getattr(torch, dtype))
+    for model in (loaded, cast):
+        for rotary in (model.language.rotary_emb, model.vision.rotary_pos_emb):
+            assert rotary.inv_freq.dtype == torch.float32 and rotary.inv_freq.device.type == "cpu"
+    expected = 1e6 ** -(torch.arange(0, 16, 2) / 16)
+    torch.testing.assert_close(loaded.language.rotary_emb.inv_freq, expected)
+
+
+def test_tied_embeddings_are_written_once_and_tied_again(tiny, tmp_path):
+    values = json.loads((tiny / "config.json").read_text()) | {"tie_word_embeddings": True}
+    model = files.build(JanusVLNConfig.from_dict(values), seed=1)
+    model.save_pretrained(tmp_path)
+    assert "lm_head.weight" not in load_file(tmp_path / "model.safetensors")
+    again = JanusVLN.from_pretrained(tmp_path)
+    assert again.lm_head.weight is again.language.embed_tokens.weight
+    assert torch.equal(again.lm_head.weight, model.lm_head.weight)
+
+
+def test_random_network_depends_on_its_seed_alone(tiny):
+    config = JanusVLNConfig.from_pretrained(tiny)
+    state = torch.random.get_rng_state()
+    a, b, c = (files.build(config, seed=seed).state_dict() for seed in (3, 3, 4))
+    assert torch.equal(torch.random.get_rng_state(), state)
+    assert all(torch.equal(x, y) for x, y in zip(a.values(), b.values())) and not torch.equal(a["lm_head.weight"], c["lm_head.weight"])
+    assert all(value.isfinite().all() for value in a.values())
+
+
+def change(folder, edit):
+    weights = load_file(folder / "model.safetensors")
+    edit(weights)
+    save_file(weights, folder / "model.safetensors")
+
+
+@pytest.mark.parametrize(
+    ("edit", "words"),
+    [
+        (lambda w: w.pop("model.layers.1.mlp.up_proj.weight"), ["model.layers.1.mlp.up_proj.weight", "copy"]),
+        (lambda w: w.update({"model.layers.9.mlp.up_proj.weight": torch.zeros(1)}), ["model.layers.9.mlp.up_proj.weight", "config.json"]),
+        (lambda w: w.update({"nonsense": torch.zeros(1)}), ["nonsense"]),
+        (lambda w: w.update({"merger.ln_q.weight": torch.zeros(5)}), ["merger.ln_q.weight", r"\[5\]", r"\[128\]"]),
+        (lambda w: (w.pop("lm_head.weight"), w.update({"merger.ln_q.weight": torch.zeros(5)})), ["lm_head.weight", "merger.ln_q.weight"]),
+    ],
+    ids=["missing", "extra", "unknown", "misshapen", "two at once"],
+)
+def test_wrong_tensors_are_named_with_what_to_do(folder, edit, words):
+    change(folder, edit)
+    for word in words:
+        with pytest.raises(InputError, match=word):
+            JanusVLN.from_pretrained(folder)
+
+
+def test_dead_weight_may_be_absent_and_leftovers_may_be_there(folder, model):
+    def edit(weights):
+        for name in [name for name in weights if "mask_token" in name or "_head" in name and name.startswith("vggt") or "_blocks.3." in name]:
+            del weights[name]
+        weights |= {"vggt.camera_head.trunk.weight": torch.zeros(2), "classifier.0.weight": torch.zeros(2)}
+
+    change(folder, edit)
+    again = JanusVLN.from_pretrained(folder)
+    assert all(torch.equal(a, b) for a, b in zip(model.state_dict().values(), again.state_dict().values()))
+
+
+def test_damaged_file_is_named(folder):
+    (folder / "model.safetensors").write_bytes((folder / "model.safetensors").read_bytes()[:5000])
+    with pytest.raises(InputError, match="damaged"):
+        JanusVLN.from_pretrained(folder)
+
+
+def test_missing_shard_is_named(model, tmp_path):
+    files.save(model, tmp_path, shard_bytes=2_000_000)
+    gone = sorted(tmp_path.glob("model-*"))[1]
+    gone.unlink()
+    with pytest.raises(InputError, match=gone.name):
+        JanusVLN.from_pretrained(tmp_path)
+
+
+def test_pickles_are_never_loaded(folder):
+    (folder / "model.safetensors").rename(folder / "pytorch_model.bin")
+    with pytest.raises(InputError, match=r"pytorch_model\.bin.*pickles"):
+        JanusVLN.from_pretrained(folder)
+
+
+def test_folder_that_does_not_exist_is_named(tmp_path):
+    with pytest.raises(InputError, match="no checkpoint folder"):
+        JanusVLN.from_pretrained(tmp_path / "nowhere" / "at" / "all")
+
+
+def test_hub_id_without_network_says_so(monkeypatch):
+    import huggingface_hub
+
+    def offline(*_, **__):
+        raise ConnectionError("no route")
+
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", offline)
+    with pytest.raises(InputError, match=r"somebody/some-model.*network"):
+        JanusVLN.from_pretrained("somebody/some-model")
+
+
+def test_hub_id_becomes_its_snapshot(monkeypatch, tiny, model):
+    import huggingface_hub
+
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", lambda name, allow_patterns: str(tiny) if name == "somebody/some-model" else None)
+    assert torch.equal(JanusVLN.from_pretrained("somebody/some-model").lm_head.weight, model.lm_head.weight)
+
+
+@pytest.mark.parametrize("dtype", ["float33", "int8", "Tensor", 3])
+def test_unknown_dtype_is_named(tiny, dtype):
+    with pytest.raises(InputError, match=str(dtype)):
+        JanusVLN.from_pretrained(tiny, dtype=dtype)
+
+
+def test_generation_settings_come_from_their_file_or_the_config(folder):
+    config = JanusVLNConfig.from_pretrained(folder)
+    (folder / "generation_config.json").write_text(json.dumps({"eos_token_id": [5, 6], "repetition_penalty": 1.05}))
+    assert files.generation(folder, config) == files.Generation((5, 6), 1.05)
+    (folder / "generation_config.json").write_text(json.dumps({"repetition_penalty": 0}))
+    with pytest.raises(InputError, match="repetition_penalty"):
+        files.generation(folder, config)
+    (folder / "generation_config.json").unlink()
+    assert files.generation(folder, config) == files.Generation((402,), 1.0)
