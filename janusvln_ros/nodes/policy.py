@@ -36,7 +36,7 @@ from janusvln_ros.nodes.parameters import Param, declare, follow_changes
 from janusvln_ros.nodes.poses import Pose2, Sample, Track, finite, relative, sample_of
 from janusvln_ros.nodes.running import leave, run_node, steady_now, steady_timer
 from janusvln_ros.nodes.stepping import Code, Phase, Settings, State
-from janusvln_ros.nodes.worker import Eyes, Seen, Worker, free_memory, is_out_of_memory, look, warm_up
+from janusvln_ros.nodes.worker import Crashed, Eyes, Seen, Session, Worker, describe, free_memory, warm_up
 from janusvln_ros.policy.camera import Intrinsics, mounting_warning
 
 TITLE = "Parameters of the node 'policy': camera frames and an instruction in, one step at a time out."
@@ -161,7 +161,7 @@ class PolicyNode(LifecycleNode):
         self.values = declare(self, PARAMETERS)
         follow_changes(self, PARAMETERS, self.values)
         self.make_navigator = navigator
-        self.navigator: Any = None
+        self.session: Any = None  # the model, once loaded
         self.machine = State(epoch=self.values.first_episode_id or time.time_ns() // 1_000_000)
         self.frames: dict[int, Any] = {}  # stamp -> camera message that may still be used
         self.held: tuple[int, Any] | None = None  # newest frame, while camera_info is missing or a report may choose it
@@ -243,14 +243,14 @@ class PolicyNode(LifecycleNode):
                 return LoadFailed(str(error))
             except Exception as error:
                 free_memory()
-                return LoadFailed(f"the model cannot be loaded: {type(error).__name__}: {error}")
+                return LoadFailed(f"the model cannot be loaded: {describe(error)}")
 
         self.worker.put(load)
         return TransitionCallbackReturn.SUCCESS
 
     def on_activate(self, state: Any) -> TransitionCallbackReturn:
         """Take frames and instructions."""
-        if self.navigator is None:
+        if self.session is None:
             self.get_logger().error(f"cannot be activated: {self.last_error or 'the model is still being loaded'}")
             return TransitionCallbackReturn.FAILURE
         self._subscribe()
@@ -269,7 +269,7 @@ class PolicyNode(LifecycleNode):
 
     def on_cleanup(self, state: Any) -> TransitionCallbackReturn:
         """Let go of the model."""
-        self.navigator = None
+        self.session = None
         self.worker.put(free_memory)
         return TransitionCallbackReturn.SUCCESS
 
@@ -320,7 +320,7 @@ class PolicyNode(LifecycleNode):
         while not self.results.empty():
             result = self.results.get()
             if isinstance(result, Loaded):
-                self.navigator = result.navigator
+                self.session = Session(result.navigator, self.eyes)
                 self.get_logger().info("the model is loaded and warm")
                 if self.values.autostart:
                     self.trigger_activate()
@@ -330,33 +330,14 @@ class PolicyNode(LifecycleNode):
                 if self.values.autostart:
                     print(f"error: {result.message}", file=sys.stderr)
                     self.exit_code = 1
+            elif isinstance(result, Crashed):
+                self._handle(stepping.Cancel(steady_now(), None, Code.INFERENCE_FAILED, f"the model's thread failed: {result.message}"))
             else:
                 self._handle(result)
 
     def _infer(self, command: stepping.Infer) -> None:
-        message, camera, moved = self.frames[command.stamp], self.camera, self.moved
-        navigator, eyes = self.navigator, self.eyes
-
-        def job() -> Any:
-            try:
-                rgb = eyes.see(message, camera, moved)
-            except InputError as error:
-                return stepping.Failed(steady_now(), command.ticket, Code.BAD_FRAME, str(error))
-            except Exception as error:
-                return stepping.Failed(steady_now(), command.ticket, Code.BAD_FRAME, f"the frame cannot be read: {type(error).__name__}: {error}")
-            try:
-                decision = navigator.step(rgb) if command.commit else navigator.step(rgb, commit=False)
-                seen = look(navigator, decision, rgb)
-            except Exception as error:
-                what = f"{type(error).__name__}: {str(error)[:200]}"
-                if is_out_of_memory(error):
-                    what = f"out of memory: {str(error)[:200]}"
-                del error
-                free_memory()
-                return stepping.Failed(steady_now(), command.ticket, Code.INFERENCE_FAILED, f"the model failed: {what}")
-            return stepping.Decided(steady_now(), command.ticket, decision.action, decision.text, seen)
-
-        self.worker.put(job)
+        message, camera, moved, session = self.frames[command.stamp], self.camera, self.moved, self.session
+        self.worker.put(lambda: session.decide(command.ticket, message, camera, moved, command.commit))
 
     # messages in ------------------------------------------------------------------------------------------------------------------------------
 
@@ -488,7 +469,7 @@ class PolicyNode(LifecycleNode):
         elif isinstance(command, stepping.Reset):
             self._reset(command)
         elif isinstance(command, stepping.Commit):
-            self.worker.put(self.navigator.commit)
+            self.worker.put(self.session.commit)
         elif isinstance(command, stepping.CancelGoal):
             self.step_canceled = True
             if self.step_handle is not None:
@@ -508,13 +489,8 @@ class PolicyNode(LifecycleNode):
                 self.chooser.reset()
                 self.chooser.newest = keep or None
         self.get_logger().info(f"episode {command.epoch}: {command.instruction!r}")
-        navigator, instruction, eyes = self.navigator, command.instruction, self.eyes
-
-        def job() -> None:
-            eyes.last_sum = None
-            navigator.reset(instruction)
-
-        self.worker.put(job)
+        session = self.session
+        self.worker.put(lambda: session.reset(command.epoch, command.instruction))
 
     def _send(self, command: stepping.SendGoal) -> None:
         token = (command.epoch, command.step)

@@ -182,6 +182,15 @@ class StepResult(Event):
 
 
 @dataclass(frozen=True)
+class ResetFailed(Event):
+    """The model could not begin episode ``epoch``: INVALID_INSTRUCTION or INFERENCE_FAILED."""
+
+    epoch: int
+    code: int
+    message: str
+
+
+@dataclass(frozen=True)
 class Refused(Event):
     """The node could not even offer a frame to the model (no intrinsics, say): remembered as the reason should none follow."""
 
@@ -375,7 +384,7 @@ def no_progress(state: State, settings: Settings) -> str | None:
     n = settings.oscillation_steps
     if n and len(state.turns) >= n:
         last = state.turns[-n:]
-        if all({a, b} == {Action.TURN_LEFT, Action.TURN_RIGHT} for a, b in zip(last, last[1:])):
+        if set(last) == {Action.TURN_LEFT, Action.TURN_RIGHT} and last[::2] == last[:1] * len(last[::2]) and last[1::2] == last[1:2] * len(last[1::2]):
             return f"the last {n} steps turned left and right in alternation"
     w = settings.progress_window
     if w and len(state.trail) > w:
@@ -405,6 +414,9 @@ def advance(state: State, event: Event, settings: Settings) -> Outcome:
         return _step_result(state, event, settings)
     if isinstance(event, Refused):
         return (replace(state, refusal=(event.code, event.message)) if state.phase is Phase.WAIT_FRAME else state), ()
+    if isinstance(event, ResetFailed):
+        current = state.start is not None and event.epoch == state.epoch and state.phase is not Phase.ENDING
+        return _end(state, event.code, event.message, event.now) if current else (state, ())
     if isinstance(event, Tick):
         return _tick(state, event, settings)
     raise TypeError(f"no such event: {event!r}")

@@ -1,12 +1,13 @@
 """The one thread that owns the model. Jobs run in the order given; what each returns is handed to ``deliver``, which must be safe to call from here.
 
-Nothing here knows ROS. A job that raises is delivered as the event that ``failure`` makes of the exception, so that no job goes unanswered.
+Nothing here knows ROS.
 """
 
 import gc
 import queue
 import sys
 import threading
+import time
 import zlib
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -18,14 +19,27 @@ import numpy.typing as npt
 from janusvln_ros.actions import Action
 from janusvln_ros.data.images import blank, decode
 from janusvln_ros.errors import InputError
+from janusvln_ros.nodes import stepping
+from janusvln_ros.nodes.stepping import Code
 from janusvln_ros.policy.camera import Intrinsics, View, plan_view, uncalibrated_view
 
+WARM_UP_INSTRUCTION = "walk forward"
 WARM_UP_SHAPE = (480, 640, 3)
 """Size of the grey frames the model sees before its first real one."""
 
 
+@dataclass(frozen=True)
+class Crashed:
+    """A job raised what it should have caught."""
+
+    message: str
+
+
 class Worker(threading.Thread):
-    """Runs jobs one after the other. ``deliver(result)`` is called on this thread with whatever a job returned, unless that is None."""
+    """Runs jobs one after the other. ``deliver(result)`` is called on this thread with whatever a job returned, unless that is None.
+
+    A job that raises is answered with a ``Crashed``, and the thread goes on.
+    """
 
     def __init__(self, deliver: Callable[[Any], None]):
         super().__init__(name="model", daemon=True)
@@ -34,13 +48,16 @@ class Worker(threading.Thread):
         self.start()
 
     def put(self, job: Callable[[], Any]) -> None:
-        """Queue a job. It must not raise; ``attempt`` makes sure of that."""
+        """Queue a job."""
         self.jobs.put(job)
 
     def run(self) -> None:
         """The thread: jobs until ``end``."""
         while (job := self.jobs.get()) is not None:
-            result = job()
+            try:
+                result = job()
+            except Exception as error:
+                result = Crashed(f"{type(error).__name__}: {str(error)[:200]}")
             if result is not None:
                 self.deliver(result)
 
@@ -120,10 +137,10 @@ def free_memory() -> None:
 
 def warm_up(navigator: Any) -> None:
     """Two steps on grey frames, so that the first real one is not the slow one; memories are empty afterwards."""
-    navigator.reset("walk forward")
     for _ in range(2):
+        navigator.reset(WARM_UP_INSTRUCTION)
         navigator.step(np.full(WARM_UP_SHAPE, 128, np.uint8))
-    navigator.reset("")
+    navigator.reset(WARM_UP_INSTRUCTION)
 
 
 def look(navigator: Any, decision: Any, rgb: npt.NDArray[np.uint8]) -> Seen:
@@ -136,13 +153,62 @@ def look(navigator: Any, decision: Any, rgb: npt.NDArray[np.uint8]) -> Seen:
     probabilities = tuple(float(shares[action]) for action in Action) if shares else (float("nan"),) * 4
     if shares and not np.isfinite(probabilities).all():
         raise FloatingPointError("the model's probabilities are not numbers")
-    held = getattr(navigator, "spatial_frames", ())
-    return Seen(
-        decision,
-        rgb,
-        probabilities,  # type: ignore[arg-type]
-        len(held),
-        int(getattr(navigator, "semantic_count", len(held))),
-        int(getattr(navigator, "memory_capacity", len(held))),
-        int(getattr(navigator, "memory_bytes", 0)),
-    )
+    held = len(getattr(navigator, "spatial_frames", ()))
+    navigation = getattr(getattr(getattr(navigator, "model", None), "config", None), "navigation", None)
+    capacity = navigation.initial_frames + navigation.window_frames if navigation is not None else held
+    semantic = min(navigator.frames_seen, navigation.num_history) if navigation is not None and navigator.memory == "released" else held
+    return Seen(decision, rgb, probabilities, held, semantic, capacity, int(getattr(navigator, "memory_bytes", 0)))  # type: ignore[arg-type]
+
+
+class Session:
+    """The model and its eyes, as the jobs of one node use them; only ever touched on the worker's thread.
+
+    ``ready``: the last reset went well; nothing is decided otherwise.
+    """
+
+    def __init__(self, navigator: Any, eyes: Eyes):
+        self.navigator, self.eyes, self.ready = navigator, eyes, False
+
+    def reset(self, epoch: int, instruction: str) -> stepping.Event | None:
+        """Begin an episode; a failure if the model cannot take the instruction."""
+        self.ready = False
+        self.eyes.last_sum = None
+        try:
+            self.navigator.reset(instruction)
+        except InputError as error:
+            return stepping.ResetFailed(time.monotonic(), epoch, Code.INVALID_INSTRUCTION, str(error))
+        except Exception as error:
+            return stepping.ResetFailed(time.monotonic(), epoch, Code.INFERENCE_FAILED, f"the model failed: {describe(error)}")
+        self.ready = True
+        return None
+
+    def decide(self, ticket: int, message: Any, camera: Intrinsics | None, moved: bool, commit: bool) -> stepping.Event | None:
+        """Look at a camera message and decide; None while no episode is ready."""
+        if not self.ready:
+            return None
+        try:
+            rgb = self.eyes.see(message, camera, moved)
+        except InputError as error:
+            return stepping.Failed(time.monotonic(), ticket, Code.BAD_FRAME, str(error))
+        except Exception as error:
+            return stepping.Failed(time.monotonic(), ticket, Code.BAD_FRAME, f"the frame cannot be read: {describe(error)}")
+        try:
+            decision = self.navigator.step(rgb, commit=commit)
+            return stepping.Decided(time.monotonic(), ticket, decision.action, decision.text, look(self.navigator, decision, rgb))
+        except Exception as error:
+            # an InputError is about the frame, but for the one that says that numbers went bad
+            bad_frame = isinstance(error, InputError) and type(error).__name__ != "NonFiniteError"
+            code = Code.BAD_FRAME if bad_frame else Code.INFERENCE_FAILED
+            failed = stepping.Failed(time.monotonic(), ticket, code, str(error) if bad_frame else f"the model failed: {describe(error)}")
+        # after the handler: the exception holds the frames of the stack and with them the memory
+        free_memory()
+        return failed
+
+    def commit(self) -> None:
+        """Keep the decision that could be taken back."""
+        self.navigator.commit()
+
+
+def describe(error: BaseException) -> str:
+    """An exception in one line."""
+    return f"out of memory: {str(error)[:200]}" if is_out_of_memory(error) else f"{type(error).__name__}: {str(error)[:200]}"

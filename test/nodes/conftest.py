@@ -29,7 +29,7 @@ class Script:
         self.instructions.append(instruction)
 
     def step(self, rgb, commit=True):
-        if self.instructions == ["walk forward"]:
+        if set(self.instructions) == {"walk forward"}:
             return decision(Action.STOP)  # warm-up
         time.sleep(self.seconds)
         self.frames.append(rgb)

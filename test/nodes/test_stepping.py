@@ -1,0 +1,689 @@
+"""The policy node's state machine: every way an episode goes, without ROS and without a clock."""
+
+import itertools
+from dataclasses import replace
+
+import pytest
+
+from janusvln_ros.actions import Action
+from janusvln_ros.errors import InputError
+from janusvln_ros.nodes import stepping
+from janusvln_ros.nodes.stepping import (
+    Cancel,
+    CancelGoal,
+    Code,
+    Commit,
+    Decided,
+    EarlyFrame,
+    Failed,
+    Feedback,
+    Finish,
+    Frame,
+    Infer,
+    Phase,
+    Publish,
+    Refused,
+    Resend,
+    Reset,
+    ResetFailed,
+    SendGoal,
+    Settings,
+    Start,
+    State,
+    StepResult,
+    StepStatus,
+    Tick,
+    advance,
+    clean_instruction,
+)
+
+S = 1_000_000_000
+
+
+class World:
+    """A state machine with a clock: ros time is steady time + 100 s."""
+
+    def __init__(self, **settings):
+        self.settings = Settings(**{"settle_time": 0.0, **settings})
+        self.now = 0.0
+        self.state = State(epoch=10)
+        self.log = []
+        self.keys = itertools.count(1)
+        self.do(stepping.Activate(self.now))
+
+    @property
+    def ros(self):
+        return round((self.now + 100) * S)
+
+    def do(self, event):
+        self.state, commands = advance(self.state, event, self.settings)
+        self.log += commands
+        return commands
+
+    def only(self, commands, kind):
+        found = [c for c in commands if isinstance(c, kind)]
+        assert len(found) == 1, (kind, commands)
+        return found[0]
+
+    def start(self, text="go", **options):
+        key = next(self.keys)
+        commands = self.do(Start(self.now, key, text, self.ros, **options))
+        if self.settings.execute:
+            commands += self.do(Tick(self.now, self.ros))
+        return key, commands
+
+    def frame(self, stamp=None):
+        return self.do(Frame(self.now, self.ros if stamp is None else stamp, self.ros))
+
+    def decide(self, action=Action.MOVE_FORWARD, ticket=None, text=""):
+        return self.do(Decided(self.now, self.state.ticket if ticket is None else ticket, action, text))
+
+    def result(self, status=StepStatus.SUCCEEDED, dx=0.25, dyaw=0.0, end=None, goal=None, message=""):
+        epoch, step = goal or self.state.goal
+        return self.do(StepResult(self.now, epoch, step, status, message, self.ros if end is None else end, dx, 0.0, dyaw, self.ros))
+
+    def step(self, action=Action.MOVE_FORWARD, status=StepStatus.SUCCEEDED, dx=0.25, dyaw=0.0, seconds=1.0):
+        """One whole step: frame, decision, motion."""
+        self.now += 0.01
+        self.only(self.frame(), Infer)
+        self.only(self.decide(action), SendGoal)
+        self.now += seconds
+        return self.result(status, dx, dyaw)
+
+    def tick(self, seconds=0.0, ready=True):
+        self.now += seconds
+        return self.do(Tick(self.now, self.ros, ready))
+
+
+@pytest.fixture
+def world():
+    return World()
+
+
+def test_one_step_goes_from_frame_to_decision_to_motion_to_the_next_frame(world):
+    key, commands = world.start("walk\tto the  door")
+    assert world.only(commands, Reset) == Reset(11, "walk to the door")
+    world.now += 0.1
+    infer = world.only(world.frame(), Infer)
+    assert infer.stamp == world.ros and world.state.phase is Phase.DECIDING
+    commands = world.decide(Action.TURN_LEFT)
+    assert world.only(commands, SendGoal) == SendGoal(11, 0, Action.TURN_LEFT, infer.stamp)
+    assert world.only(commands, Publish).executed and world.only(commands, Feedback).key == key
+    world.now += 1
+    assert world.result(dx=0, dyaw=0.26) == () and world.state.phase is Phase.WAIT_FRAME
+    assert world.frame(world.ros - 1) == ()  # taken before the motion ended
+    assert world.only(world.frame(world.ros), Infer)
+    assert world.only(world.decide(Action.STOP), SendGoal).action is Action.STOP
+    finish = world.only(world.result(dx=0), Finish)
+    assert (finish.key, finish.code, finish.steps) == (key, Code.NONE, 2) and world.state.phase is Phase.IDLE
+
+
+def test_instruction_is_refused_while_not_active():
+    state, commands = advance(State(), Start(0.0, 7, "go", 0), Settings())
+    assert commands == (Finish(7, Code.NOT_ACTIVE, "the policy node is not active"),) and state == State()
+
+
+@pytest.mark.parametrize("text", ["", " \n\t ", "\x00\x01", "a" * 4001, "\u200b"])
+def test_an_instruction_without_content_is_refused_and_disturbs_nothing(world, text):
+    world.start()
+    world.frame()
+    before = world.state
+    key, commands = world.start(text)
+    assert world.only(commands, Finish).code == Code.INVALID_INSTRUCTION and world.only(commands, Finish).key == key
+    assert world.state == before
+
+
+def test_control_characters_become_spaces_and_other_scripts_stay():
+    assert clean_instruction("go\x1b[31m left\r\nथोड़ा आगे 走到门口 🚪") == "go [31m left थोड़ा आगे 走到门口 🚪"
+    with pytest.raises(InputError, match="4000"):
+        clean_instruction("x" * 100_000)
+
+
+@pytest.mark.parametrize(
+    ("stamp", "why"), [(0, "zero"), (-5, "zero"), (99 * S, "older"), (103 * S, "future"), (None, "")], ids=["zero", "negative", "before the start", "future", "good"]
+)
+def test_frames_that_may_not_be_used(world, stamp, why):
+    world.start()
+    commands = world.frame(stamp)
+    assert bool(commands) is (why == "") and (not why or why in world.state.refusal[1])
+
+
+def test_a_frame_that_grew_too_old_is_refused():
+    world = World(frame_max_age=0.5)
+    world.start()
+    stamp = world.ros
+    world.now += 0.6
+    assert world.frame(stamp) == () and "0.600 s old" in world.state.refusal[1]
+
+
+def test_frames_wait_for_settle_time_after_the_motion():
+    world = World(settle_time=0.3)
+    world.start()
+    assert world.frame() == ()
+    world.now += 0.3
+    assert world.frame()
+
+
+def test_a_stamp_that_does_not_advance_is_not_used_twice(world):
+    world.start()
+    stamp = world.ros
+    world.frame(stamp)
+    world.decide()
+    world.result(end=stamp)
+    assert world.frame(stamp) == () and "does not advance" in world.state.refusal[1]
+
+
+def test_the_newest_frame_that_came_during_the_motion_is_used_when_its_end_is_known(world):
+    world.start()
+    world.frame()
+    world.decide()
+    world.now += 1
+    end = world.ros
+    world.now += 0.05
+    assert world.frame() == ()
+    newest = world.ros
+    assert world.only(world.result(end=end), Infer).stamp == newest
+
+
+def test_a_frame_from_the_future_is_used_once_its_time_has_come(world):
+    world.start()
+    assert world.frame(world.ros + S // 2) == ()
+    assert world.only(world.tick(0.45), Infer)
+
+
+def test_the_client_can_name_the_oldest_frame(world):
+    world = World(clock_checks=False)
+    world.start(start_stamp=500 * S)
+    assert world.frame(499 * S) == ()
+    assert world.only(world.frame(500 * S), Infer)
+
+
+def test_without_clock_checks_only_stamps_count(world):
+    world = World(clock_checks=False)
+    world.start()
+    assert world.only(world.frame(7), Infer)  # 1970, and this node's clock says otherwise
+    world.decide()
+    world.result(end=9)
+    assert world.frame(8) == ()
+    assert world.only(world.frame(9), Infer)
+
+
+def test_no_frame_ends_the_episode_after_the_timeout(world):
+    world.start()
+    assert world.tick(1.9) == ()
+    finish = world.only(world.tick(0.2), Finish)
+    assert finish.code == Code.NO_FRAME and "none arrived" in finish.message
+
+
+def test_frames_that_are_all_refused_end_the_episode_and_the_reason_is_told(world):
+    world.start()
+    world.frame(0)
+    finish = world.only(world.tick(2.1), Finish)
+    assert finish.code == Code.NO_FRAME and "stamp is zero" in finish.message
+
+
+def test_missing_intrinsics_are_told_as_a_bad_frame(world):
+    world.start()
+    world.do(Refused(world.now, Code.BAD_FRAME, "no camera_info"))
+    finish = world.only(world.tick(2.1), Finish)
+    assert finish.code == Code.BAD_FRAME and "no camera_info" in finish.message
+
+
+def test_one_bad_frame_is_passed_over(world):
+    world.start()
+    world.frame()
+    assert world.only(world.do(Failed(world.now, world.state.ticket, Code.BAD_FRAME, "JPEG cut short")), Publish).failed
+    world.now += 0.1
+    assert world.only(world.frame(), Infer)
+    assert world.only(world.decide(), SendGoal).step == 0
+
+
+def test_nothing_but_bad_frames_ends_the_episode_with_the_reason(world):
+    world.start()
+    codes = []
+    for _ in range(30):
+        world.now += 0.1
+        world.frame()
+        world.do(Failed(world.now, world.state.ticket, Code.BAD_FRAME, "JPEG cut short"))
+        codes += [c.code for c in world.tick() if isinstance(c, Finish)]
+    assert codes == [Code.BAD_FRAME]
+    assert len([c for c in world.log if isinstance(c, Publish)]) == 1  # told once, not thirty times
+
+
+def test_text_that_is_no_action_moves_nothing_and_is_not_stop(world):
+    world.start()
+    world.frame()
+    commands = world.decide(None, text="I am a teapot")
+    assert not [c for c in commands if isinstance(c, SendGoal)]
+    assert world.only(commands, Finish).code == Code.NOT_UNDERSTOOD and "teapot" in world.only(commands, Finish).message
+    assert not world.only(commands, Publish).executed
+
+
+def test_a_failure_of_the_model_ends_the_episode_and_the_next_one_runs(world):
+    world.start()
+    world.frame()
+    assert world.only(world.do(Failed(world.now, world.state.ticket, Code.INFERENCE_FAILED, "out of memory")), Finish).code == Code.INFERENCE_FAILED
+    world.start()
+    world.now += 0.1
+    world.frame()
+    assert world.only(world.decide(), SendGoal)
+
+
+def test_an_instruction_that_the_model_cannot_take_ends_the_episode(world):
+    key, _ = world.start()
+    assert world.do(ResetFailed(world.now, 3, Code.INVALID_INSTRUCTION, "old")) == ()
+    assert world.only(world.do(ResetFailed(world.now, world.state.epoch, Code.INVALID_INSTRUCTION, "too long")), Finish).key == key
+
+
+def test_inference_that_takes_too_long_ends_the_episode_and_its_answer_is_thrown_away(world):
+    world.start()
+    world.frame()
+    ticket = world.state.ticket
+    assert world.only(world.tick(30.1), Finish).code == Code.INFERENCE_FAILED
+    assert world.decide(ticket=ticket) == ()
+
+
+@pytest.mark.parametrize(
+    ("status", "code"),
+    [
+        (StepStatus.TIMEOUT, Code.STEP_TIMEOUT),
+        (StepStatus.STALE, Code.STALE),
+        (StepStatus.DISARMED, Code.DISARMED),
+        (StepStatus.REFUSED, Code.UNKNOWN),
+        (StepStatus.CANCELED, Code.UNKNOWN),
+        (StepStatus.FAILED, Code.UNKNOWN),
+    ],
+)
+def test_step_statuses_that_end_the_episode(world, status, code):
+    world.start()
+    world.frame()
+    world.decide()
+    finish = world.only(world.result(status, message="because"), Finish)
+    assert finish.code == code and "because" in finish.message
+
+
+def test_a_blocked_step_is_used_up_and_three_in_a_row_end_the_episode(world):
+    world.start()
+    world.step(status=StepStatus.BLOCKED, dx=0.0)
+    world.step(status=StepStatus.BLOCKED, dx=0.0)
+    world.step()  # free again: the count starts anew
+    for _ in range(2):
+        assert not [c for c in world.step(status=StepStatus.BLOCKED, dx=0.0) if isinstance(c, Finish)]
+    finish = world.only(world.step(status=StepStatus.BLOCKED, dx=0.0), Finish)
+    assert finish.code == Code.BLOCKED and finish.steps == 6
+
+
+def test_blocked_steps_never_end_an_evaluation():
+    world = World(max_blocked=0, progress_window=0)
+    world.start()
+    for _ in range(50):
+        assert not [c for c in world.step(status=StepStatus.BLOCKED, dx=0.0) if isinstance(c, Finish)]
+
+
+def test_step_limit_counts_decisions(world):
+    world.start(max_steps=2)
+    world.step()
+    assert world.only(world.step(), Finish).code == Code.STEP_LIMIT
+
+
+def test_time_limit_of_the_goal_wins_over_the_configured_one(world):
+    world.start(time_limit=1.0)
+    assert world.only(world.tick(1.1), Finish).code == Code.TIME_LIMIT
+
+
+def test_turning_to_and_fro_is_no_progress(world):
+    world.start()
+    for i in range(11):
+        world.step((Action.TURN_LEFT, Action.TURN_RIGHT)[i % 2], dx=0.0, dyaw=0.26 * (-1) ** i)
+    assert world.only(world.step(Action.TURN_RIGHT, dx=0.0, dyaw=-0.26), Finish).code == Code.NO_PROGRESS
+
+
+def test_looking_around_once_is_progress_enough(world):
+    world.start()
+    for _ in range(24):
+        assert not [c for c in world.step(Action.TURN_LEFT, dx=0.0, dyaw=0.2618) if isinstance(c, Finish)]
+
+
+def test_many_steps_on_the_spot_are_no_progress():
+    world = World(progress_window=8)
+    world.start()
+    finishes = [c for i in range(12) for c in (world.step(Action.TURN_LEFT, dx=0.0, dyaw=0.26) if world.state.start else ()) if isinstance(c, Finish)]
+    assert [f.code for f in finishes] == [Code.NO_PROGRESS]
+
+
+def test_path_length_follows_the_reported_motion(world):
+    world.start()
+    world.step(dx=0.25)
+    world.step(Action.TURN_LEFT, dx=0.0, dyaw=1.5708)
+    world.step(dx=0.2)
+    assert world.state.path == pytest.approx(0.45) and world.state.pose[:2] == pytest.approx((0.25, 0.2), abs=1e-3)
+
+
+def test_cancel_while_deciding_answers_at_once_and_the_decision_never_acts(world):
+    key, _ = world.start()
+    world.frame()
+    ticket, epoch = world.state.ticket, world.state.epoch
+    assert world.only(world.do(Cancel(world.now, key, Code.CANCELED, "by the client")), Finish).code == Code.CANCELED
+    assert world.state.epoch == epoch + 1
+    assert world.decide(ticket=ticket) == ()
+
+
+def test_cancel_during_a_step_waits_for_standstill(world):
+    key, _ = world.start()
+    world.frame()
+    world.decide()
+    goal = world.state.goal
+    commands = world.do(Cancel(world.now, key, Code.CANCELED, "by the client"))
+    assert commands == (CancelGoal(),) and world.state.epoch == goal[0] + 1
+    assert world.only(world.result(StepStatus.CANCELED, goal=goal), Finish).code == Code.CANCELED
+
+
+def test_a_motion_server_that_never_answers_the_cancel_does_not_hold_the_client_for_ever(world):
+    key, _ = world.start()
+    world.frame()
+    world.decide()
+    world.do(Cancel(world.now, key, Code.CANCELED, "by the client"))
+    finish = world.only(world.tick(3.1), Finish)
+    assert finish.code == Code.CANCELED and "standstill" in finish.message
+
+
+def test_the_newest_instruction_wins_and_starts_only_at_standstill(world):
+    first, _ = world.start("one")
+    world.frame()
+    world.decide()
+    goal = world.state.goal
+    second, commands = world.start("two")
+    assert [type(c) for c in commands] == [CancelGoal]
+    third, commands = world.start("three")
+    assert world.only(commands, Finish) == Finish(second, Code.PREEMPTED, "a newer instruction arrived")
+    world.now += 0.4
+    end = world.ros
+    commands = world.result(StepStatus.CANCELED, goal=goal, end=end)
+    assert world.only(commands, Finish).key == first and world.only(commands, Finish).code == Code.PREEMPTED
+    assert world.only(commands, Reset).instruction == "three" and world.state.start.key == third
+    world.tick()
+    assert world.frame(end - 1) == ()  # still moving when it was taken
+    assert world.only(world.frame(end), Infer)
+
+
+def test_preemption_while_deciding_drops_the_old_decision(world):
+    world.start("one")
+    world.frame()
+    ticket = world.state.ticket
+    _, commands = world.start("two")
+    assert world.only(commands, Reset).instruction == "two" and world.only(commands, Finish).code == Code.PREEMPTED
+    assert world.decide(ticket=ticket) == ()
+
+
+def test_deactivation_stops_the_step_and_refuses_what_waits(world):
+    world.start("one")
+    world.frame()
+    world.decide()
+    goal = world.state.goal
+    second, _ = world.start("two")
+    commands = world.do(Cancel(world.now, None, Code.NOT_ACTIVE, "deactivated", deactivate=True))
+    assert world.only(commands, Finish).key == second
+    assert world.only(world.result(StepStatus.CANCELED, goal=goal), Finish) and world.state.phase is Phase.IDLE
+    assert world.only(world.start()[1], Finish).code == Code.NOT_ACTIVE
+
+
+def test_cancel_of_somebody_elses_goal_changes_nothing(world):
+    world.start()
+    before = world.state
+    assert world.do(Cancel(world.now, 99, Code.CANCELED, "")) == () and world.state == before
+
+
+def test_results_of_another_step_or_episode_are_ignored(world):
+    world.start()
+    world.frame()
+    world.decide()
+    epoch, step = world.state.goal
+    before = world.state
+    for goal in [(epoch, step + 1), (epoch - 1, step)]:
+        assert world.result(goal=goal) == () and world.state == before
+
+
+def test_an_old_ticket_never_acts(world):
+    world.start()
+    world.frame()
+    old = world.state.ticket
+    world.decide()
+    world.now += 1
+    world.result()
+    world.frame()
+    assert world.decide(ticket=old) == () and world.state.phase is Phase.DECIDING
+
+
+def test_no_motion_server_is_told(world):
+    world = World()
+    world.do(Start(0.0, 1, "go", world.ros))
+    assert world.tick(0.1, ready=False) == () and world.state.phase is Phase.WAIT_SERVER
+    assert world.only(world.tick(5.0, ready=False), Finish).code == Code.NO_MOTION_SERVER
+
+
+def test_a_motion_server_that_dies_in_mid_step_is_told(world):
+    world.start()
+    world.frame()
+    world.decide()
+    assert world.tick(4.0, ready=False) == ()
+    commands = world.tick(2.0, ready=False)
+    assert commands == (CancelGoal(),)
+    assert world.only(world.tick(3.1, ready=False), Finish).code == Code.NO_MOTION_SERVER
+
+
+def test_a_step_without_a_result_ends_by_this_nodes_own_deadline(world):
+    world.start()
+    world.frame()
+    world.decide()
+    assert world.tick(10.1) == (CancelGoal(),)
+    assert world.only(world.tick(3.1), Finish).code == Code.STEP_TIMEOUT
+
+
+def test_a_lost_lockstep_frame_is_asked_for_once():
+    world = World(resend_after=0.5, frame_timeout=5.0)
+    world.start()
+    assert world.tick(0.6) == (Resend(),)
+    assert world.tick(0.6) == ()
+
+
+# pipeline: settle
+
+
+def moving(world):
+    key, _ = world.start()
+    world.frame()
+    world.decide()
+    world.now += 0.9
+    return key
+
+
+def early(world, dx=0.245):
+    world.frame()
+    return world.do(EarlyFrame(world.now, world.ros, dx, 0.0, 0.0))
+
+
+def test_an_early_decision_counts_if_the_final_pose_agrees(world):
+    moving(world)
+    infer = world.only(early(world), Infer)
+    assert not infer.commit
+    world.now += 0.2
+    assert world.decide(Action.TURN_LEFT, infer.ticket) == () and world.state.phase is Phase.MOVING
+    world.now += 0.1
+    commands = world.result(dx=0.25)
+    assert isinstance(commands[0], Commit) and world.only(commands, SendGoal) == SendGoal(11, 1, Action.TURN_LEFT, infer.stamp)
+    assert world.state.hidden == pytest.approx(0.2)
+
+
+def test_an_early_decision_still_being_computed_is_waited_for(world):
+    moving(world)
+    infer = world.only(early(world), Infer)
+    assert world.result(dx=0.25) == () and world.state.phase is Phase.DECIDING
+    commands = world.decide(Action.STOP, infer.ticket)
+    assert isinstance(commands[0], Commit) and world.only(commands, SendGoal)
+
+
+@pytest.mark.parametrize("final", [{"dx": 0.28}, {"dyaw": 0.05}, {"status": StepStatus.BLOCKED}])
+def test_an_early_decision_is_thrown_away_if_the_final_pose_disagrees(world, final):
+    moving(world)
+    infer = world.only(early(world), Infer)
+    world.decide(Action.TURN_LEFT, infer.ticket)
+    world.now += 0.1
+    commands = world.result(**{"dx": 0.25} | final)
+    assert not [c for c in commands if isinstance(c, (Commit, SendGoal))] and world.state.discarded == 1
+    world.now += 0.1
+    assert world.only(world.frame(), Infer).commit
+
+
+def test_a_discarded_early_decision_that_returns_late_never_acts(world):
+    moving(world)
+    infer = world.only(early(world), Infer)
+    world.result(dx=0.29)
+    world.now += 0.1
+    world.frame()
+    assert world.decide(ticket=infer.ticket) == ()
+
+
+def test_a_failed_early_decision_leaves_the_frame_after_the_motion(world):
+    moving(world)
+    infer = world.only(early(world), Infer)
+    world.do(Failed(world.now, infer.ticket, Code.BAD_FRAME, "x"))
+    world.now += 0.1
+    world.result()
+    assert world.only(world.frame(), Infer).commit
+
+
+def test_cancel_during_an_early_decision_discards_it(world):
+    key = moving(world)
+    infer = world.only(early(world), Infer)
+    goal = world.state.goal
+    world.do(Cancel(world.now, key, Code.CANCELED, ""))
+    assert world.decide(ticket=infer.ticket) == ()
+    assert [type(c) for c in world.result(StepStatus.CANCELED, goal=goal)] == [Finish]
+
+
+# watch-only
+
+
+def watching():
+    world = World(execute=False, clock_checks=False)
+    world.start()
+    return world
+
+
+def test_watch_only_sends_no_goals_and_goes_on_after_stop():
+    world = watching()
+    for stamp in (5 * S, 6 * S, 7 * S):
+        world.frame(stamp)
+        world.decide(Action.STOP)
+    assert [c.step for c in world.log if isinstance(c, Publish)] == [0, 1, 2]
+    assert not [c for c in world.log if isinstance(c, (SendGoal, Finish))] and not any(p.executed for p in world.log if isinstance(p, Publish))
+
+
+def test_watch_only_keeps_every_chosen_frame_while_the_model_is_slow():
+    world = watching()
+    for stamp in (5 * S, 6 * S, 7 * S):
+        world.frame(stamp)
+    seen = [world.only([c for c in world.log if isinstance(c, Infer)][-1:], Infer).stamp]
+    for _ in range(2):
+        seen.append(world.only(world.decide(), Infer).stamp)
+    assert seen == [5 * S, 6 * S, 7 * S]
+
+
+def test_watch_only_text_that_is_no_action_is_published_and_the_watch_goes_on():
+    world = watching()
+    world.frame(5 * S)
+    assert not world.only(world.decide(None, text="hm"), Publish).executed
+    assert world.only(world.frame(6 * S), Infer)
+
+
+def test_watch_only_a_backward_jump_starts_a_new_episode_and_jitter_does_not():
+    world = watching()
+    world.frame(50 * S)
+    world.decide()
+    epoch = world.state.epoch
+    world.frame(50 * S - S // 2)
+    assert world.state.epoch == epoch
+    commands = world.frame(10 * S)
+    assert world.only(commands, Reset).epoch == epoch + 1 and world.only(commands, Infer).stamp == 10 * S and world.state.step == 0
+
+
+def test_watch_only_has_no_timeouts_of_frames_and_no_time_limit():
+    world = watching()
+    assert world.tick(10_000) == () and world.state.phase is Phase.WAIT_FRAME
+
+
+def test_watch_only_frames_beyond_the_queue_are_counted():
+    world = watching()
+    for i in range(stepping.MAX_QUEUE + 5):
+        world.frame((i + 1) * S)
+    assert world.state.dropped == 4
+
+
+# whatever comes, in whatever order
+
+
+def events(world):
+    now, ros, state = world.now, world.ros, world.state
+    goal = state.goal or (state.epoch, state.step)
+    yield Start(now, 5, "go", ros)
+    yield Start(now, 6, "", ros)
+    yield Cancel(now, None, Code.CANCELED, "x")
+    yield Cancel(now, None, Code.NOT_ACTIVE, "x", deactivate=True)
+    yield stepping.Activate(now)
+    yield Frame(now, ros, ros)
+    yield Frame(now, 0, ros)
+    yield EarlyFrame(now, ros + 1, 0.25, 0.0, 0.0)
+    for action in (Action.STOP, Action.MOVE_FORWARD, None):
+        yield Decided(now, state.ticket, action)
+    yield Decided(now, state.ticket - 1, Action.MOVE_FORWARD)
+    yield Failed(now, state.ticket, Code.BAD_FRAME, "x")
+    yield Failed(now, state.ticket, Code.INFERENCE_FAILED, "x")
+    for status in range(8):
+        yield StepResult(now, *goal, status, "", ros, 0.1, 0.0, 0.1, ros)
+    yield Refused(now, Code.BAD_FRAME, "x")
+    yield Tick(now, ros)
+    yield Tick(now + 100, ros, False)
+
+
+@pytest.mark.parametrize("execute", [True, False])
+@pytest.mark.parametrize("seed", range(40))
+def test_whatever_happens_a_goal_is_sent_only_for_the_newest_decision_of_a_living_episode_and_everybody_is_answered_once(seed, execute):
+    import random
+
+    dice = random.Random(seed)
+    world = World(execute=execute, clock_checks=execute, frame_timeout=0.5, progress_window=3, oscillation_steps=2)
+    answered, asked, flying = [], [], None
+    for i in range(400):
+        world.now += dice.choice([0.0, 0.01, 0.2])
+        event = dice.choice(list(events(world)))
+        if isinstance(event, Start):
+            event = replace(event, key=1000 + i)
+            asked.append(event.key)
+        before = world.state
+        for command in world.do(event):
+            if isinstance(command, SendGoal):
+                assert execute and before.active and flying is None, "a second motion while one is under way"
+                assert isinstance(event, Decided) or before.early is not None
+                assert (command.epoch, command.step) == (world.state.epoch, world.state.step)
+                flying = (command.epoch, command.step)
+            if isinstance(command, Finish):
+                answered.append(command.key)
+        if isinstance(event, StepResult) and flying == (event.epoch, event.step):
+            flying = None
+        if world.state.goal is None:
+            flying = None
+        assert world.state.epoch >= before.epoch and world.state.ticket >= before.ticket
+        assert (world.state.goal is not None) <= (world.state.phase in (Phase.MOVING, Phase.ENDING))
+        assert len(world.state.pending) <= stepping.MAX_QUEUE
+    world.do(Cancel(world.now, None, Code.CANCELED, "the end"))
+    world.tick(1000)
+    answered += [c.key for c in world.log[-3:] if isinstance(c, Finish) and c.key not in answered]
+    assert sorted(answered) == sorted(asked)
+
+
+def test_codes_are_those_of_the_interface():
+    action = pytest.importorskip("janusvln_msgs.action")
+    names = [n for n in vars(Code) if n.isupper()]
+    assert len(names) == 18 and all(getattr(Code, n) == getattr(action.FollowInstruction.Result, n) for n in names)
+    statuses = [n for n in vars(StepStatus) if n.isupper()]
+    assert len(statuses) == 8 and all(getattr(StepStatus, n) == getattr(action.ExecuteStep.Result, n) for n in statuses)
