@@ -84,7 +84,8 @@ def replay(folder: Path) -> str:
     """Row of the table: speed of offline replay with the default checkpoint."""
     bag = jpeg_drive(folder / "replay.mcap", 60)
     words = ["replay", str(bag), "--boundaries", "odom", "--instruction", "go to the red door", "--uncalibrated"]
-    done = subprocess.run([sys.executable, "-m", "janusvln_ros.cli.main", *words, "--json", "--out", str(folder / "out")], capture_output=True, text=True, check=True)
+    command = [sys.executable, "-m", "janusvln_ros.cli.main", *words, "--json", "--out", str(folder / "out")]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
     result = json.loads(done.stdout)
     return f"| replay, offline: bag seconds per second ({result['decisions']} decisions in {result['bag_seconds']:.0f} s) | {result['speed']:.1f} |"
 
