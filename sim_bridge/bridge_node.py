@@ -31,6 +31,7 @@ from nav_msgs.msg import OccupancyGrid
 from nav_msgs.msg import Odometry as OdometryMsg
 from rcl_interfaces.msg import FloatingPointRange, IntegerRange, ParameterDescriptor
 from rclpy.action import ActionServer, CancelResponse, GoalResponse
+from rclpy.callback_groups import ReentrantCallbackGroup
 from rclpy.clock import Clock, ClockType
 from rclpy.duration import Duration
 from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
@@ -309,8 +310,10 @@ class SimBridge(Node):
             self.tf_out = self.create_publisher(TFMessage, "/tf", QoSProfile(depth=100))
             self.static_out = self.create_publisher(TFMessage, "/tf_static", kept)
             self.static_out.publish(TFMessage(transforms=[self._camera_mount()]))
-        self.create_service(ResetEpisode, "reset_episode", self._on_reset)
-        self.create_service(GetMetrics, "get_metrics", self._on_metrics)
+        # These two wait for the simulator; in the default group everything else of the node, the clock included, would wait with them.
+        waiting = ReentrantCallbackGroup()
+        self.create_service(ResetEpisode, "reset_episode", self._on_reset, callback_group=waiting)
+        self.create_service(GetMetrics, "get_metrics", self._on_metrics, callback_group=waiting)
         self.create_service(Trigger, "resend_frame", self._on_resend)
         if self.lockstep:
             self.report_out = self.create_publisher(StepReport, "motion/step_report", QoSProfile(depth=10))
@@ -378,8 +381,16 @@ class SimBridge(Node):
 
     async def _in_simulator(self, work: Callable[..., Any], *arguments: Any) -> "Future[Any]":
         """Run ``work`` on the simulator's thread and return its finished future."""
-        finished: RosFuture = RosFuture(executor=self.executor)
-        self._when_done(self.thread.submit(work, *arguments), finished.set_result)
+        executor = self.executor
+        assert executor is not None
+        finished: RosFuture = RosFuture(executor=executor)
+
+        def wake(done: "Future[Any]") -> None:
+            # The result first, then a task: the executor looks at waiting coroutines only when something wakes it, and before it runs new tasks.
+            finished.set_result(done)
+            executor.create_task(lambda: None)
+
+        self.thread.submit(work, *arguments).add_done_callback(wake)
         return await finished  # type: ignore[return-value]
 
     async def _on_reset(self, request: ResetEpisode.Request, response: ResetEpisode.Response) -> ResetEpisode.Response:

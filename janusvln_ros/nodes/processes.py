@@ -200,11 +200,12 @@ class Processes:
             raise NodeEndedError(name, int(code), self.last_words(name))
 
     def last_words(self, name: str) -> str:
-        """The last lines that a node printed, without those that only say where in a library it happened."""
+        """What a node said last: its sentence that begins with "error:" if it left with one, else the last lines that it printed."""
         if self.log_dir is None:
             return "(see above)"
         lines = (self.log_dir / f"{name}.log").read_text(errors="replace").splitlines()[1:]
-        return "\n".join(line for line in lines[-LAST_WORDS_LINES:])
+        sentences = [line for line in lines if line.startswith("error: ")]
+        return sentences[-1] if sentences else "\n".join(lines[-LAST_WORDS_LINES:])
 
     def stop(self) -> None:
         """End every process: SIGINT to all, SIGKILL after ``STOP_SECONDS`` to whole groups; returns when none is left. A second Ctrl-C cannot interrupt it."""

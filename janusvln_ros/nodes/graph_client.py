@@ -1,0 +1,270 @@
+"""The outside of a simulated graph, for programs that use it: starts episodes, sends instructions, and keeps what the nodes say meanwhile."""
+
+import json
+import math
+import os
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import rclpy
+from builtin_interfaces.msg import Time
+from janusvln_msgs.action import ExecuteStep, FollowInstruction
+from janusvln_msgs.msg import Decision
+from janusvln_msgs.srv import GetMetrics, ResetEpisode
+from lifecycle_msgs.msg import State
+from lifecycle_msgs.srv import GetState
+from nav_msgs.msg import OccupancyGrid, Odometry
+from rclpy.action import ActionClient
+from rclpy.executors import SingleThreadedExecutor
+from rclpy.qos import DurabilityPolicy, QoSProfile
+from rclpy.signals import SignalHandlerOptions
+from sensor_msgs.msg import CompressedImage
+from std_srvs.srv import SetBool
+
+from janusvln_ros.actions import Action
+from janusvln_ros.data.drawing import Floor
+
+STAGES = ("preprocess", "spatial", "vision", "prefill", "decode", "total")
+"""Stages of a decision that are timed, in order."""
+
+MIDDLEWARE_VARIABLES = ("ROS_AUTOMATIC_DISCOVERY_RANGE", "ROS_LOCALHOST_ONLY", "FASTDDS_DEFAULT_PROFILES_FILE")
+
+DECISION_STATUS = {Decision.OK: "ok", Decision.NOT_UNDERSTOOD: "not_understood", Decision.ERROR: "error"}
+
+_CODES = """NONE UNKNOWN INVALID_INSTRUCTION NOT_ACTIVE NO_FRAME BAD_FRAME NOT_UNDERSTOOD INFERENCE_FAILED STEP_LIMIT TIME_LIMIT BLOCKED STEP_TIMEOUT STALE
+    DISARMED PREEMPTED CANCELED NO_PROGRESS NO_MOTION_SERVER"""
+ERROR_NAMES = {getattr(FollowInstruction.Result, name): name for name in _CODES.split()}
+"""Error code of follow_instruction -> its name."""
+
+
+class GraphTimeoutError(Exception):
+    """Something that the graph should do did not happen in time; the message says what."""
+
+
+@dataclass
+class Heard:
+    """What the nodes said since the episode began. Stamps are nanoseconds of simulated time.
+
+    ``frames``: the camera's JPEGs; ``poses``: the true pose as (stamp, x, y, z, heading) in the simulator's world; ``decisions`` in order.
+    """
+
+    frames: dict[int, bytes] = field(default_factory=dict)
+    poses: list[tuple[int, float, float, float, float]] = field(default_factory=list)
+    decisions: list[Decision] = field(default_factory=list)
+    floor: Floor | None = None
+
+
+@dataclass(frozen=True)
+class Episode:
+    """The episode that the bridge has started; ``first_frame`` is the stamp of its first frame."""
+
+    episode_id: str
+    scene_id: str
+    instruction: str
+    first_frame: Time
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How following an instruction ended: the name of the error code ("NONE": the policy stopped by itself), the sentence, and the steps decided."""
+
+    code: str
+    message: str
+    steps: int
+    elapsed: float
+
+
+class GraphClient:
+    """A node beside the graph. Use from one thread; every wait spins it and calls ``alive``, which raises if a node has died.
+
+    ``pictures``: also keep the camera's frames and the true poses, for a video.
+    """
+
+    def __init__(self, environment: Mapping[str, str], alive: Callable[[], None], pictures: bool = False):
+        # The middleware reads the environment when a context is made.
+        os.environ.update({key: environment[key] for key in MIDDLEWARE_VARIABLES if key in environment})
+        self.alive = alive
+        self.heard = Heard()
+        self.since = 0
+        self.context = rclpy.Context()
+        rclpy.init(context=self.context, domain_id=int(environment.get("ROS_DOMAIN_ID", "0")), signal_handler_options=SignalHandlerOptions.NO)
+        self.node = rclpy.create_node("graph_client", context=self.context, start_parameter_services=False)
+        self.executor = SingleThreadedExecutor(context=self.context)
+        self.executor.add_node(self.node)
+        self.node.create_subscription(Decision, "policy/decision", lambda message: self.heard.decisions.append(message), 100)
+        self.node.create_subscription(OccupancyGrid, "map", self._on_map, QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL))
+        if pictures:
+            # late-comers' quality of service in lockstep, plain otherwise: volatile asks for less, so it takes both
+            self.node.create_subscription(CompressedImage, "image/compressed", self._on_frame, QoSProfile(depth=20))
+            self.node.create_subscription(Odometry, "ground_truth", self._on_pose, QoSProfile(depth=100))
+        self.follow: Any = ActionClient(self.node, FollowInstruction, "follow_instruction")
+        self.steps: Any = ActionClient(self.node, ExecuteStep, "execute_step")
+
+    def close(self) -> None:
+        """Leave the graph."""
+        self.follow.destroy()
+        self.steps.destroy()
+        self.executor.remove_node(self.node)
+        self.node.destroy_node()
+        self.executor.shutdown()
+        rclpy.try_shutdown(context=self.context)
+
+    def until(self, condition: Callable[[], bool], seconds: float, what: str) -> None:
+        """Spin until ``condition``.
+
+        Raises:
+            GraphTimeoutError: it did not come true within ``seconds``; the message is ``what``.
+        """
+        end, look = time.monotonic() + seconds, 0.0
+        while not condition():
+            now = time.monotonic()
+            if now > end:
+                raise GraphTimeoutError(f"{what} within {seconds:.0f} s")
+            if now > look:
+                self.alive()
+                look = now + 0.2
+            self.executor.spin_once(timeout_sec=0.05)
+
+    def linger(self, condition: Callable[[], bool], seconds: float) -> None:
+        """Spin until ``condition``, or for ``seconds`` if it does not come true."""
+        end = time.monotonic() + seconds
+        while not condition() and time.monotonic() < end:
+            self.executor.spin_once(timeout_sec=0.05)
+
+    def call(self, kind: Any, name: str, request: Any, seconds: float = 60.0) -> Any:
+        """Call a service and return its response."""
+        client: Any = self.node.create_client(kind, name)
+        try:
+            self.until(client.service_is_ready, seconds, f"service {name} did not appear")
+            future = client.call_async(request)
+            self.until(future.done, seconds, f"service {name} did not answer")
+            return future.result()
+        finally:
+            self.node.destroy_client(client)
+
+    def wait_ready(self, seconds: float = 300.0) -> None:
+        """Wait until the simulator runs and the policy has loaded its model and is active."""
+        self.until(self.node.create_client(ResetEpisode, "reset_episode").service_is_ready, seconds, "the simulator did not start")
+        end = time.monotonic() + seconds
+        while self.call(GetState, "policy/get_state", GetState.Request(), seconds).current_state.id != State.PRIMARY_STATE_ACTIVE:
+            if time.monotonic() > end:
+                raise GraphTimeoutError(f"the policy did not become active within {seconds:.0f} s")
+            self.alive()
+            self.executor.spin_once(timeout_sec=0.1)
+            time.sleep(0.05)
+        self.until(self.follow.server_is_ready, seconds, "follow_instruction did not appear")
+        self.until(self.steps.server_is_ready, seconds, "execute_step did not appear")
+        self.until(lambda: self.node.count_publishers("policy/decision") > 0, seconds, "policy/decision did not appear")
+
+    def arm(self, armed: bool = True) -> None:
+        """Arm ``motion``.
+
+        Raises:
+            GraphTimeoutError: it refuses; the message says why.
+        """
+        response = self.call(SetBool, "motion/arm", SetBool.Request(data=armed))
+        if not response.success:
+            raise GraphTimeoutError(f"motion could not be armed: {response.message}")
+
+    def reset(self, episode_id: str, dataset: str = "", split: str = "") -> Episode:
+        """Put the robot at the start of an episode and forget what was heard before.
+
+        Raises:
+            GraphTimeoutError: the bridge cannot; the message says why.
+        """
+        self.heard = Heard(floor=self.heard.floor)
+        response = self.call(ResetEpisode, "reset_episode", ResetEpisode.Request(episode_id=episode_id, dataset=dataset, split=split), 120.0)
+        if not response.success:
+            raise GraphTimeoutError(f"episode {episode_id!r} cannot be started: {response.error_msg}")
+        self.since = nanoseconds(response.frame_stamp)
+        self.heard.frames = {stamp: jpeg for stamp, jpeg in self.heard.frames.items() if stamp >= self.since}
+        self.heard.poses = [pose for pose in self.heard.poses if pose[0] >= self.since]
+        return Episode(response.episode_id, response.scene_id, response.instruction, response.frame_stamp)
+
+    def drive(
+        self,
+        episode: Episode,
+        instruction: str,
+        max_steps: int = 0,
+        time_limit: float = 0.0,
+        progress: Callable[[Any], None] | None = None,
+        patience: float = 3600.0,
+    ) -> Outcome:
+        """Send one instruction and wait until the policy has followed it. ``progress`` gets each feedback message.
+
+        Raises:
+            GraphTimeoutError: the goal was rejected, or the episode did not end within ``patience`` seconds.
+        """
+        goal = FollowInstruction.Goal(instruction=instruction, max_steps=max_steps, time_limit=time_limit, start_stamp=episode.first_frame)
+        sent = self.follow.send_goal_async(goal, feedback_callback=(lambda message: progress(message.feedback)) if progress else None)
+        self.until(sent.done, 60.0, "follow_instruction did not answer")
+        handle = sent.result()
+        if not handle.accepted:
+            raise GraphTimeoutError("follow_instruction rejected the goal")
+        done = handle.get_result_async()
+        self.until(done.done, patience, "the episode did not end")
+        result = done.result().result
+        self.until(lambda: len(self.heard.decisions) >= result.steps, 10.0, f"only {len(self.heard.decisions)} of {result.steps} decisions arrived")
+        return Outcome(ERROR_NAMES.get(result.error_code, str(result.error_code)), result.error_msg, int(result.steps), float(result.elapsed))
+
+    def step(self, episode_id: int, step: int, action: Action, frame_stamp: Time) -> Any:
+        """Ask for one step past the policy, as for the STOP that ends an episode at its limit; returns ExecuteStep's result."""
+        sent = self.steps.send_goal_async(ExecuteStep.Goal(episode_id=episode_id, step=step, action=int(action), frame_stamp=frame_stamp))
+        self.until(sent.done, 60.0, "execute_step did not answer")
+        done = sent.result().get_result_async()
+        self.until(done.done, 60.0, "execute_step did not end")
+        return done.result().result
+
+    def metrics(self) -> dict[str, Any]:
+        """The bridge's metrics of the episode."""
+        response = self.call(GetMetrics, "get_metrics", GetMetrics.Request())
+        if not response.success:
+            raise GraphTimeoutError(f"the bridge gives no metrics: {response.error_msg}")
+        return dict(json.loads(response.metrics_json))
+
+    def _on_frame(self, message: CompressedImage) -> None:
+        self.heard.frames[nanoseconds(message.header.stamp)] = bytes(message.data)
+
+    def _on_pose(self, message: Odometry) -> None:
+        place, turn = message.pose.pose.position, message.pose.pose.orientation
+        self.heard.poses.append((nanoseconds(message.header.stamp), -place.y, place.z, -place.x, 2 * math.atan2(turn.z, turn.w)))
+
+    def _on_map(self, message: OccupancyGrid) -> None:
+        free = np.asarray(message.data, np.int8).reshape(message.info.height, message.info.width) == 0
+        size, origin = message.info.resolution, message.info.origin.position
+        columns, rows = free.shape
+        # the map's x is the world's -z, its y the world's -x
+        self.heard.floor = Floor(free[::-1, ::-1].T.copy(), (-(origin.y + columns * size), -(origin.x + rows * size)), size)
+
+
+def nanoseconds(stamp: Time) -> int:
+    """A stamp as one number."""
+    return int(stamp.sec) * 1_000_000_000 + int(stamp.nanosec)
+
+
+def decision_row(message: Decision) -> dict[str, Any]:
+    """A decision as a JSON-ready object; what depends on the machine's speed is all under "timings"."""
+    finite = all(math.isfinite(p) for p in message.probabilities)
+    return {
+        "step": message.step,
+        "episode_id": message.episode_id,
+        "stamp": f"{message.header.stamp.sec}.{message.header.stamp.nanosec:09d}",
+        "action": Action(message.action).name if message.action in list(Action) else None,
+        "status": DECISION_STATUS.get(message.status, str(message.status)),
+        "text": message.text,
+        "error": message.error_msg,
+        "probabilities": [float(p) for p in message.probabilities] if finite else None,
+        "spatial_frames": message.spatial_frames,
+        "semantic_frames": message.semantic_frames,
+        "memory_bytes": message.memory_bytes,
+        "timings": {stage: float(getattr(message, stage)) for stage in STAGES},
+    }
+
+
+def timing_summary(decisions: list[Decision]) -> dict[str, dict[str, float]]:
+    """Seconds per stage: the median and the 99th percentile over ``decisions``."""
+    columns = {stage: [float(getattr(d, stage)) for d in decisions] for stage in STAGES}
+    return {stage: {"p50": float(np.percentile(v, 50)), "p99": float(np.percentile(v, 99))} for stage, v in columns.items() if v}
