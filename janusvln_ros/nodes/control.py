@@ -272,6 +272,14 @@ def short_of(moved: Pose2, goal: tuple[float, float], settings: Settings) -> flo
     return max(0.0, forward - moved.x - settings.tolerance)
 
 
+def stepped(moved: Pose2, goal: tuple[float, float], settings: Settings) -> bool:
+    """Whether a base that steps by itself has made its step, as exactly as such bases do: three times the tolerance short at most, or beyond."""
+    forward, turn = goal
+    if turn:
+        return math.copysign(1.0, turn) * (turn - moved.yaw) <= 3 * settings.turn_tolerance
+    return forward - moved.x <= 3 * settings.tolerance
+
+
 def share_done(moved: Pose2, goal: tuple[float, float]) -> float:
     """Progress from 0 to 1."""
     forward, turn = goal
@@ -509,7 +517,7 @@ def _drive(state: State, event: Tick, settings: Settings) -> Outcome:
         state = replace(state, collided=True)
         return _halt(state, now, StepStatus.BLOCKED, f"the base has not moved for {settings.stuck_time:g} s", settings)
     if settings.discrete:
-        if short_of(moved, goal, settings) == 0 and state.rest is not None:
+        if stepped(moved, goal, settings) and state.rest is not None:
             return replace(state, phase=Phase.STOPPING, stopping_since=now), (progress,)
         return state, (progress,)
     clearance = math.inf if settings.range_source == "none" or state.ranges is None else state.ranges.clearance - settings.stop_distance
@@ -535,7 +543,7 @@ def _settle(state: State, event: Tick, settings: Settings) -> Outcome:
     goal = target(Action(state.goal.action), settings)
     if not at_rest and status == StepStatus.SUCCEEDED:
         status, message = (StepStatus.STALE, "odometry went stale before standstill") if not fresh else (StepStatus.TIMEOUT, "the base did not come to rest")
-    if status == StepStatus.SUCCEEDED and short_of(moved, goal, settings) > 0:
+    if status == StepStatus.SUCCEEDED and not settings.discrete and short_of(moved, goal, settings) > 0:
         if state.nudges < NUDGES and now - state.since < settings.step_deadline:
             return replace(state, phase=Phase.DRIVING, nudges=state.nudges + 1, ticked=now, moving_at=now), zero
         missing = f"came to rest at {moved.x:.3f} m and {math.degrees(moved.yaw):.1f} degrees"
