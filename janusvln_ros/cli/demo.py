@@ -256,9 +256,11 @@ def summarize(args: argparse.Namespace, plan: Plan, outcome: "Outcome", metrics:
 
 def checkpoint_facts(checkpoint: str) -> tuple[str, bool]:
     """The checkpoint's folder or id, and whether its weights are trained, by ``navigation.trained`` of its config (published ones are, and do not say)."""
-    from janusvln_ros.policy import default_checkpoint
+    folder = Path(checkpoint)
+    if not checkpoint:
+        from janusvln_ros.policy import default_checkpoint
 
-    folder = Path(checkpoint) if checkpoint else Path(default_checkpoint())
+        folder = Path(default_checkpoint())
     config = folder / "config.json"
     if not config.is_file():
         return checkpoint, True
