@@ -222,7 +222,8 @@ class TrajectorySet(Sequence[SetItem]):
     def __getitem__(self, index: Any) -> Any:  # Sequence's overloads say int -> SetItem; slices are not offered
         values = self.raw(index)
         folder = (self.path.resolve().parent / values["folder"]).resolve()
-        return SetItem(values["id"], values["source"], values["instruction"], tuple(folder / name for name in values["frames"]), tuple(Action(t) for t in values["targets"]))
+        frames, targets = tuple(folder / name for name in values["frames"]), tuple(Action(t) for t in values["targets"])
+        return SetItem(values["id"], values["source"], values["instruction"], frames, targets)
 
 
 class FrameSamples(Sequence[tuple[SetItem, int]]):
@@ -237,11 +238,10 @@ class FrameSamples(Sequence[tuple[SetItem, int]]):
     def __len__(self) -> int:
         return int(self._ends[-1]) if len(self._ends) else 0
 
-    def images_of(self, k: int) -> int:
-        """How many pictures sample ``k`` shows, without reading it."""
-        row = int(np.searchsorted(self._ends, k, side="right"))
-        frame = k - (int(self._ends[row - 1]) if row else 0)
-        return min(frame + 1, NUM_HISTORY + 1)
+    def image_counts(self, num_history: int = NUM_HISTORY) -> np.ndarray:
+        """How many pictures each sample shows, int8 [len(self)], without reading any."""
+        lengths = np.concatenate([s.lengths for s in self.sets])
+        return np.concatenate([np.minimum(np.arange(1, n + 1), num_history + 1).astype(np.int8) for n in lengths])
 
     def __getitem__(self, k: Any) -> Any:
         if not 0 <= k < len(self):

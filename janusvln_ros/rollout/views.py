@@ -64,7 +64,10 @@ def walk(rng: np.random.Generator, routes: RouteMap, plan: Plan, steps: int) -> 
             if routes.free(point[None])[0]:
                 return np.asarray(point)
 
-    position, yaw, poses, path, detour = place(), float(rng.uniform(-math.pi, math.pi)), [], None, 0
+    position, yaw = place(), float(rng.uniform(-math.pi, math.pi))
+    poses: list[tuple[float, float, float]] = []
+    path: np.ndarray | None = None
+    detour = 0
     turn = math.radians(TURN_STEP_DEG)
     while len(poses) < steps:
         poses.append((position[0], position[1], yaw))
@@ -147,6 +150,7 @@ def make_views(folder: str | Path, *, homes: int, walks: int, steps: int, image_
     grid, total = (height // PATCH, width // PATCH), homes * walks
     shapes = {"frames": ((height, width, 3), np.uint8), "depth": (grid, np.float16), "poses": ((3,), np.float32), "shares": ((*grid, len(NAMES)), np.uint8)}
     arrays = {name: open_memmap(folder / f".{name}.tmp.npy", mode="w+", dtype=kind, shape=(total, steps, *shape)) for name, (shape, kind) in shapes.items()}
+    values: np.ndarray
     for row, frames in enumerate(tqdm(_walks(homes, walks, steps, image_width, seed, first_home), total=total, desc="views", mininterval=5)):
         for name, values in zip(arrays, frames):
             arrays[name][row] = values

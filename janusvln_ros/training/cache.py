@@ -74,7 +74,8 @@ class FrameCache:
             except OSError as error:
                 raise InputError(f"{path} cannot be read as a picture ({error}): collect the trajectory again") from error
             if resized.shape[:2] != shape:
-                raise InputError(f"{path} is {resized.shape[1]}x{resized.shape[0]} after resizing, the set's first picture {shape[1]}x{shape[0]}: use pictures of one shape")
+                sizes = f"{resized.shape[1]}x{resized.shape[0]} after resizing, the set's first picture {shape[1]}x{shape[0]}"
+                raise InputError(f"{path} is {sizes}: use pictures of one shape")
             pictures.append(resized)
         return np.stack(pictures)
 

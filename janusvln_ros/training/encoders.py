@@ -55,7 +55,8 @@ class Views:
             names = (folder / "names.txt").read_text().split("\n")
         except (OSError, ValueError) as error:
             raise InputError(f"{folder} holds no views ({error}): make them with 'janusvln data --views'") from error
-        return cls(*arrays, tuple(names))
+        frames, depth, poses, shares = arrays
+        return cls(frames, depth, poses, shares, tuple(names))
 
 
 def relative_poses(poses_BS3: Tensor) -> Tensor:
@@ -132,7 +133,8 @@ def vision_patches(model: JanusVLN, frames_NhwC: np.ndarray) -> Tensor:
     grid = rows[0][1]
     window = model.config.vision.window_size
     if len(model.vision.fullatt_block_indexes) < len(model.vision.blocks) and max(grid) * PATCH > window:
-        raise InputError(f"vision_config.window_size {window} is smaller than a picture of {grid[2] * PATCH}x{grid[1] * PATCH}: use full attention or a larger window")
+        size = f"{grid[2] * PATCH}x{grid[1] * PATCH}"
+        raise InputError(f"vision_config.window_size {window} is smaller than a picture of {size}: use full attention or a larger window")
     pixels = torch.from_numpy(np.concatenate([pixel for pixel, _ in rows])).to(model.device)
     features = model.vision(pixels, grid_thw=torch.tensor([grid] * len(rows), device=model.device)).last_hidden_state
     return features.unflatten(0, (len(rows), -1))
@@ -191,7 +193,7 @@ class EncoderTask(nn.Module):
 
 @torch.no_grad()
 def encode_views(model: JanusVLN, views: Views, frames: int, stretches: int, seed: int) -> dict[str, Tensor]:
-    """Features and answers of ``stretches`` stretches of ``frames`` frames: ``spatial`` [n, S, P, 2C], ``dino`` [n, S, patches, C], ``depth``, ``relative``."""
+    """Features and answers of ``stretches`` stretches of ``frames`` frames: ``spatial`` [n, S, P, 2C], ``dino`` [n, S, P0, C], ``depth``, ``relative``."""
     rows: dict[str, list[Tensor]] = {"spatial": [], "dino": [], "depth": [], "relative": []}
     samples = ViewSamples(views, frames, stretches, seed)
     for start in range(0, stretches, 8):
@@ -224,7 +226,7 @@ def gate(model: JanusVLN, train: Views, test: Views, frames: int = 12, stretches
     """Is the spatial encoder geometric? Errors in the homes of ``test`` of heads of equal size, trained on ``train``, on three kinds of features.
 
     Returns:
-        For each of ``constant`` (the median answer of each patch and each frame number), ``dino`` (one picture, no memory; pose from the mean of its patches) and
+        For each of ``constant`` (the median answer of each patch and each frame number), ``dino`` (one picture, no memory; pose from the mean patch) and
         ``spatial``: ``depth`` (mean absolute error of log depth), ``position`` (metres, relative to the first frame) and ``turn`` (degrees).
     """
     model.eval()

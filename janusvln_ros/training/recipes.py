@@ -7,6 +7,7 @@ suggests the closest one, and a value of the wrong type is an error that says wh
 
 import difflib
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any, Literal, get_args, get_origin
@@ -15,8 +16,6 @@ import yaml
 
 from janusvln_ros.errors import InputError
 from janusvln_ros.files import atomic_write, share_dir
-
-
 
 
 @dataclass(frozen=True)
@@ -73,10 +72,12 @@ class Recipe:
     """Weight of a step at which the expert's action differs from the one before."""
     stop_weight: float = 4.0
     """Weight of a step at which the expert stops."""
-    sample_windows: bool = False
-    """Draw (initial, window) per batch from (2, 4) up to the model's own, and a jump between the positions of the two groups."""
+    sample_windows: float = 0.5
+    """Share of the batches whose (initial, window) is drawn, from (2, 4) up to the model's own, half of them with a jump between the positions of the two."""
     guidance_weight: float = 0.0
-    """Weight of the helper losses (bearing and distance of the way ahead); needs data with geometry. Their head is thrown away."""
+    """Weight of the helper loss: the next expert actions and the steps left, guessed by a head that is thrown away."""
+    cache_features: bool = False
+    """Keep what frozen encoders make of every frame on disk beside the set (small networks: 30 kB a frame)."""
 
     # optimizer
     learning_rate: float = 2e-5
@@ -199,10 +200,8 @@ def _typed(key: str, value: Any, kind: Any, name: str) -> Any:
             return None
         kind = next(choice for choice in choices if choice is not type(None))
     if kind is float and isinstance(value, str):  # YAML 1.1 reads 1e-4 as text
-        try:
+        with suppress(ValueError):
             value = float(value)
-        except ValueError:
-            pass
     if kind is float and isinstance(value, int) and not isinstance(value, bool):
         value = float(value)
     if type(value) is not kind:

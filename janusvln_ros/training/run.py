@@ -52,7 +52,8 @@ def copy_encoders(model: JanusVLN, checkpoint: str) -> None:
     for name, value in source.items():
         if name.startswith(("vision.", "spatial.")) and not name.startswith("vision.merger."):
             if name not in target or target[name].shape != value.shape:
-                raise InputError(f"{checkpoint}: {name} is {list(value.shape)}, the network wants {list(target[name].shape) if name in target else 'none'}: train encoders of the same sizes")
+                wanted = list(target[name].shape) if name in target else "none"
+                raise InputError(f"{checkpoint}: {name} is {list(value.shape)}, the network wants {wanted}: train encoders of the same sizes")
             target[name].copy_(value)
 
 
@@ -75,7 +76,10 @@ def train(recipe: Recipe) -> dict[str, Any]:
     return train_navigation(recipe, output)
 
 
-MAY_CHANGE = ("output", "save_steps", "keep", "eval_steps", "eval_samples", "logging_steps", "tensorboard", "workers", "threads", "max_steps", "epochs", "deepspeed", "fsdp")
+MAY_CHANGE = (
+    "output", "save_steps", "keep", "eval_steps", "eval_samples", "logging_steps", "tensorboard", "workers", "threads", "max_steps", "epochs",
+    "deepspeed", "fsdp",
+)  # fmt: skip
 """Fields that may differ when a run is resumed."""
 
 
@@ -90,11 +94,16 @@ def claim(recipe: Recipe, output: Path) -> None:
         changed = [name for name, value in asdict(recipe).items() if name not in MAY_CHANGE and before[name] != value]
         if changed:
             name = changed[0]
-            raise InputError(
-                f"{output} holds the state of another run ({name} was {before[name]!r}, now {getattr(recipe, name)!r}): give another output=FOLDER, or delete {output}"
-            )
+            difference = f"{name} was {before[name]!r}, now {getattr(recipe, name)!r}"
+            raise InputError(f"{output} holds the state of another run ({difference}): give another output=FOLDER, or delete {output}")
         log.info("going on with the run in %s", output)
     save_recipe(recipe, path)
+
+
+TOKENIZER_FILES = (
+    "tokenizer.json", "tokenizer_config.json", "vocab.json", "merges.txt", "chat_template.json", "preprocessor_config.json", "generation_config.json",
+)  # fmt: skip
+"""What is copied from the tokenizer's folder where it is there."""
 
 
 def finish(model: JanusVLN, recipe: Recipe, output: Path, *, trained: bool, tokenizer: Path | None = None) -> Path:
@@ -103,14 +112,14 @@ def finish(model: JanusVLN, recipe: Recipe, output: Path, *, trained: bool, toke
     model.config = replace(model.config, navigation=replace(model.config.navigation, trained=trained))
     model.save_pretrained(folder, dtype="bfloat16" if recipe.bf16 else None)
     if tokenizer is not None:
-        for name in ("tokenizer.json", "tokenizer_config.json", "vocab.json", "merges.txt", "chat_template.json", "preprocessor_config.json", "generation_config.json"):
+        for name in TOKENIZER_FILES:
             if (tokenizer / name).is_file() and (tokenizer / name).resolve() != (folder / name).resolve():
                 shutil.copyfile(tokenizer / name, folder / name)
     return folder
 
 
 def _train_encoders(recipe: Recipe, output: Path) -> dict[str, Any]:
-    from janusvln_ros.training.encoders import EncoderTask, ViewSamples, Views, collate_views, gate
+    from janusvln_ros.training.encoders import EncoderTask, Views, ViewSamples, collate_views, gate
     from janusvln_ros.training.trainer import fit, freeze
 
     views = Views.load(recipe.views)

@@ -105,6 +105,7 @@ class NavigationTrainer(Trainer):
     def create_optimizer(self, *_: Any, **__: Any) -> torch.optim.Optimizer:
         """AdamW over `parameter_groups`."""
         if self.optimizer is None:
+            assert isinstance(self.model, nn.Module)
             self.optimizer = torch.optim.AdamW(parameter_groups(self.model, self.recipe), lr=self.recipe.learning_rate, betas=(0.9, self.recipe.beta2))
         return self.optimizer
 
@@ -113,7 +114,7 @@ class NavigationTrainer(Trainer):
             return super()._get_train_sampler(*args, **kwargs)
         return LengthGroupedBatches(self.lengths, self.recipe.batch * self.args.world_size, self.recipe.seed)
 
-    def compute_loss(self, model: nn.Module, inputs: dict[str, Any], return_outputs: bool = False, **_: Any) -> Any:
+    def compute_loss(self, model: nn.Module, inputs: dict[str, Any], return_outputs: bool = False, num_items_in_batch: Any = None) -> Any:
         """The task's loss; its other figures are kept for the log."""
         outputs = model(**inputs)
         if model.training:
@@ -196,7 +197,12 @@ def last_state(output: str | Path) -> str | None:
 
 
 def fit(
-    task: nn.Module, recipe: Recipe, train: Dataset[Any], evaluation: Dataset[Any] | None, collate: Callable[[Sequence[Any]], dict[str, Any]], lengths: Sequence[int] | None
+    task: nn.Module,
+    recipe: Recipe,
+    train: Dataset[Any],
+    evaluation: Dataset[Any] | None,
+    collate: Callable[[Sequence[Any]], dict[str, Any]],
+    lengths: Sequence[int] | None,
 ) -> NavigationTrainer:
     """Train ``task`` by ``recipe``, going on from the newest state in ``<output>/state`` if there is one; returns the trainer when done.
 
@@ -209,6 +215,8 @@ def fit(
     """
     if recipe.threads:
         torch.set_num_threads(recipe.threads)
+    if evaluation is None:
+        recipe = dataclasses.replace(recipe, eval_steps=0)
     args = arguments(recipe, 1)
     steps = recipe.max_steps
     if steps <= 0:
@@ -220,7 +228,7 @@ def fit(
         train_dataset=train,
         eval_dataset=evaluation,
         data_collator=collate,
-        recipe=dataclasses.replace(recipe, eval_steps=recipe.eval_steps if evaluation is not None else 0),
+        recipe=recipe,
         lengths=lengths,
     )
     trainer.train(resume_from_checkpoint=last_state(recipe.output))
