@@ -1,0 +1,144 @@
+"""Say what a checkpoint holds, how much memory it takes, and which GPUs it fits on.
+
+CHECKPOINT is a folder or a hub id; a folder with only a config.json will do, since everything follows from the sizes in it. Where weights
+are there, their files are read (headers only) and tensors that are missing, unknown or misshapen are named.
+
+  janusvln info benchmarks/configs/mid
+  janusvln info JanusVLN_Base --memory dual --window 8 24
+
+A frame is remembered by the spatial memory (geometry) and, with --memory dual, by the semantic memory (the language model's); both are set
+aside once per episode and do not grow. "fits" means that weights, memories and an estimate of the room to compute stay within the GPU's
+size (1 GB = 10^9 bytes).
+"""
+
+import argparse
+from typing import Any
+
+from janusvln_ros.cli.main import print_json
+from janusvln_ros.errors import InputError
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the options of ``janusvln info``."""
+    parser.add_argument("checkpoint", metavar="CHECKPOINT", help="checkpoint folder, hub id, or folder with a config.json")
+    parser.add_argument("--memory", choices=["released", "dual"], help="how the past is remembered (what the checkpoint was trained for)")
+    parser.add_argument("--window", type=int, nargs=2, metavar=("I", "W"), help="first and last frames to remember (what config.json says: usually 8 48)")
+    parser.add_argument("--size", type=int, nargs=2, default=(640, 480), metavar=("W", "H"), help="size of a camera frame in pixels (640 480)")
+    parser.add_argument("--spatial-precision", choices=["int8", "float8"], help="keep the spatial memory in one byte a number")
+    parser.add_argument("--json", action="store_true", help="print one object with all figures")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Count and print."""
+    result = describe(args.checkpoint, args.memory, args.window, tuple(args.size), args.spatial_precision)
+    if args.json:
+        print_json(result)
+    else:
+        print(as_text(result))
+    return 0
+
+
+def describe(
+    checkpoint: str, memory: str | None = None, window: tuple[int, int] | None = None, size: tuple[int, int] = (640, 480), spatial_precision: str | None = None
+) -> dict[str, Any]:
+    """Everything that is printed, as one object; sizes in bytes.
+
+    Raises:
+        InputError: no checkpoint there, tensors that do not fit its config.json, or impossible options.
+    """
+    from pathlib import Path
+
+    import torch
+    from safetensors import safe_open
+
+    from janusvln_ros.model import JanusVLN, JanusVLNConfig
+    from janusvln_ros.model import checkpoint as files
+    from janusvln_ros.model import footprint as sizes
+    from janusvln_ros.model.memory import FrameWindow
+    from janusvln_ros.policy.preprocess import PATCH, resized_shape
+
+    folder = Path(checkpoint)
+    folder = folder if folder.is_file() else files.find(checkpoint)
+    config = JanusVLNConfig.from_pretrained(folder)
+    mode = memory or config.navigation.memory
+    kept = FrameWindow(*(window or (config.navigation.initial_frames, config.navigation.window_frames)))
+    if min(kept.initial, kept.window) < 0 or min(size) < PATCH:
+        raise InputError(f"--window {kept.initial} {kept.window} --size {size[0]} {size[1]}: frames must not be negative, a side has at least {PATCH} pixels")
+    height, width = resized_shape(size[1], size[0], config.navigation.image_width)
+    frame = sizes.FrameSize(height // PATCH, width // PATCH)
+
+    weights: dict[str, Any] = {"files": 0, "read_past": {}}
+    if folder.is_dir() and any(folder.glob("*.safetensors*")):
+        shapes: dict[str, tuple[int, ...]] = {}
+        for file in (paths := files.weight_files(folder)):
+            with safe_open(file, framework="pt") as tensors:
+                shapes |= {name: tuple(tensors.get_slice(name).get_shape()) for name in tensors.keys()}  # noqa: SIM118
+        with torch.device("meta"):
+            files.account(shapes, JanusVLN(config)).check(str(folder))
+        weights = {"files": len(paths), "bytes_on_disk": sum(p.stat().st_size for p in paths), "read_past": sizes.account_published(config, shapes)[1]}
+
+    parameters = sizes.count_parameters(config)
+    needs = {}
+    for precision in sizes.WEIGHT_PRECISIONS:
+        number = 4 if precision == "float32" else 2
+        memories = sizes.memory_bytes(config, frame, mode, kept, number, 1 if spatial_precision else None)
+        weight_bytes, working = sizes.weight_bytes(config, precision), sizes.working_bytes(config, frame, mode, number)
+        total = weight_bytes + sum(memories.total.values()) + working + sizes.CONTEXT_BYTES
+        needs[precision] = {
+            "weights": weight_bytes,
+            "memories": memories.total,
+            "memory_per_frame": memories.per_frame,
+            "working_estimate": working,
+            "context_estimate": sizes.CONTEXT_BYTES,
+            "total": total,
+            "fits_gigabytes": [gb for gb in sizes.GPU_GIGABYTES if total <= gb * 10**9],
+        }
+    return {
+        "checkpoint": str(checkpoint),
+        "trained": config.navigation.trained and weights["files"] > 0,
+        "memory": mode,
+        "decoding": config.navigation.decoding,
+        "window": [kept.initial, kept.window],
+        "frame": {"pixels": list(size), "resized": [width, height], "patches": [frame.width, frame.height], "fused_tokens": frame.fused},
+        "parameters": {**parameters, "total": sum(parameters.values())},
+        "weights": weights,
+        "spatial_precision": spatial_precision,
+        "precisions": needs,
+    }
+
+
+def _size(count: float) -> str:
+    for unit in ("B", "kB", "MB"):
+        if count < 999.5:
+            return f"{count:.0f} {unit}" if unit == "B" else f"{count:.3g} {unit}"
+        count /= 1000
+    return f"{count:.2f} GB"
+
+
+def as_text(result: dict[str, Any]) -> str:
+    """The object of `describe` as a page for people."""
+    from janusvln_ros.model.footprint import GPU_GIGABYTES, PART_NAMES
+
+    frame, parameters, weights = result["frame"], result["parameters"], result["weights"]
+    trained = "trained" if result["trained"] else "no trained weights"
+    lines = [f"{result['checkpoint']}: memory {result['memory']}, decoding {result['decoding']}, {trained}", ""]
+    lines += [f"  {PART_NAMES[part]:<20} {parameters[part] / 1e6:10,.2f} M parameters" for part in PART_NAMES]
+    lines += [f"  {'total':<20} {parameters['total'] / 1e6:10,.2f} M"]
+    if weights["files"]:
+        lines += [f"  {weights['files']} weight file(s), {_size(weights['bytes_on_disk'])}"]
+    lines += [f"  read past: {count / 1e6:,.2f} M, {reason}" for reason, count in weights["read_past"].items()]
+    initial, window = result["window"]
+    (width, height), (columns, rows) = frame["resized"], frame["patches"]
+    pixels = f"{frame['pixels'][0]}x{frame['pixels'][1]}"
+    lines += ["", f"A frame of {pixels} pixels becomes {width}x{height}, {columns}x{rows} patches, {frame['fused_tokens']} fused tokens."]
+    lines += [f"Remembered: the first {initial} and the last {window} frames."]
+    stored = f", spatial memory {result['spatial_precision']}" if result["spatial_precision"] else ""
+    lines += ["", f"  weights in   weights  memory/frame  memories  to compute*     total   fits on{stored}"]
+    for precision, need in result["precisions"].items():
+        memories, frame_bytes = sum(need["memories"].values()), sum(need["memory_per_frame"].values())
+        compute = need["working_estimate"] + need["context_estimate"]
+        fits = f"{need['fits_gigabytes'][0]} GB and more" if need["fits_gigabytes"] else f"none up to {GPU_GIGABYTES[-1]} GB"
+        figures = f"{_size(need['weights']):>8}  {_size(frame_bytes):>12}  {_size(memories):>8}  {_size(compute):>11}  {_size(need['total']):>8}"
+        lines += [f"  {precision:<9}  {figures}   {fits}"]
+    lines += ["", "  * estimated, with a CUDA context. int8 and int4 are the layers of the language model, the rest is bfloat16."]
+    return "\n".join(lines)

@@ -1,0 +1,35 @@
+"""``janusvln bench`` times any size from its config.json, in the shape that outside checks read."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from janusvln_ros.cli.main import main
+
+TINY = str(Path(__file__).parents[2] / "config" / "model" / "tiny.json")
+STAGES = {"preprocess", "spatial", "vision", "prefill", "decode"}
+
+
+@pytest.mark.parametrize("memory", ["released", "dual"])
+def test_one_object_with_the_seconds_of_every_step(memory, capsys):
+    assert main(["bench", "--config", TINY, "--frames", "3", "--memory", memory, "--warmup", "1", "--size", "160", "120", "--json"]) == 0
+    out = json.loads(capsys.readouterr().out)
+    assert [step["frame"] for step in out["frames"]] == [1, 2, 3]
+    for step in out["frames"]:
+        assert set(step) == STAGES | {"frame", "total"}
+        assert 0 < sum(step[stage] for stage in STAGES) <= step["total"]
+    assert out["peak_memory_bytes"] > out["memory_bytes"] > 0
+
+
+def test_table_shows_each_stage(capsys):
+    assert main(["bench", "--config", TINY, "--frames", "2", "--memory", "dual", "--warmup", "0", "--size", "160", "120"]) == 0
+    out = capsys.readouterr().out
+    assert all(stage in out for stage in STAGES) and "peak" in out
+
+
+@pytest.mark.parametrize("arguments, says", [(["--config", "/nowhere"], "/nowhere"), (["--config", TINY, "--frames", "0"], "--frames 0")])
+def test_what_cannot_be_timed_is_said_in_one_sentence(arguments, says, capsys):
+    assert main(["bench", *arguments]) == 2
+    captured = capsys.readouterr()
+    assert captured.out == "" and captured.err.startswith("error: ") and says in captured.err
