@@ -58,12 +58,15 @@ class CollectJob:
 
 
 class LabelledWorker:
-    """Drives `LabelledMixture` and writes what it saw, what it did and what it should have done."""
+    """Drives `LabelledMixture` and writes what it saw, what it did and what it should have done.
+
+    Drives of a model (``other``) are kept even if they never arrived: the labels are right at every state, and failures teach most.
+    """
 
     def __init__(
         self, settings: Settings, data_dir: Path, out: Path, shard: int, other: Agent | None, beta: float, note: Mapping[str, Any], engine: str | None
     ) -> None:
-        self.settings, self.note = settings, dict(note)
+        self.settings, self.note, self.keep_unfinished = settings, dict(note), other is not None
         expert = ExpertAgent(settings.collect.stop_radius, settings.expert.waypoint_radius)
         self.agent = LabelledMixture(expert, other, beta, settings.seed, settings.dagger.missed_stops)
         self.engine = make_engine(engine, settings, data_dir, self.agent, shard)
@@ -71,7 +74,11 @@ class LabelledWorker:
         self._failed: list[str] = []
 
     def run(self, episode: Episode) -> None:
-        """Drive one episode and keep it, unless it ended too far from the goal to be an example."""
+        """Drive one episode and keep it, unless it ended too far from the goal to be an example.
+
+        Raises:
+            InputError: three episodes in a row could not be driven, so that it is the data that are broken and not an episode.
+        """
         frames: list[bytes] = []
         quality = self.settings.collect.jpeg_quality
 
@@ -90,7 +97,8 @@ class LabelledWorker:
         labels = self.agent.labels
         frames = frames[: len(labels)]  # at the forced STOP nobody was asked, so that frame has no label
         actions = [-1, *drive.actions[: len(labels) - 1]]
-        keep = drive.status == "stopped" and drive.distances[-1] <= self.settings.collect.keep_distance
+        arrived = drive.status == "stopped" and drive.distances[-1] <= self.settings.collect.keep_distance
+        keep = arrived or (self.keep_unfinished and drive.status != "stopped")
         result = {**result_line(episode, drive), "save": int(keep), **self.note}
         if keep:
             self.writer.write(episode, frames, actions, labels, result)

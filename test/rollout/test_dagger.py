@@ -1,0 +1,87 @@
+"""DAgger: the published scheme gives the published traces; its faults are not repeated, and each difference has a test of its own."""
+
+import random
+
+import pytest
+
+from janusvln_ros.rollout.dagger import drive_published, expert_share, judge
+from janusvln_ros.rollout.settings import DaggerSection, ExpertSection
+
+CASES = ["perfect_straight", "stop_early", "always_left", "garbage_text", "detour", "zigzag_expert_to_final_goal", "zig_forward_only", "force_expert",
+         "beta_half", "beta_half_future2"]  # fmt: skip
+
+
+def replay(toy, name):
+    """Drive a recorded case; return the recording, the drive, the agent, the result line and whether it is kept."""
+    case = next(c for c in toy.loops["dagger"] if c["name"] == name)
+    options = case["options"]
+    dagger = DaggerSection(**{k: options[k] for k in ("p", "data_it", "num_future_steps", "force_expert")})
+    episode = toy.episode(12, case["reference_path"], heading=case["heading_deg"])
+    env, agent = toy.Env(), toy.Agent(case["script"], options["num_history"])
+    rng = random.Random(options["python_random_seed"])
+    found = drive_published(env, agent, episode, dagger, ExpertSection(), options["len_gt_actions"], rng)
+    result, save = judge(episode, found, dagger, options["len_gt_actions"])
+    return case, found, agent, result, save
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_published_scheme_gives_the_published_trace(toy, name):
+    case, found, agent, result, save = replay(toy, name)
+    assert found.drive.actions == case["executed_actions"]
+    assert found.actions == case["annotation"][0]["actions"]
+    assert agent.all_calls == case["model_calls"]
+    expected = case["metrics"]
+    assert int(save) == result["save"] == expected["save"]
+    for key in ("success", "step_id", "ref_actions_len", "accumulated_error", "model_success", "force_episode_end"):
+        assert result[key] == expected[key], key
+    assert result["distance_to_goal"] == pytest.approx(expected["distance_to_goal"], abs=1e-12)
+    assert result["relative_pl"] == pytest.approx(expected["pl"], abs=1e-12)
+
+
+@pytest.mark.parametrize("name", ["stop_early", "always_left", "beta_half", "beta_half_future2"])
+def test_frames_at_which_the_expert_drives_leave_no_gap_in_memory_unlike_bug_13(toy, name):
+    _, found, agent, _, _ = replay(toy, name)
+    asked = [call[0] for call in agent.all_calls]
+    assert agent.seen, "the expert drives in this case"
+    assert sorted(asked + agent.seen) == agent.frames == list(range(len(found.drive.actions)))
+
+
+def test_text_that_is_no_action_hands_over_to_the_expert_and_is_never_executed_as_stop(toy):
+    case, found, _, _, _ = replay(toy, "garbage_text")
+    assert case["script"] == ["hello"]
+    assert found.drive.actions.count(0) == 1 and not found.model_success
+
+
+def test_drive_does_not_depend_on_which_episodes_came_before_unlike_the_seed_per_rank(toy, tmp_path):
+    from janusvln_ros.rollout.agents import episode_random
+
+    first, second = toy.episode(1, [[0, 0], [6, 0]]), toy.episode(2, [[0, 0], [6, 0]])
+    assert episode_random(0, first, "dagger").random() == episode_random(0, first, "dagger").random()
+    assert len({episode_random(seed, e, "dagger").random() for seed in (0, 1) for e in (first, second)}) == 4
+
+
+def test_expert_share_falls_from_round_to_round():
+    assert [expert_share(0.5, n) for n in range(4)] == [1.0, 0.5, 0.25, 0.125]
+    assert expert_share(0.0, 0) == expert_share(0.0, 3) == 0.0
+
+
+def test_published_worker_keeps_frames_of_kept_drives_only(toy, tmp_path):
+    from janusvln_ros.data.episodes import GroundTruth
+    from janusvln_ros.data.trajectories import TrajectoryWriter, merge, read_trajectories
+    from janusvln_ros.rollout.dagger import PublishedWorker
+    from janusvln_ros.rollout.settings import Settings
+
+    case = next(c for c in toy.loops["dagger"] if c["name"] == "detour")
+    kept, dropped = toy.episode(12, case["reference_path"]), toy.episode(13, [[0, 0], [3, 0], [6, 0]])
+    truth = {e.episode_id: GroundTruth((1,) * 30, (), 30) for e in (kept, dropped)}
+    worker = PublishedWorker(Settings(), toy.Env(), toy.Agent(case["script"]), truth, TrajectoryWriter(tmp_path, "r2r"))
+    worker.run(kept)
+    worker.agent = toy.Agent(["expert"])
+    worker.run(dropped)
+    worker.close()
+    lines = merge(tmp_path)
+    assert [line["result"]["save"] for line in lines] == [1, 0]
+    (found,) = read_trajectories(tmp_path)
+    assert found.video == case["annotation"][0]["video"] and list(found.actions) == case["annotation"][0]["actions"]
+    assert len(found.frames) == case["n_saved_frames"]
+    assert [str(found.frames[i].relative_to(tmp_path)) for i in (0, -1)] == case["saved_files_first_last"]
