@@ -17,8 +17,8 @@ WAYPOINT_RADIUS_M = 1.8
 GOAL_RADIUS_M = 0.25
 """The last way point counts as reached within this geodesic distance, as published."""
 
-TURN_COST_M = 0.002
-"""What one turn must gain at least: with steps of 15 degrees and 0.25 m a dead zone of about 2 degrees around half a turn, so that labels do not flicker."""
+TURN_COST_M = 0.004
+"""What one turn must gain at least: with steps of 15 degrees and 0.25 m a dead zone of about 3.5 degrees around half a turn, so that labels do not flicker."""
 
 
 def shortest_path_action(
