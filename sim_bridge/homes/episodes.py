@@ -100,7 +100,7 @@ def make_episodes(home: Home, count: int, stream: int, *, unseen: bool, memory_o
         if draft is None:
             continue
         run = run_expert(draft.path, draft.yaw, grown, plain, visit=draft.visit)
-        if run is None or len(run.actions) > MAX_ACTIONS:
+        if run is None or not _ends_facing(draft, run):
             continue
         for _ in range(40):
             text = say(rng, draft.parts)
@@ -111,6 +111,14 @@ def make_episodes(home: Home, count: int, stream: int, *, unseen: bool, memory_o
         texts.add(text)
         found.append((_episode(home, draft, text, run), run))
     return found
+
+
+def _ends_facing(draft: _Draft, run: GroundTruth) -> bool:
+    """Whether the expert stops with the last landmark well inside the picture."""
+    turns = run.actions.count(int(Action.TURN_LEFT)) - run.actions.count(int(Action.TURN_RIGHT))
+    forward = heading(draft.yaw + turns * np.radians(TURN_STEP_DEG))
+    place = np.array([run.locations[-1][0], run.locations[-1][2]])
+    return abs(bearing(forward, _middle(draft.goal) - place)) <= 32
 
 
 def _episode(home: Home, draft: _Draft, text: str, run: GroundTruth) -> Episode:
@@ -162,12 +170,12 @@ def _point(p: np.ndarray) -> tuple[float, float, float]:
 def _draw(rng: np.random.Generator, home: Home, routes: RouteMap, memory_only: bool, train: bool) -> _Draft | None:
     """Draw a route and describe it; None where the draw does not work out (the caller draws again)."""
     plan = home.plan
-    memory = memory_only or rng.random() < 0.28
+    memory = memory_only or rng.random() < 0.25
     # Ways back are no shortest paths: they are for training and for the split of their own.
     shares = [0.4, 0.2, 0.4] if memory_only else [0.5, 0.35, 0.15] if train else [0.58, 0.42, 0.0]
     kind = ("colour", "counting", "return")[int(rng.choice(3, p=shares))] if memory else ""
     low, high = {"return": (1, 2), "colour": (1, 4), "counting": (2, 4)}.get(kind, (0, 0))
-    crossed = int(rng.integers(low, high)) if kind else int(rng.choice(5, p=[0.36, 0.31, 0.20, 0.09, 0.04]))
+    crossed = int(rng.integers(low, high)) if kind else int(rng.choice(5, p=[0.42, 0.26, 0.18, 0.10, 0.04]))
     first = int(rng.integers(len(plan.rooms)))
     start = _free_point(rng, plan, routes, first)
     goals = [t for t in home.things if _doors_between(plan, first, t.room) == crossed]
@@ -260,7 +268,7 @@ def _middle(thing: Thing) -> np.ndarray:
 
 def standoff(thing: Thing) -> float:
     """How far before a thing one stops, metres: low things leave the picture when near."""
-    return 0.55 if thing.height >= 0.95 else 0.75
+    return 0.55 if thing.height >= 0.95 else 0.85
 
 
 def path_to_thing(home: Home, routes: RouteMap, start: np.ndarray, thing: Thing) -> np.ndarray | None:

@@ -12,7 +12,7 @@ from sim_bridge.homes.colours import WALL_RGB
 WALL_THICKNESS_M = 0.12
 WALL_HEIGHT_M = 2.6
 DOOR_HEIGHT_M = 2.1
-SMALLEST_SIDE_M = 2.9
+SMALLEST_SIDE_M = 2.8
 
 Rect = tuple[float, float, float, float]
 
@@ -104,7 +104,7 @@ def make_plan(rng: np.random.Generator, n_rooms: int) -> Plan:
 
 def _split_cells(rng: np.random.Generator, n_rooms: int) -> list[tuple[Rect, bool]] | None:
     """Cut a rectangle into ``n_rooms`` cells, always the largest one that can still be cut; None where the cuts do not work out."""
-    area = n_rooms * rng.uniform(13.0, 17.0)
+    area = n_rooms * rng.uniform(11.5, 15.0)
     aspect = rng.uniform(0.75, 1.35)
     width = float(np.sqrt(area * aspect))
     cells: list[Rect] = [(0.0, 0.0, width, area / width)]
@@ -129,8 +129,8 @@ def _hallway_cells(rng: np.random.Generator, n_rooms: int) -> list[tuple[Rect, b
     above = (n_rooms - 1) // 2
     counts = [above, n_rooms - 1 - above]
     rng.shuffle(counts)
-    length = max(counts) * float(rng.uniform(3.4, 4.2))
-    depths = rng.uniform(3.1, 4.3, size=2)
+    length = max(counts) * float(rng.uniform(3.1, 3.8))
+    depths = rng.uniform(3.0, 4.0, size=2)
     swap = bool(rng.random() < 0.5)
     cells: list[tuple[Rect, bool]] = [((0.0, 0.0, length, width), True)]
     for side, count in enumerate(counts):

@@ -1,0 +1,133 @@
+import gzip
+import hashlib
+import json
+
+import pytest
+
+from janusvln_ros.cli.main import main
+from janusvln_ros.data.episodes import ground_truth_path, read_episodes, read_ground_truth
+from janusvln_ros.errors import InputError
+from sim_bridge.homes import SPLITS, ensure_split
+from sim_bridge.homes.dataset import home_seed
+
+
+def contents(folder):
+    return {str(p.relative_to(folder)): hashlib.sha256(p.read_bytes()).hexdigest() for p in sorted(folder.rglob("*")) if p.is_file()}
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    """Every split, small, written by this process alone."""
+    folder = tmp_path_factory.mktemp("houses")
+    for split in SPLITS:
+        ensure_split(folder, split, seed=4, homes=4, episodes_per_home=3, rooms=(4, 7), jobs=1)
+    return folder
+
+
+def test_two_processes_write_the_same_bytes_as_one(data, tmp_path):
+    ensure_split(tmp_path, "val_unseen", seed=4, homes=4, episodes_per_home=3, rooms=(4, 7), jobs=2)
+    alone = contents(data)
+    assert contents(tmp_path) == {k: v for k, v in alone.items() if "unseen" in k}
+
+
+def test_an_interrupted_run_goes_on_where_it_stopped_and_ends_with_the_same_bytes(data, tmp_path):
+    def interrupt(done, total):
+        if done == 2:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        ensure_split(tmp_path, "train", seed=4, homes=4, episodes_per_home=3, rooms=(4, 7), jobs=1, progress=interrupt)
+    assert not (tmp_path / "datasets/houses/train/train.json.gz").exists()
+    counts = []
+    ensure_split(tmp_path, "train", seed=4, homes=4, episodes_per_home=3, rooms=(4, 7), jobs=1, progress=lambda done, total: counts.append(done))
+    assert counts == [2, 3, 4]
+    assert {k: v for k, v in contents(data).items() if "house_" in k or "/train" in k}.items() <= contents(tmp_path).items()
+
+
+def test_splits_read_back_with_their_ground_truth_and_scenes(data):
+    for split in SPLITS:
+        episodes = read_episodes(data, "houses", split)
+        assert not episodes.rejected and len(episodes.episodes) == 12
+        truth = read_ground_truth(ground_truth_path(data, "houses", split))
+        assert set(truth) == {e.episode_id for e in episodes.episodes}
+        assert all(truth[e.episode_id].actions[-1] == 0 and len(truth[e.episode_id].actions) == e.info["steps"] for e in episodes.episodes)
+        assert all((data / "scene_datasets" / e.scene_id).is_file() for e in episodes.episodes)
+
+
+def test_no_house_seed_and_no_instruction_of_unseen_splits_occurs_in_training(data):
+    seen, unseen = (
+        [e for split in splits for e in read_episodes(data, "houses", split).episodes] for splits in (("train", "val_seen"), ("val_unseen", "val_memory"))
+    )
+    for key in (lambda e: e.info["house_seed"], lambda e: e.scene_id, lambda e: e.instruction):
+        assert not {key(e) for e in seen} & {key(e) for e in unseen}
+
+
+def test_val_seen_visits_training_homes_with_new_episodes(data):
+    train, seen = (read_episodes(data, "houses", split).episodes for split in ("train", "val_seen"))
+    assert {e.scene_id for e in seen} <= {e.scene_id for e in train}
+    assert not {e.start_position for e in train} & {e.start_position for e in seen}
+
+
+def test_seeds_of_homes_never_repeat():
+    seeds = {home_seed(seed, family, i) for seed in range(3) for family in ("house", "unseen") for i in range(700)}
+    assert len(seeds) == 3 * 2 * 700
+
+
+def test_a_complete_split_is_used_as_it_is(data):
+    before = contents(data)
+    ensure_split(data, "val_unseen")
+    ensure_split(data, "val_unseen", seed=4, homes=4)
+    assert contents(data) == before
+
+
+def test_a_deleted_scene_is_written_again(data):
+    before = contents(data)
+    scene = next((data / "scene_datasets/houses").rglob("unseen_00002.glb"))
+    scene.unlink()
+    ensure_split(data, "val_unseen", jobs=1)
+    assert contents(data) == before
+
+
+def test_another_seed_does_not_mix_with_the_houses_that_are_there(data):
+    with pytest.raises(InputError, match="another folder"):
+        ensure_split(data, "train", seed=5)
+
+
+def test_the_scene_is_a_glb_and_the_vocabulary_covers_the_instructions(data):
+    assert next((data / "scene_datasets/houses").rglob("house_00000.glb")).read_bytes()[:4] == b"glTF"
+    file = json.loads(gzip.decompress((data / "datasets/houses/train/train.json.gz").read_bytes()))
+    unknown = file["instruction_vocab"]["word_list"].index("<unk>")
+    assert all(unknown not in item["instruction"]["instruction_tokens"] for item in file["episodes"])
+
+
+@pytest.mark.parametrize(
+    "arguments, words",
+    [
+        ({"split": "val"}, "no split 'val'"),
+        ({"rooms": (1, 4)}, "rooms 1-4"),
+        ({"rooms": (6, 4)}, "rooms 6-4"),
+        ({"rooms": (4, 13)}, "rooms 4-13"),
+        ({"homes": 0}, "homes is 0"),
+        ({"episodes_per_home": -1}, "episodes per home is -1"),
+        ({"seed": -1}, "seed is -1"),
+    ],
+)
+def test_what_cannot_be_generated_is_refused_in_one_sentence(tmp_path, arguments, words):
+    with pytest.raises(InputError, match=words):
+        ensure_split(tmp_path, **({"split": "train"} | arguments))
+    assert not list(tmp_path.iterdir())
+
+
+def test_the_command_writes_splits_a_picture_and_one_json_object(tmp_path, capsys):
+    picture = tmp_path / "plan.png"
+    words = ["houses", "--out", str(tmp_path / "d"), "--seed", "2", "--splits", "val_unseen", "--unseen-homes", "2", "--episodes-per-home", "2", "--rooms", "4-5"]
+    assert main([*words, "--jobs", "1", "--picture", str(picture), "--json"]) == 0
+    report = json.loads(capsys.readouterr().out)
+    assert report["splits"]["val_unseen"]["episodes"] == 4 and report["splits"]["val_unseen"]["homes"] == 2
+    assert picture.read_bytes()[:4] == b"\x89PNG"
+
+
+@pytest.mark.parametrize("bad", [["--rooms", "many"], ["--rooms", "0-3"], ["--jobs", "0"], ["--seed", "-3"]])
+def test_the_command_refuses_bad_arguments_with_exit_code_2(tmp_path, capsys, bad):
+    assert main(["houses", "--out", str(tmp_path), "--splits", "train", *bad]) == 2
+    assert capsys.readouterr().err.startswith("error: ")
