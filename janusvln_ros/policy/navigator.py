@@ -23,14 +23,12 @@ from janusvln_ros.policy.decision import Decision
 from janusvln_ros.policy.decoding import ActionTree, action_tree, most_probable, parse_action, repetition_penalty
 from janusvln_ros.policy.preprocess import MERGE, PATCH, pixel_rows, resize, spatial_input, to_rgb
 from janusvln_ros.policy.prompt import Style
-from janusvln_ros.policy.reading import Dual, Reading, Released
+from janusvln_ros.policy.reading import Dual, NonFiniteError, Reading, Released, require_finite
 from janusvln_ros.policy.tokenizer import load_tokenizer
 
+__all__ = ["Navigator", "NonFiniteError", "as_device"]
+
 STAGES = ("preprocess", "spatial", "vision", "prefill", "decode")
-
-
-class NonFiniteError(InputError):
-    """The network produced numbers that are not finite; the frame was not remembered."""
 
 
 @dataclass(frozen=True)
@@ -295,8 +293,8 @@ class Navigator:
             geometry_nD = model.geometry(spatial_PC, height, width)
         with clock.stage("vision"):
             vision_nD = model.encode_vision(rows, torch.tensor([grid_thw], device=device))
-            _require_finite(vision_nD, "the vision tower's tokens")
-            _require_finite(geometry_nD, "the spatial encoder's tokens")
+            require_finite(vision_nD, "the vision tower's tokens")
+            require_finite(geometry_nD, "the spatial encoder's tokens")
         return _Encoded(vision_nD, geometry_nD, spatial_PC[model.config.spatial.num_special_tokens :], grid)
 
     def _spatial_memory(self, height: int, width: int) -> SpatialMemory:
@@ -314,7 +312,7 @@ class Navigator:
     def _score(self, hidden_1D: Tensor) -> Tensor:
         """Scores of the next token, float32 [rows, V]."""
         scores_1V = self.model.lm_head(hidden_1D).float()
-        _require_finite(scores_1V, "the language model's scores")
+        require_finite(scores_1V, "the language model's scores")
         return scores_1V
 
     def _penalized(self, scores_1V: Tensor, answer: tuple[int, ...]) -> Tensor:
@@ -378,11 +376,6 @@ def as_device(device: str | torch.device) -> torch.device:
         count = torch.cuda.device_count()
         raise InputError(f"device is {device!r}, but torch sees {count} CUDA devices: choose cpu, or install a driver and a CUDA build of torch")
     return result
-
-
-def _require_finite(values: Tensor, what: str) -> None:
-    if not bool(torch.isfinite(values).all()):
-        raise NonFiniteError(f"{what} are not finite numbers: the checkpoint is damaged, or its dtype too narrow; try another copy, or dtype='float32'")
 
 
 def _as_tuple(value: Any) -> tuple[int, ...]:

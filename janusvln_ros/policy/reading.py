@@ -25,6 +25,16 @@ FEATURE_FRAMES = 512
 """Frames of features set aside in the released mode: no episode of VLN-CE is longer. A longer one doubles them, again and again."""
 
 
+class NonFiniteError(InputError):
+    """The network produced numbers that are not finite; the frame was not remembered."""
+
+
+def require_finite(values: Tensor, what: str) -> None:
+    """Raise NonFiniteError if a number of ``values`` is not finite."""
+    if not bool(torch.isfinite(values).all()):
+        raise NonFiniteError(f"{what} are not finite numbers: the checkpoint is damaged, or its dtype too narrow; try another copy, or dtype='float32'")
+
+
 class Reading(Protocol):
     """What the navigator needs of a mode."""
 
@@ -198,6 +208,9 @@ class Dual:
     def observe(self, vision_nD: Tensor, geometry_nD: Tensor, grid: tuple[int, int]) -> None:
         """See `Reading`."""
         self._read(vision_nD, geometry_nD, grid, [], (), (), ())
+        assert self.memory is not None
+        begin = self.memory.remembered_rows  # no scores will tell
+        require_finite(self.memory.v_LKND[:, :, begin : begin + self.memory.layout.rows], "the frame's values in the language model")
 
     def _read(self, vision_nD: Tensor, geometry_nD: Tensor, grid: tuple[int, int], question: Sequence[int], *branches: Sequence[int]) -> Tensor:
         model, navigation = self.model, self.model.config.navigation
@@ -209,6 +222,7 @@ class Dual:
             self._frame = frame_ids(self.tokenizer, grid[0] * grid[1])
         if not self._begun:
             read_prompt(model.language, self.memory, self._prompt)
+            require_finite(self.memory.v_LKND[:, :, : self.memory.prompt_rows], "the instruction's values in the language model")
             self._begun = True
         return read_frame(model.language, self.memory, self._frame, model.fuse(vision_nD, geometry_nD), question, *branches)
 

@@ -1,6 +1,7 @@
 """The window rule and the spatial memory: what is remembered, where it lies, and that nothing grows or is lost by a failed step."""
 
 import json
+import re
 
 import pytest
 import torch
@@ -24,7 +25,7 @@ def attended(memory, frame):
 
 def test_attended_and_kept_frames_are_those_of_the_published_cache(data):
     for name, steps in json.loads((data / "eviction.json").read_text()).items():
-        initial, window = (int(part.lstrip("initalwdow")) for part in name.split("_"))
+        initial, window = map(int, re.findall(r"\d+", name))
         memory = memory_of(FrameWindow(initial, window))
         published = {step["t"]: step for step in steps}
         for t in range(max(published) + 1):
