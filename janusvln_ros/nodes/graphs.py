@@ -1,6 +1,6 @@
 """Which nodes run together: ``config/graphs.yaml`` read once, for ``janusvln up`` and for the launch files alike. No ROS import."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -16,16 +16,16 @@ PACKAGE = "janusvln_ros"
 
 @dataclass(frozen=True)
 class Argument:
-    """Something a user may give to a graph. ``text`` keeps a value such as ``007`` a string."""
+    """Something a user may give to a graph: ``sets`` parameters (node, name) to its value as ``kind``, ``remaps`` topics of nodes to it."""
 
     name: str
     default: str
     description: str
     choices: tuple[str, ...] = ()
     required: bool = False
-    text: bool = False
+    kind: type = str
     sets: tuple[tuple[str, str], ...] = ()
-    remaps: Mapping[str, str] = field(default_factory=dict)
+    remaps: Mapping[str, list[str]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -80,7 +80,7 @@ def graph_arguments(graph: str) -> list[Argument]:
             str(entry["description"]),
             tuple(entry.get("choices", ())),
             bool(entry.get("required", False)),
-            entry.get("type") == "text",
+            {"text": str, "int": int, "float": float}[entry.get("type", "text")],
             tuple((target.split(".", 1)[0], target.split(".", 1)[1]) for target in entry.get("sets", ())),
             entry.get("remaps", {}),
         )
@@ -110,6 +110,10 @@ def resolve(graph: str, given: Mapping[str, str], overrides: Mapping[str, Mappin
             raise InputError(f"graph '{graph}' needs the argument '{a.name}' ({a.description}): give {a.name}:=VALUE")
         if a.choices and values[a.name] not in a.choices:
             raise InputError(f"argument '{a.name}' of graph '{graph}' is '{values[a.name]}': give one of {', '.join(a.choices)}")
+    executables = [node["executable"] for node in _graph(graph)["nodes"]]
+    for name in overrides or {}:
+        if name not in executables:
+            raise InputError(f"graph '{graph}' has no node '{name}': it has {', '.join(executables)}")
     specs = []
     for node in _graph(graph)["nodes"]:
         name = node["executable"]
@@ -125,12 +129,41 @@ def resolve(graph: str, given: Mapping[str, str], overrides: Mapping[str, Mappin
             value = values[a.name]
             for target, parameter in a.sets:
                 if target == name and value:
-                    parameters[parameter] = value if a.text else _typed(value)
-            if value and a.remaps.get(name, value) != value:
-                remaps[a.remaps[name]] = value
+                    parameters[parameter] = _typed(a, value)
+            topics = a.remaps.get(name, [])
+            if value and topics and topics[0] != value:
+                remaps.update({topic: value + topic.removeprefix(topics[0]) for topic in topics})
         parameters.update((overrides or {}).get(name, {}))
         specs.append(NodeSpec(name, values.get("namespace", ""), files, parameters, remaps))
     return specs
+
+
+def parse_assignments(words: Sequence[str]) -> dict[str, str]:
+    """Read ``name:=value`` words as launch does.
+
+    Raises:
+        InputError: a word is not of that form.
+    """
+    pairs = [word.partition(":=") for word in words]
+    for name, sign, _ in pairs:
+        if not sign or not name:
+            raise InputError(f"'{name}' is no argument: write NAME:=VALUE")
+    return {name: value for name, _, value in pairs}
+
+
+def parse_parameters(words: Sequence[str]) -> dict[str, dict[str, Any]]:
+    """Read ``node.name:=value`` words into parameters per executable; a value is YAML, as in ``ros2 param set``.
+
+    Raises:
+        InputError: a word is not of that form.
+    """
+    parameters: dict[str, dict[str, Any]] = {}
+    for target, value in parse_assignments(words).items():
+        node, dot, name = target.partition(".")
+        if not dot or not node or not name:
+            raise InputError(f"'{target}' names no parameter: write NODE.NAME:=VALUE, such as sim_bridge.frame_rate:=15.0")
+        parameters.setdefault(node, {})[name] = yaml.safe_load(value)
+    return parameters
 
 
 def _graph(graph: str) -> dict[str, Any]:
@@ -140,7 +173,8 @@ def _graph(graph: str) -> dict[str, Any]:
     return dict(declared[graph])
 
 
-def _typed(value: str) -> Any:
-    """A command-line value as YAML reads it, but only numbers and truth values: everything else stays text."""
-    read = yaml.safe_load(value)
-    return read if isinstance(read, (bool, int, float)) else value
+def _typed(argument: Argument, value: str) -> Any:
+    try:
+        return argument.kind(value)
+    except ValueError as error:
+        raise InputError(f"argument '{argument.name}' is '{value}': give a number ({argument.description})") from error

@@ -1,0 +1,255 @@
+"""Which nodes run together is declared once: 'janusvln up' and the launch files start the same nodes with the same parameters and remaps."""
+
+import importlib
+import importlib.util
+import json
+import os
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import yaml
+
+from janusvln_ros.errors import InputError
+from janusvln_ros.nodes.graphs import graph_arguments, graph_names, parse_assignments, parse_parameters, resolve
+from janusvln_ros.nodes.processes import NodeEndedError, Processes, domain_owners, domain_ports, reserved_domain
+
+ROOT = Path(__file__).resolve().parents[2]
+GIVEN = [
+    ("simulation", {}),
+    ("simulation", {"mode": "continuous", "episode": "1", "namespace": "r1"}),
+    ("robot", {"image": "/oakd/rgb"}),
+    ("replay", {"bag": "a b"}),
+]
+
+
+def names(graph, **given):
+    return [spec.executable for spec in resolve(graph, given)]
+
+
+def by_name(graph, **given):
+    return {spec.executable: spec for spec in resolve(graph, given)}
+
+
+def test_the_graphs_of_the_design_are_there():
+    assert set(graph_names()) == {"simulation", "robot", "replay"}
+
+
+def test_lockstep_needs_no_motion_and_continuous_does():
+    assert names("simulation") == ["sim_bridge", "policy"]
+    assert names("simulation", mode="continuous") == ["sim_bridge", "policy", "motion"]
+    assert names("robot") == ["motion", "policy"]
+    assert names("replay", bag="x") == ["policy", "player"]
+
+
+def test_every_parameter_of_every_graph_is_one_that_its_node_declares_with_the_right_type():
+    pytest.importorskip("rclpy", reason="the nodes' tables are in their ROS files")
+    from sim_bridge import bridge_node
+
+    defaults = {"sim_bridge": {name: p.default for name, p in bridge_node.PARAMETERS.items()}}
+    for node in ("policy", "motion", "player"):
+        defaults[node] = {p.name: p.default for p in importlib.import_module(f"janusvln_ros.nodes.{node}").PARAMETERS}
+    full = {"replay": {"bag": "x", "rate": "2"}, "simulation": {"seed": "1", "episode": "1", "checkpoint": "x"}, "robot": {"transport": "raw"}}
+    for graph, given in full.items():
+        for mode in [{"mode": "lockstep"}, {"mode": "continuous"}] if graph == "simulation" else [{}]:
+            for spec in resolve(graph, {**given, **mode}):
+                for name, value in spec.parameters.items():
+                    if name != "use_sim_time":
+                        assert type(value) is type(defaults[spec.executable][name]), f"{graph}: {spec.executable}.{name} = {value!r}"
+
+
+def test_every_parameter_file_of_a_graph_exists():
+    assert all(path.is_file() for graph, given in GIVEN for spec in resolve(graph, given) for path in spec.files)
+
+
+def test_the_base_timeout_that_motion_is_told_is_the_one_that_the_simulated_base_has():
+    shipped = yaml.safe_load((ROOT / "config/sim_bridge.yaml").read_text())["/**"]["ros__parameters"]["cmd_vel_timeout"]
+    assert by_name("simulation", mode="continuous")["motion"].parameters["base_timeout"] == shipped <= 0.3
+
+
+def test_a_camera_topic_takes_its_compressed_topic_along():
+    assert by_name("robot", image="/oakd/rgb")["policy"].remaps == {"image": "/oakd/rgb", "image/compressed": "/oakd/rgb/compressed"}
+    assert by_name("robot")["policy"].remaps == {}
+
+
+@pytest.mark.parametrize("text", ["007", "1", "true", "null", "a b", 'say "x"', "~", "ü", "1e5", "[1]"])
+def test_text_reaches_a_node_as_the_same_text(text):
+    words = by_name("simulation", episode=text)["sim_bridge"].arguments()
+    word = next(w for w in words if w.startswith("episode_id:="))
+    assert yaml.safe_load(word.removeprefix("episode_id:=")) == text
+
+
+def test_an_argument_left_empty_leaves_the_parameter_file_alone():
+    assert "seed" not in by_name("simulation")["sim_bridge"].parameters
+    assert by_name("simulation", seed="7")["sim_bridge"].parameters["seed"] == 7
+
+
+@pytest.mark.parametrize(
+    ("graph", "given", "words"),
+    [
+        ("drive", {}, "unknown.*simulation"),
+        ("simulation", {"speed": "1"}, "no argument 'speed'"),
+        ("simulation", {"mode": "both"}, "'both'.*lockstep, continuous"),
+        ("simulation", {"seed": "many"}, "'many'.*number"),
+        ("replay", {}, "needs the argument 'bag'"),
+    ],
+)
+def test_a_wrong_argument_is_named(graph, given, words):
+    with pytest.raises(InputError, match=words):
+        resolve(graph, given)
+
+
+def test_words_of_the_command_line_are_read_as_launch_reads_them():
+    assert parse_assignments(["a:=b:=c", "d:="]) == {"a": "b:=c", "d": ""}
+    assert parse_parameters(["sim_bridge.frame_rate:=15.0", "sim_bridge.sliding:=false"]) == {"sim_bridge": {"frame_rate": 15.0, "sliding": False}}
+    for bad in (["a=b"], [":=b"]):
+        with pytest.raises(InputError):
+            parse_assignments(bad)
+    with pytest.raises(InputError, match=r"NODE\.NAME"):
+        parse_parameters(["frame_rate:=1"])
+    with pytest.raises(InputError, match="no node 'bridge'"):
+        resolve("simulation", {}, {"bridge": {"x": 1}})
+
+
+@pytest.mark.parametrize("graph", ["simulation", "replay"])
+def test_the_launch_file_only_names_its_graph(graph):
+    text = (ROOT / "launch" / f"{graph}.launch.py").read_text()
+    assert f'describe("{graph}")' in text and "Node(" not in text
+
+
+@pytest.mark.parametrize(("graph", "given"), [g for g in GIVEN if g[0] != "robot"])
+def test_launch_starts_the_nodes_that_up_starts(graph, given):
+    pytest.importorskip("launch_ros.actions", reason="launch is not on PyPI; this runs where ROS 2 is installed")
+    from launch.actions import DeclareLaunchArgument, OpaqueFunction
+
+    from launch import LaunchContext
+
+    spec = importlib.util.spec_from_file_location("launch_file", ROOT / "launch" / f"{graph}.launch.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    context = LaunchContext()
+    context.launch_configurations.update(given)
+    started = []
+    for entity in module.generate_launch_description().entities:
+        if isinstance(entity, DeclareLaunchArgument):
+            entity.visit(context)
+        elif isinstance(entity, OpaqueFunction):
+            started = entity.visit(context)
+    assert [(n.node_package, n.node_executable) for n in started] == [("janusvln_ros", s.executable) for s in resolve(graph, given)]
+    assert [a.name for a in graph_arguments(graph)] == [a.name for a in module.generate_launch_description().get_launch_arguments()]
+
+
+# processes
+
+
+def script(code):
+    return [sys.executable, "-c", code]
+
+
+def alive(pid):
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] != "Z"
+    except OSError:
+        return False
+
+
+def until(condition, seconds=30.0):
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end, "the condition did not come true"
+        time.sleep(0.02)
+
+
+def test_stopping_ends_even_a_process_that_ignores_signals_and_its_children(tmp_path):
+    code = (
+        "import signal, subprocess, sys, time\n"
+        "signal.signal(signal.SIGINT, signal.SIG_IGN); signal.signal(signal.SIGTERM, signal.SIG_IGN)\n"
+        "print(subprocess.Popen([sys.executable, '-c', 'import time; time.sleep(600)']).pid, flush=True); time.sleep(600)"
+    )
+    with Processes([], tmp_path, dict(os.environ)) as processes:
+        processes.start("stubborn", script(code))
+        until(lambda: len((tmp_path / "stubborn.log").read_text().splitlines()) == 2 + code.count("\n"))
+        pids = [processes.running["stubborn"].pid, int((tmp_path / "stubborn.log").read_text().splitlines()[-1])]
+        assert all(alive(pid) for pid in pids)
+    until(lambda: not any(alive(pid) for pid in pids))
+
+
+def test_a_node_that_ends_is_told_of_with_its_sentence(tmp_path):
+    with Processes([], tmp_path, dict(os.environ)) as processes:
+        processes.start("policy", script("import sys; print('noise'); print('error: checkpoint x is not there'); sys.exit(2)"))
+        with pytest.raises(NodeEndedError, match=r"'policy' ended with exit code 2.*\nerror: checkpoint x is not there") as told:
+            until(processes.check)
+        assert "noise" not in str(told.value)
+
+
+def test_a_killed_node_is_told_of_with_its_last_lines_and_the_signal(tmp_path):
+    with Processes([], tmp_path, dict(os.environ)) as processes:
+        processes.start("motion", script("import os; print('step 3', flush=True); os.kill(os.getpid(), 9)"))
+        with pytest.raises(NodeEndedError, match=r"killed by SIGKILL(.|\n)*step 3"):
+            until(processes.check)
+
+
+def test_nodes_do_not_outlive_a_parent_that_was_killed(tmp_path):
+    code = (
+        "import os, pathlib, sys, time\n"
+        "from janusvln_ros.nodes.processes import Processes\n"
+        f"with Processes([], pathlib.Path({str(tmp_path)!r}), dict(os.environ)) as p:\n"
+        "    p.start('child', [sys.executable, '-c', 'import time; time.sleep(600)']); print(p.running['child'].pid, flush=True); time.sleep(600)"
+    )
+    parent = subprocess.Popen(script(code), stdout=subprocess.PIPE, text=True)
+    child = int(parent.stdout.readline())
+    assert alive(child)
+    parent.kill()
+    parent.wait()
+    until(lambda: not alive(child))
+
+
+# domains
+
+
+def test_two_holders_get_two_domains_and_give_them_back():
+    with reserved_domain() as first, reserved_domain() as second:
+        assert first != second
+        with pytest.raises(InputError, match=f"domain {first} is in use"), reserved_domain(first):
+            pass
+    with reserved_domain(first):
+        pass
+
+
+def test_a_domain_whose_port_somebody_has_open_is_in_use():
+    with reserved_domain() as free:
+        pass
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as taken:
+        taken.bind(("127.0.0.1", domain_ports(free)[10]))
+        assert os.getuid() in domain_owners(free)
+        with pytest.raises(InputError, match=f"domain {free} is in use.*user id {os.getuid()}"), reserved_domain(free):
+            pass
+        with reserved_domain() as other:
+            assert other != free
+
+
+def test_shared_memory_of_another_user_makes_a_domain_theirs(tmp_path, monkeypatch):
+    (tmp_path / f"fastrtps_port{domain_ports(77)[11]}").write_text("")
+    assert domain_owners(77, tmp_path, tmp_path) == set()
+    mine = os.getuid()
+    monkeypatch.setattr(os, "getuid", lambda: mine + 1)
+    assert domain_owners(77, tmp_path, tmp_path) == {mine}
+
+
+@pytest.mark.parametrize("domain", [-1, 102, 5000])
+def test_a_domain_out_of_range_is_refused(domain):
+    with pytest.raises(InputError, match="out of range"), reserved_domain(domain):
+        pass
+
+
+def test_up_lists_the_nodes_without_starting_them():
+    done = subprocess.run(
+        script("import sys; from janusvln_ros.cli.main import main; sys.exit(main(sys.argv[1:]))") + ["up", "simulation", "--json", "mode:=continuous"],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert [node["executable"] for node in json.loads(done.stdout)["nodes"]] == names("simulation", mode="continuous")
