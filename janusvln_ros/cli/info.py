@@ -81,8 +81,9 @@ def describe(
     needs = {}
     for precision in sizes.WEIGHT_PRECISIONS:
         number = 4 if precision == "float32" else 2
-        memories = sizes.memory_bytes(config, frame, mode, kept, number, 1 if spatial_precision else None)
-        weight_bytes, working = sizes.weight_bytes(config, precision), sizes.working_bytes(config, frame, mode, number)
+        stored = 1 if spatial_precision else None
+        memories = sizes.memory_bytes(config, frame, mode, kept, number, stored)
+        weight_bytes, working = sizes.weight_bytes(config, precision), sizes.working_bytes(config, frame, mode, kept, number, stored)
         total = weight_bytes + sum(memories.total.values()) + working + sizes.CONTEXT_BYTES
         needs[precision] = {
             "weights": weight_bytes,

@@ -103,15 +103,20 @@ def memory_bytes(
     return MemoryBytes({"spatial": frame_spatial}, {"spatial": frame_spatial * window.slots, "prompt of one step": row * rows})
 
 
-def working_bytes(config: JanusVLNConfig, frame: FrameSize, memory: str, number_bytes: int, prompt_tokens: int = 256) -> int:
-    """Estimate of the room that one step needs while it computes: the widest layer of each part, of which one runs at a time."""
+def working_bytes(
+    config: JanusVLNConfig, frame: FrameSize, memory: str, window: FrameWindow, number_bytes: int, spatial_bytes: int | None = None, prompt_tokens: int = 256
+) -> int:
+    """Estimate of the room that one step needs while it computes: the widest layer of each part, of which one runs at a time.
+
+    Arguments are those of `memory_bytes`.
+    """
     images = 1 if memory == "dual" else config.navigation.num_history + 1
     rows = images * (frame.fused + 2) + (16 if memory == "dual" else prompt_tokens)
     text, vision, spatial = config.text, config.vision, config.spatial
     language = rows * (3 * text.intermediate_size + 6 * text.hidden_size) * number_bytes
     tower = frame.height * frame.width * (3 * vision.intermediate_size + 8 * vision.hidden_size) * number_bytes
-    # The spatial encoder's residual stream and norms are float32; a quantised memory turns back one layer at a time.
-    geometry = frame.height * frame.width * spatial.embed_dim * (4 * number_bytes + 8 * 4)
+    # The spatial encoder's residual stream and norms are float32; a memory in bytes is turned back one layer at a time, with a copy.
+    geometry = frame.height * frame.width * spatial.embed_dim * (4 * number_bytes + 8 * 4 + (3 * number_bytes * window.slots if spatial_bytes == 1 else 0))
     return max(language, tower, geometry)
 
 
