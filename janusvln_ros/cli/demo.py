@@ -325,7 +325,8 @@ def video_pictures(plan: Plan, heard: "Heard", floor: "Floor") -> Iterator["Pict
         action = Action(latest.action) if latest is not None and latest.action in list(Action) else None
         shares = dict(zip(Action, latest.probabilities)) if latest is not None and np.isfinite(latest.probabilities).all() else None
         note = f"{latest.total * 1000:.0f} ms" if latest is not None else ""
-        camera = camera_picture(np.ascontiguousarray(picture[:, :, ::-1], np.uint8), plan.instruction, latest.step if latest is not None else None, action, shares, note)
+        rgb = np.ascontiguousarray(picture[:, :, ::-1], np.uint8)
+        camera = camera_picture(rgb, plan.instruction, None if latest is None else latest.step, action, shares, note)
         so_far = poses[: bisect.bisect_right(pose_stamps, stamp)] or poses[:1]
         path = [p[1:4] for p in so_far]
         scale = camera.shape[0]
