@@ -22,6 +22,7 @@ from rclpy.executors import SingleThreadedExecutor
 from rclpy.qos import DurabilityPolicy, QoSProfile
 from rclpy.signals import SignalHandlerOptions
 from sensor_msgs.msg import CompressedImage
+from std_msgs.msg import String
 from std_srvs.srv import SetBool
 
 from janusvln_ros.actions import Action
@@ -100,6 +101,7 @@ class GraphClient:
             # late-comers' quality of service in lockstep, plain otherwise: volatile asks for less, so it takes both
             self.node.create_subscription(CompressedImage, "image/compressed", self._on_frame, QoSProfile(depth=20))
             self.node.create_subscription(Odometry, "ground_truth", self._on_pose, QoSProfile(depth=100))
+        self.instructions = self.node.create_publisher(String, "instruction", 1)
         self.follow: Any = ActionClient(self.node, FollowInstruction, "follow_instruction")
         self.steps: Any = ActionClient(self.node, ExecuteStep, "execute_step")
 
@@ -209,6 +211,11 @@ class GraphClient:
         result = done.result().result
         self.until(lambda: len(self.heard.decisions) >= result.steps, 10.0, f"only {len(self.heard.decisions)} of {result.steps} decisions arrived")
         return Outcome(ERROR_NAMES.get(result.error_code, str(result.error_code)), result.error_msg, int(result.steps), float(result.elapsed))
+
+    def instruct(self, instruction: str) -> None:
+        """Publish an instruction on the topic ``instruction``, without waiting for what comes of it."""
+        self.until(lambda: self.instructions.get_subscription_count() > 0, 60.0, "nobody listens to the topic instruction")
+        self.instructions.publish(String(data=instruction))
 
     def step(self, episode_id: int, step: int, action: Action, frame_stamp: Time) -> Any:
         """Ask for one step past the policy, as for the STOP that ends an episode at its limit; returns ExecuteStep's result."""
