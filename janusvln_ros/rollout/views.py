@@ -112,7 +112,7 @@ def shares_of(points_yx3: np.ndarray, hit_yx: np.ndarray, plan: Plan, things: tu
     what[~hit_yx] = colour[~hit_yx] = 0
     rows, columns = grid
     # Each patch's pixels side by side, then counted.
-    groups = [(g.reshape(rows, g.shape[0] // rows, columns, -1).transpose(0, 2, 1, 3).reshape(rows, columns, -1)) for g in (what, colour)]
+    groups = [g.reshape(rows, len(g) // rows, columns, -1).transpose(0, 2, 1, 3).reshape(rows, columns, -1) for g in (what, colour)]
     counts = [(g[..., None] == np.arange(n)).mean(axis=2) for g, n in zip(groups, (N_WHAT, len(NAMES) - N_WHAT))]
     return np.round(np.concatenate(counts, axis=-1) * 255).astype(np.uint8)
 

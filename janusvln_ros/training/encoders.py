@@ -171,9 +171,9 @@ def collate_views(samples: Sequence[dict[str, Any]]) -> dict[str, Any]:
 class EncoderTask(nn.Module):
     """A network and the throw-away heads that teach its encoders; ``forward`` takes a batch of `collate_views` and returns the losses."""
 
-    def __init__(self, model: JanusVLN, names: Sequence[str]) -> None:
+    def __init__(self, model: JanusVLN, names: Sequence[str], pose_weight: float = 1.0, vision: bool = True) -> None:
         super().__init__()
-        self.model = model
+        self.model, self.pose_weight, self.vision = model, pose_weight, vision
         self.n_what = sum(name.startswith("what:") for name in names)
         self.heads = EncoderHeads(2 * model.config.spatial.embed_dim, model.config.vision.hidden_size, len(names))
 
@@ -182,12 +182,15 @@ class EncoderTask(nn.Module):
         pictures = frames.cpu().numpy()
         tokens = self.model.spatial(images_of(pictures).to(depth.device))
         losses = spatial_loss(self.heads, tokens, self.model.config.spatial.num_special_tokens, depth, poses, HFOV_DEG)
+        total = losses["depth"] + losses["point"] + self.pose_weight * losses["pose"]
+        if not self.vision:
+            return {"loss": total, **{name: value.detach() for name, value in losses.items()}}
         patches = vision_patches(self.model, pictures.reshape(-1, *pictures.shape[2:]))
         logits = self.heads.shares(patches)
         target = torch.from_numpy(merge_order(shares.cpu().numpy().reshape(-1, *shares.shape[2:]))).to(logits.device)
         losses["what"] = share_loss(logits[..., : self.n_what], target[..., : self.n_what])
         losses["colour"] = share_loss(logits[..., self.n_what :], target[..., self.n_what :])
-        total = losses["depth"] + losses["point"] + losses["pose"] + losses["what"] + losses["colour"]
+        total = total + losses["what"] + losses["colour"]
         return {"loss": total, **{name: value.detach() for name, value in losses.items()}}
 
 

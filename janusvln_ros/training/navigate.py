@@ -4,6 +4,7 @@
 (``memory: released``). Both take the same set files (`janusvln_ros.data.samples`).
 """
 
+import hashlib
 import json
 import logging
 from collections.abc import Callable, Sequence
@@ -23,9 +24,11 @@ from janusvln_ros.data.samples import FrameSamples, TrajectorySet, history_indic
 from janusvln_ros.errors import InputError
 from janusvln_ros.files import atomic_write
 from janusvln_ros.model import JanusVLN
+from janusvln_ros.model.checkpoint import find
 from janusvln_ros.model.dual import IGNORED, action_loss, episode_pass, sample_window
-from janusvln_ros.model.janusvln import MERGE, prompt_positions
+from janusvln_ros.model.janusvln import MERGE
 from janusvln_ros.model.memory import FrameWindow
+from janusvln_ros.model.released import sample_logits, sample_loss
 from janusvln_ros.model.spatial import PATCH
 from janusvln_ros.policy.preprocess import crop_to_groups, pixel_rows, resize
 from janusvln_ros.policy.prompt import dual_prefix_ids, executed_ids, frame_ids, leaf_ids, released_prompt_ids, training_sample
@@ -121,13 +124,11 @@ def read_picture(path: Path, image_width: int) -> np.ndarray:
         raise InputError(f"{path} cannot be read as a picture ({error}): make the training set anew, which leaves such trajectories out") from error
 
 
-def encoder_digest(model: JanusVLN) -> str:
-    """A name for the weights of both encoders (without mergers)."""
-    import hashlib
-
+def encoder_digest(model: JanusVLN, part: str) -> str:
+    """A name for the weights of one encoder, ``vision`` (without its merger) or ``spatial``."""
     digest = hashlib.sha256()
     for name, value in sorted(model.state_dict().items()):
-        if name.startswith(("vision.", "spatial.")) and not name.startswith("vision.merger."):
+        if name.startswith(f"{part}.") and not name.startswith("vision.merger."):
             digest.update(name.encode() + value.detach().float().cpu().numpy().tobytes())
     return digest.hexdigest()[:16]
 
@@ -135,7 +136,6 @@ def encoder_digest(model: JanusVLN) -> str:
 def encode_set(cache: FrameCache, model: JanusVLN) -> tuple[np.ndarray, np.ndarray]:
     """What both frozen encoders make of every frame of a set, float16: the vision tower's patches before its merger, in merge order [N, patches, width], and
     the spatial patch tokens [N, patches, 2C], each trajectory seen with the model's own memory window."""
-    name = encoder_digest(model)
     navigation = model.config.navigation
     window = FrameWindow(navigation.initial_frames, navigation.window_frames)
     rows, columns = cache.frames.shape[1] // PATCH, cache.frames.shape[2] // PATCH
@@ -154,8 +154,8 @@ def encode_set(cache: FrameCache, model: JanusVLN) -> tuple[np.ndarray, np.ndarr
         return tokens[:, model.config.spatial.num_special_tokens :].float().cpu().numpy()
 
     result = (
-        cache.features(f"vision-{name}", (patches, model.config.vision.hidden_size), vision),
-        cache.features(f"spatial-{name}", (rows * columns, 2 * model.config.spatial.embed_dim), spatial),
+        cache.features(f"vision-{encoder_digest(model, 'vision')}", (patches, model.config.vision.hidden_size), vision),
+        cache.features(f"spatial-{encoder_digest(model, 'spatial')}-{window.initial}-{window.window}", (rows * columns, 2 * model.config.spatial.embed_dim), spatial),
     )
     model.train(was_training)
     return result
@@ -343,9 +343,9 @@ class ReleasedTask(nn.Module):
     the geometry of the last one is added to every picture, as in the published training.
     """
 
-    def __init__(self, model: JanusVLN, tokenizer: PreTrainedTokenizerBase, prompt: str = "training", frozen_spatial: bool = True) -> None:
+    def __init__(self, model: JanusVLN, tokenizer: PreTrainedTokenizerBase, prompt: str = "training") -> None:
         super().__init__()
-        self.model, self.tokenizer, self.prompt, self.frozen_spatial = model, tokenizer, prompt, frozen_spatial
+        self.model, self.tokenizer, self.prompt = model, tokenizer, prompt
 
     def ids_and_labels(self, instruction: str, images: int, tokens_per_image: int, action: Action) -> tuple[list[int], list[int]]:
         """Ids and labels of a sample: the published ones, or the same answer behind the prompt that evaluation uses."""
@@ -355,31 +355,19 @@ class ReleasedTask(nn.Module):
         answer = self.tokenizer.encode(f"{action.name}<|im_end|>\n", add_special_tokens=False)
         return question + answer, [IGNORED] * len(question) + answer
 
-    def logits(self, frames: np.ndarray, instruction: str, action: Action) -> tuple[Tensor, Tensor]:
-        """Scores [s, V] of the supervised tokens of one sample, and those tokens [s]; ``frames`` uint8 [k, h, w, 3], resized."""
-        model = self.model
-        height, width = frames.shape[1:3]
-        pixels = [pixel_rows(frame) for frame in frames]
-        grids = torch.tensor([grid for _, grid in pixels], device=model.device)
-        vision = model.encode_vision(torch.from_numpy(np.concatenate([p for p, _ in pixels])).to(model.device), grids)
-        with torch.set_grad_enabled(torch.is_grad_enabled() and not self.frozen_spatial):
-            tokens = model.spatial(images_of(frames)[None].to(model.device))[0, -1]
-        geometry = model.geometry(tokens.to(model.dtype), height, width)
-        fused = model.fuse(vision.unflatten(0, (len(frames), -1)), geometry).flatten(0, 1)
-        rows, columns = height // PATCH // MERGE, width // PATCH // MERGE
-        ids, labels = self.ids_and_labels(instruction, len(frames), rows * columns, action)
-        positions, _ = prompt_positions(ids, model.config.image_token_id, rows, columns)
-        embeds = model.embed(torch.tensor(ids, device=model.device), fused)
-        hidden = model.read(embeds, positions.to(model.device))
-        # The state at a token scores the next one.
-        supervised = [i for i in range(1, len(labels)) if labels[i] != IGNORED]
-        return model.lm_head(hidden[[i - 1 for i in supervised]]), torch.tensor([labels[i] for i in supervised], device=model.device)
+    def sample(self, frames: np.ndarray, instruction: str, action: Action) -> tuple[Tensor, Tensor]:
+        """Scores [s, V] of the supervised tokens of one sample, and its labels [L]; ``frames`` uint8 [k, h, w, 3], resized."""
+        pixels = np.concatenate([pixel_rows(frame)[0] for frame in frames])
+        tokens_per_image = len(pixels) // len(frames) // MERGE**2
+        ids, labels = (torch.tensor(values, device=self.model.device) for values in self.ids_and_labels(instruction, len(frames), tokens_per_image, action))
+        images = images_of(frames).to(self.model.device)
+        return sample_logits(self.model, images, torch.from_numpy(pixels).to(self.model.device), ids, labels), labels
 
     def forward(self, frames: Sequence[Tensor], instructions: Sequence[str], actions: Sequence[int]) -> dict[str, Tensor]:
         """``loss`` and ``accuracy`` (share of samples whose every token is right)."""
-        scored = [self.logits(f.cpu().numpy(), text, Action(int(a))) for f, text, a in zip(frames, instructions, actions)]
-        loss = torch.stack([F.cross_entropy(s.float(), t) for s, t in scored]).mean()
-        right = torch.stack([(s.argmax(-1) == t).all() for s, t in scored]).float().mean()
+        scored = [self.sample(f.cpu().numpy(), text, Action(int(a))) for f, text, a in zip(frames, instructions, actions)]
+        loss = torch.stack([sample_loss(logits, labels) for logits, labels in scored]).mean()
+        right = torch.stack([(logits.argmax(-1) == labels[labels != IGNORED]).all() for logits, labels in scored]).float().mean()
         return {"loss": loss, "accuracy": right.detach()}
 
 
@@ -409,7 +397,7 @@ def open_sets(paths: Sequence[str]) -> list[TrajectorySet]:
 def prepare(recipe: Recipe) -> tuple[JanusVLN, nn.Module, Any, Any, Callable[[Sequence[Any]], dict[str, Any]], Path]:
     """Network, task, training and evaluation data (None without ``eval_data``), collate function and tokenizer folder of a recipe."""
     model = build_model(recipe)
-    folder = shipped(recipe.tokenizer or recipe.model)
+    folder = find(shipped(recipe.tokenizer or recipe.semantic_model or recipe.model))
     tokenizer = load_tokenizer(folder)
     model.train()
     freeze(model, recipe)
@@ -433,7 +421,7 @@ def prepare(recipe: Recipe) -> tuple[JanusVLN, nn.Module, Any, Any, Callable[[Se
         navigation = model.config.navigation
         train = Samples(FrameSamples(train_sets), navigation.image_width, navigation.num_history)
         evaluation = Samples(FrameSamples(eval_sets), navigation.image_width, navigation.num_history) if eval_sets else None
-        task = ReleasedTask(model, tokenizer, recipe.prompt, not recipe.train_spatial_encoder)
+        task = ReleasedTask(model, tokenizer, recipe.prompt)
         collate = collate_samples
     if evaluation is not None and len(evaluation) > recipe.eval_samples:
         evaluation = torch.utils.data.Subset(evaluation, np.linspace(0, len(evaluation) - 1, recipe.eval_samples).astype(int).tolist())

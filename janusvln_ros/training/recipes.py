@@ -66,6 +66,8 @@ class Recipe:
     """Views of other homes, by which the encoders are judged afterwards."""
     encoder_frames: int = 12
     """Consecutive frames of a sample."""
+    pose_weight: float = 1.0
+    """Weight of the pose relative to the first frame, which is learned last."""
 
     # dual memory
     change_weight: float = 3.0
@@ -138,7 +140,7 @@ def load_recipe(name: str, overrides: Iterable[str] = ()) -> Recipe:
         if not equals:
             raise InputError(f"{override!r} is not of the form field=value: write for example learning_rate=1e-4")
         try:
-            values[key.strip().replace("-", "_")] = yaml.safe_load(text)
+            values[key.strip().replace("-", "_")] = yaml.safe_load(text) if text else ""
         except yaml.YAMLError as error:
             raise InputError(f"{override!r}: the value is not YAML ({error})") from error
     return build_recipe(values, name)

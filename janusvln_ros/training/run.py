@@ -2,17 +2,21 @@
 
 import json
 import logging
+import re
 import shutil
+from collections.abc import Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import safe_open
 
 from janusvln_ros.errors import InputError
 from janusvln_ros.files import atomic_write, share_dir
 from janusvln_ros.model import JanusVLN, JanusVLNConfig
 from janusvln_ros.model import checkpoint as files
+from janusvln_ros.model.janusvln import SpatialMerger
 from janusvln_ros.training.recipes import Recipe, save_recipe
 
 log = logging.getLogger(__name__)
@@ -35,7 +39,9 @@ def build_model(recipe: Recipe) -> JanusVLN:
     path = shipped(recipe.model)
     dtype = "bfloat16" if recipe.bf16 and not recipe.fp32_parameters else "float32"
     if path.suffix == ".json":
-        model = files.build(JanusVLNConfig.from_pretrained(path), dtype=dtype, seed=recipe.seed)
+        config = JanusVLNConfig.from_pretrained(path)
+        pretrained = [(name, prefix) for name, prefix in ((recipe.semantic_model, ""), (recipe.spatial_model, "vggt.")) if name]
+        model = from_parts(config, pretrained, dtype, recipe.seed) if pretrained else files.build(config, dtype=dtype, seed=recipe.seed)
     else:
         model = JanusVLN.from_pretrained(str(path), dtype=dtype)
     if recipe.encoders:
@@ -43,6 +49,51 @@ def build_model(recipe: Recipe) -> JanusVLN:
     navigation = replace(model.config.navigation, memory=recipe.memory, decoding="constrained" if recipe.memory == "dual" else "free")
     model.config = replace(model.config, navigation=navigation, lam=model.config.lam if recipe.lam is None else recipe.lam)
     return model
+
+
+def from_parts(config: JanusVLNConfig, parts: Sequence[tuple[str, str]], dtype: str, seed: int) -> JanusVLN:
+    """A network whose parts come from other people's checkpoints; what none of them has (the spatial merger) starts at random.
+
+    Args:
+        config: of the whole network.
+        parts: folders or hub ids, each with what stands before its tensors' names in a JanusVLN checkpoint ("" for Qwen2.5-VL, "vggt." for VGGT).
+        dtype: of the weights.
+        seed: of the random ones.
+
+    Raises:
+        InputError: a tensor of the wrong shape, or parts of the network that no file has.
+    """
+    with torch.device("meta"):
+        model = JanusVLN(config)
+    wanted = {name: tuple(value.shape) for name, value in model.state_dict().items()}
+    found: dict[str, torch.Tensor] = {}
+    for checkpoint, prefix in parts:
+        for file in files.weight_files(files.find(checkpoint)):
+            with safe_open(file, framework="pt") as tensors:
+                for published in tensors.keys():  # noqa: SIM118
+                    name = files.our_name(prefix + _old_layout(published))
+                    if name not in wanted:
+                        continue
+                    value = tensors.get_tensor(published).to(files.as_dtype(dtype))
+                    if tuple(value.shape) != wanted[name]:
+                        raise InputError(f"{checkpoint}: {published} is {list(value.shape)}, the settings want {list(wanted[name])}: use the settings of that model")
+                    found[name] = value
+    absent = sorted(name for name in wanted if name not in found and not name.startswith("fusion."))
+    if absent:
+        raise InputError(f"{[c for c, _ in parts]} lack {len(absent)} tensors of the network, the first is {absent[0]}: check that the settings fit them")
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        fusion = SpatialMerger(config).to(files.as_dtype(dtype))
+    found |= {f"fusion.{name}": value for name, value in fusion.state_dict().items()}
+    model.load_state_dict(found, strict=True, assign=True)
+    model.restore_frequencies()
+    return model
+
+
+def _old_layout(name: str) -> str:
+    """The name of a Qwen2.5-VL tensor in the layout before transformers 4.52, which published files have."""
+    name = re.sub(r"^model\.language_model\.", "model.", name)
+    return re.sub(r"^model\.visual\.", "visual.", name)
 
 
 def copy_encoders(model: JanusVLN, checkpoint: str) -> None:
@@ -125,7 +176,7 @@ def _train_encoders(recipe: Recipe, output: Path) -> dict[str, Any]:
     views = Views.load(recipe.views)
     model = build_model(recipe).train()
     freeze(model, recipe)
-    task = EncoderTask(model, views.names)
+    task = EncoderTask(model, views.names, recipe.pose_weight, recipe.train_vision_tower)
     steps = recipe.max_steps if recipe.max_steps > 0 else 1000
     samples = ViewSamples(views, recipe.encoder_frames, steps * recipe.batch * recipe.accumulate, recipe.seed)
     evaluation = ViewSamples(Views.load(recipe.gate_views), recipe.encoder_frames, recipe.eval_samples, recipe.seed + 1) if recipe.gate_views else None

@@ -1,0 +1,109 @@
+"""What is learned from a batch: the published loss for samples, and every step of a trajectory exactly as the navigator will see it."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from safetensors.torch import load_file
+
+from janusvln_ros.actions import Action
+from janusvln_ros.data.samples import TrajectorySet
+from janusvln_ros.model import JanusVLN
+from janusvln_ros.model.dual import IGNORED
+from janusvln_ros.policy import Navigator
+from janusvln_ros.policy.preprocess import resize
+from janusvln_ros.policy.tokenizer import load_tokenizer
+from janusvln_ros.training.navigate import DualTask, ReleasedTask, Trajectories, collate_samples, collate_trajectories, foresight, step_figures, step_weights
+from janusvln_ros.training.run import build_model
+
+GOLDEN = Path(__file__).resolve().parents[1] / "data" / "model"
+TOKENIZER = Path(__file__).resolve().parents[2] / "config" / "model" / "tiny"
+
+
+@pytest.mark.parametrize("frames", [1, 5])
+def test_released_loss_through_the_collator_is_the_published_one(frames):
+    expected = load_file(GOLDEN / "tiny_expected.safetensors")
+    model = JanusVLN.from_pretrained(GOLDEN / "tiny").train()
+    instruction = json.loads((GOLDEN / "tiny_expected.json").read_text())["instruction"]
+    pictures = np.stack([resize(f, model.config.navigation.image_width) for f in expected["frames_raw_uint8"][:frames].numpy()])
+    task = ReleasedTask(model, load_tokenizer(GOLDEN / "tiny"))
+    ids, labels = task.ids_and_labels(instruction, frames, 24, Action.TURN_LEFT)
+    assert ids == expected[f"train{frames}.input_ids"].tolist() and labels == expected[f"train{frames}.labels"].tolist()
+    out = task(**collate_samples([{"frames": pictures, "instruction": instruction, "action": 2}]))
+    torch.testing.assert_close(out["loss"], expected[f"train{frames}.loss"].squeeze(), atol=1e-5, rtol=1e-5)
+
+
+def test_released_batch_is_the_mean_of_its_samples(recipe):
+    model = build_model(recipe())
+    task = ReleasedTask(model, load_tokenizer(TOKENIZER))
+    rng = np.random.default_rng(0)
+    items = [{"frames": rng.integers(0, 255, (k, 84, 112, 3), np.uint8), "instruction": "go", "action": k} for k in (1, 2)]
+    single = [task(**collate_samples([item]))["loss"] for item in items]
+    torch.testing.assert_close(task(**collate_samples(items))["loss"], torch.stack(single).mean())
+
+
+@pytest.mark.parametrize("cached", [True, False])
+def test_every_supervised_step_sees_what_the_navigator_sees(recipe, drives, cached):
+    torch.manual_seed(0)
+    model = build_model(recipe()).eval()
+    tokenizer = load_tokenizer(TOKENIZER)
+    sets = TrajectorySet(drives)
+    items = Trajectories([sets], model, tokenizer, recipe(), cached)
+    chosen = [7, 2]  # the longest goes past three evictions; the other one is padded
+    batch = collate_trajectories([items[i] for i in chosen])
+    task = DualTask(model, tokenizer).eval()
+    captured = {}
+    model.lm_head.register_forward_hook(lambda _, __, out: captured.update(logits=out))
+    with torch.no_grad():
+        task(**batch)
+    logits = captured["logits"][:, :, 0][..., task.answers[:, 0]]
+    navigator = Navigator(model, tokenizer)
+    for row, i in enumerate(chosen):
+        navigator.reset(sets[i].instruction)
+        for step, path in enumerate(sets[i].frames):
+            decision = navigator.step(np.asarray(Image.open(path).convert("RGB")))
+            ours = logits[row, step].softmax(-1)
+            theirs = torch.tensor([decision.probabilities[action] for action in Action])
+            torch.testing.assert_close(ours.double(), theirs.double(), atol=1e-3 if cached else 1e-5, rtol=0)
+
+
+def test_padding_changes_no_loss(recipe, drives):
+    model = build_model(recipe())
+    tokenizer = load_tokenizer(TOKENIZER)
+    items = Trajectories([TrajectorySet(drives)], model, tokenizer, recipe(), False)
+    task = DualTask(model, tokenizer, guidance=0.5)
+    alone = [task(**collate_trajectories([items[i]]))["loss"] for i in (0, 7)]
+    torch.testing.assert_close(task(**collate_trajectories([items[0], items[7]]))["loss"], torch.stack(alone).mean())
+
+
+def test_changes_of_action_and_stops_weigh_more():
+    assert step_weights([1, 1, 2, 2, 1, 0], 3.0, 4.0).tolist() == [1, 1, 3, 1, 3, 4]
+    assert step_weights([0, 0], 3.0, 5.0).tolist() == [5, 5]
+
+
+def test_foresight_looks_past_the_current_step_and_ends_in_stop():
+    table = foresight(np.array([1, 2, 3, 0]), 4)
+    assert table[0].tolist() == [2, 3, 0, 0, 0, 0, 0, 0, 3] and table[3].tolist() == [0] * 9
+
+
+def test_missed_and_false_stops_are_told_apart():
+    logits = torch.full((1, 5, 4), -9.0)
+    for step, action in enumerate((0, 1, 1, 0, 2)):
+        logits[0, step, action] = 9
+    figures = step_figures(logits, torch.arange(4), torch.tensor([[1, 1, 0, 0, IGNORED]]))
+    assert {k: round(float(v), 4) for k, v in figures.items()} == {"accuracy": 0.5, "changes": 0.0, "stop_missed": 0.5, "stop_false": 0.5}
+
+
+def test_executed_actions_before_frames_are_an_ablation_that_changes_the_scores(recipe, drives):
+    from dataclasses import replace
+
+    model = build_model(recipe())
+    tokenizer = load_tokenizer(TOKENIZER)
+    items = Trajectories([TrajectorySet(drives)], model, tokenizer, recipe(), False)
+    batch = collate_trajectories([items[1]])
+    plain = DualTask(model, tokenizer)(**batch)["loss"]
+    model.config = replace(model.config, navigation=replace(model.config.navigation, action_memory="executed"))
+    assert not torch.isclose(plain, DualTask(model, tokenizer)(**batch)["loss"])
