@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
+from janusvln_ros.actions import Action
 from janusvln_ros.errors import InputError
 from janusvln_ros.model import JanusVLN
 from janusvln_ros.model import checkpoint as files
@@ -59,6 +60,8 @@ class Navigator:
         keep_scores: keep scores and spatial tokens in every `Decision`.
         allow_untrained_memory: accept a ``memory`` that the checkpoint was not trained for.
         spatial_precision: ``int8`` or ``float8`` keeps the spatial memory in one byte a number; the weights' dtype if None.
+        semantic_window: ``dual``: first and last frames that the language model remembers, to knock its memory out; as in the config if None.
+        use_geometry: False leaves the spatial encoder's share out of every token, to knock it out.
 
     Raises:
         InputError: an unknown mode, a ``memory`` that the checkpoint was not trained for, or a tokenizer of another checkpoint.
@@ -76,6 +79,8 @@ class Navigator:
         keep_scores: bool = False,
         allow_untrained_memory: bool = False,
         spatial_precision: str | None = None,
+        semantic_window: tuple[int, int] | None = None,
+        use_geometry: bool = True,
     ) -> None:
         config, navigation = model.config, model.config.navigation
         self.model, self.tokenizer, self.keep_scores = model, tokenizer, keep_scores
@@ -95,8 +100,6 @@ class Navigator:
                 "memory is 'dual', but this checkpoint was trained for 'released' and would answer at random: "
                 "use memory='released', train one for dual, or pass allow_untrained_memory=True to measure it anyway"
             )
-        if navigation.action_memory != "none" and self.memory == "dual":
-            raise InputError(f"the checkpoint's navigation.action_memory is {navigation.action_memory!r}, an ablation that cannot drive: use one with 'none'")
         pad = tokenizer.convert_tokens_to_ids("<|image_pad|>")
         if pad != config.image_token_id or len(tokenizer) > config.text.vocab_size:
             raise InputError(
@@ -105,9 +108,13 @@ class Navigator:
             )
         self._tree: ActionTree | None = action_tree(tokenizer) if self.decoding == "constrained" else None
         answer_tokens = 0 if self._tree else navigation.max_new_tokens
-        self._reading: Reading = Dual(model, tokenizer, answer_tokens) if self.memory == "dual" else Released(model, tokenizer, prompt, answer_tokens)
+        kept = FrameWindow(*(semantic_window or (navigation.initial_frames, navigation.window_frames)))
+        self._reading: Reading = Dual(model, tokenizer, answer_tokens, kept) if self.memory == "dual" else Released(model, tokenizer, prompt, answer_tokens)
         self._spatial: SpatialMemory | None = None
         self._spatial_precision = spatial_precision
+        self._use_geometry = use_geometry
+        self._decided: Action | None = None  # about the frame read last
+        self._led_here: Action | None = None  # what was decided about the frame remembered last
         self._frame_shape: tuple[int, ...] | None = None  # of the episode's raw frames
         self._instruction: str | None = None
         self._seen = 0
@@ -126,6 +133,8 @@ class Navigator:
         keep_scores: bool = False,
         allow_untrained_memory: bool = False,
         spatial_precision: str | None = None,
+        semantic_window: tuple[int, int] | None = None,
+        use_geometry: bool = True,
     ) -> "Navigator":
         """Read network, tokenizer and generation settings of a checkpoint.
 
@@ -134,7 +143,7 @@ class Navigator:
             device: "cpu", "cuda", "cuda:1" ...
             dtype: of the weights; float32 on a CPU and the checkpoint's own elsewhere if None. "int8" and "int4" are weight-only
                 precisions of the language model, see `janusvln_ros.model.quantization`.
-            memory, decoding, prompt, keep_scores, allow_untrained_memory, spatial_precision: see the class.
+            memory, decoding, prompt, keep_scores, allow_untrained_memory, spatial_precision, semantic_window, use_geometry: see the class.
 
         Raises:
             InputError: a checkpoint, device or mode that cannot be used; the message says what to do.
@@ -155,6 +164,8 @@ class Navigator:
             keep_scores=keep_scores,
             allow_untrained_memory=allow_untrained_memory,
             spatial_precision=spatial_precision,
+            semantic_window=semantic_window,
+            use_geometry=use_geometry,
         )
 
     @property
@@ -198,6 +209,7 @@ class Navigator:
             raise InputError("the instruction is empty: say where to go")
         self._reading.begin(instruction)
         self._instruction = instruction
+        self._led_here = None
         self._frame_shape = None
         self._pending = False
         self._seen = 0
@@ -205,13 +217,15 @@ class Navigator:
             self._spatial.reset()
 
     @torch.no_grad()
-    def step(self, rgb: np.ndarray, *, commit: bool = True, keep_scores: bool | None = None) -> Decision:
+    def step(self, rgb: np.ndarray, *, commit: bool = True, keep_scores: bool | None = None, executed: Action | None = None) -> Decision:
         """Look at the current frame and decide.
 
         Args:
             rgb: uint8 [H, W, 3]; all frames of an episode have one size.
             commit: remember the frame. With False the decision can be taken back: `commit` remembers it, the next step otherwise forgets it.
             keep_scores: as in the class, for this step.
+            executed: the action that led to this frame, if it is not the one decided last; matters only where ``navigation.action_memory``
+                is ``executed``.
 
         Raises:
             InputError: no episode, a frame that is none or has another size than the others; the memories stay as they were.
@@ -220,12 +234,14 @@ class Navigator:
         keep = self.keep_scores if keep_scores is None else keep_scores
         clock = _Clock(self.model.device)
         frame = self._encode(rgb, clock)
+        self._reading.executed = executed if executed is not None else self._led_here
         with clock.stage("prefill"):
             hidden_1D = self._reading.read(frame.vision, frame.geometry, frame.grid, self._tree)
             scores_1V = self._score(hidden_1D)
         with clock.stage("decode"):
             decision = self._choose(scores_1V) if self._tree else self._write(scores_1V)
         self._read(rgb)
+        self._decided = decision.action
         if commit:
             self.commit()
         return Decision(
@@ -239,15 +255,20 @@ class Navigator:
         )
 
     @torch.no_grad()
-    def observe(self, rgb: np.ndarray) -> None:
+    def observe(self, rgb: np.ndarray, *, executed: Action | None = None) -> None:
         """Remember a frame without deciding, while somebody else drives: memories have no gaps.
+
+        Args:
+            rgb, executed: as `step`.
 
         Raises:
             InputError: as `step`.
         """
         frame = self._encode(rgb, _Clock(self.model.device))
+        self._reading.executed = executed if executed is not None else self._led_here
         self._reading.observe(frame.vision, frame.geometry, frame.grid)
         self._read(rgb)
+        self._decided = None
         self.commit()
 
     def commit(self) -> None:
@@ -262,6 +283,7 @@ class Navigator:
         self._spatial.commit()
         self._reading.commit()
         self._pending = False
+        self._led_here = self._decided
         self._seen += 1
 
     def _read(self, rgb: np.ndarray) -> None:
@@ -295,6 +317,8 @@ class Navigator:
             vision_nD = model.encode_vision(rows, torch.tensor([grid_thw], device=device))
             require_finite(vision_nD, "the vision tower's tokens")
             require_finite(geometry_nD, "the spatial encoder's tokens")
+        if not self._use_geometry:
+            geometry_nD = torch.zeros_like(geometry_nD)
         return _Encoded(vision_nD, geometry_nD, spatial_PC[model.config.spatial.num_special_tokens :], grid)
 
     def _spatial_memory(self, height: int, width: int) -> SpatialMemory:

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
+from janusvln_ros.actions import Action
 from janusvln_ros.errors import InputError
 from janusvln_ros.model import JanusVLN
 from janusvln_ros.model.dual import FrameLayout, SemanticMemory, read_answer, read_frame, read_prompt
@@ -19,7 +20,7 @@ from janusvln_ros.model.janusvln import StepCache, prompt_positions
 from janusvln_ros.model.memory import FrameWindow
 from janusvln_ros.policy.decoding import ActionTree
 from janusvln_ros.policy.history import sample_history
-from janusvln_ros.policy.prompt import Style, dual_prefix_ids, frame_ids, leaf_ids, released_prompt_ids
+from janusvln_ros.policy.prompt import Style, dual_prefix_ids, executed_ids, frame_ids, leaf_ids, released_prompt_ids
 
 FEATURE_FRAMES = 512
 """Frames of features set aside in the released mode: no episode of VLN-CE is longer. A longer one doubles them, again and again."""
@@ -36,7 +37,13 @@ def require_finite(values: Tensor, what: str) -> None:
 
 
 class Reading(Protocol):
-    """What the navigator needs of a mode."""
+    """What the navigator needs of a mode.
+
+    ``executed`` is the action that led to the current frame, None before the first one or where nobody knows; it only matters to a `Dual`
+    whose checkpoint remembers actions.
+    """
+
+    executed: Action | None
 
     def begin(self, instruction: str) -> None:
         """A new episode: forget everything. InputError (and nothing forgotten) if the instruction cannot be used."""
@@ -71,12 +78,14 @@ class Released:
 
     def __init__(self, model: JanusVLN, tokenizer: PreTrainedTokenizerBase, style: Style, answer_tokens: int) -> None:
         self.model, self.tokenizer, self.style, self.answer_tokens = model, tokenizer, style, answer_tokens
+        self.executed: Action | None = None
         self.seen = 0
         self.instruction = ""
         self.features_FnD: Tensor | None = None
         self.cache: StepCache | None = None
         self._prompts: dict[tuple[int, tuple[int, int]], tuple[list[int], Tensor, Tensor, int]] = {}
         self._prompt: list[int] = []
+        self._begun = False
         self._next = 0
 
     @property
@@ -95,6 +104,7 @@ class Released:
         check_context(self.model, len(ids), self.answer_tokens)
         self.instruction = instruction
         self.seen = 0
+        self._begun = False
         self._prompts.clear()
 
     def observe(self, vision_nD: Tensor, geometry_nD: Tensor, grid: tuple[int, int]) -> None:
@@ -126,9 +136,13 @@ class Released:
 
         self._prompt = ids
         cache = self._cache(grid, tree)
-        cache.length = 0
-        hidden_1D = model.read(embeds_LD, positions_3L, cache)[-1:]
-        cache.length = len(ids)
+        cache.length = ids.index(model.config.image_token_id)
+        if not self._begun:  # what stands before the first picture is the same at every step: read once
+            cache.length, begin = 0, cache.length
+            model.read_last(embeds_LD[:begin], positions_3L[:, :begin], cache)
+            require_finite(cache.v_L1HND[:, :, :, :begin], "the prompt's values in the language model")
+            self._begun = True
+        hidden_1D = model.read_last(embeds_LD[cache.length :], positions_3L[:, cache.length :], cache)
         if tree is None or not tree.tokens:
             return hidden_1D
         branches_TD = model.language.embed_tokens(torch.tensor(tree.tokens, device=device))
@@ -155,6 +169,7 @@ class Released:
         if self.cache is None or self.cache.capacity < rows:
             text = self.model.config.text
             heads, head_dim = text.num_key_value_heads or text.num_attention_heads, text.hidden_size // text.num_attention_heads
+            self._begun = False
             self.cache = StepCache(text.num_hidden_layers, heads, head_dim, rows, self.model.dtype, self.model.device)
         return self.cache
 
@@ -174,10 +189,14 @@ class Released:
 
 
 class Dual:
-    """The paper's way: each frame is read once, with its own geometry, and remembered; see `janusvln_ros.model.dual`."""
+    """The paper's way: each frame is read once, with its own geometry, and remembered; see `janusvln_ros.model.dual`.
 
-    def __init__(self, model: JanusVLN, tokenizer: PreTrainedTokenizerBase, answer_tokens: int) -> None:
-        self.model, self.tokenizer, self.answer_tokens = model, tokenizer, answer_tokens
+    With ``navigation.action_memory = "executed"`` the executed action stands before each frame, in the memory.
+    """
+
+    def __init__(self, model: JanusVLN, tokenizer: PreTrainedTokenizerBase, answer_tokens: int, window: FrameWindow) -> None:
+        self.model, self.tokenizer, self.answer_tokens, self.window = model, tokenizer, answer_tokens, window
+        self.executed: Action | None = None
         self.question = leaf_ids(tokenizer)
         self.memory: SemanticMemory | None = None
         self._prompt: list[int] = []
@@ -213,18 +232,18 @@ class Dual:
         require_finite(self.memory.v_LKND[:, :, begin : begin + self.memory.layout.rows], "the frame's values in the language model")
 
     def _read(self, vision_nD: Tensor, geometry_nD: Tensor, grid: tuple[int, int], question: Sequence[int], *branches: Sequence[int]) -> Tensor:
-        model, navigation = self.model, self.model.config.navigation
-        layout = FrameLayout(*grid)
+        model = self.model
+        before = executed_ids(self.tokenizer, self.executed) if model.config.navigation.action_memory == "executed" else []
+        layout = FrameLayout(*grid, before=len(before))
         if self.memory is None or (not self._begun and self.memory.layout != layout):
             leaf = len(self.question) + max(self.answer_tokens, len(branches[0]))
-            window = FrameWindow(navigation.initial_frames, navigation.window_frames)
-            self.memory = SemanticMemory(model.config.text, window, layout, leaf, dtype=model.dtype, device=model.device)
+            self.memory = SemanticMemory(model.config.text, self.window, layout, leaf, dtype=model.dtype, device=model.device)
             self._frame = frame_ids(self.tokenizer, grid[0] * grid[1])
         if not self._begun:
             read_prompt(model.language, self.memory, self._prompt)
             require_finite(self.memory.v_LKND[:, :, : self.memory.prompt_rows], "the instruction's values in the language model")
             self._begun = True
-        return read_frame(model.language, self.memory, self._frame, model.fuse(vision_nD, geometry_nD), question, *branches)
+        return read_frame(model.language, self.memory, [*before, *self._frame], model.fuse(vision_nD, geometry_nD), question, *branches)
 
     def answer(self, token: int) -> Tensor:
         """See `Reading`."""
