@@ -4,12 +4,14 @@ A home depends on the seed, its family (training or unseen) and its number alone
 bytes however many processes wrote them and however often they were interrupted.
 """
 
+import fcntl
 import hashlib
 import json
 import multiprocessing
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ProcessPoolExecutor
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -85,7 +87,23 @@ def ensure_split(
     Raises:
         InputError: unknown split, a bad number, or ``data_dir`` holds houses drawn with other settings.
     """
-    wanted = _settings(data_dir, split, seed, homes, episodes_per_home, rooms)
+    # What cannot be generated is refused before anything is written.
+    _settings(data_dir, split, seed, homes, episodes_per_home, rooms)
+    with _alone(episodes_path(data_dir, "houses", split).parent):
+        return _ensure(data_dir, split, _settings(data_dir, split, seed, homes, episodes_per_home, rooms), jobs, progress)
+
+
+@contextmanager
+def _alone(folder: Path) -> Iterator[None]:
+    """Hold a lock beside ``folder``: the ranks of a distributed run ask for the same split at the same time, and one of them generates it."""
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with open(folder.with_name(f".{folder.name}.lock"), "w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+
+
+def _ensure(data_dir: str | Path, split: str, wanted: Settings, jobs: int | None, progress: Callable[[int, int], None] | None) -> Path:
+    """Generate what is missing of a split; the caller holds the lock."""
     path = episodes_path(data_dir, "houses", split)
     family = SPLITS[split].family
     _claim(data_dir, family, wanted)

@@ -1,6 +1,7 @@
 import gzip
 import hashlib
 import json
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
@@ -28,6 +29,13 @@ def test_two_processes_write_the_same_bytes_as_one(data, tmp_path):
     ensure_split(tmp_path, "val_unseen", seed=4, homes=4, episodes_per_home=3, rooms=(4, 7), jobs=2)
     alone = contents(data)
     assert contents(tmp_path) == {k: v for k, v in alone.items() if "unseen" in k}
+
+
+def test_two_ranks_that_ask_for_one_split_at_once_both_get_it(data, tmp_path):
+    with ThreadPoolExecutor(2) as pool:
+        ranks = [pool.submit(ensure_split, tmp_path, "val_unseen", seed=4, homes=4, episodes_per_home=3, rooms=(4, 7), jobs=1) for _ in range(2)]
+    assert ranks[0].result() == ranks[1].result()
+    assert contents(tmp_path) == {k: v for k, v in contents(data).items() if "unseen" in k}
 
 
 def test_an_interrupted_run_goes_on_where_it_stopped_and_ends_with_the_same_bytes(data, tmp_path):
@@ -120,7 +128,8 @@ def test_what_cannot_be_generated_is_refused_in_one_sentence(tmp_path, arguments
 
 def test_the_command_writes_splits_a_picture_and_one_json_object(tmp_path, capsys):
     picture = tmp_path / "plan.png"
-    words = ["houses", "--out", str(tmp_path / "d"), "--seed", "2", "--splits", "val_unseen", "--unseen-homes", "2", "--episodes-per-home", "2", "--rooms", "4-5"]
+    size = ["--splits", "val_unseen", "--unseen-homes", "2", "--episodes-per-home", "2", "--rooms", "4-5"]
+    words = ["houses", "--out", str(tmp_path / "d"), "--seed", "2", *size]
     assert main([*words, "--jobs", "1", "--picture", str(picture), "--json"]) == 0
     report = json.loads(capsys.readouterr().out)
     assert report["splits"]["val_unseen"]["episodes"] == 4 and report["splits"]["val_unseen"]["homes"] == 2

@@ -186,6 +186,24 @@ def test_doors_on_the_left_and_right_are_there(homes):
     assert checked >= 5
 
 
+def test_the_side_of_the_last_thing_is_true_for_someone_coming_in(homes):
+    checked = 0
+    for home, episode, _ in every(homes):
+        if episode.info["rooms_crossed"] != 1:
+            continue
+        rest = re.sub(r"^.*?door( on your (left|right)| behind you| in front of you)?( into the \w+ \w+)?", "", episode.instruction)
+        said = re.search(r"(?:on (?:your|the)|turn(?: to your)?) (left|right)", rest)
+        if said and not re.search("past|[Pp]ass", rest):
+            path = np.array(episode.reference_path)[:, [0, 2]]
+            (door,) = [d for p in path for d in home.plan.doors if np.linalg.norm(p - d.centre) < d.width / 2 and min(abs(p - np.array(d.centre))) < 1e-3]
+            thing = thing_named(home, episode.info["goal_landmark"])
+            middle = np.array([thing.rect[0] + thing.rect[2], thing.rect[1] + thing.rect[3]]) / 2
+            angle = side_of(door.into(thing.room, home.plan.rooms), middle - np.array(door.centre))
+            assert (angle > 20) if said.group(1) == "left" else (angle < -20), episode.instruction
+            checked += 1
+    assert checked >= 5
+
+
 def test_every_room_that_is_named_is_on_the_route(homes):
     for _, episode, _ in every(homes):
         named = re.findall(r"into the (\w+) (?:room|hallway)", episode.instruction)
