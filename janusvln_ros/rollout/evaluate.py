@@ -239,7 +239,11 @@ def evaluate(
     if done is None:
         return None
     found, episodes = done
-    return merge(job.out, episodes, len(found.rejected), {**identity, "checkpoint": None if job.checkpoint is None else str(job.checkpoint)})
+    notes = {**identity, "checkpoint": None if job.checkpoint is None else str(job.checkpoint)}
+    if job.checkpoint is not None:
+        config = json.loads((job.checkpoint / "config.json").read_text())
+        notes["trained"] = bool(config.get("navigation", {}).get("trained", True))
+    return merge(job.out, episodes, len(found.rejected), notes)
 
 
 def merge(out: Path, episodes: Sequence[Episode], rejected: int, notes: dict[str, Any]) -> dict[str, Any]:
