@@ -20,8 +20,13 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from transformers import Qwen2_5_VLTextModel
-from transformers.models.qwen2_5_vl.modeling_qwen2_5_vl import Qwen2_5_VisionTransformerPretrainedModel, Qwen2_5_VLRMSNorm
+from transformers.models.qwen2_5_vl.modeling_qwen2_5_vl import (
+    Qwen2_5_VisionTransformerPretrainedModel,
+    Qwen2_5_VLRMSNorm,
+    apply_rotary_pos_emb,
+)
 
+from janusvln_ros.model.attention import MEMORY_ATTENTION
 from janusvln_ros.model.config import JanusVLNConfig
 from janusvln_ros.model.spatial import PATCH, SpatialEncoder
 
@@ -137,6 +142,29 @@ class JanusVLN(nn.Module):
         mask = {"full_attention": None if mask_LK is None else mask_LK[None, None]}
         output = self.language(inputs_embeds=embeds_LD[None], position_ids=positions_3L[:, None], attention_mask=mask, past_key_values=cache, use_cache=False)
         return output.last_hidden_state[0]
+
+    def read_last(self, embeds_LD: Tensor, positions_3L: Tensor, cache: "StepCache") -> Tensor:
+        """As `read` of a causal sequence behind what ``cache`` holds, but the last token's hidden state [1, D] alone.
+
+        In the last layer the other tokens are only looked at: they need keys and values there, and nothing else.
+        """
+        language: Any = self.language  # its layers' types are torch's Module
+        if language.config._attn_implementation != MEMORY_ATTENTION:  # which takes "no mask" as causal, also behind a cache
+            language.set_attn_implementation(MEMORY_ATTENTION)
+        x_1LD = embeds_LD[None]
+        rotation = language.rotary_emb(x_1LD, positions_3L[:, None])
+        *layers, last = language.layers
+        for layer in layers:
+            x_1LD = layer(x_1LD, attention_mask=None, position_embeddings=rotation, past_key_values=cache)
+        attention, normed_1LD = last.self_attn, last.input_layernorm(x_1LD)
+        k_1HLD, v_1HLD = (project(normed_1LD).unflatten(-1, (-1, attention.head_dim)).transpose(1, 2) for project in (attention.k_proj, attention.v_proj))
+        k_1HLD, _ = apply_rotary_pos_emb(k_1HLD, k_1HLD, *rotation)
+        cache.update(k_1HLD, v_1HLD, attention.layer_idx)
+        cache.length += len(embeds_LD) - 1
+        cos, sin = (angle[:, -1:] for angle in rotation)
+        x_11D = last(x_1LD[:, -1:], attention_mask=None, position_embeddings=(cos, sin), past_key_values=cache)
+        cache.length += 1
+        return language.norm(x_11D)[0]
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> "JanusVLN":
         # Module.to(dtype) casts buffers too, and rotary frequencies in bfloat16 would move every position.

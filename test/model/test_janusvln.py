@@ -76,6 +76,22 @@ def test_reading_on_from_a_cache_equals_reading_all(model):
         torch.testing.assert_close(torch.cat(parts), whole, atol=1e-5, rtol=1e-5)
 
 
+@pytest.mark.parametrize("before", [0, 1, 5])
+@torch.no_grad()
+def test_reading_for_the_last_token_alone_equals_reading_all(model, before):
+    config = model.config.text
+    embeds = torch.randn(9, 112, generator=torch.Generator().manual_seed(0))
+    positions = torch.arange(9).expand(3, -1)
+    whole = model.read(embeds, positions)
+    cache = StepCache(config.num_hidden_layers, config.num_key_value_heads, 16, 12, torch.float32, "cpu")
+    if before:
+        torch.testing.assert_close(model.read_last(embeds[:before], positions[:, :before], cache), whole[before - 1 : before], atol=1e-5, rtol=1e-5)
+    for end in (8, 7, 8):  # again and again behind the same beginning
+        cache.length = before
+        torch.testing.assert_close(model.read_last(embeds[before:end], positions[:, before:end], cache), whole[end - 1 : end], atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(model.read(embeds[8:], positions[:, 8:], cache), whole[8:], atol=1e-5, rtol=1e-5)
+
+
 @pytest.mark.parametrize("tied", [False, True])
 def test_network_works_from_a_cast(tiny, tied):
     import json

@@ -17,26 +17,28 @@ def walk(tiny, expected, facts):
     """One walk through the published episode: the decisions, and what the network was given."""
     navigator = Navigator.from_pretrained(tiny, keep_scores=True)
     given: dict[str, list] = {"ids": [], "images": [], "positions": [], "hidden": [], "held": []}
-    embed, read = navigator.model.embed, navigator.model.read
+    embed, read_last = navigator.model.embed, navigator.model.read_last
 
     def watched_embed(ids, images):
         given["ids"].append(ids)
         given["images"].append(images)
         return embed(ids, images)
 
-    def watched_read(embeds, positions, *args):
-        hidden = read(embeds, positions, *args)
-        if len(embeds) > 1:
-            given["positions"].append(positions)
-            given["hidden"].append(hidden[-1])
+    def watched_read(embeds, positions, cache):
+        hidden = read_last(embeds, positions, cache)
+        given["positions"].append(positions)
+        given["hidden"].append(hidden[-1])
         return hidden
 
-    navigator.model.embed, navigator.model.read = watched_embed, watched_read
+    navigator.model.embed, navigator.model.read_last = watched_embed, watched_read
     navigator.reset(facts["instruction"])
     decisions = []
     for rgb in expected["frames_raw_uint8"].numpy():
         decisions.append(navigator.step(rgb))
         given["held"].append(navigator.spatial_frames)
+    # What stands before the first picture was read once, before the first step.
+    given["before"], given["positions"] = given["positions"][0], given["positions"][1:]
+    given["hidden"].pop(0)
     return decisions, given
 
 
@@ -47,7 +49,7 @@ STEPS = range(12)
 def test_prompt_and_positions_are_the_published_ones(walk, expected, t):
     _, given = walk
     assert torch.equal(given["ids"][t], expected[f"step{t:02d}.input_ids"])
-    assert torch.equal(given["positions"][t], expected[f"step{t:02d}.position_ids"])
+    assert torch.equal(torch.cat([given["before"], given["positions"][t]], dim=1), expected[f"step{t:02d}.position_ids"])
 
 
 @pytest.mark.parametrize("t", STEPS)
