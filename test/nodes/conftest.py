@@ -106,11 +106,13 @@ class Base:
     The attributes are its faults: set them to break something.
     """
 
-    def __init__(self, graph, encoding="jpeg", namespace=""):
+    def __init__(self, graph, clock=False):
+        from builtin_interfaces.msg import Time
         from geometry_msgs.msg import Twist
         from nav_msgs.msg import Odometry
         from rclpy.node import Node
-        from sensor_msgs.msg import CameraInfo, CompressedImage
+        from rosgraph_msgs.msg import Clock
+        from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 
         from janusvln_ros.nodes.running import steady_timer
 
@@ -119,7 +121,12 @@ class Base:
         graph.nodes.append(self.node)
         self.x = self.y = self.yaw = self.v = self.w = 0.0
         self.command, self.commanded_at, self.ticked = (0.0, 0.0), 0.0, time.monotonic()
-        self.commands, self.frames_sent = [], 0
+        self.commands, self.times, self.frames_sent = [], [], 0
+        self.clock = self.node.create_publisher(Clock, "/clock", 10) if clock else None  # the base gives the time, 1000 s after the machine started
+        self.offset = 1000 * 10**9
+        self.Time, self.Clock, self.Image = Time, Clock, Image
+        self.raw = self.node.create_publisher(Image, "image", 1)
+        self.image_fields = {}
         self.odom_on = self.camera_on = self.info_on = True
         self.stuck = False
         self.stamp_shift = 0  # ns, of frames
@@ -137,9 +144,15 @@ class Base:
     def on_command(self, message):
         self.command, self.commanded_at = (message.linear.x, message.angular.z), time.monotonic()
         self.commands.append(self.command)
+        self.times.append(self.commanded_at)
 
     def now(self):
-        return self.node.get_clock().now()
+        """The time as a stamp."""
+        ns = time.monotonic_ns() + self.offset if self.clock else self.node.get_clock().now().nanoseconds
+        return self.stamp(ns)
+
+    def stamp(self, ns):
+        return self.Time(sec=ns // 10**9, nanosec=ns % 10**9)
 
     def tick(self):
         now = time.monotonic()
@@ -152,9 +165,11 @@ class Base:
         self.x += self.v * math.cos(self.yaw) * dt
         self.y += self.v * math.sin(self.yaw) * dt
         self.yaw += self.w * dt
+        if self.clock:
+            self.clock.publish(self.Clock(clock=self.now()))
         if self.odom_on:
             message = self.Odometry()
-            message.header.stamp = self.now().to_msg()
+            message.header.stamp = self.now()
             message.pose.pose.position.x = self.x if self.odom_x is None else self.odom_x
             message.pose.pose.position.y = self.y
             message.pose.pose.orientation.z, message.pose.pose.orientation.w = math.sin(self.yaw / 2), math.cos(self.yaw / 2)
@@ -163,25 +178,30 @@ class Base:
 
     def shoot(self):
         import cv2
-        from builtin_interfaces.msg import Time
 
-        ns = self.now().nanoseconds + self.stamp_shift
+        now = self.now()
+        ns = 0 if self.stamp_shift is None else now.sec * 10**9 + now.nanosec + self.stamp_shift
         if self.info_on:
             f = 32 / math.tan(math.radians(39.5))
             info = self.CameraInfo(width=64, height=48, k=[f, 0.0, 31.5, 0.0, f, 23.5, 0.0, 0.0, 1.0], distortion_model="plumb_bob", d=[0.0] * 5)
             self.info.publish(info)
         if self.camera_on:
-            jpeg = cv2.imencode(".jpg", self.picture())[1].tobytes()[: self.cut]
+            picture = np.ascontiguousarray(self.picture())
+            jpeg = cv2.imencode(".jpg", picture)[1].tobytes()[: self.cut]
             message = self.CompressedImage(format="jpeg", data=array("B", jpeg))
-            message.header.stamp, message.header.frame_id = Time(sec=ns // 10**9, nanosec=ns % 10**9), "camera"
+            message.header.stamp, message.header.frame_id = self.stamp(ns), "camera"
             self.image.publish(message)
+            fields = {"height": 48, "width": 64, "encoding": "rgb8", "step": 192} | self.image_fields
+            raw = self.Image(data=array("B", picture.tobytes()), **fields)
+            raw.header = message.header
+            self.raw.publish(raw)
             self.frames_sent += 1
 
 
 class Robot:
     """Base, motion and policy, with a client that gives instructions and arms."""
 
-    def __init__(self, graph, script, motion=None, policy=None, armed=True):
+    def __init__(self, graph, script, motion=None, policy=None, armed=True, clock=False, without=""):
         from janusvln_msgs.action import FollowInstruction
         from janusvln_msgs.msg import Decision, StepReport
         from rclpy.action import ActionClient
@@ -191,10 +211,12 @@ class Robot:
         from janusvln_ros.nodes.policy import PolicyNode
 
         self.graph, self.script = graph, script
-        self.base = Base(graph)
-        self.motion = graph.add(MotionNode, **{"base_timeout": 0.2, "odom_timeout": 0.3, "heartbeat_timeout": 0.3, "stop_time": 3.0} | (motion or {}))
+        self.base = Base(graph, clock)
+        if clock:
+            motion, policy = {"use_sim_time": True} | (motion or {}), {"use_sim_time": True} | (policy or {})
+        self.motion = without != "motion" and graph.add(MotionNode, **{"base_timeout": 0.2, "odom_timeout": 0.3, "heartbeat_timeout": 0.3, "stop_time": 3.0} | (motion or {}))
         defaults = {"settle_time": 0.0, "frame_timeout": 5.0, "frame_max_age": 5.0}
-        self.policy = graph.add(lambda **options: PolicyNode(lambda values: script, **options), **defaults | (policy or {}))
+        self.policy = without != "policy" and graph.add(lambda **options: PolicyNode(lambda values: script, **options), **defaults | (policy or {}))
         self.Goal = FollowInstruction.Goal
         self.client = ActionClient(self.base.node, FollowInstruction, "follow_instruction")
         self.arming = self.base.node.create_client(SetBool, "motion/arm")
@@ -202,6 +224,8 @@ class Robot:
         self.decisions, self.reports, self.feedback = [], [], []
         self.base.node.create_subscription(Decision, "policy/decision", self.decisions.append, 50)
         self.base.node.create_subscription(StepReport, "motion/step_report", self.reports.append, 50)
+        if without:
+            return
         graph.until(lambda: self.policy.machine.active, "the policy node to become active")
         graph.until(self.client.server_is_ready, "follow_instruction")
         graph.until(lambda: self.policy.steps.server_is_ready(), "execute_step")

@@ -198,7 +198,7 @@ def test_a_laser_scan_stops_the_step(robot):
 
     def look():
         scan = LaserScan(angle_min=-1.5, angle_max=1.5, angle_increment=0.02, range_min=0.05, range_max=9.0, ranges=[0.5 - r.base.x] * 151)
-        scan.header.stamp = r.base.now().to_msg()
+        scan.header.stamp = r.base.now()
         scans.publish(scan)
 
     steady_timer(r.base.node, 0.05, look)

@@ -1,0 +1,61 @@
+"""The robot of test/nodes with faults injected, and a table of the times to zero velocity at the end."""
+
+import importlib.util
+import json
+import os
+import time
+from pathlib import Path
+
+import pytest
+
+spec = importlib.util.spec_from_file_location("small_robot", Path(__file__).parents[1] / "nodes" / "conftest.py")
+small_robot = importlib.util.module_from_spec(spec)
+spec.loader.exec_module(small_robot)
+graph, script, robot = small_robot.graph, small_robot.script, small_robot.robot
+
+MEASURED = {}
+PROMISE = 0.35  # seconds to zero velocity after a watched input went stale
+
+
+class Watch:
+    """Looks at the base from the moment of a fault on."""
+
+    def __init__(self, name, r):
+        self.name, self.r = name, r
+
+    def driving(self, speed=0.1):
+        """Into the middle of a step."""
+        base = self.r.base
+        self.r.graph.until(lambda: abs(base.command[0]) > speed or abs(base.command[1]) > speed, "motion")
+        return self
+
+    def zero(self, fault, within=PROMISE):
+        """Do ``fault`` and measure the time until zero velocity reaches the base and stays."""
+        base = self.r.base
+        base.commands.clear()
+        base.times.clear()
+        begun = time.monotonic()
+        fault()
+        self.r.graph.until(lambda: base.command == (0.0, 0.0) or time.monotonic() - base.commanded_at > 0.2, "zero velocity")
+        self.r.graph.spin(0.3)
+        moving = [t for t, c in zip(base.times, base.commands) if c != (0.0, 0.0)]
+        stopped = [t for t, c in zip(base.times, base.commands) if c == (0.0, 0.0) and t >= max(moving, default=begun)]
+        # without a zero command it is the base's own time-out that stopped it
+        seconds = (stopped[0] if stopped else max(moving, default=begun) + 0.2) - begun
+        MEASURED[self.name] = max(seconds, MEASURED.get(self.name, 0.0))
+        assert seconds <= within, f"{seconds:.3f} s to zero velocity"
+        return seconds
+
+
+@pytest.fixture
+def watch(request):
+    return lambda r: Watch(request.node.name, r)
+
+
+def pytest_terminal_summary(terminalreporter):
+    if MEASURED:
+        terminalreporter.section("seconds from the fault to zero velocity")
+        for name, seconds in MEASURED.items():
+            terminalreporter.write_line(f"{seconds:6.3f}  {name}")
+        if path := os.environ.get("JANUSVLN_FAULTS_REPORT"):
+            Path(path).write_text(json.dumps(MEASURED, indent=1))
