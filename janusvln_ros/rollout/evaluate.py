@@ -125,7 +125,7 @@ class EvaluateJob:
         everything = read_episodes(self.data_dir, s.dataset, s.split, role=s.role, languages=s.languages).episodes
         given = told(everything, self.instructions, s.seed)
         engine = make_engine(self.engine, s, self.data_dir, agent, shard)
-        return EvaluateWorker(self.out, shard, engine, agent, s.thresholds, truth, given)
+        return EvaluateWorker(self.out, shard, engine, s.thresholds, truth, given, oracle_stops=self.agent == "oracle-stop")
 
 
 class EvaluateWorker:
@@ -136,12 +136,12 @@ class EvaluateWorker:
         out: Path,
         shard: int,
         engine: Engine,
-        agent: Agent,
         thresholds: Thresholds,
         truth: dict[str, GroundTruth],
         given: dict[tuple[str, str], str],
+        oracle_stops: bool = False,
     ) -> None:
-        self.out, self.engine, self.agent, self.thresholds, self.truth, self.given = out, engine, agent, thresholds, truth, given
+        self.out, self.engine, self.thresholds, self.truth, self.given, self.oracle_stops = out, engine, thresholds, truth, given, oracle_stops
         self.journal = Journal(out / f"journal_{shard}.jsonl")
         self._failed: list[str] = []
 
@@ -180,7 +180,7 @@ class EvaluateWorker:
             metrics,
             actions=drive.actions,
             status=drive.status,
-            chose_stop=drive.status == "stopped" and not isinstance(self.agent, OracleStopAgent),
+            chose_stop=drive.status == "stopped" and not self.oracle_stops,
             calls=drive.calls,
             frames_changed=drive.frames_changed,
             poses_changed=drive.poses_changed,

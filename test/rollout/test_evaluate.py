@@ -33,7 +33,7 @@ class ToyJob:
 
     def open(self, shard, device):
         engine = DirectEngine(self.toy.Env(self.max_steps), self.agent, self.rules)
-        return EvaluateWorker(self.out, shard, engine, self.agent, Thresholds(), {}, AsWritten())
+        return EvaluateWorker(self.out, shard, engine, Thresholds(), {}, AsWritten())
 
 
 class AsWritten(dict):
@@ -195,7 +195,7 @@ def test_goal_out_of_reach_fails_and_is_counted_while_means_stay_finite(toy, toy
             return float("inf") if self.episode.episode_id == "2" else super().geodesic_distance(a, b)
 
     agent = toy.Agent(["expert"])
-    worker = EvaluateWorker(tmp_path, 0, DirectEngine(Island(), agent), agent, Thresholds(), {}, AsWritten())
+    worker = EvaluateWorker(tmp_path, 0, DirectEngine(Island(), agent), Thresholds(), {}, AsWritten())
     for episode in toy_episodes:
         worker.run(episode)
     worker.close()
@@ -236,3 +236,20 @@ def test_checkpoint_digest_sees_every_file_that_decides(tmp_path):
     assert checkpoint_digest(tmp_path) == first
     (tmp_path / "model.safetensors").write_bytes(b"2")
     assert checkpoint_digest(tmp_path) != first
+
+
+def test_engine_of_another_room_is_made_from_its_name_in_the_worker(tmp_path, monkeypatch):
+    import sys
+    from types import ModuleType
+
+    from janusvln_ros.rollout.engines import make_engine
+    from janusvln_ros.rollout.settings import Settings
+
+    module = ModuleType("graph_of_nodes")
+    module.make = lambda *arguments: arguments
+    monkeypatch.setitem(sys.modules, "graph_of_nodes", module)
+    settings = Settings()
+    agent = RandomAgent(1, (1, 0, 0, 0))
+    assert make_engine("graph_of_nodes:make", settings, tmp_path, agent, 3) == (settings, tmp_path, agent, 3)
+    with pytest.raises(InputError, match="needs no_such_module, which is not installed"):
+        make_engine("no_such_module:make", settings, tmp_path, agent, 0)
