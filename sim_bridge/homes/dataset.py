@@ -8,7 +8,9 @@ import fcntl
 import hashlib
 import json
 import multiprocessing
+import os
 import shutil
+import threading
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
@@ -127,7 +129,7 @@ def _ensure(data_dir: str | Path, split: str, wanted: Settings, jobs: int | None
                 progress(done, len(tasks))
     else:
         # Spawned, not forked: the caller may hold threads or a GL context.
-        with ProcessPoolExecutor(min(jobs, len(todo)), multiprocessing.get_context("spawn")) as pool:
+        with ProcessPoolExecutor(min(jobs, len(todo)), multiprocessing.get_context("spawn"), initializer=_end_with_parent) as pool:
             try:
                 for _ in pool.map(_build, todo, chunksize=1):
                     done += 1
@@ -219,6 +221,18 @@ def _digest(settings: Settings) -> str:
 def _scene_path(data_dir: str | Path, name: str) -> Path:
     """Where the ``.glb`` of a home lies."""
     return Path(data_dir) / "scene_datasets" / "houses" / name / f"{name}.glb"
+
+
+def _end_with_parent() -> None:
+    """Let this worker end when its parent is killed; a pool's workers would wait for work forever."""
+    parent = multiprocessing.parent_process()
+
+    def wait() -> None:
+        if parent is not None:
+            parent.join()
+            os._exit(1)
+
+    threading.Thread(target=wait, daemon=True).start()
 
 
 def _build(task: tuple[str, str, int, Settings, str]) -> None:

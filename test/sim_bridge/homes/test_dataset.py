@@ -1,7 +1,11 @@
 import gzip
 import hashlib
 import json
+import subprocess
+import sys
+import time
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import pytest
 
@@ -140,3 +144,25 @@ def test_the_command_writes_splits_a_picture_and_one_json_object(tmp_path, capsy
 def test_the_command_refuses_bad_arguments_with_exit_code_2(tmp_path, capsys, bad):
     assert main(["houses", "--out", str(tmp_path), "--splits", "train", *bad]) == 2
     assert capsys.readouterr().err.startswith("error: ")
+
+
+@pytest.mark.slow
+def test_killed_with_sigkill_it_leaves_no_process_and_goes_on_to_the_same_bytes(tmp_path):
+    def words(folder):
+        size = ["--splits", "val_unseen", "--unseen-homes", "8", "--seed", "3", "--jobs", "2"]
+        return [sys.executable, "-m", "janusvln_ros.cli.main", "houses", "--out", str(folder), *size]
+
+    run = subprocess.Popen(words(tmp_path / "a"), stderr=subprocess.DEVNULL)
+    deadline = time.monotonic() + 120
+    while not list((tmp_path / "a").rglob("unseen_*.json")) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    children = Path(f"/proc/{run.pid}/task/{run.pid}/children").read_text().split()
+    run.kill()
+    run.wait()
+    deadline = time.monotonic() + 30
+    while any(Path(f"/proc/{child}").exists() for child in children) and time.monotonic() < deadline:
+        time.sleep(0.1)
+    assert children and not any(Path(f"/proc/{child}").exists() for child in children)
+    for folder in ("a", "b"):
+        subprocess.run(words(tmp_path / folder), check=True, stderr=subprocess.DEVNULL)
+    assert contents(tmp_path / "a") == contents(tmp_path / "b")
