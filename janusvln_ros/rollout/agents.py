@@ -5,6 +5,7 @@ An agent that is random draws from a generator seeded by the run's seed and the 
 
 import random
 import zlib
+from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
 from janusvln_ros.actions import Action
@@ -44,10 +45,11 @@ def episode_random(seed: int, episode: Episode, purpose: str = "") -> random.Ran
 
 
 class PolicyAgent:
-    """The model: sees the frames and the instruction, nothing else."""
+    """The model: sees the frames and the instruction, nothing else. ``checkpoint``: where an engine that loads the model elsewhere finds it."""
 
-    def __init__(self, navigator: "Navigator") -> None:
+    def __init__(self, navigator: "Navigator", checkpoint: Path | None = None) -> None:
         self.navigator = navigator
+        self.checkpoint = checkpoint
         self.calls = 0
 
     def reset(self, episode: Episode, env: NavEnv) -> None:
