@@ -13,7 +13,7 @@ import argparse
 import sys
 from pathlib import Path
 
-ROS_ENGINE = "janusvln_ros.nodes.rollout:make_engine"
+ROS_ENGINE = "janusvln_ros.cli.ros_rollout:make_engine"
 """Where ``--ros`` finds the engine that drives through the graph; imported by the workers only."""
 
 

@@ -1,0 +1,110 @@
+"""A simulated graph in lockstep for one program at a time: episodes through the real nodes, with nothing but topics, services and actions in between."""
+
+import contextlib
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from builtin_interfaces.msg import Time
+from rclpy.qos import DurabilityPolicy, QoSProfile
+from sensor_msgs.msg import Image
+from std_srvs.srv import Trigger
+
+from janusvln_ros.actions import Action
+from janusvln_ros.data.images import image_to_rgb
+from janusvln_ros.nodes.graph_client import Episode, GraphClient, GraphTimeoutError, Outcome, nanoseconds
+from janusvln_ros.nodes.graphs import resolve
+from janusvln_ros.nodes.processes import Processes, middleware_environment, reserved_domain
+
+FRAME_SECONDS = 5.0
+"""How long to wait for a frame before the bridge is asked for it again."""
+
+
+class LockstepGraph:
+    """``sim_bridge`` in lockstep, with ``policy`` or without, in a ROS domain of its own. Use from one thread, best the main one.
+
+    ``bridge`` and ``policy`` are parameters of the two nodes; ``policy`` None starts none, and the program decides with `step`.
+
+    Raises:
+        GraphTimeoutError: the graph did not come up in time.
+        NodeEndedError: a node ended; its last words are in the message. The same from every method.
+    """
+
+    def __init__(self, bridge: Mapping[str, Any], policy: Mapping[str, Any] | None):
+        self.stack = contextlib.ExitStack()
+        try:
+            logs = Path(self.stack.enter_context(tempfile.TemporaryDirectory(prefix="janusvln-ros-")))
+            domain = self.stack.enter_context(reserved_domain())
+            environment = middleware_environment(domain, localhost=True)
+            overrides = {"sim_bridge": {"publish_depth": False, **bridge}, "policy": dict(policy or {})}
+            specs = [spec for spec in resolve("simulation", {}, overrides) if policy is not None or spec.executable != "policy"]
+            self.processes = self.stack.enter_context(Processes(specs, logs, environment))
+            self.client = GraphClient(environment, self.processes.check)
+            self.stack.callback(self.client.close)
+            self.frame: tuple[int, npt.NDArray[np.uint8]] | None = None
+            if policy is None:
+                self.client.node.create_subscription(Image, "image", self._on_image, QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL))
+                self.client.until(self.client.steps.server_is_ready, 120.0, "the simulator did not start")
+            else:
+                self.client.wait_ready()
+        except BaseException:
+            self.stack.close()
+            raise
+        self.episodes = 0
+        self.steps = 0
+        self.stamp = Time()
+
+    def close(self) -> None:
+        """End every node."""
+        self.stack.close()
+
+    def reset(self, episode_id: str) -> Episode:
+        """Put the robot at the start of an episode."""
+        episode = self.client.reset(episode_id)
+        self.episodes += 1
+        self.steps = 0
+        self.stamp = episode.first_frame
+        return episode
+
+    def follow(self, episode: Episode, instruction: str, max_steps: int) -> Outcome:
+        """Let ``policy`` follow an instruction for at most ``max_steps`` decisions."""
+        return self.client.drive(episode, instruction, max_steps=max_steps, time_limit=86400.0, patience=86400.0)
+
+    def stop_after(self) -> None:
+        """Carry out the STOP that ends an episode which ``policy`` did not end itself: the step after its last, on the newest frame."""
+        decisions = self.client.heard.decisions
+        newest = self.client.call(Trigger, "resend_frame", Trigger.Request()).message
+        seconds, _, fraction = newest.partition(".")
+        result = self.client.step(decisions[-1].episode_id, decisions[-1].step + 1, Action.STOP, Time(sec=int(seconds), nanosec=int(fraction)))
+        if result.status not in (result.SUCCEEDED, result.BLOCKED):
+            raise GraphTimeoutError(f"the last STOP was not carried out: {result.error_msg}")
+
+    def step(self, action: Action) -> bool:
+        """Carry out an action decided here; returns whether the robot collided."""
+        result = self.client.step(self.episodes, self.steps, action, self.stamp)
+        if result.status not in (result.SUCCEEDED, result.BLOCKED):
+            raise GraphTimeoutError(f"step {self.steps} was not carried out: {result.error_msg}")
+        self.steps += 1
+        self.stamp = result.end_stamp
+        return bool(result.collided)
+
+    def see(self) -> npt.NDArray[np.uint8]:
+        """The camera's frame after the last step or reset, uint8 [H, W, 3], exactly as it was rendered; asked for again if it was lost."""
+        wanted = nanoseconds(self.stamp)
+        for _ in range(5):
+            self.client.linger(lambda: self.frame is not None and self.frame[0] == wanted, FRAME_SECONDS)
+            if self.frame is not None and self.frame[0] == wanted:
+                return self.frame[1]
+            self.client.alive()
+            self.client.call(Trigger, "resend_frame", Trigger.Request())
+        raise GraphTimeoutError(f"the frame of {self.stamp.sec}.{self.stamp.nanosec:09d} did not arrive")
+
+    def metrics(self) -> dict[str, Any]:
+        """The bridge's record of the episode."""
+        return self.client.metrics()
+
+    def _on_image(self, message: Image) -> None:
+        self.frame = (nanoseconds(message.header.stamp), image_to_rgb(message))
