@@ -16,7 +16,7 @@ import argparse
 import resource
 import statistics
 import sys
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from janusvln_ros.cli.main import print_json
 from janusvln_ros.errors import InputError
@@ -37,13 +37,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--threads", type=int, metavar="T", help="CPU threads (torch's choice)")
     parser.add_argument("--device", default="cpu", help="cpu, cuda or cuda:N (cpu)")
     parser.add_argument("--dtype", default="float32", help="float32, bfloat16, or int8 or int4 for the language model's weights (float32)")
+    parser.add_argument("--cuda-graphs", action="store_true", help="dual on a GPU: replay the language model from a recording once the window is full")
+    parser.add_argument("--spatial-precision", choices=["int8", "float8"], help="keep the spatial memory in one byte a number")
     parser.add_argument("--size", type=int, nargs=2, default=(640, 480), metavar=("W", "H"), help="size of a camera frame in pixels (640 480)")
     parser.add_argument("--warmup", type=int, default=2, metavar="N", help="steps of an episode before, not counted (2)")
     parser.add_argument("--json", action="store_true", help="print one object with all figures")
 
 
-def build_navigator(folder: str, memory: str, decoding: str | None, device: str, dtype: str) -> "Navigator":
-    """A `Navigator` with random weights of the sizes in ``folder``'s config.json, and a tokenizer made for it.
+def build_navigator(folder: str, memory: str, decoding: str | None, device: str, dtype: str, **options: Any) -> "Navigator":
+    """A `Navigator` with random weights of the sizes in ``folder``'s config.json, and a tokenizer made for it; further ``options`` are its own.
 
     Raises:
         InputError: no usable config.json there, or a device or dtype that is not to be had.
@@ -66,7 +68,7 @@ def build_navigator(folder: str, memory: str, decoding: str | None, device: str,
     model = checkpoint.build(config, dtype=unquantized_dtype(dtype, target), device="cpu" if dtype in PRECISIONS else target)
     if dtype in PRECISIONS:
         quantize_language(model, dtype, target)
-    return Navigator(model, tokenizer, memory=memory, decoding=decoding, allow_untrained_memory=True)  # type: ignore[arg-type]
+    return Navigator(model, tokenizer, memory=memory, decoding=decoding, allow_untrained_memory=True, **options)  # type: ignore[arg-type]
 
 
 INSTRUCTION = "walk past the sofa, turn left at the door and stop near the table."
@@ -104,7 +106,8 @@ def run(args: argparse.Namespace) -> int:
         raise InputError(f"--frames {args.frames}, --warmup {args.warmup}, --threads {args.threads}: there must be a frame, a thread, and no negative number")
     if args.threads:
         torch.set_num_threads(args.threads)
-    navigator = build_navigator(args.config, args.memory, args.decoding, args.device, args.dtype)
+    options = {"cuda_graphs": args.cuda_graphs, "spatial_precision": args.spatial_precision}
+    navigator = build_navigator(args.config, args.memory, args.decoding, args.device, args.dtype, **options)
     steps = time_steps(navigator, args.frames, tuple(args.size), args.warmup)
     result = {
         "config": args.config,

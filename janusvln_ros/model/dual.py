@@ -35,6 +35,7 @@ from transformers import Qwen2_5_VLTextConfig, Qwen2_5_VLTextModel
 
 from janusvln_ros.errors import InputError
 from janusvln_ros.model.attention import MEMORY_ATTENTION, group_mask
+from janusvln_ros.model.graphs import RecordedCall
 from janusvln_ros.model.memory import FrameWindow
 
 IGNORED = -100
@@ -86,6 +87,7 @@ class SemanticMemory:
         leaf_rows: most rows of question and answer together.
         prompt_rows: rows to set aside for the prompt; a longer prompt makes the buffers anew.
         dtype, device: of the buffers.
+        cuda_graphs: replay the language model from a recording once the window is full (GPU only).
     """
 
     def __init__(
@@ -97,7 +99,9 @@ class SemanticMemory:
         prompt_rows: int = 256,
         dtype: torch.dtype = torch.float32,
         device: torch.device | str = "cpu",
+        cuda_graphs: bool = False,
     ) -> None:
+        self.cuda_graphs = cuda_graphs
         self.config, self.window, self.layout, self.leaf_rows = config, window, layout, leaf_rows
         self._allocate(prompt_rows, dtype, device)
         self.reset()
@@ -107,6 +111,7 @@ class SemanticMemory:
         self.prompt_capacity = prompt_rows
         rows = prompt_rows + self.window.slots * self.layout.rows + self.leaf_rows
         shape = (self.config.num_hidden_layers, heads, rows, self.config.hidden_size // self.config.num_attention_heads)
+        self._recorded: dict[tuple[int, int, tuple[int, ...]], RecordedCall] = {}
         self.k_LKND = torch.zeros(shape, dtype=dtype, device=device)
         self.v_LKND = torch.zeros(shape, dtype=dtype, device=device)
 
@@ -196,15 +201,24 @@ def _run(
             visible_SN[:, begin:] = _own_visible(S, tree_parents)
             memory._mask = {key: group_mask(visible_SN.to(embeds_SC.device), memory.groups, embeds_SC.dtype)}
         mask = memory._mask[key]
-    output = language_model(
-        inputs_embeds=embeds_SC[None],
-        position_ids=positions_3S[:, None].to(embeds_SC.device),
+
+    def read(embeds_SC: Tensor, positions_3S: Tensor) -> Tensor:
         # A mapping is taken as it stands; None means lower-right causal, see memory_attention.
-        attention_mask={"full_attention": mask},
-        past_key_values=memory,
-        use_cache=True,
-    )
-    return output.last_hidden_state[0]
+        masks = {"full_attention": mask}
+        return language_model(
+            inputs_embeds=embeds_SC[None], position_ids=positions_3S[:, None], attention_mask=masks, past_key_values=memory, use_cache=True
+        ).last_hidden_state[0]
+
+    positions_3S = positions_3S.to(embeds_SC.device)
+    if not memory.cuda_graphs or memory.seen < memory.window.slots - 1 or S == 1:
+        return read(embeds_SC, positions_3S)
+    # From here on a frame always goes to the same rows, and sees the same ones.
+    key = (S, begin, tree_parents)
+    if key not in memory._recorded:
+        if len(memory._recorded) >= 4:  # prompts of other lengths, from episodes before
+            memory._recorded.clear()
+        memory._recorded[key] = RecordedCall(read, embeds_SC, positions_3S)
+    return memory._recorded[key](embeds_SC, positions_3S)
 
 
 @torch.no_grad()

@@ -62,6 +62,7 @@ class Navigator:
         spatial_precision: ``int8`` or ``float8`` keeps the spatial memory in one byte a number; the weights' dtype if None.
         semantic_window: ``dual``: first and last frames that the language model remembers, to knock its memory out; as in the config if None.
         use_geometry: False leaves the spatial encoder's share out of every token, to knock it out.
+        cuda_graphs: ``dual`` on a GPU: replay the language model from a recording once the window is full.
 
     Raises:
         InputError: an unknown mode, a ``memory`` that the checkpoint was not trained for, or a tokenizer of another checkpoint.
@@ -81,6 +82,7 @@ class Navigator:
         spatial_precision: str | None = None,
         semantic_window: tuple[int, int] | None = None,
         use_geometry: bool = True,
+        cuda_graphs: bool = False,
     ) -> None:
         config, navigation = model.config, model.config.navigation
         self.model, self.tokenizer, self.keep_scores = model, tokenizer, keep_scores
@@ -109,7 +111,10 @@ class Navigator:
         self._tree: ActionTree | None = action_tree(tokenizer) if self.decoding == "constrained" else None
         answer_tokens = 0 if self._tree else navigation.max_new_tokens
         kept = FrameWindow(*(semantic_window or (navigation.initial_frames, navigation.window_frames)))
-        self._reading: Reading = Dual(model, tokenizer, answer_tokens, kept) if self.memory == "dual" else Released(model, tokenizer, prompt, answer_tokens)
+        graphs = cuda_graphs and model.device.type == "cuda"
+        self._reading: Reading = (
+            Dual(model, tokenizer, answer_tokens, kept, graphs) if self.memory == "dual" else Released(model, tokenizer, prompt, answer_tokens)
+        )
         self._spatial: SpatialMemory | None = None
         self._spatial_precision = spatial_precision
         self._use_geometry = use_geometry
@@ -135,6 +140,7 @@ class Navigator:
         spatial_precision: str | None = None,
         semantic_window: tuple[int, int] | None = None,
         use_geometry: bool = True,
+        cuda_graphs: bool = False,
     ) -> "Navigator":
         """Read network, tokenizer and generation settings of a checkpoint.
 
@@ -143,7 +149,7 @@ class Navigator:
             device: "cpu", "cuda", "cuda:1" ...
             dtype: of the weights; float32 on a CPU and the checkpoint's own elsewhere if None. "int8" and "int4" are weight-only
                 precisions of the language model, see `janusvln_ros.model.quantization`.
-            memory, decoding, prompt, keep_scores, allow_untrained_memory, spatial_precision, semantic_window, use_geometry: see the class.
+            memory, decoding, prompt, keep_scores, allow_untrained_memory, spatial_precision, semantic_window, use_geometry, cuda_graphs: see the class.
 
         Raises:
             InputError: a checkpoint, device or mode that cannot be used; the message says what to do.
@@ -166,6 +172,7 @@ class Navigator:
             spatial_precision=spatial_precision,
             semantic_window=semantic_window,
             use_geometry=use_geometry,
+            cuda_graphs=cuda_graphs,
         )
 
     @property

@@ -194,8 +194,9 @@ class Dual:
     With ``navigation.action_memory = "executed"`` the executed action stands before each frame, in the memory.
     """
 
-    def __init__(self, model: JanusVLN, tokenizer: PreTrainedTokenizerBase, answer_tokens: int, window: FrameWindow) -> None:
+    def __init__(self, model: JanusVLN, tokenizer: PreTrainedTokenizerBase, answer_tokens: int, window: FrameWindow, cuda_graphs: bool = False) -> None:
         self.model, self.tokenizer, self.answer_tokens, self.window = model, tokenizer, answer_tokens, window
+        self.cuda_graphs = cuda_graphs
         self.executed: Action | None = None
         self.question = leaf_ids(tokenizer)
         self.memory: SemanticMemory | None = None
@@ -237,7 +238,7 @@ class Dual:
         layout = FrameLayout(*grid, before=len(before))
         if self.memory is None or (not self._begun and self.memory.layout != layout):
             leaf = len(self.question) + max(self.answer_tokens, len(branches[0]))
-            self.memory = SemanticMemory(model.config.text, self.window, layout, leaf, dtype=model.dtype, device=model.device)
+            self.memory = SemanticMemory(model.config.text, self.window, layout, leaf, dtype=model.dtype, device=model.device, cuda_graphs=self.cuda_graphs)
             self._frame = frame_ids(self.tokenizer, grid[0] * grid[1])
         if not self._begun:
             read_prompt(model.language, self.memory, self._prompt)

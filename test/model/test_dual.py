@@ -311,3 +311,34 @@ def test_answer_longer_than_its_rows_is_refused(network):
     dual.read_answer(network[0], memory, 1)
     with pytest.raises(InputError, match="leaf_rows"):
         dual.read_answer(network[0], memory, 1)
+
+
+def test_recorded_steps_are_replayed_only_while_nothing_but_numbers_changes(network, monkeypatch):
+    """A stand-in for a CUDA graph: runs the function again, but insists on the Python numbers of the recording."""
+
+    class Recorded:
+        made = 0
+
+        def __init__(self, function, *examples):
+            Recorded.made += 1
+            self.function, self.inputs, self.rows, self.replays = function, [e.clone() for e in examples], (memory._begin, memory._end), 0
+
+        def __call__(self, *inputs):
+            assert (memory._begin, memory._end) == self.rows
+            for own, given in zip(self.inputs, inputs):
+                own.copy_(given)
+            return self.function(*self.inputs)
+
+    monkeypatch.setattr(dual, "RecordedCall", Recorded)
+    memory, fused = new_memory(network, cuda_graphs=True), frames(14)
+    got = []
+    for frame in fused:
+        got.append(step(network, memory, frame)[0])
+        memory.commit()
+    torch.testing.assert_close(torch.stack(got), stream(network, fused))
+    assert Recorded.made == 1, "one recording serves all steps of the full window"
+    dual.read_prompt(network[0], memory, PROMPT)
+    for frame, expected in zip(fused, got):
+        torch.testing.assert_close(step(network, memory, frame)[0], expected)
+        memory.commit()
+    assert Recorded.made == 1, "and those of the next episode, if its prompt is as long"
