@@ -1,0 +1,349 @@
+"""Client and protocol of the habitat backend, over a server of the built-in simulator and over servers that misbehave."""
+
+import ast
+import contextlib
+import os
+import signal
+import socket
+import struct
+import sys
+import textwrap
+import threading
+from pathlib import Path
+from unittest import mock
+
+import numpy as np
+import pytest
+
+from janusvln_ros.actions import Action
+from janusvln_ros.data.episodes import read_episodes
+from janusvln_ros.errors import InputError
+from sim_bridge import habitat_server, make_env
+from sim_bridge.habitat_client import SimulatorError, settings_from_habitat_yaml
+from sim_bridge.habitat_server import DisconnectedError, ProtocolError, receive, send
+from sim_bridge.nav_env import NavEnv, rotation_of_yaw
+
+SERVER = Path(habitat_server.__file__)
+ROOT = SERVER.parents[1]
+SMALL = {"width": 32, "height": 24}
+POSE = ([5.5, 0.001, 4.5], rotation_of_yaw(0.7))
+
+
+@pytest.fixture(autouse=True)
+def package_is_importable(monkeypatch):
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))
+
+
+@pytest.fixture
+def remote(house_a, habitat):
+    env = make_env("habitat", scene=house_a, data_dir=habitat, command=[sys.executable, str(SERVER), "--backend", "houses"], **SMALL)
+    yield env
+    env.close()
+
+
+def misbehaving(tmp_path, body, **options):
+    """An environment over a server that runs ``body`` with ``answer(request)`` at hand for what an honest server would reply."""
+    script = tmp_path / "server.py"
+    script.write_text(
+        "import os, socket, sys, time\nfrom pathlib import Path\nimport numpy as np\n"
+        f"sys.path.insert(0, {str(SERVER.parent)!r})\nfrom habitat_server import *\n"  # as on Habitat's side: without this package
+        "c = socket.socket(socket.AF_UNIX)\nc.connect(sys.argv[-1])\n"
+        f"here = Path({str(tmp_path)!r})\nruns = here / 'runs'\nruns.write_text((runs.read_text() if runs.exists() else '') + 'x')\n"
+        "def honest():\n"
+        "    r = receive(c)\n"
+        "    k = {'hello': {'python': '3', 'versions': {}}, 'load': {'navmesh': 'x'}, 'set_state': {}}.get(r['kind'])\n"
+        "    if k is None: return r\n"
+        "    send(c, {'ok': True, **k})\n" + textwrap.dedent(body)
+    )
+    return make_env("habitat", command=[sys.executable, str(script)], **{**SMALL, "request_timeout": 3.0, **options})
+
+
+# Over the honest server
+
+
+def test_it_is_a_nav_env(remote):
+    assert isinstance(remote, NavEnv)
+    assert "moderngl" in remote.versions
+
+
+def test_everything_is_as_without_a_process_between(remote, house_a, habitat):
+    local = make_env("houses", scene=house_a, data_dir=habitat, **SMALL)
+    episode = read_episodes(habitat, "r2r", "val_unseen").episodes[0]
+    for a, b in ((remote.reset(episode), local.reset(episode)), *((remote.step(Action(n)), local.step(Action(n))) for n in (1, 2, 1, 1, 3, 1))):
+        np.testing.assert_array_equal(a.rgb, b.rgb)
+        np.testing.assert_array_equal(a.depth, b.depth)
+        np.testing.assert_allclose(a.position, b.position, atol=1e-12)
+        np.testing.assert_allclose(a.rotation, b.rotation, atol=1e-12)
+        assert a.collided == b.collided
+        assert remote.expert_action(episode.goal_position, 0.25) == local.expert_action(episode.goal_position, 0.25)
+    rng = np.random.default_rng(0)
+    for p, q in rng.uniform((-1, 0, -1), (12, 0.5, 10), (6, 2, 3)):
+        assert remote.is_navigable(p) == local.is_navigable(p)
+        assert remote.geodesic_distance(p, q) == local.geodesic_distance(p, q)
+        snapped, expected = remote.snap_point(p), local.snap_point(p)
+        assert (snapped is None) == (expected is None)
+        if expected is not None:
+            np.testing.assert_allclose(snapped, expected)
+    np.testing.assert_array_equal(remote.top_down_map().navigable, local.top_down_map().navigable)
+    assert remote.top_down_map().origin == local.top_down_map().origin
+    remote.step(Action.STOP)
+    assert remote.episode_over
+    with pytest.raises(InputError, match="episode is over"):
+        remote.step(Action.STOP)
+
+
+def test_bad_input_is_the_users_and_costs_no_restart(remote, tmp_path):
+    remote.set_state(*POSE)
+    with pytest.raises(InputError, match="no way"):
+        remote.expert_action([100.0, 0.0, 100.0], 0.25)
+    with pytest.raises(InputError, match="position"):
+        remote.set_state([float("inf"), 0, 0], POSE[1])
+    assert not remote.is_navigable([float("nan"), 0, 0])
+    assert remote.geodesic_distance([float("nan"), 0, 0], POSE[0]) == np.inf
+    assert remote.restarts == 0
+
+
+def test_a_killed_server_is_restarted_where_the_agent_was(remote, caplog):
+    remote.set_state(*POSE)
+    remote.step(Action.MOVE_FORWARD)
+    before = remote.render()
+    os.kill(remote._server.process.pid, signal.SIGKILL)
+    after = remote.render()
+    assert remote.restarts == 1
+    assert "killed by signal 9" in caplog.text
+    np.testing.assert_array_equal(after.rgb, before.rgb)
+    np.testing.assert_allclose(after.position, before.position)
+
+
+def test_the_server_ends_with_its_client_and_leaves_nothing(remote):
+    process, folder = remote._server.process, remote._server.folder
+    assert folder.stat().st_mode & 0o077 == 0, "the socket is this user's alone"
+    remote.close()
+    assert process.returncode == 0
+    assert not folder.exists()
+    with pytest.raises(InputError, match="closed"):
+        remote.is_navigable(POSE[0])
+
+
+# Over servers that misbehave
+
+
+def test_a_crash_is_reported_with_its_last_words(tmp_path, house_a):
+    with pytest.raises(SimulatorError, match=r"(?s)twice in a row.*status 7.*CUDA is out of sorts"):
+        body = "while honest() is None: pass\nprint('CUDA is out of sorts', file=sys.stderr, flush=True)\nos._exit(7)"
+        env = misbehaving(tmp_path, body, scene=house_a)
+        env.is_navigable(POSE[0])
+    assert (tmp_path / "runs").read_text() == "xx"
+
+
+def test_a_crash_before_connecting_is_reported_with_its_last_words(tmp_path):
+    (tmp_path / "server.py").write_text("raise ImportError('no module named habitat_sim')")
+    with pytest.raises(SimulatorError, match=r"(?s)did not start.*habitat_sim"):
+        make_env("habitat", command=[sys.executable, str(tmp_path / "server.py")])
+
+
+def test_a_server_that_never_connects_is_given_up(tmp_path):
+    (tmp_path / "server.py").write_text("import time\ntime.sleep(100)")
+    with pytest.raises(SimulatorError, match="did not connect within"):
+        make_env("habitat", command=[sys.executable, str(tmp_path / "server.py")], start_timeout=0.5)
+
+
+def test_a_hang_is_ended_by_the_time_out(tmp_path, house_a):
+    env = misbehaving(tmp_path, "while honest() is None: pass\ntime.sleep(100)", scene=house_a, request_timeout=0.4)
+    with pytest.raises(SimulatorError, match="no answer within"):
+        env.is_navigable(POSE[0])
+
+
+def test_a_message_that_trickles_in_does_not_outlive_the_time_out(tmp_path, house_a):
+    body = "while honest() is None: pass\nwhile True:\n    c.sendall(HEADER.pack(MAGIC, 1, 0, 100000, 0)[:1])\n    time.sleep(0.15)"
+    env = misbehaving(tmp_path, body, scene=house_a, request_timeout=0.4)
+    with pytest.raises(SimulatorError, match="no answer within"):
+        env.is_navigable(POSE[0])
+
+
+@pytest.mark.parametrize(
+    "body, words",
+    [
+        ("c.sendall(b'Traceback (most recent call last): oh dear' * 3)", "where a message should begin"),
+        ("c.sendall(HEADER.pack(MAGIC, 1, 0, 10, 1 << 60))", "more than is allowed"),
+        ("c.sendall(HEADER.pack(MAGIC, 1, 0, 5, 0) + b'{{{{{')", "cannot be read"),
+        ("send(c, {'ok': True})", "a reply without"),
+        ("send(c, {'answer': 42})", "a reply without"),
+        ("c.close()", "connection was closed"),
+    ],
+)
+def test_garbage_is_refused(tmp_path, house_a, body, words):
+    env = misbehaving(tmp_path, f"while honest() is None: pass\n{body}\ntime.sleep(100)", scene=house_a)
+    with pytest.raises(SimulatorError, match=f"(?s){words}"):
+        env.is_navigable(POSE[0])
+
+
+def test_pictures_of_the_wrong_shape_are_refused(tmp_path, house_a):
+    body = "while honest() is None: pass\nsend(c, {'ok': True, 'rgb': np.zeros((2, 2, 3), np.uint8), 'depth': np.zeros((2, 2), np.float32)})\ntime.sleep(100)"
+    env = misbehaving(tmp_path, body, scene=house_a)
+    env.set_state(*POSE)
+    with pytest.raises(SimulatorError, match="pictures"):
+        env.render()
+    env.close()
+
+
+def test_another_version_of_the_protocol_is_named(tmp_path):
+    with pytest.raises(SimulatorError, match="speaks version 2"):
+        misbehaving(tmp_path, "receive(c)\nc.sendall(HEADER.pack(MAGIC, 2, 0, 2, 0) + b'{}')\ntime.sleep(100)")
+
+
+def test_a_python_that_is_not_there_is_named(monkeypatch):
+    monkeypatch.delenv("JANUSVLN_HABITAT_PYTHON", raising=False)
+    with pytest.raises(InputError, match="JANUSVLN_HABITAT_PYTHON"):
+        make_env("habitat")
+    with pytest.raises(InputError, match="/no/such/python"):
+        make_env("habitat", python="/no/such/python")
+
+
+# The wire
+
+
+@pytest.fixture
+def wire():
+    a, b = socket.socketpair()
+    yield a, b
+    a.close()
+    b.close()
+
+
+def test_messages_arrive_as_they_were_sent(wire):
+    message = {
+        "kind": "x",
+        "numbers": [1, 2.5, None, True],
+        "nested": {"image": np.arange(24, dtype=np.uint8).reshape(2, 4, 3), "list": [np.array([1.5, -2.0], np.float32)]},
+        "empty": np.zeros((0, 3)),
+        "mask": np.array([[True, False]]),
+    }
+    thread = threading.Thread(target=send, args=(wire[0], message))
+    thread.start()
+    got = receive(wire[1], 5.0)
+    thread.join()
+    assert got["numbers"] == message["numbers"] and got["kind"] == "x"
+    for a, b in (
+        (got["nested"]["image"], message["nested"]["image"]),
+        (got["nested"]["list"][0], message["nested"]["list"][0]),
+        (got["empty"], message["empty"]),
+        (got["mask"], message["mask"]),
+    ):
+        assert a.dtype == b.dtype and a.shape == b.shape
+        np.testing.assert_array_equal(a, b)
+
+
+def frame(text, data=b""):
+    return struct.pack("<4sHHIQ", b"JNAV", 1, 0, len(text), len(data)) + text + data
+
+
+@pytest.mark.parametrize(
+    "sent",
+    [
+        frame(b'{"a": {"$array": ["O", [1]]}}', bytes(8)),
+        frame(b'{"a": {"$array": ["u1", [9]]}}', bytes(8)),
+        frame(b'{"a": {"$array": ["u1", [-1]]}}', bytes(8)),
+        frame(b'{"a": {"$array": ["u1", [1048576, 1048576, 1048576, 1048576]]}}'),
+        frame(b'{"a": {"$array": ["u1", [1, 1, 1, 1, 1]]}}', bytes(1)),
+        frame(b'{"a": {"$array": "u1"}}'),
+        frame(b'{"a": {"$array": [["u1"], [1]]}}', bytes(1)),
+        frame(b'{"a": {"$array": ["u1", 7]}}', bytes(7)),
+        frame(b"{}", bytes(3)),
+        frame(b"[1]"),
+        frame(b"\xff\xfe"),
+        frame(b"[" * 100_000),
+    ],
+)
+def test_a_malformed_message_is_an_error_and_nothing_worse(wire, sent):
+    wire[0].sendall(sent)
+    with pytest.raises(ProtocolError):
+        receive(wire[1], 5.0)
+
+
+def test_random_bytes_never_do_more_than_raise(wire):
+    rng = np.random.default_rng(0)
+    for _ in range(200):
+        a, b = socket.socketpair()
+        good = bytearray(frame(b'{"a": {"$array": ["u1", [4]]}}', bytes(4)))
+        for at in rng.integers(0, len(good), 3):
+            good[at] = rng.integers(0, 256)
+        a.sendall(good)
+        a.close()
+        with contextlib.suppress(ProtocolError, DisconnectedError):
+            receive(b, 5.0)
+        b.close()
+
+
+def test_what_is_too_large_is_not_sent(wire, monkeypatch):
+    monkeypatch.setattr(habitat_server, "MAX_ARRAY_BYTES", 100)
+    with pytest.raises(ProtocolError, match="too large"):
+        send(wire[0], {"a": np.zeros(101, np.uint8)})
+    with pytest.raises(ProtocolError, match="cannot be sent"):
+        send(wire[0], {"a": np.array([object()])})
+
+
+def test_a_request_with_bad_values_is_answered_and_not_obeyed():
+    for request in ({"kind": "step", "action": 9}, {"kind": "set_state", "position": [0, 0], "rotation": [0, 0, 0, 1]}, {"kind": "exec"}, {}):
+        with pytest.raises(habitat_server.BadRequestError):
+            habitat_server.answer(mock.Mock(spec=["set_state", "act"], set_state=pytest.fail, act=pytest.fail), request)
+
+
+# Habitat's side
+
+
+def test_the_server_file_is_python_3_9_and_needs_only_numpy():
+    tree = ast.parse(SERVER.read_text(), feature_version=(3, 9))
+    at_import = {name.name.split(".")[0] for node in tree.body if isinstance(node, ast.Import) for name in node.names}
+    at_import |= {node.module.split(".")[0] for node in tree.body if isinstance(node, ast.ImportFrom)}
+    assert at_import <= {"numpy", *sys.stdlib_module_names}
+
+
+LAYOUTS = {
+    "0.3": """
+        habitat:
+          environment: {max_episode_steps: 500}
+          simulator:
+            forward_step_size: 0.25
+            turn_angle: 30
+            habitat_sim_v0: {allow_sliding: false}
+            agents:
+              main_agent:
+                height: 0.88
+                radius: 0.18
+                sim_sensors: {rgb_sensor: {width: 640, height: 480, hfov: 79, position: [0, 0.88, 0]}, depth_sensor: {width: 640}}
+        """,
+    "capitals": """
+        ENVIRONMENT: {MAX_EPISODE_STEPS: 500}
+        SIMULATOR:
+          FORWARD_STEP_SIZE: 0.25
+          TURN_ANGLE: 30
+          HABITAT_SIM_V0: {ALLOW_SLIDING: false}
+          AGENT_0: {HEIGHT: 0.88, RADIUS: 0.18}
+          RGB_SENSOR: {WIDTH: 640, HEIGHT: 480, HFOV: 79, POSITION: [0, 0.88, 0]}
+        """,
+}
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_settings_come_out_of_both_layouts_of_habitats_configuration(tmp_path, layout):
+    (tmp_path / "c.yaml").write_text(textwrap.dedent(LAYOUTS[layout]))
+    assert settings_from_habitat_yaml(tmp_path / "c.yaml") == {
+        "width": 640,
+        "height": 480,
+        "hfov": 79,
+        "camera_height": 0.88,
+        "agent_height": 0.88,
+        "agent_radius": 0.18,
+        "forward_step": 0.25,
+        "turn_step": 30,
+        "sliding": False,
+        "max_steps": 500,
+    }
+
+
+def test_a_configuration_that_is_none_is_named(tmp_path):
+    (tmp_path / "c.yaml").write_text("a: 1")
+    for path in (tmp_path / "c.yaml", tmp_path / "missing.yaml"):
+        with pytest.raises(InputError, match=path.name):
+            settings_from_habitat_yaml(path)
