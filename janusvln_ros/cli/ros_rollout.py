@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from janusvln_ros.actions import Action
 from janusvln_ros.data.episodes import Episode
 from janusvln_ros.errors import InputError
-from janusvln_ros.rollout.agents import Agent
+from janusvln_ros.rollout.agents import Agent, PolicyAgent
 from janusvln_ros.rollout.engine import DirectEngine, Drive, Engine, Rules, Watch
 from janusvln_ros.rollout.settings import Settings, open_env
 from sim_bridge import NavEnv, Observation
@@ -27,18 +27,18 @@ ENDS = {"NONE": "stopped", "STEP_LIMIT": "step_limit", "NOT_UNDERSTOOD": "not_un
 """How follow_instruction ended -> how a drive ended."""
 
 
-def make_engine(settings: Settings, data_dir: Path, agent: Agent | None, checkpoint: Path | None, shard: int) -> Engine:
-    """The engine of a worker; see ``rollout.engines.make_engine``. Without an agent the node ``policy`` drives, with ``checkpoint``.
+def make_engine(settings: Settings, data_dir: Path, agent: Agent, shard: int) -> Engine:
+    """The engine of a worker; see ``rollout.engines.make_engine``. In place of a `PolicyAgent` the node ``policy`` drives, with its checkpoint.
 
     Raises:
         InputError: the settings ask for something that the nodes do not have.
     """
     if settings.env.options:
         raise InputError("env.options cannot be given through ROS: run without --ros")
-    if agent is None:
-        if checkpoint is None:
-            raise InputError("the node policy needs a checkpoint: give its folder")
-        return PolicyNodeEngine(settings, data_dir, checkpoint)
+    if isinstance(agent, PolicyAgent):
+        if agent.checkpoint is None:
+            raise InputError("this agent's checkpoint is not known, so that no node can load it: run without --ros")
+        return PolicyNodeEngine(settings, data_dir, agent.checkpoint)
     return SteppingEngine(settings, data_dir, agent)
 
 

@@ -67,7 +67,7 @@ def make_agent(name: str, checkpoint: Path | None, settings: Settings, device: s
 
     options = {key: value for key, value in dataclasses.asdict(settings.policy).items() if value is not None}
     options["device"] = settings.policy.device or device or ("cuda" if torch.cuda.is_available() else "cpu")
-    return PolicyAgent(Navigator.from_pretrained(checkpoint, **cast(dict[str, Any], options)))
+    return PolicyAgent(Navigator.from_pretrained(checkpoint, **cast(dict[str, Any], options)), checkpoint)
 
 
 def told(episodes: Sequence[Episode], instructions: str, seed: int) -> dict[tuple[str, str], str]:
