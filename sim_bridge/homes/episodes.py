@@ -27,6 +27,7 @@ GOAL_RADIUS_M = 3.0
 
 PATH_CLEARANCE_M = 0.2
 STEP_CLEARANCE_M = 0.13
+AGENT_RADIUS_M = 0.1
 MAX_ACTIONS = 200
 STOP_RADIUS_M = 0.25
 
@@ -70,7 +71,6 @@ class _Draft:
     start: np.ndarray
     yaw: float
     path: np.ndarray
-    geodesic: float
     visit: np.ndarray | None
     parts: tuple[Part, ...]
     rooms: tuple[int, ...]
@@ -90,7 +90,8 @@ def make_episodes(home: Home, count: int, stream: int, *, unseen: bool, memory_o
         Episodes (ids still to be numbered: "0") with the expert's actions and locations; fewer where the home offers no more.
     """
     rng = np.random.default_rng([home.seed, 2, stream])
-    plain, grown = RouteMap(home.plan, home.things, PATH_CLEARANCE_M), RouteMap.rects_only(home.plan, home.things, STEP_CLEARANCE_M)
+    plain, close = (RouteMap(home.plan, home.things, clearance) for clearance in (PATH_CLEARANCE_M, AGENT_RADIUS_M))
+    grown = RouteMap.rects_only(home.plan, home.things, STEP_CLEARANCE_M)
     found: list[tuple[Episode, GroundTruth]] = []
     texts: set[str] = set()
     for _ in range(count * 60):
@@ -109,7 +110,10 @@ def make_episodes(home: Home, count: int, stream: int, *, unseen: bool, memory_o
         else:
             continue
         texts.add(text)
-        found.append((_episode(home, draft, text, run), run))
+        # As habitat measures it: the shortest way for the agent's radius, which grazes corners that the reference path keeps clear of.
+        shortest = close.path(draft.start, draft.path[-1])
+        if shortest is not None:
+            found.append((_episode(home, draft, text, run, length(shortest)), run))
     return found
 
 
@@ -121,7 +125,7 @@ def _ends_facing(draft: _Draft, run: GroundTruth) -> bool:
     return abs(bearing(forward, _middle(draft.goal) - place)) <= 32
 
 
-def _episode(home: Home, draft: _Draft, text: str, run: GroundTruth) -> Episode:
+def _episode(home: Home, draft: _Draft, text: str, run: GroundTruth, geodesic: float) -> Episode:
     """The episode of a draft."""
     points = tuple(_point(p) for p in _with_openings(home.plan, draft.path))
     path_length = length(draft.path)
@@ -139,7 +143,7 @@ def _episode(home: Home, draft: _Draft, text: str, run: GroundTruth) -> Episode:
         info["visit"] = list(_point(draft.visit))
     half = draft.yaw / 2
     rotation = (0.0, float(np.sin(half)), 0.0, float(np.cos(half)))
-    return Episode("0", "0", home.scene_id, points[0], rotation, points[-1], GOAL_RADIUS_M, text, points, draft.geodesic, info=info)
+    return Episode("0", "0", home.scene_id, points[0], rotation, points[-1], GOAL_RADIUS_M, text, points, round(geodesic, 4), info=info)
 
 
 def _with_openings(plan: Plan, path: np.ndarray) -> np.ndarray:
@@ -206,7 +210,7 @@ def _draw(rng: np.random.Generator, home: Home, routes: RouteMap, memory_only: b
     if described is None:
         return None
     parts, landmarks, tags = described
-    return _Draft(start, yaw, path, total, None, parts, rooms, goal, landmarks, tags)
+    return _Draft(start, yaw, path, None, parts, rooms, goal, landmarks, tags)
 
 
 def _draw_return(rng: np.random.Generator, home: Home, routes: RouteMap, first: int, start: np.ndarray, visit: Thing, path: np.ndarray) -> _Draft | None:
@@ -233,11 +237,8 @@ def _draw_return(rng: np.random.Generator, home: Home, routes: RouteMap, first: 
     to_goal, side = _where(rng, plan, returns[0], goal, plain=True)
     parts = (exits[0], Part("visit", turn=to_visit, thing=visit.name), Part("return"), Part("stop", turn=to_goal, side=side, thing=goal.name))
     rooms = (first, crossings[0][1], first)
-    direct = routes.path(start, home_path[-1])
-    if direct is None:
-        return None
     whole, tags = np.concatenate([path, home_path[1:]]), ("detour", "memory", "return")
-    return _Draft(start, yaw, whole, length(direct), path[-1], parts, rooms, goal, (visit, goal), tags)
+    return _Draft(start, yaw, whole, path[-1], parts, rooms, goal, (visit, goal), tags)
 
 
 def _free_point(rng: np.random.Generator, plan: Plan, routes: RouteMap, room: int) -> np.ndarray | None:

@@ -87,8 +87,7 @@ def test_the_simulator_agrees_with_the_geodesic_distance_of_the_file(homes, env)
         for episode, _ in drawn[:2]:
             env.reset(episode)
             measured = env.geodesic_distance(episode.start_position, episode.goal_position)
-            # The file's path keeps 0.2 m from everything, the simulator's 0.1 m.
-            assert episode.geodesic_distance - 0.6 < measured < episode.geodesic_distance + 0.1
+            assert measured == pytest.approx(episode.geodesic_distance, rel=0.04, abs=0.03)
 
 
 def test_the_simulators_expert_arrives_on_a_near_shortest_way(homes, env):
