@@ -153,9 +153,10 @@ def encode_set(cache: FrameCache, model: JanusVLN) -> tuple[np.ndarray, np.ndarr
         tokens = model.spatial(images_of(frames)[None].to(model.device), window)[0]
         return tokens[:, model.config.spatial.num_special_tokens :].float().cpu().numpy()
 
+    spatial_name = f"spatial-{encoder_digest(model, 'spatial')}-{window.initial}-{window.window}"
     result = (
         cache.features(f"vision-{encoder_digest(model, 'vision')}", (patches, model.config.vision.hidden_size), vision),
-        cache.features(f"spatial-{encoder_digest(model, 'spatial')}-{window.initial}-{window.window}", (rows * columns, 2 * model.config.spatial.embed_dim), spatial),
+        cache.features(spatial_name, (rows * columns, 2 * model.config.spatial.embed_dim), spatial),
     )
     model.train(was_training)
     return result

@@ -41,6 +41,11 @@ class Recipe:
     """Folder or hub id of the tokenizer; empty: that of ``model``."""
     lam: float | None = None
     """Weight of the spatial features in the fusion; None: as in the model's config."""
+    initial_frames: int | None = None
+    window_frames: int | None = None
+    """Frames that both memories keep; None: as in the model's config."""
+    action_memory: Literal["none", "executed"] = "none"
+    """``executed``: answers stay in the semantic memory (an ablation; `dual` only)."""
     train_language_model: bool = True
     train_mergers: bool = True
     train_vision_tower: bool = False
@@ -197,7 +202,7 @@ def _typed(key: str, value: Any, kind: Any, name: str) -> Any:
         if not isinstance(items, list) or not all(isinstance(item, str) for item in items):
             raise InputError(f"recipe {name}: {key} is {value!r}, it must be a list of paths")
         return items
-    if type(None) in choices:
+    if type(None) in choices and get_origin(kind) is not Literal:
         if value is None:
             return None
         kind = next(choice for choice in choices if choice is not type(None))

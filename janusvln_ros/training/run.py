@@ -46,7 +46,9 @@ def build_model(recipe: Recipe) -> JanusVLN:
         model = JanusVLN.from_pretrained(str(path), dtype=dtype)
     if recipe.encoders:
         copy_encoders(model, recipe.encoders)
-    navigation = replace(model.config.navigation, memory=recipe.memory, decoding="constrained" if recipe.memory == "dual" else "free")
+    frames = {name: value for name in ("initial_frames", "window_frames") if (value := getattr(recipe, name)) is not None}
+    decoding = "constrained" if recipe.memory == "dual" else "free"
+    navigation = replace(model.config.navigation, memory=recipe.memory, decoding=decoding, action_memory=recipe.action_memory, **frames)
     model.config = replace(model.config, navigation=navigation, lam=model.config.lam if recipe.lam is None else recipe.lam)
     return model
 
@@ -76,7 +78,8 @@ def from_parts(config: JanusVLNConfig, parts: Sequence[tuple[str, str]], dtype: 
                         continue
                     value = tensors.get_tensor(published).to(files.as_dtype(dtype))
                     if tuple(value.shape) != wanted[name]:
-                        raise InputError(f"{checkpoint}: {published} is {list(value.shape)}, the settings want {list(wanted[name])}: use the settings of that model")
+                        shapes = f"{published} is {list(value.shape)}, the settings want {list(wanted[name])}"
+                        raise InputError(f"{checkpoint}: {shapes}: use the settings of that model")
                     found[name] = value
     absent = sorted(name for name in wanted if name not in found and not name.startswith("fusion."))
     if absent:

@@ -25,7 +25,8 @@ def one_thread():
 def micro(tmp_path_factory) -> Path:
     """Settings of a micro network with the shipped tokenizer's ids."""
     values = json.loads((ROOT / "config" / "model" / "tiny.json").read_text())
-    values |= {"hidden_size": 48, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4, "num_key_value_heads": 2, "vggt_merger_hidden_dim": 32}
+    values |= {"hidden_size": 48, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4, "num_key_value_heads": 2}
+    values["vggt_merger_hidden_dim"] = 32
     values["rope_scaling"] = {"type": "mrope", "mrope_section": [2, 2, 2]}
     values["vision_config"] |= {"depth": 1, "hidden_size": 32, "intermediate_size": 48, "num_heads": 2, "out_hidden_size": 48, "fullatt_block_indexes": [0]}
     values["vggt_config"] |= {"embed_dim": 32, "num_heads": 2, "depth": 2, "dino_depth": 1, "dino_num_heads": 2}

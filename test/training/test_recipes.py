@@ -47,8 +47,9 @@ def test_base_recipe_is_the_published_one():
     recipe = load_recipe("base")
     published = {
         "learning_rate": 2e-5, "projector_learning_rate": 1e-5, "vision_learning_rate": 1e-6, "weight_decay": 0.01, "warmup_ratio": 0.03, "schedule": "cosine",
-        "epochs": 1.0, "batch": 1, "accumulate": 8, "seed": 42, "bf16": True, "gradient_checkpointing": True, "model_max_length": 163840, "lam": 0.2, "save_steps": 1000,
-        "train_language_model": True, "train_mergers": True, "train_vision_tower": False, "train_spatial_encoder": False, "memory": "released", "prompt": "training",
+        "epochs": 1.0, "batch": 1, "accumulate": 8, "seed": 42, "bf16": True, "gradient_checkpointing": True, "model_max_length": 163840, "lam": 0.2,
+        "train_language_model": True, "train_mergers": True, "train_vision_tower": False, "train_spatial_encoder": False, "memory": "released",
+        "prompt": "training", "save_steps": 1000,
     }  # fmt: skip
     assert {name: getattr(recipe, name) for name in published} == published
 

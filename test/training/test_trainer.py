@@ -31,7 +31,8 @@ def command(recipe, *more) -> tuple[list[str], dict[str, str]]:
     """The command line of ``janusvln train`` for a recipe that was built here."""
     path = Path(recipe.output).with_suffix(".yaml")
     path.write_text(yaml.safe_dump(asdict(recipe)))
-    return [*more, "-m", "janusvln_ros.cli.main", "train", str(path)], {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT), "CUDA_VISIBLE_DEVICES": ""}
+    env = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT), "CUDA_VISIBLE_DEVICES": ""}
+    return [*more, "-m", "janusvln_ros.cli.main", "train", str(path)], env
 
 
 def test_same_seed_gives_the_same_curve_and_weights_and_another_seed_does_not(recipe, tmp_path):
@@ -109,7 +110,8 @@ def test_published_parts_learn_and_the_others_stay_as_they_were(recipe, micro):
 
 
 def test_learning_rates_and_decay_go_by_part(recipe):
-    values = recipe(learning_rate="1e-3", projector_learning_rate="1e-4", vision_learning_rate="1e-5", train_vision_tower=True, train_spatial_encoder=True, weight_decay=0.1)
+    rates = {"learning_rate": "1e-3", "projector_learning_rate": "1e-4", "vision_learning_rate": "1e-5"}
+    values = recipe(**rates, train_vision_tower=True, train_spatial_encoder=True, weight_decay=0.1)
     model = build_model(values)
     freeze(model, values)
     task = torch.nn.Module()

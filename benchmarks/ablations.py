@@ -1,0 +1,141 @@
+"""The paper's table 3 at small size: what each memory, the text and DAgger are worth. Unattended and resumable; every cell is trained on the same budget.
+
+    python benchmarks/ablations.py --data [A.jsonl,B.jsonl] --dagger-data [D.jsonl] --steps 800 --episodes 300 --seeds 3
+
+Each variant is trained by 'janusvln train tiny' with the overrides below and judged by 'janusvln evaluate' on houses val_unseen (and on val_memory, the
+routes that need memory), each in a process of its own; what is done is skipped when the script is started again. The table goes to
+<out>/table.md, with 95 % intervals of all episodes of all seeds together. 'executed' keeps actions in memory; the navigator refuses to drive such a
+checkpoint, so its row has only the share of right actions on held-out expert trajectories.
+"""
+
+import argparse
+import json
+import math
+import subprocess
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Variant:
+    """One row: how it is trained (overrides), which data, what the agent is told, and whose checkpoint is used if it is not trained itself."""
+
+    name: str
+    overrides: tuple[str, ...] = ()
+    dagger: bool = True
+    instructions: str = "normal"
+    trained_as: str | None = None
+    drives: bool = True
+
+
+VARIANTS = (
+    Variant("full"),
+    Variant("without spatial memory", ("lam=0.0",)),
+    Variant("without semantic memory", ("initial_frames=0", "window_frames=0")),
+    Variant("without both", ("lam=0.0", "initial_frames=0", "window_frames=0")),
+    Variant("text removed", instructions="removed", trained_as="full"),
+    Variant("text swapped", instructions="swapped", trained_as="full"),
+    Variant("cloning without DAgger", dagger=False),
+    Variant("actions kept in memory", ("action_memory=executed",), drives=False),
+)
+LENGTHS = ((0, 40), (40, 57), (57, 10**9))
+"""Groups of episodes by the number of the expert's steps; beyond 57 the window forgets."""
+
+
+def folder_of(out: Path, variant: Variant, seed: int) -> Path:
+    """Where a variant's checkpoint lies."""
+    return out / (variant.trained_as or variant.name).replace(" ", "-") / f"seed{seed}"
+
+
+def run(arguments: Sequence[str]) -> None:
+    """Run ``janusvln`` with ``arguments``; its output goes through."""
+    subprocess.run([sys.executable, "-m", "janusvln_ros.cli.main", *arguments], check=True)
+
+
+def train(args: argparse.Namespace, variant: Variant, seed: int) -> None:
+    """Train one variant with one seed, unless it is there."""
+    folder = folder_of(args.out, variant, seed)
+    if variant.trained_as or (folder / "result.json").is_file():
+        return
+    data = args.data + (args.dagger_data if variant.dagger else [])
+    common = [f"data=[{','.join(data)}]", f"eval_data=[{','.join(args.eval_data)}]", f"max_steps={args.steps}", f"seed={seed}", f"output={folder}"]
+    if args.encoders:
+        common.append(f"encoders={args.encoders}")
+    run(["train", "tiny", *common, *variant.overrides])
+
+
+def evaluate(args: argparse.Namespace, variant: Variant, seed: int, split: str) -> list[dict[str, Any]]:
+    """Result lines of one variant on one split, driven now or before."""
+    checkpoint = folder_of(args.out, variant, seed) / "checkpoint"
+    out = args.out / "evaluation" / f"{variant.name.replace(' ', '-')}-seed{seed}-{split}"
+    if not (out / "summary.json").is_file():
+        more = ["--split", split, "--episodes", str(args.episodes), "--instructions", variant.instructions, "--out", str(out), "--workers", str(args.workers)]
+        run(["evaluate", "policy", str(checkpoint), "--data", str(args.houses), *more])
+    return [line for line in map(json.loads, (out / "results.jsonl").read_text().splitlines()) if "episode_id" in line]
+
+
+def wilson(hits: int, n: int) -> str:
+    """A share with its 95 % Wilson interval, in per cent."""
+    if not n:
+        return "-"
+    z, p = 1.96, hits / n
+    middle, half = (p + z * z / (2 * n)) / (1 + z * z / n), z * math.sqrt(p * (1 - p) / n + z * z / (4 * n * n)) / (1 + z * z / n)
+    return f"{100 * p:.0f} [{100 * (middle - half):.0f}, {100 * (middle + half):.0f}]"
+
+
+def row(args: argparse.Namespace, variant: Variant) -> str:
+    """One line of the table."""
+    accuracy = []
+    for seed in range(args.seeds):
+        evaluation = json.loads((folder_of(args.out, variant, seed) / "result.json").read_text()).get("evaluation") or {}
+        accuracy.append(evaluation.get("eval_accuracy"))
+    known = [a for a in accuracy if a is not None]
+    cells = [f"{100 * sum(known) / len(known):.1f}" if known and not variant.trained_as else "-"]
+    if variant.drives:
+        lines = [line for seed in range(args.seeds) for line in evaluate(args, variant, seed, "val_unseen")]
+        memory = [line for seed in range(args.seeds) for line in evaluate(args, variant, seed, "val_memory")]
+        near = [line["success_1m"] for line in lines]
+        cells += [wilson(int(sum(near)), len(near)), wilson(int(sum(line["success"] for line in lines)), len(lines))]
+        for low, high in LENGTHS:
+            group = [line["success_1m"] for line in lines if low <= line["reference_steps"] < high]
+            cells.append(wilson(int(sum(group)), len(group)))
+        cells.append(wilson(int(sum(line["success_1m"] for line in memory)), len(memory)))
+    else:
+        cells += ["-"] * (3 + len(LENGTHS))
+    return f"| {variant.name} | " + " | ".join(cells) + " |"
+
+
+def paths(text: str) -> list[str]:
+    """``[a,b]`` or ``a,b`` -> its paths."""
+    return [part.strip() for part in text.strip("[] ").split(",") if part.strip()]
+
+
+def main() -> None:
+    """Train and judge every variant, then write the table."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", type=paths, required=True, help="expert sets")
+    parser.add_argument("--dagger-data", type=paths, default=[], help="DAgger sets, which 'cloning without DAgger' leaves out")
+    parser.add_argument("--eval-data", type=paths, default=[], help="held-out expert sets, for the share of right actions")
+    parser.add_argument("--encoders", help="checkpoint of the encoders (default: as the recipe says)")
+    parser.add_argument("--houses", type=Path, default=Path("data"), help="data folder of the houses (default: %(default)s)")
+    parser.add_argument("--steps", type=int, default=800, help="optimizer steps of each variant (default: %(default)s)")
+    parser.add_argument("--episodes", type=int, default=300, help="episodes of each evaluation (default: %(default)s)")
+    parser.add_argument("--seeds", type=int, default=3, help="seeds of each variant (default: %(default)s)")
+    parser.add_argument("--workers", type=int, default=2, help="processes of an evaluation (default: %(default)s)")
+    parser.add_argument("--out", type=Path, default=Path("runs/ablations"))
+    args = parser.parse_args()
+    for seed in range(args.seeds):
+        for variant in VARIANTS:
+            train(args, variant, seed)
+    groups = [f"1 m, {low} to {high - 1} steps" if high < 10**6 else f"1 m, {low} steps and more" for low, high in LENGTHS]
+    head = ["variant", "right actions, %", "success at 1 m, %", "success at 3 m, %", *groups, "1 m, val_memory"]
+    table = ["| " + " | ".join(head) + " |", "|" + "---|" * len(head), *(row(args, variant) for variant in VARIANTS)]
+    (args.out / "table.md").write_text("\n".join(table) + "\n")
+    print("\n".join(table))
+
+
+if __name__ == "__main__":
+    main()
