@@ -296,7 +296,7 @@ def scan_corridor(
 ) -> tuple[float, float, float]:
     """Free distance ahead of the robot's origin in a corridor, the share of it that is known, and the distance of the nearest thing around the origin.
 
-    ``mount``: pose of the sensor on the robot. NaN, infinite and out-of-range readings are unknown: neither free nor an obstacle. A beam belongs to the corridor
+    ``mount``: pose of the sensor on the robot. NaN, infinite and out-of-range readings are unknown: neither free nor an obstacle. A beam belongs to it
     if it points into it within ``range_max``; the share is that of the beams which look ahead (60 degrees to either side at most) and are known.
     """
     angles = angle_min + increment * np.arange(len(ranges)) + mount.yaw

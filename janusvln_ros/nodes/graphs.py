@@ -105,6 +105,10 @@ def resolve(graph: str, given: Mapping[str, str], overrides: Mapping[str, Mappin
         if name not in names:
             raise InputError(f"graph '{graph}' has no argument '{name}': it has {', '.join(names)}")
     values = {a.name: str(given.get(a.name, a.default)) for a in arguments}
+    if "robot" in values:
+        # what the robot's file says of arguments holds where the user said nothing
+        told = _robot_arguments(values["robot"], names)
+        values.update({name: value for name, value in told.items() if given.get(name, _default(arguments, name)) == _default(arguments, name)})
     for a in arguments:
         if a.required and not values[a.name]:
             raise InputError(f"graph '{graph}' needs the argument '{a.name}' ({a.description}): give {a.name}:=VALUE")
@@ -119,7 +123,7 @@ def resolve(graph: str, given: Mapping[str, str], overrides: Mapping[str, Mappin
         name = node["executable"]
         if any(values[key] != wanted for key, wanted in node.get("when", {}).items()):
             continue
-        files = tuple(share_dir() / "config" / entry for entry in node["parameters"] if isinstance(entry, str))
+        files = tuple(_parameter_file(entry, values) for entry in node["parameters"] if isinstance(entry, str))
         parameters: dict[str, Any] = {}
         for entry in node["parameters"]:
             if isinstance(entry, dict) and all(values[key] == wanted for key, wanted in entry.get("when", {}).items()):
@@ -171,6 +175,38 @@ def _graph(graph: str) -> dict[str, Any]:
     if graph not in declared:
         raise InputError(f"graph '{graph}' is unknown: use one of {', '.join(declared)}")
     return dict(declared[graph])
+
+
+def _parameter_file(entry: str, values: Mapping[str, str]) -> Path:
+    """A parameter file of ``config/``; in place of ``{robot}`` the robot's own, shipped or the user's."""
+    return robot_file(values["robot"]) if "{robot}" in entry else share_dir() / "config" / entry
+
+
+def robot_file(robot: str) -> Path:
+    """The parameter file of a robot: a name in ``config/robots/``, or a path that ends in ``.yaml``.
+
+    Raises:
+        InputError: there is no such file.
+    """
+    path = Path(robot) if robot.endswith(".yaml") else share_dir() / "config" / "robots" / f"{robot}.yaml"
+    if not path.is_file():
+        shipped = ", ".join(sorted(p.stem for p in (share_dir() / "config" / "robots").glob("*.yaml")))
+        raise InputError(f"robot '{robot}' has no parameter file: give one of {shipped}, or the path of your own (start from template.yaml)")
+    return path
+
+
+def _robot_arguments(robot: str, names: Sequence[str]) -> dict[str, str]:
+    """What a robot's file says of the graph's arguments, under ``arguments``: such as its topics."""
+    section = yaml.safe_load(robot_file(robot).read_text()).get("arguments", {})
+    told = {name: str(value) for name, value in section.get("ros__parameters", {}).items()}
+    for name in told:
+        if name not in names:
+            raise InputError(f"{robot_file(robot)} gives the argument '{name}', which the graph does not have: it has {', '.join(names)}")
+    return told
+
+
+def _default(arguments: Sequence[Argument], name: str) -> str:
+    return next(a.default for a in arguments if a.name == name)
 
 
 def _typed(argument: Argument, value: str) -> Any:

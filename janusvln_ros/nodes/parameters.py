@@ -20,7 +20,7 @@ ROS_OWN = ("use_sim_time", "start_type_description_service")
 
 @dataclass(frozen=True)
 class Param:
-    """One parameter. ``low``/``high`` are inclusive bounds of a number; ``choices`` the values of a string; ``live`` ones may be changed while the node runs."""
+    """One parameter. ``low``/``high`` are inclusive bounds of a number; ``choices`` the values of a string; ``live`` ones may change at run time."""
 
     name: str
     default: bool | int | float | str | list[float]

@@ -65,9 +65,7 @@ def test_frames_are_frozen_and_identical(robot):
     recovers(r)
 
 
-@pytest.mark.parametrize(
-    ("shift", "words"), [(-20 * S, "older|old"), (20 * S, "future"), (None, "zero")], ids=["stale", "future", "zero"]
-)
+@pytest.mark.parametrize(("shift", "words"), [(-20 * S, "older|old"), (20 * S, "future"), (None, "zero")], ids=["stale", "future", "zero"])
 def test_stamps_are(robot, shift, words):
     import re
 
@@ -98,7 +96,12 @@ def test_stamps_are_out_of_order(robot):
 
 @pytest.mark.parametrize(
     ("fields", "words"),
-    [({"encoding": "bayer_rggb8"}, "bayer_rggb8"), ({"height": 24, "step": 384}, "image|camera_info"), ({"step": 100}, "step is 100"), ({"height": 4000}, "image data")],
+    [
+        ({"encoding": "bayer_rggb8"}, "bayer_rggb8"),
+        ({"height": 24, "step": 384}, "image|camera_info"),
+        ({"step": 100}, "step is 100"),
+        ({"height": 4000}, "image data"),
+    ],
     ids=["encoding", "size", "step", "height"],
 )
 def test_image_has_the_wrong(robot, fields, words):

@@ -1,5 +1,6 @@
 """A whole robot in one process and on one executor: the real policy and motion nodes around a small simulated base, with a model that follows a script."""
 
+import gc
 import math
 import os
 import time
@@ -10,7 +11,6 @@ import numpy as np
 import pytest
 
 from janusvln_ros.actions import Action
-
 
 DOMAIN = 40 + os.getpid() % 10
 PATIENCE = 60.0  # seconds; a loaded machine may need them, an idle one never does
@@ -97,7 +97,9 @@ class Graph:
             self.executor.remove_node(node)
             node.destroy_node()
         self.executor.shutdown()
+        self.nodes.clear()
         self.context.try_shutdown()
+        gc.collect()  # a participant lives as long as anything that refers to it, and would be seen by the next test
 
 
 class Base:
@@ -183,8 +185,8 @@ class Base:
         ns = 0 if self.stamp_shift is None else now.sec * 10**9 + now.nanosec + self.stamp_shift
         if self.info_on:
             f = 32 / math.tan(math.radians(39.5))
-            info = self.CameraInfo(width=64, height=48, k=[f, 0.0, 31.5, 0.0, f, 23.5, 0.0, 0.0, 1.0], distortion_model="plumb_bob", d=[0.0] * 5)
-            self.info.publish(info)
+            k = [f, 0.0, 31.5, 0.0, f, 23.5, 0.0, 0.0, 1.0]
+            self.info.publish(self.CameraInfo(width=64, height=48, k=k, distortion_model="plumb_bob", d=[0.0] * 5))
         if self.camera_on:
             picture = np.ascontiguousarray(self.picture())
             jpeg = cv2.imencode(".jpg", picture)[1].tobytes()[: self.cut]
@@ -214,7 +216,8 @@ class Robot:
         self.base = Base(graph, clock)
         if clock:
             motion, policy = {"use_sim_time": True} | (motion or {}), {"use_sim_time": True} | (policy or {})
-        self.motion = without != "motion" and graph.add(MotionNode, **{"base_timeout": 0.2, "odom_timeout": 0.3, "heartbeat_timeout": 0.3, "stop_time": 3.0} | (motion or {}))
+        patient = {"base_timeout": 0.2, "odom_timeout": 0.3, "heartbeat_timeout": 0.3, "stop_time": 3.0}
+        self.motion = without != "motion" and graph.add(MotionNode, **patient | (motion or {}))
         defaults = {"settle_time": 0.0, "frame_timeout": 5.0, "frame_max_age": 5.0}
         self.policy = without != "policy" and graph.add(lambda **options: PolicyNode(lambda values: script, **options), **defaults | (policy or {}))
         self.Goal = FollowInstruction.Goal

@@ -1,5 +1,6 @@
 """The motion node's decisions: profiles, corridor, arming, and zero velocity whenever anything is wrong. Without ROS and without a clock."""
 
+import itertools
 import math
 import random
 from collections import deque
@@ -171,7 +172,7 @@ def test_speed_and_acceleration_stay_within_the_limits():
     rig.run(Action.TURN_RIGHT)
     drives = [(t, c) for t, c in rig.log if isinstance(c, Drive)]
     assert max(c.speed for _, c in drives) <= 0.2 and max(abs(c.rate) for _, c in drives) <= 0.5
-    for (t0, a), (t1, b) in zip(drives, drives[1:]):
+    for (t0, a), (t1, b) in itertools.pairwise(drives):
         assert abs(b.speed) - abs(a.speed) <= 0.4 * max(t1 - t0, DT) + 1e-6
 
 
@@ -507,7 +508,7 @@ def scan(**at):
     return ranges
 
 
-def corridor(ranges, mount=Pose2(), half_width=0.25):
+def corridor(ranges, mount=control.ORIGIN, half_width=0.25):
     return scan_corridor(ranges, -math.pi / 2, math.pi / 180, 0.1, 8.0, mount=mount, half_width=half_width)
 
 

@@ -199,24 +199,26 @@ def decide(s, message=None, camera=CAMERA, moved=False):
 
 
 def test_a_decision_comes_with_its_frame_and_probabilities():
-    shares = {a: 0.25 for a in Action}
+    shares = dict.fromkeys(Action, 0.25)
     got = decide(session(Model(shares)))
     assert isinstance(got, stepping.Decided) and got.action is Action.STOP and got.payload.probabilities == (0.25,) * 4 and got.payload.rgb.shape == (48, 64, 3)
     assert all(map(math.isnan, decide(session(Model(None))).payload.probabilities))  # free decoding
 
 
 def test_probabilities_that_are_no_numbers_are_a_failure_not_a_decision():
-    got = decide(session(Model({a: math.nan for a in Action})))
+    got = decide(session(Model(dict.fromkeys(Action, math.nan))))
     assert isinstance(got, stepping.Failed) and got.code == Code.INFERENCE_FAILED and "not numbers" in got.message
 
 
-@pytest.mark.parametrize("error", [MemoryError(), RuntimeError("CUDA out of memory. Tried to allocate 2 GiB"), type("OutOfMemoryError", (RuntimeError,), {})("x")])
+@pytest.mark.parametrize(
+    "error", [MemoryError(), RuntimeError("CUDA out of memory. Tried to allocate 2 GiB"), type("OutOfMemoryError", (RuntimeError,), {})("x")]
+)
 def test_out_of_memory_is_named_and_the_model_is_usable_again(error):
     model = Model(error)
     s = session(model)
     got = decide(s)
     assert got.code == Code.INFERENCE_FAILED and "out of memory" in got.message
-    model.answer = {a: 0.25 for a in Action}
+    model.answer = dict.fromkeys(Action, 0.25)
     assert s.reset(2, "go") is None and isinstance(decide(s), stepping.Decided)
 
 

@@ -140,7 +140,9 @@ def test_control_characters_become_spaces_and_other_scripts_stay():
 
 
 @pytest.mark.parametrize(
-    ("stamp", "why"), [(0, "zero"), (-5, "zero"), (99 * S, "older"), (103 * S, "future"), (None, "")], ids=["zero", "negative", "before the start", "future", "good"]
+    ("stamp", "why"),
+    [(0, "zero"), (-5, "zero"), (99 * S, "older"), (103 * S, "future"), (None, "")],
+    ids=["zero", "negative", "before the start", "future", "good"],
 )
 def test_frames_that_may_not_be_used(world, stamp, why):
     world.start()

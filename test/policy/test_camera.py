@@ -69,7 +69,12 @@ def test_the_view_is_79_degrees_straight_and_square(camera):
 
 @pytest.mark.parametrize(
     ("camera", "hfov"),
-    [(pinhole(640, 480, 60), 60.1), (pinhole(1280, 720, 69.4), 55), (pinhole(640, 480, f=330, cx=220), 68), (pinhole(640, 480, f=450, d=(-0.3, 0.1, 0, 0, 0)), 77)],
+    [
+        (pinhole(640, 480, 60), 60.1),
+        (pinhole(1280, 720, 69.4), 55),
+        (pinhole(640, 480, f=330, cx=220), 68),
+        (pinhole(640, 480, f=450, d=(-0.3, 0.1, 0, 0, 0)), 77),
+    ],
     ids=["60 degrees", "16:9 of 69 degrees", "off centre", "distorted"],
 )
 def test_a_narrower_camera_is_warned_of_and_never_stretched(camera, hfov):
