@@ -24,6 +24,7 @@ import struct
 import sys
 import time
 import traceback
+from pathlib import Path
 from typing import Any, Callable, Dict, List, Optional, Tuple
 
 import numpy as np
@@ -212,12 +213,15 @@ class HabitatSimulator:
             self.sim = habitat_sim.Simulator(configuration)
         else:
             self.sim.reconfigure(configuration)
-        self._prepare_navmesh()
+        self._prepare_navmesh(scene)
         return {"navmesh": self.navmesh}
 
-    def _prepare_navmesh(self) -> None:
+    def _prepare_navmesh(self, scene: str) -> None:
         """Keep the surface that came with the scene, unless it says that it was made for an agent of another size; without one, make it."""
         pathfinder, settings = self.sim.pathfinder, self.settings
+        beside = Path(scene).with_suffix(".navmesh")  # which not every version loads by itself
+        if not pathfinder.is_loaded and beside.is_file():
+            pathfinder.load_nav_mesh(str(beside))
         made_for = getattr(pathfinder, "nav_mesh_settings", None) if pathfinder.is_loaded else None
         fits = made_for is None or (
             abs(made_for.agent_radius - settings["agent_radius"]) < 1e-4 and abs(made_for.agent_height - settings["agent_height"]) < 1e-4

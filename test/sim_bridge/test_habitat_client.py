@@ -299,6 +299,105 @@ def test_the_server_file_is_python_3_9_and_needs_only_numpy():
     assert at_import <= {"numpy", *sys.stdlib_module_names}
 
 
+STAND_IN = """
+# habitat_sim's documented names and types, over the built-in simulator: whether our server calls them rightly, not what Habitat answers.
+import types
+import numpy as np
+from sim_bridge import make_env
+from janusvln_ros.actions import Action
+
+__version__ = "0.2.4"
+class Bag:
+    def __init__(self, **k): self.__dict__.update(k)
+class SimulatorConfiguration(Bag): pass
+class CameraSensorSpec(Bag): pass
+class AgentState(Bag): pass
+class Configuration:
+    def __init__(self, sim_cfg, agents): self.sim_cfg, self.agents = sim_cfg, agents
+class SensorType: COLOR, DEPTH = "color", "depth"
+class ActuationSpec:
+    def __init__(self, amount): self.amount = amount
+class ActionSpec:
+    def __init__(self, name, actuation=None): self.name, self.actuation = name, actuation
+agent = types.SimpleNamespace(AgentConfiguration=Bag, ActionSpec=ActionSpec, ActuationSpec=ActuationSpec)
+class ShortestPath(Bag): geodesic_distance = np.inf
+class NavMeshSettings(Bag):
+    def set_defaults(self): self.agent_radius, self.agent_height = 0.1, 1.5
+nav = types.SimpleNamespace(ShortestPath=ShortestPath, NavMeshSettings=NavMeshSettings)
+class GreedyFollowerError(RuntimeError): pass
+errors = types.SimpleNamespace(GreedyFollowerError=GreedyFollowerError)
+utils = types.SimpleNamespace(common=types.SimpleNamespace(
+    quat_from_coeffs=lambda c: Bag(coeffs=np.array(c)), quat_to_coeffs=lambda q: q.coeffs))
+
+class Simulator:
+    def __init__(self, cfg): self.reconfigure(cfg)
+    def reconfigure(self, cfg):
+        body, (rgb, depth) = cfg.agents[0], cfg.agents[0].sensor_specifications
+        assert (rgb.uuid, rgb.sensor_type, depth.uuid, depth.sensor_type) == ("rgb", "color", "depth", "depth")
+        steps = {n: s.actuation.amount for n, s in body.action_space.items()}
+        self.env = make_env("houses", scene=cfg.sim_cfg.scene_id, sliding=cfg.sim_cfg.allow_sliding, width=rgb.resolution[1], height=rgb.resolution[0],
+            hfov=rgb.hfov, camera_height=rgb.position[1], agent_height=body.height, agent_radius=body.radius, forward_step=steps["move_forward"],
+            turn_step=steps["turn_left"])
+        self.pathfinder = self
+        self.is_loaded = False
+    def recompute_navmesh(self, pathfinder, settings):
+        assert (settings.agent_radius, settings.agent_height) == (0.1, 1.5)
+        self.is_loaded = True
+        return True
+    def get_agent(self, number): return self
+    def set_state(self, state, reset_sensors): self.env.set_state(state.position.astype(float), state.rotation.coeffs.astype(float))
+    def get_state(self):
+        o = self.env.observation()
+        return AgentState(position=o.position.astype(np.float32), rotation=Bag(coeffs=o.rotation.astype(np.float32)))
+    def act(self, name): return self.env.step({"move_forward": Action(1), "turn_left": Action(2), "turn_right": Action(3)}[name]).collided
+    def get_sensor_observations(self):
+        o = self.env.render()
+        return {"rgb": np.concatenate([o.rgb, np.full((*o.rgb.shape[:2], 1), 255, np.uint8)], axis=2), "depth": o.depth}
+    def is_navigable(self, p): return self.env.is_navigable(p)
+    def snap_point(self, p):
+        q = self.env.snap_point(p)
+        return np.full(3, np.nan, np.float32) if q is None else q.astype(np.float32)
+    def find_path(self, path):
+        path.geodesic_distance = self.env.geodesic_distance(path.requested_start, path.requested_end)
+        return np.isfinite(path.geodesic_distance)
+    def make_greedy_follower(self, agent_id, goal_radius, *, stop_key, forward_key, left_key, right_key, fix_thrashing):
+        keys = [stop_key, forward_key, left_key, right_key]
+        def along(goal):
+            try: return keys[self.env.expert_action(goal, goal_radius)]
+            except ValueError as e: raise GreedyFollowerError(str(e))
+        return types.SimpleNamespace(next_action_along=along)
+    def get_bounds(self): return np.array([self.env.mesh.origin, self.env.mesh.origin + 20])
+    def get_topdown_view(self, resolution, height): return np.ones((4, 6), bool)
+"""
+
+
+def test_habitats_side_calls_what_habitat_documents(tmp_path, house_a, habitat, monkeypatch):
+    (tmp_path / "habitat_sim.py").write_text(STAND_IN)
+    monkeypatch.setenv("PYTHONPATH", f"{tmp_path}{os.pathsep}{ROOT}")
+    episode = read_episodes(habitat, "r2r", "val_unseen").episodes[0]
+    env = make_env("habitat", data_dir=habitat, python=sys.executable, gpu=-1, **SMALL)
+    local = make_env("houses", data_dir=habitat, **SMALL)
+    assert env.versions["habitat_sim"] == "0.2.4"
+    np.testing.assert_allclose(env.reset(episode).rgb, local.reset(episode).rgb, atol=2)
+    for _ in range(30):
+        action = env.expert_action(episode.goal_position, 0.25)
+        seen, expected = env.step(action), local.step(action)
+        np.testing.assert_allclose(seen.position, expected.position, atol=1e-3)
+        assert seen.collided == expected.collided
+    assert seen.rgb.shape == (24, 32, 3)
+    assert env.is_navigable(seen.position)
+    assert env.snap_point([100.0, 0, 0]) is None
+    assert env.geodesic_distance(seen.position, episode.goal_position) == pytest.approx(local.geodesic_distance(seen.position, episode.goal_position), abs=0.01)
+    assert env.geodesic_distance(seen.position, [100.0, 0, 0]) == np.inf
+    assert env.top_down_map().navigable.shape == (4, 6)
+    with pytest.raises(InputError, match="no way"):
+        env.expert_action([100.0, 0, 0], 0.25)
+    assert env.restarts == 0
+    env.close()
+    with pytest.raises(InputError, match="y up"):
+        make_env("habitat", up="y", python=sys.executable, **SMALL)
+
+
 LAYOUTS = {
     "0.3": """
         habitat:
