@@ -23,7 +23,7 @@ from janusvln_ros.rollout.agents import Agent, episode_random
 from janusvln_ros.rollout.collect import LabelledWorker, encode_jpeg, result_line
 from janusvln_ros.rollout.engine import Drive, Watch
 from janusvln_ros.rollout.evaluate import make_agent
-from janusvln_ros.rollout.settings import DaggerSection, ExpertSection, Settings, open_env
+from janusvln_ros.rollout.settings import DaggerSection, ExpertSection, Settings, on_device, open_env
 from janusvln_ros.rollout.shards import Worker
 from sim_bridge import NavEnv, Observation
 
@@ -152,7 +152,7 @@ class DaggerJob:
 
     def open(self, shard: int, device: str | None) -> Worker:
         """Load the model and the simulator."""
-        settings = self.settings
+        settings = on_device(self.settings, device)
         model = make_agent(self.agent, self.checkpoint, settings, device)
         if self.scheme == "classic":
             beta = expert_share(settings.dagger.p, settings.dagger.data_it)

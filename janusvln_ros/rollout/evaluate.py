@@ -23,7 +23,7 @@ from janusvln_ros.rollout.agents import Agent, ExpertAgent, OracleStopAgent, Pol
 from janusvln_ros.rollout.engine import Drive, Engine
 from janusvln_ros.rollout.engines import make_engine
 from janusvln_ros.rollout.run import execute
-from janusvln_ros.rollout.settings import Settings
+from janusvln_ros.rollout.settings import Settings, on_device
 from janusvln_ros.rollout.shards import Place, Worker, finished, key_of
 from sim_bridge import NavEnv
 
@@ -124,7 +124,7 @@ class EvaluateJob:
         s = self.settings
         everything = read_episodes(self.data_dir, s.dataset, s.split, role=s.role, languages=s.languages).episodes
         given = told(everything, self.instructions, s.seed)
-        engine = make_engine(self.engine, s, self.data_dir, agent, shard)
+        engine = make_engine(self.engine, on_device(s, device), self.data_dir, agent, shard)
         return EvaluateWorker(self.out, shard, engine, s.thresholds, truth, given, oracle_stops=self.agent == "oracle-stop")
 
 

@@ -76,7 +76,7 @@ def execute(
     episodes = choose(found.episodes, count, settings.seed)
     if place.rank == 0:
         check_scenes(settings, data_dir, episodes)
-        claim(out, {**identity, "data": {"path": str(found.path), "sha256": found.digest}, "settings": dataclasses.asdict(settings), "versions": versions()})
+        claim(out, {**identity, "data": {"file": found.path.name, "sha256": found.digest}, "settings": dataclasses.asdict(settings), "versions": versions()})
         atomic_write(out / "ready", "")
     if not run_sharded(job, episodes, workers, place, devices=devices, title=title):
         return None

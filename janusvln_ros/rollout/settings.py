@@ -186,3 +186,11 @@ def open_env(settings: Settings, data_dir: str | Path) -> NavEnv:
     env = dataclasses.asdict(settings.env)
     options = env.pop("options")
     return make_env(settings.backend, data_dir=data_dir, **env, **options)
+
+
+def on_device(settings: Settings, device: str | None) -> Settings:
+    """Let Habitat draw on the graphics card that the model of this worker runs on, unless ``env.options.gpu`` says otherwise."""
+    if settings.backend != "habitat" or "gpu" in settings.env.options or device is None or not device.startswith("cuda"):
+        return settings
+    gpu = int(device.partition(":")[2] or 0)
+    return dataclasses.replace(settings, env=dataclasses.replace(settings.env, options={**settings.env.options, "gpu": gpu}))

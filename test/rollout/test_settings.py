@@ -3,7 +3,7 @@
 import pytest
 
 from janusvln_ros.errors import InputError
-from janusvln_ros.rollout.settings import Settings, load_settings
+from janusvln_ros.rollout.settings import Settings, load_settings, on_device
 
 
 @pytest.mark.parametrize("name", ["houses", "r2r", "rxr", "scalevln"])
@@ -63,3 +63,11 @@ def test_mistake_is_an_error_that_names_it(change, reason):
 def test_missing_settings_file_names_those_there_are():
     with pytest.raises(InputError, match="houses, r2r, rxr, scalevln"):
         load_settings("reverie")
+
+
+def test_habitat_draws_on_the_card_of_the_workers_model_unless_told_otherwise():
+    habitat = load_settings("r2r")
+    assert on_device(habitat, "cuda:3").env.options == {"gpu": 3} and on_device(habitat, "cuda").env.options == {"gpu": 0}
+    assert on_device(habitat, None) == on_device(habitat, "cpu") == habitat
+    fixed = load_settings("r2r", ["env.options.gpu=-1"])
+    assert on_device(fixed, "cuda:3") == fixed and on_device(load_settings("houses"), "cuda:3") == load_settings("houses")
