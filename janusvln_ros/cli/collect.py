@@ -49,8 +49,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Collect, merge, and say what was written."""
-    import os
-
     from janusvln_ros.cli.main import print_json
     from janusvln_ros.data.trajectories import merge
     from janusvln_ros.rollout.collect import CollectJob
@@ -58,7 +56,6 @@ def run(args: argparse.Namespace) -> int:
     from janusvln_ros.rollout.settings import load_settings
     from janusvln_ros.rollout.shards import Place
 
-    os.environ.setdefault("OMP_NUM_THREADS", "1")
     settings = load_settings(args.config or args.dataset, ["split=train", *settings_changes(args)])
     job = CollectJob(args.out, settings, args.data, args.noise, ROS_ENGINE if args.ros else None)
     identity = {"collect": {"noise": args.noise}}

@@ -41,8 +41,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Evaluate, print the table, and say where the results are."""
-    import os
-
     from janusvln_ros.cli.main import print_json
     from janusvln_ros.errors import InputError
     from janusvln_ros.rollout.evaluate import EvaluateJob, evaluate
@@ -56,8 +54,6 @@ def run(args: argparse.Namespace) -> int:
     if args.out is None and place.world > 1:
         raise InputError("give --out: under torchrun all ranks must write to one folder")
     out = args.out or Path("runs") / f"eval-{settings.dataset}-{args.agent}-{datetime.now():%Y%m%d-%H%M%S}"
-    if args.workers > 1:
-        os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // args.workers)))
     job = EvaluateJob(out, settings, args.data, args.agent, checkpoint, args.instructions, ROS_ENGINE if args.ros else None)
     summary = evaluate(job, count=args.episodes, workers=args.workers, devices=devices(args, place.local_rank, place.world), place=place)
     if summary is None:

@@ -232,8 +232,10 @@ def _work(job: Job, shard: int, device: str | None, episodes: list[Episode], aft
 
 def _spawn(job: Job, mine: list[tuple[int, str | None, list[Episode]]], progress: "_Progress | None") -> None:
     """Run each shard in a process of its own (spawned: neither CUDA nor OpenGL survive a fork) and watch over them."""
+    # Workers that each take all cores are slower together than one alone.
+    os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // len(mine))))
     context = multiprocessing.get_context("spawn")
-    processes = [context.Process(target=_worker_process, args=(job, *item, len(mine), os.getpid()), daemon=True) for item in mine]
+    processes = [context.Process(target=_worker_process, args=(job, *item, os.getpid()), daemon=True) for item in mine]
     for process in processes:
         process.start()
     try:
@@ -255,17 +257,13 @@ def _spawn(job: Job, mine: list[tuple[int, str | None, list[Episode]]], progress
             process.join()
 
 
-def _worker_process(job: Job, shard: int, device: str | None, episodes: list[Episode], workers: int, parent: int) -> None:
+def _worker_process(job: Job, shard: int, device: str | None, episodes: list[Episode], parent: int) -> None:
     """Body of a worker process; ends with its parent, even if that was killed, so that two runs never write side by side."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the parent, which ends its workers
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG
     if os.getppid() != parent:
         return
-    if "torch" in sys.modules or os.environ.get("OMP_NUM_THREADS") is None:
-        import torch
-
-        torch.set_num_threads(max(1, (os.cpu_count() or 1) // workers))
     try:
         _work(job, shard, device, episodes)
     except InputError as error:
