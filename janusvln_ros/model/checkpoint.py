@@ -250,14 +250,16 @@ def save(model: JanusVLN, folder: str | Path, *, dtype: str | torch.dtype | None
 
 @dataclass(frozen=True)
 class Generation:
-    """What generation_config.json says about decoding: where an answer ends, and the penalty on repeated tokens."""
+    """How answers are written: the tokens that end one, and the penalty on tokens that occurred (1: none)."""
 
     eos_token_ids: tuple[int, ...]
     repetition_penalty: float = 1.0
 
 
 def generation(folder: str | Path, config: JanusVLNConfig) -> Generation:
-    """Read generation_config.json of a checkpoint folder; without one, the end token of config.json and no penalty.
+    """The repetition penalty of generation_config.json (1 without that file), and the end token of config.json.
+
+    generation_config.json may list further end tokens; the published code ends an answer at config.json's alone.
 
     Raises:
         InputError: the file is damaged or says something impossible.
@@ -265,11 +267,15 @@ def generation(folder: str | Path, config: JanusVLNConfig) -> Generation:
     path = Path(folder) / "generation_config.json"
     try:
         values = json.loads(path.read_text()) if path.is_file() else {}
-        eos: Any = values.get("eos_token_id", config.text.eos_token_id)
-        penalty = float(values.get("repetition_penalty", 1.0))
-        tokens = tuple(int(token) for token in (eos if isinstance(eos, (list, tuple)) else [eos]))
+        penalty = float(values.get("repetition_penalty") or 1.0)
     except (ValueError, TypeError, AttributeError) as error:
         raise InputError(f"{path} is damaged ({error}): copy it again") from error
     if not penalty > 0:
         raise InputError(f"{path}: repetition_penalty is {penalty}, it must be positive")
-    return Generation(tokens, penalty)
+    return Generation(end_tokens(config), penalty)
+
+
+def end_tokens(config: JanusVLNConfig) -> tuple[int, ...]:
+    """The tokens that end an answer."""
+    eos: Any = config.text.eos_token_id
+    return tuple(eos) if isinstance(eos, (list, tuple)) else () if eos is None else (int(eos),)

@@ -14,6 +14,7 @@ Shape letters: k images of n merged tokens (2 x 2 patches) each, L tokens of a p
 """
 
 from collections.abc import Callable, Sequence
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,7 @@ from transformers.models.qwen2_5_vl.modeling_qwen2_5_vl import (
     Qwen2_5_VLRMSNorm,
     apply_rotary_pos_emb,
 )
+from transformers.vision_utils import get_vision_cu_seqlens, get_vision_position_ids, get_vision_window_index
 
 from janusvln_ros.model.attention import MEMORY_ATTENTION
 from janusvln_ros.model.config import JanusVLNConfig
@@ -99,12 +101,14 @@ class JanusVLN(nn.Module):
 
         Args:
             pixel_rows: float32 [k * gh * gw, 1176], as `janusvln_ros.policy.preprocess.pixel_rows` makes them.
-            grid: int64 [k, 3], (1, gh, gw) in patches of each image.
+            grid: int64 [k, 3], (1, gh, gw) in patches of each image; best left on the CPU.
 
         Returns:
             [k * n, D] in the weights' dtype. The tower never mixes images, so an image's tokens may be kept and used again.
         """
-        return self.vision(pixel_rows.to(self.dtype), grid_thw=grid).pooler_output
+        config = self.config.vision
+        layout = vision_layout(tuple(map(tuple, grid.tolist())), config.spatial_merge_size, config.window_size, PATCH, self.device)
+        return self.vision(pixel_rows.to(self.dtype), grid_thw=grid, **layout).pooler_output
 
     # ---- where it is
 
@@ -178,6 +182,22 @@ class JanusVLN(nn.Module):
             if self.device.type == "meta":
                 continue
             setattr(module, name, type(getattr(module, name))(config).to(self.device))
+
+
+@lru_cache(maxsize=16)
+def vision_layout(grids: tuple[tuple[int, int, int], ...], merge: int, window: int, patch: int, device: torch.device) -> dict[str, Tensor]:
+    """What the vision tower derives from the sizes of its images alone: positions, windows and their borders.
+
+    It would do so at every call; given to it, and with the borders on the CPU where it reads them, it need not wait for a GPU in every block.
+    """
+    grid_k3 = torch.tensor(grids)
+    window_index, window_borders = get_vision_window_index(grid_k3, merge, window, patch)
+    return {
+        "position_ids": get_vision_position_ids(grid_k3, merge).to(device),
+        "window_index": window_index.to(device),
+        "cu_window_seqlens": window_borders,
+        "cu_seqlens": get_vision_cu_seqlens(grid_k3),
+    }
 
 
 def image_positions(rows: int, columns: int, start: int) -> Tensor:

@@ -42,14 +42,15 @@ def sample_logits(model: JanusVLN, images_k3HW: Tensor, pixel_rows: Tensor, ids_
     rows, columns = height // PATCH // MERGE, width // PATCH // MERGE
     places = int((ids_L == model.config.image_token_id).sum())
     if places != k * rows * columns or len(pixel_rows) != places * MERGE * MERGE:
-        raise InputError(f"the prompt has {places} image tokens, {k} pictures of {width}x{height} pixels have {k * rows * columns}: make both from the same sample")
+        have = f"{k} pictures of {width}x{height} pixels have {k * rows * columns}"
+        raise InputError(f"the prompt has {places} image tokens, {have}: make both from the same sample")
     supervised = (labels_L[1:] != IGNORED).nonzero()[:, 0]
     if not len(supervised):
         raise InputError("the sample has no supervised token: its labels are all -100")
 
     with torch.no_grad():  # frozen as published; only the current frame's geometry is used
         spatial_PC = model.spatial(images_k3HW[None])[0, -1]
-    grid_k3 = torch.tensor([[1, rows * MERGE, columns * MERGE]], device=images_k3HW.device).expand(k, -1)
+    grid_k3 = torch.tensor([[1, rows * MERGE, columns * MERGE]]).expand(k, -1)
     vision_knD = model.encode_vision(pixel_rows, grid_k3).unflatten(0, (k, -1))
     fused_knD = model.fuse(vision_knD, model.geometry(spatial_PC, height, width))
     positions_3L, _ = prompt_positions(ids_L.tolist(), model.config.image_token_id, rows, columns)

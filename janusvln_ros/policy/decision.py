@@ -20,12 +20,12 @@ class Decision:
             row for each place where the action words part.
         probabilities: of the four actions, summing to 1; None in free decoding.
         timings: seconds spent in ``preprocess``, ``spatial``, ``vision``, ``prefill``, ``decode``, and ``total``.
-        spatial_tokens: float32 [P, 2C] of this frame, special tokens left out, on the CPU; None unless asked for.
+        spatial_tokens: float32 [P, 2C] of this frame, special tokens first, on the CPU; None unless asked for.
     """
 
     action: Action | None
     text: str
-    token_ids: tuple[int, ...]
+    token_ids: list[int]
     scores: Tensor | None = None
     probabilities: Mapping[Action, float] | None = None
     timings: Mapping[str, float] = field(default_factory=dict)

@@ -5,7 +5,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -38,7 +37,7 @@ class _Encoded:
 
     vision: Tensor  # [n, D]
     geometry: Tensor  # [n, D]
-    spatial: Tensor  # [P, 2C], patches only
+    spatial: Tensor  # [P, 2C], special tokens first
     grid: tuple[int, int]
 
 
@@ -88,7 +87,7 @@ class Navigator:
         self.model, self.tokenizer, self.keep_scores = model, tokenizer, keep_scores
         self.memory: Memory = memory or navigation.memory
         self.decoding: Decoding = decoding or navigation.decoding
-        self.generation = generation or Generation(_as_tuple(config.text.eos_token_id))
+        self.generation = generation or Generation(files.end_tokens(config))
         for name, value, choices in (
             ("memory", self.memory, ("released", "dual")),
             ("decoding", self.decoding, ("free", "constrained")),
@@ -321,12 +320,12 @@ class Navigator:
             spatial_PC = model.spatial.encode_frame(image_3HW, memory)
             geometry_nD = model.geometry(spatial_PC, height, width)
         with clock.stage("vision"):
-            vision_nD = model.encode_vision(rows, torch.tensor([grid_thw], device=device))
+            vision_nD = model.encode_vision(rows, torch.tensor([grid_thw]))
             require_finite(vision_nD, "the vision tower's tokens")
             require_finite(geometry_nD, "the spatial encoder's tokens")
         if not self._use_geometry:
             geometry_nD = torch.zeros_like(geometry_nD)
-        return _Encoded(vision_nD, geometry_nD, spatial_PC[model.config.spatial.num_special_tokens :], grid)
+        return _Encoded(vision_nD, geometry_nD, spatial_PC, grid)
 
     def _spatial_memory(self, height: int, width: int) -> SpatialMemory:
         navigation = self.model.config.navigation
@@ -363,7 +362,7 @@ class Navigator:
                 break
             scores_1V = self._score(self._reading.answer(tokens[-1]))
         text = str(self.tokenizer.decode(tokens, skip_special_tokens=True))
-        return Decision(parse_action(text), text, tuple(tokens), scores=torch.cat(kept).cpu())
+        return Decision(parse_action(text), text, tokens, scores=torch.cat(kept).cpu())
 
     def _choose(self, scores_TV: Tensor) -> Decision:
         """Constrained decoding: the most probable of the four words, from the scores where they part."""
@@ -372,7 +371,7 @@ class Navigator:
         scores_BV = torch.cat(rows).cpu()
         probabilities = self._tree.probabilities(scores_BV)
         action = most_probable(probabilities)
-        return Decision(action, action.name, self._tree.words[action], scores=scores_BV, probabilities=probabilities)
+        return Decision(action, action.name, list(self._tree.words[action]), scores=scores_BV, probabilities=probabilities)
 
 
 class _Clock:
@@ -407,7 +406,3 @@ def as_device(device: str | torch.device) -> torch.device:
         count = torch.cuda.device_count()
         raise InputError(f"device is {device!r}, but torch sees {count} CUDA devices: choose cpu, or install a driver and a CUDA build of torch")
     return result
-
-
-def _as_tuple(value: Any) -> tuple[int, ...]:
-    return tuple(value) if isinstance(value, (list, tuple)) else () if value is None else (int(value),)

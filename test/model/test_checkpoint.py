@@ -182,11 +182,11 @@ def test_unknown_dtype_is_named(tiny, dtype):
         JanusVLN.from_pretrained(tiny, dtype=dtype)
 
 
-def test_generation_settings_come_from_their_file_or_the_config(folder):
+def test_penalty_comes_from_its_file_and_the_end_token_from_the_config(folder):
     config = JanusVLNConfig.from_pretrained(folder)
     (folder / "generation_config.json").write_text(json.dumps({"eos_token_id": [5, 6], "repetition_penalty": 1.05}))
-    assert files.generation(folder, config) == files.Generation((5, 6), 1.05)
-    (folder / "generation_config.json").write_text(json.dumps({"repetition_penalty": 0}))
+    assert files.generation(folder, config) == files.Generation((402,), 1.05)
+    (folder / "generation_config.json").write_text(json.dumps({"repetition_penalty": -1}))
     with pytest.raises(InputError, match="repetition_penalty"):
         files.generation(folder, config)
     (folder / "generation_config.json").unlink()
