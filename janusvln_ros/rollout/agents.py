@@ -19,7 +19,10 @@ MOVES = (Action.MOVE_FORWARD, Action.TURN_LEFT, Action.TURN_RIGHT)
 
 
 class Agent(Protocol):
-    """Decides one action at a time. ``calls`` counts, since the last reset, how often it was really asked."""
+    """Decides one action at a time. ``calls`` counts, since the last reset, how often it was really asked.
+
+    ``executed`` is the action that led to the frame, given where it may not be the one that this agent decided last.
+    """
 
     @property
     def calls(self) -> int:
@@ -30,11 +33,11 @@ class Agent(Protocol):
         """A new episode begins; ``env`` is already at its start. Only agents that may know the truth look at more than the instruction."""
         ...
 
-    def act(self, observation: Observation) -> Action | None:
+    def act(self, observation: Observation, executed: Action | None = None) -> Action | None:
         """Decide; None: the model's text is no action."""
         ...
 
-    def observe(self, observation: Observation) -> None:
+    def observe(self, observation: Observation, executed: Action | None = None) -> None:
         """Somebody else decides at this frame; remember it, so that no memory has a gap."""
         ...
 
@@ -57,15 +60,15 @@ class PolicyAgent:
         self.navigator.reset(episode.instruction, allow_empty=True)
         self.calls = 0
 
-    def act(self, observation: Observation) -> Action | None:
+    def act(self, observation: Observation, executed: Action | None = None) -> Action | None:
         """One step of the navigator."""
-        decision = self.navigator.step(observation.rgb)
+        decision = self.navigator.step(observation.rgb, executed=executed)
         self.calls += 1
         return decision.action
 
-    def observe(self, observation: Observation) -> None:
+    def observe(self, observation: Observation, executed: Action | None = None) -> None:
         """Feed both memories."""
-        self.navigator.observe(observation.rgb)
+        self.navigator.observe(observation.rgb, executed=executed)
 
 
 class ExpertAgent:
@@ -82,12 +85,12 @@ class ExpertAgent:
         self._follower = ReferencePathFollower(env, waypoint_radius=self.waypoint_radius, goal_radius=self.stop_radius)
         self.calls = 0
 
-    def act(self, observation: Observation) -> Action:
+    def act(self, observation: Observation, executed: Action | None = None) -> Action:
         """The follower's action at the simulator's current state."""
         self.calls += 1
         return self._follower.action()
 
-    def observe(self, observation: Observation) -> None:
+    def observe(self, observation: Observation, executed: Action | None = None) -> None:
         """Way points count as passed whoever drives."""
         self._follower.action()
 
@@ -104,12 +107,12 @@ class RandomAgent:
         self._random = episode_random(self.seed, episode, "random")
         self.calls = 0
 
-    def act(self, observation: Observation) -> Action:
+    def act(self, observation: Observation, executed: Action | None = None) -> Action:
         """Draw one action."""
         self.calls += 1
         return self._random.choices(tuple(Action), self.probabilities)[0]
 
-    def observe(self, observation: Observation) -> None:
+    def observe(self, observation: Observation, executed: Action | None = None) -> None:
         """Nothing is remembered."""
 
 
@@ -127,18 +130,23 @@ class OracleStopAgent:
     def reset(self, episode: Episode, env: NavEnv) -> None:
         """Remember the goal."""
         self._env, self._goal = env, episode.goal_position
+        self._executed: Action | None = None
         self.agent.reset(episode, env)
 
-    def act(self, observation: Observation) -> Action | None:
+    def act(self, observation: Observation, executed: Action | None = None) -> Action | None:
         """STOP near the goal; elsewhere the other agent's action, and a turn in place of its STOP."""
-        action = self.agent.act(observation)
+        action = self.agent.act(observation, self._executed)
+        self._executed = self._decide(observation, action)
+        return self._executed
+
+    def _decide(self, observation: Observation, action: Action | None) -> Action | None:
         if self._env.geodesic_distance(observation.position, self._goal) < self.radius:
             return Action.STOP
         return Action.TURN_LEFT if action == Action.STOP else action
 
-    def observe(self, observation: Observation) -> None:
+    def observe(self, observation: Observation, executed: Action | None = None) -> None:
         """Passed on."""
-        self.agent.observe(observation)
+        self.agent.observe(observation, executed)
 
 
 class LabelledMixture:
@@ -158,11 +166,12 @@ class LabelledMixture:
         self._random = episode_random(self.seed, episode, "mixture")
         self.labels = []
         self.calls = 0
+        self._executed: Action | None = None
         self.expert.reset(episode, env)
         if self.other is not None:
             self.other.reset(episode, env)
 
-    def act(self, observation: Observation) -> Action:
+    def act(self, observation: Observation, executed: Action | None = None) -> Action:
         """Label the state, then let one of the two decide while the other one watches."""
         self.calls += 1
         label = self.expert.act(observation)
@@ -171,17 +180,20 @@ class LabelledMixture:
         if self._random.random() < self.beta:
             action = label
             if self.other is not None:
-                self.other.observe(observation)
+                self.other.observe(observation, self._executed)
         elif self.other is not None:
-            action = self.other.act(observation)
+            action = self.other.act(observation, self._executed)
         else:
             action = self._random.choice(MOVES)
         if label == Action.STOP and self.labels.count(Action.STOP) > self.missed_stops:
-            return Action.STOP
-        return label if action is None or (action == Action.STOP != label) else action
+            action = Action.STOP
+        elif action is None or (action == Action.STOP != label):
+            action = label
+        self._executed = action
+        return action
 
-    def observe(self, observation: Observation) -> None:
+    def observe(self, observation: Observation, executed: Action | None = None) -> None:
         """Label the state; somebody else drives."""
         self.labels.append(int(self.expert.act(observation)))
         if self.other is not None:
-            self.other.observe(observation)
+            self.other.observe(observation, executed)

@@ -95,14 +95,15 @@ def drive_published(
     while not env.episode_over:
         best = advice()
         model_stop = False
+        executed = Action(drive.actions[-1]) if drive.actions else None
         if taken_over or left > 0 or rng.random() < beta:
             left = (left if left > 0 else dagger.num_future_steps) - 1
             action = best
             if dagger.observe_expert_frames:
-                agent.observe(observation)
+                agent.observe(observation, executed)
         else:
             # Text that is no action counts as STOP here, as published: the expert takes over.
-            action = agent.act(observation) or Action.STOP
+            action = agent.act(observation, executed) or Action.STOP
             model_stop = action == Action.STOP
         errors += action != best
         while best == Action.STOP:

@@ -23,10 +23,17 @@ def load_episodes(settings: Settings, data_dir: Path, place: Place) -> EpisodeSe
         InputError: the data are missing or damaged, or none of the episodes can be used.
     """
     if settings.dataset == "houses" and place.rank == 0 and not episodes_path(data_dir, "houses", settings.split).is_file():
+        from tqdm import tqdm
+
         from sim_bridge.homes import ensure_split
 
-        print(f"generating the houses of {settings.split} in {data_dir} (once)", file=sys.stderr)
-        ensure_split(data_dir, settings.split)
+        with tqdm(desc=f"generating houses of {settings.split} in {data_dir}, once", unit="home", file=sys.stderr) as bar:
+
+            def progress(done: int, total: int) -> None:
+                bar.total = total
+                bar.update(done - bar.n)
+
+            ensure_split(data_dir, settings.split, progress=progress)
     found = read_episodes(data_dir, settings.dataset, settings.split, role=settings.role, languages=settings.languages)
     for sentence in found.rejected[:5] if place.rank == 0 else ():
         print(f"not used: {sentence}", file=sys.stderr)

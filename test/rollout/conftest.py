@@ -97,9 +97,10 @@ class ScriptAgent:
         self.asked, self.all_calls, self.image_ids = count(), [], []
 
     def reset(self, episode, env):
-        self.episode, self.env, self.calls, self.frames, self.seen = episode, env, 0, [], []
+        self.episode, self.env, self.calls, self.frames, self.seen, self.led_here = episode, env, 0, [], [], []
 
-    def act(self, observation):
+    def act(self, observation, executed=None):
+        self.led_here.append(executed)
         text = self.script[next(self.asked) % len(self.script)]
         if text == "expert":
             text = self.env.expert_action(self.episode.goal_position, 0.25).name
@@ -110,7 +111,8 @@ class ScriptAgent:
         self.image_ids.append([self.frames[i] for i in indices])
         return parse_action(text)
 
-    def observe(self, observation):
+    def observe(self, observation, executed=None):
+        self.led_here.append(executed)
         self.frames.append(int(observation.rgb[0, 0, 0]))
         self.seen.append(self.frames[-1])
 

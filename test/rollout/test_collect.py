@@ -65,6 +65,7 @@ def test_driver_watches_every_frame_at_which_the_expert_drives(toy):
     agent = mixture(toy, model, 0.5)
     found, _ = drive(toy, agent)
     assert model.seen and model.all_calls and model.frames == list(range(len(found.actions)))
+    assert model.led_here == [None, *found.actions[:-1]], "it is told what was really executed"
 
 
 @pytest.fixture

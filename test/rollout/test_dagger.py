@@ -1,14 +1,15 @@
 """DAgger: the published scheme gives the published traces; its faults are not repeated, and each difference has a test of its own."""
 
+import json
 import random
+from pathlib import Path
 
 import pytest
 
 from janusvln_ros.rollout.dagger import drive_published, expert_share, judge
 from janusvln_ros.rollout.settings import DaggerSection, ExpertSection
 
-CASES = ["perfect_straight", "stop_early", "always_left", "garbage_text", "detour", "zigzag_expert_to_final_goal", "zig_forward_only", "force_expert",
-         "beta_half", "beta_half_future2"]  # fmt: skip
+CASES = [c["name"] for c in json.loads((Path(__file__).parents[1] / "data/rollout/loops.json").read_text())["dagger"]]
 
 
 def replay(toy, name):
@@ -44,6 +45,7 @@ def test_frames_at_which_the_expert_drives_leave_no_gap_in_memory_unlike_bug_13(
     asked = [call[0] for call in agent.all_calls]
     assert agent.seen, "the expert drives in this case"
     assert sorted(asked + agent.seen) == agent.frames == list(range(len(found.drive.actions)))
+    assert agent.led_here == [None, *found.drive.actions[:-1]], "it is told what was really executed"
 
 
 def test_text_that_is_no_action_hands_over_to_the_expert_and_is_never_executed_as_stop(toy):
