@@ -12,6 +12,7 @@ from janusvln_ros.model.config import JanusVLNConfig
 from janusvln_ros.model.janusvln import JanusVLN
 from janusvln_ros.model.memory import FrameWindow
 from janusvln_ros.model.quantization import group_size
+from janusvln_ros.model.spatial import PATCH
 
 PART_NAMES = {
     "vision": "vision tower",
@@ -133,3 +134,81 @@ def account_published(config: JanusVLNConfig, shapes: dict[str, tuple[int, ...]]
         elif reason := unused_reason(name, config):
             unused[reason] = unused.get(reason, 0) + size
     return used, unused
+
+
+@dataclass(frozen=True)
+class Work:
+    """What a stage of one step cannot do without: floating-point operations (a multiplication with its addition is 2), and bytes to move."""
+
+    operations: float
+    bytes: float
+
+    def seconds(self, operations_per_second: float, bytes_per_second: float) -> float:
+        """The least time on a device of these peak rates: computing and moving at once, neither waiting for the other."""
+        return max(self.operations / operations_per_second, self.bytes / bytes_per_second)
+
+
+def step_work(
+    config: JanusVLNConfig,
+    frame: FrameSize,
+    memory: str,
+    window: FrameWindow,
+    number: int,
+    number_bytes: int = 2,
+    text_tokens: int = 210,
+    question_tokens: int = 5,
+) -> dict[str, Work]:
+    """The work of one step by stage: ``spatial``, ``vision``, ``prefill``, and ``decode`` of one more token.
+
+    Counts matrix products and attention, the weights read once, and the memories read once; all else is small beside them.
+
+    Args:
+        config, frame, memory, window, number_bytes: as in `memory_bytes`.
+        number: of the frame in its episode, from 1.
+        text_tokens: text of the prompt.
+        question_tokens: rows of the question (``dual``).
+    """
+    with torch.device("meta"):
+        model = JanusVLN(config)
+
+    def linear(module: torch.nn.Module) -> int:
+        return sum(p.numel() for p in module.parameters() if p.dim() >= 2)
+
+    text, vision, spatial = config.text, config.vision, config.spatial
+    patches, fused = frame.height * frame.width, frame.fused
+    tokens = spatial.num_special_tokens + patches
+    attended = min(number, window.slots)
+
+    C, layers = spatial.embed_dim, spatial.used_depth
+    dino_tokens = tokens  # class and registers are as many as the camera and the registers
+    geometry = 2 * dino_tokens * linear(model.spatial.patch_embed.blocks) + 4 * dino_tokens**2 * C * spatial.dino_depth
+    geometry += 2 * tokens * (linear(model.spatial.frame_blocks) + linear(model.spatial.global_blocks))
+    geometry += 4 * tokens**2 * C * layers * (1 + attended) + 2 * fused * linear(model.fusion)
+    remembered = 2 * layers * tokens * C * number_bytes * attended
+    geometry_bytes = (sum(p.numel() for p in model.spatial.parameters()) + linear(model.fusion)) * number_bytes + remembered
+
+    seen = fused * 4  # an odd row or column of patches is left out
+    window_tokens = (vision.window_size // PATCH) ** 2
+    full = len(vision.fullatt_block_indexes)
+    tower = 2 * seen * linear(model.vision.blocks) + 4 * seen * vision.hidden_size * (full * seen + (vision.depth - full) * window_tokens)
+    tower += 2 * fused * linear(model.vision.merger)
+    tower_bytes = sum(p.numel() for p in model.vision.parameters()) * number_bytes
+
+    D, weights = text.hidden_size, linear(model.language.layers)
+    row_bytes = 2 * text.num_hidden_layers * (text.num_key_value_heads or text.num_attention_heads) * (D // text.num_attention_heads) * number_bytes
+    if memory == "dual":
+        rows = fused + 2 + question_tokens
+        keys = text_tokens + attended * (fused + 2) - rows / 2
+    else:
+        rows = text_tokens + min(number, config.navigation.num_history + 1) * (fused + 2)
+        keys = rows / 2
+    head = config.text.vocab_size * D
+    prefill = 2 * rows * weights + 4 * rows * keys * D * text.num_hidden_layers + 2 * head
+    prefill_bytes = (weights + head) * number_bytes + keys * row_bytes
+    decode = 2 * (weights + head) + 4 * (rows + keys) * D * text.num_hidden_layers
+    return {
+        "spatial": Work(geometry, geometry_bytes),
+        "vision": Work(tower, tower_bytes),
+        "prefill": Work(prefill, prefill_bytes),
+        "decode": Work(decode, prefill_bytes),
+    }

@@ -1,5 +1,6 @@
 """``janusvln bench`` times any size from its config.json, in the shape that outside checks read."""
 
+import importlib.util
 import json
 from pathlib import Path
 
@@ -33,3 +34,16 @@ def test_what_cannot_be_timed_is_said_in_one_sentence(arguments, says, capsys):
     assert main(["bench", *arguments]) == 2
     captured = capsys.readouterr()
     assert captured.out == "" and captured.err.startswith("error: ") and says in captured.err
+
+
+def test_published_way_of_computing_gives_the_same_answers(capsys, monkeypatch):
+    """The baseline of docs/performance.md refuses to report anything if it does not; past three evictions, with a window of 2 + 4 frames."""
+    root = Path(__file__).parents[2]
+    spec = importlib.util.spec_from_file_location("model_steps", root / "benchmarks" / "model_steps.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    config = str(root / "test" / "data" / "model" / "tiny")
+    monkeypatch.setattr("sys.argv", ["model_steps.py", "--config", config, "--frames", "9", "--long", "10", "--threads", "1", "--no-docs"])
+    module.main()
+    out = capsys.readouterr().out
+    assert "| published style |" in out and "Step time at frame 10 over frame 9" in out
