@@ -57,6 +57,7 @@ class NavMesh:
     island: NDArray[np.int32]
     column: NDArray[np.int32]
     fields: OrderedDict[tuple[float, float, float], "DistanceField"] = field(default_factory=OrderedDict)
+    grids: dict[int, "IslandGrid"] = field(default_factory=dict)
 
     def locate(self, p: ArrayLike, max_dy: float = 0.5) -> int:
         """The cell over or under ``p`` [3] within ``max_dy`` metres of it, the nearest of several; -1 if there is none."""
@@ -184,54 +185,70 @@ class DistanceField:
         return result
 
 
+@dataclass(eq=False)
+class IslandGrid:
+    """One island as a regular grid to march on: in the plane if it is level, else in space.
+
+    ``members`` int64 [M] cells; ``at``: the place of each in the grid, one array [M] per axis; ``blocked`` bool: the rest of the grid; ``spacing`` metres.
+    In space each cell takes two voxels, one above the other: neighbouring steps of a stair then touch, floors a storey apart do not.
+    """
+
+    members: NDArray[np.int64]
+    at: tuple[NDArray[np.int64], ...]
+    blocked: NDArray[np.bool_]
+    spacing: list[float]
+
+
+def island_grid(mesh: NavMesh, number: int) -> IslandGrid:
+    """The grid of island ``number``, made once."""
+    if number not in mesh.grids:
+        members = np.flatnonzero(mesh.island == number)
+        ij, level = mesh.ij[members].astype(np.int64), mesh.level[members].astype(np.int64)
+        ij -= ij.min(axis=0)
+        level -= level.min()
+        if level.max() == 0:
+            at: tuple[NDArray[np.int64], ...] = (ij[:, 0], ij[:, 1])
+            blocked = np.ones(tuple(ij.max(axis=0) + 1), bool)
+        else:
+            at = (ij[:, 0], ij[:, 1], level)
+            blocked = np.ones((*(ij.max(axis=0) + 1), int(level.max()) + 2), bool)
+            blocked[ij[:, 0], ij[:, 1], level + 1] = False
+        blocked[at] = False
+        mesh.grids[number] = IslandGrid(members, at, blocked, [CELL_M, CELL_M, CELL_HEIGHT_M][: len(at)])
+    return mesh.grids[number]
+
+
 def distance_field(mesh: NavMesh, goal: NDArray[np.float64], cell: int) -> DistanceField:
-    """March outwards from ``goal`` [3], which lies in ``cell``: second-order fast marching over the goal's island, in the plane or, with stairs, in space."""
+    """March outwards from ``goal`` [3], which lies in ``cell``: second-order fast marching over the goal's island."""
     import skfmm
 
-    # A small disc around the goal is exact, since marching is inexact where the front is a point.
+    # A small disc around the goal is exact, since marching is inexact where the front is a point. Cells behind a wall do not belong to it.
     radius = 5 * CELL_M
-    near, queue = {cell}, deque([cell])
-    centre = mesh.origin[::2] + (mesh.ij + 0.5) * CELL_M
+    x0, _, z0 = mesh.origin.tolist()
+    to_goal, queue = {cell: 0.0}, deque([cell])
     while queue:
-        for n in mesh.links[queue.popleft()]:
-            if n >= 0 and n not in near and math.dist(centre[n], goal[::2]) < radius + CELL_M:
-                near.add(int(n))
-                queue.append(int(n))
+        here = queue.popleft()
+        i, j = mesh.ij[here].tolist()
+        to_goal[here] = math.dist((x0 + (i + 0.5) * CELL_M, z0 + (j + 0.5) * CELL_M), (goal[0], goal[2]))
+        if to_goal[here] < radius:
+            for n in mesh.links[here].tolist():
+                if n >= 0 and n not in to_goal:
+                    to_goal[n] = 0.0
+                    queue.append(n)
 
-    members = np.flatnonzero(mesh.island == mesh.island[cell])
+    grid = island_grid(mesh, int(mesh.island[cell]))
+    near = np.array(sorted(to_goal), np.int64)
+    distances = np.array([to_goal[n] for n in near.tolist()])
+    rows = np.searchsorted(grid.members, near)
+    phi = np.ones(grid.blocked.shape)
+    phi[tuple(axis[rows] for axis in grid.at)] = distances - radius
+    marched = skfmm.distance(np.ma.MaskedArray(phi, grid.blocked), dx=grid.spacing, order=2)
     values = np.full(len(mesh.ij), np.inf, np.float32)
-    ij, level = mesh.ij[members], mesh.level[members]
-    low = ij.min(axis=0)
-    shape = tuple(ij.max(axis=0) - low + 1)
-    flat = level.min() == level.max()
-    to_goal = np.hypot(*(centre[members] - goal[::2]).T)
-    to_goal = np.hypot(to_goal, mesh.height[members] - goal[1])
-    # Cells close to the goal but behind a wall must not start a front.
-    to_goal[(to_goal < radius + CELL_M) & ~np.isin(members, list(near))] = radius + CELL_M
-    at: tuple[NDArray, ...] = (ij[:, 0] - low[0], ij[:, 1] - low[1])
-    if flat:
-        spacing: list[float] = [CELL_M, CELL_M]
-        phi = np.full(shape, 1.0)
-        free = np.zeros(shape, bool)
-        phi[at], free[at] = to_goal - radius, True
-    else:
-        # Two voxels per cell, one above the other: neighbouring steps of a stair then touch, floors a storey apart do not.
-        floor = int(level.min())
-        above = (*at, level - floor + 1)
-        at = (*at, level - floor)
-        spacing = [CELL_M, CELL_M, CELL_HEIGHT_M]
-        phi = np.full((*shape, int(level.max()) - floor + 2), 1.0)
-        free = np.zeros(phi.shape, bool)
-        phi[above], free[above] = np.hypot(to_goal, CELL_HEIGHT_M) - radius, True
-        phi[at], free[at] = to_goal - radius, True
-    if (to_goal >= radius).all():  # no cell's centre within the disc (a goal in a corner): start at its own cell
-        phi[tuple(axis[members == cell] for axis in at)] = -1e-6
-    marched = skfmm.distance(np.ma.MaskedArray(phi, ~free), dx=spacing, order=2)
-    values[members] = np.ma.filled(marched, np.inf)[at] + radius
+    values[grid.members] = np.ma.filled(marched, np.inf)[grid.at] + radius
     values[values > 1e9] = np.inf
-    close = np.array(sorted(n for n in near if math.dist(centre[n], goal[::2]) < radius and mesh.level[n] == mesh.level[cell]), np.int64)
-    values[close] = np.hypot(*(centre[close] - goal[::2]).T)
-    return DistanceField(mesh, goal, values, close)
+    inside = (distances < radius) & (mesh.level[near] == mesh.level[cell])
+    values[near[inside]] = distances[inside]
+    return DistanceField(mesh, goal, values, near[inside])
 
 
 CACHED_MESHES = 8
