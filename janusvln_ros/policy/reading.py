@@ -236,7 +236,8 @@ class Dual:
         model = self.model
         before = executed_ids(self.tokenizer, self.executed) if model.config.navigation.action_memory == "executed" else []
         layout = FrameLayout(*grid, before=len(before))
-        if self.memory is None or (not self._begun and self.memory.layout != layout):
+        if self.memory is None or (self.memory.layout != layout and not (self._begun and self.memory.seen)):
+            self._begun = False
             leaf = len(self.question) + max(self.answer_tokens, len(branches[0]))
             self.memory = SemanticMemory(model.config.text, self.window, layout, leaf, dtype=model.dtype, device=model.device, cuda_graphs=self.cuda_graphs)
             self._frame = frame_ids(self.tokenizer, grid[0] * grid[1])

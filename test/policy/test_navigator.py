@@ -181,6 +181,13 @@ def test_another_episode_may_have_another_camera(navigator, frames):
     assert_same(scores(navigator, frames[:3]), plain)
 
 
+def test_first_frame_that_is_taken_back_does_not_fix_the_size(navigator, frames):
+    plain = scores(navigator, frames[:3])
+    navigator.reset(INSTRUCTION)
+    navigator.step(np.zeros((64, 64, 3), np.uint8), commit=False)
+    assert_same(scores(navigator, frames[:3]), plain)
+
+
 BAD_FRAMES = {
     "another size": (np.zeros((64, 64, 3), np.uint8), "64x64.*64x48"),
     "one pixel": (np.zeros((1, 1, 3), np.uint8), "1x1"),
