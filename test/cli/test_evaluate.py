@@ -175,3 +175,15 @@ def test_ranks_started_by_torchrun_share_the_work_and_rank_0_writes_the_summary(
     assert json.loads(out_0)["episodes"] == 6 and out_1 == b""
     counts = [len((tmp_path / f"t/journal_{rank}.jsonl").read_text().splitlines()) for rank in (0, 1)]
     assert counts == [3, 3]
+
+
+def test_simulator_in_another_process_gives_the_same_results(capsys, small_houses, tmp_path):
+    server = [sys.executable, str(Path(__file__).parents[2] / "sim_bridge/habitat_server.py"), "--backend", "houses"]
+    common = ["expert", "--data", small_houses, "--episodes", 3]
+    assert evaluate(capsys, *common, "--out", tmp_path / "here")[0] == 0
+    code, _, err = evaluate(capsys, *common, "--out", tmp_path / "there", "--backend", "habitat", "--set", f"env.options.command={json.dumps(server)}")
+    assert code == 0, err
+    here, there = ([json.loads(x) for x in (tmp_path / name / "results.jsonl").read_text().splitlines()] for name in ("here", "there"))
+    assert [x["actions"] for x in here] == [x["actions"] for x in there]
+    for a, b in zip(here, there, strict=True):
+        assert a["ne"] == pytest.approx(b["ne"], abs=1e-5) and a["ndtw"] == pytest.approx(b["ndtw"], abs=1e-5)
