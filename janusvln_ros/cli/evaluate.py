@@ -51,6 +51,8 @@ def run(args: argparse.Namespace) -> int:
     short = {"policy.memory": args.memory, "policy.decoding": args.decoding, "policy.device": args.device}
     settings = load_settings(args.config or args.dataset, [f"{k}={v}" for k, v in short.items() if v] + settings_changes(args))
     checkpoint = find_checkpoint(args)
+    if args.ros and args.agent == "policy" and args.instructions == "removed":
+        raise InputError("--instructions removed cannot go through ROS: the policy node refuses an empty instruction; run it without --ros")
     if args.out is None and place.world > 1:
         raise InputError("give --out: under torchrun all ranks must write to one folder")
     out = args.out or Path("runs") / f"eval-{settings.dataset}-{args.agent}-{datetime.now():%Y%m%d-%H%M%S}"

@@ -89,6 +89,7 @@ class PolicyNodeEngine:
         if self.graph is None:
             self.graph = LockstepGraph(self.bridge, self.policy)
         try:
+            self.env.reset(episode)  # loads the scene
             return self._drive(self.graph, episode)
         except BaseException:
             # whatever state it is in, the next episode starts a new one
