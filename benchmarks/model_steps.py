@@ -144,7 +144,7 @@ def measure(args: argparse.Namespace) -> dict[str, list[dict[str, float]]]:
             steps = {"released": ours.timings, "dual": dual.step(rgb).timings}
             if t < args.frames:
                 answer, steps["published style"] = baseline.step(rgb)
-                if tuple(answer) != ours.token_ids:
+                if list(answer) != ours.token_ids:
                     raise SystemExit(f"frame {t + 1}: published style answers {answer}, released {ours.token_ids}: the comparison would mean nothing")
             if not warmup:
                 for way, timings in steps.items():
