@@ -1,0 +1,287 @@
+"""The long drive of ``janusvln soak``: one instruction after another in the continuous simulator, with faults at random moments and the truth watched."""
+
+import os
+import random
+import signal
+import statistics
+import time
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from janusvln_msgs.action import FollowInstruction
+from nav_msgs.msg import Odometry
+from rclpy.qos import QoSProfile
+from sensor_msgs.msg import CompressedImage
+from std_msgs.msg import Bool, String
+
+from janusvln_ros.nodes.graph_client import ERROR_NAMES, GraphClient, GraphTimeoutError
+from janusvln_ros.nodes.graphs import resolve
+from janusvln_ros.nodes.processes import NodeEndedError, Processes, command, middleware_environment, reserved_domain
+
+PROMISE = 0.35
+"""Seconds to zero velocity."""
+
+BRAKING = 0.45
+"""Seconds that the simulated base may need from its top speed to rest (0.6 m/s at 1.5 m/s^2), and for the truth to be published."""
+
+MOVING_SPEED, MOVING_RATE = 0.03, 0.08
+"""Metres and radians per second of true motion that are not rest."""
+
+FREEZE = 1.5
+"""Seconds for which a process is frozen: long enough to see that the base rests meanwhile."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What to do; see the options of ``janusvln soak``."""
+
+    seconds: float
+    every: float
+    faults: tuple[str, ...]
+    seed: int
+    data_dir: Path
+    split: str
+    checkpoint: str
+    width: int
+    height: int
+    frame_rate: float
+    max_steps: int
+    log_dir: Path | None = None
+    domain: int | None = None
+
+
+@dataclass
+class RestWatch:
+    """Looks at the true motion. Pure: it is told the time.
+
+    ``must_rest(now)`` begins a watch: from ``PROMISE + BRAKING`` later on, motion is unsafe, and is counted once; ``may_move()`` ends it.
+    """
+
+    since: float | None = None
+    why: str = ""
+    unsafe: list[str] = field(default_factory=list)
+
+    def must_rest(self, now: float, why: str) -> None:
+        """Something happened at ``now`` after which the base must come to rest."""
+        self.since, self.why = now, why
+
+    def may_move(self) -> None:
+        """The base may move again."""
+        self.since = None
+
+    def truth(self, now: float, speed: float, rate: float) -> None:
+        """The base moves so at ``now``."""
+        if self.since is not None and now - self.since > PROMISE + BRAKING and (abs(speed) > MOVING_SPEED or abs(rate) > MOVING_RATE):
+            self.unsafe.append(f"{now - self.since:.2f} s after '{self.why}' the base moves at {speed:.2f} m/s and {rate:.2f} rad/s")
+            self.since = None
+
+
+@dataclass
+class Growth:
+    """Resident memory of one process over its life, bytes: how much the end exceeds the end of its warm-up."""
+
+    warm_up: float
+    begun: float | None = None
+    base: int | None = None
+    worst: int = 0
+
+    def restart(self) -> None:
+        """The process is a new one."""
+        self.begun = self.base = None
+
+    def look(self, now: float, resident: int) -> None:
+        """It holds ``resident`` bytes at ``now``."""
+        self.begun = now if self.begun is None else self.begun
+        if now - self.begun >= self.warm_up:
+            self.base = resident if self.base is None else self.base
+            self.worst = max(self.worst, resident - self.base)
+
+
+def resident_bytes(pid: int) -> int:
+    """Resident memory of a process; 0 if it is gone."""
+    try:
+        return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+    except (OSError, IndexError):
+        return 0
+
+
+def drift(totals: list[float]) -> float:
+    """Median of the last tenth minus median of the first tenth, seconds; 0 of fewer than 20."""
+    tenth = len(totals) // 10
+    return statistics.median(totals[-tenth:]) - statistics.median(totals[:tenth]) if tenth >= 2 else 0.0
+
+
+class Soak:
+    """One drive."""
+
+    def __init__(self, plan: Plan, processes: Processes, client: GraphClient, tell: Callable[[str], None]):
+        self.plan, self.processes, self.client, self.tell = plan, processes, client, tell
+        self.dice = random.Random(plan.seed)
+        self.rest = RestWatch()
+        self.growth = {name: Growth(min(120.0, plan.seconds / 10)) for name in ("policy", "motion")}
+        self.faults: Counter[str] = Counter()
+        self.codes: Counter[str] = Counter()
+        self.totals: list[float] = []
+        self.episodes = self.frames = 0
+        self.looked = 0.0
+        node = client.node
+        node.create_subscription(Odometry, "ground_truth", self._on_truth, QoSProfile(depth=50))
+        # not unpacked: they are only counted
+        node.create_subscription(CompressedImage, "image/compressed", self._on_frame, QoSProfile(depth=20), raw=True)
+        self.estop = node.create_publisher(Bool, "estop", 10)
+        self.speak = node.create_publisher(String, "instruction", 10)
+
+    def _on_truth(self, message: Odometry) -> None:
+        now = time.monotonic()
+        self.rest.truth(now, message.twist.twist.linear.x, message.twist.twist.angular.z)
+        if now - self.looked > 1.0:
+            self.looked = now
+            for name, growth in self.growth.items():
+                growth.look(now, resident_bytes(self.processes.running[name].pid))
+
+    def _on_frame(self, message: bytes) -> None:
+        self.frames += 1
+
+    def drive(self, until: float) -> None:
+        """Episodes until the steady clock says ``until``."""
+        next_fault = time.monotonic() + self.dice.expovariate(1 / self.plan.every)
+        while time.monotonic() < until:
+            episode = self.client.reset("")
+            self.client.arm()
+            self.rest.may_move()
+            goal = FollowInstruction.Goal(instruction=episode.instruction, max_steps=self.plan.max_steps, start_stamp=episode.first_frame)
+            self.episodes += 1
+            result = self._send(goal)
+            while result is not None and not result.done() and time.monotonic() < until:
+                self.client.linger(result.done, max(0.05, min(next_fault, until) - time.monotonic()))
+                self.client.alive()
+                if not result.done() and self.plan.faults and time.monotonic() >= next_fault:
+                    fault = self.dice.choice(self.plan.faults)
+                    self.faults[fault] += 1
+                    result = getattr(self, f"_{fault}")(goal, result)
+                    next_fault = time.monotonic() + self.dice.expovariate(1 / self.plan.every)
+            if result is not None and result.done():
+                self.codes[ERROR_NAMES.get(result.result().result.error_code, "?")] += 1
+            self.totals += [float(d.total) for d in self.client.heard.decisions]
+            self.tell(f"episode {self.episodes}: {sum(self.faults.values())} faults, {len(self.rest.unsafe)} unsafe moments, {dict(self.codes)}")
+        self.client.arm(False)
+
+    def _send(self, goal: Any) -> Any:
+        sent = self.client.follow.send_goal_async(goal)
+        self.client.until(sent.done, 60.0, "follow_instruction did not answer")
+        self.handle = sent.result()
+        return self.handle.get_result_async()
+
+    def _stand(self, why: str) -> None:
+        """From now on the base must rest; look for a while."""
+        self.rest.must_rest(time.monotonic(), why)
+        self.client.linger(lambda: False, PROMISE + BRAKING + 0.7)
+
+    def _cancel(self, goal: Any, result: Any) -> Any:
+        self.handle.cancel_goal_async()
+        self._stand("cancel")
+        return result
+
+    def _preempt(self, goal: Any, result: Any) -> Any:
+        fresh = self._send(FollowInstruction.Goal(instruction=goal.instruction + " slowly", max_steps=goal.max_steps))
+        self.client.until(result.done, 60.0, "a preempted goal was not answered")
+        self.codes[ERROR_NAMES.get(result.result().result.error_code, "?")] += 1
+        return fresh
+
+    def _estop(self, goal: Any, result: Any) -> Any:
+        self.estop.publish(Bool(data=True))
+        self._stand("e-stop")
+        self.estop.publish(Bool(data=False))
+        self.client.linger(lambda: False, 0.5)  # released is not armed
+        return result
+
+    def _disarm(self, goal: Any, result: Any) -> Any:
+        self.client.arm(False)
+        self._stand("disarm")
+        return result
+
+    def _flood(self, goal: Any, result: Any) -> Any:
+        for i in range(50):
+            self.speak.publish(String(data=goal.instruction if i % 2 else "\x00" * (i * 100)))
+        return result
+
+    def _freeze(self, goal: Any, result: Any) -> Any:
+        process = self.processes.running[self.dice.choice(["policy", "motion"])]
+        os.kill(process.pid, signal.SIGSTOP)
+        try:
+            self.rest.must_rest(time.monotonic(), "freeze")
+            self.client.linger(lambda: False, FREEZE)
+            self.rest.may_move()
+        finally:
+            os.kill(process.pid, signal.SIGCONT)
+        return result
+
+    def _kill_policy(self, goal: Any, result: Any) -> Any:
+        process = self.processes.running["policy"]
+        process.kill()
+        process.wait()
+        self.rest.must_rest(time.monotonic(), "policy killed")
+        spec = next(spec for spec in self.processes.specs if spec.executable == "policy")
+        self.processes.start("policy", command(spec))
+        self.growth["policy"].restart()
+        self._stand("policy killed")
+        self.codes["(killed)"] += 1
+        # the dead one's services linger until the middleware misses it: wait until the new one answers
+        self.client.linger(lambda: False, 1.0)
+        self.client.wait_ready()
+        return None
+
+
+def soak(plan: Plan, tell: Callable[[str], None]) -> dict[str, Any]:
+    """Drive, and return the figures (sizes in bytes, times in seconds)."""
+    given = {"mode": "continuous", "data_dir": str(plan.data_dir), "split": plan.split, "checkpoint": plan.checkpoint, "seed": str(plan.seed)}
+    size = {"image_width": plan.width, "image_height": plan.height, "frame_rate": plan.frame_rate}
+    overrides: dict[str, dict[str, Any]] = {"sim_bridge": {**size, "odom_noise": 0.02, "odom_latency": 0.05}}
+    specs = resolve("simulation", given, overrides)
+    error, drive, published, begun = "", None, 0, time.monotonic()
+    if plan.log_dir is not None:
+        plan.log_dir.mkdir(parents=True, exist_ok=True)
+    with reserved_domain(plan.domain) as domain:
+        environment = middleware_environment(domain, localhost=True)
+        with Processes(specs, plan.log_dir, environment) as processes:
+            client = GraphClient(environment, processes.check)
+            try:
+                client.wait_ready()
+                tell(f"driving for {plan.seconds / 3600:g} h in ROS domain {domain}")
+                drive = Soak(plan, processes, client, tell)
+                client.reset("")
+                client.linger(lambda: False, 1.0)
+                frames_before, seen_before = int(client.metrics()["frames"]), drive.frames
+                begun = time.monotonic()
+                try:
+                    drive.drive(begun + plan.seconds)
+                except KeyboardInterrupt:
+                    tell("interrupted: the report covers the time until now")
+                published = int(client.metrics()["frames"]) - frames_before
+                received = drive.frames - seen_before
+            except (GraphTimeoutError, NodeEndedError) as problem:
+                error = str(problem)
+                tell(f"error: {error}")
+                received = 0
+            finally:
+                client.close()
+    if drive is None:
+        return {"hours": 0.0, "episodes": 0, "faults": 0, "unsafe_moments": 0, "error": error}
+    return {
+        "hours": round((time.monotonic() - begun) / 3600, 4),
+        "episodes": drive.episodes,
+        "faults": sum(drive.faults.values()),
+        "unsafe_moments": len(drive.rest.unsafe),
+        "memory_growth_bytes": sum(growth.worst for growth in drive.growth.values()),
+        "dropped_frames": max(0, published - received),
+        "latency_drift": drift(drive.totals),
+        "published_frames": published,
+        "decisions": len(drive.totals),
+        "faults_by_kind": dict(drive.faults),
+        "outcomes": dict(drive.codes),
+        "unsafe": drive.rest.unsafe,
+        "error": error,
+    }
