@@ -3,7 +3,7 @@
 import base64
 import html
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -59,7 +59,10 @@ def write_report(
     # Where 3 m is nearly free, what misses 1 m is worth looking at.
     missed = [i for i, r in enumerate(results) if r["success"] and not r["success_1m"]]
     successes = [i for i, r in enumerate(results) if r["success_1m"]]
-    card = [_card(r, p, ref, m) for r, p, ref, m in zip(results, paths, references, maps)]
+
+    def card(i: int) -> str:
+        return _card(results[i], paths[i], references[i], maps[i])
+
     title = f"{summary.get('agent', 'agent')}: {summary['episodes']} episodes"
     parts = [
         f"<!doctype html><html lang=en><meta charset=utf-8><title>{html.escape(title)}</title><style>{_STYLE}</style>",
@@ -127,12 +130,12 @@ def _bars(groups: Mapping[str, Mapping[str, Any]]) -> str:
     return "".join(parts) + "</svg>"
 
 
-def _section(title: str, members: Sequence[int], cards: Sequence[str], most: int) -> str:
+def _section(title: str, members: Sequence[int], card: Callable[[int], str], most: int) -> str:
     if not members:
         return f"<h2>{title}: none</h2>"
     chosen = [members[round(k * (len(members) - 1) / max(most - 1, 1))] for k in range(most)] if len(members) > most else members
     shown = f", {len(chosen)} shown" if len(chosen) < len(members) else ""
-    return f"<h2>{title}: {len(members)}{shown}</h2><div class=cards>{''.join(cards[i] for i in chosen)}</div>"
+    return f"<h2>{title}: {len(members)}{shown}</h2><div class=cards>{''.join(card(i) for i in chosen)}</div>"
 
 
 def _card(result: Mapping[str, Any], path: Sequence[Sequence[float]], reference: Sequence[Sequence[float]], floor: Map | None) -> str:

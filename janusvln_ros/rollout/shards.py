@@ -194,10 +194,12 @@ def run_sharded(job: Job, episodes: Sequence[Episode], workers: int, place: Plac
     wanted = {key_of(e) for e in episodes}
     done = set(finished(job.out)) & wanted
     shards = place.world * workers
+    # Several ranks start at different moments and see different journals, so their shares must not depend on them; one alone shares what is left evenly.
+    pool = list(episodes) if place.world > 1 else [e for e in episodes if key_of(e) not in done]
     mine: list[tuple[int, str | None, list[Episode]]] = []
     for w in range(workers):
         shard = place.rank * workers + w
-        left = [e for e in share(episodes, shard, shards, job.sharding) if key_of(e) not in done]
+        left = [e for e in share(pool, shard, shards, job.sharding) if key_of(e) not in done]
         if left:
             mine.append((shard, devices[w % len(devices)] if devices else None, left))
     if done:
@@ -211,6 +213,8 @@ def run_sharded(job: Job, episodes: Sequence[Episode], workers: int, place: Plac
             _spawn(job, mine, progress)
         if progress is None:
             return False
+        if not progress.update():
+            print("this rank has finished, waiting for the others", file=sys.stderr)
         while not progress.update():
             time.sleep(0.5)
         return True

@@ -117,3 +117,15 @@ def test_failure_in_this_process_ends_the_run_and_it_goes_on_afterwards(tmp_path
     assert len(finished(tmp_path)) == 6
     assert sum(len(p.read_text().splitlines()) for p in tmp_path.glob("journal_*")) == 6
     assert json.loads((tmp_path / "journal_0.jsonl").read_text().splitlines()[3])["episode_id"] == 3
+
+
+def test_what_a_kill_left_over_is_shared_evenly_among_the_processes(tmp_path, monkeypatch):
+    pool = episodes(*"aabbccdd")
+    with Journal(tmp_path / "journal_0.jsonl") as journal:
+        for e in pool[:4]:
+            journal.append({"scene": e.scene, "episode_id": e.episode_id, "instruction": e.instruction})
+    shares = []
+    monkeypatch.setattr("janusvln_ros.rollout.shards._spawn", lambda job, mine, progress: shares.extend(len(item[2]) for item in mine))
+    monkeypatch.setattr("janusvln_ros.rollout.shards._Progress.update", lambda self: True)
+    run_sharded(CountingJob(tmp_path), pool, 2, Place())
+    assert shares == [2, 2]
