@@ -64,11 +64,9 @@ class Plan:
 
 def run(args: argparse.Namespace) -> int:
     """Run the demo. Exit code 0: the drive was made and everything is written (whether or not the policy found its way); 1: the graph failed."""
-    try:
-        import janusvln_msgs  # noqa: F401
-        import rclpy  # noqa: F401
-    except ImportError as error:
-        raise InputError(f"ROS 2 is not there ({error}): run 'make setup', or source the ROS 2 workspace in which janusvln_msgs was built") from error
+    from janusvln_ros.nodes.installed import require_ros
+
+    require_ros()
     from janusvln_ros.nodes.graph_client import GraphTimeoutError
     from janusvln_ros.nodes.processes import NodeEndedError
 

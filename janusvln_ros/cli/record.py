@@ -22,15 +22,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Run the recorder node in this process until it is interrupted."""
-    from janusvln_ros.errors import InputError
-
-    try:
-        import rclpy  # noqa: F401
-    except ImportError:
-        raise InputError("janusvln record needs ROS 2 (rclpy): source your workspace, or run 'make setup'") from None
+    from janusvln_ros.nodes.installed import require_ros
     from janusvln_ros.nodes.recorder import make_node
     from janusvln_ros.nodes.running import run_node
 
+    require_ros()
     parameters = {"folder": str(args.out.resolve()), "image": args.image, "image_transport": "raw" if args.raw else "compressed"}
     if args.topics:
         parameters["topics"] = args.topics

@@ -48,10 +48,9 @@ def run(args: argparse.Namespace) -> int:
 
         print_json({"graph": args.graph, "nodes": [{"executable": spec.executable, "command": command(spec)} for spec in specs]})
         return 0
-    try:
-        import rclpy  # noqa: F401
-    except ImportError as error:
-        raise InputError(f"ROS 2 is not there ({error}): run 'make setup', or source a ROS 2 workspace") from error
+    from janusvln_ros.nodes.installed import require_ros
+
+    require_ros()
     if args.domain is not None and not 0 <= args.domain <= 101:
         raise InputError(f"ROS domain {args.domain} is out of range: give one from 0 to 101")
     environment = middleware_environment(args.domain, args.localhost)
