@@ -45,7 +45,10 @@ def shortest_path_action(
         return Action.STOP
     half = int(180 / settings.turn_step + 1e-6)
     turns = [0] + [sign * k for k in range(1, half + 1) for sign in (1, -1)]
-    ahead_H3 = np.array([forward_of(turn(rotation, k * settings.turn_step)) for k in turns])
+    x, _, z = forward_of(rotation)
+    angle_H = np.radians(settings.turn_step) * np.array(turns)
+    cos_H, sin_H = np.cos(angle_H), np.sin(angle_H)
+    ahead_H3 = np.stack([x * cos_H + z * sin_H, np.zeros(len(turns)), z * cos_H - x * sin_H], axis=1)
 
     # Straight steps that stay on the surface, all headings at once.
     count = max(math.ceil(settings.forward_step / 0.02), 1)

@@ -6,7 +6,7 @@ from collections import deque
 import numpy as np
 from numpy.typing import NDArray
 
-from sim_bridge.navmesh import CELL_M, STEPS, NavMesh
+from sim_bridge.navmesh import CELL_M, INSIDE_M, STEPS, NavMesh
 
 REACH_MARGIN_M = 0.05
 """How far beside the circle about a step its way may lead: Detour tests its large polygons against the circle, not each point of the way."""
@@ -57,6 +57,9 @@ def _slide(mesh: NavMesh, origin: NDArray[np.float64], cell: int, target: NDArra
             return origin.copy()
     elif mesh.island[aim] != mesh.island[cell]:
         return origin.copy()
+    ahead = _straight(mesh, origin, cell, target)
+    if aim >= 0 and math.hypot(ahead[0] - target[0], ahead[2] - target[2]) < 2 * INSIDE_M:
+        return ahead  # nothing in the way: the common case
     tx, tz = float(target[0]), float(target[2])
     x0, z0 = float(mesh.origin[0]), float(mesh.origin[2])
     middle_x, middle_z = (float(origin[0]) + tx) / 2, (float(origin[2]) + tz) / 2

@@ -158,13 +158,13 @@ class NavMesh:
 class DistanceField:
     """Geodesic distances to ``goal`` (on the surface).
 
-    ``values`` float32 [N] per cell, metres, inf on other islands; ``near`` int64: the cells around the goal, in straight reach.
+    ``values`` float32 [N] per cell, metres, inf on other islands; ``near`` bool [N]: the cells around the goal, in straight reach.
     """
 
     mesh: NavMesh
     goal: NDArray[np.float64]
     values: NDArray[np.float32]
-    near: NDArray[np.int64]
+    near: NDArray[np.bool_]
 
     def at(self, points_M3: NDArray[np.float64], cells_M: NDArray[np.int64]) -> NDArray[np.float64]:
         """Distances [M] at points [M, 3] lying in cells [M]: bilinear between the centres of cells, leaving out those that are not linked."""
@@ -180,7 +180,7 @@ class DistanceField:
         weights_M4[corners_M4 < 0] = 0
         values_M4 = np.where(weights_M4 > 0, self.values[corners_M4], 0)
         result = (values_M4 * weights_M4).sum(axis=1) / weights_M4.sum(axis=1)
-        close = np.isin(cells_M, self.near)
+        close = self.near[cells_M]
         result[close] = np.linalg.norm(points_M3[close] - self.goal, axis=1)
         return result
 
@@ -248,7 +248,9 @@ def distance_field(mesh: NavMesh, goal: NDArray[np.float64], cell: int) -> Dista
     values[values > 1e9] = np.inf
     inside = (distances < radius) & (mesh.level[near] == mesh.level[cell])
     values[near[inside]] = distances[inside]
-    return DistanceField(mesh, goal, values, near[inside])
+    exact = np.zeros(len(mesh.ij), bool)
+    exact[near[inside]] = True
+    return DistanceField(mesh, goal, values, exact)
 
 
 CACHED_MESHES = 8
