@@ -4,6 +4,7 @@ import os
 import signal
 import sys
 import time
+import traceback
 from collections.abc import Callable
 from typing import Any
 
@@ -11,6 +12,10 @@ from janusvln_ros.errors import InputError
 
 SPIN_SECONDS = 0.05
 """Longest wait of the executor, so that a signal is seen soon even on a silent graph."""
+
+
+LAST_SECONDS = 0.2
+"""Time for the last messages to leave."""
 
 
 def run_node(make: Callable[[], Any], args: list[str] | None = None) -> int:
@@ -42,9 +47,17 @@ def run_node(make: Callable[[], Any], args: list[str] | None = None) -> int:
         while not stopping and getattr(node, "exit_code", None) is None:
             executor.spin_once(timeout_sec=SPIN_SECONDS)
         code = getattr(node, "exit_code", None) or 0
+    except Exception as error:
+        traceback.print_exc()
+        print(f"error: {type(error).__name__} in the node '{node.get_name()}': {error}", file=sys.stderr)
+        code = 1
     finally:
         if hasattr(node, "close"):
             node.close()
+            # so that whoever waits for an answer gets it
+            end = time.monotonic() + LAST_SECONDS
+            while time.monotonic() < end:
+                executor.spin_once(timeout_sec=0.02)
         executor.remove_node(node)
         node.destroy_node()
         rclpy.try_shutdown()

@@ -1,5 +1,8 @@
 """A whole robot in one process and on one executor: the real policy and motion nodes around a small simulated base, with a model that follows a script."""
 
+import atexit
+import contextlib
+import functools
 import gc
 import math
 import os
@@ -11,8 +14,10 @@ import numpy as np
 import pytest
 
 from janusvln_ros.actions import Action
+from janusvln_ros.nodes.processes import reserved_domain
 
-DOMAIN = 40 + os.getpid() % 10
+HELD = contextlib.ExitStack()
+atexit.register(HELD.close)
 PATIENCE = 60.0  # seconds; a loaded machine may need them, an idle one never does
 
 
@@ -49,6 +54,13 @@ def decision(action, text=None):
     return SimpleNamespace(action=action, text=action.name if action is not None else text, probabilities=shares, timings=timings)
 
 
+@functools.cache
+def domain():
+    """A ROS domain that nobody else on this machine uses, held until this process ends."""
+    os.environ.setdefault("ROS_AUTOMATIC_DISCOVERY_RANGE", "LOCALHOST")
+    return HELD.enter_context(reserved_domain())
+
+
 class Graph:
     """The nodes of one test and the time to spin them."""
 
@@ -57,7 +69,7 @@ class Graph:
         from rclpy.executors import SingleThreadedExecutor
 
         self.context = rclpy.Context()
-        self.context.init(domain_id=DOMAIN)
+        self.context.init(domain_id=domain())
         self.executor = SingleThreadedExecutor(context=self.context)
         self.nodes = []
 
