@@ -67,7 +67,8 @@ def main() -> None:
         torch.cuda.empty_cache()
     best = min(totals["dual"], totals["dual, CUDA graphs"])
     lines += ["", f"Milliseconds; `dual` is {totals['released'] / best:.1f} times faster than `released`."]
-    lines += [f"{torch.cuda.get_device_name(args.device)}, torch {torch.__version__}, bfloat16, constrained decoding, random weights, `python benchmarks/gpu_steps.py`."]
+    where = f"{torch.cuda.get_device_name(args.device)}, torch {torch.__version__}"
+    lines += [f"{where}, bfloat16, constrained decoding, random weights, `python benchmarks/gpu_steps.py`."]
     text = "\n".join(lines)
     print(text)
     if not args.no_docs:
