@@ -98,8 +98,8 @@ def devices(args: argparse.Namespace, local_rank: int, world: int) -> tuple[str,
 def table(summary: dict[str, Any]) -> str:
     """The metrics as lines of text."""
     rows = [
-        ("success rate (3 m)", "success_rate", 100, "%"),
-        ("success rate (1 m)", "success_rate_1m", 100, "%"),
+        (f"success rate ({summary['thresholds']['success']:g} m)", "success_rate", 100, "%"),
+        (f"success rate ({summary['thresholds']['near']:g} m)", "success_rate_1m", 100, "%"),
         ("SPL", "spl", 100, "%"),
         ("oracle success rate", "oracle_success_rate", 100, "%"),
         ("navigation error", "navigation_error", 1, "m"),

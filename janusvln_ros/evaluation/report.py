@@ -25,8 +25,8 @@ table{border-collapse:collapse}td,th{padding:.25em .8em;text-align:left;border-b
 """
 
 _ROWS = (
-    ("success_rate", "success rate, 3 m", True),
-    ("success_rate_1m", "success rate, 1 m", True),
+    ("success_rate", "success rate, {success:g} m", True),
+    ("success_rate_1m", "success rate, {near:g} m", True),
     ("spl", "SPL", True),
     ("oracle_success_rate", "oracle success rate", True),
     ("navigation_error", "navigation error, m", False),
@@ -54,16 +54,21 @@ def write_report(
     references: Sequence[Sequence[Sequence[float]]],
     maps: Sequence[Map | None],
 ) -> None:
-    """Write the report; ``paths``, ``references`` (points x, y, z in metres) and ``maps`` belong to the ``results`` at the same place."""
+    """Write the report.
+
+    ``summary`` is that of `summarize` with what was run: agent, instructions, checkpoint, dataset, split, thresholds. ``paths``, ``references`` (points
+    x, y, z in metres) and ``maps`` belong to the ``results`` at the same place.
+    """
     failures = [i for i, r in enumerate(results) if not r["success"]]
-    # Where 3 m is nearly free, what misses 1 m is worth looking at.
+    # Where the success distance is nearly free, what misses the second one is worth looking at.
     missed = [i for i, r in enumerate(results) if r["success"] and not r["success_1m"]]
     successes = [i for i, r in enumerate(results) if r["success_1m"]]
 
     def card(i: int) -> str:
         return _card(results[i], paths[i], references[i], maps[i])
 
-    title = f"{summary.get('agent', 'agent')}: {summary['episodes']} episodes"
+    title = f"{summary['agent']}: {summary['episodes']} episodes of {summary['dataset']} {summary['split']}"
+    near = f"{summary['thresholds']['success']:g} m", f"{summary['thresholds']['near']:g} m"
     parts = [
         f"<!doctype html><html lang=en><meta charset=utf-8><title>{html.escape(title)}</title><style>{_STYLE}</style>",
         f"<h1>{html.escape(title)}</h1>",
@@ -72,11 +77,11 @@ def write_report(
         _table(summary),
         _checks(summary),
         "<h2>Success by distance to the goal</h2>",
-        _bars(summary["by_distance"]),
+        _bars(summary["by_distance"], near),
         "<h2>Success by length of the reference drive</h2>",
-        _bars(summary["by_reference_steps"]),
-        "<h2>Success by rooms crossed</h2>" + _bars(summary["by_rooms_crossed"]) if summary["by_rooms_crossed"] else "",
-        "<h2>Success by tag</h2>" + _bars(summary["by_tag"]) if summary["by_tag"] else "",
+        _bars(summary["by_reference_steps"], near),
+        "<h2>Success by rooms crossed</h2>" + _bars(summary["by_rooms_crossed"], near) if summary["by_rooms_crossed"] else "",
+        "<h2>Success by tag</h2>" + _bars(summary["by_tag"], near) if summary["by_tag"] else "",
         _section("Failures", failures, card, PICTURES),
         _section("Nearer than the success distance, but not than the second one", missed, card, PICTURES // 4),
         _section("Successes", successes, card, PICTURES // 4),
@@ -96,7 +101,8 @@ def _table(summary: Mapping[str, Any]) -> str:
     for key, name, percent in _ROWS:
         interval = summary.get(f"{key}_ci95")
         span = "" if interval is None else f"{_number(interval[0], percent)} to {_number(interval[1], percent)}"
-        rows.append(f"<tr><td>{name}<td class=n>{_number(summary[key], percent)}<td class=n>{span}")
+        label = name.format(**summary["thresholds"])
+        rows.append(f"<tr><td>{label}<td class=n>{_number(summary[key], percent)}<td class=n>{span}")
     rows += [f"<tr><td>{name}<td class=n>{summary[name]}<td>" for name in ("episodes", "rejected", "errors", "unreachable", "not_understood")]
     ended = ", ".join(f"{name}: {count}" for name, count in summary["ended"].items())
     return f"<table><tr><th>metric<th>value<th>95 % interval{''.join(rows)}</table><p>Drives ended by {html.escape(ended)}.</p>"
@@ -108,8 +114,8 @@ def _checks(summary: Mapping[str, Any]) -> str:
     return f"<h2>Was it a real run?</h2><ul>{items}</ul><small>{html.escape(detail)}</small>"
 
 
-def _bars(groups: Mapping[str, Mapping[str, Any]]) -> str:
-    """Two bars for each group, success at both distances, with their intervals as lines."""
+def _bars(groups: Mapping[str, Mapping[str, Any]], distances: tuple[str, str]) -> str:
+    """Two bars for each group, success at both ``distances``, with their intervals as lines."""
     if not groups:
         return "<p>no reference drives are known</p>"
     row, left, scale = 46, 190, 6.0
@@ -121,7 +127,7 @@ def _bars(groups: Mapping[str, Mapping[str, Any]]) -> str:
     for i, (name, group) in enumerate(groups.items()):
         y = i * row + 6
         parts.append(f"<text x={left - 8} y={y + 20} font-size=13 text-anchor=end>{html.escape(name)} ({group['episodes']})</text>")
-        for offset, key, near, colour in ((0, "success_rate", "3 m", "#9cc3e6"), (17, "success_rate_1m", "1 m", "#2b6ca3")):
+        for offset, key, near, colour in ((0, "success_rate", distances[0], "#9cc3e6"), (17, "success_rate_1m", distances[1], "#2b6ca3")):
             value, (low, high) = 100 * group[key], [100 * v for v in group[f"{key}_ci95"]]
             middle = y + offset + 7
             parts.append(f"<rect x={left} y={y + offset} width={scale * value:.1f} height=14 fill={colour} />")

@@ -239,7 +239,9 @@ def evaluate(
     if done is None:
         return None
     found, episodes = done
+    settings = job.settings
     notes = {**identity, "checkpoint": None if job.checkpoint is None else str(job.checkpoint)}
+    notes |= {"dataset": settings.dataset, "split": settings.split, "seed": settings.seed, "thresholds": dataclasses.asdict(settings.thresholds)}
     if job.checkpoint is not None:
         config = json.loads((job.checkpoint / "config.json").read_text())
         notes["trained"] = bool(config.get("navigation", {}).get("trained", True))

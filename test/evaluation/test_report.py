@@ -42,7 +42,8 @@ def write(tmp_path, count, instruction="go", floor=None, success=False):
         paths.append([[0, 0, 0], [0.25, 0, 0]])
     results.append(error_line(episode, "OSError: <gone>", instruction))
     paths.append([])
-    summary = {**summarize(results), "agent": "policy", "instructions": "normal", "checkpoint": None}
+    summary = {**summarize(results), "agent": "policy", "instructions": "normal", "checkpoint": None, "dataset": "houses", "split": "val_unseen"}
+    summary["thresholds"] = {"success": 3.0, "near": 0.5}
     write_report(tmp_path / "report.html", summary, results, paths, [(point, goal)] * len(results), [floor] * len(results))
     reader = Reader()
     reader.feed((tmp_path / "report.html").read_text())
@@ -73,4 +74,5 @@ def test_many_failures_are_thinned_out_and_it_says_so(tmp_path):
 
 def test_run_without_failures_shows_successes(tmp_path):
     reader = write(tmp_path, 3, success=True)
+    assert "within 3 m" in reader.text and "within 0.5 m" in reader.text
     assert "Successes: 3" in reader.text and "Failures: 1" in reader.text

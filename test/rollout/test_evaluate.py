@@ -46,6 +46,9 @@ class AsWritten(dict):
 WORLD = json.loads((Path(__file__).parents[1] / "data/rollout/loops.json").read_text())["world"]["episodes_for_eval"]
 
 
+NOTES = {"agent": "toy", "dataset": "toy", "split": "all", "thresholds": {"success": 3.0, "near": 1.0}}
+
+
 def replay(toy, name, out, episodes):
     """Run a recorded case; return the recording, the agent, and the lines in the order in which they were written."""
     case = next(c for c in toy.loops["eval"] if c["name"] == name)
@@ -99,7 +102,7 @@ def test_finished_run_can_be_resumed_and_its_files_are_valid_unlike_bug_3(toy, t
     for _ in range(2):
         agent = toy.Agent(["expert"])
         assert run_sharded(ToyJob(toy, tmp_path, agent), toy_episodes, 1, Place())
-        merge(tmp_path, toy_episodes, 0, {"agent": "toy"})
+        merge(tmp_path, toy_episodes, 0, NOTES)
     assert agent.all_calls == []
     lines = [json.loads(text) for text in (tmp_path / "results.jsonl").read_text().splitlines()]
     assert [line["episode_id"] for line in lines] == [1, 2, 3, 4, 5]
@@ -108,7 +111,7 @@ def test_finished_run_can_be_resumed_and_its_files_are_valid_unlike_bug_3(toy, t
 def test_one_process_without_torchrun_is_enough_and_an_empty_rank_is_fine_unlike_bug_4(toy, toy_episodes, tmp_path):
     assert not run_sharded(ToyJob(toy, tmp_path, toy.Agent(["expert"])), toy_episodes, 1, Place(7, 8))
     assert run_sharded(ToyJob(toy, tmp_path, toy.Agent(["expert"])), toy_episodes, 1, Place(0, 1))
-    assert merge(tmp_path, toy_episodes, 0, {})["success_rate"] == 1.0
+    assert merge(tmp_path, toy_episodes, 0, NOTES)["success_rate"] == 1.0
 
 
 def test_results_do_not_depend_on_the_number_of_ranks(toy, toy_episodes, tmp_path):
@@ -117,7 +120,7 @@ def test_results_do_not_depend_on_the_number_of_ranks(toy, toy_episodes, tmp_pat
         out = tmp_path / str(world)
         for rank in range(world - 1, -1, -1):
             run_sharded(ToyJob(toy, out, RandomAgent(3, (0.05, 0.5, 0.25, 0.2))), toy_episodes, 1, Place(rank, world))
-        merge(out, toy_episodes, 0, {})
+        merge(out, toy_episodes, 0, NOTES)
         texts.append((out / "results.jsonl").read_text())
     assert texts[0] == texts[1] == texts[2] and len(texts[0].splitlines()) == 5
 
@@ -127,7 +130,7 @@ def test_run_with_other_number_of_ranks_goes_on_with_what_is_missing(toy, toy_ep
     agent = toy.Agent(["expert"])
     run_sharded(ToyJob(toy, tmp_path, agent), toy_episodes, 1, Place(0, 1))
     assert sum(call[0] == 0 for call in agent.all_calls) == 3
-    merge(tmp_path, toy_episodes, 0, {})
+    merge(tmp_path, toy_episodes, 0, NOTES)
     assert len((tmp_path / "results.jsonl").read_text().splitlines()) == 5
 
 
@@ -150,7 +153,7 @@ class Broken:
 
 def test_episode_that_fails_is_tried_again_and_then_counts_as_a_failure_with_its_reason(toy, toy_episodes, tmp_path, capsys):
     run_sharded(ToyJob(toy, tmp_path, Broken(3)), toy_episodes, 1, Place())
-    summary = merge(tmp_path, toy_episodes, 2, {})
+    summary = merge(tmp_path, toy_episodes, 2, NOTES)
     lines = [json.loads(text) for text in (tmp_path / "results.jsonl").read_text().splitlines()]
     assert [line["status"] for line in lines] == ["error", "stopped", "stopped", "stopped", "stopped"]
     assert "the server is gone" in lines[0]["error"] and "the server is gone" in capsys.readouterr().err
@@ -198,7 +201,7 @@ def test_goal_out_of_reach_fails_and_is_counted_while_means_stay_finite(toy, toy
     for episode in toy_episodes:
         worker.run(episode)
     worker.close()
-    summary = merge(tmp_path, toy_episodes, 0, {})
+    summary = merge(tmp_path, toy_episodes, 0, NOTES)
     assert summary["unreachable"] == 1 and summary["success_rate"] == pytest.approx(0.8) and np.isfinite(summary["navigation_error"])
 
 
