@@ -1,5 +1,6 @@
 """The built-in simulator as its users meet it: episodes, errors, scenes of other kinds, threads."""
 
+import os
 import threading
 
 import numpy as np
@@ -313,3 +314,62 @@ def test_a_closed_environment_says_so(house_a):
     env.close()
     with pytest.raises(InputError):
         env.render()
+
+
+def test_without_opengl_the_packages_to_install_are_named(monkeypatch, house_a):
+    import moderngl
+
+    from sim_bridge import renderer
+
+    def fails(**_):
+        raise Exception("libEGL.so.1 not loaded")
+
+    monkeypatch.setattr(moderngl, "create_context", fails)
+    monkeypatch.setattr(renderer, "_of_thread", threading.local())
+    with pytest.raises(InputError, match="libegl1 libgl1 libgl1-mesa-dri"):
+        make_env("houses", scene=house_a)
+
+
+@pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
+def test_an_environment_that_was_forked_says_so(env):
+    env.render()
+    child = os.fork()
+    if child == 0:  # nothing but the check may run here: the context's own threads did not survive
+        try:
+            env.render()
+        except RuntimeError as error:
+            os._exit(42 if "fork" in str(error) else 1)
+        os._exit(0)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 42
+
+
+def test_a_scene_with_textures_of_several_sizes_and_instances_is_drawn(tmp_path):
+    def panel(image, x):
+        corners = np.array([[x - 0.4, 0.5, -1], [x + 0.4, 0.5, -1], [x + 0.4, 2, -1], [x - 0.4, 2, -1]], float)
+        visual = trimesh.visual.TextureVisuals(
+            uv=[[0, 0], [1, 0], [1, 1], [0, 1]], material=trimesh.visual.material.PBRMaterial(baseColorTexture=image, baseColorFactor=[255, 128, 255, 255])
+        )
+        return trimesh.Trimesh(corners, [[0, 1, 2], [0, 2, 3]], visual=visual, process=False)
+
+    panels = [panel(Image.new("RGB", (8, 8), (200, 200, 0)), -0.5), panel(Image.new("RGB", (16, 4), (0, 200, 200)), 0.5)]
+    env = make_env("houses", scene=room(tmp_path / "r.glb", *panels), width=64, height=48, hfov=90)
+    env.set_state([0, 0, 0], AHEAD)
+    rgb = env.render().rgb
+    # colour of the texture times the factor
+    assert rgb[24, 16].tolist() == [200, 100, 0]
+    assert rgb[24, 48].tolist() == [0, 100, 200]
+
+
+def test_a_mirrored_instance_shows_its_outside(tmp_path):
+    scene = trimesh.load_scene(room(tmp_path / "r.glb"), process=False)
+    mirrored = np.diag([-1.0, 1, 1, 1])
+    mirrored[:3, 3] = [0, 2, 1.25]  # file axes: z up, so world z is -y
+    cube = trimesh.creation.box((1, 0.2, 2.5))
+    cube.visual.face_colors = [30, 30, 200, 255]
+    scene.add_geometry(cube, transform=mirrored)
+    (tmp_path / "m.glb").write_bytes(trimesh.exchange.gltf.export_glb(scene))
+    env = make_env("houses", scene=tmp_path / "m.glb", width=32, height=24)
+    env.set_state([0, 0, 0], AHEAD)
+    seen = env.render()
+    assert seen.depth[12, 16] == pytest.approx(1.9, abs=1e-3), "the near side is in front, not culled"
+    assert seen.rgb[12, 16].tolist() == [30, 30, 200]
