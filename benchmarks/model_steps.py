@@ -5,12 +5,14 @@
 
 *Published style* is written anew from what the published code does at every step, with the weights of the very same network: preprocess all
 pictures again; keys of the spatial memory kept before norm and RoPE, joined with the current ones, normed and rotated again; evict by copying;
-one pair of spatial blocks more than is used; all pictures through the vision tower; the whole prompt through the language model; scores for
-every row of it. It leaves out what transformers' generate() and the reading of files cost. Its answers must equal those of ``released`` token
-by token, or nothing is reported.
+one pair of spatial blocks more than is used; all pictures through the vision tower, whose attention on a CPU is, in the transformers 4.50 that
+the published code pins, one product over all patches of all pictures under a mask of windows; the whole prompt through the language model;
+scores for every row of it. It leaves out what transformers' generate() and the reading of files cost. Its answers must equal those of
+``released`` token by token, or nothing is reported. ``--new-vision`` gives it the windowed attention of transformers 5 instead.
 """
 
 import argparse
+import contextlib
 import json
 import platform
 import re
@@ -18,6 +20,7 @@ import statistics
 import sys
 import time
 from pathlib import Path
+from unittest.mock import patch
 
 import numpy as np
 import torch
@@ -25,6 +28,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from tqdm import tqdm
 from transformers import DynamicCache
+from transformers.models.qwen2_5_vl.modeling_qwen2_5_vl import Qwen2_5_VLVisionAttention, apply_rotary_pos_emb_vision
 
 from janusvln_ros.cli.bench import INSTRUCTION, build_navigator
 from janusvln_ros.files import atomic_write
@@ -42,10 +46,24 @@ START, END = "<!-- model_steps: made by benchmarks/model_steps.py -->", "<!-- /m
 STAGES = ("preprocess", "spatial", "vision", "prefill", "decode")
 
 
+def masked_vision_attention(
+    attention: Qwen2_5_VLVisionAttention, hidden_states: Tensor, cu_seqlens: Tensor, position_embeddings: tuple[Tensor, Tensor], **_: object
+) -> Tensor:
+    """Attention of one layer of the vision tower over all patches [N, C] at once; a mask keeps the windows (or pictures) apart."""
+    N = len(hidden_states)
+    q_NHD, k_NHD, v_NHD = attention.qkv(hidden_states).unflatten(-1, (3, attention.num_heads, -1)).unbind(1)
+    q_NHD, k_NHD = apply_rotary_pos_emb_vision(q_NHD, k_NHD, *position_embeddings)
+    part_N = torch.bucketize(torch.arange(N), cu_seqlens[1:], right=True)
+    q, k, v = (t.transpose(0, 1)[None] for t in (q_NHD, k_NHD, v_NHD))
+    out = F.scaled_dot_product_attention(q, k, v, attn_mask=(part_N[:, None] == part_N[None])[None, None])
+    return attention.proj(out[0].transpose(0, 1).flatten(1))
+
+
 class PublishedStyle:
     """An episode computed as the published code computes it."""
 
-    def __init__(self, model: JanusVLN, navigator: Navigator) -> None:
+    def __init__(self, model: JanusVLN, navigator: Navigator, new_vision: bool = False) -> None:
+        self.new_vision = new_vision
         self.model, self.tokenizer = model, navigator.tokenizer
         self.navigation = model.config.navigation
         self.ends = navigator.generation.eos_token_ids
@@ -75,7 +93,8 @@ class PublishedStyle:
         lap("preprocess")
         geometry_nD = model.geometry(self.spatial(image), *image.shape[1:])
         lap("spatial")
-        vision_nD = model.encode_vision(pixels, torch.tensor(grids))
+        with contextlib.nullcontext() if self.new_vision else patch.object(Qwen2_5_VLVisionAttention, "forward", masked_vision_attention):
+            vision_nD = model.encode_vision(pixels, torch.tensor(grids))
         fused_nD = model.fuse(vision_nD, geometry_nD.repeat(len(chosen), 1))
         lap("vision")
         grid = (grids[0][1] // 2, grids[0][2] // 2)
@@ -131,7 +150,7 @@ def measure(args: argparse.Namespace) -> dict[str, list[dict[str, float]]]:
     torch.set_num_threads(args.threads)
     released = build_navigator(args.config, "released", "free", "cpu", "float32")
     dual = Navigator(released.model, released.tokenizer, memory="dual", decoding="constrained", allow_untrained_memory=True)
-    baseline = PublishedStyle(released.model, released)
+    baseline = PublishedStyle(released.model, released, args.new_vision)
     pictures = np.random.default_rng(0).integers(0, 256, (16, 480, 640, 3), dtype=np.uint8)
     result: dict[str, list[dict[str, float]]] = {"published style": [], "released": [], "dual": []}
     for warmup in (True, False):
@@ -177,6 +196,8 @@ def table(result: dict[str, list[dict[str, float]]], args: argparse.Namespace) -
     where = f"{platform.processor() or platform.machine()}, {args.threads} threads, torch {torch.__version__}, float32"
     lines += ["", f"`python benchmarks/model_steps.py --config {args.config} --frames {args.frames} --long {args.long} --threads {args.threads}`; {where}."]
     lines += ["Medians over five steps. `released` and published style decode freely and gave the same tokens at every frame; `dual` is constrained."]
+    if args.new_vision:
+        lines += ["Published style here has the windowed vision attention of transformers 5, which the published code does not have."]
     return "\n".join(lines)
 
 
@@ -188,6 +209,7 @@ def main() -> None:
     parser.add_argument("--long", type=int, default=200, help="steps of our two ways, to see whether anything grows (200)")
     parser.add_argument("--threads", type=int, default=2, help="CPU threads (2)")
     parser.add_argument("--json", type=Path, help="also write all timings to this file")
+    parser.add_argument("--new-vision", action="store_true", help="published style with the vision attention of transformers 5")
     parser.add_argument("--no-docs", action="store_true", help="print only")
     args = parser.parse_args()
     result = measure(args)
