@@ -10,7 +10,7 @@ import sys
 import time
 from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from diagnostic_msgs.msg import DiagnosticArray
@@ -178,7 +178,7 @@ class PolicyNode(LifecycleNode):
         self.last_error = ""
         self.inference = deque[float](maxlen=500)
         self.overheads = deque[float](maxlen=500)
-        self.arrived: dict[int, float] = {}
+        self.offered: dict[int, float] = {}
         self.seen: Seen | None = None
         self.hidden = self.discarded = 0.0
         self.warned: set[str] = set()
@@ -333,10 +333,12 @@ class PolicyNode(LifecycleNode):
             elif isinstance(result, Crashed):
                 self._handle(stepping.Cancel(steady_now(), None, Code.INFERENCE_FAILED, f"the model's thread failed: {result.message}"))
             else:
-                self._handle(result)
+                # what counts is when it arrived here: one clock for all events
+                self._handle(replace(result, now=steady_now()))
 
     def _infer(self, command: stepping.Infer) -> None:
         message, camera, moved, session = self.frames[command.stamp], self.camera, self.moved, self.session
+        self.offered[command.stamp] = steady_now()
         self.worker.put(lambda: session.decide(command.ticket, message, camera, moved, command.commit))
 
     # messages in ------------------------------------------------------------------------------------------------------------------------------
@@ -376,7 +378,6 @@ class PolicyNode(LifecycleNode):
     def _offer(self, stamp: int, message: Any) -> None:
         now = steady_now()
         self.frames[stamp] = message
-        self.arrived[stamp] = now
         self._handle(stepping.Frame(now, stamp, self._ros_now()))
 
     def _on_odometry(self, message: Odometry) -> None:
@@ -496,8 +497,8 @@ class PolicyNode(LifecycleNode):
         token = (command.epoch, command.step)
         self.step_token, self.step_handle, self.step_canceled = token, None, False
         self.step_from = self.track.samples[-1].pose if self.track.samples else None
-        if command.stamp in self.arrived and self.seen is not None:
-            self.overheads.append(steady_now() - self.arrived[command.stamp] - self.seen.decision.timings.get("total", 0.0))
+        if command.stamp in self.offered and self.seen is not None:
+            self.overheads.append(steady_now() - self.offered[command.stamp] - self.seen.decision.timings.get("total", 0.0))
         goal = ExecuteStep.Goal(episode_id=command.epoch, step=command.step, action=int(command.action), frame_stamp=stamp_message(command.stamp))
         self.steps.send_goal_async(goal).add_done_callback(lambda future: self._on_step_accepted(token, future))
 
@@ -542,7 +543,7 @@ class PolicyNode(LifecycleNode):
         elif command.decided is not None:
             self._fill(message, command.decided)
         self.decision_out.publish(message)
-        self.arrived = {stamp: at for stamp, at in self.arrived.items() if stamp >= command.stamp}
+        self.offered = {stamp: at for stamp, at in self.offered.items() if stamp >= command.stamp}
 
     def _fill(self, message: Decision, decided: stepping.Decided) -> None:
         seen: Seen = decided.payload

@@ -1,5 +1,6 @@
 """The long drive of ``janusvln soak``: one instruction after another in the continuous simulator, with faults at random moments and the truth watched."""
 
+import math
 import os
 import random
 import signal
@@ -15,7 +16,7 @@ from janusvln_msgs.action import FollowInstruction
 from nav_msgs.msg import Odometry
 from rclpy.qos import QoSProfile
 from sensor_msgs.msg import CompressedImage
-from std_msgs.msg import Bool, String
+from std_msgs.msg import Bool, String, UInt64
 
 from janusvln_ros.nodes.graph_client import ERROR_NAMES, GraphClient, GraphTimeoutError
 from janusvln_ros.nodes.graphs import resolve
@@ -88,9 +89,9 @@ class Growth:
     base: int | None = None
     worst: int = 0
 
-    def restart(self) -> None:
-        """The process is a new one."""
-        self.begun = self.base = None
+    def restart(self, loading: bool = False) -> None:
+        """The process is a new one; ``loading``: nothing is measured until ``restart`` is called again."""
+        self.begun, self.base = (math.inf if loading else None), None
 
     def look(self, now: float, resident: int) -> None:
         """It holds ``resident`` bytes at ``now``."""
@@ -131,6 +132,8 @@ class Soak:
         node.create_subscription(Odometry, "ground_truth", self._on_truth, QoSProfile(depth=50))
         # not unpacked: they are only counted
         node.create_subscription(CompressedImage, "image/compressed", self._on_frame, QoSProfile(depth=20), raw=True)
+        self.heartbeat = 0.0
+        node.create_subscription(UInt64, "policy/heartbeat", self._on_heartbeat, QoSProfile(depth=1))
         self.estop = node.create_publisher(Bool, "estop", 10)
         self.speak = node.create_publisher(String, "instruction", 10)
 
@@ -141,6 +144,9 @@ class Soak:
             self.looked = now
             for name, growth in self.growth.items():
                 growth.look(now, resident_bytes(self.processes.running[name].pid))
+
+    def _on_heartbeat(self, message: UInt64) -> None:
+        self.heartbeat = time.monotonic()
 
     def _on_frame(self, message: bytes) -> None:
         self.frames += 1
@@ -226,12 +232,14 @@ class Soak:
         self.rest.must_rest(time.monotonic(), "policy killed")
         spec = next(spec for spec in self.processes.specs if spec.executable == "policy")
         self.processes.start("policy", command(spec))
-        self.growth["policy"].restart()
+        self.growth["policy"].restart(loading=True)
         self._stand("policy killed")
         self.codes["(killed)"] += 1
-        # the dead one's services linger until the middleware misses it: wait until the new one answers
-        self.client.linger(lambda: False, 1.0)
-        self.client.wait_ready()
+        # The dead one's services linger until the middleware misses it, and would swallow a question: only the new one's heartbeat tells that it is active.
+        self.heartbeat = 0.0
+        self.client.until(lambda: self.heartbeat > 0, 600.0, "the restarted policy did not become active")
+        self.client.linger(lambda: False, 2.0)
+        self.growth["policy"].restart()
         return None
 
 

@@ -139,6 +139,7 @@ def test_pipeline_settle_decides_before_the_motion_is_confirmed_and_commits(robo
 def test_an_uncalibrated_camera_is_refused_and_the_remedy_is_named(graph, robot):
     r = robot(policy={"frame_timeout": 0.5})
     r.base.info_on = False
+    r.graph.spin(0.5)  # those under way
     r.policy.camera = None
     _, result = r.outcome(r.go())
     assert result.error_code == Code.BAD_FRAME and "allow_uncalibrated_camera" in result.error_msg

@@ -32,8 +32,12 @@ def test_growth_begins_after_the_warm_up_of_each_life():
     for t, size in ((0, 100), (9, 900), (10, 1000), (20, 1200), (30, 1100)):
         growth.look(t, size)
     assert growth.worst == 200
+    growth.restart(loading=True)
+    for t, size in ((30, 50), (90, 90_000)):
+        growth.look(t, size)
+    assert growth.worst == 200
     growth.restart()
-    for t, size in ((31, 50), (45, 3000), (50, 3100)):
+    for t, size in ((91, 50), (105, 3000), (110, 3100)):
         growth.look(t, size)
     assert growth.worst == 200
 
