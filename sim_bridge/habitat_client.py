@@ -261,7 +261,7 @@ class HabitatEnv:
         """See ``NavEnv``: ends the process."""
         self._closed = True
         if self._server is not None:
-            self._server.stop(patience=2.0)
+            self._server.stop(patience=10.0)
             self._server = None
 
     def _load(self, path: Path) -> None:

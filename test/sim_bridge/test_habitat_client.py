@@ -179,7 +179,7 @@ def test_garbage_is_refused(tmp_path, house_a, body, words):
 
 
 def test_pictures_of_the_wrong_shape_are_refused(tmp_path, house_a):
-    body = "while honest() is None: pass\nsend(c, {'ok': True, 'rgb': np.zeros((2, 2, 3), np.uint8), 'depth': np.zeros((2, 2), np.float32)})\ntime.sleep(100)"
+    body = "while honest() is None: pass\nsend(c, {'ok': True, 'rgb': np.zeros((2, 2, 3), np.uint8), 'depth': np.zeros((2, 2), np.float32)})\nc.recv(1)"
     env = misbehaving(tmp_path, body, scene=house_a)
     env.set_state(*POSE)
     with pytest.raises(SimulatorError, match="pictures"):
