@@ -17,11 +17,13 @@ Two demos at the same time do not disturb each other. Ctrl-C ends every node wit
 import argparse
 import json
 import shutil
+import signal
 import sys
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from types import FrameType
 from typing import TYPE_CHECKING, Any
 
 from janusvln_ros.errors import InputError
@@ -77,6 +79,8 @@ def run(args: argparse.Namespace) -> int:
     # Whatever goes wrong, nobody finds half a result: the folder gets its name when it is complete.
     building = out.with_name(f".{out.name}.{time.time_ns()}.tmp")
     (building / "logs").mkdir(parents=True)
+    # SIGTERM ends the demo as Ctrl-C does, nodes and half-written files included.
+    before = signal.signal(signal.SIGTERM, end_on_signal)
     try:
         summary = drive(args, plan, building, out)
         if out.exists():
@@ -87,6 +91,7 @@ def run(args: argparse.Namespace) -> int:
         return 1
     finally:
         shutil.rmtree(building, ignore_errors=True)
+        signal.signal(signal.SIGTERM, before)
     if args.json:
         from janusvln_ros.cli.main import print_json
 
@@ -94,6 +99,11 @@ def run(args: argparse.Namespace) -> int:
     else:
         report(summary)
     return 0
+
+
+def end_on_signal(number: int, frame: FrameType | None) -> None:
+    """Leave by an exception, so that everything on the way is cleaned up."""
+    raise SystemExit(128 + number)
 
 
 def say(text: str) -> None:

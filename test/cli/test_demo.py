@@ -40,7 +40,7 @@ def start(folder, data_dir, *options, **environment):
     )
 
 
-def end(process, seconds=120):
+def end(process, seconds=270):
     try:
         out, err = process.communicate(timeout=seconds)
     finally:
@@ -103,16 +103,17 @@ def test_two_demos_at_once_with_the_same_seed_make_the_same_decisions_and_print_
     assert not list((tmp_path / "a/runs").glob(".*"))
 
 
-def test_ctrl_c_ends_every_process_and_leaves_nothing(tmp_path, data_dir):
+@pytest.mark.parametrize(("number", "expected"), [(signal.SIGINT, 130), pytest.param(signal.SIGTERM, 143, marks=pytest.mark.slow)])
+def test_ctrl_c_ends_every_process_and_leaves_nothing(tmp_path, data_dir, number, expected):
     process = start(tmp_path, data_dir, "--max-steps", "5000")
     try:
         while " ms " not in (line := process.stderr.readline()):
             assert line, "the demo ended before it drove"
         below = children(process.pid)
         assert len(below) >= 2
-        process.send_signal(signal.SIGINT)
+        process.send_signal(number)
         code, _, err = end(process, 60)
-        assert code == 130 and "Traceback" not in err
+        assert code == expected and "Traceback" not in err
         until = time.monotonic() + 10
         while not gone(below) and time.monotonic() < until:
             time.sleep(0.05)
