@@ -3,8 +3,8 @@
     python benchmarks/training_cost.py                                # the small network, 60-step trajectories
     python benchmarks/training_cost.py --model DIR_OR_JSON --frames 120 --repeats 5
 
-Forward, backward and optimizer step; encoders frozen as published but run (no cached features). Random weights unless a checkpoint folder is given. The released
-samples are those of the trajectory's later half, where the history is full, as most of a long drive's samples are.
+Forward, backward and optimizer step; encoders frozen as published but run (no cached features). Random weights unless a checkpoint folder is given.
+The released samples are those of the trajectory's later half, where the history is full, as most of a long drive's samples are.
 """
 
 import argparse

@@ -40,8 +40,10 @@ def share_dir() -> Path:
     """
     source = Path(__file__).resolve().parents[1]
     candidates = [source, Path(sys.prefix) / "share" / "janusvln_ros"]
-    candidates += [Path(prefix) / "share" / "janusvln_ros" for prefix in os.environ.get("AMENT_PREFIX_PATH", "").split(os.pathsep) if prefix]
+    ament = os.environ.get("AMENT_PREFIX_PATH", "").split(os.pathsep)
+    candidates += [Path(prefix) / "share" / "janusvln_ros" for prefix in ament if prefix]
     for candidate in candidates:
         if (candidate / "config").is_dir() and (candidate / "launch").is_dir():
             return candidate
-    raise InputError(f"config/ and launch/ of janusvln_ros are in none of {[str(c) for c in candidates]}: reinstall with 'pip install .' or source the workspace")
+    places = [str(candidate) for candidate in candidates]
+    raise InputError(f"config/ and launch/ of janusvln_ros are in none of {places}: reinstall with 'pip install .' or source the workspace")

@@ -63,9 +63,7 @@ def test_lockstep_bag_replays_to_the_same_decisions(lockstep_bag, navigator):
 def test_memories_are_emptied_between_episodes(lockstep_bag, navigator):
     with open_bag(lockstep_bag) as bag:
         moments = recorded_moments(bag)
-        seen = []
-        for _ in replay(bag, navigator, moments, Topics(), lambda rgb: rgb):
-            seen.append(len(navigator.spatial_frames))
+        seen = [len(navigator.spatial_frames) for _ in replay(bag, navigator, moments, Topics(), lambda rgb: rgb)]
     assert seen == [1, 2, 3, 4, 5, 6, 7, 1, 2, 3, 4, 5]
 
 

@@ -67,7 +67,7 @@ def test_views_show_what_they_say(views):
     turns = np.abs(np.degrees(np.diff(views.poses[..., 2], axis=1)))
     assert all(np.isclose(s, 0.25, atol=1e-4) ^ np.isclose(t, 15, atol=1e-2) for s, t in zip(steps.ravel(), turns.ravel()))
     depth = np.exp(views.depth.astype(float))
-    assert 0.1 <= depth.min() and depth.max() <= 10.0 and depth.std() > 0.2
+    assert depth.min() >= 0.1 and depth.max() <= 10.0 and depth.std() > 0.2
     # Patches that show nothing but one room's wall have about the colour that its name says (windows and shades aside).
     patches = views.frames.reshape(4, 6, 6, 14, 8, 14, 3).mean(axis=(3, 5))
     off = []

@@ -23,7 +23,8 @@ def test_action_words_are_single_tokens_so_one_look_at_the_scores_decides():
 def test_ids_fit_the_settings():
     tokenizer = load_tokenizer(SHIPPED)
     config = json.loads((SHIPPED.parent / "tiny.json").read_text())
-    tokens = {"image_token_id": "<|image_pad|>", "vision_start_token_id": "<|vision_start|>", "vision_end_token_id": "<|vision_end|>", "eos_token_id": "<|im_end|>"}
+    tokens = {"image_token_id": "<|image_pad|>", "vision_start_token_id": "<|vision_start|>"}
+    tokens |= {"vision_end_token_id": "<|vision_end|>", "eos_token_id": "<|im_end|>"}
     assert {name: tokenizer.convert_tokens_to_ids(token) for name, token in tokens.items()} == {name: config[name] for name in tokens}
     assert len(tokenizer) <= config["vocab_size"]
 
