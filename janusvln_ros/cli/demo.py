@@ -10,6 +10,7 @@ What it writes to runs/demo-DATE-TIME/ and prints at the end:
   decisions.jsonl  one line per decision; in lockstep mode the same for the same episode, checkpoint and seed, timings aside
   summary.json     steps, success, distances, timings, images received and dropped, files
   logs/            what each node said
+  bags/            with --record: the drive as a rosbag (mcap)
 
 Two demos at the same time do not disturb each other. Ctrl-C ends every node within 2 s.
 """
@@ -50,6 +51,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--max-steps", type=int, default=150, metavar="N", help="decisions after which the drive ends (default: 150)")
     parser.add_argument("--size", default="640x480", metavar="WxH", help="camera picture (default: 640x480)")
     parser.add_argument("--out", type=Path, metavar="DIR", help="where the results go (default: runs/demo-DATE-TIME)")
+    parser.add_argument("--record", action="store_true", help="also write a rosbag of the drive, in lockstep exact for 'janusvln replay'")
     parser.add_argument("--domain", type=int, metavar="N", help="ROS domain (default: a free one)")
     parser.add_argument("--json", action="store_true", help="print the summary on stdout and nothing else there")
 
@@ -195,6 +197,8 @@ def drive(args: argparse.Namespace, plan: Plan, folder: Path, final: Path) -> di
     episode = plan.episode
     given = {"mode": args.mode, "data_dir": str(args.data_dir), "dataset": args.dataset, "split": args.split, "episode": episode.episode_id}
     given |= {"checkpoint": args.checkpoint, "seed": str(args.seed)}
+    if args.record:
+        given |= {"record": "true", "bags": str((folder / "bags").resolve())}
     size = {"image_width": plan.width, "image_height": plan.height}
     specs = resolve("simulation", given, {"sim_bridge": {**size, "max_steps": max(500, args.max_steps + 1)}})
     with reserved_domain(args.domain) as domain:
@@ -204,6 +208,8 @@ def drive(args: argparse.Namespace, plan: Plan, folder: Path, final: Path) -> di
             try:
                 say(f"starting {', '.join(spec.executable for spec in specs)} in ROS domain {domain}")
                 client.wait_ready()
+                if args.record:
+                    client.wait_recorder()
                 started = client.reset(episode.episode_id)
                 if args.mode == "continuous":
                     client.arm()
@@ -293,6 +299,8 @@ def write_results(plan: Plan, folder: Path, final: Path, summary: dict[str, Any]
     first = next(video_pictures(plan, heard, floor))
     write_video(folder / "episode.mp4", video_pictures(plan, heard, floor), (first.shape[1], first.shape[0]), fps)
     names = {"video": "episode.mp4", "path": "path.png", "decisions": "decisions.jsonl", "summary": "summary.json", "logs": "logs"}
+    if (folder / "bags").is_dir():
+        names["bags"] = "bags"
     summary["files"] = {key: str(final / name) for key, name in names.items()}
     atomic_write(folder / "summary.json", json.dumps(summary, indent=2) + "\n")
 

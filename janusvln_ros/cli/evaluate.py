@@ -37,6 +37,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--out", type=Path, metavar="DIR", help="output folder; one with a part of this run is continued (default: runs/eval-DATASET-AGENT-TIME)"
     )
     parser.add_argument("--ros", action="store_true", help="run the episodes through the ROS graph in lockstep instead of directly")
+    parser.add_argument("--record", action="store_true", help="with --ros and policy: a rosbag of every episode in OUT/bags, exact for 'janusvln replay'")
 
 
 def run(args: argparse.Namespace) -> int:
@@ -53,10 +54,13 @@ def run(args: argparse.Namespace) -> int:
     checkpoint = find_checkpoint(args)
     if args.ros and args.agent == "policy" and args.instructions == "removed":
         raise InputError("--instructions removed cannot go through ROS: the policy node refuses an empty instruction; run it without --ros")
+    if args.record and not (args.ros and args.agent == "policy"):
+        raise InputError("--record needs --ros and the agent policy: only the graph can be recorded")
     if args.out is None and place.world > 1:
         raise InputError("give --out: under torchrun all ranks must write to one folder")
     out = args.out or Path("runs") / f"eval-{settings.dataset}-{args.agent}-{datetime.now():%Y%m%d-%H%M%S}"
-    job = EvaluateJob(out, settings, args.data, args.agent, checkpoint, args.instructions, ROS_ENGINE if args.ros else None)
+    engine = None if not args.ros else f"{ROS_ENGINE}:{(out / 'bags').resolve()}" if args.record else ROS_ENGINE
+    job = EvaluateJob(out, settings, args.data, args.agent, checkpoint, args.instructions, engine)
     summary = evaluate(job, count=args.episodes, workers=args.workers, devices=devices(args, place.local_rank, place.world), place=place)
     if summary is None:
         return 0

@@ -27,8 +27,10 @@ ENDS = {"NONE": "stopped", "STEP_LIMIT": "step_limit", "NOT_UNDERSTOOD": "not_un
 """How follow_instruction ended -> how a drive ended."""
 
 
-def make_engine(settings: Settings, data_dir: Path, agent: Agent, shard: int) -> Engine:
+def make_engine(settings: Settings, data_dir: Path, agent: Agent, shard: int, bags: str | None = None) -> Engine:
     """The engine of a worker; see ``rollout.engines.make_engine``. In place of a `PolicyAgent` the node ``policy`` drives, with its checkpoint.
+
+    With ``bags`` every instruction is recorded into that folder.
 
     Raises:
         InputError: the settings ask for something that the nodes do not have.
@@ -38,7 +40,7 @@ def make_engine(settings: Settings, data_dir: Path, agent: Agent, shard: int) ->
     if isinstance(agent, PolicyAgent):
         if agent.checkpoint is None:
             raise InputError("this agent's checkpoint is not known, so that no node can load it: run without --ros")
-        return PolicyNodeEngine(settings, data_dir, agent.checkpoint)
+        return PolicyNodeEngine(settings, data_dir, agent.checkpoint, Path(bags) if bags else None)
     return SteppingEngine(settings, data_dir, agent)
 
 
@@ -54,7 +56,7 @@ def bridge_parameters(settings: Settings, data_dir: Path) -> dict[str, Any]:
 class PolicyNodeEngine:
     """The model as the node ``policy``, told by ``follow_instruction``."""
 
-    def __init__(self, settings: Settings, data_dir: Path, checkpoint: Path) -> None:
+    def __init__(self, settings: Settings, data_dir: Path, checkpoint: Path, bags: Path | None) -> None:
         from janusvln_ros.model import JanusVLNConfig
 
         if settings.policy.prompt != "evaluation":
@@ -72,6 +74,7 @@ class PolicyNodeEngine:
             "max_blocked": settings.rules.max_blocked or 0,
             "inference_timeout": 600.0,
         }
+        self.bags = bags
         self.graph: LockstepGraph | None = None
 
     def run(self, episode: Episode, watch: Watch | None = None) -> Drive:
@@ -87,7 +90,7 @@ class PolicyNodeEngine:
         from janusvln_ros.nodes.ros_engine import LockstepGraph
 
         if self.graph is None:
-            self.graph = LockstepGraph(self.bridge, self.policy)
+            self.graph = LockstepGraph(self.bridge, self.policy, self.bags)
         try:
             self.env.reset(episode)  # loads the scene
             return self._drive(self.graph, episode)

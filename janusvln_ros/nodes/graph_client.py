@@ -161,6 +161,16 @@ class GraphClient:
         self.until(self.steps.server_is_ready, seconds, "execute_step did not appear")
         self.until(lambda: self.node.count_publishers("policy/decision") > 0, seconds, "policy/decision did not appear")
 
+    def wait_recorder(self, seconds: float = 60.0) -> None:
+        """Return when the node ``recorder`` listens to the camera, so that a drive's first frame is in its bag.
+
+        Raises:
+            GraphTimeoutError: it did not come up in time.
+        """
+        topics = ("image", "image/compressed")
+        listens = lambda: any(i.node_name == "recorder" for t in topics for i in self.node.get_subscriptions_info_by_topic(self.node.resolve_topic_name(t)))  # noqa: E731
+        self.until(listens, seconds, "the recorder did not start")
+
     def arm(self, armed: bool = True) -> None:
         """Arm ``motion``.
 

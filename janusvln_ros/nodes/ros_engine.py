@@ -26,21 +26,23 @@ FRAME_SECONDS = 5.0
 class LockstepGraph:
     """``sim_bridge`` in lockstep, with ``policy`` or without, in a ROS domain of its own. Use from one thread, best the main one.
 
-    ``bridge`` and ``policy`` are parameters of the two nodes; ``policy`` None starts none, and the program decides with `step`.
+    ``bridge`` and ``policy`` are parameters of the two nodes; ``policy`` None starts none, and the program decides with `step`. With ``bags`` a bag of
+    every instruction goes into that folder.
 
     Raises:
         GraphTimeoutError: the graph did not come up in time.
         NodeEndedError: a node ended; its last words are in the message. The same from every method.
     """
 
-    def __init__(self, bridge: Mapping[str, Any], policy: Mapping[str, Any] | None):
+    def __init__(self, bridge: Mapping[str, Any], policy: Mapping[str, Any] | None, bags: Path | None = None):
         self.stack = contextlib.ExitStack()
         try:
             logs = Path(self.stack.enter_context(tempfile.TemporaryDirectory(prefix="janusvln-ros-")))
             domain = self.stack.enter_context(reserved_domain())
             environment = middleware_environment(domain, localhost=True)
             overrides = {"sim_bridge": {"publish_depth": False, **bridge}, "policy": dict(policy or {})}
-            specs = [spec for spec in resolve("simulation", {}, overrides) if policy is not None or spec.executable != "policy"]
+            given = {"record": "true", "bags": str(bags)} if bags else {}
+            specs = [spec for spec in resolve("simulation", given, overrides) if policy is not None or spec.executable != "policy"]
             self.processes = self.stack.enter_context(Processes(specs, logs, environment))
             self.client = GraphClient(environment, self.processes.check)
             self.stack.callback(self.client.close)
@@ -50,6 +52,8 @@ class LockstepGraph:
                 self.client.until(self.client.steps.server_is_ready, 120.0, "the simulator did not start")
             else:
                 self.client.wait_ready()
+            if bags:
+                self.client.wait_recorder()
         except BaseException:
             self.stack.close()
             raise

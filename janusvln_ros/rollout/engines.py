@@ -14,7 +14,8 @@ def make_engine(factory: str | None, settings: Settings, data_dir: Path, agent: 
 
     Args:
         factory: None for the direct engine, or ``"module:function"`` of a function ``(settings, data_dir, agent, shard) -> Engine``: a string,
-            since this room must not import the one where ROS lives, and since it has to travel to the worker processes.
+            since this room must not import the one where ROS lives, and since it has to travel to the worker processes. What follows a second
+            colon is given to the function as one more argument.
         settings: of the run.
         data_dir: the user's data folder.
         agent: who drives; an engine that runs the model elsewhere (the node ``policy``) takes checkpoint and settings from a `PolicyAgent`.
@@ -25,10 +26,10 @@ def make_engine(factory: str | None, settings: Settings, data_dir: Path, agent: 
     """
     if factory is None:
         return DirectEngine(open_env(settings, data_dir), agent, settings.rules)
-    module, _, function = factory.partition(":")
+    module, function, *extra = factory.split(":", 2)
     try:
         make = getattr(importlib.import_module(module), function)
     except ModuleNotFoundError as error:
         raise InputError(f"driving through {module} needs {error.name}, which is not installed: source ROS 2 and this package's workspace") from error
-    engine: Engine = make(settings, data_dir, agent, shard)
+    engine: Engine = make(settings, data_dir, agent, shard, *extra)
     return engine
