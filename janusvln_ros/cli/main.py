@@ -3,7 +3,6 @@
 import argparse
 import importlib
 import json
-import logging
 import sys
 from typing import Any
 
@@ -41,9 +40,6 @@ def main(argv: list[str] | None = None) -> int:
     Each subcommand NAME is the module ``janusvln_ros.cli.NAME`` (``-`` as ``_``) with ``add_arguments(parser)`` and
     ``run(args) -> int``; its module docstring is the text of ``--help``.
     """
-    # transformers imports torchao wherever it is installed, which then reports every extension that it did not load.
-    for name in ("torchao", "torch.utils._pytree"):
-        logging.getLogger(name).setLevel(logging.ERROR)
     arguments = sys.argv[1:] if argv is None else argv
     top = argparse.ArgumentParser(prog="janusvln", description="Vision-and-language navigation on ROS 2.", formatter_class=argparse.RawDescriptionHelpFormatter)
     top.epilog = "subcommands:\n" + "\n".join(f"  {name:12} {text}" for name, text in SUBCOMMANDS.items())

@@ -25,7 +25,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--memory", choices=("released", "dual"), help="default: what the checkpoint was trained for")
     parser.add_argument("--decoding", choices=("free", "constrained"), default="constrained")
     parser.add_argument("--device", default="cpu")
-    parser.add_argument("--dtype", default="float32")
+    parser.add_argument("--dtype", help="default: float32 on a CPU, else the checkpoint's own")
+    parser.add_argument("--threads", type=int, default=1, help="threads of CPU computations (default: 1, the fastest for a small network)")
     parser.add_argument("--boundaries", choices=("recorded", "odom", "interval"), default="recorded", help="which frames to decide on (default: recorded)")
     parser.add_argument("--interval", type=float, default=1.0, help="seconds between frames for --boundaries interval (default: 1)")
     parser.add_argument("--against", type=Path, help="decisions.mcap of an earlier replay of this bag, to compare with instead of the record")
@@ -47,6 +48,7 @@ def add_bag_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Replay, compare, write; 1 if ``--min-agreement`` is not reached."""
+    import torch
     from tqdm import tqdm
 
     from janusvln_ros.cli.main import print_json
@@ -60,6 +62,9 @@ def run(args: argparse.Namespace) -> int:
 
     if args.min_agreement is not None and not 0 <= args.min_agreement <= 1:
         raise InputError(f"--min-agreement is {args.min_agreement}; it must lie between 0 and 1")
+    if not 1 <= args.threads <= 1024:
+        raise InputError(f"--threads is {args.threads}; it must be at least 1")
+    torch.set_num_threads(args.threads)
     topics = Topics(args.image_topic, args.odom_topic, args.cmd_vel_topic, args.instruction_topic)
     out = args.out or Path("runs") / f"replay-{args.bag.stem}-{time.strftime('%Y%m%d-%H%M%S')}"
     checkpoint = args.checkpoint or default_checkpoint()

@@ -53,6 +53,13 @@ PARAMETERS = (
     ),
     Param("device", "auto", "Where the model computes. auto: cuda if there is one.", choices=("auto", "cpu", "cuda")),
     Param("dtype", "auto", "Precision of the model. auto: bfloat16 on cuda, float32 on cpu.", choices=("auto", "float32", "bfloat16", "float16")),
+    Param(
+        "cpu_threads",
+        1,
+        "Threads of the model's CPU computations. A small network is fastest with 1, and leaves the cores to the other nodes. 0: as torch chooses.",
+        0,
+        256,
+    ),
     Param("execute", True, "Carry decisions out through execute_step. false: watch only; nothing is sent, whatever the model decides."),
     Param(
         "frames",
@@ -141,10 +148,15 @@ def load_navigator(values: Any) -> Any:
     Raises:
         InputError: there is no such checkpoint, or it cannot be used as asked.
     """
+    import torch
+
     from janusvln_ros.policy import Navigator, default_checkpoint
 
-    options = {name: getattr(values, name) for name in ("memory", "device", "dtype") if getattr(values, name) != "auto"}
-    return Navigator.from_pretrained(values.checkpoint or default_checkpoint(), decoding=values.decoding, **options)
+    if values.cpu_threads:
+        torch.set_num_threads(values.cpu_threads)
+    device = ("cuda" if torch.cuda.is_available() else "cpu") if values.device == "auto" else values.device
+    options = {name: getattr(values, name) for name in ("memory", "dtype") if getattr(values, name) != "auto"}
+    return Navigator.from_pretrained(values.checkpoint or default_checkpoint(), decoding=values.decoding, device=device, **options)
 
 
 def camera_of(message: CameraInfo) -> Intrinsics:
