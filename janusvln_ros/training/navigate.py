@@ -33,6 +33,7 @@ from janusvln_ros.model.spatial import PATCH
 from janusvln_ros.policy.preprocess import crop_to_groups, pixel_rows, resize
 from janusvln_ros.policy.prompt import dual_prefix_ids, executed_ids, frame_ids, leaf_ids, released_prompt_ids, training_sample
 from janusvln_ros.policy.tokenizer import load_tokenizer
+from janusvln_ros.training.attention import EPISODE_ATTENTION
 from janusvln_ros.training.cache import FrameCache
 from janusvln_ros.training.encoders import images_of, vision_patches
 from janusvln_ros.training.recipes import Recipe
@@ -67,7 +68,9 @@ class Trajectories(Dataset[dict[str, Any]]):
 
     def __init__(self, sets: Sequence[TrajectorySet], model: JanusVLN, tokenizer: PreTrainedTokenizerBase, recipe: Recipe, cached: bool) -> None:
         self.sets, self.tokenizer, self.recipe, self.width = list(sets), tokenizer, recipe, model.config.navigation.image_width
-        self.index = [(s, i) for s, trajectories in enumerate(self.sets) for i in range(len(trajectories))]
+        self.index = [(s, i) for s, t in enumerate(self.sets) for i in range(len(t)) if not recipe.longest or t.lengths[i] <= recipe.longest]
+        if not self.index:
+            raise InputError(f"no trajectory of {[str(s.path) for s in self.sets]} has at most longest={recipe.longest} frames: raise it")
         self.caches = [FrameCache(s, self.width) for s in self.sets] if cached else []
         self.features: list[tuple[np.ndarray, np.ndarray]] = []
         if cached:
@@ -184,20 +187,29 @@ def collate_trajectories(items: Sequence[dict[str, Any]]) -> dict[str, Any]:
 
 
 class ForesightHead(nn.Module):
-    """A throw-away head that guesses, from the state that decides, the next expert actions and how many steps are left: more to learn from each step."""
+    """A throw-away head that guesses, from the state that decides, the next expert actions, how many steps are left, and which action led here.
+
+    More to learn from each step; the last one teaches the network to see its own motion, since actions are not in the memory.
+    """
 
     def __init__(self, width: int) -> None:
         super().__init__()
-        self.head = nn.Sequential(nn.LayerNorm(width), nn.Linear(width, width), nn.GELU(), nn.Linear(width, FORESIGHT * len(Action) + 1))
+        self.head = nn.Sequential(nn.LayerNorm(width), nn.Linear(width, width), nn.GELU(), nn.Linear(width, (FORESIGHT + 1) * len(Action) + 1))
 
-    def forward(self, hidden_BTC: Tensor, ahead_BTK: Tensor) -> Tensor:
-        """The loss, a scalar: cross entropy of the actions plus the error of log(1 + steps left), mean over steps, then over trajectories."""
+    def forward(self, hidden_BTC: Tensor, ahead_BTK: Tensor, executed_BT: Tensor) -> tuple[Tensor, Tensor]:
+        """The loss, a scalar: cross entropies of actions ahead and behind plus the error of log(1 + steps left), mean over steps, then over trajectories;
+        and the part of the action behind alone.
+
+        ``executed_BT``: the action that led to each frame, -1 where there was none.
+        """
         out = self.head(hidden_BTC).float()
-        logits = out[..., :-1].unflatten(-1, (FORESIGHT, len(Action)))
+        logits, before = out[..., :-1].unflatten(-1, (FORESIGHT + 1, len(Action))).split([FORESIGHT, 1], dim=2)
+        motion = F.cross_entropy(before.flatten(0, 2), executed_BT.flatten(), ignore_index=-1, reduction="none").view(executed_BT.shape)
         actions = F.cross_entropy(logits.flatten(0, 2), ahead_BTK[..., :-1].flatten(), ignore_index=IGNORED, reduction="none").view(logits.shape[:-1]).mean(-1)
         left = F.smooth_l1_loss(out[..., -1], torch.log1p(ahead_BTK[..., -1].clamp(min=0).float()), reduction="none")
         real = (ahead_BTK[..., -1] >= 0).float()
-        return (((actions + left) * real).sum(1) / real.sum(1)).mean()
+        loss, behind = ((part * real).sum(1) / real.sum(1) for part in (actions + left + motion, motion))
+        return loss.mean(), behind.mean()
 
 
 class DualTask(nn.Module):
@@ -208,11 +220,18 @@ class DualTask(nn.Module):
         tokenizer: of the model.
         sample_windows: share of the batches with a drawn window and a jump of positions.
         guidance: weight of the helper head's loss; 0: there is none.
+        curriculum_steps: passes over which the window of the semantic memory grows to its full size.
         frozen_spatial: the spatial encoder needs no gradient.
     """
 
     def __init__(
-        self, model: JanusVLN, tokenizer: PreTrainedTokenizerBase, sample_windows: float = 0.0, guidance: float = 0.0, frozen_spatial: bool = True
+        self,
+        model: JanusVLN,
+        tokenizer: PreTrainedTokenizerBase,
+        sample_windows: float = 0.0,
+        guidance: float = 0.0,
+        frozen_spatial: bool = True,
+        curriculum_steps: int = 0,
     ) -> None:
         super().__init__()
         self.model, self.tokenizer = model, tokenizer
@@ -225,6 +244,9 @@ class DualTask(nn.Module):
         navigation = model.config.navigation
         self.window = FrameWindow(navigation.initial_frames, navigation.window_frames)
         self.action_memory = navigation.action_memory
+        self.curriculum_steps = curriculum_steps
+        self.register_buffer("passes", torch.zeros((), dtype=torch.long))  # kept with the state, so that a resumed run goes on where it was
+        self.passes: Tensor
         self.foresight = ForesightHead(model.config.text.hidden_size) if guidance else None
 
     def fused(self, batch: dict[str, Tensor], window: FrameWindow) -> tuple[Tensor, tuple[int, int]]:
@@ -253,7 +275,13 @@ class DualTask(nn.Module):
     ) -> dict[str, Tensor]:
         """``loss`` and figures: ``accuracy``, ``changes`` (accuracy where the action changes), ``stop_missed`` and ``stop_false`` (shares)."""
         window, jump = self.window, 0
-        if self.training and self.sample_windows and float(torch.rand(())) < self.sample_windows:
+        passes = int(self.passes)
+        if self.training:
+            self.passes += 1
+        if self.training and passes < self.curriculum_steps:
+            share = passes / self.curriculum_steps
+            window = FrameWindow(round(share * window.initial), max(min(1, window.window), round(share * share * window.window)))
+        elif self.training and self.sample_windows and float(torch.rand(())) < self.sample_windows:
             longest = self.model.config.text.max_position_embeddings
             window, jump = sample_window(self.window)
             if longest < 16384:
@@ -283,8 +311,8 @@ class DualTask(nn.Module):
         loss = action_loss(logits, answers, weights / weights.sum(dim=1, keepdim=True))
         figures = step_figures(logits[:, :, 0], self.answers[:, 0], targets)
         if self.foresight is not None:
-            helper = self.foresight(hidden[:, :, 0], ahead)
-            figures |= {"action_loss": loss.detach(), "foresight": helper.detach()}
+            helper, motion = self.foresight(hidden[:, :, 0], ahead, executed)
+            figures |= {"action_loss": loss.detach(), "foresight": helper.detach(), "motion": motion.detach()}
             loss = loss + self.guidance * helper
         return {"loss": loss, **figures}
 
@@ -404,8 +432,10 @@ def prepare(recipe: Recipe) -> tuple[JanusVLN, nn.Module, Any, Any, Callable[[Se
     freeze(model, recipe)
     if recipe.gradient_checkpointing:
         model.language.gradient_checkpointing_enable({"use_reentrant": False})
-    for part in (model.language, model.vision):
-        part.set_attn_implementation(recipe.attention)
+    model.vision.set_attn_implementation(recipe.attention)
+    # On a CPU the mask of an episode is dearer than the pieces of this attention.
+    pieces = recipe.memory == "dual" and recipe.attention == "sdpa" and not torch.cuda.is_available()
+    model.language.set_attn_implementation(EPISODE_ATTENTION if pieces else recipe.attention)
     train_sets, eval_sets = open_sets(recipe.data), open_sets(recipe.eval_data) if recipe.eval_data else []
     frozen = not (recipe.train_vision_tower or recipe.train_spatial_encoder)
     train: Any
@@ -416,7 +446,9 @@ def prepare(recipe: Recipe) -> tuple[JanusVLN, nn.Module, Any, Any, Callable[[Se
         cached = frozen and recipe.cache_features
         train = Trajectories(train_sets, model, tokenizer, recipe, cached)
         evaluation = Trajectories(eval_sets, model, tokenizer, recipe, cached) if eval_sets else None
-        task = DualTask(model, tokenizer, recipe.sample_windows, recipe.guidance_weight, not recipe.train_spatial_encoder)
+        task = DualTask(
+            model, tokenizer, recipe.sample_windows, recipe.guidance_weight, not recipe.train_spatial_encoder, recipe.curriculum_steps
+        )
         collate = collate_trajectories
     else:
         navigation = model.config.navigation

@@ -26,8 +26,9 @@ class Recipe:
     """
 
     # what is trained
-    stage: Literal["encoders", "navigate"] = "navigate"
-    """``encoders``: teach both encoders of a small network to see (depth, pose, what things are called); ``navigate``: actions."""
+    stage: Literal["encoders", "align", "navigate"] = "navigate"
+    """``encoders``: teach both encoders of a small network to see (depth, pose, what things are); ``align``: teach its mergers the words for it;
+    ``navigate``: actions."""
     memory: Literal["released", "dual"] = "released"
     model: str = ""
     """Where the weights come from: a checkpoint folder or hub id; a ``.json`` file of settings starts from random weights."""
@@ -37,6 +38,8 @@ class Recipe:
     """With a settings file as ``model``: take the spatial encoder from this VGGT folder or hub id."""
     encoders: str = ""
     """A checkpoint whose vision tower and spatial encoder replace those of ``model`` (small networks, after the stage ``encoders``)."""
+    match_attention: bool = False
+    """Start the language model with each query projection equal to its key projection, so that like attends to like from the first step (new networks)."""
     tokenizer: str = ""
     """Folder or hub id of the tokenizer; empty: that of ``model``."""
     lam: float | None = None
@@ -59,6 +62,8 @@ class Recipe:
     """At most so many samples or trajectories are used for an evaluation during training."""
     max_frames: int = 400
     """``dual``: longer trajectories are cut to their first so many frames."""
+    longest: int = 0
+    """``dual``: leave trajectories of more frames out (short routes first); 0: take all."""
     workers: int = 8
     prompt: Literal["training", "evaluation"] = "training"
     """``released``: the published prompt of training, or that of evaluation (they differ in the published code)."""
@@ -71,6 +76,8 @@ class Recipe:
     """Views of other homes, by which the encoders are judged afterwards."""
     encoder_frames: int = 12
     """Consecutive frames of a sample."""
+    walks: int = 400
+    """``align``: at most so many walks of ``views`` are used."""
     pose_weight: float = 1.0
     """Weight of the pose relative to the first frame, which is learned last."""
 
@@ -81,6 +88,8 @@ class Recipe:
     """Weight of a step at which the expert stops."""
     sample_windows: float = 0.5
     """Share of the batches whose (initial, window) is drawn, from (2, 4) up to the model's own, half of them with a jump between the positions of the two."""
+    curriculum_steps: int = 0
+    """Forward passes over which the memory window grows from one frame to its full size: what is seen now is learned before what was seen."""
     guidance_weight: float = 0.0
     """Weight of the helper loss: the next expert actions and the steps left, guessed by a head that is thrown away."""
     cache_features: bool = False

@@ -17,6 +17,7 @@ from janusvln_ros.files import atomic_write, share_dir
 from janusvln_ros.model import JanusVLN, JanusVLNConfig
 from janusvln_ros.model import checkpoint as files
 from janusvln_ros.model.janusvln import SpatialMerger
+from janusvln_ros.training.encoders import Views
 from janusvln_ros.training.recipes import Recipe, save_recipe
 
 log = logging.getLogger(__name__)
@@ -46,6 +47,8 @@ def build_model(recipe: Recipe) -> JanusVLN:
         model = JanusVLN.from_pretrained(str(path), dtype=dtype)
     if recipe.encoders:
         copy_encoders(model, recipe.encoders)
+    if recipe.match_attention:
+        match_attention(model)
     frames = {name: value for name in ("initial_frames", "window_frames") if (value := getattr(recipe, name)) is not None}
     decoding = "constrained" if recipe.memory == "dual" else "free"
     navigation = replace(model.config.navigation, memory=recipe.memory, decoding=decoding, action_memory=recipe.action_memory, **frames)
@@ -99,6 +102,22 @@ def _old_layout(name: str) -> str:
     return re.sub(r"^model\.visual\.", "visual.", name)
 
 
+@torch.no_grad()
+def match_attention(model: JanusVLN) -> None:
+    """Set every query projection of the language model to its key projection.
+
+    With random ones, whether a picture's token attends to the word for it is chance, and a small network needs long to find out that it should. With equal
+    ones the score of two tokens is their likeness in a random projection, on top of which training goes on (compare arXiv 2305.09828).
+    """
+    for layer in model.language.layers:
+        attention = layer.self_attn
+        head = model.config.text.hidden_size // model.config.text.num_attention_heads
+        groups = model.config.text.num_attention_heads // (model.config.text.num_key_value_heads or model.config.text.num_attention_heads)
+        for name in ("weight", "bias"):
+            keys = getattr(attention.k_proj, name)
+            getattr(attention.q_proj, name).copy_(keys.unflatten(0, (-1, head)).repeat_interleave(groups, dim=0).flatten(0, 1))
+
+
 def copy_encoders(model: JanusVLN, checkpoint: str) -> None:
     """Replace the vision tower (without its merger) and the spatial encoder by those of ``checkpoint``. Raises InputError where sizes differ."""
     source = JanusVLN.from_pretrained(checkpoint, dtype=model.dtype).state_dict()
@@ -125,6 +144,8 @@ def train(recipe: Recipe) -> dict[str, Any]:
     claim(recipe, output)
     if recipe.stage == "encoders":
         return _train_encoders(recipe, output)
+    if recipe.stage == "align":
+        return _train_alignment(recipe, output)
     from janusvln_ros.training.navigate import train_navigation
 
     return train_navigation(recipe, output)
@@ -173,7 +194,7 @@ def finish(model: JanusVLN, recipe: Recipe, output: Path, *, trained: bool, toke
 
 
 def _train_encoders(recipe: Recipe, output: Path) -> dict[str, Any]:
-    from janusvln_ros.training.encoders import EncoderTask, Views, ViewSamples, collate_views, gate
+    from janusvln_ros.training.encoders import EncoderTask, ViewSamples, collate_views, gate
     from janusvln_ros.training.trainer import fit, freeze
 
     views = Views.load(recipe.views)
@@ -190,6 +211,26 @@ def _train_encoders(recipe: Recipe, output: Path) -> dict[str, Any]:
     if recipe.gate_views:
         # The weights as they are shipped, in bfloat16, computed in float32.
         result["gate"] = gate(JanusVLN.from_pretrained(folder, dtype="float32"), views, Views.load(recipe.gate_views), recipe.encoder_frames)
+    atomic_write(output / "result.json", json.dumps(result, indent=1) + "\n")
+    return result
+
+
+def _train_alignment(recipe: Recipe, output: Path) -> dict[str, Any]:
+    from janusvln_ros.policy.tokenizer import load_tokenizer
+    from janusvln_ros.training.align import AlignTask, ViewTokens, collate_tokens, words_of
+    from janusvln_ros.training.trainer import fit
+
+    views, folder = Views.load(recipe.views), files.find(shipped(recipe.tokenizer or recipe.model))
+    words, table = words_of(views.names, load_tokenizer(folder))
+    model = build_model(recipe)
+    samples = ViewTokens(views, model, table, recipe.walks)
+    evaluation = ViewTokens(Views.load(recipe.gate_views), model, table, recipe.eval_samples) if recipe.gate_views else None
+    trainer = fit(AlignTask(model.train(), words, samples.grid), recipe, samples, evaluation, collate_tokens, None)
+    model.eval()
+    checkpoint = finish(model, recipe, output, trained=False, tokenizer=folder)
+    history = trainer.state.log_history
+    seen = next((entry["eval_right"] for entry in reversed(history) if "eval_right" in entry), None)
+    result = {"checkpoint": str(checkpoint), "steps": trainer.state.global_step, "loss": _last_loss(history), "right_words_in_unseen_homes": seen}
     atomic_write(output / "result.json", json.dumps(result, indent=1) + "\n")
     return result
 

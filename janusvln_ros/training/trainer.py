@@ -155,7 +155,7 @@ def arguments(recipe: Recipe, total_steps: int) -> TrainingArguments:
         "max_grad_norm": recipe.max_grad_norm,
         "num_train_epochs": recipe.epochs,
         "max_steps": recipe.max_steps,
-        "lr_scheduler_type": recipe.schedule,
+        "lr_scheduler_type": "constant_with_warmup" if recipe.schedule == "constant" else recipe.schedule,
         "warmup_steps": math.ceil(recipe.warmup_ratio * total_steps),
         "bf16": recipe.bf16,
         "seed": recipe.seed,
