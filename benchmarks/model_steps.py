@@ -49,14 +49,18 @@ STAGES = ("preprocess", "spatial", "vision", "prefill", "decode")
 def masked_vision_attention(
     attention: Qwen2_5_VLVisionAttention, hidden_states: Tensor, cu_seqlens: Tensor, position_embeddings: tuple[Tensor, Tensor], **_: object
 ) -> Tensor:
-    """Attention of one layer of the vision tower over all patches [N, C] at once; a mask keeps the windows (or pictures) apart."""
+    """Attention of one layer of the vision tower over all patches [N, C] at once; a mask keeps the windows (or pictures) apart.
+
+    Queries, keys and values have three dimensions and the mask one for all heads, as in transformers 4.50.0 (Qwen2_5_VLVisionSdpaAttention): torch
+    has no fused kernel for that on a CPU and writes the scores out.
+    """
     N = len(hidden_states)
     q_NHD, k_NHD, v_NHD = attention.qkv(hidden_states).unflatten(-1, (3, attention.num_heads, -1)).unbind(1)
     q_NHD, k_NHD = apply_rotary_pos_emb_vision(q_NHD, k_NHD, *position_embeddings)
     part_N = torch.bucketize(torch.arange(N), cu_seqlens[1:], right=True)
-    q, k, v = (t.transpose(0, 1)[None] for t in (q_NHD, k_NHD, v_NHD))
-    out = F.scaled_dot_product_attention(q, k, v, attn_mask=(part_N[:, None] == part_N[None])[None, None])
-    return attention.proj(out[0].transpose(0, 1).flatten(1))
+    q, k, v = (t.transpose(0, 1) for t in (q_NHD, k_NHD, v_NHD))
+    out_HND = F.scaled_dot_product_attention(q, k, v, attn_mask=(part_N[:, None] == part_N[None])[None])
+    return attention.proj(out_HND.transpose(0, 1).flatten(1))
 
 
 class PublishedStyle:
