@@ -1,8 +1,8 @@
 """Teaching the mergers to speak the language model's words, before it reads them: a picture's token should lie near the words for what it shows.
 
-A large network gets this from its own pretraining on pictures with text. Here the views of generated homes (`janusvln_ros.rollout.views`) tell what every patch shows; both
-mergers and the word embeddings learn that a fused token points in the direction of its words: " red" and " lamp", or " red" and " room". An instruction and a picture
-then meet in one space, and attention between them has something to find. No action and no instruction is seen.
+A large network gets this from its own pretraining on pictures with text. Here the views of generated homes (`janusvln_ros.rollout.views`) tell what every
+patch shows; both mergers and the word embeddings learn that a fused token points in the direction of its words: " red" and " lamp", or " red" and " room".
+An instruction and a picture then meet in one space, and attention between them has something to find. No action and no instruction is seen.
 """
 
 from collections.abc import Sequence
