@@ -126,7 +126,7 @@ def test_bad_input_is_one_sentence(capsys, small_houses, tmp_path, arguments, re
 
 def start(data: Path, out: Path, workers: int) -> subprocess.Popen:
     command = [sys.executable, "-m", "janusvln_ros.cli.main", "evaluate", "random", "--data", str(data), "--out", str(out), *SMALL]
-    command += ["--workers", str(workers), "--set", "baselines.random=[0.01, 0.4, 0.3, 0.29]", "--set", "rules.max_steps=60"]
+    command += ["--workers", str(workers), "--set", "baselines.random=[0.01, 0.4, 0.3, 0.29]", "--set", "rules.max_steps=200"]
     return subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, env={**os.environ, "OMP_NUM_THREADS": "1"})
 
 
@@ -141,10 +141,10 @@ def test_run_killed_five_times_ends_with_the_results_of_an_undisturbed_one(small
     killed_at = []
     for kill in range(5):
         process = start(small_houses, broken, 1 + kill % 2)
-        goal = written(broken) + generator.randint(0, 3)
+        goal = written(broken) + generator.randint(0, 2)
         while written(broken) < goal and process.poll() is None:
             time.sleep(0.005)
-        time.sleep(generator.uniform(0, 0.2))
+        time.sleep(generator.uniform(0, 0.05))
         assert process.poll() is None, process.stderr.read().decode()
         process.send_signal(signal.SIGKILL)
         process.wait()

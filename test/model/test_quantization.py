@@ -1,5 +1,6 @@
 """Fewer bits: the error is what the bits allow, and only what was asked for is changed."""
 
+import json
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,7 +12,9 @@ from janusvln_ros.model import JanusVLNConfig, checkpoint
 from janusvln_ros.model.memory import FrameWindow, SpatialMemory
 from janusvln_ros.model.quantization import QuantizedSpatialMemory, group_size, quantize_language, quantize_rows, quantized_spatial_memory
 
-CONFIG = JanusVLNConfig.from_pretrained(Path(__file__).parents[2] / "config" / "model" / "tiny.json")
+SETTINGS = json.loads((Path(__file__).parents[2] / "config" / "model" / "tiny.json").read_text())
+# Qwen's own initial weights: with larger ones a random network magnifies every rounding.
+CONFIG = JanusVLNConfig.from_dict({**SETTINGS, "initializer_range": 0.02})
 
 
 def hidden(model):
