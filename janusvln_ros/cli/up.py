@@ -34,7 +34,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Start the graph and wait. Exit code 0: ended by SIGTERM; 130: by Ctrl-C; 1: a node ended by itself."""
+    """Start the graph and wait. Exit code 0: ended by SIGTERM, or a node was done (the player at the end of its bag); 130: by Ctrl-C; 1: a node failed."""
     from janusvln_ros.nodes.graphs import graph_arguments, parse_assignments, parse_parameters, resolve
     from janusvln_ros.nodes.processes import NodeEndedError, Processes, command, domain_owners, middleware_environment
 
@@ -72,5 +72,8 @@ def run(args: argparse.Namespace) -> int:
                 processes.check()
                 time.sleep(0.1)
         except NodeEndedError as error:
+            if error.code == 0:  # the player at the end of its bag
+                print(f"{error.name} is done; the other nodes end too", file=sys.stderr)
+                return 0
             print(f"error: {error}", file=sys.stderr)
             return 1

@@ -3,6 +3,7 @@
 Topics keep their recorded names; what the recorded policy published comes under ``recorded/``, so that it does not mix with the policy that runs now.
 """
 
+import heapq
 import importlib
 import queue
 import threading
@@ -11,7 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from janusvln_ros.data.bags import Bag, Message, open_bag
+from janusvln_ros.data.bags import Bag, Message, message_types, open_bag
+from janusvln_ros.data.drives import DECISION_TYPE, recorded_moments
 from janusvln_ros.errors import InputError
 from janusvln_ros.nodes.parameters import Param, declare, follow_changes
 from janusvln_ros.nodes.running import leave, run_node
@@ -29,6 +31,8 @@ PARAMETERS = (
 
 QUEUE_MESSAGES = 32
 """Messages read ahead, so that unpacking a chunk does not make one late."""
+INSTRUCTION_LEAD_NS = 300_000_000
+"""Words that come from recorded decisions are played this long before the first frame, so that they are there when it comes."""
 NOT_PLAYED = ("/clock", "/rosout", "/parameter_events")
 MAX_SLEEP_S = 0.02
 """Longest sleep between looks at pause, rate and stop."""
@@ -67,6 +71,21 @@ def played_name(topic: str, msgtype: str) -> str | None:
     return topic
 
 
+def spoken(bag: Bag) -> list[Message]:
+    """The words of each recorded episode as messages on ``/instruction``, a little before its first frame: a goal's words are in no topic of their own.
+
+    Empty where the bag has an instruction topic, or no decisions.
+    """
+    if "std_msgs/msg/String" in bag.topics.values() or DECISION_TYPE not in bag.topics.values():
+        return []
+    types = message_types()
+    kind = types.types["std_msgs/msg/String"]
+    first = {moment.episode: moment for moment in reversed(recorded_moments(bag)) if moment.instruction}
+    words = sorted(first.values(), key=lambda moment: moment.stamp)
+    cdrs = [bytes(types.serialize_cdr(kind(data=moment.instruction), kind.__msgtype__)) for moment in words]
+    return [Message("/instruction", kind.__msgtype__, moment.stamp - INSTRUCTION_LEAD_NS, cdr) for moment, cdr in zip(words, cdrs)]
+
+
 def message_class(msgtype: str) -> Any:
     """The Python class of ``package/msg/Name``.
 
@@ -95,8 +114,12 @@ def make_node() -> Any:
                 raise InputError("parameter 'bag' is empty; give the path of a rosbag")
             with open_bag(self.values.bag) as bag:  # a bad bag must be an error at start, not in a thread
                 start_time, played = bag.start, {t: m for t, m in bag.topics.items() if played_name(t, m)}
+                self.words = spoken(bag)
                 if bag.damage:
                     self.get_logger().warning(bag.damage)
+            if self.words:
+                start_time = min(start_time, self.words[0].log_time)
+                played["/instruction"] = self.words[0].msgtype
             follow_changes(self, PARAMETERS, self.values)
             self.exit_code: int | None = None
             self.lateness: list[float] = []
@@ -151,7 +174,7 @@ def make_node() -> Any:
                 reader.join(timeout=1.0)
 
         def read_ahead(self, bag: Bag, ahead: "queue.Queue[Message | None]") -> None:
-            for message in bag.messages(list(self.outputs)):
+            for message in heapq.merge(self.words, bag.messages(list(self.outputs)), key=lambda message: message.log_time):
                 while message.log_time >= self.first and not self.stopping.is_set():
                     try:
                         ahead.put(message, timeout=0.1)
