@@ -16,6 +16,7 @@ from janusvln_ros.errors import InputError
 from janusvln_ros.files import atomic_write, share_dir
 from janusvln_ros.model import JanusVLN, JanusVLNConfig
 from janusvln_ros.model import checkpoint as files
+from janusvln_ros.model.config import Decoding
 from janusvln_ros.model.janusvln import SpatialMerger
 from janusvln_ros.training.encoders import Views
 from janusvln_ros.training.recipes import Recipe, save_recipe
@@ -50,7 +51,7 @@ def build_model(recipe: Recipe) -> JanusVLN:
     if recipe.match_attention:
         match_attention(model)
     frames = {name: value for name in ("initial_frames", "window_frames") if (value := getattr(recipe, name)) is not None}
-    decoding = "constrained" if recipe.memory == "dual" else "free"
+    decoding: Decoding = "constrained" if recipe.memory == "dual" else "free"
     navigation = replace(model.config.navigation, memory=recipe.memory, decoding=decoding, action_memory=recipe.action_memory, **frames)
     model.config = replace(model.config, navigation=navigation, lam=model.config.lam if recipe.lam is None else recipe.lam)
     return model
@@ -110,7 +111,7 @@ def match_attention(model: JanusVLN) -> None:
     ones the score of two tokens is their likeness in a random projection, on top of which training goes on (compare arXiv 2305.09828).
     """
     for layer in model.language.layers:
-        attention = layer.self_attn
+        attention: Any = layer.self_attn
         head = model.config.text.hidden_size // model.config.text.num_attention_heads
         groups = model.config.text.num_attention_heads // (model.config.text.num_key_value_heads or model.config.text.num_attention_heads)
         for name in ("weight", "bias"):
