@@ -46,7 +46,7 @@ setup(
     extras_require={
         "sim": ["moderngl>=5.10", "trimesh", "scipy", "scikit-fmm", "imageio-ffmpeg", "matplotlib"],
         "train": ["accelerate>=1.1", "tensorboard"],
-        "bags": ["rosbags", "mcap", "zstandard"],
+        "bags": ["rosbags>=0.11", "mcap", "zstandard"],
         "quantize": ["torchao"],
         "test": ["pytest<9", "pytest-timeout", "pytest-cov"],
     },
