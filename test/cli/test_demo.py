@@ -105,7 +105,8 @@ def test_two_demos_at_once_with_the_same_seed_make_the_same_decisions_and_print_
 
 @pytest.mark.parametrize(("number", "expected"), [(signal.SIGINT, 130), pytest.param(signal.SIGTERM, 143, marks=pytest.mark.slow)])
 def test_ctrl_c_ends_every_process_and_leaves_nothing(tmp_path, data_dir, number, expected):
-    process = start(tmp_path, data_dir, "--max-steps", "5000")
+    # In continuous mode a step takes time, so that the drive is still under way when the signal comes.
+    process = start(tmp_path, data_dir, "--max-steps", "5000", "--mode", "continuous")
     try:
         while " ms " not in (line := process.stderr.readline()):
             assert line, "the demo ended before it drove"
