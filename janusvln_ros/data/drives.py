@@ -53,12 +53,14 @@ def camera_topic(bag: Bag, wanted: str | None) -> str:
 
 
 def recorded_moments(bag: Bag) -> list[Moment]:
-    """The frames that the recorded policy decided on, from its decisions and from ``motion``'s step reports, in the order of recording.
+    """The frames that the recorded policy decided on, from its decisions or, where none were recorded, from ``motion``'s step reports.
+
+    A step report alone is no decision: a STOP at the step limit is executed without the policy.
 
     Raises:
         InputError: the bag holds neither.
     """
-    topics = _held(bag, (DECISION_TYPE, REPORT_TYPE))
+    topics = _held(bag, (DECISION_TYPE,)) or _held(bag, (REPORT_TYPE,))
     if not topics:
         held = ", ".join(sorted(bag.topics)) or "nothing"
         raise InputError(f"{bag.path} holds no decisions and no step reports (it holds {held}); use --boundaries odom or interval")
@@ -69,7 +71,7 @@ def recorded_moments(bag: Bag) -> list[Moment]:
         action = Action(body.action) if body.action in set(Action) else None
         if message.msgtype == DECISION_TYPE:
             moments[key] = Moment(_nanoseconds(body.header.stamp), key[0], key[1], body.instruction, action)
-        elif key not in moments:
+        else:
             moments[key] = Moment(_nanoseconds(body.frame_stamp), key[0], key[1], "", action)
     return [moments[key] for key in sorted(moments)]
 

@@ -2,12 +2,12 @@
 
 import numpy as np
 import pytest
-from bag_fixtures import T, image, odometry, write_drive
+from bag_fixtures import T, decision, header, image, odometry, stamp, write_drive
 
 from janusvln_ros.actions import Action
 from janusvln_ros.data.bags import BagWriter, open_bag
 from janusvln_ros.data.drive_import import import_drive
-from janusvln_ros.data.drives import Topics, interval_moments, odometry_moments
+from janusvln_ros.data.drives import Topics, interval_moments, odometry_moments, recorded_moments
 from janusvln_ros.data.trajectories import TrajectoryWriter, merge, read_trajectories
 from janusvln_ros.errors import InputError
 
@@ -19,6 +19,31 @@ def test_odometry_moments_follow_the_motion_and_carry_the_words(tmp_path):
         moments = odometry_moments(bag, Topics(), None)
     assert [int(m.recorded) for m in moments] == [*ACTIONS, 0]
     assert {m.instruction for m in moments} == {"go to the red door"} and [m.step for m in moments] == list(range(9))
+
+
+def report(nanoseconds, step, action):
+    pose = odometry(0, 0, 0, 0).pose.pose
+    return T["janusvln_msgs/msg/StepReport"](
+        header=header(nanoseconds), episode_id=1, step=step, action=action, frame_stamp=stamp(nanoseconds - 5), status=0, error_msg="", pose_change=pose,
+        collided=False,
+    )  # fmt: skip
+
+
+def test_stop_at_the_step_limit_is_no_decision_of_the_recorded_policy(tmp_path):
+    with BagWriter(tmp_path / "a.mcap") as writer:
+        writer.write_message("/policy/decision", 10, decision(10, 0, 1))
+        writer.write_message("/motion/step_report", 20, report(20, 0, 1))
+        writer.write_message("/motion/step_report", 30, report(30, 1, 0))
+    with open_bag(tmp_path / "a.mcap") as bag:
+        assert [(m.stamp, m.recorded) for m in recorded_moments(bag)] == [(10, Action.MOVE_FORWARD)]
+
+
+def test_step_reports_alone_tell_the_frames_and_actions(tmp_path):
+    with BagWriter(tmp_path / "a.mcap") as writer:
+        writer.write_message("/motion/step_report", 20, report(20, 0, 1))
+        writer.write_message("/motion/step_report", 30, report(30, 1, 0))
+    with open_bag(tmp_path / "a.mcap") as bag:
+        assert [(m.stamp, m.recorded) for m in recorded_moments(bag)] == [(15, Action.MOVE_FORWARD), (25, Action.STOP)]
 
 
 def test_interval_moments_are_evenly_spaced(tmp_path):

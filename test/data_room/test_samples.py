@@ -27,18 +27,18 @@ def make(folder: Path, n: int, *, name: str = "a", instruction: str = "go", acti
 
 def test_samples_of_named_frames_are_the_published_ones():
     case = CASES["vlnce"]
-    frames = tuple(Path("/root/7") / name for name in case["files"])
+    frames = tuple(Path("/frames/7") / name for name in case["files"])
     actions = [Action[name.split("_", 2)[2].split(".")[0].upper()] for name in case["files"]]
     trajectory = Trajectory(7, "images/7", case["episode"]["instruction"]["instruction_text"], (-1, *map(int, actions[:-1])), None, frames)
-    assert list(published_samples(trajectory, "/root", strip=True)) == case["samples"]
+    assert list(published_samples(trajectory, "/frames", strip=True)) == case["samples"]
 
 
 def test_samples_of_annotated_frames_are_the_published_ones_with_the_last_frame_labelled_stop():
     case = CASES["dagger_or_scalevln"]
     episode = case["episode"]
-    frames = tuple(Path("/root") / "sc_r2r_000007" / "rgb" / name for name in case["files"])
+    frames = tuple(Path("/frames") / "sc_r2r_000007" / "rgb" / name for name in case["files"])
     trajectory = Trajectory(7, episode["video"], episode["instructions"][0], tuple(episode["actions"]), None, frames)
-    assert list(published_samples(trajectory, "/root", strip=False)) == case["samples"]
+    assert list(published_samples(trajectory, "/frames", strip=False)) == case["samples"]
 
 
 def test_history_is_everything_up_to_nine_frames_and_evenly_spread_after():
