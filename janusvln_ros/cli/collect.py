@@ -49,8 +49,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Collect, merge, and say what was written."""
-    from janusvln_ros.cli.main import print_json
-    from janusvln_ros.data.trajectories import merge
     from janusvln_ros.rollout.collect import CollectJob
     from janusvln_ros.rollout.run import execute
     from janusvln_ros.rollout.settings import load_settings
@@ -64,10 +62,18 @@ def run(args: argparse.Namespace) -> int:
     )
     if done is None:
         return 0
+    finish(args, len(done[0].rejected))
+    return 0
+
+
+def finish(args: argparse.Namespace, rejected: int) -> None:
+    """Merge the journals of a collection in ``args.out``, and say what is in it; ``rejected``: episodes that could not be read."""
+    from janusvln_ros.cli.main import print_json
+    from janusvln_ros.data.trajectories import merge
+
     lines = merge(args.out)
     kept = [line for line in lines if line["annotation"] is not None]
     frames = sum(len(line["annotation"]["actions"]) for line in kept)
     print(f"{len(kept)} of {len(lines)} episodes kept, {frames} frames: {args.out}/annotations.json", file=sys.stderr)
     if args.json:
-        print_json({"episodes": len(lines), "kept": len(kept), "frames": frames, "rejected": len(done[0].rejected), "out": str(args.out)})
-    return 0
+        print_json({"episodes": len(lines), "kept": len(kept), "frames": frames, "rejected": rejected, "out": str(args.out)})

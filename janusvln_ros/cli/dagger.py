@@ -13,10 +13,9 @@ numbers of both schemes are the 'dagger' section of config/eval/*.yaml.
 """
 
 import argparse
-import sys
 from pathlib import Path
 
-from janusvln_ros.cli.collect import ROS_ENGINE, add_rollout_arguments, settings_changes
+from janusvln_ros.cli.collect import ROS_ENGINE, add_rollout_arguments, finish, settings_changes
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -35,8 +34,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Collect, merge, and say what was written."""
     from janusvln_ros.cli.evaluate import devices
-    from janusvln_ros.cli.main import print_json
-    from janusvln_ros.data.trajectories import merge
     from janusvln_ros.model.checkpoint import find
     from janusvln_ros.policy import default_checkpoint
     from janusvln_ros.rollout.dagger import DaggerJob
@@ -71,10 +68,5 @@ def run(args: argparse.Namespace) -> int:
     )
     if done is None:
         return 0
-    lines = merge(args.out)
-    kept = [line for line in lines if line["annotation"] is not None]
-    frames = sum(len(line["annotation"]["actions"]) for line in kept)
-    print(f"{len(kept)} of {len(lines)} episodes kept, {frames} frames: {args.out}/annotations.json", file=sys.stderr)
-    if args.json:
-        print_json({"episodes": len(lines), "kept": len(kept), "frames": frames, "rejected": len(done[0].rejected), "out": str(args.out)})
+    finish(args, len(done[0].rejected))
     return 0

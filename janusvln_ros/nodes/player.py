@@ -9,7 +9,6 @@ import queue
 import threading
 import time
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from janusvln_ros.data.bags import Bag, Message, message_types, open_bag
@@ -228,14 +227,3 @@ def make_node() -> Any:
 def main() -> None:
     """Entry point of the executable ``player``."""
     leave(run_node(make_node))
-
-
-def bag_argument(path: str) -> str:
-    """A bag's absolute path, for a parameter of a process that may start in another folder.
-
-    Raises:
-        InputError: nothing is there.
-    """
-    if not Path(path).exists():
-        raise InputError(f"bag {path} does not exist")
-    return str(Path(path).resolve())
