@@ -96,6 +96,8 @@ class Recipe:
     """Keep what frozen encoders make of every frame on disk beside the set (small networks: 30 kB a frame)."""
 
     # optimizer
+    optimizer: Literal["adamw", "muon"] = "adamw"
+    """``muon``: Muon for the matrices of hidden layers, AdamW for the rest; for networks that learn from nothing."""
     learning_rate: float = 2e-5
     projector_learning_rate: float | None = 1e-5
     """For every parameter whose name contains ``merger``; None: ``learning_rate``."""

@@ -21,6 +21,7 @@ from transformers.trainer_utils import get_last_checkpoint
 
 from janusvln_ros.errors import InputError
 from janusvln_ros.model import JanusVLN
+from janusvln_ros.training.muon import MuonAndAdamW
 from janusvln_ros.training.recipes import Recipe
 
 MERGERS = ("vision.merger.", "fusion.")
@@ -46,7 +47,7 @@ def parameter_groups(task: nn.Module, recipe: Recipe) -> list[dict[str, Any]]:
     The published trainer knows PyTorch's LayerNorm only, so RMSNorm weights decay; kept, since its checkpoints were made so.
     """
     no_decay = {f"{name}.{p}" for name, module in task.named_modules() if isinstance(module, nn.LayerNorm) for p, _ in module.named_parameters(recurse=False)}
-    groups: dict[tuple[float, float], list[nn.Parameter]] = {}
+    groups: dict[tuple[float, float, bool], list[nn.Parameter]] = {}
     for name, parameter in task.named_parameters():
         if not parameter.requires_grad:
             continue
@@ -57,8 +58,9 @@ def parameter_groups(task: nn.Module, recipe: Recipe) -> list[dict[str, Any]]:
         elif own.startswith("vision."):
             rate = recipe.vision_learning_rate
         decay = 0.0 if name in no_decay or name.endswith("bias") else recipe.weight_decay
-        groups.setdefault((recipe.learning_rate if rate is None else rate, decay), []).append(parameter)
-    return [{"params": parameters, "lr": rate, "weight_decay": decay} for (rate, decay), parameters in groups.items()]
+        hidden = recipe.optimizer == "muon" and parameter.ndim == 2 and not name.endswith(("embed_tokens.weight", "lm_head.weight"))
+        groups.setdefault((recipe.learning_rate if rate is None else rate, decay, hidden), []).append(parameter)
+    return [{"params": parameters, "lr": rate, "weight_decay": decay, "muon": hidden} for (rate, decay, hidden), parameters in groups.items()]
 
 
 class LengthGroupedBatches(Sampler[int]):
@@ -103,10 +105,11 @@ class NavigationTrainer(Trainer):
         self.model_accepts_loss_kwargs = False  # the loss is a mean over the batch: the Trainer divides it by the accumulation
 
     def create_optimizer(self, *_: Any, **__: Any) -> torch.optim.Optimizer:
-        """AdamW over `parameter_groups`."""
+        """AdamW or Muon over `parameter_groups`."""
         if self.optimizer is None:
             assert isinstance(self.model, nn.Module)
-            self.optimizer = torch.optim.AdamW(parameter_groups(self.model, self.recipe), lr=self.recipe.learning_rate, betas=(0.9, self.recipe.beta2))
+            groups, betas = parameter_groups(self.model, self.recipe), (0.9, self.recipe.beta2)
+            self.optimizer = MuonAndAdamW(groups, betas) if self.recipe.optimizer == "muon" else torch.optim.AdamW(groups, betas=betas)
         return self.optimizer
 
     def _get_train_sampler(self, *args: Any, **kwargs: Any) -> Any:

@@ -17,6 +17,7 @@ from safetensors.torch import load_file
 from janusvln_ros.errors import InputError
 from janusvln_ros.model import JanusVLN
 from janusvln_ros.policy import Navigator
+from janusvln_ros.training.muon import MuonAndAdamW
 from janusvln_ros.training.run import build_model, train
 from janusvln_ros.training.trainer import LengthGroupedBatches, freeze, last_state, parameter_groups
 
@@ -51,8 +52,9 @@ def test_it_learns_and_the_checkpoint_drives(recipe, tmp_path, drives):
     assert navigator.trained and navigator.memory == "dual" and navigator.decoding == "constrained"
 
 
-def test_stopped_run_goes_on_with_the_curve_of_an_undisturbed_one(recipe, tmp_path):
-    train(recipe(max_steps=6, output=tmp_path / "whole", save_steps=3))
+@pytest.mark.parametrize("optimizer", ["adamw", "muon"])
+def test_stopped_run_goes_on_with_the_curve_of_an_undisturbed_one(recipe, tmp_path, optimizer):
+    train(recipe(max_steps=6, output=tmp_path / "whole", save_steps=3, optimizer=optimizer))
     whole = curve(tmp_path / "whole")
     # As after a kill: the state of step 3 is complete, that of step 6 is not, and nothing was written at the end.
     state = tmp_path / "whole" / "state"
@@ -63,7 +65,7 @@ def test_stopped_run_goes_on_with_the_curve_of_an_undisturbed_one(recipe, tmp_pa
     assert {p.name for p in state.glob("checkpoint-*")} == {"checkpoint-3", "checkpoint-6"}
     (killed / "checkpoint-6" / "trainer_state.json").unlink()
     assert last_state(tmp_path / "killed").endswith("checkpoint-3") and not (killed / "checkpoint-6").exists()
-    train(recipe(max_steps=6, output=tmp_path / "killed", save_steps=3))
+    train(recipe(max_steps=6, output=tmp_path / "killed", save_steps=3, optimizer=optimizer))
     assert curve(tmp_path / "killed") == pytest.approx(whole, abs=1e-6)
 
 
@@ -134,3 +136,44 @@ def test_length_groups_hold_every_sample_once_and_pad_little():
     assert sum(spread) / len(spread) < 5
     sampler.set_epoch(1)
     assert list(sampler) != order
+
+
+def test_muon_is_for_matrices_of_hidden_layers_only(recipe):
+    values = recipe(optimizer="muon")
+    model = build_model(values)
+    freeze(model, values)
+    task = torch.nn.Module()
+    task.model = model
+    name_of = {id(p): name for name, p in model.named_parameters()}
+    muon = {name_of[id(p)] for group in parameter_groups(task, values) if group["muon"] for p in group["params"]}
+    assert {"language.layers.0.self_attn.q_proj.weight", "language.layers.0.mlp.down_proj.weight", "fusion.mlp.0.weight"} <= muon
+    assert not [name for name in muon if name.endswith(("embed_tokens.weight", "lm_head.weight", "bias")) or "norm" in name]
+
+
+def test_muon_and_adamw_together_step_as_each_does_alone():
+    torch.manual_seed(0)
+    matrix, vector = torch.randn(6, 4), torch.randn(5)
+    gradients = [(torch.randn(6, 4), torch.randn(5)) for _ in range(4)]
+
+    def steps(matrix, vector, optimizers, gradients):
+        for matrix.grad, vector.grad in gradients:
+            for optimizer in optimizers:
+                optimizer.step()
+
+    def together(matrix, vector):
+        rates = {"lr": 1e-2, "weight_decay": 0.1}
+        return MuonAndAdamW([{"params": [matrix], **rates, "muon": True}, {"params": [vector], **rates, "muon": False}], betas=(0.9, 0.98))
+
+    m1, v1 = (torch.nn.Parameter(t.clone()) for t in (matrix, vector))
+    alone = [
+        torch.optim.Muon([m1], lr=1e-2, weight_decay=0.1, adjust_lr_fn="match_rms_adamw"),
+        torch.optim.AdamW([v1], lr=1e-2, weight_decay=0.1, betas=(0.9, 0.98)),
+    ]
+    steps(m1, v1, alone, gradients)
+    m2, v2 = (torch.nn.Parameter(t.clone()) for t in (matrix, vector))
+    first = together(m2, v2)
+    steps(m2, v2, [first], gradients[:2])
+    second = together(m2, v2)  # goes on from what was saved
+    second.load_state_dict(first.state_dict())
+    steps(m2, v2, [second], gradients[2:])
+    assert torch.equal(m1, m2) and torch.equal(v1, v2)
