@@ -6,7 +6,8 @@ a process for some tenths of a second, or kills policy with SIGKILL (it is start
 
   unsafe moments   the base moves (measured truth, not odometry) although it has been disarmed, e-stopped or cancelled for longer than the promise of
                    0.35 s and the braking that follows it, or beyond one step after policy was killed. Must be 0.
-  memory growth    of policy and motion, resident bytes after warm-up to the end
+  memory growth    of policy and of motion, most resident bytes beyond those at the end of the warm-up
+  late callbacks   by how much the timers of policy and motion were called too late, worst of each second: as long as their other callbacks took
   dropped frames   camera frames published but never received here, as a share
   latency drift    median of the decisions' total time in the last tenth of the drive minus that in the first
 

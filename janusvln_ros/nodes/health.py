@@ -60,3 +60,23 @@ class InputRate:
         if self.expected and rate < 0.7 * self.expected:
             return Health(self.name, WARN, f"{self.name} comes at {rate:.1f} Hz instead of {self.expected:g}", values)
         return Health(self.name, OK, f"{rate:.1f} Hz", values)
+
+
+class Lateness:
+    """How late a timer is called: as long as the executor's thread was busy with another callback, or the machine with other work. ``period`` in seconds."""
+
+    def __init__(self, period: float):
+        self.period = period
+        self.last: float | None = None
+        self.worst = 0.0
+
+    def hit(self, now: float) -> None:
+        """The timer was called at ``now``, seconds on the steady clock."""
+        if self.last is not None:
+            self.worst = max(self.worst, now - self.last - self.period)
+        self.last = now
+
+    def take(self) -> float:
+        """The worst since the last ``take``, seconds."""
+        worst, self.worst = self.worst, 0.0
+        return worst

@@ -133,6 +133,7 @@ class MotionNode(LifecycleNode):
         self.depth_matrix: tuple[float, ...] | None = None
         self.rates = {"odom": health.InputRate("odom", self.values.expected_odom_rate, silence=1.0)}
         self.step_seconds: list[float] = []
+        self.lateness = health.Lateness(PERIOD)
         stamped = self.values.output == "twist_stamped"
         self.velocity_out = None if self.values.output == "discrete" else self.create_publisher(TwistStamped if stamped else Twist, "cmd_vel", 1)
         self.discrete_out = self.create_publisher(UInt8, "step_command", 10) if self.values.output == "discrete" else None
@@ -281,6 +282,7 @@ class MotionNode(LifecycleNode):
 
     def _on_tick(self) -> None:
         now = steady_now()
+        self.lateness.hit(now)
         self._handle(control.Tick(now, self._ros_now()))
         if self.machine.goal is None and now < self.zero_until and self.velocity_out is not None:
             self._send(0.0, 0.0)
@@ -352,6 +354,7 @@ class MotionNode(LifecycleNode):
             "armed": str(machine.armed),
             "estop": str(machine.estop),
             "heartbeat_age": f"{min(now - machine.heartbeat_at, 1e6):.3f}",
+            "callback_late_max": f"{self.lateness.take():.4f}",
             "step_seconds_p50": f"{health.percentile(self.step_seconds, 0.5):.3f}",
             "step_seconds_p99": f"{health.percentile(self.step_seconds, 0.99):.3f}",
             "last_result": self.last_status,

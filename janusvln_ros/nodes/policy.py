@@ -190,6 +190,7 @@ class PolicyNode(LifecycleNode):
         self.last_error = ""
         self.inference = deque[float](maxlen=500)
         self.overheads = deque[float](maxlen=500)
+        self.lateness = health.Lateness(TICK)
         self.offered: dict[int, float] = {}
         self.seen: Seen | None = None
         self.hidden = self.discarded = 0.0
@@ -447,6 +448,7 @@ class PolicyNode(LifecycleNode):
         self._handle(stepping.Start(steady_now(), self.keys, message.data, self._ros_now()))
 
     def _on_tick(self) -> None:
+        self.lateness.hit(steady_now())
         self._handle(stepping.Tick(steady_now(), self._ros_now(), self.steps.server_is_ready() if self.machine.phase is not Phase.IDLE else True))
 
     # the state machine ------------------------------------------------------------------------------------------------------------------------
@@ -630,6 +632,7 @@ class PolicyNode(LifecycleNode):
             "inference_p50": f"{health.percentile(self.inference, 0.5):.4f}",
             "inference_p99": f"{health.percentile(self.inference, 0.99):.4f}",
             "overhead_p99": f"{health.percentile(self.overheads, 0.99):.4f}",
+            "callback_late_max": f"{self.lateness.take():.4f}",
             "hidden_seconds": f"{self.hidden:.3f}",
             "discarded_decisions": f"{self.discarded:.0f}",
             "last_error": self.last_error,

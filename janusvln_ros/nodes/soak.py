@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from diagnostic_msgs.msg import DiagnosticArray
 from janusvln_msgs.action import FollowInstruction
 from nav_msgs.msg import Odometry
 from rclpy.qos import QoSProfile
@@ -20,6 +21,7 @@ from std_msgs.msg import Bool, String, UInt64
 
 from janusvln_ros.nodes.graph_client import ERROR_NAMES, GraphClient, GraphTimeoutError
 from janusvln_ros.nodes.graphs import resolve
+from janusvln_ros.nodes.health import percentile
 from janusvln_ros.nodes.processes import NodeEndedError, Processes, command, middleware_environment, reserved_domain
 
 PROMISE = 0.35
@@ -33,6 +35,9 @@ MOVING_SPEED, MOVING_RATE = 0.03, 0.08
 
 FREEZE = 1.5
 """Seconds for which a process is frozen: long enough to see that the base rests meanwhile."""
+
+AFTERMATH = 3.0
+"""Seconds after the end of a freeze or a restart in which the nodes' own report on late callbacks tells of that."""
 
 
 @dataclass(frozen=True)
@@ -128,12 +133,15 @@ class Soak:
         self.totals: list[float] = []
         self.episodes = self.frames = 0
         self.looked = 0.0
+        self.late: dict[str, list[float]] = {name: [] for name in self.growth}
+        self.undisturbed = time.monotonic() + AFTERMATH
         node = client.node
         node.create_subscription(Odometry, "ground_truth", self._on_truth, QoSProfile(depth=50))
         # not unpacked: they are only counted
         node.create_subscription(CompressedImage, "image/compressed", self._on_frame, QoSProfile(depth=20), raw=True)
         self.heartbeat = 0.0
         node.create_subscription(UInt64, "policy/heartbeat", self._on_heartbeat, QoSProfile(depth=1))
+        node.create_subscription(DiagnosticArray, "/diagnostics", self._on_diagnostics, QoSProfile(depth=20))
         self.estop = node.create_publisher(Bool, "estop", 10)
         self.speak = node.create_publisher(String, "instruction", 10)
 
@@ -147,6 +155,14 @@ class Soak:
 
     def _on_heartbeat(self, message: UInt64) -> None:
         self.heartbeat = time.monotonic()
+
+    def _on_diagnostics(self, message: DiagnosticArray) -> None:
+        """Each node tells once a second how late its timers were at worst."""
+        for status in message.status:
+            name = status.name.strip("/").partition(":")[0]
+            figures = {pair.key: pair.value for pair in status.values}
+            if name in self.late and "callback_late_max" in figures and time.monotonic() > self.undisturbed:
+                self.late[name].append(float(figures["callback_late_max"]))
 
     def _on_frame(self, message: bytes) -> None:
         self.frames += 1
@@ -217,16 +233,19 @@ class Soak:
     def _freeze(self, goal: Any, result: Any) -> Any:
         process = self.processes.running[self.dice.choice(["policy", "motion"])]
         os.kill(process.pid, signal.SIGSTOP)
+        self.undisturbed = math.inf
         try:
             self.rest.must_rest(time.monotonic(), "freeze")
             self.client.linger(lambda: False, FREEZE)
             self.rest.may_move()
         finally:
             os.kill(process.pid, signal.SIGCONT)
+            self.undisturbed = time.monotonic() + AFTERMATH
         return result
 
     def _kill_policy(self, goal: Any, result: Any) -> Any:
         process = self.processes.running["policy"]
+        self.undisturbed = math.inf
         process.kill()
         process.wait()
         self.rest.must_rest(time.monotonic(), "policy killed")
@@ -240,11 +259,12 @@ class Soak:
         self.client.until(lambda: self.heartbeat > 0, 600.0, "the restarted policy did not become active")
         self.client.linger(lambda: False, 2.0)
         self.growth["policy"].restart()
+        self.undisturbed = time.monotonic() + AFTERMATH
         return None
 
 
 def soak(plan: Plan, tell: Callable[[str], None]) -> dict[str, Any]:
-    """Drive, and return the figures (sizes in bytes, times in seconds)."""
+    """Drive, and return the figures (sizes in bytes, times in seconds; ``callback_late``: the worst of each second that no freeze or restart falls into)."""
     given = {"mode": "continuous", "data_dir": str(plan.data_dir), "split": plan.split, "checkpoint": plan.checkpoint, "seed": str(plan.seed)}
     size = {"image_width": plan.width, "image_height": plan.height, "frame_rate": plan.frame_rate}
     overrides: dict[str, dict[str, Any]] = {"sim_bridge": {**size, "odom_noise": 0.02, "odom_latency": 0.05}}
@@ -283,7 +303,9 @@ def soak(plan: Plan, tell: Callable[[str], None]) -> dict[str, Any]:
         "episodes": drive.episodes,
         "faults": sum(drive.faults.values()),
         "unsafe_moments": len(drive.rest.unsafe),
-        "memory_growth_bytes": sum(growth.worst for growth in drive.growth.values()),
+        "memory_growth_bytes": {name: growth.worst for name, growth in drive.growth.items()},
+        "callback_late_max": {name: max(late, default=0.0) for name, late in drive.late.items()},
+        "callback_late_p99": {name: percentile(late, 0.99) for name, late in drive.late.items()},
         "dropped_frames": max(0, published - received),
         "latency_drift": drift(drive.totals),
         "published_frames": published,

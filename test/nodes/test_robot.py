@@ -158,7 +158,7 @@ def test_overlay_and_diagnostics_are_published(robot):
     r.graph.until(lambda: overlays and {"/policy: state", "/policy: image", "/motion: state", "/motion: odom"} <= set(health), "overlay and diagnostics")
     assert (overlays[0].height, overlays[0].width, overlays[0].encoding) == (48, 64, "rgb8")
     values = {v.key: v.value for v in health["/policy: state"].values}
-    assert {"inference_p50", "inference_p99", "last_error", "memory_capacity", "phase"} <= set(values)
+    assert {"inference_p50", "inference_p99", "callback_late_max", "last_error", "memory_capacity", "phase"} <= set(values)
 
 
 def test_a_namespace_moves_every_name_of_a_robot(graph, script):

@@ -127,6 +127,15 @@ def test_percentiles():
     assert health.percentile(range(1, 101), 0.99) == 99 and health.percentile([5.0], 0.99) == 5.0 and health.percentile([3, 1, 2], 0.5) == 2
 
 
+def test_a_late_timer_is_told_once_by_how_much():
+    lateness = health.Lateness(0.05)
+    for now in (0.0, 0.05, 0.18, 0.20, 0.25):  # 80 ms late, then sooner to catch up
+        lateness.hit(now)
+    assert lateness.take() == pytest.approx(0.08) and lateness.take() == 0.0
+    lateness.hit(0.31)
+    assert lateness.take() == pytest.approx(0.01)
+
+
 # overlay
 
 
