@@ -282,7 +282,7 @@ class SimBridge(Node):
         self.last_step = (-1, -1)
         self.busy = False  # a step or a reset is under way
         self.rendering = False  # continuous: a frame is under way
-        self.frames_published = 0
+        self.frames_published = self.frames_before = 0  # in this episode; in all before it
         self._make_interfaces()
         self._place_base(frame)
         self._publish_map()
@@ -411,14 +411,18 @@ class SimBridge(Node):
             return response
         self._place_base(self.frame)
         self._publish_map()
-        self.frames_published = 0
+        self.frames_before, self.frames_published = self.frames_before + self.frames_published, 0
         # A policy that was started anew counts its episodes from the beginning; old decisions are known by their frames.
         self.last_step = (-1, -1)
+        values = self.values
         if self.lockstep:
-            self.time += self.values["step_duration"]
+            self.time += values["step_duration"]
             self._publish_frame()
             # Whoever asks for a drive after this answer finds the new frame already there, not the one of the episode before.
             await self._in_simulator(self.image_out.wait_for_all_acked, Duration(seconds=ACKNOWLEDGED_WITHIN_S))
+        else:
+            # Likewise the odometry: a step that began on that of the episode before would see the robot jump.
+            await self._in_simulator(time.sleep, (values["odom_latency"] + 2 / values["odom_rate"]) / values["real_time_factor"])
         response.success = True
         response.episode_id, response.scene_id, response.instruction = self.episode.episode_id, self.episode.scene_id, self.episode.instruction
         response.frame_stamp = self.stamp if self.lockstep else time_message(self._now())
@@ -443,7 +447,7 @@ class SimBridge(Node):
         response.episode_id = metrics["episode_id"]
         if not self.lockstep:
             metrics["path_length"] = self.base.path_length
-        metrics["frames"] = self.frames_published
+        metrics["frames"], metrics["frames_total"] = self.frames_published, self.frames_before + self.frames_published
         response.success, response.metrics_json = True, json.dumps(metrics)
         return response
 

@@ -282,13 +282,13 @@ def soak(plan: Plan, tell: Callable[[str], None]) -> dict[str, Any]:
                 drive = Soak(plan, processes, client, tell)
                 client.reset("")
                 client.linger(lambda: False, 1.0)
-                frames_before, seen_before = int(client.metrics()["frames"]), drive.frames
+                frames_before, seen_before = int(client.metrics()["frames_total"]), drive.frames
                 begun = time.monotonic()
                 try:
                     drive.drive(begun + plan.seconds)
                 except KeyboardInterrupt:
                     tell("interrupted: the report covers the time until now")
-                published = int(client.metrics()["frames"]) - frames_before
+                published = int(client.metrics()["frames_total"]) - frames_before
                 received = drive.frames - seen_before
             except (GraphTimeoutError, NodeEndedError) as problem:
                 error = str(problem)

@@ -284,3 +284,32 @@ def test_the_shipped_file_gives_every_parameter_once():
     values = yaml.safe_load((Path(__file__).resolve().parents[2] / "config/sim_bridge.yaml").read_text())["/**"]["ros__parameters"]
     assert set(values) == set(bridge_node.PARAMETERS)
     assert all(type(values[name]) is type(parameter.default) for name, parameter in bridge_node.PARAMETERS.items())
+
+
+def test_when_a_reset_is_answered_the_odometry_tells_of_the_new_place(data_dir):
+    graph = Graph(data_dir, 61, mode="continuous", frame_rate=20.0, odom_latency=0.4)
+    try:
+        graph.listen(Odometry, "odom")
+        graph.until(lambda: graph.got["odom"])
+
+        def forward():
+            graph.bridge.base.command(0.5, 0.0, time.monotonic())
+            return graph.got["odom"][-1].pose.pose.position.x > 0.1
+
+        graph.until(forward)
+        assert graph.call(ResetEpisode, "reset_episode", ResetEpisode.Request(episode_id="1")).success
+        graph.spin(0.1)
+        assert graph.got["odom"][-1].pose.pose.position.x == 0.0
+    finally:
+        graph.close()
+
+
+def test_frames_are_counted_over_all_episodes(continuous):
+    def frames():
+        return json.loads(continuous.call(GetMetrics, "get_metrics").metrics_json)
+
+    continuous.until(lambda: frames()["frames"] >= 3)
+    first = frames()["frames_total"]
+    continuous.call(ResetEpisode, "reset_episode", ResetEpisode.Request(episode_id="1"))
+    after = frames()
+    assert after["frames_total"] >= first + after["frames"] and after["frames"] < after["frames_total"]
