@@ -2,7 +2,7 @@
 VENV ?= .venv
 PYTHON_BIN := $(VENV)/bin/python
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-all test-310 test-jazzy faults bench lint clean
+.PHONY: help setup demo test test-all test-310 test-jazzy faults coverage bench lint clean
 
 help:  ## this list
 	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -29,6 +29,10 @@ test-jazzy:  ## the ROS graph on the Jazzy wheels
 
 faults: setup  ## every fault injected into the real graph
 	@$(PYTHON_BIN) -m pytest -q -m faults test/faults
+
+coverage: setup  ## line coverage of what drives the robot, node processes and faults included; fails below 90 %
+	@$(PYTHON_BIN) -m coverage erase && $(PYTHON_BIN) -m coverage run -m pytest -q -m "not slow" test/nodes test/policy test/faults
+	@$(PYTHON_BIN) -m coverage combine -q && $(PYTHON_BIN) -m coverage report --include "janusvln_ros/nodes/*,janusvln_ros/policy/*" --fail-under 90
 
 bench: setup  ## the figures of docs/performance.md, measured here
 	@for script in benchmarks/*.py; do echo "== $$script"; $(PYTHON_BIN) $$script || exit 1; done

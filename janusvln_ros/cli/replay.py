@@ -53,8 +53,8 @@ def run(args: argparse.Namespace) -> int:
 
     from janusvln_ros.cli.main import print_json
     from janusvln_ros.data.bags import BagWriter, open_bag
-    from janusvln_ros.data.drive_import import encode_jpeg
     from janusvln_ros.data.drives import Topics, interval_moments, odometry_moments, recorded_moments
+    from janusvln_ros.data.images import encode_jpeg
     from janusvln_ros.errors import InputError
     from janusvln_ros.files import atomic_write
     from janusvln_ros.policy import Navigator, default_checkpoint

@@ -12,12 +12,11 @@ from janusvln_ros.actions import FORWARD_STEP_M, TURN_STEP_DEG, Action
 from janusvln_ros.data.bags import Bag, header_stamp
 from janusvln_ros.data.drives import Topics, camera_topic, drive_spans, read_odometry
 from janusvln_ros.data.episodes import Episode
-from janusvln_ros.data.images import decode
+from janusvln_ros.data.images import decode, encode_jpeg
 from janusvln_ros.data.motion import Odometry, Step, cut_into_steps, step_rate
 from janusvln_ros.data.trajectories import TrajectoryWriter
 from janusvln_ros.errors import InputError
 
-JPEG_QUALITY = 95
 PAUSE_S = 2.0
 PAUSE_RATE = 0.1
 """Steps per second (of 0.25 m or 15 degrees) under which the base stands."""
@@ -136,15 +135,3 @@ def _pauses(stamps: NDArray[np.int64], moving: NDArray[np.bool_]) -> int:
 def sharpness(rgb: NDArray[np.uint8]) -> float:
     """Variance of the Laplacian of the grey picture: low where a frame is blurred."""
     return float(cv2.Laplacian(cv2.cvtColor(rgb, cv2.COLOR_RGB2GRAY), cv2.CV_64F).var())
-
-
-def encode_jpeg(rgb: NDArray[np.uint8], quality: int = JPEG_QUALITY) -> bytes:
-    """A picture (uint8 [H, W, 3], red first) as JPEG bytes.
-
-    Raises:
-        InputError: the encoder refused it.
-    """
-    done, data = cv2.imencode(".jpg", cv2.cvtColor(rgb, cv2.COLOR_RGB2BGR), [cv2.IMWRITE_JPEG_QUALITY, quality])
-    if not done:
-        raise InputError(f"a picture of shape {rgb.shape} could not be encoded as JPEG")
-    return data.tobytes()

@@ -9,12 +9,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import cv2
 import numpy as np
-from numpy.typing import NDArray
 
 from janusvln_ros.actions import Action
 from janusvln_ros.data.episodes import Episode, json_id
+from janusvln_ros.data.images import encode_jpeg
 from janusvln_ros.data.trajectories import TrajectoryWriter
 from janusvln_ros.errors import InputError
 from janusvln_ros.rollout.agents import Agent, ExpertAgent, LabelledMixture
@@ -23,14 +22,6 @@ from janusvln_ros.rollout.engines import make_engine
 from janusvln_ros.rollout.settings import Settings
 from janusvln_ros.rollout.shards import Worker
 from sim_bridge import Observation
-
-
-def encode_jpeg(rgb: NDArray[np.uint8], quality: int) -> bytes:
-    """Encode uint8 [H, W, 3] RGB as JPEG."""
-    done, buffer = cv2.imencode(".jpg", cv2.cvtColor(rgb, cv2.COLOR_RGB2BGR), [cv2.IMWRITE_JPEG_QUALITY, quality])
-    if not done:
-        raise RuntimeError(f"a frame of shape {rgb.shape} could not be encoded as JPEG")
-    return buffer.tobytes()
 
 
 @dataclass(frozen=True)

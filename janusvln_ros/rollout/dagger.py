@@ -16,11 +16,12 @@ from typing import Any
 
 from janusvln_ros.actions import Action
 from janusvln_ros.data.episodes import Episode, GroundTruth, ground_truth_path, read_ground_truth
+from janusvln_ros.data.images import encode_jpeg
 from janusvln_ros.data.trajectories import TrajectoryWriter
 from janusvln_ros.errors import InputError
 from janusvln_ros.evaluation.metrics import measure
 from janusvln_ros.rollout.agents import Agent, episode_random
-from janusvln_ros.rollout.collect import LabelledWorker, encode_jpeg, result_line
+from janusvln_ros.rollout.collect import LabelledWorker, result_line
 from janusvln_ros.rollout.engine import Drive, Watch
 from janusvln_ros.rollout.evaluate import make_agent
 from janusvln_ros.rollout.settings import DaggerSection, ExpertSection, Settings, on_device, open_env
