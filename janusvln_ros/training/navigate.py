@@ -36,6 +36,7 @@ from janusvln_ros.policy.tokenizer import load_tokenizer
 from janusvln_ros.training.attention import EPISODE_ATTENTION
 from janusvln_ros.training.cache import FrameCache
 from janusvln_ros.training.encoders import images_of, vision_patches
+from janusvln_ros.training.mirror import mirrored_actions, mirrored_instruction
 from janusvln_ros.training.recipes import Recipe
 from janusvln_ros.training.run import build_model, finish, shipped
 from janusvln_ros.training.trainer import fit, freeze
@@ -64,45 +65,49 @@ class Trajectories(Dataset[dict[str, Any]]):
         tokenizer: of the model.
         recipe: weights, cut, prompt.
         cached: keep resized pictures and the frozen encoders' output on disk (see `FrameCache`).
+        mirror: every trajectory a second time with left and right exchanged.
     """
 
-    def __init__(self, sets: Sequence[TrajectorySet], model: JanusVLN, tokenizer: PreTrainedTokenizerBase, recipe: Recipe, cached: bool) -> None:
+    def __init__(
+        self, sets: Sequence[TrajectorySet], model: JanusVLN, tokenizer: PreTrainedTokenizerBase, recipe: Recipe, cached: bool, mirror: bool = False
+    ) -> None:
         self.sets, self.tokenizer, self.recipe, self.width = list(sets), tokenizer, recipe, model.config.navigation.image_width
-        self.index = [(s, i) for s, t in enumerate(self.sets) for i in range(len(t)) if not recipe.longest or t.lengths[i] <= recipe.longest]
+        chosen = [(s, i) for s, t in enumerate(self.sets) for i in range(len(t)) if not recipe.longest or t.lengths[i] <= recipe.longest]
+        self.index = [(s, i, mirrored) for mirrored in ((False, True) if mirror else (False,)) for s, i in chosen]
         if not self.index:
             raise InputError(f"no trajectory of {[str(s.path) for s in self.sets]} has at most longest={recipe.longest} frames: raise it")
         self.caches = [FrameCache(s, self.width) for s in self.sets] if cached else []
-        self.features: list[tuple[np.ndarray, np.ndarray]] = []
-        if cached:
-            for cache in self.caches:
-                self.features.append(encode_set(cache, model))
+        self.features = [[encode_set(cache, model, mirrored) for mirrored in ((False, True) if mirror else (False,))] for cache in self.caches]
 
     @property
     def lengths(self) -> list[int]:
         """Frames of every trajectory, cut."""
-        return [min(int(self.sets[s].lengths[i]), self.recipe.max_frames) for s, i in self.index]
+        return [min(int(self.sets[s].lengths[i]), self.recipe.max_frames) for s, i, _ in self.index]
 
     def __len__(self) -> int:
         return len(self.index)
 
     def __getitem__(self, k: int) -> dict[str, Any]:
-        s, i = self.index[k]
+        s, i, mirrored = self.index[k]
         values = self.sets[s].raw(i)
         n = min(len(values["targets"]), self.recipe.max_frames)
-        targets = np.array(values["targets"], np.int64)
+        targets, executed, instruction = np.array(values["targets"], np.int64), np.array(values["actions"][:n], np.int64), values["instruction"]
+        if mirrored:
+            targets, executed, instruction = mirrored_actions(targets), mirrored_actions(executed), mirrored_instruction(instruction)
         item: dict[str, Any] = {
-            "prompt": dual_prefix_ids(self.tokenizer, values["instruction"]),
+            "prompt": dual_prefix_ids(self.tokenizer, instruction),
             "targets": targets[:n],
             "weights": step_weights(targets, self.recipe.change_weight, self.recipe.stop_weight)[:n],
             "ahead": foresight(targets, n),
-            "executed": np.array(values["actions"][:n], np.int64),
+            "executed": executed,
         }
         if self.features:
             start = int(self.caches[s].start[i])
-            item["vision"], item["spatial"] = (np.array(array[start : start + n]) for array in self.features[s])
+            item["vision"], item["spatial"] = (np.array(array[start : start + n]) for array in self.features[s][mirrored])
         else:
             folder = (self.sets[s].path.resolve().parent / values["folder"]).resolve()
-            item["frames"] = np.stack([read_picture(folder / name, self.width) for name in values["frames"][:n]])
+            frames = np.stack([read_picture(folder / name, self.width) for name in values["frames"][:n]])
+            item["frames"] = np.ascontiguousarray(frames[:, :, ::-1]) if mirrored else frames
         return item
 
 
@@ -136,9 +141,9 @@ def encoder_digest(model: JanusVLN, part: str) -> str:
     return digest.hexdigest()[:16]
 
 
-def encode_set(cache: FrameCache, model: JanusVLN) -> tuple[np.ndarray, np.ndarray]:
-    """What both frozen encoders make of every frame of a set, float16: the vision tower's patches before its merger, in merge order [N, patches, width], and
-    the spatial patch tokens [N, patches, 2C], each trajectory seen with the model's own memory window."""
+def encode_set(cache: FrameCache, model: JanusVLN, mirrored: bool = False) -> tuple[np.ndarray, np.ndarray]:
+    """What both frozen encoders make of every frame of a set (or of its mirror image), float16: the vision tower's patches before its merger, in merge order
+    [N, patches, width], and the spatial patch tokens [N, patches, 2C], each trajectory seen with the model's own memory window."""
     navigation = model.config.navigation
     window = FrameWindow(navigation.initial_frames, navigation.window_frames)
     rows, columns = cache.frames.shape[1] // PATCH, cache.frames.shape[2] // PATCH
@@ -156,10 +161,14 @@ def encode_set(cache: FrameCache, model: JanusVLN) -> tuple[np.ndarray, np.ndarr
         tokens = model.spatial(images_of(frames)[None].to(model.device), window)[0]
         return tokens[:, model.config.spatial.num_special_tokens :].float().cpu().numpy()
 
-    spatial_name = f"spatial-{encoder_digest(model, 'spatial')}-{window.initial}-{window.window}"
+    def seen(encode: Callable[[np.ndarray], np.ndarray]) -> Callable[[np.ndarray], np.ndarray]:
+        return (lambda frames: encode(np.ascontiguousarray(frames[:, :, ::-1]))) if mirrored else encode
+
+    suffix = "-mirrored" if mirrored else ""
+    spatial_name = f"spatial-{encoder_digest(model, 'spatial')}-{window.initial}-{window.window}{suffix}"
     result = (
-        cache.features(f"vision-{encoder_digest(model, 'vision')}", (patches, model.config.vision.hidden_size), vision),
-        cache.features(spatial_name, (rows * columns, 2 * model.config.spatial.embed_dim), spatial),
+        cache.features(f"vision-{encoder_digest(model, 'vision')}{suffix}", (patches, model.config.vision.hidden_size), seen(vision)),
+        cache.features(spatial_name, (rows * columns, 2 * model.config.spatial.embed_dim), seen(spatial)),
     )
     model.train(was_training)
     return result
@@ -444,13 +453,13 @@ def prepare(recipe: Recipe) -> tuple[JanusVLN, nn.Module, Any, Any, Callable[[Se
     task: nn.Module
     if recipe.memory == "dual":
         cached = frozen and recipe.cache_features
-        train = Trajectories(train_sets, model, tokenizer, recipe, cached)
+        train = Trajectories(train_sets, model, tokenizer, recipe, cached, recipe.mirror)
         evaluation = Trajectories(eval_sets, model, tokenizer, recipe, cached) if eval_sets else None
-        task = DualTask(
-            model, tokenizer, recipe.sample_windows, recipe.guidance_weight, not recipe.train_spatial_encoder, recipe.curriculum_steps
-        )
+        task = DualTask(model, tokenizer, recipe.sample_windows, recipe.guidance_weight, not recipe.train_spatial_encoder, recipe.curriculum_steps)
         collate = collate_trajectories
     else:
+        if recipe.mirror:
+            raise InputError("mirror=true is for whole trajectories (memory: dual): leave it out")
         navigation = model.config.navigation
         train = Samples(FrameSamples(train_sets), navigation.image_width, navigation.num_history)
         evaluation = Samples(FrameSamples(eval_sets), navigation.image_width, navigation.num_history) if eval_sets else None

@@ -11,12 +11,24 @@ from safetensors.torch import load_file
 
 from janusvln_ros.actions import Action
 from janusvln_ros.data.samples import TrajectorySet
+from janusvln_ros.errors import InputError
 from janusvln_ros.model import JanusVLN
 from janusvln_ros.model.dual import IGNORED
 from janusvln_ros.policy import Navigator
 from janusvln_ros.policy.preprocess import resize
 from janusvln_ros.policy.tokenizer import load_tokenizer
-from janusvln_ros.training.navigate import DualTask, ReleasedTask, Trajectories, collate_samples, collate_trajectories, foresight, step_figures, step_weights
+from janusvln_ros.training.mirror import mirrored_actions, mirrored_instruction
+from janusvln_ros.training.navigate import (
+    DualTask,
+    ReleasedTask,
+    Trajectories,
+    collate_samples,
+    collate_trajectories,
+    foresight,
+    prepare,
+    step_figures,
+    step_weights,
+)
 from janusvln_ros.training.run import build_model
 
 GOLDEN = Path(__file__).resolve().parents[1] / "data" / "model"
@@ -107,3 +119,40 @@ def test_executed_actions_before_frames_are_an_ablation_that_changes_the_scores(
     plain = DualTask(model, tokenizer)(**batch)["loss"]
     model.config = replace(model.config, navigation=replace(model.config.navigation, action_memory="executed"))
     assert not torch.isclose(plain, DualTask(model, tokenizer)(**batch)["loss"])
+
+
+@pytest.mark.parametrize("cached", [True, False])
+def test_mirrored_trajectory_is_that_of_mirrored_pictures_turns_and_words(recipe, drives, tmp_path, cached):
+    model, tokenizer = build_model(recipe()).eval(), load_tokenizer(TOKENIZER)
+    sets = TrajectorySet(drives)
+    lines = [json.loads(line) for line in drives.read_text().splitlines()]
+    exchange = {-1: -1, 0: 0, 1: 1, 2: 3, 3: 2}
+    for number, line in enumerate(lines):
+        frames = [np.asarray(Image.open(path).convert("RGB"))[:, ::-1] for path in sets[number].frames]
+        (tmp_path / str(number)).mkdir()
+        for i, frame in enumerate(frames):
+            Image.fromarray(frame).save(tmp_path / str(number) / f"{i:03d}.png")
+        line["folder"], line["frames"] = str(number), [f"{i:03d}.png" for i in range(len(frames))]
+        line["targets"], line["actions"] = ([exchange[a] for a in line[name]] for name in ("targets", "actions"))
+    (tmp_path / "flipped.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    both = Trajectories([sets], model, tokenizer, recipe(), cached, mirror=True)
+    flipped = Trajectories([TrajectorySet(tmp_path / "flipped.jsonl")], model, tokenizer, recipe(), cached)
+    assert len(both) == 2 * len(flipped) == len(both.lengths)
+    for k in (0, 5):
+        mirrored, expected = both[len(flipped) + k], flipped[k]
+        assert mirrored.keys() == expected.keys()
+        for name, value in expected.items():
+            np.testing.assert_allclose(np.asarray(mirrored[name], np.float32), np.asarray(value, np.float32), atol=2e-3, err_msg=name)
+        assert not np.array_equal(mirrored["vision" if cached else "frames"], both[k]["vision" if cached else "frames"])
+
+
+def test_left_and_right_are_exchanged_in_words_and_turns_and_back_again():
+    text = "Turn left, then take the door on your right. Left of the brightly lit table is the leftmost chair."
+    assert mirrored_instruction(text) == "Turn right, then take the door on your left. Right of the brightly lit table is the leftmost chair."
+    assert mirrored_instruction(mirrored_instruction(text)) == text
+    assert mirrored_actions(np.array([-1, 0, 1, 2, 3])).tolist() == [-1, 0, 1, 3, 2]
+
+
+def test_mirror_is_refused_for_published_samples(recipe):
+    with pytest.raises(InputError, match="mirror=true is for whole trajectories"):
+        prepare(recipe(memory="released", mirror=True))
