@@ -459,7 +459,7 @@ def prepare(recipe: Recipe) -> tuple[JanusVLN, nn.Module, Any, Any, Callable[[Se
         collate = collate_trajectories
     else:
         if recipe.mirror:
-            raise InputError("mirror=true is for whole trajectories (memory: dual): leave it out")
+            raise InputError("mirror=true is for whole trajectories (memory: dual): set mirror=false")
         navigation = model.config.navigation
         train = Samples(FrameSamples(train_sets), navigation.image_width, navigation.num_history)
         evaluation = Samples(FrameSamples(eval_sets), navigation.image_width, navigation.num_history) if eval_sets else None
