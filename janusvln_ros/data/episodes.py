@@ -21,6 +21,9 @@ from janusvln_ros.files import atomic_write
 DATASETS = ("r2r", "rxr", "scalevln", "houses")
 """Names of the data sets that `read_episodes` knows; each lies in ``<data_dir>/datasets/<name>``."""
 
+UNSEEN_SHARE = 6
+"""One of this many instruction texts of the houses is kept for unseen homes: an instruction belongs to one side by its hash alone."""
+
 Point = tuple[float, float, float]
 Quaternion = tuple[float, float, float, float]
 
@@ -284,3 +287,8 @@ def _parse_episode(item: Any) -> Episode:
         language=language,
         info=info,
     )
+
+
+def is_unseen_text(instruction: str) -> bool:
+    """Whether an instruction of the houses belongs to the unseen splits: training never uses it."""
+    return hashlib.sha256(instruction.encode()).digest()[0] % UNSEEN_SHARE == 0

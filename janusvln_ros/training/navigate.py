@@ -20,6 +20,7 @@ from torch.utils.data import Dataset
 from transformers import PreTrainedTokenizerBase
 
 from janusvln_ros.actions import Action
+from janusvln_ros.data.episodes import is_unseen_text
 from janusvln_ros.data.samples import FrameSamples, TrajectorySet, history_indices
 from janusvln_ros.errors import InputError
 from janusvln_ros.files import atomic_write
@@ -65,7 +66,7 @@ class Trajectories(Dataset[dict[str, Any]]):
         tokenizer: of the model.
         recipe: weights, cut, prompt.
         cached: keep resized pictures and the frozen encoders' output on disk (see `FrameCache`).
-        mirror: every trajectory a second time with left and right exchanged.
+        mirror: every trajectory a second time with left and right exchanged, unless its text so becomes one that is kept for unseen homes.
     """
 
     def __init__(
@@ -73,7 +74,10 @@ class Trajectories(Dataset[dict[str, Any]]):
     ) -> None:
         self.sets, self.tokenizer, self.recipe, self.width = list(sets), tokenizer, recipe, model.config.navigation.image_width
         chosen = [(s, i) for s, t in enumerate(self.sets) for i in range(len(t)) if not recipe.longest or t.lengths[i] <= recipe.longest]
-        self.index = [(s, i, mirrored) for mirrored in ((False, True) if mirror else (False,)) for s, i in chosen]
+        self.index = [(s, i, False) for s, i in chosen]
+        if mirror:
+            # A mirrored text may be one that is kept for unseen homes.
+            self.index += [(s, i, True) for s, i in chosen if not is_unseen_text(mirrored_instruction(self.sets[s].raw(i)["instruction"]))]
         if not self.index:
             raise InputError(f"no trajectory of {[str(s.path) for s in self.sets]} has at most longest={recipe.longest} frames: raise it")
         self.caches = [FrameCache(s, self.width) for s in self.sets] if cached else []

@@ -4,7 +4,6 @@ The instruction determines the route: openings are named by the side they are on
 each name fits one opening or thing only where it is needed. Everything follows from the plan; nothing is rendered.
 """
 
-import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
@@ -12,7 +11,7 @@ from itertools import pairwise
 import numpy as np
 
 from janusvln_ros.actions import FORWARD_STEP_M, TURN_STEP_DEG, Action
-from janusvln_ros.data.episodes import Episode, GroundTruth
+from janusvln_ros.data.episodes import Episode, GroundTruth, is_unseen_text
 from sim_bridge.homes.furnish import KIND, Thing, furnish
 from sim_bridge.homes.instruction import Part, say
 from sim_bridge.homes.mesh import home_glb
@@ -30,9 +29,6 @@ STEP_CLEARANCE_M = 0.13
 AGENT_RADIUS_M = 0.1
 MAX_ACTIONS = 200
 STOP_RADIUS_M = 0.25
-
-UNSEEN_SHARE = 6
-"""One of this many instruction texts is kept for unseen homes: an instruction belongs to one side by its hash alone."""
 
 
 @dataclass(frozen=True)
@@ -57,11 +53,6 @@ def make_home(name: str, seed: int, rooms: tuple[int, int] = (4, 12)) -> Home:
     plan = make_plan(rng, int(rng.integers(rooms[0], rooms[1] + 1)))
     things = furnish(rng, plan)
     return Home(name, seed, plan, things, home_glb(rng, plan, things))
-
-
-def is_unseen_text(instruction: str) -> bool:
-    """Whether an instruction belongs to the unseen splits: training homes never use it."""
-    return hashlib.sha256(instruction.encode()).digest()[0] % UNSEEN_SHARE == 0
 
 
 @dataclass(frozen=True)

@@ -10,6 +10,7 @@ from PIL import Image
 from safetensors.torch import load_file
 
 from janusvln_ros.actions import Action
+from janusvln_ros.data.episodes import is_unseen_text
 from janusvln_ros.data.samples import TrajectorySet
 from janusvln_ros.errors import InputError
 from janusvln_ros.model import JanusVLN
@@ -137,7 +138,7 @@ def test_mirrored_trajectory_is_that_of_mirrored_pictures_turns_and_words(recipe
     (tmp_path / "flipped.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
     both = Trajectories([sets], model, tokenizer, recipe(), cached, mirror=True)
     flipped = Trajectories([TrajectorySet(tmp_path / "flipped.jsonl")], model, tokenizer, recipe(), cached)
-    assert len(both) == 2 * len(flipped) == len(both.lengths)
+    assert len(both) == 2 * len(flipped) == len(both.lengths)  # "go to the red lamp" has no sides
     for k in (0, 5):
         mirrored, expected = both[len(flipped) + k], flipped[k]
         assert mirrored.keys() == expected.keys()
@@ -151,6 +152,18 @@ def test_left_and_right_are_exchanged_in_words_and_turns_and_back_again():
     assert mirrored_instruction(text) == "Turn right, then take the door on your left. Right of the brightly lit table is the leftmost chair."
     assert mirrored_instruction(mirrored_instruction(text)) == text
     assert mirrored_actions(np.array([-1, 0, 1, 2, 3])).tolist() == [-1, 0, 1, 3, 2]
+
+
+def test_a_text_that_is_kept_for_unseen_homes_does_not_come_in_by_the_mirror(recipe, drives, tmp_path):
+    model, tokenizer = build_model(recipe()).eval(), load_tokenizer(TOKENIZER)
+    lines = [json.loads(line) for line in drives.read_text().splitlines()]
+    for number, line in enumerate(lines):
+        line["instruction"], line["folder"] = f"Turn left and go to chair number {number}.", str((drives.parent / line["folder"]).resolve())
+    (tmp_path / "sides.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    kept = [number for number in range(len(lines)) if not is_unseen_text(f"Turn right and go to chair number {number}.")]
+    assert 0 < len(kept) < len(lines)
+    items = Trajectories([TrajectorySet(tmp_path / "sides.jsonl")], model, tokenizer, recipe(), cached=False, mirror=True)
+    assert [(i, mirrored) for _, i, mirrored in items.index] == [(i, False) for i in range(len(lines))] + [(i, True) for i in kept]
 
 
 def test_mirror_is_refused_for_published_samples(recipe):

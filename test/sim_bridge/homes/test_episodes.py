@@ -6,11 +6,12 @@ import numpy as np
 import pytest
 
 from janusvln_ros.actions import Action
+from janusvln_ros.data.episodes import is_unseen_text
 from sim_bridge import make_env
 from sim_bridge.expert import ReferencePathFollower
 from sim_bridge.homes.colours import OBJECT_RGB
 from sim_bridge.homes.dataset import home_seed
-from sim_bridge.homes.episodes import is_unseen_text, make_episodes, make_home
+from sim_bridge.homes.episodes import make_episodes, make_home
 from sim_bridge.homes.routes import distance_to_rect
 
 
