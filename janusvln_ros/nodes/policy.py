@@ -116,6 +116,9 @@ PARAMETERS = (
 TICK = 0.05
 """Seconds between looks at the time-outs."""
 
+RECENT = 8
+"""Frames that may wait for odometry of their moment, which comes later than they do."""
+
 SETTLE_M, SETTLE_RAD = 0.02, math.radians(1.5)
 """How near to its target odometry must put the robot for an early frame."""
 
@@ -176,6 +179,7 @@ class PolicyNode(LifecycleNode):
         self.session: Any = None  # the model, once loaded
         self.machine = State(epoch=self.values.first_episode_id or time.time_ns() // 1_000_000)
         self.frames: dict[int, Any] = {}  # stamp -> camera message that may still be used
+        self.recent = deque[tuple[int, Any]](maxlen=RECENT)  # pipeline: settle: newest frames, odometry comes after them
         self.held: tuple[int, Any] | None = None  # newest frame, while camera_info is missing or a report may choose it
         self.camera: Intrinsics | None = None
         self.frame_id = ""
@@ -391,6 +395,8 @@ class PolicyNode(LifecycleNode):
     def _offer(self, stamp: int, message: Any) -> None:
         now = steady_now()
         self.frames[stamp] = message
+        if self.values.pipeline == "settle":
+            self.recent.append((stamp, message))
         self._handle(stepping.Frame(now, stamp, self._ros_now()))
 
     def _on_odometry(self, message: Odometry) -> None:
@@ -407,14 +413,19 @@ class PolicyNode(LifecycleNode):
             self._offer(*self.held)
 
     def _early(self) -> None:
-        """``pipeline: settle``: offer the newest frame if it shows the robot at its target and slow."""
+        """``pipeline: settle``: offer the newest frame that odometry has caught up with, if it shows the robot at its target and slow."""
         machine = self.machine
-        if self.values.pipeline != "settle" or machine.phase is not Phase.MOVING or machine.early is not None or self.step_from is None:
+        if machine.phase is not Phase.MOVING or machine.early is not None or self.step_from is None:
             return
-        stamp = max(machine.pending, default=0)
-        sample = self.track.at(stamp) if stamp > machine.deciding else None
-        if sample is not None and (moved := self._at_target(sample, machine.action)) is not None:
-            self._handle(stepping.EarlyFrame(steady_now(), stamp, *moved))
+        for stamp, message in reversed(self.recent):
+            if stamp <= machine.deciding:
+                return
+            sample = self.track.at(stamp)
+            if sample is not None:
+                if (moved := self._at_target(sample, machine.action)) is not None:
+                    self.frames[stamp] = message
+                    self._handle(stepping.EarlyFrame(steady_now(), stamp, *moved))
+                return
 
     def _at_target(self, sample: Sample, action: Action) -> Pose2 | None:
         assert self.step_from is not None

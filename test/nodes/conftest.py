@@ -163,6 +163,7 @@ class Base:
         self.raw = self.node.create_publisher(Image, "image", 1)
         self.image_fields = {}
         self.odom_on = self.camera_on = self.info_on = True
+        self.odom_late, self.odom_waiting = 0, []  # measurements that are under way
         self.stuck = False
         self.stamp_shift = 0  # ns, of frames
         self.picture = lambda: np.random.default_rng(self.frames_sent).integers(0, 255, (48, 64, 3), np.uint8)
@@ -209,7 +210,9 @@ class Base:
             message.pose.pose.position.y = self.y
             message.pose.pose.orientation.z, message.pose.pose.orientation.w = math.sin(self.yaw / 2), math.cos(self.yaw / 2)
             message.twist.twist.linear.x, message.twist.twist.angular.z = self.v, self.w
-            self.odom.publish(message)
+            self.odom_waiting.append(message)
+            while len(self.odom_waiting) > self.odom_late:
+                self.odom.publish(self.odom_waiting.pop(0))
 
     def shoot(self):
         import cv2

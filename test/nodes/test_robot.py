@@ -136,6 +136,14 @@ def test_pipeline_settle_decides_before_the_motion_is_confirmed_and_commits(robo
     assert r.base.x == pytest.approx(0.75, abs=0.06)
 
 
+def test_pipeline_settle_finds_its_frame_where_odometry_comes_later_than_the_next_frame(robot):
+    r = robot(*[Action.MOVE_FORWARD] * 2, policy={"pipeline": "settle"}, motion={"rest_time": 0.8})
+    r.base.odom_late = 6  # 0.12 s; frames come every 0.1 s
+    _, result = r.outcome(r.go())
+    assert result.error_code == Code.NONE and result.steps == 3
+    assert r.script.uncommitted == r.script.commits == 2
+
+
 def test_an_uncalibrated_camera_is_refused_and_the_remedy_is_named(graph, robot):
     r = robot(policy={"frame_timeout": 0.5})
     r.base.info_on = False
