@@ -1,4 +1,4 @@
-"""What the soak calls unsafe, growth and drift; the drive itself is a fault test."""
+"""What the soak calls unsafe, growth and drift; the drive itself is in test/faults/test_soak.py."""
 
 import subprocess
 import sys
