@@ -12,7 +12,6 @@ the share of right actions on held-out expert trajectories.
 
 import argparse
 import json
-import math
 import shutil
 import subprocess
 import sys
@@ -20,6 +19,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+from janusvln_ros.evaluation.metrics import wilson
 
 
 @dataclass(frozen=True)
@@ -103,13 +104,12 @@ def evaluate(args: argparse.Namespace, variant: Variant, seed: int, split: str, 
     return [line for line in map(json.loads, (out / "results.jsonl").read_text().splitlines()) if "episode_id" in line]
 
 
-def wilson(hits: int, n: int) -> str:
+def share(hits: int, n: int) -> str:
     """A share with its 95 % Wilson interval, in per cent."""
     if not n:
         return "-"
-    z, p = 1.96, hits / n
-    middle, half = (p + z * z / (2 * n)) / (1 + z * z / n), z * math.sqrt(p * (1 - p) / n + z * z / (4 * n * n)) / (1 + z * z / n)
-    return f"{100 * p:.0f} [{100 * (middle - half):.0f}, {100 * (middle + half):.0f}]"
+    low, high = wilson(hits, n)
+    return f"{100 * hits / n:.0f} [{100 * low:.0f}, {100 * high:.0f}]"
 
 
 def row(args: argparse.Namespace, variant: Variant) -> str:
@@ -124,11 +124,11 @@ def row(args: argparse.Namespace, variant: Variant) -> str:
         lines = [line for seed in range(args.seeds) for line in evaluate(args, variant, seed, "val_unseen", args.episodes)]
         memory = [line for seed in range(args.seeds) for line in evaluate(args, variant, seed, "val_memory", args.memory_episodes)]
         near = [line["success_1m"] for line in lines]
-        cells += [wilson(int(sum(near)), len(near)), wilson(int(sum(line["success"] for line in lines)), len(lines))]
+        cells += [share(int(sum(near)), len(near)), share(int(sum(line["success"] for line in lines)), len(lines))]
         for low, high in LENGTHS:
             group = [line["success_1m"] for line in lines if low <= line["reference_steps"] < high]
-            cells.append(wilson(int(sum(group)), len(group)))
-        cells.append(wilson(int(sum(line["success_1m"] for line in memory)), len(memory)))
+            cells.append(share(int(sum(group)), len(group)))
+        cells.append(share(int(sum(line["success_1m"] for line in memory)), len(memory)))
     else:
         cells += ["-"] * (3 + len(LENGTHS))
     return f"| {variant.name} | " + " | ".join(cells) + " |"
