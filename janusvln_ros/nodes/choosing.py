@@ -1,16 +1,20 @@
 """Watch-only: which frames of a stream that nobody stops for are decided on. Only header stamps are looked at, never a clock."""
 
 import math
+from collections import deque
 
 from janusvln_ros.nodes.poses import Pose2, relative
 
 MODES = ("recorded", "odom", "interval")
 
+REMEMBERED = 20
+"""Frames that a step report may still choose when it comes after them."""
+
 
 class Chooser:
     """Picks frames by stamp (ns). ``mode``:
 
-    * ``recorded``: the first frame of an episode, then the first one after each step report;
+    * ``recorded``: the first frame of an episode, then for each step report the first one taken at its end or later, whichever of the two comes first;
     * ``odom``: a frame whenever, from the last chosen one, travel reaches ``forward`` metres or turning ``turn`` radians;
     * ``interval``: a frame every ``interval`` seconds of stamps.
     """
@@ -23,12 +27,16 @@ class Chooser:
         """A new episode: the next frame is chosen."""
         self.last: int | None = None  # stamp of the last chosen frame
         self.newest: int | None = None  # stamp of the last frame seen
-        self.wanted: int | None = None  # recorded: a frame not older than this is wanted
+        self.seen = deque[int](maxlen=REMEMBERED)  # recorded: frames since the last chosen one
+        self.wanted: list[int] = []  # recorded: ends of steps whose frame has not come
         self.pose: Pose2 | None = None
         self.chosen_pose: Pose2 | None = None
 
     def _choose(self, stamp: int) -> bool:
-        self.last, self.wanted, self.chosen_pose = stamp, None, self.pose
+        self.last, self.chosen_pose = stamp, self.pose
+        self.wanted = [end for end in self.wanted if end > stamp]
+        while self.seen and self.seen[0] <= stamp:
+            self.seen.popleft()
         return True
 
     def frame(self, stamp: int) -> bool:
@@ -39,7 +47,10 @@ class Chooser:
         if stamp <= self.last:
             return False
         if self.mode == "recorded":
-            return self.wanted is not None and stamp >= self.wanted and self._choose(stamp)
+            if self.wanted and stamp >= self.wanted[0]:
+                return self._choose(stamp)
+            self.seen.append(stamp)
+            return False
         if self.mode == "interval":
             return stamp - self.last >= self.interval_ns and self._choose(stamp)
         if self.pose is None:
@@ -52,10 +63,13 @@ class Chooser:
 
     def report(self, end_stamp: int) -> int | None:
         """A step ended at ``end_stamp``; the stamp of the frame seen already that is chosen by it, if any."""
-        self.wanted = end_stamp
-        if self.mode == "recorded" and self.newest is not None and self.last is not None and self.newest >= end_stamp and self.newest > self.last:
-            self._choose(self.newest)
-            return self.newest
+        if self.last is None or end_stamp <= self.last:
+            return None
+        for stamp in self.seen:
+            if stamp >= end_stamp:
+                self._choose(stamp)
+                return stamp
+        self.wanted.append(end_stamp)
         return None
 
     def odometry(self, pose: Pose2) -> None:

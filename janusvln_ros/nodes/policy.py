@@ -4,6 +4,7 @@ A thin shell: callbacks make events of messages, ``stepping.advance`` decides, `
 is made on the executor's thread; the model's thread hands its results over through a guard condition. Time-outs run on the steady clock.
 """
 
+import contextlib
 import math
 import queue
 import sys
@@ -19,6 +20,7 @@ from janusvln_msgs.msg import Decision, StepReport
 from nav_msgs.msg import Odometry
 from rclpy.action import ActionClient, ActionServer, CancelResponse, GoalResponse
 from rclpy.callback_groups import ReentrantCallbackGroup
+from rclpy.exceptions import InvalidHandle
 from rclpy.lifecycle import LifecycleNode, TransitionCallbackReturn
 from rclpy.qos import DurabilityPolicy, HistoryPolicy, QoSProfile, ReliabilityPolicy
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image
@@ -29,7 +31,7 @@ from janusvln_ros.actions import FORWARD_STEP_M, TURN_STEP_DEG, Action
 from janusvln_ros.data.images import image_data
 from janusvln_ros.errors import InputError
 from janusvln_ros.nodes import health, stepping
-from janusvln_ros.nodes.choosing import MODES, Chooser
+from janusvln_ros.nodes.choosing import MODES, REMEMBERED, Chooser
 from janusvln_ros.nodes.messages import diagnostics_message, nanoseconds, stamp_message
 from janusvln_ros.nodes.overlay import draw
 from janusvln_ros.nodes.parameters import Param, declare, follow_changes
@@ -116,9 +118,6 @@ PARAMETERS = (
 TICK = 0.05
 """Seconds between looks at the time-outs."""
 
-RECENT = 8
-"""Frames that may wait for odometry of their moment, which comes later than they do."""
-
 SETTLE_M, SETTLE_RAD = 0.02, math.radians(1.5)
 """How near to its target odometry must put the robot for an early frame."""
 
@@ -179,8 +178,8 @@ class PolicyNode(LifecycleNode):
         self.session: Any = None  # the model, once loaded
         self.machine = State(epoch=self.values.first_episode_id or time.time_ns() // 1_000_000)
         self.frames: dict[int, Any] = {}  # stamp -> camera message that may still be used
-        self.recent = deque[tuple[int, Any]](maxlen=RECENT)  # pipeline: settle: newest frames, odometry comes after them
-        self.held: tuple[int, Any] | None = None  # newest frame, while camera_info is missing or a report may choose it
+        self.recent = deque[tuple[int, Any]](maxlen=REMEMBERED)  # newest frames: odometry of their moment, or the report that chooses one, comes after them
+        self.held: tuple[int, Any] | None = None  # newest frame, while camera_info is missing
         self.camera: Intrinsics | None = None
         self.frame_id = ""
         self.clients_waiting: dict[int, Any] = {}  # key -> goal handle
@@ -282,6 +281,7 @@ class PolicyNode(LifecycleNode):
             self.destroy_subscription(sensor)
         self.sensors = []
         self.frames, self.held = {}, None
+        self.recent.clear()
         return TransitionCallbackReturn.SUCCESS
 
     def on_cleanup(self, state: Any) -> TransitionCallbackReturn:
@@ -331,7 +331,8 @@ class PolicyNode(LifecycleNode):
     def _deliver(self, result: Any) -> None:
         """Called on the model's thread: hand a result to the executor's."""
         self.results.put(result)
-        self.wake.trigger()
+        with contextlib.suppress(InvalidHandle):  # the node is gone: nobody waits for the result
+            self.wake.trigger()
 
     def _on_results(self) -> None:
         while not self.results.empty():
@@ -365,10 +366,9 @@ class PolicyNode(LifecycleNode):
 
     def _on_camera_info(self, message: CameraInfo) -> None:
         self.camera = camera_of(message)
-        if self.held is not None and self.values.execute:
-            stamp, frame = self.held
-            self.held = None
-            self._offer(stamp, frame)
+        if self.held is not None:
+            frame, self.held = self.held, None
+            self._offer(*frame)
 
     def _on_image(self, message: Any) -> None:
         now = steady_now()
@@ -380,7 +380,8 @@ class PolicyNode(LifecycleNode):
                 return
             if self.chooser.newest is not None and stamp < self.chooser.newest - stepping.JUMP_BACK_NS:
                 self.chooser.reset()
-            self.held = (stamp, message)
+                self.recent.clear()
+            self.recent.append((stamp, message))
             if self.chooser.frame(stamp):
                 self._offer(stamp, message)
             return
@@ -389,14 +390,14 @@ class PolicyNode(LifecycleNode):
             topic = self.resolve_topic_name("camera_info")
             self._handle(stepping.Refused(now, Code.BAD_FRAME, f"no camera_info on {topic}: publish it, or set allow_uncalibrated_camera"))
             return
+        if self.values.pipeline == "settle":
+            self.recent.append((stamp, message))
         self._offer(stamp, message)
         self._early()
 
     def _offer(self, stamp: int, message: Any) -> None:
         now = steady_now()
         self.frames[stamp] = message
-        if self.values.pipeline == "settle":
-            self.recent.append((stamp, message))
         self._handle(stepping.Frame(now, stamp, self._ros_now()))
 
     def _on_odometry(self, message: Odometry) -> None:
@@ -409,8 +410,9 @@ class PolicyNode(LifecycleNode):
 
     def _on_report(self, message: StepReport) -> None:
         chosen = self.chooser.report(nanoseconds(message.header.stamp))
-        if chosen is not None and self.held is not None and self.held[0] == chosen:
-            self._offer(*self.held)
+        for frame in self.recent:
+            if frame[0] == chosen:
+                return self._offer(*frame)
 
     def _early(self) -> None:
         """``pipeline: settle``: offer the newest frame that odometry has caught up with, if it shows the robot at its target and slow."""

@@ -1,6 +1,7 @@
 """policy and motion on a real ROS graph with a simulated base: an instruction becomes motion, and everything else does not."""
 
 import math
+import threading
 
 import numpy as np
 import pytest
@@ -126,6 +127,15 @@ def test_a_model_that_cannot_be_loaded_ends_an_autostarted_node(graph):
     node = graph.add(lambda **options: PolicyNode(fail, **options))
     graph.until(lambda: node.exit_code == 1, "the exit code")
     assert "out of memory" in node.last_error
+
+
+def test_a_result_that_comes_when_the_node_is_being_destroyed_does_not_end_the_models_thread(robot):
+    r = robot(Action.STOP)
+    r.policy.destroy_guard_condition(r.policy.wake)
+    done = threading.Event()
+    r.policy.worker.put(lambda: "too late")
+    r.policy.worker.put(done.set)
+    assert done.wait(5)
 
 
 def test_pipeline_settle_decides_before_the_motion_is_confirmed_and_commits(robot):

@@ -39,8 +39,24 @@ def test_a_report_that_comes_after_its_frame_chooses_that_frame():
     c.frame(1 * S)
     c.frame(2 * S)
     assert c.report(2 * S) == 2 * S and not c.frame(3 * S)
-    assert c.report(1 * S) == 3 * S  # the newest one seen, never the same twice
-    assert c.report(1 * S) is None
+    assert c.report(2 * S) is None  # never the same twice
+    assert c.report(3 * S) == 3 * S
+
+
+@pytest.mark.parametrize("late", ["reports", "frames"])
+def test_no_frame_is_left_out_where_one_topic_lags_steps_behind_the_other(late):
+    # a recorder that found the reports late notes them beside the frame after theirs
+    c = chooser("recorded")
+    c.frame(1 * S)
+    chosen = []
+    for t in range(2, 12):
+        moments = [("frames", t), ("reports", t - 3)] if late == "reports" else [("reports", t), ("frames", t - 3)]
+        for topic, at in moments:
+            if at >= 2 and topic == "frames" and c.frame(at * S):
+                chosen.append(at)
+            elif at >= 2 and topic == "reports":
+                chosen += [stamp // S for stamp in [c.report(at * S)] if stamp]
+    assert chosen == list(range(2, 9))
 
 
 def test_odometry_chooses_by_travel_or_turning_from_the_last_chosen_pose():
