@@ -62,37 +62,42 @@ class Trajectories(Dataset[dict[str, Any]]):
 
     Args:
         sets: the set files.
+        mirrored_sets: sets taken with left and right exchanged, but for the texts that so become ones that are kept for unseen homes.
         model: settings of the pictures; with ``cached`` its encoders are run once over all of them.
         tokenizer: of the model.
         recipe: weights, cut, prompt.
         cached: keep resized pictures and the frozen encoders' output on disk (see `FrameCache`).
-        mirror: every trajectory a second time with left and right exchanged, unless its text so becomes one that is kept for unseen homes.
     """
 
     def __init__(
-        self, sets: Sequence[TrajectorySet], model: JanusVLN, tokenizer: PreTrainedTokenizerBase, recipe: Recipe, cached: bool, mirror: bool = False
+        self,
+        sets: Sequence[TrajectorySet],
+        model: JanusVLN,
+        tokenizer: PreTrainedTokenizerBase,
+        recipe: Recipe,
+        cached: bool,
+        mirrored_sets: Sequence[TrajectorySet] = (),
     ) -> None:
-        self.sets, self.tokenizer, self.recipe, self.width = list(sets), tokenizer, recipe, model.config.navigation.image_width
+        self.sets, self.mirrored = [*sets, *mirrored_sets], [False] * len(sets) + [True] * len(mirrored_sets)
+        self.tokenizer, self.recipe, self.width = tokenizer, recipe, model.config.navigation.image_width
         chosen = [(s, i) for s, t in enumerate(self.sets) for i in range(len(t)) if not recipe.longest or t.lengths[i] <= recipe.longest]
-        self.index = [(s, i, False) for s, i in chosen]
-        if mirror:
-            # A mirrored text may be one that is kept for unseen homes.
-            self.index += [(s, i, True) for s, i in chosen if not is_unseen_text(mirrored_instruction(self.sets[s].raw(i)["instruction"]))]
+        self.index = [(s, i) for s, i in chosen if not (self.mirrored[s] and is_unseen_text(mirrored_instruction(self.sets[s].raw(i)["instruction"])))]
         if not self.index:
             raise InputError(f"no trajectory of {[str(s.path) for s in self.sets]} has at most longest={recipe.longest} frames: raise it")
         self.caches = [FrameCache(s, self.width) for s in self.sets] if cached else []
-        self.features = [[encode_set(cache, model, mirrored) for mirrored in ((False, True) if mirror else (False,))] for cache in self.caches]
+        self.features = [encode_set(cache, model, mirrored) for cache, mirrored in zip(self.caches, self.mirrored)]
 
     @property
     def lengths(self) -> list[int]:
         """Frames of every trajectory, cut."""
-        return [min(int(self.sets[s].lengths[i]), self.recipe.max_frames) for s, i, _ in self.index]
+        return [min(int(self.sets[s].lengths[i]), self.recipe.max_frames) for s, i in self.index]
 
     def __len__(self) -> int:
         return len(self.index)
 
     def __getitem__(self, k: int) -> dict[str, Any]:
-        s, i, mirrored = self.index[k]
+        s, i = self.index[k]
+        mirrored = self.mirrored[s]
         values = self.sets[s].raw(i)
         n = min(len(values["targets"]), self.recipe.max_frames)
         targets, executed, instruction = np.array(values["targets"], np.int64), np.array(values["actions"][:n], np.int64), values["instruction"]
@@ -107,7 +112,7 @@ class Trajectories(Dataset[dict[str, Any]]):
         }
         if self.features:
             start = int(self.caches[s].start[i])
-            item["vision"], item["spatial"] = (np.array(array[start : start + n]) for array in self.features[s][mirrored])
+            item["vision"], item["spatial"] = (np.array(array[start : start + n]) for array in self.features[s])
         else:
             folder = (self.sets[s].path.resolve().parent / values["folder"]).resolve()
             frames = np.stack([read_picture(folder / name, self.width) for name in values["frames"][:n]])
@@ -457,13 +462,13 @@ def prepare(recipe: Recipe) -> tuple[JanusVLN, nn.Module, Any, Any, Callable[[Se
     task: nn.Module
     if recipe.memory == "dual":
         cached = frozen and recipe.cache_features
-        train = Trajectories(train_sets, model, tokenizer, recipe, cached, recipe.mirror)
+        train = Trajectories(train_sets, model, tokenizer, recipe, cached, open_sets(recipe.mirrored_data) if recipe.mirrored_data else [])
         evaluation = Trajectories(eval_sets, model, tokenizer, recipe, cached) if eval_sets else None
         task = DualTask(model, tokenizer, recipe.sample_windows, recipe.guidance_weight, not recipe.train_spatial_encoder, recipe.curriculum_steps)
         collate = collate_trajectories
     else:
-        if recipe.mirror:
-            raise InputError("mirror=true is for whole trajectories (memory: dual): set mirror=false")
+        if recipe.mirrored_data:
+            raise InputError("mirrored_data is for whole trajectories (memory: dual): set mirrored_data=[]")
         navigation = model.config.navigation
         train = Samples(FrameSamples(train_sets), navigation.image_width, navigation.num_history)
         evaluation = Samples(FrameSamples(eval_sets), navigation.image_width, navigation.num_history) if eval_sets else None

@@ -57,6 +57,8 @@ class Recipe:
     # data
     data: list[str] = field(default_factory=list)
     """Files made by ``janusvln data``."""
+    mirrored_data: list[str] = field(default_factory=list)
+    """``dual``: files of which every trajectory is taken with left and right exchanged, in pictures, actions and text (houses; not for texts of people)."""
     eval_data: list[str] = field(default_factory=list)
     eval_samples: int = 64
     """At most so many samples or trajectories are used for an evaluation during training."""
@@ -92,8 +94,6 @@ class Recipe:
     """Forward passes over which the memory window grows from one frame to its full size: what is seen now is learned before what was seen."""
     guidance_weight: float = 0.0
     """Weight of the helper loss: the next expert actions and the steps left, guessed by a head that is thrown away."""
-    mirror: bool = False
-    """``dual``: every trajectory a second time with left and right exchanged, in pictures, actions and text (houses; not for texts of people)."""
     cache_features: bool = False
     """Keep what frozen encoders make of every frame on disk beside the set (small networks: 30 kB a frame)."""
 

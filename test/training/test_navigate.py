@@ -136,7 +136,7 @@ def test_mirrored_trajectory_is_that_of_mirrored_pictures_turns_and_words(recipe
         line["folder"], line["frames"] = str(number), [f"{i:03d}.png" for i in range(len(frames))]
         line["targets"], line["actions"] = ([exchange[a] for a in line[name]] for name in ("targets", "actions"))
     (tmp_path / "flipped.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
-    both = Trajectories([sets], model, tokenizer, recipe(), cached, mirror=True)
+    both = Trajectories([sets], model, tokenizer, recipe(), cached, [sets])
     flipped = Trajectories([TrajectorySet(tmp_path / "flipped.jsonl")], model, tokenizer, recipe(), cached)
     assert len(both) == 2 * len(flipped) == len(both.lengths)  # "go to the red lamp" has no sides
     for k in (0, 5):
@@ -162,10 +162,11 @@ def test_a_text_that_is_kept_for_unseen_homes_does_not_come_in_by_the_mirror(rec
     (tmp_path / "sides.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
     kept = [number for number in range(len(lines)) if not is_unseen_text(f"Turn right and go to chair number {number}.")]
     assert 0 < len(kept) < len(lines)
-    items = Trajectories([TrajectorySet(tmp_path / "sides.jsonl")], model, tokenizer, recipe(), cached=False, mirror=True)
-    assert [(i, mirrored) for _, i, mirrored in items.index] == [(i, False) for i in range(len(lines))] + [(i, True) for i in kept]
+    sides = TrajectorySet(tmp_path / "sides.jsonl")
+    items = Trajectories([sides], model, tokenizer, recipe(), False, [sides])
+    assert items.index == [(0, i) for i in range(len(lines))] + [(1, i) for i in kept]
 
 
-def test_mirror_is_refused_for_published_samples(recipe):
-    with pytest.raises(InputError, match="mirror=true is for whole trajectories"):
-        prepare(recipe(memory="released", mirror=True))
+def test_mirrored_sets_are_refused_for_published_samples(recipe, drives):
+    with pytest.raises(InputError, match="mirrored_data is for whole trajectories"):
+        prepare(recipe(memory="released", mirrored_data=[str(drives)]))
