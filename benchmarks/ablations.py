@@ -4,10 +4,9 @@
 
 Each variant is trained by 'janusvln train tiny' with the overrides below, from --start (without it: from random weights and --encoders), and judged by
 'janusvln evaluate' on houses val_unseen and on val_memory, the routes that need memory. "Knocked out" rows are the full one with a part taken away after
-training. Every command is a process of its own; what is done is skipped when the script is started again. The table goes to <out>/table.md, with 95 %
-intervals of all episodes of all seeds together. Both memories keep the same frames, so a variant with another window needs features of its own from the
-spatial encoder, which takes longer than its training. 'executed' keeps actions in memory; the navigator refuses to drive such a checkpoint, so its row has only
-the share of right actions on held-out expert trajectories.
+training; with --steps 0 nothing is trained, and they show what --start itself lives by. Every command is a process of its own; what is done is skipped when the
+script is started again. The table goes to <out>/table.md, with 95 % intervals of all episodes of all seeds together. 'executed' keeps actions in memory; the
+navigator refuses to drive such a checkpoint, so its row has only the share of right actions on held-out expert trajectories.
 """
 
 import argparse
@@ -40,13 +39,14 @@ class Variant:
 VARIANTS = (
     Variant("full"),
     Variant("without spatial memory", ("lam=0.0",)),
-    Variant("without semantic memory", ("initial_frames=0", "window_frames=0")),
-    Variant("without both", ("lam=0.0", "initial_frames=0", "window_frames=0")),
+    Variant("without semantic memory", ("semantic_memory=false",)),
+    Variant("without both", ("lam=0.0", "semantic_memory=false")),
     Variant("text removed", instructions="removed", trained_as="full"),
     Variant("text swapped", instructions="swapped", trained_as="full"),
     Variant("cloning without DAgger", dagger=False),
     Variant("actions kept in memory", ("action_memory=executed",), drives=False),
     Variant("knocked out: geometry", trained_as="full", changes=(("lam", 0.0),)),
+    Variant("knocked out: semantic memory", trained_as="full", changes=(("semantic_memory", False),)),
     Variant("knocked out: both memories", trained_as="full", changes=(("initial_frames", 0), ("window_frames", 0))),
     Variant("knocked out: all but the last 8 frames", trained_as="full", changes=(("initial_frames", 0), ("window_frames", 8))),
     Variant("knocked out: initial frames", trained_as="full", changes=(("initial_frames", 0),)),
@@ -67,9 +67,9 @@ def run(arguments: Sequence[str], processes: int = 1) -> None:
 
 
 def train(args: argparse.Namespace, variant: Variant, seed: int) -> None:
-    """Train one variant with one seed, unless it is there."""
+    """Train one variant with one seed, unless it is there or nothing is to be trained."""
     folder = folder_of(args.out, variant, seed)
-    if variant.trained_as or (folder / "result.json").is_file():
+    if not args.steps or (folder / "result.json").is_file():
         return
     data = args.data + (args.dagger_data if variant.dagger else [])
     common = [f"data=[{','.join(data)}]", f"eval_data=[{','.join(args.eval_data)}]", f"max_steps={args.steps}", f"seed={seed}", f"output={folder}"]
@@ -82,14 +82,14 @@ def train(args: argparse.Namespace, variant: Variant, seed: int) -> None:
 
 def checkpoint_of(args: argparse.Namespace, variant: Variant, seed: int) -> Path:
     """The checkpoint of a variant; a copy with another config.json where the variant changes it."""
-    original = folder_of(args.out, variant, seed) / "checkpoint"
+    original = folder_of(args.out, variant, seed) / "checkpoint" if args.steps else Path(args.start)
     if not variant.changes:
         return original
     folder = args.out / "knocked_out" / f"{variant.name.partition(': ')[2].replace(' ', '-')}-seed{seed}"
     shutil.copytree(original, folder, dirs_exist_ok=True)
     config = json.loads((folder / "config.json").read_text())
     for name, value in variant.changes:
-        (config if name in config else config["navigation"])[name] = value
+        (config if name in config else config["navigation"])[name] = value  # semantic_memory is in no older file
     (folder / "config.json").write_text(json.dumps(config, indent=1) + "\n")
     return folder
 
@@ -115,11 +115,11 @@ def share(hits: int, n: int) -> str:
 def row(args: argparse.Namespace, variant: Variant) -> str:
     """One line of the table."""
     accuracy = []
-    for seed in range(args.seeds):
+    for seed in range(args.seeds if args.steps and not variant.trained_as else 0):
         evaluation = json.loads((folder_of(args.out, variant, seed) / "result.json").read_text()).get("evaluation") or {}
         accuracy.append(evaluation.get("eval_accuracy"))
     known = [a for a in accuracy if a is not None]
-    cells = [f"{100 * sum(known) / len(known):.1f}" if known and not variant.trained_as else "-"]
+    cells = [f"{100 * sum(known) / len(known):.1f}" if known else "-"]
     if variant.drives:
         lines = [line for seed in range(args.seeds) for line in evaluate(args, variant, seed, "val_unseen", args.episodes)]
         memory = [line for seed in range(args.seeds) for line in evaluate(args, variant, seed, "val_memory", args.memory_episodes)]
@@ -149,7 +149,7 @@ def main() -> None:
     parser.add_argument("--encoders", help="without --start: checkpoint of the encoders (default: as the recipe says)")
     parser.add_argument("--set", nargs="*", default=[], metavar="FIELD=VALUE", help="further fields of the recipe, for every variant")
     parser.add_argument("--houses", type=Path, default=Path("data"), help="data folder of the houses (default: %(default)s)")
-    parser.add_argument("--steps", type=int, default=800, help="optimizer steps of each variant (default: %(default)s)")
+    parser.add_argument("--steps", type=int, default=800, help="optimizer steps of each variant; 0: judge --start (default: %(default)s)")
     parser.add_argument("--episodes", type=int, default=300, help="episodes of each evaluation (default: %(default)s)")
     parser.add_argument("--memory-episodes", type=int, default=100, help="episodes of each evaluation on val_memory (default: %(default)s)")
     parser.add_argument("--seeds", type=int, default=3, help="seeds of each variant (default: %(default)s)")
@@ -158,10 +158,14 @@ def main() -> None:
     names = [variant.name for variant in VARIANTS]
     parser.add_argument("--variants", nargs="*", choices=names, default=names, metavar="NAME", help=f"rows, of: {'; '.join(names)} (default: all)")
     args = parser.parse_args()
-    variants = [variant for variant in VARIANTS if variant.name in args.variants]
+    if not args.steps and (not args.start or args.seeds > 1):
+        parser.error("--steps 0 judges --start as it is: give --start, and --seeds 1")
+    variants = [v for v in VARIANTS if v.name in args.variants and (args.steps or v.trained_as or v.name == "full")]
+    trained = {variant.trained_as or variant.name for variant in variants}
     for seed in range(args.seeds):
-        for variant in variants:
-            train(args, variant, seed)
+        for variant in VARIANTS:
+            if variant.name in trained:
+                train(args, variant, seed)
     groups = [f"1 m, {low} to {high - 1} steps" if high < 10**6 else f"1 m, {low} steps and more" for low, high in LENGTHS]
     head = ["variant", "right actions, %", "success at 1 m, %", "success at 3 m, %", *groups, "1 m, val_memory"]
     table = ["| " + " | ".join(head) + " |", "|" + "---|" * len(head), *(row(args, variant) for variant in variants)]

@@ -56,8 +56,9 @@ class SpatialConfig:
 class NavigationConfig:
     """How the network is used (key ``navigation``); the defaults are what the published code hard-codes.
 
-    ``memory`` and ``decoding`` are what the checkpoint was trained for. ``action_memory`` tells whether answers stay in the semantic
-    memory (``dual`` only; an ablation). ``trained`` is False for a network with random weights.
+    ``memory`` and ``decoding`` are what the checkpoint was trained for. ``action_memory`` tells whether answers stay in the semantic memory,
+    ``semantic_memory`` whether the language model remembers frames at all (both ``dual`` only; ablations). ``trained`` is False for a network with
+    random weights.
     """
 
     num_history: int = 8
@@ -68,6 +69,7 @@ class NavigationConfig:
     memory: Memory = "released"
     decoding: Decoding = "free"
     action_memory: Literal["none", "executed"] = "none"
+    semantic_memory: bool = True
     trained: bool = True
 
 

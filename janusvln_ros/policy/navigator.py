@@ -109,7 +109,8 @@ class Navigator:
             )
         self._tree: ActionTree | None = action_tree(tokenizer) if self.decoding == "constrained" else None
         answer_tokens = 0 if self._tree else navigation.max_new_tokens
-        kept = FrameWindow(*(semantic_window or (navigation.initial_frames, navigation.window_frames)))
+        trained_with = (navigation.initial_frames, navigation.window_frames) if navigation.semantic_memory else (0, 0)
+        kept = FrameWindow(*(semantic_window or trained_with))
         graphs = cuda_graphs and model.device.type == "cuda"
         self._reading: Reading = (
             Dual(model, tokenizer, answer_tokens, kept, graphs) if self.memory == "dual" else Released(model, tokenizer, prompt, answer_tokens)

@@ -261,7 +261,7 @@ class DualTask(nn.Module):
         self.leaf = leaf_ids(tokenizer)
         navigation = model.config.navigation
         self.window = FrameWindow(navigation.initial_frames, navigation.window_frames)
-        self.action_memory = navigation.action_memory
+        self.action_memory, self.semantic_memory = navigation.action_memory, navigation.semantic_memory
         self.curriculum_steps = curriculum_steps
         self.register_buffer("passes", torch.zeros((), dtype=torch.long))  # kept with the state, so that a resumed run goes on where it was
         self.passes: Tensor
@@ -305,6 +305,8 @@ class DualTask(nn.Module):
             if longest < 16384:
                 jump = 0
         fused, grid = self.fused(frames, window)
+        if not self.semantic_memory:
+            window = FrameWindow(0, 0)
         answers = torch.where(targets[..., None] >= 0, self.answers[targets.clamp(min=0)], IGNORED)
         before = None
         if self.action_memory == "executed":

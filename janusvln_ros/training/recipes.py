@@ -49,6 +49,8 @@ class Recipe:
     """Frames that both memories keep; None: as in the model's config."""
     action_memory: Literal["none", "executed"] = "none"
     """``executed``: answers stay in the semantic memory (an ablation; `dual` only)."""
+    semantic_memory: bool = True
+    """false: the language model sees the current frame only, whose geometry the spatial memory has made (an ablation; `dual` only)."""
     train_language_model: bool = True
     train_mergers: bool = True
     train_vision_tower: bool = False

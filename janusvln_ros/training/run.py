@@ -52,7 +52,8 @@ def build_model(recipe: Recipe) -> JanusVLN:
         match_attention(model)
     frames = {name: value for name in ("initial_frames", "window_frames") if (value := getattr(recipe, name)) is not None}
     decoding: Decoding = "constrained" if recipe.memory == "dual" else "free"
-    navigation = replace(model.config.navigation, memory=recipe.memory, decoding=decoding, action_memory=recipe.action_memory, **frames)
+    ablations = {name: getattr(recipe, name) for name in ("action_memory", "semantic_memory")}
+    navigation = replace(model.config.navigation, memory=recipe.memory, decoding=decoding, **ablations, **frames)
     model.config = replace(model.config, navigation=navigation, lam=model.config.lam if recipe.lam is None else recipe.lam)
     return model
 

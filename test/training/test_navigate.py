@@ -58,10 +58,10 @@ def test_released_batch_is_the_mean_of_its_samples(recipe):
     torch.testing.assert_close(task(**collate_samples(items))["loss"], torch.stack(single).mean())
 
 
-@pytest.mark.parametrize("cached", [True, False])
-def test_every_supervised_step_sees_what_the_navigator_sees(recipe, drives, cached):
+@pytest.mark.parametrize(("cached", "semantic_memory"), [(True, True), (False, True), (False, False)])
+def test_every_supervised_step_sees_what_the_navigator_sees(recipe, drives, cached, semantic_memory):
     torch.manual_seed(0)
-    model = build_model(recipe()).eval()
+    model = build_model(recipe(semantic_memory=semantic_memory)).eval()
     tokenizer = load_tokenizer(TOKENIZER)
     sets = TrajectorySet(drives)
     items = Trajectories([sets], model, tokenizer, recipe(), cached)
