@@ -13,14 +13,18 @@ from janusvln_ros.errors import InputError
 def atomic_path(path: str | os.PathLike[str]) -> Iterator[Path]:
     """Yield a temporary path beside ``path``; rename it to ``path`` if the block succeeds, delete it if it raises.
 
-    Folders above are made. The block must create the temporary file itself. Works for a single file.
+    Folders above are made. The block must create the temporary file itself; who may read it is what the umask says, whatever wrote it. Works for a single file.
     """
     final = Path(path)
     final.parent.mkdir(parents=True, exist_ok=True)
     # The suffix stays last, since many writers choose a format by it.
     temporary = final.with_name(f".{final.stem}.{os.getpid()}.tmp{final.suffix}")
     try:
+        temporary.touch()
+        allowed = temporary.stat().st_mode
+        temporary.unlink()
         yield temporary
+        temporary.chmod(allowed)  # safetensors writes for its owner alone
         os.replace(temporary, final)
     finally:
         temporary.unlink(missing_ok=True)

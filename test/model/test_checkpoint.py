@@ -55,6 +55,11 @@ def test_saved_checkpoint_reads_back_bit_by_bit_and_in_published_names(model, ti
     assert all(torch.equal(a, b) for a, b in zip(model.state_dict().values(), again.state_dict().values()))
 
 
+def test_others_may_read_the_weights_of_a_checkpoint_as_they_may_its_config(model, tmp_path):
+    model.save_pretrained(tmp_path)
+    assert (tmp_path / "model.safetensors").stat().st_mode == (tmp_path / "config.json").stat().st_mode
+
+
 def test_shards_read_like_one_file(model, tmp_path):
     files.save(model, tmp_path, shard_bytes=1_000_000)
     assert len(list(tmp_path.glob("model-*-of-*.safetensors"))) > 3 and not (tmp_path / "model.safetensors").exists()
