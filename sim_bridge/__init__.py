@@ -3,6 +3,7 @@
 ``from sim_bridge import make_env`` needs numpy only; a backend's dependencies are imported when it is made.
 """
 
-from sim_bridge.nav_env import EnvSettings, NavEnv, Observation, TopDownMap, make_env
+from sim_bridge.backends import make_env
+from sim_bridge.nav_env import EnvSettings, NavEnv, Observation, TopDownMap
 
 __all__ = ["EnvSettings", "NavEnv", "Observation", "TopDownMap", "make_env"]

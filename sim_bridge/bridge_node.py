@@ -46,8 +46,9 @@ from std_srvs.srv import Trigger
 from janusvln_ros.actions import FORWARD_STEP_M, TURN_STEP_DEG, Action
 from janusvln_ros.data.episodes import Episode, read_episodes
 from janusvln_ros.errors import InputError
+from sim_bridge.backends import make_env
 from sim_bridge.continuous import Base, BaseSettings, Odometry, PlanarPose, relative, scan_from_depth, to_map, to_world
-from sim_bridge.nav_env import MAX_DEPTH_M, NavEnv, Observation, TopDownMap, make_env
+from sim_bridge.nav_env import MAX_DEPTH_M, NavEnv, Observation, TopDownMap
 from sim_bridge.tally import Tally
 
 try:

@@ -303,9 +303,10 @@ class HousesSimulator:
     """The built-in simulator behind the same calls."""
 
     def __init__(self, settings: Dict[str, Any], up: str, gpu: int) -> None:
-        from sim_bridge.nav_env import make_env
+        from sim_bridge.houses import HousesEnv
+        from sim_bridge.nav_env import EnvSettings
 
-        self.make: Callable[[str], Any] = lambda scene: make_env("houses", scene=scene, up=up, **settings)
+        self.make: Callable[[str], Any] = lambda scene: HousesEnv(EnvSettings(**settings), scene=scene, up=up)
         self.env: Any = None
 
     def versions(self) -> Dict[str, str]:

@@ -38,8 +38,8 @@ from janusvln_ros.training.attention import EPISODE_ATTENTION
 from janusvln_ros.training.cache import FrameCache
 from janusvln_ros.training.encoders import images_of, vision_patches
 from janusvln_ros.training.mirror import mirrored_actions, mirrored_instruction
+from janusvln_ros.training.network import build_model, finish, shipped
 from janusvln_ros.training.recipes import Recipe
-from janusvln_ros.training.run import build_model, finish, shipped
 from janusvln_ros.training.trainer import fit, freeze
 
 log = logging.getLogger(__name__)

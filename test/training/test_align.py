@@ -12,7 +12,7 @@ from janusvln_ros.model.memory import FrameWindow
 from janusvln_ros.policy.tokenizer import load_tokenizer
 from janusvln_ros.training.align import AlignTask, collate_tokens, words_of
 from janusvln_ros.training.attention import episode_attention
-from janusvln_ros.training.run import match_attention
+from janusvln_ros.training.network import match_attention
 
 NAMES = ("what:floor", "what:wall", "what:lamp", "colour:none", "colour:wall red", "colour:thing red", "colour:thing blue")
 

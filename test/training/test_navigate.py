@@ -30,7 +30,7 @@ from janusvln_ros.training.navigate import (
     step_figures,
     step_weights,
 )
-from janusvln_ros.training.run import build_model
+from janusvln_ros.training.network import build_model
 
 GOLDEN = Path(__file__).resolve().parents[1] / "data" / "model"
 TOKENIZER = Path(__file__).resolve().parents[2] / "config" / "model" / "tiny"
