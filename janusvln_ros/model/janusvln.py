@@ -24,12 +24,12 @@ from transformers import Qwen2_5_VLTextModel
 from transformers.models.qwen2_5_vl.modeling_qwen2_5_vl import (
     Qwen2_5_VisionTransformerPretrainedModel,
     Qwen2_5_VLRMSNorm,
-    apply_rotary_pos_emb,
 )
 from transformers.vision_utils import get_vision_cu_seqlens, get_vision_position_ids, get_vision_window_index
 
 from janusvln_ros.model.attention import MEMORY_ATTENTION
 from janusvln_ros.model.config import JanusVLNConfig
+from janusvln_ros.model.last_layer import last_layer
 from janusvln_ros.model.spatial import PATCH, SpatialEncoder
 
 MERGE = 2
@@ -157,18 +157,12 @@ class JanusVLN(nn.Module):
             language.set_attn_implementation(MEMORY_ATTENTION)
         x_1LD = embeds_LD[None]
         rotation = language.rotary_emb(x_1LD, positions_3L[:, None])
-        *layers, last = language.layers
-        for layer in layers:
+        for layer in language.layers[:-1]:
             x_1LD = layer(x_1LD, attention_mask=None, position_embeddings=rotation, past_key_values=cache)
-        attention, normed_1LD = last.self_attn, last.input_layernorm(x_1LD)
-        k_1HLD, v_1HLD = (project(normed_1LD).unflatten(-1, (-1, attention.head_dim)).transpose(1, 2) for project in (attention.k_proj, attention.v_proj))
-        k_1HLD, _ = apply_rotary_pos_emb(k_1HLD, k_1HLD, *rotation)
-        cache.update(k_1HLD, v_1HLD, attention.layer_idx)
-        cache.length += len(embeds_LD) - 1
-        cos, sin = (angle[:, -1:] for angle in rotation)
-        x_11D = last(x_1LD[:, -1:], attention_mask=None, position_embeddings=(cos, sin), past_key_values=cache)
-        cache.length += 1
-        return language.norm(x_11D)[0]
+        last = torch.tensor([len(embeds_LD) - 1], device=embeds_LD.device)
+        x_11D = last_layer(language, x_1LD, rotation, last, None, cache)
+        cache.length += len(embeds_LD)
+        return x_11D[0]
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> "JanusVLN":
         # Module.to(dtype) casts buffers too, and rotary frequencies in bfloat16 would move every position.
