@@ -1,5 +1,6 @@
 """Where the package's own files lie, and how files are written so that nobody ever sees half of one."""
 
+import fcntl
 import os
 import sys
 from collections.abc import Iterator
@@ -34,6 +35,16 @@ def atomic_write(path: str | os.PathLike[str], content: str | bytes) -> None:
     """Write ``content`` (text as UTF-8) to ``path`` through a temporary file and a rename."""
     with atomic_path(path) as temporary:
         temporary.write_bytes(content.encode() if isinstance(content, str) else content)
+
+
+@contextmanager
+def alone(path: str | os.PathLike[str]) -> Iterator[None]:
+    """Hold a lock beside ``path`` while the block runs; other processes that ask for the same wait until it ends, or until this process does."""
+    final = Path(path)
+    final.parent.mkdir(parents=True, exist_ok=True)
+    with open(final.with_name(f".{final.name}.lock"), "w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
 
 
 def share_dir() -> Path:

@@ -5,7 +5,6 @@ set and kept beside it in ``<set>.cache/``. The name of an array holds what it w
 """
 
 import hashlib
-import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -16,22 +15,19 @@ from tqdm import tqdm
 
 from janusvln_ros.data.samples import TrajectorySet
 from janusvln_ros.errors import InputError
+from janusvln_ros.files import alone, atomic_path
 from janusvln_ros.policy.preprocess import resize, resized_shape
 
 
 def array_on_disk(path: Path, shape: tuple[int, ...], dtype: np.dtype | type, fill: Callable[[np.ndarray], None]) -> np.ndarray:
-    """The array at ``path``, made with ``fill(array)`` where it is missing; a kill while filling leaves nothing behind that could be read."""
-    if not path.is_file():
-        path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-        try:
-            array = open_memmap(temporary, mode="w+", dtype=dtype, shape=shape)
-            fill(array)
-            array.flush()
-            del array
-            os.replace(temporary, path)
-        finally:
-            temporary.unlink(missing_ok=True)
+    """The array at ``path``, made with ``fill(array)`` where it is missing, by one process while others that want it wait; a kill while filling leaves
+    nothing behind that could be read."""
+    with alone(path):
+        if not path.is_file():
+            with atomic_path(path) as temporary:
+                array = open_memmap(temporary, mode="w+", dtype=dtype, shape=shape)
+                fill(array)
+                array.flush()
     array = np.load(path, mmap_mode="r")
     if array.shape != shape:
         raise InputError(f"{path} is {array.shape} instead of {shape}: delete the folder {path.parent}, it is made anew")

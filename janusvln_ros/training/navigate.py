@@ -34,6 +34,7 @@ from janusvln_ros.model.spatial import PATCH
 from janusvln_ros.policy.preprocess import crop_to_groups, pixel_rows, resize
 from janusvln_ros.policy.prompt import dual_prefix_ids, executed_ids, frame_ids, leaf_ids, released_prompt_ids, training_sample
 from janusvln_ros.policy.tokenizer import load_tokenizer
+from janusvln_ros.rollout.shards import Place
 from janusvln_ros.training.attention import EPISODE_ATTENTION
 from janusvln_ros.training.cache import FrameCache
 from janusvln_ros.training.encoders import images_of, vision_patches
@@ -84,8 +85,11 @@ class Trajectories(Dataset[dict[str, Any]]):
         self.index = [(s, i) for s, i in chosen if not (self.mirrored[s] and is_unseen_text(mirrored_instruction(self.sets[s].raw(i)["instruction"])))]
         if not self.index:
             raise InputError(f"no trajectory of {[str(s.path) for s in self.sets]} has at most longest={recipe.longest} frames: raise it")
-        self.caches = [FrameCache(s, self.width) for s in self.sets] if cached else []
-        self.features = [encode_set(cache, model, mirrored) for cache, mirrored in zip(self.caches, self.mirrored)]
+        self.caches: dict[int, FrameCache] = {}
+        self.features: dict[int, tuple[np.ndarray, np.ndarray]] = {}
+        for s in encoding_order(len(self.sets), Place.from_environment()) if cached else []:
+            self.caches[s] = FrameCache(self.sets[s], self.width)
+            self.features[s] = encode_set(self.caches[s], model, self.mirrored[s])
 
     @property
     def lengths(self) -> list[int]:
@@ -118,6 +122,12 @@ class Trajectories(Dataset[dict[str, Any]]):
             frames = np.stack([read_picture(folder / name, self.width) for name in values["frames"][:n]])
             item["frames"] = np.ascontiguousarray(frames[:, :, ::-1]) if mirrored else frames
         return item
+
+
+def encoding_order(sets: int, place: Place) -> list[int]:
+    """In which order a process goes through ``sets`` sets: each begins elsewhere, so that together they encode every set once."""
+    first = place.rank * sets // place.world
+    return [(first + k) % sets for k in range(sets)]
 
 
 FORESIGHT = 8

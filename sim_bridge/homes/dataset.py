@@ -4,23 +4,21 @@ A home depends on the seed, its family (training or unseen) and its number alone
 bytes however many processes wrote them and however often they were interrupted.
 """
 
-import fcntl
 import hashlib
 import json
 import multiprocessing
 import os
 import shutil
 import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from concurrent.futures import ProcessPoolExecutor
-from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from janusvln_ros.data.episodes import Episode, GroundTruth, episodes_path, ground_truth_path, write_episodes, write_ground_truth
 from janusvln_ros.errors import InputError
-from janusvln_ros.files import atomic_write
+from janusvln_ros.files import alone, atomic_write
 
 GENERATOR = 1
 """Number of the generator; raised when the same seed gives other homes or episodes, so that files of two kinds never mix."""
@@ -91,17 +89,9 @@ def ensure_split(
     """
     # What cannot be generated is refused before anything is written.
     _settings(data_dir, split, seed, homes, episodes_per_home, rooms)
-    with _alone(episodes_path(data_dir, "houses", split).parent):
+    # The ranks of a distributed run ask for the same split at the same time, and one of them generates it.
+    with alone(episodes_path(data_dir, "houses", split).parent):
         return _ensure(data_dir, split, _settings(data_dir, split, seed, homes, episodes_per_home, rooms), jobs, progress)
-
-
-@contextmanager
-def _alone(folder: Path) -> Iterator[None]:
-    """Hold a lock beside ``folder``: the ranks of a distributed run ask for the same split at the same time, and one of them generates it."""
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    with open(folder.with_name(f".{folder.name}.lock"), "w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        yield
 
 
 def _ensure(data_dir: str | Path, split: str, wanted: Settings, jobs: int | None, progress: Callable[[int, int], None] | None) -> Path:
