@@ -158,23 +158,25 @@ class NavMesh:
 class DistanceField:
     """Geodesic distances to ``goal`` (on the surface).
 
-    ``values`` float32 [N] per cell, metres, inf on other islands; ``near`` bool [N]: the cells around the goal, in straight reach.
+    ``values`` float32 [N] per cell, metres, inf on other islands; ``near`` bool [N]: the cells around the goal, in straight reach. ``origin``, ``ij`` and
+    ``links`` are the mesh's; the mesh itself holds its fields, and a ring of the two would outlive both until the garbage collector came.
     """
 
-    mesh: NavMesh
+    origin: NDArray[np.float64]
+    ij: NDArray[np.int32]
+    links: NDArray[np.int32]
     goal: NDArray[np.float64]
     values: NDArray[np.float32]
     near: NDArray[np.bool_]
 
     def at(self, points_M3: NDArray[np.float64], cells_M: NDArray[np.int64]) -> NDArray[np.float64]:
         """Distances [M] at points [M, 3] lying in cells [M]: bilinear between the centres of cells, leaving out those that are not linked."""
-        mesh = self.mesh
-        offset_M2 = (points_M3[:, ::2] - mesh.origin[::2]) / CELL_M - mesh.ij[cells_M] - 0.5
+        offset_M2 = (points_M3[:, ::2] - self.origin[::2]) / CELL_M - self.ij[cells_M] - 0.5
         side_x = np.where(offset_M2[:, 0] >= 0, 0, 2)  # rows of STEPS
         side_z = np.where(offset_M2[:, 1] >= 0, 1, 3)
         wx, wz = np.abs(offset_M2).T
-        beside_x, beside_z = mesh.links[cells_M, side_x], mesh.links[cells_M, side_z]
-        across = np.where(beside_x >= 0, mesh.links[beside_x, side_z], np.where(beside_z >= 0, mesh.links[beside_z, side_x], -1))
+        beside_x, beside_z = self.links[cells_M, side_x], self.links[cells_M, side_z]
+        across = np.where(beside_x >= 0, self.links[beside_x, side_z], np.where(beside_z >= 0, self.links[beside_z, side_x], -1))
         corners_M4 = np.stack([cells_M, beside_x, beside_z, across], axis=1)
         weights_M4 = np.stack([(1 - wx) * (1 - wz), wx * (1 - wz), (1 - wx) * wz, wx * wz], axis=1)
         weights_M4[corners_M4 < 0] = 0
@@ -250,7 +252,7 @@ def distance_field(mesh: NavMesh, goal: NDArray[np.float64], cell: int) -> Dista
     values[near[inside]] = distances[inside]
     exact = np.zeros(len(mesh.ij), bool)
     exact[near[inside]] = True
-    return DistanceField(mesh, goal, values, exact)
+    return DistanceField(mesh.origin, mesh.ij, mesh.links, goal, values, exact)
 
 
 CACHED_MESHES = 8

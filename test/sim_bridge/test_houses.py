@@ -1,7 +1,9 @@
 """The built-in simulator as its users meet it: episodes, errors, scenes of other kinds, threads."""
 
+import gc
 import os
 import threading
+import weakref
 
 import numpy as np
 import pytest
@@ -13,6 +15,7 @@ from janusvln_ros.data.episodes import read_episodes
 from janusvln_ros.errors import InputError
 from sim_bridge import make_env
 from sim_bridge.nav_env import NavEnv, rotation_of_yaw, yaw_of_rotation
+from sim_bridge.navmesh import CACHED_MESHES
 
 AHEAD = rotation_of_yaw(0.0)
 
@@ -248,6 +251,20 @@ def test_many_environments_share_scene_and_surface(house_a):
         env.set_state([5.5, 0.001, 4.5], rotation_of_yaw(0.5 * n))
     pictures = {env.render().rgb.tobytes() for env in envs}
     assert len(pictures) == 5
+
+
+def test_the_surface_of_a_scene_long_past_is_given_back_without_a_garbage_collection(house_a, tmp_path):
+    first = make_env("houses", scene=house_a, width=16, height=12)
+    assert np.isfinite(first.geodesic_distance([5.5, 0.001, 4.5], [1.5, 0.001, 4.5]))
+    surface = weakref.ref(first.mesh)
+    first.close()
+    gc.disable()
+    try:
+        for n in range(CACHED_MESHES):
+            make_env("houses", scene=room(tmp_path / f"{n}.glb", size=2.0), width=16, height=12).close()
+        assert surface() is None
+    finally:
+        gc.enable()
 
 
 # Bad input
