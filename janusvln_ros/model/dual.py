@@ -406,7 +406,7 @@ def episode_pass(
     mask = episode_mask(prompt_lengths_B.to(device), prompt_BL.shape[1], T, layout.rows, leaf, window)
     answer_TA = prompt_BL.shape[1] + number_T[:, None] * (layout.rows + leaf) + layout.rows + Q - 1 + torch.arange(A, device=device)
     if device.type == "cpu":
-        # Small networks: few layers, so the last one for the answers alone saves a fifth; and a mask converted once instead of in every layer.
+        # Small networks have few layers, so that the last one for the answers alone is worth it; and a mask converted once instead of in every layer.
         mask = torch.zeros(mask.shape, dtype=dtype).masked_fill_(~mask, float("-inf"))
         hidden_BRC, rotation = embeds_BRC, language_model.rotary_emb(embeds_BRC, positions_3BR)
         for layer in language_model.layers[:-1]:
