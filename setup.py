@@ -44,7 +44,14 @@ setup(
         "tqdm",
     ],
     extras_require={
-        "sim": ["moderngl>=5.10", "trimesh", "scipy", "scikit-fmm", "imageio-ffmpeg", "matplotlib"],
+        "sim": [
+            "moderngl>=5.10",
+            "trimesh",
+            "scipy",
+            "scikit-fmm",
+            "imageio-ffmpeg",
+            "matplotlib",
+        ],
         "train": ["accelerate>=1.1", "tensorboard"],
         "bags": ["rosbags>=0.11", "mcap", "zstandard"],
         "quantize": ["torchao"],

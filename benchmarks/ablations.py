@@ -1,12 +1,19 @@
-"""The paper's table 3 at small size: what each memory, the text and DAgger are worth. Unattended and resumable; every cell is trained on the same budget.
+"""
+The paper's table 3 at small size: what each memory, the text and DAgger are worth.
 
-    python benchmarks/ablations.py --start runs/tiny/base/checkpoint --data A.jsonl,B.jsonl --dagger-data D.jsonl --steps 200 --episodes 200 --seeds 1
+Unattended and resumable; every cell is trained on the same budget.
 
-Each variant is trained by 'janusvln train tiny' with the overrides below, from --start (without it: from random weights and --encoders), and judged by
-'janusvln evaluate' on houses val_unseen and on val_memory, the routes that need memory. "Knocked out" rows are the full one with a part taken away after
-training; with --steps 0 nothing is trained, and they show what --start itself lives by. Every command is a process of its own; what is done is skipped when the
-script is started again. The table goes to <out>/table.md, with 95 % intervals of all episodes of all seeds together. 'executed' keeps actions in memory; the
-navigator refuses to drive such a checkpoint, so its row has only the share of right actions on held-out expert trajectories.
+    python benchmarks/ablations.py --start runs/tiny/base/checkpoint --data A.jsonl,B.jsonl
+    --dagger-data D.jsonl --steps 200 --episodes 200 --seeds 1
+
+Each variant is trained by 'janusvln train tiny' with the overrides below, from --start (without
+it: from random weights and --encoders), and judged by 'janusvln evaluate' on houses val_unseen and
+on val_memory, the routes that need memory. "Knocked out" rows are the full one with a part taken
+away after training; with --steps 0 nothing is trained, and they show what --start itself lives by.
+Every command is a process of its own; what is done is skipped when the script is started again.
+The table goes to <out>/table.md, with 95 % intervals of all episodes of all seeds together.
+'executed' keeps actions in memory; the navigator refuses to drive such a checkpoint, so its row
+has only the share of right actions on held-out expert trajectories.
 """
 
 import argparse
@@ -24,8 +31,11 @@ from janusvln_ros.evaluation.metrics import wilson
 
 @dataclass(frozen=True)
 class Variant:
-    """One row: how it is trained (overrides), which data, what the agent is told; ``trained_as``: whose checkpoint is used if it is not trained itself, and
-    ``changes``: what of that checkpoint's config.json is changed."""
+    """
+    One row: how it is trained (overrides), which data, what the agent is told; ``trained_as``:
+    whose checkpoint is used if it is not trained itself, and ``changes``: what of that
+    checkpoint's config.json is changed.
+    """
 
     name: str
     overrides: tuple[str, ...] = ()
@@ -46,9 +56,19 @@ VARIANTS = (
     Variant("cloning without DAgger", dagger=False),
     Variant("actions kept in memory", ("action_memory=executed",), drives=False),
     Variant("knocked out: geometry", trained_as="full", changes=(("lam", 0.0),)),
-    Variant("knocked out: semantic memory", trained_as="full", changes=(("semantic_memory", False),)),
-    Variant("knocked out: both memories", trained_as="full", changes=(("initial_frames", 0), ("window_frames", 0))),
-    Variant("knocked out: all but the last 8 frames", trained_as="full", changes=(("initial_frames", 0), ("window_frames", 8))),
+    Variant(
+        "knocked out: semantic memory", trained_as="full", changes=(("semantic_memory", False),)
+    ),
+    Variant(
+        "knocked out: both memories",
+        trained_as="full",
+        changes=(("initial_frames", 0), ("window_frames", 0)),
+    ),
+    Variant(
+        "knocked out: all but the last 8 frames",
+        trained_as="full",
+        changes=(("initial_frames", 0), ("window_frames", 8)),
+    ),
     Variant("knocked out: initial frames", trained_as="full", changes=(("initial_frames", 0),)),
 )
 LENGTHS = ((0, 40), (40, 57), (57, 10**9))
@@ -62,8 +82,14 @@ def folder_of(out: Path, variant: Variant, seed: int) -> Path:
 
 def run(arguments: Sequence[str], processes: int = 1) -> None:
     """Run ``janusvln`` with ``arguments``; its output goes through."""
-    distributed = ["-m", "torch.distributed.run", "--nproc-per-node", str(processes)] if processes > 1 else []
-    subprocess.run([sys.executable, *distributed, "-m", "janusvln_ros.cli.main", *arguments], check=True)
+    distributed = (
+        ["-m", "torch.distributed.run", "--nproc-per-node", str(processes)]
+        if processes > 1
+        else []
+    )
+    subprocess.run(
+        [sys.executable, *distributed, "-m", "janusvln_ros.cli.main", *arguments], check=True
+    )
 
 
 def train(args: argparse.Namespace, variant: Variant, seed: int) -> None:
@@ -72,7 +98,13 @@ def train(args: argparse.Namespace, variant: Variant, seed: int) -> None:
     if not args.steps or (folder / "result.json").is_file():
         return
     data = args.data + (args.dagger_data if variant.dagger else [])
-    common = [f"data=[{','.join(data)}]", f"eval_data=[{','.join(args.eval_data)}]", f"max_steps={args.steps}", f"seed={seed}", f"output={folder}"]
+    common = [
+        f"data=[{','.join(data)}]",
+        f"eval_data=[{','.join(args.eval_data)}]",
+        f"max_steps={args.steps}",
+        f"seed={seed}",
+        f"output={folder}",
+    ]
     if args.start:
         common += [f"model={args.start}", "encoders="]
     elif args.encoders:
@@ -81,27 +113,57 @@ def train(args: argparse.Namespace, variant: Variant, seed: int) -> None:
 
 
 def checkpoint_of(args: argparse.Namespace, variant: Variant, seed: int) -> Path:
-    """The checkpoint of a variant; a copy with another config.json where the variant changes it."""
-    original = folder_of(args.out, variant, seed) / "checkpoint" if args.steps else Path(args.start)
+    """
+    The checkpoint of a variant; a copy with another config.json where the variant changes it.
+    """
+    original = (
+        folder_of(args.out, variant, seed) / "checkpoint" if args.steps else Path(args.start)
+    )
     if not variant.changes:
         return original
-    folder = args.out / "knocked_out" / f"{variant.name.partition(': ')[2].replace(' ', '-')}-seed{seed}"
+    folder = (
+        args.out
+        / "knocked_out"
+        / f"{variant.name.partition(': ')[2].replace(' ', '-')}-seed{seed}"
+    )
     shutil.copytree(original, folder, dirs_exist_ok=True)
     config = json.loads((folder / "config.json").read_text())
     for name, value in variant.changes:
-        (config if name in config else config["navigation"])[name] = value  # semantic_memory is in no older file
+        # semantic_memory is in no older file
+        (config if name in config else config["navigation"])[name] = value
     (folder / "config.json").write_text(json.dumps(config, indent=1) + "\n")
     return folder
 
 
-def evaluate(args: argparse.Namespace, variant: Variant, seed: int, split: str, episodes: int) -> list[dict[str, Any]]:
+def evaluate(
+    args: argparse.Namespace, variant: Variant, seed: int, split: str, episodes: int
+) -> list[dict[str, Any]]:
     """Result lines of one variant on one split, driven now or before."""
     checkpoint = checkpoint_of(args, variant, seed)
-    out = args.out / "evaluation" / f"{variant.name.replace(' ', '-').replace(':', '')}-seed{seed}-{split}"
+    out = (
+        args.out
+        / "evaluation"
+        / f"{variant.name.replace(' ', '-').replace(':', '')}-seed{seed}-{split}"
+    )
     if not (out / "summary.json").is_file():
-        more = ["--split", split, "--episodes", str(episodes), "--instructions", variant.instructions, "--out", str(out), "--workers", str(args.workers)]
+        more = [
+            "--split",
+            split,
+            "--episodes",
+            str(episodes),
+            "--instructions",
+            variant.instructions,
+            "--out",
+            str(out),
+            "--workers",
+            str(args.workers),
+        ]
         run(["evaluate", "policy", str(checkpoint), "--data", str(args.houses), *more])
-    return [line for line in map(json.loads, (out / "results.jsonl").read_text().splitlines()) if "episode_id" in line]
+    return [
+        line
+        for line in map(json.loads, (out / "results.jsonl").read_text().splitlines())
+        if "episode_id" in line
+    ]
 
 
 def share(hits: int, n: int) -> str:
@@ -116,15 +178,31 @@ def row(args: argparse.Namespace, variant: Variant) -> str:
     """One line of the table."""
     accuracy = []
     for seed in range(args.seeds if args.steps and not variant.trained_as else 0):
-        evaluation = json.loads((folder_of(args.out, variant, seed) / "result.json").read_text()).get("evaluation") or {}
+        evaluation = (
+            json.loads((folder_of(args.out, variant, seed) / "result.json").read_text()).get(
+                "evaluation"
+            )
+            or {}
+        )
         accuracy.append(evaluation.get("eval_accuracy"))
     known = [a for a in accuracy if a is not None]
     cells = [f"{100 * sum(known) / len(known):.1f}" if known else "-"]
     if variant.drives:
-        lines = [line for seed in range(args.seeds) for line in evaluate(args, variant, seed, "val_unseen", args.episodes)]
-        memory = [line for seed in range(args.seeds) for line in evaluate(args, variant, seed, "val_memory", args.memory_episodes)]
+        lines = [
+            line
+            for seed in range(args.seeds)
+            for line in evaluate(args, variant, seed, "val_unseen", args.episodes)
+        ]
+        memory = [
+            line
+            for seed in range(args.seeds)
+            for line in evaluate(args, variant, seed, "val_memory", args.memory_episodes)
+        ]
         near = [line["success_1m"] for line in lines]
-        cells += [share(int(sum(near)), len(near)), share(int(sum(line["success"] for line in lines)), len(lines))]
+        cells += [
+            share(int(sum(near)), len(near)),
+            share(int(sum(line["success"] for line in lines)), len(lines)),
+        ]
         for low, high in LENGTHS:
             group = [line["success_1m"] for line in lines if low <= line["reference_steps"] < high]
             cells.append(share(int(sum(group)), len(group)))
@@ -141,34 +219,110 @@ def paths(text: str) -> list[str]:
 
 def main() -> None:
     """Train and judge every variant, then write the table."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--data", type=paths, required=True, help="expert sets")
-    parser.add_argument("--dagger-data", type=paths, default=[], help="DAgger sets, which 'cloning without DAgger' leaves out")
-    parser.add_argument("--eval-data", type=paths, default=[], help="held-out expert sets, for the share of right actions")
-    parser.add_argument("--start", help="checkpoint from which every variant is trained on (default: random weights)")
-    parser.add_argument("--encoders", help="without --start: checkpoint of the encoders (default: as the recipe says)")
-    parser.add_argument("--set", nargs="*", default=[], metavar="FIELD=VALUE", help="further fields of the recipe, for every variant")
-    parser.add_argument("--houses", type=Path, default=Path("data"), help="data folder of the houses (default: %(default)s)")
-    parser.add_argument("--steps", type=int, default=800, help="optimizer steps of each variant; 0: judge --start (default: %(default)s)")
-    parser.add_argument("--episodes", type=int, default=300, help="episodes of each evaluation (default: %(default)s)")
-    parser.add_argument("--memory-episodes", type=int, default=100, help="episodes of each evaluation on val_memory (default: %(default)s)")
-    parser.add_argument("--seeds", type=int, default=3, help="seeds of each variant (default: %(default)s)")
-    parser.add_argument("--workers", type=int, default=2, help="processes of a training and of an evaluation (default: %(default)s)")
+    parser.add_argument(
+        "--dagger-data",
+        type=paths,
+        default=[],
+        help="DAgger sets, which 'cloning without DAgger' leaves out",
+    )
+    parser.add_argument(
+        "--eval-data",
+        type=paths,
+        default=[],
+        help="held-out expert sets, for the share of right actions",
+    )
+    parser.add_argument(
+        "--start",
+        help="checkpoint from which every variant is trained on (default: random weights)",
+    )
+    parser.add_argument(
+        "--encoders",
+        help="without --start: checkpoint of the encoders (default: as the recipe says)",
+    )
+    parser.add_argument(
+        "--set",
+        nargs="*",
+        default=[],
+        metavar="FIELD=VALUE",
+        help="further fields of the recipe, for every variant",
+    )
+    parser.add_argument(
+        "--houses",
+        type=Path,
+        default=Path("data"),
+        help="data folder of the houses (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--steps",
+        type=int,
+        default=800,
+        help="optimizer steps of each variant; 0: judge --start (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--episodes",
+        type=int,
+        default=300,
+        help="episodes of each evaluation (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--memory-episodes",
+        type=int,
+        default=100,
+        help="episodes of each evaluation on val_memory (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--seeds", type=int, default=3, help="seeds of each variant (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--workers",
+        type=int,
+        default=2,
+        help="processes of a training and of an evaluation (default: %(default)s)",
+    )
     parser.add_argument("--out", type=Path, default=Path("runs/ablations"))
     names = [variant.name for variant in VARIANTS]
-    parser.add_argument("--variants", nargs="*", choices=names, default=names, metavar="NAME", help=f"rows, of: {'; '.join(names)} (default: all)")
+    parser.add_argument(
+        "--variants",
+        nargs="*",
+        choices=names,
+        default=names,
+        metavar="NAME",
+        help=f"rows, of: {'; '.join(names)} (default: all)",
+    )
     args = parser.parse_args()
     if not args.steps and (not args.start or args.seeds > 1):
         parser.error("--steps 0 judges --start as it is: give --start, and --seeds 1")
-    variants = [v for v in VARIANTS if v.name in args.variants and (args.steps or v.trained_as or v.name == "full")]
+    variants = [
+        v
+        for v in VARIANTS
+        if v.name in args.variants and (args.steps or v.trained_as or v.name == "full")
+    ]
     trained = {variant.trained_as or variant.name for variant in variants}
     for seed in range(args.seeds):
         for variant in VARIANTS:
             if variant.name in trained:
                 train(args, variant, seed)
-    groups = [f"1 m, {low} to {high - 1} steps" if high < 10**6 else f"1 m, {low} steps and more" for low, high in LENGTHS]
-    head = ["variant", "right actions, %", "success at 1 m, %", "success at 3 m, %", *groups, "1 m, val_memory"]
-    table = ["| " + " | ".join(head) + " |", "|" + "---|" * len(head), *(row(args, variant) for variant in variants)]
+    groups = [
+        f"1 m, {low} to {high - 1} steps" if high < 10**6 else f"1 m, {low} steps and more"
+        for low, high in LENGTHS
+    ]
+    head = [
+        "variant",
+        "right actions, %",
+        "success at 1 m, %",
+        "success at 3 m, %",
+        *groups,
+        "1 m, val_memory",
+    ]
+    table = [
+        "| " + " | ".join(head) + " |",
+        "|" + "---|" * len(head),
+        *(row(args, variant) for variant in variants),
+    ]
     (args.out / "table.md").write_text("\n".join(table) + "\n")
     print("\n".join(table))
 

@@ -1,10 +1,12 @@
-"""Camera images from one process to another over ROS 2: which share arrives, and how late.
+"""
+Camera images from one process to another over ROS 2: which share arrives, and how late.
 
-  python benchmarks/image_transport.py                      # 640x480 at 30 Hz, 10 s for each setting
+  python benchmarks/image_transport.py    # 640x480 at 30 Hz, 10 s for each setting
   python benchmarks/image_transport.py --seconds 2 --json
 
-For each setting a publisher process sends at the camera's rate and a subscriber process notes when each image is in its callback; both read the same
-steady clock. Latency runs from just before the message is made to the callback. Figures in docs/performance_images.md are printed by this script.
+For each setting a publisher process sends at the camera's rate and a subscriber process notes when
+each image is in its callback; both read the same steady clock. Latency runs from just before the
+message is made to the callback. Figures in docs/performance_images.md are printed by this script.
 """
 
 import argparse
@@ -35,7 +37,9 @@ def quality(reliability: str) -> Any:
     """The quality of service of both sides: keep the last 5, as camera drivers do."""
     from rclpy.qos import HistoryPolicy, QoSProfile, ReliabilityPolicy
 
-    policy = ReliabilityPolicy.RELIABLE if reliability == "reliable" else ReliabilityPolicy.BEST_EFFORT
+    policy = (
+        ReliabilityPolicy.RELIABLE if reliability == "reliable" else ReliabilityPolicy.BEST_EFFORT
+    )
     return QoSProfile(depth=5, history=HistoryPolicy.KEEP_LAST, reliability=policy)
 
 
@@ -51,10 +55,17 @@ def publish(args: argparse.Namespace) -> None:
     rclpy.init()
     node = rclpy.create_node("camera")
     raw = args.encoding == "raw"
-    out = node.create_publisher(Image if raw else CompressedImage, "image" if raw else "image/compressed", quality(args.reliability))
+    out = node.create_publisher(
+        Image if raw else CompressedImage,
+        "image" if raw else "image/compressed",
+        quality(args.reliability),
+    )
     # smooth structure with some noise compresses about as a room does
     noise = np.random.default_rng(0).normal(0, 4, (args.height, args.width, 3))
-    ramp = np.linspace(0, 200, args.width)[None, :, None] + np.linspace(0, 40, args.height)[:, None, None]
+    ramp = (
+        np.linspace(0, 200, args.width)[None, :, None]
+        + np.linspace(0, 40, args.height)[:, None, None]
+    )
     picture = np.clip(ramp + noise, 0, 255).astype(np.uint8)
     while out.get_subscription_count() == 0:
         rclpy.spin_once(node, timeout_sec=0.05)
@@ -64,11 +75,15 @@ def publish(args: argparse.Namespace) -> None:
         time.sleep(max(0.0, start + i / args.rate - time.monotonic()))
         sent = time.monotonic_ns()
         if raw:
-            message = Image(height=args.height, width=args.width, encoding="rgb8", step=args.width * 3)
+            message = Image(
+                height=args.height, width=args.width, encoding="rgb8", step=args.width * 3
+            )
             message.data = array.array("B", picture.tobytes())
         else:
             message = CompressedImage(format="rgb8; jpeg compressed bgr8")
-            message.data = array.array("B", cv2.imencode(".jpg", picture, [cv2.IMWRITE_JPEG_QUALITY, 90])[1].tobytes())
+            message.data = array.array(
+                "B", cv2.imencode(".jpg", picture, [cv2.IMWRITE_JPEG_QUALITY, 90])[1].tobytes()
+            )
         message.header.stamp.sec, message.header.stamp.nanosec = divmod(sent, 1_000_000_000)
         message.header.frame_id = str(i)
         out.publish(message)
@@ -77,7 +92,10 @@ def publish(args: argparse.Namespace) -> None:
 
 
 def subscribe(args: argparse.Namespace) -> None:
-    """Print the latencies (seconds) of what arrives until nothing has come for a while, as one JSON list."""
+    """
+    Print the latencies (seconds) of what arrives until nothing has come for a while, as one JSON
+    list.
+    """
     import rclpy
     from sensor_msgs.msg import CompressedImage, Image
 
@@ -89,9 +107,16 @@ def subscribe(args: argparse.Namespace) -> None:
     def arrived(message: Any) -> None:
         now = time.monotonic_ns()
         stamp = message.header.stamp
-        latencies[message.header.frame_id] = (now - stamp.sec * 1_000_000_000 - stamp.nanosec) / 1e9
+        latencies[message.header.frame_id] = (
+            now - stamp.sec * 1_000_000_000 - stamp.nanosec
+        ) / 1e9
 
-    node.create_subscription(Image if raw else CompressedImage, "image" if raw else "image/compressed", arrived, quality(args.reliability))
+    node.create_subscription(
+        Image if raw else CompressedImage,
+        "image" if raw else "image/compressed",
+        arrived,
+        quality(args.reliability),
+    )
     end = time.monotonic() + 15 + args.count / args.rate + SETTLE_S
     while time.monotonic() < end and str(args.count - 1) not in latencies:
         rclpy.spin_once(node, timeout_sec=0.05)
@@ -101,22 +126,50 @@ def subscribe(args: argparse.Namespace) -> None:
     rclpy.shutdown()
 
 
-def measure(args: argparse.Namespace, domain: int, encoding: str, reliability: str, profile: bool) -> dict[str, Any]:
+def measure(
+    args: argparse.Namespace, domain: int, encoding: str, reliability: str, profile: bool
+) -> dict[str, Any]:
     """Run both processes for one setting."""
     import numpy as np
 
     from janusvln_ros.files import share_dir
 
-    environment = {**os.environ, "ROS_DOMAIN_ID": str(domain), "ROS_AUTOMATIC_DISCOVERY_RANGE": "LOCALHOST"}
+    environment = {
+        **os.environ,
+        "ROS_DOMAIN_ID": str(domain),
+        "ROS_AUTOMATIC_DISCOVERY_RANGE": "LOCALHOST",
+    }
     environment.pop("FASTDDS_DEFAULT_PROFILES_FILE", None)
     if profile:
-        environment["FASTDDS_DEFAULT_PROFILES_FILE"] = str(share_dir() / "config" / "fastdds_shm.xml")
+        environment["FASTDDS_DEFAULT_PROFILES_FILE"] = str(
+            share_dir() / "config" / "fastdds_shm.xml"
+        )
     count = max(1, round(args.seconds * args.rate))
-    common = [sys.executable, str(Path(__file__).resolve()), "--encoding", encoding, "--reliability", reliability, "--count", str(count)]
+    common = [
+        sys.executable,
+        str(Path(__file__).resolve()),
+        "--encoding",
+        encoding,
+        "--reliability",
+        reliability,
+        "--count",
+        str(count),
+    ]
     common += ["--rate", str(args.rate), "--width", str(args.width), "--height", str(args.height)]
     with tempfile.TemporaryFile("w+") as errors:
-        viewer = subprocess.Popen([*common, "--role", "subscribe"], env=environment, stdout=subprocess.PIPE, stderr=errors, text=True)
-        camera = subprocess.Popen([*common, "--role", "publish"], env=environment, stdout=subprocess.DEVNULL, stderr=errors)
+        viewer = subprocess.Popen(
+            [*common, "--role", "subscribe"],
+            env=environment,
+            stdout=subprocess.PIPE,
+            stderr=errors,
+            text=True,
+        )
+        camera = subprocess.Popen(
+            [*common, "--role", "publish"],
+            env=environment,
+            stdout=subprocess.DEVNULL,
+            stderr=errors,
+        )
         try:
             out, _ = viewer.communicate(timeout=60 + 2 * args.seconds)
             camera.wait(timeout=30)
@@ -127,7 +180,13 @@ def measure(args: argparse.Namespace, domain: int, encoding: str, reliability: s
             errors.seek(0)
             raise SystemExit(f"error: a process failed:\n{errors.read()}")
     latencies = json.loads(out)
-    result: dict[str, Any] = {"encoding": encoding, "reliability": reliability, "profile": profile, "sent": count, "received": len(latencies)}
+    result: dict[str, Any] = {
+        "encoding": encoding,
+        "reliability": reliability,
+        "profile": profile,
+        "sent": count,
+        "received": len(latencies),
+    }
     for name, share in (("p50", 50), ("p99", 99)):
         result[name] = float(np.percentile(latencies, share)) if latencies else None
     return result
@@ -135,8 +194,15 @@ def measure(args: argparse.Namespace, domain: int, encoding: str, reliability: s
 
 def main() -> int:
     """Measure every setting and print a table, or with --json one object."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--seconds", type=float, default=10.0, help="how long each setting is measured (default: 10)")
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "--seconds",
+        type=float,
+        default=10.0,
+        help="how long each setting is measured (default: 10)",
+    )
     parser.add_argument("--rate", type=float, default=30.0, help="images per second (default: 30)")
     parser.add_argument("--width", type=int, default=640)
     parser.add_argument("--height", type=int, default=480)
@@ -154,14 +220,31 @@ def main() -> int:
     with reserved_domain() as domain:
         results = [measure(args, domain, *setting) for setting in SETTINGS]
     if args.json:
-        print(json.dumps({"width": args.width, "height": args.height, "rate": args.rate, "settings": results}))
+        print(
+            json.dumps(
+                {
+                    "width": args.width,
+                    "height": args.height,
+                    "rate": args.rate,
+                    "settings": results,
+                }
+            )
+        )
         return 0
-    print(f"{args.width}x{args.height} at {args.rate:g} Hz, two processes, {os.cpu_count()} cores\n")
-    print("| image | reliability | shared-memory profile | received | p50 ms | p99 ms |\n|---|---|---|---|---|---|")
+    print(
+        f"{args.width}x{args.height} at {args.rate:g} Hz, two processes, {os.cpu_count()} cores\n"
+    )
+    print(
+        "| image | reliability | shared-memory profile | received | p50 ms | p99 ms "
+        "|\n|---|---|---|---|---|---|"
+    )
     for r in results:
         p50, p99 = ("-" if r[key] is None else f"{r[key] * 1000:.1f}" for key in ("p50", "p99"))
         share = f"{r['received']} of {r['sent']}"
-        print(f"| {r['encoding']} | {r['reliability'].replace('_', ' ')} | {'yes' if r['profile'] else 'no'} | {share} | {p50} | {p99} |")
+        print(
+            f"| {r['encoding']} | {r['reliability'].replace('_', ' ')} | "
+            f"{'yes' if r['profile'] else 'no'} | {share} | {p50} | {p99} |"
+        )
     return 0
 
 

@@ -1,9 +1,11 @@
-"""Import of a continuous drive against the steps that were really made: how many actions come back.
+"""
+Import of a continuous drive against the steps that were really made: how many actions come back.
 
   python benchmarks/import_drive.py --episodes 3
 
-Drives episodes of houses val_unseen in the continuous simulator: the real 'motion' carries out the expert's steps on noisy, late odometry, the recorder
-writes a bag, and 'import-bag' cuts it into steps again from camera and odometry alone. Prints a Markdown table and the total.
+Drives episodes of houses val_unseen in the continuous simulator: the real 'motion' carries out the
+expert's steps on noisy, late odometry, the recorder writes a bag, and 'import-bag' cuts it into
+steps again from camera and odometry alone. Prints a Markdown table and the total.
 """
 
 import argparse
@@ -29,12 +31,21 @@ from sim_bridge.homes import ensure_split
 
 
 def drive(data: Path, episode: Episode, actions: list[int], folder: Path) -> list[int]:
-    """Make one drive and return the actions that ``motion`` carried out; the bag lies in ``folder``."""
-    given = {"mode": "continuous", "data_dir": str(data), "episode": episode.episode_id, "record": "true", "bags": str(folder)}
+    """
+    Make one drive and return the actions that ``motion`` carried out; the bag lies in ``folder``.
+    """
+    given = {
+        "mode": "continuous",
+        "data_dir": str(data),
+        "episode": episode.episode_id,
+        "record": "true",
+        "bags": str(folder),
+    }
     with reserved_domain() as domain:
         environment = middleware_environment(domain, localhost=True)
         bridge = {"image_width": 320, "image_height": 240, "max_steps": 1000}
-        # Nobody gives the policy an instruction, or it would drive; so the bag is what the recorder keeps for incidents, long enough for a whole drive.
+        # Nobody gives the policy an instruction, or it would drive; so the bag is what the
+        # recorder keeps for incidents, long enough for a whole drive.
         specs = resolve("simulation", given, {"sim_bridge": bridge, "recorder": {"ring": 600.0}})
         (folder / "logs").mkdir()
         with Processes(specs, folder / "logs", environment) as processes:
@@ -45,17 +56,27 @@ def drive(data: Path, episode: Episode, actions: list[int], folder: Path) -> lis
                 client.reset(episode.episode_id)
                 client.arm()
                 epoch: list[int] = []
-                client.node.create_subscription(UInt64, "policy/heartbeat", lambda message: epoch.append(message.data), 1)
+                client.node.create_subscription(
+                    UInt64, "policy/heartbeat", lambda message: epoch.append(message.data), 1
+                )
                 clock: list[Time] = []
-                client.node.create_subscription(Clock, "/clock", lambda message: clock.append(message.clock), 1)
-                client.until(lambda: bool(epoch and clock), 30.0, "policy sends no heartbeat, or the bridge no clock")
+                client.node.create_subscription(
+                    Clock, "/clock", lambda message: clock.append(message.clock), 1
+                )
+                client.until(
+                    lambda: bool(epoch and clock),
+                    30.0,
+                    "policy sends no heartbeat, or the bridge no clock",
+                )
                 done = []
                 for step, action in enumerate(actions):
                     result = client.step(epoch[-1], step, Action(action), clock[-1])
                     if result.status == result.SUCCEEDED:
                         done.append(action)
                     elif result.status != result.BLOCKED:
-                        raise RuntimeError(f"step {step} ended with status {result.status}: {result.error_msg}")
+                        raise RuntimeError(
+                            f"step {step} ended with status {result.status}: {result.error_msg}"
+                        )
                 client.call(Trigger, "recorder/save_incident", Trigger.Request())
                 return done
             finally:
@@ -64,7 +85,9 @@ def drive(data: Path, episode: Episode, actions: list[int], folder: Path) -> lis
 
 def main() -> None:
     """Drive, import, compare."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--episodes", type=int, default=3)
     parser.add_argument("--data", type=Path, default=Path("data"))
     args = parser.parse_args()
@@ -85,7 +108,12 @@ def main() -> None:
             merge(folder / "out")
             (trajectory,) = read_trajectories(folder / "out")
             got = [*trajectory.actions[1:], int(Action.STOP)]
-            equal = sum(block.size for block in difflib.SequenceMatcher(None, done, got, autojunk=False).get_matching_blocks())
+            equal = sum(
+                block.size
+                for block in difflib.SequenceMatcher(
+                    None, done, got, autojunk=False
+                ).get_matching_blocks()
+            )
             print(f"| {episode.episode_id} | {len(done)} | {len(got)} | {equal} |", flush=True)
             right, total = right + equal, total + max(len(done), len(got))
     print(f"\n{100 * right / total:.1f} % of {total} actions equal")

@@ -1,14 +1,19 @@
-"""Seconds per step of the model beside the published way of computing the same, in one run; writes the table of docs/performance.md.
+"""
+Seconds per step of the model beside the published way of computing the same, in one run; writes
+the table of docs/performance.md.
 
-  python benchmarks/model_steps.py                       # the figures to report: mid size, 2 threads, minutes
+  python benchmarks/model_steps.py                       # the figures to report: mid size
   python benchmarks/model_steps.py --frames 4 --no-docs  # does it run?
 
-*Published style* is written anew from what the published code does at every step, with the weights of the very same network: preprocess all
-pictures again; keys of the spatial memory kept before norm and RoPE, joined with the current ones, normed and rotated again; evict by copying;
-one pair of spatial blocks more than is used; all pictures through the vision tower, whose attention on a CPU is, in the transformers 4.50 that
-the published code pins, one product over all patches of all pictures under a mask of windows; the whole prompt through the language model;
-scores for every row of it. It leaves out what transformers' generate() and the reading of files cost. Its answers must equal those of
-``released`` token by token, or nothing is reported. ``--new-vision`` gives it the windowed attention of transformers 5 instead.
+*Published style* is written anew from what the published code does at every step, with the weights
+of the very same network: preprocess all pictures again; keys of the spatial memory kept before
+norm and RoPE, joined with the current ones, normed and rotated again; evict by copying; one pair
+of spatial blocks more than is used; all pictures through the vision tower, whose attention on a
+CPU is, in the transformers 4.50 that the published code pins, one product over all patches of all
+pictures under a mask of windows; the whole prompt through the language model; scores for every row
+of it. It leaves out what transformers' generate() and the reading of files cost. Its answers must
+equal those of ``released`` token by token, or nothing is reported. ``--new-vision`` gives it the
+windowed attention of transformers 5 instead.
 """
 
 import argparse
@@ -28,7 +33,10 @@ import torch.nn.functional as F
 from torch import Tensor
 from tqdm import tqdm
 from transformers import DynamicCache
-from transformers.models.qwen2_5_vl.modeling_qwen2_5_vl import Qwen2_5_VLVisionAttention, apply_rotary_pos_emb_vision
+from transformers.models.qwen2_5_vl.modeling_qwen2_5_vl import (
+    Qwen2_5_VLVisionAttention,
+    apply_rotary_pos_emb_vision,
+)
 
 from janusvln_ros.cli.bench import INSTRUCTION, build_navigator
 from janusvln_ros.files import atomic_write
@@ -47,19 +55,30 @@ STAGES = ("preprocess", "spatial", "vision", "prefill", "decode")
 
 
 def masked_vision_attention(
-    attention: Qwen2_5_VLVisionAttention, hidden_states: Tensor, cu_seqlens: Tensor, position_embeddings: tuple[Tensor, Tensor], **_: object
+    attention: Qwen2_5_VLVisionAttention,
+    hidden_states: Tensor,
+    cu_seqlens: Tensor,
+    position_embeddings: tuple[Tensor, Tensor],
+    **_: object,
 ) -> Tensor:
-    """Attention of one layer of the vision tower over all patches [N, C] at once; a mask keeps the windows (or pictures) apart.
+    """
+    Attention of one layer of the vision tower over all patches [N, C] at once; a mask keeps the
+    windows (or pictures) apart.
 
-    Queries, keys and values have three dimensions and the mask one for all heads, as in transformers 4.50.0 (Qwen2_5_VLVisionSdpaAttention): torch
-    has no fused kernel for that on a CPU and writes the scores out.
+    Queries, keys and values have three dimensions and the mask one for all heads, as in
+    transformers 4.50.0 (Qwen2_5_VLVisionSdpaAttention): torch has no fused kernel for that on a
+    CPU and writes the scores out.
     """
     N = len(hidden_states)
-    q_NHD, k_NHD, v_NHD = attention.qkv(hidden_states).unflatten(-1, (3, attention.num_heads, -1)).unbind(1)
+    q_NHD, k_NHD, v_NHD = (
+        attention.qkv(hidden_states).unflatten(-1, (3, attention.num_heads, -1)).unbind(1)
+    )
     q_NHD, k_NHD = apply_rotary_pos_emb_vision(q_NHD, k_NHD, *position_embeddings)
     part_N = torch.bucketize(torch.arange(N), cu_seqlens[1:], right=True)
     q, k, v = (t.transpose(0, 1) for t in (q_NHD, k_NHD, v_NHD))
-    out_HND = F.scaled_dot_product_attention(q, k, v, attn_mask=(part_N[:, None] == part_N[None])[None])
+    out_HND = F.scaled_dot_product_attention(
+        q, k, v, attn_mask=(part_N[:, None] == part_N[None])[None]
+    )
     return attention.proj(out_HND.transpose(0, 1).flatten(1))
 
 
@@ -75,7 +94,9 @@ class PublishedStyle:
     def reset(self) -> None:
         """A new episode."""
         self.frames: list[np.ndarray] = []
-        self.cache: list[tuple[Tensor, Tensor] | None] = [None] * (self.model.config.spatial.used_depth + 1)
+        self.cache: list[tuple[Tensor, Tensor] | None] = [None] * (
+            self.model.config.spatial.used_depth + 1
+        )
 
     @torch.no_grad()
     def step(self, rgb: np.ndarray) -> tuple[list[int], dict[str, float]]:
@@ -97,7 +118,11 @@ class PublishedStyle:
         lap("preprocess")
         geometry_nD = model.geometry(self.spatial(image), *image.shape[1:])
         lap("spatial")
-        with contextlib.nullcontext() if self.new_vision else patch.object(Qwen2_5_VLVisionAttention, "forward", masked_vision_attention):
+        with (
+            contextlib.nullcontext()
+            if self.new_vision
+            else patch.object(Qwen2_5_VLVisionAttention, "forward", masked_vision_attention)
+        ):
             vision_nD = model.encode_vision(pixels, torch.tensor(grids))
         fused_nD = model.fuse(vision_nD, geometry_nD.repeat(len(chosen), 1))
         lap("vision")
@@ -120,40 +145,70 @@ class PublishedStyle:
     def read(self, embeds_LD: Tensor, positions_3L: Tensor, cache: DynamicCache) -> Tensor:
         """Scores of all rows [L, V]."""
         mask = {"full_attention": None}  # one row, or a causal sequence with nothing before it
-        out = self.model.language(inputs_embeds=embeds_LD[None], position_ids=positions_3L[:, None], attention_mask=mask, past_key_values=cache, use_cache=True)
+        out = self.model.language(
+            inputs_embeds=embeds_LD[None],
+            position_ids=positions_3L[:, None],
+            attention_mask=mask,
+            past_key_values=cache,
+            use_cache=True,
+        )
         return self.model.lm_head(out.last_hidden_state[0]).float()
 
     def spatial(self, image_3HW: Tensor) -> Tensor:
-        """Spatial tokens [P, 2C] of the current frame; the raw keys of all remembered ones are normed and rotated again."""
+        """
+        Spatial tokens [P, 2C] of the current frame; the raw keys of all remembered ones are normed
+        and rotated again.
+        """
         encoder = self.model.spatial
         x_BSPC, rope = encoder._embed(image_3HW[None, None], torch.tensor([self.cache[0] is None]))
         pairs = list(zip(encoder.frame_blocks, encoder.global_blocks))
         outputs = []
-        for layer, (frame_block, global_block) in enumerate([*pairs, pairs[-1]]):  # the last pair's weights are not built: any pair costs the same
+        # the last pair's weights are not built: any pair costs the same
+        for layer, (frame_block, global_block) in enumerate([*pairs, pairs[-1]]):
             frame_BSPC = x_BSPC = frame_block(x_BSPC, rope)
             attn = global_block.attn
             x_PC = global_block.norm1(x_BSPC)[0, 0]
-            q_HPD, k_HPD, v_HPD = attn.qkv(x_PC).unflatten(-1, (3, attn.heads, -1)).permute(1, 2, 0, 3)
+            q_HPD, k_HPD, v_HPD = (
+                attn.qkv(x_PC).unflatten(-1, (3, attn.heads, -1)).permute(1, 2, 0, 3)
+            )
             k_HFPD, v_HFPD = k_HPD[:, None], v_HPD[:, None]
             if (cached := self.cache[layer]) is not None:
-                k_HFPD, v_HFPD = torch.cat([cached[0], k_HFPD], dim=1), torch.cat([cached[1], v_HFPD], dim=1)
+                k_HFPD, v_HFPD = (
+                    torch.cat([cached[0], k_HFPD], dim=1),
+                    torch.cat([cached[1], v_HFPD], dim=1),
+                )
             self.cache[layer] = (k_HFPD, v_HFPD)
             q_HPD = rotate(attn.q_norm(q_HPD), *rope)
             keys_HFPD = rotate(attn.k_norm(k_HFPD), *rope)
-            o_HPD = F.scaled_dot_product_attention(q_HPD[None], keys_HFPD.flatten(1, 2)[None], v_HFPD.flatten(1, 2)[None])
+            o_HPD = F.scaled_dot_product_attention(
+                q_HPD[None], keys_HFPD.flatten(1, 2)[None], v_HFPD.flatten(1, 2)[None]
+            )
             x_BSPC = global_block.finish(x_BSPC, o_HPD[None])
             outputs.append(torch.cat([frame_BSPC, x_BSPC], dim=-1)[0, 0])
         initial, window = self.navigation.initial_frames, self.navigation.window_frames
         if self.cache[0][0].shape[1] > initial + window:
-            self.cache = [tuple(torch.cat([t[:, :initial], t[:, -window:]], dim=1) for t in pair) for pair in self.cache]
+            self.cache = [
+                tuple(torch.cat([t[:, :initial], t[:, -window:]], dim=1) for t in pair)
+                for pair in self.cache
+            ]
         return outputs[-2]
 
 
 def measure(args: argparse.Namespace) -> dict[str, list[dict[str, float]]]:
-    """Timings of every step, by way of computing. The ways take turns frame by frame, so that whatever disturbs one disturbs all."""
+    """
+    Timings of every step, by way of computing.
+
+    The ways take turns frame by frame, so that whatever disturbs one disturbs all.
+    """
     torch.set_num_threads(args.threads)
     released = build_navigator(args.config, "released", "free", "cpu", "float32")
-    dual = Navigator(released.model, released.tokenizer, memory="dual", decoding="constrained", allow_untrained_memory=True)
+    dual = Navigator(
+        released.model,
+        released.tokenizer,
+        memory="dual",
+        decoding="constrained",
+        allow_untrained_memory=True,
+    )
     baseline = PublishedStyle(released.model, released, args.new_vision)
     pictures = np.random.default_rng(0).integers(0, 256, (16, 480, 640, 3), dtype=np.uint8)
     result: dict[str, list[dict[str, float]]] = {"published style": [], "released": [], "dual": []}
@@ -161,14 +216,21 @@ def measure(args: argparse.Namespace) -> dict[str, list[dict[str, float]]]:
         released.reset(INSTRUCTION)
         dual.reset(INSTRUCTION)
         baseline.reset()
-        for t in tqdm(range(2 if warmup else max(args.frames, args.long)), desc="warm-up" if warmup else "steps", file=sys.stderr):
+        for t in tqdm(
+            range(2 if warmup else max(args.frames, args.long)),
+            desc="warm-up" if warmup else "steps",
+            file=sys.stderr,
+        ):
             rgb = pictures[t % len(pictures)]
             ours = released.step(rgb)
             steps = {"released": ours.timings, "dual": dual.step(rgb).timings}
             if t < args.frames:
                 answer, steps["published style"] = baseline.step(rgb)
                 if list(answer) != ours.token_ids:
-                    raise SystemExit(f"frame {t + 1}: published style answers {answer}, released {ours.token_ids}: the comparison would mean nothing")
+                    raise SystemExit(
+                        f"frame {t + 1}: published style answers {answer}, released "
+                        f"{ours.token_ids}: the comparison would mean nothing"
+                    )
             if not warmup:
                 for way, timings in steps.items():
                     result[way].append(dict(timings))
@@ -176,7 +238,9 @@ def measure(args: argparse.Namespace) -> dict[str, list[dict[str, float]]]:
 
 
 def around(steps: list[dict[str, float]], frame: int, stage: str) -> float | None:
-    """Median seconds of a stage over the steps within 2 of ``frame`` (from 1); None beyond the end."""
+    """
+    Median seconds of a stage over the steps within 2 of ``frame`` (from 1); None beyond the end.
+    """
     near = steps[max(0, frame - 3) : frame + 2]
     return statistics.median(s[stage] for s in near) if len(steps) >= frame else None
 
@@ -185,35 +249,79 @@ def table(result: dict[str, list[dict[str, float]]], args: argparse.Namespace) -
     """The Markdown that goes into the docs."""
     last = args.frames
     shown = sorted({f for f in (1, 10, 30, 57, last, args.long) if f <= max(last, args.long)})
-    lines = ["| seconds per step at frame | " + " | ".join(map(str, shown)) + " |", "|---|" + "---|" * len(shown)]
+    lines = [
+        "| seconds per step at frame | " + " | ".join(map(str, shown)) + " |",
+        "|---|" + "---|" * len(shown),
+    ]
     for way, steps in result.items():
-        cells = [f"{value:.3f}" if (value := around(steps, frame, "total")) is not None else "" for frame in shown]
+        cells = [
+            f"{value:.3f}" if (value := around(steps, frame, "total")) is not None else ""
+            for frame in shown
+        ]
         lines.append(f"| {way} | " + " | ".join(cells) + " |")
-    lines += ["", f"| at frame {last} | " + " | ".join(STAGES) + " | total | of published style |", "|---|" + "---|" * (len(STAGES) + 2)]
+    lines += [
+        "",
+        f"| at frame {last} | " + " | ".join(STAGES) + " | total | of published style |",
+        "|---|" + "---|" * (len(STAGES) + 2),
+    ]
     whole = around(result["published style"], last, "total")
     for way, steps in result.items():
         cells = [f"{around(steps, last, stage):.3f}" for stage in (*STAGES, "total")]
-        lines.append(f"| {way} | " + " | ".join(cells) + f" | {around(steps, last, 'total') / whole:.2f} |")
+        lines.append(
+            f"| {way} | " + " | ".join(cells) + f" | {around(steps, last, 'total') / whole:.2f} |"
+        )
     if args.long > last:
-        growth = [f"{way} {around(result[way], args.long, 'total') / around(result[way], last, 'total'):.2f}" for way in ("released", "dual")]
+        growth = [
+            f"{way} "
+            f"{around(result[way], args.long, 'total') / around(result[way], last, 'total'):.2f}"
+            for way in ("released", "dual")
+        ]
         lines += ["", f"Step time at frame {args.long} over frame {last}: {', '.join(growth)}."]
-    where = f"{platform.processor() or platform.machine()}, {args.threads} threads, torch {torch.__version__}, float32"
-    lines += ["", f"`python benchmarks/model_steps.py --config {args.config} --frames {args.frames} --long {args.long} --threads {args.threads}`; {where}."]
-    lines += ["Medians over five steps. `released` and published style decode freely and gave the same tokens at every frame; `dual` is constrained."]
+    where = (
+        f"{platform.processor() or platform.machine()}, {args.threads} threads, torch "
+        f"{torch.__version__}, float32"
+    )
+    lines += [
+        "",
+        f"`python benchmarks/model_steps.py --config {args.config} --frames "
+        f"{args.frames} --long {args.long} --threads {args.threads}`; {where}.",
+    ]
+    lines += [
+        "Medians over five steps. `released` and published style decode freely and "
+        "gave the same tokens at every frame; `dual` is constrained."
+    ]
     if args.new_vision:
-        lines += ["Published style here has the windowed vision attention of transformers 5, which the published code does not have."]
+        lines += [
+            "Published style here has the windowed vision attention of transformers "
+            "5, which the published code does not have."
+        ]
     return "\n".join(lines)
 
 
 def main() -> None:
     """Measure, print, and put the table into the docs."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--config", default="benchmarks/configs/mid", help="folder with a config.json (benchmarks/configs/mid)")
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "--config",
+        default="benchmarks/configs/mid",
+        help="folder with a config.json (benchmarks/configs/mid)",
+    )
     parser.add_argument("--frames", type=int, default=60, help="steps of all three ways (60)")
-    parser.add_argument("--long", type=int, default=200, help="steps of our two ways, to see whether anything grows (200)")
+    parser.add_argument(
+        "--long",
+        type=int,
+        default=200,
+        help="steps of our two ways, to see whether anything grows (200)",
+    )
     parser.add_argument("--threads", type=int, default=2, help="CPU threads (2)")
     parser.add_argument("--json", type=Path, help="also write all timings to this file")
-    parser.add_argument("--new-vision", action="store_true", help="published style with the vision attention of transformers 5")
+    parser.add_argument(
+        "--new-vision",
+        action="store_true",
+        help="published style with the vision attention of transformers 5",
+    )
     parser.add_argument("--no-docs", action="store_true", help="print only")
     args = parser.parse_args()
     result = measure(args)
@@ -223,7 +331,15 @@ def main() -> None:
         atomic_write(args.json, json.dumps(result))
     if not args.no_docs:
         page = DOCS.read_text()
-        atomic_write(DOCS, re.sub(re.escape(START) + ".*?" + re.escape(END), lambda _: f"{START}\n{text}\n{END}", page, flags=re.DOTALL))
+        atomic_write(
+            DOCS,
+            re.sub(
+                re.escape(START) + ".*?" + re.escape(END),
+                lambda _: f"{START}\n{text}\n{END}",
+                page,
+                flags=re.DOTALL,
+            ),
+        )
 
 
 if __name__ == "__main__":

@@ -1,9 +1,12 @@
-"""What the policy node costs beyond the model: from a frame being taken to the goal being sent, less Navigator.step. Bar: p99 at most 10 ms on 2 cores.
+"""
+What the policy node costs beyond the model: from a frame being taken to the goal being sent, less
+Navigator.step. Bar: p99 at most 10 ms on 2 cores.
 
   python benchmarks/node_overhead.py [--steps 200] [--checkpoint DIR] [--size 640x480] [--json]
 
-The real node with a real model, a camera of JPEGs at 30 Hz in another process, and an execute_step that answers at once. The time includes decoding the JPEG,
-rectification, the way to the model's thread and back, and publishing the decision.
+The real node with a real model, a camera of JPEGs at 30 Hz in another process, and an execute_step
+that answers at once. The time includes decoding the JPEG, rectification, the way to the model's
+thread and back, and publishing the decision.
 """
 
 import argparse
@@ -27,12 +30,22 @@ def camera(domain: int, width: int, height: int, rate: float) -> None:
     context = rclpy.Context()
     context.init(domain_id=domain)
     node = rclpy.create_node("camera", context=context)
-    images, infos = node.create_publisher(CompressedImage, "image/compressed", 1), node.create_publisher(CameraInfo, "camera_info", 1)
+    images, infos = (
+        node.create_publisher(CompressedImage, "image/compressed", 1),
+        node.create_publisher(CameraInfo, "camera_info", 1),
+    )
     coarse = np.random.default_rng(0).integers(0, 255, (8, height // 8, width // 8, 3), np.uint8)
-    frames = [array("B", cv2.imencode(".jpg", cv2.resize(c, (width, height)))[1].tobytes()) for c in coarse]
+    frames = [
+        array("B", cv2.imencode(".jpg", cv2.resize(c, (width, height)))[1].tobytes())
+        for c in coarse
+    ]
     focal = width / 2 / math.tan(math.radians(39.5))
     info = CameraInfo(
-        width=width, height=height, k=[focal, 0.0, width / 2 - 0.5, 0.0, focal, height / 2 - 0.5, 0.0, 0.0, 1.0], distortion_model="plumb_bob", d=[0.0] * 5
+        width=width,
+        height=height,
+        k=[focal, 0.0, width / 2 - 0.5, 0.0, focal, height / 2 - 0.5, 0.0, 0.0, 1.0],
+        distortion_model="plumb_bob",
+        d=[0.0] * 5,
     )
     i = 0
     while True:
@@ -46,7 +59,9 @@ def camera(domain: int, width: int, height: int, rate: float) -> None:
 
 def main() -> int:
     """Run and print."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--steps", type=int, default=200)
     parser.add_argument("--checkpoint", default="")
     parser.add_argument("--size", default="640x480")
@@ -68,19 +83,27 @@ def main() -> int:
     from janusvln_ros.nodes.processes import reserved_domain
 
     def always_forward(values: SimpleNamespace) -> object:
-        # the model computes as ever; only what it answers is replaced, so that the drive does not end by a stop
+        # the model computes as ever; only what it answers is replaced, so that the drive does not
+        # end by a stop
         navigator = load_navigator(values)
         step = navigator.step
 
         def forward(rgb: object, commit: bool = True) -> SimpleNamespace:
             decision = step(rgb, commit=commit)
-            return SimpleNamespace(action=Action.MOVE_FORWARD, text=decision.text, probabilities=decision.probabilities, timings=decision.timings)
+            return SimpleNamespace(
+                action=Action.MOVE_FORWARD,
+                text=decision.text,
+                probabilities=decision.probabilities,
+                timings=decision.timings,
+            )
 
         navigator.step = forward
         return navigator
 
     with reserved_domain() as domain:
-        source = multiprocessing.get_context("spawn").Process(target=camera, args=(domain, width, height, args.rate), daemon=True)
+        source = multiprocessing.get_context("spawn").Process(
+            target=camera, args=(domain, width, height, args.rate), daemon=True
+        )
         source.start()
         context = rclpy.Context()
         context.init(domain_id=domain)
@@ -92,7 +115,11 @@ def main() -> int:
             "progress_window": 0,
             "frame_timeout": 60.0,
         }
-        node = PolicyNode(always_forward, context=context, parameter_overrides=[Parameter(name, value=value) for name, value in given.items()])
+        node = PolicyNode(
+            always_forward,
+            context=context,
+            parameter_overrides=[Parameter(name, value=value) for name, value in given.items()],
+        )
         other = rclpy.create_node("world", context=context)
 
         def step(handle: object) -> ExecuteStep.Result:
@@ -118,8 +145,15 @@ def main() -> int:
         source.kill()
         node.close()
         server.destroy()
-    figures = {"steps": len(overheads), "overhead_p50": percentile(overheads, 0.5), "overhead_p99": percentile(overheads, 0.99)}
-    figures |= {"inference_p50": percentile(inference, 0.5), "inference_p99": percentile(inference, 0.99)}
+    figures = {
+        "steps": len(overheads),
+        "overhead_p50": percentile(overheads, 0.5),
+        "overhead_p99": percentile(overheads, 0.99),
+    }
+    figures |= {
+        "inference_p50": percentile(inference, 0.5),
+        "inference_p99": percentile(inference, 0.99),
+    }
     if args.json:
         print(json.dumps(figures), flush=True)
     else:

@@ -1,8 +1,11 @@
-"""What the ROS graph adds to a lockstep step: time between two decisions, less the model's own time and the simulator's.
+"""
+What the ROS graph adds to a lockstep step: time between two decisions, less the model's own time
+and the simulator's.
 
   python benchmarks/ros_overhead.py --steps 300
 
-Drives episodes of houses val_unseen through the real graph, as 'janusvln evaluate policy --ros' does, and the same actions in this process. Prints p50 and p99.
+Drives episodes of houses val_unseen through the real graph, as 'janusvln evaluate policy --ros'
+does, and the same actions in this process. Prints p50 and p99.
 """
 
 import argparse
@@ -22,7 +25,9 @@ from sim_bridge.homes import ensure_split
 
 def main() -> None:
     """Drive, measure, print."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--steps", type=int, default=300)
     parser.add_argument("--data", type=Path, default=Path("data"))
     args = parser.parse_args()
@@ -33,12 +38,19 @@ def main() -> None:
     env = make_env("houses", data_dir=args.data)
     graph = LockstepGraph({"data_dir": str(args.data.resolve()), "publish_compressed": False}, {})
     arrived: list[tuple[float, Decision]] = []
-    graph.client.node.create_subscription(Decision, "policy/decision", lambda message: arrived.append((time.perf_counter(), message)), 100)
+    graph.client.node.create_subscription(
+        Decision,
+        "policy/decision",
+        lambda message: arrived.append((time.perf_counter(), message)),
+        100,
+    )
     try:
         for episode in episodes:
             arrived.clear()
             graph.follow(graph.reset(episode.episode_id), episode.instruction, 100)
-            between += [after[0] - before[0] - after[1].total for before, after in pairwise(arrived)]
+            between += [
+                after[0] - before[0] - after[1].total for before, after in pairwise(arrived)
+            ]
             env.reset(episode)
             for _, decision in arrived[:-1]:
                 start = time.perf_counter()
@@ -49,7 +61,9 @@ def main() -> None:
     finally:
         graph.close()
         env.close()
-    step, simulator = (np.percentile(1e3 * np.asarray(seconds), (50, 99)) for seconds in (between, direct))
+    step, simulator = (
+        np.percentile(1e3 * np.asarray(seconds), (50, 99)) for seconds in (between, direct)
+    )
     print("| per step, ms | p50 | p99 |\n|---|---|---|")
     for name, (p50, p99) in (
         ("between decisions, less the model", step),

@@ -1,9 +1,12 @@
-"""What 'pipeline: settle' saves: how long the robot stands still for each step (rest confirmed, frame taken, decided), with and without it, in one run.
+"""
+What 'pipeline: settle' saves: how long the robot stands still for each step (rest confirmed, frame
+taken, decided), with and without it, in one run.
 
     python benchmarks/settle.py [--steps 200] [--checkpoint DIR] [--json]
 
-The real graph in the continuous simulator (houses, 30 Hz camera, 2 % odometry noise, 50 ms latency), the same episodes in turn for both settings. A model
-that always goes forward would soon stand before a wall, so the policy drives as it will; episodes follow until the steps are together.
+The real graph in the continuous simulator (houses, 30 Hz camera, 2 % odometry noise, 50 ms
+latency), the same episodes in turn for both settings. A model that always goes forward would soon
+stand before a wall, so the policy drives as it will; episodes follow until the steps are together.
 """
 
 import argparse
@@ -26,9 +29,20 @@ def drive(pipeline: str, steps: int, checkpoint: str, data: Path) -> dict[str, A
     from janusvln_ros.nodes.health import percentile
     from janusvln_ros.nodes.processes import Processes, middleware_environment, reserved_domain
 
-    given = {"mode": "continuous", "data_dir": str(data.resolve()), "split": "val_unseen", "checkpoint": checkpoint}
+    given = {
+        "mode": "continuous",
+        "data_dir": str(data.resolve()),
+        "split": "val_unseen",
+        "checkpoint": checkpoint,
+    }
     overrides: dict[str, dict[str, Any]] = {
-        "sim_bridge": {"image_width": 320, "image_height": 240, "frame_rate": 30.0, "odom_noise": 0.02, "odom_latency": 0.05},
+        "sim_bridge": {
+            "image_width": 320,
+            "image_height": 240,
+            "frame_rate": 30.0,
+            "odom_noise": 0.02,
+            "odom_latency": 0.05,
+        },
         "policy": {"pipeline": pipeline},
     }
     stands: list[float] = []  # how long each standstill between two motions lasted
@@ -56,12 +70,16 @@ def drive(pipeline: str, steps: int, checkpoint: str, data: Path) -> dict[str, A
             try:
                 client.wait_ready()
                 client.node.create_subscription(Odometry, "ground_truth", on_truth, 50)
-                client.node.create_subscription(DiagnosticArray, "/diagnostics", on_diagnostics, 10)
+                client.node.create_subscription(
+                    DiagnosticArray, "/diagnostics", on_diagnostics, 10
+                )
                 while driven < steps:
                     episode = client.reset("")
                     client.arm()
                     before = len(stands)
-                    outcome = client.drive(episode, episode.instruction, max_steps=min(40, int(steps - driven)))
+                    outcome = client.drive(
+                        episode, episode.instruction, max_steps=min(40, int(steps - driven))
+                    )
                     del stands[before : before + 1]  # until the first motion
                     driven, seconds = driven + outcome.steps, seconds + outcome.elapsed
                 client.linger(lambda: False, 1.5)
@@ -81,7 +99,9 @@ def drive(pipeline: str, steps: int, checkpoint: str, data: Path) -> dict[str, A
 
 def main() -> int:
     """Run and print."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--steps", type=int, default=200)
     parser.add_argument("--checkpoint", default="")
     parser.add_argument("--data", type=Path, default=Path("data"))
@@ -92,9 +112,17 @@ def main() -> int:
         print(json.dumps(rows))
         return 0
     for name in rows[0]:
-        print(f"{name:18}" + "".join(f"{row[name]:>12.4f}" if isinstance(row[name], float) else f"{row[name]!s:>12}" for row in rows))
+        print(
+            f"{name:18}"
+            + "".join(
+                f"{row[name]:>12.4f}" if isinstance(row[name], float) else f"{row[name]!s:>12}"
+                for row in rows
+            )
+        )
     without, having = (row["standstill_p50"] for row in rows)
-    print(f"standstill saved per step: {without - having:.3f} s (median), {1 - having / without:.0%}")
+    print(
+        f"standstill saved per step: {without - having:.3f} s (median), {1 - having / without:.0%}"
+    )
     return 0
 
 

@@ -1,10 +1,13 @@
-"""What a supervised step costs in training: dual memory (a whole trajectory in one pass) against released (a sample per step), same network, same pictures.
+"""
+What a supervised step costs in training: dual memory (a whole trajectory in one pass) against
+released (a sample per step), same network, same pictures.
 
-    python benchmarks/training_cost.py                                # the small network, 60-step trajectories
+    python benchmarks/training_cost.py    # the small network, 60-step trajectories
     python benchmarks/training_cost.py --model DIR_OR_JSON --frames 120 --repeats 5
 
-Forward, backward and optimizer step; encoders frozen as published but run (no cached features). Random weights unless a checkpoint folder is given.
-The released samples are those of the trajectory's later half, where the history is full, as most of a long drive's samples are.
+Forward, backward and optimizer step; encoders frozen as published but run (no cached features).
+Random weights unless a checkpoint folder is given. The released samples are those of the
+trajectory's later half, where the history is full, as most of a long drive's samples are.
 """
 
 import argparse
@@ -22,10 +25,20 @@ from janusvln_ros.model.released import freeze_as_published
 from janusvln_ros.policy.preprocess import resized_shape
 from janusvln_ros.policy.prompt import dual_prefix_ids
 from janusvln_ros.policy.tokenizer import load_tokenizer
-from janusvln_ros.training.navigate import DualTask, ReleasedTask, collate_samples, collate_trajectories, foresight, step_weights
+from janusvln_ros.training.navigate import (
+    DualTask,
+    ReleasedTask,
+    collate_samples,
+    collate_trajectories,
+    foresight,
+    step_weights,
+)
 
 ROOT = Path(__file__).resolve().parents[1]
-INSTRUCTION = "Turn left and go through the door into the blue room. Walk past the red table and stop at the green lamp."
+INSTRUCTION = (
+    "Turn left and go through the door into the blue room. Walk past the red table and "
+    "stop at the green lamp."
+)
 
 
 def seconds(task: torch.nn.Module, step: Callable[[], torch.Tensor], repeats: int) -> float:
@@ -46,18 +59,26 @@ def seconds(task: torch.nn.Module, step: Callable[[], torch.Tensor], repeats: in
 
 def main() -> None:
     """Time both and print one JSON object."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--model", type=Path, default=ROOT / "config/model/tiny.json")
     parser.add_argument("--tokenizer", type=Path, default=ROOT / "config/model/tiny")
     parser.add_argument("--frames", type=int, default=60)
-    parser.add_argument("--samples", type=int, default=8, help="released samples per optimizer step")
+    parser.add_argument(
+        "--samples", type=int, default=8, help="released samples per optimizer step"
+    )
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--threads", type=int, default=0)
     args = parser.parse_args()
     if args.threads:
         torch.set_num_threads(args.threads)
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    model = build(JanusVLNConfig.from_pretrained(args.model)) if args.model.suffix == ".json" else JanusVLN.from_pretrained(args.model)
+    model = (
+        build(JanusVLNConfig.from_pretrained(args.model))
+        if args.model.suffix == ".json"
+        else JanusVLN.from_pretrained(args.model)
+    )
     model = model.to(device).train()
     freeze_as_published(model)
     tokenizer = load_tokenizer(args.tokenizer)
@@ -66,12 +87,25 @@ def main() -> None:
     frames = rng.integers(0, 256, (args.frames, height, width, 3), dtype=np.uint8)
     targets = rng.integers(1, 4, args.frames).astype(np.int64)
     item = {
-        "prompt": dual_prefix_ids(tokenizer, INSTRUCTION), "targets": targets, "weights": step_weights(targets, 3.0, 4.0),
-        "ahead": foresight(targets, len(targets)), "executed": targets, "frames": frames,
-    }  # fmt: skip
+        "prompt": dual_prefix_ids(tokenizer, INSTRUCTION),
+        "targets": targets,
+        "weights": step_weights(targets, 3.0, 4.0),
+        "ahead": foresight(targets, len(targets)),
+        "executed": targets,
+        "frames": frames,
+    }
     batch = {name: value.to(device) for name, value in collate_trajectories([item]).items()}
     later = np.linspace(max(8, args.frames // 2), args.frames - 1, args.samples).astype(int)
-    samples = collate_samples([{"frames": frames[np.linspace(0, n, 9, dtype=int)], "instruction": INSTRUCTION, "action": int(targets[n])} for n in later])
+    samples = collate_samples(
+        [
+            {
+                "frames": frames[np.linspace(0, n, 9, dtype=int)],
+                "instruction": INSTRUCTION,
+                "action": int(targets[n]),
+            }
+            for n in later
+        ]
+    )
     dual, released = DualTask(model, tokenizer), ReleasedTask(model, tokenizer)
     autocast = torch.autocast(device, dtype=torch.bfloat16)
     with autocast:
@@ -84,8 +118,14 @@ def main() -> None:
                 "device": device,
                 "threads": torch.get_num_threads(),
                 "frames": args.frames,
-                "dual": {"seconds_per_trajectory": round(dual_time, 4), "supervised_steps_per_second": round(dual_rate, 2)},
-                "released": {"seconds_per_sample": round(released_time / args.samples, 4), "supervised_steps_per_second": round(released_rate, 2)},
+                "dual": {
+                    "seconds_per_trajectory": round(dual_time, 4),
+                    "supervised_steps_per_second": round(dual_rate, 2),
+                },
+                "released": {
+                    "seconds_per_sample": round(released_time / args.samples, 4),
+                    "supervised_steps_per_second": round(released_rate, 2),
+                },
                 "dual_over_released": round(dual_rate / released_rate, 2),
             }
         )

@@ -1,4 +1,7 @@
-"""The four discrete actions of vision-and-language navigation in continuous environments, and their step sizes."""
+"""
+The four discrete actions of vision-and-language navigation in continuous environments, and their
+step sizes.
+"""
 
 from enum import IntEnum
 

@@ -1,4 +1,6 @@
-"""Where the package's own files lie, and how files are written so that nobody ever sees half of one."""
+"""
+Where the package's own files lie, and how files are written so that nobody ever sees half of one.
+"""
 
 import fcntl
 import os
@@ -12,9 +14,12 @@ from janusvln_ros.errors import InputError
 
 @contextmanager
 def atomic_path(path: str | os.PathLike[str]) -> Iterator[Path]:
-    """Yield a temporary path beside ``path``; rename it to ``path`` if the block succeeds, delete it if it raises.
+    """
+    Yield a temporary path beside ``path``; rename it to ``path`` if the block succeeds, delete it
+    if it raises.
 
-    Folders above are made. The block must create the temporary file itself; who may read it is what the umask says, whatever wrote it. Works for a single file.
+    Folders above are made. The block must create the temporary file itself; who may read it is
+    what the umask says, whatever wrote it. Works for a single file.
     """
     final = Path(path)
     final.parent.mkdir(parents=True, exist_ok=True)
@@ -39,7 +44,10 @@ def atomic_write(path: str | os.PathLike[str], content: str | bytes) -> None:
 
 @contextmanager
 def alone(path: str | os.PathLike[str]) -> Iterator[None]:
-    """Hold a lock beside ``path`` while the block runs; other processes that ask for the same wait until it ends, or until this process does."""
+    """
+    Hold a lock beside ``path`` while the block runs; other processes that ask for the same wait
+    until it ends, or until this process does.
+    """
     final = Path(path)
     final.parent.mkdir(parents=True, exist_ok=True)
     with open(final.with_name(f".{final.name}.lock"), "w") as lock:
@@ -48,7 +56,9 @@ def alone(path: str | os.PathLike[str]) -> Iterator[None]:
 
 
 def share_dir() -> Path:
-    """The folder that holds ``config/`` and ``launch/``: the source tree, else the installed ``share/janusvln_ros``.
+    """
+    The folder that holds ``config/`` and ``launch/``: the source tree, else the installed
+    ``share/janusvln_ros``.
 
     Raises:
         InputError: neither is there, so the package is not completely installed.
@@ -61,4 +71,7 @@ def share_dir() -> Path:
         if (candidate / "config").is_dir() and (candidate / "launch").is_dir():
             return candidate
     places = [str(candidate) for candidate in candidates]
-    raise InputError(f"config/ and launch/ of janusvln_ros are in none of {places}: reinstall with 'pip install .' or source the workspace")
+    raise InputError(
+        f"config/ and launch/ of janusvln_ros are in none of {places}: reinstall with "
+        "'pip install .' or source the workspace"
+    )

@@ -1,4 +1,7 @@
-"""Start the graph 'replay' of config/graphs.yaml, as 'janusvln up replay' does; --show-args lists its arguments."""
+"""
+Start the graph 'replay' of config/graphs.yaml, as 'janusvln up replay' does; --show-args lists its
+arguments.
+"""
 
 from janusvln_ros.nodes.launching import describe
 

@@ -1,4 +1,7 @@
-"""Start the graph 'robot' of config/graphs.yaml, as 'janusvln up robot' does; --show-args lists its arguments. See docs/robot.md."""
+"""
+Start the graph 'robot' of config/graphs.yaml, as 'janusvln up robot' does; --show-args lists its
+arguments. See docs/robot.md.
+"""
 
 from janusvln_ros.nodes.launching import describe
 

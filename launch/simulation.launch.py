@@ -1,4 +1,7 @@
-"""Start the graph 'simulation' of config/graphs.yaml, as 'janusvln up simulation' does; --show-args lists its arguments."""
+"""
+Start the graph 'simulation' of config/graphs.yaml, as 'janusvln up simulation' does; --show-args
+lists its arguments.
+"""
 
 from janusvln_ros.nodes.launching import describe
 

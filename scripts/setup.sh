@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
-# Everything the other make targets need, done once: system libraries, a virtual environment, our interfaces, our package.
-# Use: scripts/setup.sh [VENV]    Environment: PYTHON (an interpreter, 3.10 to 3.12), ROS_WHEELS (kilted or jazzy).
+# Everything the other make targets need, done once: system libraries, a virtual environment, our
+# interfaces, our package. Use: scripts/setup.sh [VENV]    Environment: PYTHON (an interpreter,
+# 3.10 to 3.12), ROS_WHEELS (kilted or jazzy).
 set -euo pipefail
 cd "$(dirname "$0")/.."
 venv=${1:-.venv}
@@ -22,7 +23,8 @@ system_packages() {
   for package in libegl1 libgl1 libgl1-mesa-dri g++; do
     dpkg-query -W -f='${Status}' "$package" 2>/dev/null | grep -q 'ok installed' || missing+=("$package")
   done
-  # Python headers and venv come with a Python built from source; Debian's own needs two packages more.
+  # Python headers and venv come with a Python built from source; Debian's own needs two packages
+  # more.
   "$python" -c 'import ensurepip' 2>/dev/null || missing+=("$(basename "$(readlink -f "$(command -v "$python")")")-venv")
   "$python" -c 'import os, sys, sysconfig; sys.exit(not os.path.exists(os.path.join(sysconfig.get_path("include"), "Python.h")))' || missing+=("$(basename "$(readlink -f "$(command -v "$python")")")-dev")
   [ ${#missing[@]} -eq 0 ] && return 0

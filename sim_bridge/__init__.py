@@ -1,6 +1,9 @@
-"""Simulators behind one protocol, ``NavEnv``: procedural houses (built in) and Habitat (in its own process); the expert; the bridge to ROS.
+"""
+Simulators behind one protocol, ``NavEnv``: procedural houses (built in) and Habitat (in its own
+process); the expert; the bridge to ROS.
 
-``from sim_bridge import make_env`` needs numpy only; a backend's dependencies are imported when it is made.
+``from sim_bridge import make_env`` needs numpy only; a backend's dependencies are imported when it
+is made.
 """
 
 from sim_bridge.backends import make_env

@@ -27,21 +27,27 @@ def make_env(
     success_distance: float = 3.0,
     **backend_options: Any,
 ) -> NavEnv:
-    """Make an environment. Defaults are the published settings of JanusVLN.
+    """
+    Make an environment. Defaults are the published settings of JanusVLN.
 
     Args:
-        backend: ``"houses"`` (built in, any ``.glb``) or ``"habitat"`` (habitat-sim in a process of its own).
+        backend: ``"houses"`` (built in, any ``.glb``) or ``"habitat"`` (habitat-sim in a process
+            of its own).
         scene: a ``.glb`` to load at once; without it the first ``reset`` loads the episode's.
         data_dir: scenes of episodes are found at ``<data_dir>/scene_datasets/<scene_id>``.
-        up: the axis of the scene files that points up: ``"z"`` (Matterport3D and the generated houses) or ``"y"``.
+        up: the axis of the scene files that points up: ``"z"`` (Matterport3D and the generated
+            houses) or ``"y"``.
         sliding: slide along obstacles; off stops at the first contact.
-        backend_options: further options of the backend (``habitat``: see ``sim_bridge.habitat_client.HabitatEnv``).
+        backend_options: further options of the backend (``habitat``: see
+            ``sim_bridge.habitat_client.HabitatEnv``).
 
     Raises:
         InputError: unknown backend, bad value, or the scene cannot be read.
     """
     if up not in ("y", "z"):
-        raise InputError(f"up is {up!r}: give 'y' or 'z', the axis of the scene file that points up")
+        raise InputError(
+            f"up is {up!r}: give 'y' or 'z', the axis of the scene file that points up"
+        )
     settings = EnvSettings(
         width=width,
         height=height,

@@ -1,12 +1,19 @@
-"""The ROS node ``sim_bridge``: a simulated house looks like a robot with a camera. The only file beside ``nodes/`` that imports ROS.
+"""
+The ROS node ``sim_bridge``: a simulated house looks like a robot with a camera.
 
-*lockstep*: the node serves ``execute_step`` itself and the world stands still between steps. The images are raw, reliable and kept for late-comers; the result
-of a step names the stamp of the frame it produced, and ``resend_frame`` publishes that frame again. Simulated time advances by ``step_duration`` per step.
+The only file beside ``nodes/`` that imports ROS.
 
-*continuous*: the node is a base. It takes ``cmd_vel``, moves, measures itself with noise and latency, and publishes odometry, scan and images at their rates;
-``motion`` drives it as it drives a robot. Time runs at ``real_time_factor``; time-outs use the steady clock whatever that is.
+*lockstep*: the node serves ``execute_step`` itself and the world stands still between steps. The
+images are raw, reliable and kept for late-comers; the result of a step names the stamp of the
+frame it produced, and ``resend_frame`` publishes that frame again. Simulated time advances by
+``step_duration`` per step.
 
-Threads: every ROS call is made on the executor's thread; the simulator, which owns a GL context, lives on one thread of its own.
+*continuous*: the node is a base. It takes ``cmd_vel``, moves, measures itself with noise and
+latency, and publishes odometry, scan and images at their rates; ``motion`` drives it as it drives
+a robot. Time runs at ``real_time_factor``; time-outs use the steady clock whatever that is.
+
+Threads: every ROS call is made on the executor's thread; the simulator, which owns a GL context,
+lives on one thread of its own.
 """
 
 import array
@@ -36,7 +43,13 @@ from rclpy.clock import Clock, ClockType
 from rclpy.duration import Duration
 from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
 from rclpy.node import Node
-from rclpy.qos import DurabilityPolicy, HistoryPolicy, QoSProfile, ReliabilityPolicy, qos_profile_sensor_data
+from rclpy.qos import (
+    DurabilityPolicy,
+    HistoryPolicy,
+    QoSProfile,
+    ReliabilityPolicy,
+    qos_profile_sensor_data,
+)
 from rclpy.task import Future as RosFuture
 from rosgraph_msgs.msg import Clock as ClockMsg
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image, LaserScan
@@ -47,19 +60,32 @@ from janusvln_ros.actions import FORWARD_STEP_M, TURN_STEP_DEG, Action
 from janusvln_ros.data.episodes import Episode, read_episodes
 from janusvln_ros.errors import InputError
 from sim_bridge.backends import make_env
-from sim_bridge.continuous import Base, BaseSettings, Odometry, PlanarPose, relative, scan_from_depth, to_map, to_world
+from sim_bridge.continuous import (
+    Base,
+    BaseSettings,
+    Odometry,
+    PlanarPose,
+    relative,
+    scan_from_depth,
+    to_map,
+    to_world,
+)
 from sim_bridge.nav_env import MAX_DEPTH_M, NavEnv, Observation, TopDownMap
 from sim_bridge.tally import Tally
 
 try:
     from tf2_msgs.msg import TFMessage
-except ImportError:  # not on PyPI; TF is published where the message exists and nothing here needs it
+# not on PyPI; TF is published where the message exists and nothing here needs it
+except ImportError:
     TFMessage = None
 
 
 @dataclass(frozen=True)
 class Parameter:
-    """One parameter: its default (which gives the type), what it is for, and what it may be (a closed range, or the choices)."""
+    """
+    One parameter: its default (which gives the type), what it is for, and what it may be (a closed
+    range, or the choices).
+    """
 
     default: bool | int | float | str
     description: str
@@ -68,10 +94,16 @@ class Parameter:
 
 
 PARAMETERS = {
-    "mode": Parameter("lockstep", "lockstep: the world waits for execute_step; continuous: a base that takes cmd_vel", choices=("lockstep", "continuous")),
+    "mode": Parameter(
+        "lockstep",
+        "lockstep: the world waits for execute_step; continuous: a base that takes cmd_vel",
+        choices=("lockstep", "continuous"),
+    ),
     "backend": Parameter("houses", "simulator", choices=("houses", "habitat")),
     "data_dir": Parameter("data", "folder with datasets/ and scene_datasets/"),
-    "dataset": Parameter("houses", "data set of the episodes", choices=("houses", "r2r", "rxr", "scalevln")),
+    "dataset": Parameter(
+        "houses", "data set of the episodes", choices=("houses", "r2r", "rxr", "scalevln")
+    ),
     "split": Parameter("val_unseen", "split of the episodes"),
     "episode_id": Parameter("", "episode to start with; empty: the first of the split"),
     "scene_up": Parameter("z", "axis of the scene files that points up", choices=("y", "z")),
@@ -81,23 +113,42 @@ PARAMETERS = {
     "camera_height": Parameter(1.25, "camera above the floor, metres", (0.05, 3.0)),
     "agent_height": Parameter(1.5, "height of the robot, metres", (0.05, 3.0)),
     "agent_radius": Parameter(0.1, "radius of the robot, metres", (0.01, 1.0)),
-    "forward_step": Parameter(FORWARD_STEP_M, "lockstep: length of MOVE_FORWARD, metres", (0.01, 2.0)),
+    "forward_step": Parameter(
+        FORWARD_STEP_M, "lockstep: length of MOVE_FORWARD, metres", (0.01, 2.0)
+    ),
     "turn_step": Parameter(TURN_STEP_DEG, "lockstep: angle of a turn, degrees", (1.0, 90.0)),
     "sliding": Parameter(True, "lockstep: slide along obstacles, as Habitat does"),
     "max_steps": Parameter(500, "lockstep: steps after which an episode is over", (1, 100000)),
-    "success_distance": Parameter(3.0, "an episode succeeds when it stops nearer than this to its goal, metres", (0.1, 100.0)),
+    "success_distance": Parameter(
+        3.0, "an episode succeeds when it stops nearer than this to its goal, metres", (0.1, 100.0)
+    ),
     "seed": Parameter(0, "seed of the odometry noise", (0, 2**31 - 1)),
     "publish_depth": Parameter(True, "publish depth (REP-118)"),
-    "publish_compressed": Parameter(True, "publish image/compressed (JPEG) while somebody listens"),
+    "publish_compressed": Parameter(
+        True, "publish image/compressed (JPEG) while somebody listens"
+    ),
     "jpeg_quality": Parameter(90, "quality of image/compressed", (1, 100)),
     "step_duration": Parameter(1.0, "lockstep: simulated seconds per step", (0.001, 60.0)),
     "real_time_factor": Parameter(1.0, "continuous: simulated seconds per second", (0.05, 10.0)),
     "frame_rate": Parameter(10.0, "continuous: frames per simulated second", (0.2, 120.0)),
-    "odom_rate": Parameter(50.0, "continuous: odometry measurements per simulated second", (1.0, 500.0)),
-    "odom_noise": Parameter(0.0, "continuous: relative standard deviation of measured distance and angle", (0.0, 0.5)),
-    "odom_latency": Parameter(0.0, "continuous: seconds from the stamp of a measurement to its publication", (0.0, 1.0)),
-    "cmd_vel_type": Parameter("twist", "continuous: type of cmd_vel", choices=("twist", "twist_stamped")),
-    "cmd_vel_timeout": Parameter(0.2, "continuous: the base brakes when no command came for this long, seconds on the steady clock", (0.02, 2.0)),
+    "odom_rate": Parameter(
+        50.0, "continuous: odometry measurements per simulated second", (1.0, 500.0)
+    ),
+    "odom_noise": Parameter(
+        0.0, "continuous: relative standard deviation of measured distance and angle", (0.0, 0.5)
+    ),
+    "odom_latency": Parameter(
+        0.0, "continuous: seconds from the stamp of a measurement to its publication", (0.0, 1.0)
+    ),
+    "cmd_vel_type": Parameter(
+        "twist", "continuous: type of cmd_vel", choices=("twist", "twist_stamped")
+    ),
+    "cmd_vel_timeout": Parameter(
+        0.2,
+        "continuous: the base brakes when no command came for this long, seconds on "
+        "the steady clock",
+        (0.02, 2.0),
+    ),
     "max_linear": Parameter(0.6, "continuous: speed limit of the base, m/s", (0.01, 5.0)),
     "max_angular": Parameter(1.5, "continuous: turning limit of the base, rad/s", (0.01, 10.0)),
     "linear_acceleration": Parameter(1.5, "continuous: m/s^2", (0.05, 50.0)),
@@ -106,12 +157,17 @@ PARAMETERS = {
     "map_frame": Parameter("map", "frame of the true pose"),
     "odom_frame": Parameter("odom", "frame of the odometry"),
     "base_frame": Parameter("base_link", "frame of the robot"),
-    "camera_frame": Parameter("camera_optical_frame", "optical frame of the camera: z forward, x right"),
+    "camera_frame": Parameter(
+        "camera_optical_frame", "optical frame of the camera: z forward, x right"
+    ),
 }
 """Every parameter of the node; ``config/sim_bridge.yaml`` gives the shipped values."""
 
 ACKNOWLEDGED_WITHIN_S = 2.0
-"""How long a reset waits for subscribers that do not acknowledge the first frame, such as one that was killed."""
+"""
+How long a reset waits for subscribers that do not acknowledge the first frame, such as one that
+was killed.
+"""
 
 STEP_FINAL_STATUSES = (ExecuteStep.Result.SUCCEEDED, ExecuteStep.Result.BLOCKED)
 
@@ -122,33 +178,67 @@ def descriptor(parameter: Parameter) -> ParameterDescriptor:
     if parameter.choices:
         message.additional_constraints = "one of " + ", ".join(parameter.choices)
     if parameter.limits and isinstance(parameter.default, int):
-        message.integer_range = [IntegerRange(from_value=int(parameter.limits[0]), to_value=int(parameter.limits[1]), step=0)]
+        message.integer_range = [
+            IntegerRange(
+                from_value=int(parameter.limits[0]), to_value=int(parameter.limits[1]), step=0
+            )
+        ]
     elif parameter.limits:
-        message.floating_point_range = [FloatingPointRange(from_value=parameter.limits[0], to_value=parameter.limits[1], step=0.0)]
+        message.floating_point_range = [
+            FloatingPointRange(
+                from_value=parameter.limits[0], to_value=parameter.limits[1], step=0.0
+            )
+        ]
     return message
 
 
 def declare_parameters(node: Node) -> dict[str, Any]:
-    """Declare every parameter and return the values.
+    """
+    Declare every parameter and return the values.
 
     Raises:
-        InputError: a value has the wrong type or lies outside its range, or a given name is not a parameter of this node.
+        InputError: a value has the wrong type or lies outside its range, or a given name is not a
+            parameter of this node.
     """
     values: dict[str, Any] = {}
     given = getattr(node, "_parameter_overrides", {})
     for name in given:
-        if name not in PARAMETERS and name != "use_sim_time" and not name.startswith("qos_overrides."):
-            raise InputError(f"sim_bridge has no parameter {name!r}: it has {', '.join(sorted(PARAMETERS))}")
+        if (
+            name not in PARAMETERS
+            and name != "use_sim_time"
+            and not name.startswith("qos_overrides.")
+        ):
+            raise InputError(
+                f"sim_bridge has no parameter {name!r}: it has {', '.join(sorted(PARAMETERS))}"
+            )
     for name, parameter in PARAMETERS.items():
-        allowed = f"one of {', '.join(parameter.choices)}" if parameter.choices else f"{type(parameter.default).__name__}"
+        allowed = (
+            f"one of {', '.join(parameter.choices)}"
+            if parameter.choices
+            else f"{type(parameter.default).__name__}"
+        )
         if parameter.limits:
             allowed += f" from {parameter.limits[0]} to {parameter.limits[1]}"
-        wrong = InputError(f"parameter {name!r} of sim_bridge is {given[name].value!r}: give {allowed} ({parameter.description})") if name in given else None
+        wrong = (
+            InputError(
+                f"parameter {name!r} of sim_bridge is {given[name].value!r}: give "
+                f"{allowed} ({parameter.description})"
+            )
+            if name in given
+            else None
+        )
         try:
-            value: Any = node.declare_parameter(name, parameter.default, descriptor(parameter)).value
-        except Exception as error:  # rclpy raises a type of its own for each way of being wrong, and they differ between distributions
+            value: Any = node.declare_parameter(
+                name, parameter.default, descriptor(parameter)
+            ).value
+        # rclpy raises a type of its own for each way of being wrong, and they differ between
+        # distributions
+        except Exception as error:
             raise wrong or error from error
-        if wrong and (type(value) is not type(parameter.default) or (parameter.choices and value not in parameter.choices)):
+        if wrong and (
+            type(value) is not type(parameter.default)
+            or (parameter.choices and value not in parameter.choices)
+        ):
             raise wrong
         if wrong and isinstance(value, float) and not math.isfinite(value):
             raise wrong
@@ -157,12 +247,20 @@ def declare_parameters(node: Node) -> dict[str, Any]:
 
 
 def rep118_depth(depth_HW: np.ndarray) -> np.ndarray:
-    """Return the simulator's depth (0: nothing hit, clipped at ``MAX_DEPTH_M``) as REP-118 has it: metres, +inf beyond the range."""
-    return np.where((depth_HW > 0) & (depth_HW < MAX_DEPTH_M), depth_HW, np.float32(np.inf)).astype(np.float32)
+    """
+    Return the simulator's depth (0: nothing hit, clipped at ``MAX_DEPTH_M``) as REP-118 has it:
+    metres, +inf beyond the range.
+    """
+    return np.where(
+        (depth_HW > 0) & (depth_HW < MAX_DEPTH_M), depth_HW, np.float32(np.inf)
+    ).astype(np.float32)
 
 
 def time_message(seconds: float) -> Time:
-    """The stamp of a simulated time in seconds, to the microsecond, so that equal times give equal stamps."""
+    """
+    The stamp of a simulated time in seconds, to the microsecond, so that equal times give equal
+    stamps.
+    """
     microseconds = round(seconds * 1e6)
     return Time(sec=microseconds // 1_000_000, nanosec=microseconds % 1_000_000 * 1000)
 
@@ -177,7 +275,11 @@ def pose_message(pose: PlanarPose, height: float = 0.0) -> Pose:
 
 @dataclass
 class Frame:
-    """One rendered view with everything that is published of it. ``jpeg`` is empty where nobody asked for it."""
+    """
+    One rendered view with everything that is published of it.
+
+    ``jpeg`` is empty where nobody asked for it.
+    """
 
     observation: Observation
     depth: np.ndarray
@@ -186,13 +288,31 @@ class Frame:
 
 
 class World:
-    """The simulator and the episode in it. Lives on the thread that made it; nothing here knows ROS."""
+    """
+    The simulator and the episode in it. Lives on the thread that made it; nothing here knows ROS.
+    """
 
     def __init__(self, values: dict[str, Any], factory: Callable[..., NavEnv]):
         self.values = values
-        same = ["hfov", "camera_height", "agent_height", "agent_radius", "forward_step", "turn_step", "sliding", "max_steps", "success_distance"]
+        same = [
+            "hfov",
+            "camera_height",
+            "agent_height",
+            "agent_radius",
+            "forward_step",
+            "turn_step",
+            "sliding",
+            "max_steps",
+            "success_distance",
+        ]
         size = {"width": values["image_width"], "height": values["image_height"]}
-        self.env = factory(values["backend"], data_dir=values["data_dir"], up=values["scene_up"], **size, **{name: values[name] for name in same})
+        self.env = factory(
+            values["backend"],
+            data_dir=values["data_dir"],
+            up=values["scene_up"],
+            **size,
+            **{name: values[name] for name in same},
+        )
         self.episodes: dict[tuple[str, str], list[Episode]] = {}
         self.current = ("", "", -1)
         self.tally: Tally | None = None
@@ -202,7 +322,10 @@ class World:
         self.env.close()
 
     def reset(self, episode_id: str, dataset: str, split: str) -> tuple[Episode, Frame]:
-        """Start an episode: the named one, else the next of the list (after the last comes the first)."""
+        """
+        Start an episode: the named one, else the next of the list (after the last comes the
+        first).
+        """
         key = (dataset or self.values["dataset"], split or self.values["split"])
         if key not in self.episodes:
             self.episodes[key] = list(read_episodes(self.values["data_dir"], *key).episodes)
@@ -211,7 +334,10 @@ class World:
             index = next((i for i, e in enumerate(episodes) if e.episode_id == episode_id), -1)
             if index < 0:
                 first, last = episodes[0].episode_id, episodes[-1].episode_id
-                raise InputError(f"{key[0]} {key[1]} has no episode {episode_id!r}: it has {len(episodes)}, from {first!r} to {last!r}")
+                raise InputError(
+                    f"{key[0]} {key[1]} has no episode {episode_id!r}: it has "
+                    f"{len(episodes)}, from {first!r} to {last!r}"
+                )
         else:
             index = (self.current[2] + 1) % len(episodes) if self.current[:2] == key else 0
         observation = self.env.reset(episodes[index])
@@ -229,11 +355,18 @@ class World:
         return self._frame(observation)
 
     def look_from(self, position: np.ndarray, rotation: np.ndarray) -> Frame:
-        """Put the agent there and render; the way counts, since a moving base was really there. A base at rest adds nothing to the record."""
+        """
+        Put the agent there and render; the way counts, since a moving base was really there.
+
+        A base at rest adds nothing to the record.
+        """
         assert self.tally is not None
         self.env.set_state(position, rotation)
         observation = self.env.render()
-        if not (np.allclose(position, self.tally.positions[-1], atol=1e-4) and np.allclose(rotation, self.tally.rotations[-1], atol=1e-4)):
+        if not (
+            np.allclose(position, self.tally.positions[-1], atol=1e-4)
+            and np.allclose(rotation, self.tally.rotations[-1], atol=1e-4)
+        ):
             self._place(observation)
         return self._frame(observation)
 
@@ -249,13 +382,25 @@ class World:
 
     def _place(self, observation: Observation) -> None:
         assert self.tally is not None
-        distance = self.env.geodesic_distance(observation.position, self.tally.episode.goal_position)
-        self.tally.place(observation.position, observation.rotation, distance, observation.rgb, observation.collided)
+        distance = self.env.geodesic_distance(
+            observation.position, self.tally.episode.goal_position
+        )
+        self.tally.place(
+            observation.position,
+            observation.rotation,
+            distance,
+            observation.rgb,
+            observation.collided,
+        )
 
     def _frame(self, observation: Observation, floor: TopDownMap | None = None) -> Frame:
         jpeg = b""
         if self.values["publish_compressed"]:
-            done, encoded = cv2.imencode(".jpg", observation.rgb[:, :, ::-1], [cv2.IMWRITE_JPEG_QUALITY, self.values["jpeg_quality"]])
+            done, encoded = cv2.imencode(
+                ".jpg",
+                observation.rgb[:, :, ::-1],
+                [cv2.IMWRITE_JPEG_QUALITY, self.values["jpeg_quality"]],
+            )
             assert done
             jpeg = encoded.tobytes()
         return Frame(observation, rep118_depth(observation.depth), jpeg, floor)
@@ -272,7 +417,9 @@ class SimBridge(Node):
         self.thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="simulator")
         try:
             self.world: World = self.thread.submit(World, self.values, factory).result()
-            episode, frame = self.thread.submit(self.world.reset, self.values["episode_id"], "", "").result()
+            episode, frame = self.thread.submit(
+                self.world.reset, self.values["episode_id"], "", ""
+            ).result()
         except BaseException:
             self.thread.shutdown()
             raise
@@ -292,63 +439,102 @@ class SimBridge(Node):
         else:
             self.started = time.monotonic()
             self.advanced_to = self.time
-        self.get_logger().info(f"{self.values['mode']} in {episode.scene_id}, episode {episode.episode_id}: {episode.instruction}")
+        self.get_logger().info(
+            f"{self.values['mode']} in {episode.scene_id}, episode "
+            f"{episode.episode_id}: {episode.instruction}"
+        )
 
     # interfaces
 
     def _make_interfaces(self) -> None:
-        kept = QoSProfile(depth=1, history=HistoryPolicy.KEEP_LAST, reliability=ReliabilityPolicy.RELIABLE, durability=DurabilityPolicy.TRANSIENT_LOCAL)
-        images = kept if self.lockstep else QoSProfile(depth=5, reliability=ReliabilityPolicy.RELIABLE)
+        kept = QoSProfile(
+            depth=1,
+            history=HistoryPolicy.KEEP_LAST,
+            reliability=ReliabilityPolicy.RELIABLE,
+            durability=DurabilityPolicy.TRANSIENT_LOCAL,
+        )
+        images = (
+            kept if self.lockstep else QoSProfile(depth=5, reliability=ReliabilityPolicy.RELIABLE)
+        )
         self.image_out = self.create_publisher(Image, "image", images)
-        self.compressed_out = self.create_publisher(CompressedImage, "image/compressed", images) if self.values["publish_compressed"] else None
-        self.depth_out = self.create_publisher(Image, "depth", images) if self.values["publish_depth"] else None
+        self.compressed_out = (
+            self.create_publisher(CompressedImage, "image/compressed", images)
+            if self.values["publish_compressed"]
+            else None
+        )
+        self.depth_out = (
+            self.create_publisher(Image, "depth", images) if self.values["publish_depth"] else None
+        )
         self.info_out = self.create_publisher(CameraInfo, "camera_info", images)
-        self.odom_out = self.create_publisher(OdometryMsg, "odom", kept if self.lockstep else QoSProfile(depth=10))
-        self.truth_out = self.create_publisher(OdometryMsg, "ground_truth", kept if self.lockstep else QoSProfile(depth=10))
+        self.odom_out = self.create_publisher(
+            OdometryMsg, "odom", kept if self.lockstep else QoSProfile(depth=10)
+        )
+        self.truth_out = self.create_publisher(
+            OdometryMsg, "ground_truth", kept if self.lockstep else QoSProfile(depth=10)
+        )
         self.map_out = self.create_publisher(OccupancyGrid, "map", kept)
         self.clock_out = self.create_publisher(ClockMsg, "/clock", QoSProfile(depth=1))
         if TFMessage is not None:
             self.tf_out = self.create_publisher(TFMessage, "/tf", QoSProfile(depth=100))
             self.static_out = self.create_publisher(TFMessage, "/tf_static", kept)
             self.static_out.publish(TFMessage(transforms=[self._camera_mount()]))
-        # These two wait for the simulator; in the default group everything else of the node, the clock included, would wait with them.
+        # These two wait for the simulator; in the default group everything else of the node, the
+        # clock included, would wait with them.
         waiting = ReentrantCallbackGroup()
         self.create_service(ResetEpisode, "reset_episode", self._on_reset, callback_group=waiting)
         self.create_service(GetMetrics, "get_metrics", self._on_metrics, callback_group=waiting)
         self.create_service(Trigger, "resend_frame", self._on_resend)
         if self.lockstep:
-            self.report_out = self.create_publisher(StepReport, "motion/step_report", QoSProfile(depth=10))
+            self.report_out = self.create_publisher(
+                StepReport, "motion/step_report", QoSProfile(depth=10)
+            )
             self.server = ActionServer(
                 self,
                 ExecuteStep,
                 "execute_step",
-                execute_callback=lambda handle: ExecuteStep.Result(),  # replaced per goal: each is started once its step is done
+                # replaced per goal: each is started once its step is done
+                execute_callback=lambda handle: ExecuteStep.Result(),
                 goal_callback=lambda goal: GoalResponse.ACCEPT,  # refusals are typed results
                 handle_accepted_callback=self._on_step,
-                cancel_callback=lambda handle: CancelResponse.REJECT,  # a step is over as soon as it began
+                # a step is over as soon as it began
+                cancel_callback=lambda handle: CancelResponse.REJECT,
             )
-            # The same time again and again: a node that joins between two steps would otherwise have no time at all.
+            # The same time again and again: a node that joins between two steps would otherwise
+            # have no time at all.
             self.create_timer(0.2, self._publish_clock, clock=self.steady)
             return
         self.scan_out = self.create_publisher(LaserScan, "scan", qos_profile_sensor_data)
         stamped = self.values["cmd_vel_type"] == "twist_stamped"
-        self.create_subscription(TwistStamped if stamped else Twist, "cmd_vel", self._on_cmd_vel, QoSProfile(depth=1))
+        self.create_subscription(
+            TwistStamped if stamped else Twist, "cmd_vel", self._on_cmd_vel, QoSProfile(depth=1)
+        )
         self.create_subscription(Bool, "estop", self._on_estop, QoSProfile(depth=1))
-        self.create_subscription(StepReport, "motion/step_report", self._on_report, QoSProfile(depth=10))
+        self.create_subscription(
+            StepReport, "motion/step_report", self._on_report, QoSProfile(depth=10)
+        )
         factor = self.values["real_time_factor"]
-        self.create_timer(1.0 / self.values["odom_rate"] / factor, self._on_tick, clock=self.steady)
-        self.create_timer(1.0 / self.values["frame_rate"] / factor, self._on_frame_due, clock=self.steady)
+        self.create_timer(
+            1.0 / self.values["odom_rate"] / factor, self._on_tick, clock=self.steady
+        )
+        self.create_timer(
+            1.0 / self.values["frame_rate"] / factor, self._on_frame_due, clock=self.steady
+        )
 
     def _camera_mount(self) -> TransformStamped:
         message = TransformStamped()
-        message.header.frame_id, message.child_frame_id = self.values["base_frame"], self.values["camera_frame"]
+        message.header.frame_id, message.child_frame_id = (
+            self.values["base_frame"],
+            self.values["camera_frame"],
+        )
         message.transform.translation.z = self.values["camera_height"]
         rotation = message.transform.rotation
         rotation.x, rotation.y, rotation.z, rotation.w = -0.5, 0.5, -0.5, 0.5
         return message
 
     def _when_done(self, work: "Future[Any]", then: Callable[["Future[Any]"], None]) -> None:
-        """Call ``then`` on the executor's thread once the simulator's thread has finished ``work``."""
+        """
+        Call ``then`` on the executor's thread once the simulator's thread has finished ``work``.
+        """
 
         def post(done: "Future[Any]") -> None:
             if self.executor is not None and rclpy.ok(context=self.context):
@@ -374,7 +560,10 @@ class SimBridge(Node):
         assert floor is not None
 
         def free(x: float, y: float) -> bool:
-            row, column = int((-x - floor.origin[1]) // floor.resolution), int((-y - floor.origin[0]) // floor.resolution)
+            row, column = (
+                int((-x - floor.origin[1]) // floor.resolution),
+                int((-y - floor.origin[0]) // floor.resolution),
+            )
             rows, columns = floor.navigable.shape
             return 0 <= row < rows and 0 <= column < columns and bool(floor.navigable[row, column])
 
@@ -387,19 +576,24 @@ class SimBridge(Node):
         finished: RosFuture = RosFuture(executor=executor)
 
         def wake(done: "Future[Any]") -> None:
-            # The result first, then a task: the executor looks at waiting coroutines only when something wakes it, and before it runs new tasks.
+            # The result first, then a task: the executor looks at waiting coroutines only when
+            # something wakes it, and before it runs new tasks.
             finished.set_result(done)
             executor.create_task(lambda: None)
 
         self.thread.submit(work, *arguments).add_done_callback(wake)
         return await finished  # type: ignore[return-value]
 
-    async def _on_reset(self, request: ResetEpisode.Request, response: ResetEpisode.Response) -> ResetEpisode.Response:
+    async def _on_reset(
+        self, request: ResetEpisode.Request, response: ResetEpisode.Response
+    ) -> ResetEpisode.Response:
         if self.busy:
             response.error_msg = "a step or another reset is under way: wait for its result"
             return response
         self.busy = True
-        done = await self._in_simulator(self.world.reset, request.episode_id, request.dataset, request.split)
+        done = await self._in_simulator(
+            self.world.reset, request.episode_id, request.dataset, request.split
+        )
         self.busy = False
         try:
             self.episode, self.frame = done.result()
@@ -413,24 +607,39 @@ class SimBridge(Node):
         self._place_base(self.frame)
         self._publish_map()
         self.frames_before, self.frames_published = self.frames_before + self.frames_published, 0
-        # A policy that was started anew counts its episodes from the beginning; old decisions are known by their frames.
+        # A policy that was started anew counts its episodes from the beginning; old decisions are
+        # known by their frames.
         self.last_step = (-1, -1)
         values = self.values
         if self.lockstep:
             self.time += values["step_duration"]
             self._publish_frame()
-            # Whoever asks for a drive after this answer finds the new frame already there, not the one of the episode before.
-            await self._in_simulator(self.image_out.wait_for_all_acked, Duration(seconds=ACKNOWLEDGED_WITHIN_S))
+            # Whoever asks for a drive after this answer finds the new frame already there, not the
+            # one of the episode before.
+            await self._in_simulator(
+                self.image_out.wait_for_all_acked, Duration(seconds=ACKNOWLEDGED_WITHIN_S)
+            )
         else:
-            # Likewise the odometry: a step that began on that of the episode before would see the robot jump.
-            await self._in_simulator(time.sleep, (values["odom_latency"] + 2 / values["odom_rate"]) / values["real_time_factor"])
+            # Likewise the odometry: a step that began on that of the episode before would see the
+            # robot jump.
+            await self._in_simulator(
+                time.sleep,
+                (values["odom_latency"] + 2 / values["odom_rate"]) / values["real_time_factor"],
+            )
         response.success = True
-        response.episode_id, response.scene_id, response.instruction = self.episode.episode_id, self.episode.scene_id, self.episode.instruction
+        response.episode_id, response.scene_id, response.instruction = (
+            self.episode.episode_id,
+            self.episode.scene_id,
+            self.episode.instruction,
+        )
         response.frame_stamp = self.stamp if self.lockstep else time_message(self._now())
         return response
 
     def _publish_map(self) -> None:
-        """Publish where the base can stand, 0 free and 100 not, in the map frame: x forward is -z of the world, y left its -x."""
+        """
+        Publish where the base can stand, 0 free and 100 not, in the map frame: x forward is -z of
+        the world, y left its -x.
+        """
         floor = self.frame.map
         assert floor is not None
         rows, columns = floor.navigable.shape
@@ -440,15 +649,22 @@ class SimBridge(Node):
         grid.info.origin.position.x = -(floor.origin[1] + rows * floor.resolution)
         grid.info.origin.position.y = -(floor.origin[0] + columns * floor.resolution)
         grid.info.origin.position.z = self.floor_height
-        grid.data = array.array("b", np.where(floor.navigable.T[::-1, ::-1], 0, 100).astype(np.int8).tobytes())
+        grid.data = array.array(
+            "b", np.where(floor.navigable.T[::-1, ::-1], 0, 100).astype(np.int8).tobytes()
+        )
         self.map_out.publish(grid)
 
-    async def _on_metrics(self, request: GetMetrics.Request, response: GetMetrics.Response) -> GetMetrics.Response:
+    async def _on_metrics(
+        self, request: GetMetrics.Request, response: GetMetrics.Response
+    ) -> GetMetrics.Response:
         metrics = (await self._in_simulator(self.world.metrics)).result()
         response.episode_id = metrics["episode_id"]
         if not self.lockstep:
             metrics["path_length"] = self.base.path_length
-        metrics["frames"], metrics["frames_total"] = self.frames_published, self.frames_before + self.frames_published
+        metrics["frames"], metrics["frames_total"] = (
+            self.frames_published,
+            self.frames_before + self.frames_published,
+        )
         response.success, response.metrics_json = True, json.dumps(metrics)
         return response
 
@@ -469,13 +685,22 @@ class SimBridge(Node):
         height, width = rgb.shape[:2]
         self.info_out.publish(self._camera_info(width, height))
         if self.depth_out is not None:
-            depth = Image(height=height, width=width, encoding="32FC1", step=width * 4, is_bigendian=sys.byteorder == "big")
+            depth = Image(
+                height=height,
+                width=width,
+                encoding="32FC1",
+                step=width * 4,
+                is_bigendian=sys.byteorder == "big",
+            )
             depth.header.stamp, depth.header.frame_id = self.stamp, self.values["camera_frame"]
             depth.data = array.array("B", frame.depth.tobytes())
             self.depth_out.publish(depth)
         if self.compressed_out is not None:
             compressed = CompressedImage(format="rgb8; jpeg compressed bgr8")
-            compressed.header.stamp, compressed.header.frame_id = self.stamp, self.values["camera_frame"]
+            compressed.header.stamp, compressed.header.frame_id = (
+                self.stamp,
+                self.values["camera_frame"],
+            )
             compressed.data = array.array("B", frame.jpeg)
             self.compressed_out.publish(compressed)
         image = Image(height=height, width=width, encoding="rgb8", step=width * 3)
@@ -499,17 +724,29 @@ class SimBridge(Node):
         message = OdometryMsg(child_frame_id=self.values["base_frame"])
         message.header.stamp, message.header.frame_id = stamp, self.values["odom_frame"]
         message.pose.pose = pose_message(measured.pose, self.floor_height)
-        message.twist.twist.linear.x, message.twist.twist.angular.z = measured.linear, measured.angular
+        message.twist.twist.linear.x, message.twist.twist.angular.z = (
+            measured.linear,
+            measured.angular,
+        )
         self.odom_out.publish(message)
         truth = OdometryMsg(child_frame_id=self.values["base_frame"])
-        truth.header.stamp, truth.header.frame_id = self.stamp if self.lockstep else time_message(self.advanced_to), self.values["map_frame"]
+        truth.header.stamp, truth.header.frame_id = (
+            self.stamp if self.lockstep else time_message(self.advanced_to),
+            self.values["map_frame"],
+        )
         truth.pose.pose = pose_message(self.base.pose, self.floor_height)
-        truth.twist.twist.linear.x, truth.twist.twist.angular.z = self.base.linear, self.base.angular
+        truth.twist.twist.linear.x, truth.twist.twist.angular.z = (
+            self.base.linear,
+            self.base.angular,
+        )
         self.truth_out.publish(truth)
         if TFMessage is not None:
             moved = TransformStamped(child_frame_id=self.values["base_frame"])
             moved.header = message.header
-            moved.transform.translation.x, moved.transform.translation.y = measured.pose.x, measured.pose.y
+            moved.transform.translation.x, moved.transform.translation.y = (
+                measured.pose.x,
+                measured.pose.y,
+            )
             moved.transform.translation.z = self.floor_height
             moved.transform.rotation = message.pose.pose.orientation
             self.tf_out.publish(TFMessage(transforms=[moved]))
@@ -519,7 +756,9 @@ class SimBridge(Node):
     def _publish_frame(self) -> None:
         """Publish the time first, then everything seen at it; the image comes last."""
         self.stamp = time_message(self.time)
-        self.base.pose, _ = to_map(self.frame.observation.position, self.frame.observation.rotation)
+        self.base.pose, _ = to_map(
+            self.frame.observation.position, self.frame.observation.rotation
+        )
         self.frames_published += 1
         self._publish_clock()
         self._publish_odometry(Odometry(self.time, self.base.pose, 0.0, 0.0))
@@ -529,12 +768,22 @@ class SimBridge(Node):
         goal = handle.request
         problem = self._refusal(goal)
         if problem is not None:
-            handle.execute(lambda h: self._finish(h, ExecuteStep.Result(status=problem[0], error_msg=problem[1], end_stamp=self.stamp)))
+            handle.execute(
+                lambda h: self._finish(
+                    h,
+                    ExecuteStep.Result(
+                        status=problem[0], error_msg=problem[1], end_stamp=self.stamp
+                    ),
+                )
+            )
             return
         self.last_step = (goal.episode_id, goal.step)
         self.busy = True
         before, _ = to_map(self.frame.observation.position, self.frame.observation.rotation)
-        self._when_done(self.thread.submit(self.world.step, Action(goal.action)), lambda done: self._on_stepped(handle, before, done))
+        self._when_done(
+            self.thread.submit(self.world.step, Action(goal.action)),
+            lambda done: self._on_stepped(handle, before, done),
+        )
 
     def _refusal(self, goal: ExecuteStep.Goal) -> tuple[int, str] | None:
         """Return the status and the sentence with which a goal is refused, or None."""
@@ -544,12 +793,25 @@ class SimBridge(Node):
         if self.busy:
             return refused, "a step or a reset is under way"
         if (goal.episode_id, goal.step) <= self.last_step:
-            return refused, f"step {goal.step} of episode {goal.episode_id} is not newer than step {self.last_step[1]} of episode {self.last_step[0]}"
-        if (goal.frame_stamp.sec, goal.frame_stamp.nanosec) != (self.stamp.sec, self.stamp.nanosec):
+            return (
+                refused,
+                f"step {goal.step} of episode {goal.episode_id} is not newer than step "
+                f"{self.last_step[1]} of episode {self.last_step[0]}",
+            )
+        if (goal.frame_stamp.sec, goal.frame_stamp.nanosec) != (
+            self.stamp.sec,
+            self.stamp.nanosec,
+        ):
             used = f"{goal.frame_stamp.sec}.{goal.frame_stamp.nanosec:09d}"
-            return ExecuteStep.Result.STALE, f"the decision was made on the frame of {used}; the newest is {newest}"
+            return (
+                ExecuteStep.Result.STALE,
+                f"the decision was made on the frame of {used}; the newest is {newest}",
+            )
         if self.world.env.episode_over:
-            return ExecuteStep.Result.FAILED, f"episode {self.episode.episode_id} is over: call reset_episode"
+            return (
+                ExecuteStep.Result.FAILED,
+                f"episode {self.episode.episode_id} is over: call reset_episode",
+            )
         return None
 
     def _on_stepped(self, handle: Any, before: PlanarPose, done: "Future[Frame]") -> None:
@@ -557,7 +819,15 @@ class SimBridge(Node):
         error = done.exception()
         if error is not None:
             self.get_logger().error(f"the simulator failed in a step: {error!r}")
-            handle.execute(lambda h: self._finish(h, ExecuteStep.Result(status=ExecuteStep.Result.FAILED, error_msg=f"the simulator failed: {error}")))
+            handle.execute(
+                lambda h: self._finish(
+                    h,
+                    ExecuteStep.Result(
+                        status=ExecuteStep.Result.FAILED,
+                        error_msg=f"the simulator failed: {error}",
+                    ),
+                )
+            )
             return
         self.frame = done.result()
         self.time += self.values["step_duration"]
@@ -565,14 +835,29 @@ class SimBridge(Node):
         change = relative(before, self.base.pose)
         collided = bool(self.frame.observation.collided)
         status = ExecuteStep.Result.BLOCKED if collided else ExecuteStep.Result.SUCCEEDED
-        result = ExecuteStep.Result(status=status, end_stamp=self.stamp, pose_change=pose_message(change), collided=collided)
+        result = ExecuteStep.Result(
+            status=status,
+            end_stamp=self.stamp,
+            pose_change=pose_message(change),
+            collided=collided,
+        )
         handle.execute(lambda h: self._finish(h, result))
 
     def _finish(self, handle: Any, result: ExecuteStep.Result) -> ExecuteStep.Result:
         goal = handle.request
-        report = StepReport(episode_id=goal.episode_id, step=goal.step, action=goal.action, frame_stamp=goal.frame_stamp)
+        report = StepReport(
+            episode_id=goal.episode_id,
+            step=goal.step,
+            action=goal.action,
+            frame_stamp=goal.frame_stamp,
+        )
         report.header.stamp, report.header.frame_id = result.end_stamp, self.values["odom_frame"]
-        report.status, report.error_msg, report.pose_change, report.collided = result.status, result.error_msg, result.pose_change, result.collided
+        report.status, report.error_msg, report.pose_change, report.collided = (
+            result.status,
+            result.error_msg,
+            result.pose_change,
+            result.collided,
+        )
         self.report_out.publish(report)
         if result.status in STEP_FINAL_STATUSES:
             handle.succeed()
@@ -589,7 +874,10 @@ class SimBridge(Node):
     def _on_cmd_vel(self, message: Twist | TwistStamped) -> None:
         twist = message.twist if isinstance(message, TwistStamped) else message
         if not self.base.command(twist.linear.x, twist.angular.z, time.monotonic()):
-            self.get_logger().error("cmd_vel holds a number that is not finite: the base stops", throttle_duration_sec=1.0)
+            self.get_logger().error(
+                "cmd_vel holds a number that is not finite: the base stops",
+                throttle_duration_sec=1.0,
+            )
 
     def _on_estop(self, message: Bool) -> None:
         self.base.emergency_stop(message.data)
@@ -607,11 +895,16 @@ class SimBridge(Node):
             self._publish_odometry(measured)
 
     def _on_frame_due(self) -> None:
-        if self.busy or self.rendering:  # the episode is being reset, or rendering is slower than the frame rate: leave this one out
+        # the episode is being reset, or rendering is slower than the frame rate: leave this one
+        # out
+        if self.busy or self.rendering:
             return
         self.rendering = True
         seen_at = self.advanced_to
-        self._when_done(self.thread.submit(self.world.look_from, *to_world(self.base.pose, self.floor_height)), lambda done: self._on_rendered(seen_at, done))
+        self._when_done(
+            self.thread.submit(self.world.look_from, *to_world(self.base.pose, self.floor_height)),
+            lambda done: self._on_rendered(seen_at, done),
+        )
 
     def _on_rendered(self, seen_at: float, done: "Future[Frame]") -> None:
         self.rendering = False
@@ -624,10 +917,21 @@ class SimBridge(Node):
         beams, half = self.values["scan_beams"], math.radians(self.values["hfov"]) / 2
         focal = self.values["image_width"] / 2 / math.tan(half)
         width = 2 * half / beams
-        scan = LaserScan(angle_min=-half + width / 2, angle_max=half - width / 2, angle_increment=width, range_min=0.02, range_max=MAX_DEPTH_M)
+        scan = LaserScan(
+            angle_min=-half + width / 2,
+            angle_max=half - width / 2,
+            angle_increment=width,
+            range_min=0.02,
+            range_max=MAX_DEPTH_M,
+        )
         scan.header.stamp, scan.header.frame_id = self.stamp, self.values["base_frame"]
         scan.scan_time = 1.0 / self.values["frame_rate"]
-        scan.ranges = array.array("f", scan_from_depth(self.frame.depth, focal, self.values["camera_height"], beams).tobytes())
+        scan.ranges = array.array(
+            "f",
+            scan_from_depth(
+                self.frame.depth, focal, self.values["camera_height"], beams
+            ).tobytes(),
+        )
         self.scan_out.publish(scan)
 
     def destroy_node(self) -> None:
@@ -638,7 +942,11 @@ class SimBridge(Node):
 
 
 def main() -> int:
-    """Run the node until it is told to end. Exit code 2: bad parameters or data; 1: the simulator could not be started."""
+    """
+    Run the node until it is told to end.
+
+    Exit code 2: bad parameters or data; 1: the simulator could not be started.
+    """
     rclpy.init()
     try:
         node = SimBridge()

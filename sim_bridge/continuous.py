@@ -1,7 +1,11 @@
-"""A differential base as a robot has it, without ROS: velocity commands in, a pose and imperfect odometry out.
+"""
+A differential base as a robot has it, without ROS: velocity commands in, a pose and imperfect
+odometry out.
 
-Two frames of reference meet here. The *world* of a simulator has y up; its poses are (x, y, z) and a quaternion x, y, z, w about +y, and an agent looks along
-its own -z. The *map* of ROS (REP-103) has z up and x forward: ``x_map = -z_world``, ``y_map = -x_world``, ``z_map = y_world``; yaw is the same angle in both.
+Two frames of reference meet here. The *world* of a simulator has y up; its poses are (x, y, z) and
+a quaternion x, y, z, w about +y, and an agent looks along its own -z. The *map* of ROS (REP-103)
+has z up and x forward: ``x_map = -z_world``, ``y_map = -x_world``, ``z_map = y_world``; yaw is the
+same angle in both.
 """
 
 import math
@@ -25,14 +29,22 @@ class PlanarPose:
 
 
 def to_map(position: np.ndarray, rotation_xyzw: np.ndarray) -> tuple[PlanarPose, float]:
-    """Return the planar pose and the height (metres) in the map of a world pose; the rotation must be about the world's y."""
+    """
+    Return the planar pose and the height (metres) in the map of a world pose; the rotation must be
+    about the world's y.
+    """
     yaw = 2.0 * math.atan2(float(rotation_xyzw[1]), float(rotation_xyzw[3]))
     return PlanarPose(-float(position[2]), -float(position[0]), wrap(yaw)), float(position[1])
 
 
 def to_world(pose: PlanarPose, height: float) -> tuple[np.ndarray, np.ndarray]:
-    """Return the world position float64[3] and quaternion float64[4] (x, y, z, w) of a planar pose; the inverse of `to_map`."""
-    return np.array([-pose.y, height, -pose.x]), np.array([0.0, math.sin(pose.yaw / 2), 0.0, math.cos(pose.yaw / 2)])
+    """
+    Return the world position float64[3] and quaternion float64[4] (x, y, z, w) of a planar pose;
+    the inverse of `to_map`.
+    """
+    return np.array([-pose.y, height, -pose.x]), np.array(
+        [0.0, math.sin(pose.yaw / 2), 0.0, math.cos(pose.yaw / 2)]
+    )
 
 
 def wrap(angle: float) -> float:
@@ -41,7 +53,9 @@ def wrap(angle: float) -> float:
 
 
 def relative(start: PlanarPose, end: PlanarPose) -> PlanarPose:
-    """Return ``end`` as seen from ``start``: what a robot at ``start`` has to move to get to ``end``."""
+    """
+    Return ``end`` as seen from ``start``: what a robot at ``start`` has to move to get to ``end``.
+    """
     dx, dy = end.x - start.x, end.y - start.y
     cos, sin = math.cos(start.yaw), math.sin(start.yaw)
     return PlanarPose(cos * dx + sin * dy, -sin * dx + cos * dy, wrap(end.yaw - start.yaw))
@@ -50,16 +64,22 @@ def relative(start: PlanarPose, end: PlanarPose) -> PlanarPose:
 def compose(start: PlanarPose, change: PlanarPose) -> PlanarPose:
     """Return the pose reached from ``start`` by ``change``; the inverse of `relative`."""
     cos, sin = math.cos(start.yaw), math.sin(start.yaw)
-    return PlanarPose(start.x + cos * change.x - sin * change.y, start.y + sin * change.x + cos * change.y, wrap(start.yaw + change.yaw))
+    return PlanarPose(
+        start.x + cos * change.x - sin * change.y,
+        start.y + sin * change.x + cos * change.y,
+        wrap(start.yaw + change.yaw),
+    )
 
 
 @dataclass(frozen=True)
 class BaseSettings:
-    """What the base can do and how well it measures itself.
+    """
+    What the base can do and how well it measures itself.
 
-    Speeds in m/s and rad/s, accelerations in m/s^2 and rad/s^2. ``command_timeout`` (seconds on the steady clock): without a newer command the base brakes.
-    ``odom_noise`` is the relative standard deviation of the measured distance and angle of each 0.25 m or 15 degrees; ``odom_latency`` (seconds) is how long
-    after its stamp a measurement comes out.
+    Speeds in m/s and rad/s, accelerations in m/s^2 and rad/s^2. ``command_timeout`` (seconds on
+    the steady clock): without a newer command the base brakes. ``odom_noise`` is the relative
+    standard deviation of the measured distance and angle of each 0.25 m or 15 degrees;
+    ``odom_latency`` (seconds) is how long after its stamp a measurement comes out.
     """
 
     max_linear: float = 0.6
@@ -73,7 +93,10 @@ class BaseSettings:
 
 @dataclass(frozen=True)
 class Odometry:
-    """One measurement: the time it is for (seconds of simulated time), the estimated pose, and the velocity in m/s and rad/s."""
+    """
+    One measurement: the time it is for (seconds of simulated time), the estimated pose, and the
+    velocity in m/s and rad/s.
+    """
 
     time: float
     pose: PlanarPose
@@ -82,12 +105,23 @@ class Odometry:
 
 
 class Base:
-    """The moving base. Times are given to it, it reads no clock: ``now`` is the steady clock, ``time`` the simulated one, both in seconds.
+    """
+    The moving base.
 
-    ``free(x, y)`` says whether the base may stand at a place of the map. Against an obstacle it stops, as a robot with a bumper does, and ``blocked`` is true.
+    Times are given to it, it reads no clock: ``now`` is the steady clock, ``time`` the simulated
+    one, both in seconds.
+
+    ``free(x, y)`` says whether the base may stand at a place of the map. Against an obstacle it
+    stops, as a robot with a bumper does, and ``blocked`` is true.
     """
 
-    def __init__(self, settings: BaseSettings, free: Callable[[float, float], bool], pose: PlanarPose, seed: int = 0):
+    def __init__(
+        self,
+        settings: BaseSettings,
+        free: Callable[[float, float], bool],
+        pose: PlanarPose,
+        seed: int = 0,
+    ):
         self.settings = settings
         self.free = free
         self.pose = pose
@@ -106,19 +140,33 @@ class Base:
         self._draw_noise()
 
     def command(self, linear: float, angular: float, now: float) -> bool:
-        """Take a velocity command (m/s, rad/s), cut to the limits. A number that is not finite is a command to stop; False tells of it."""
+        """
+        Take a velocity command (m/s, rad/s), cut to the limits.
+
+        A number that is not finite is a command to stop; False tells of it.
+        """
         finite = math.isfinite(linear) and math.isfinite(angular)
-        self._command = (_cut(linear, self.settings.max_linear), _cut(angular, self.settings.max_angular)) if finite else (0.0, 0.0)
+        self._command = (
+            (_cut(linear, self.settings.max_linear), _cut(angular, self.settings.max_angular))
+            if finite
+            else (0.0, 0.0)
+        )
         self._command_at = now
         return finite
 
     def emergency_stop(self, pressed: bool) -> None:
-        """Hold the base at rest at once while ``pressed``, whatever is commanded; afterwards it waits for a new command."""
+        """
+        Hold the base at rest at once while ``pressed``, whatever is commanded; afterwards it waits
+        for a new command.
+        """
         self.stopped = pressed
         self._command = (0.0, 0.0)
 
     def advance(self, duration: float, now: float, time: float) -> None:
-        """Move for ``duration`` simulated seconds that end at ``time``; ``now`` is the steady clock at that end."""
+        """
+        Move for ``duration`` simulated seconds that end at ``time``; ``now`` is the steady clock
+        at that end.
+        """
         left = duration
         while left > 1e-9:
             step = min(SUBSTEP_S, left)
@@ -127,7 +175,10 @@ class Base:
         self._pending.append(Odometry(time, self._measured, self.linear, self.angular))
 
     def odometry(self, time: float) -> list[Odometry]:
-        """Return the measurements that have come out by the simulated ``time``, oldest first; each is returned once."""
+        """
+        Return the measurements that have come out by the simulated ``time``, oldest first; each is
+        returned once.
+        """
         ready = []
         while self._pending and self._pending[0].time + self.settings.odom_latency <= time + 1e-9:
             ready.append(self._pending.popleft())
@@ -157,7 +208,10 @@ class Base:
             self._draw_noise()
         forward, turn = forward * self._scale[0], turn * self._scale[1]
         middle = self._measured.yaw + turn / 2
-        x, y = self._measured.x + forward * math.cos(middle), self._measured.y + forward * math.sin(middle)
+        x, y = (
+            self._measured.x + forward * math.cos(middle),
+            self._measured.y + forward * math.sin(middle),
+        )
         self._measured = PlanarPose(x, y, wrap(self._measured.yaw + turn))
 
     def _draw_noise(self) -> None:
@@ -170,11 +224,21 @@ def _cut(value: float, limit: float) -> float:
     return max(-limit, min(limit, value))
 
 
-def scan_from_depth(depth_HW: np.ndarray, focal: float, camera_height: float, beams: int, lowest: float = 0.1, highest: float = 1.4) -> np.ndarray:
-    """Return float32[beams]: the range (metres) to the nearest thing between the heights ``lowest`` and ``highest`` above the floor, right to left.
+def scan_from_depth(
+    depth_HW: np.ndarray,
+    focal: float,
+    camera_height: float,
+    beams: int,
+    lowest: float = 0.1,
+    highest: float = 1.4,
+) -> np.ndarray:
+    """
+    Return float32[beams]: the range (metres) to the nearest thing between the heights ``lowest``
+    and ``highest`` above the floor, right to left.
 
-    The angles run evenly over the camera's horizontal field of view, from -hfov/2 (right) to +hfov/2 (left), as in a LaserScan of a level camera at
-    ``camera_height``. ``focal`` is in pixels. A beam that meets nothing is +inf; one without a single valid depth is NaN.
+    The angles run evenly over the camera's horizontal field of view, from -hfov/2 (right) to
+    +hfov/2 (left), as in a LaserScan of a level camera at ``camera_height``. ``focal`` is in
+    pixels. A beam that meets nothing is +inf; one without a single valid depth is NaN.
     """
     height, width = depth_HW.shape
     across = (np.arange(width) + 0.5 - width / 2) / focal
@@ -182,7 +246,9 @@ def scan_from_depth(depth_HW: np.ndarray, focal: float, camera_height: float, be
     with np.errstate(invalid="ignore"):
         above_floor = camera_height - down[:, None] * depth_HW
         seen = (above_floor >= lowest) & (above_floor <= highest) & (depth_HW > 0)
-    nearest_W = np.where(seen & np.isfinite(depth_HW), depth_HW, np.inf).min(axis=0) * np.sqrt(1.0 + across**2)
+    nearest_W = np.where(seen & np.isfinite(depth_HW), depth_HW, np.inf).min(axis=0) * np.sqrt(
+        1.0 + across**2
+    )
     unknown_W = ~(np.isfinite(depth_HW) | np.isposinf(depth_HW)).any(axis=0)
     half = math.atan(width / 2 / focal)
     beam_W = np.clip(((np.arctan(-across) + half) / (2 * half) * beams).astype(int), 0, beams - 1)

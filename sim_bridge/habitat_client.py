@@ -1,4 +1,7 @@
-"""``NavEnv`` over a simulator in another process: habitat-sim in its own Python, started, watched and if need be restarted from here."""
+"""
+``NavEnv`` over a simulator in another process: habitat-sim in its own Python, started, watched and
+if need be restarted from here.
+"""
 
 import dataclasses
 import logging
@@ -39,7 +42,10 @@ REPLY_KEYS = {
 
 
 class SimulatorError(RuntimeError):
-    """The simulator's process crashed, hung or talked nonsense, and did so again when it was restarted. The message ends with its last words."""
+    """
+    The simulator's process crashed, hung or talked nonsense, and did so again when it was
+    restarted. The message ends with its last words.
+    """
 
 
 class _Server:
@@ -55,7 +61,12 @@ class _Server:
                 address = str(self.folder / "simulator")
                 listener.bind(address)
                 listener.listen(1)
-                self.process = subprocess.Popen([*command, "--socket", address], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+                self.process = subprocess.Popen(
+                    [*command, "--socket", address],
+                    stdin=subprocess.DEVNULL,
+                    stdout=subprocess.PIPE,
+                    stderr=subprocess.STDOUT,
+                )
                 self._reader = threading.Thread(target=self._listen, daemon=True)
                 self._reader.start()
                 self._accept(listener, start_timeout)
@@ -76,7 +87,9 @@ class _Server:
                 return
             except TimeoutError:
                 if self.process.poll() is not None:
-                    raise DisconnectedError(f"it ended with status {self.process.returncode} before it connected") from None
+                    raise DisconnectedError(
+                        f"it ended with status {self.process.returncode} before it connected"
+                    ) from None
         raise TimeoutError(f"it did not connect within {timeout:.0f} s")
 
     def _listen(self) -> None:
@@ -88,16 +101,26 @@ class _Server:
         """The last lines that the process wrote, and how it ended."""
         if self.process is not None:
             try:
-                self.process.wait(0.3)  # one that crashed closes its connection a moment before it is gone
+                # one that crashed closes its connection a moment before it is gone
+                self.process.wait(0.3)
                 self._reader.join(1.0)
             except subprocess.TimeoutExpired:
                 pass
         status = None if self.process is None else self.process.returncode
-        ended = "still running" if status is None else f"killed by signal {-status}" if status < 0 else f"ended with status {status}"
+        ended = (
+            "still running"
+            if status is None
+            else f"killed by signal {-status}"
+            if status < 0
+            else f"ended with status {status}"
+        )
         return f"({ended}) its last words:\n" + "\n".join(f"  | {line}" for line in self._lines)
 
     def stop(self, patience: float = 0.0) -> None:
-        """Close the connection; end the process, by force if it does not go within ``patience`` seconds; remove the socket."""
+        """
+        Close the connection; end the process, by force if it does not go within ``patience``
+        seconds; remove the socket.
+        """
         if self.connection is not None:
             self.connection.close()
         if self.process is not None:
@@ -114,10 +137,12 @@ class _Server:
 
 
 class HabitatEnv:
-    """``NavEnv`` over ``habitat_server.py``.
+    """
+    ``NavEnv`` over ``habitat_server.py``.
 
-    If the process crashes, hangs or sends garbage, that is logged with its last words, it is started anew, put where the agent was, and asked once more; if
-    that fails too, ``SimulatorError`` is raised. ``restarts`` counts.
+    If the process crashes, hangs or sends garbage, that is logged with its last words, it is
+    started anew, put where the agent was, and asked once more; if that fails too,
+    ``SimulatorError`` is raised. ``restarts`` counts.
     """
 
     def __init__(
@@ -134,17 +159,20 @@ class HabitatEnv:
         load_timeout: float = 300.0,
         request_timeout: float = 60.0,
     ) -> None:
-        """Start the server.
+        """
+        Start the server.
 
         Args:
-            settings, scene, data_dir, up: see ``make_env``.
-            python: Habitat's interpreter; without it the environment variable ``JANUSVLN_HABITAT_PYTHON``.
-            command: what to start instead of ``python habitat_server.py``, e.g. in a container; ``--socket PATH`` is appended.
-            gpu: the graphics card on which Habitat draws, -1 for none.
-            start_timeout, load_timeout, request_timeout: seconds after which the process counts as hung: until it connects, on loading a scene, on all else.
+            settings, scene, data_dir, up: see ``make_env``. python: Habitat's interpreter; without
+            it the environment variable ``JANUSVLN_HABITAT_PYTHON``. command: what to start instead
+            of ``python habitat_server.py``, e.g. in a container; ``--socket PATH`` is appended.
+            gpu: the graphics card on which Habitat draws, -1 for none. start_timeout,
+            load_timeout, request_timeout: seconds after which the process counts as hung: until it
+            connects, on loading a scene, on all else.
 
         Raises:
-            InputError: no interpreter is named, it cannot be started, or the scene cannot be loaded.
+            InputError: no interpreter is named, it cannot be started, or the scene cannot be
+                loaded.
             SimulatorError: it starts but crashes, or its protocol is of another version.
         """
         self.settings = settings
@@ -155,10 +183,17 @@ class HabitatEnv:
         if command is None:
             python = python or os.environ.get("JANUSVLN_HABITAT_PYTHON")
             if not python:
-                raise InputError("Habitat's Python is not known: give its path as option 'python' or in the environment variable JANUSVLN_HABITAT_PYTHON")
+                raise InputError(
+                    "Habitat's Python is not known: give its path as option 'python' "
+                    "or in the environment variable JANUSVLN_HABITAT_PYTHON"
+                )
             command = [python, str(Path(habitat_server.__file__).resolve())]
         self._command, self._gpu, self._up, self._data_dir = list(command), gpu, up, Path(data_dir)
-        self._start_timeout, self._load_timeout, self._request_timeout = start_timeout, load_timeout, request_timeout
+        self._start_timeout, self._load_timeout, self._request_timeout = (
+            start_timeout,
+            load_timeout,
+            request_timeout,
+        )
         self._server: _Server | None = None
         self._closed = False
         self._scene: Path | None = None
@@ -187,7 +222,10 @@ class HabitatEnv:
         if action != Action.STOP:
             reply = self._ask({"kind": "step", "action": int(action)})
             try:
-                self._position, self._rotation = _floats(reply["position"], 3), _floats(reply["rotation"], 4)
+                self._position, self._rotation = (
+                    _floats(reply["position"], 3),
+                    _floats(reply["rotation"], 4),
+                )
                 self._collided = bool(reply["collided"]) and action == Action.MOVE_FORWARD
             except (KeyError, TypeError, ValueError) as error:
                 raise SimulatorError(f"the simulator answered a step with {reply!r}") from error
@@ -206,32 +244,53 @@ class HabitatEnv:
     def render(self) -> Observation:
         """See ``NavEnv``."""
         if self._position is None:
-            raise InputError("the agent stands nowhere yet: reset to an episode or call set_state first")
+            raise InputError(
+                "the agent stands nowhere yet: reset to an episode or call set_state first"
+            )
         reply = self._ask({"kind": "render"})
-        rgb, depth, shape = reply.get("rgb"), reply.get("depth"), (self.settings.height, self.settings.width)
+        rgb, depth, shape = (
+            reply.get("rgb"),
+            reply.get("depth"),
+            (self.settings.height, self.settings.width),
+        )
         pictures = [(p.dtype.str[1:], p.shape) for p in (rgb, depth) if isinstance(p, np.ndarray)]
         well_formed = pictures == [("u1", (*shape, 3)), ("f4", shape)]
         if not (isinstance(rgb, np.ndarray) and isinstance(depth, np.ndarray) and well_formed):
-            raise SimulatorError(f"the simulator sent pictures of other shapes or types than {shape}: is it the habitat_server.py of this release?")
-        self._seen = Observation(rgb, depth, self._position.copy(), self._rotation.copy(), self._collided)
+            raise SimulatorError(
+                f"the simulator sent pictures of other shapes or types than {shape}: "
+                "is it the habitat_server.py of this release?"
+            )
+        self._seen = Observation(
+            rgb, depth, self._position.copy(), self._rotation.copy(), self._collided
+        )
         return self._seen
 
     def set_state(self, position: ArrayLike, rotation: ArrayLike) -> None:
-        """See ``NavEnv``.
+        """
+        See ``NavEnv``.
 
         Raises:
             InputError: not three and four finite numbers, or a rotation of length 0.
         """
         p, q = np.array(position, float), np.array(rotation, float)
-        if p.shape != (3,) or q.shape != (4,) or not (np.isfinite(p).all() and np.isfinite(q).all() and np.linalg.norm(q) > 1e-6):
-            raise InputError(f"position {position!r}, rotation {rotation!r}: give three finite numbers [x, y, z] and a quaternion [x, y, z, w]")
+        if (
+            p.shape != (3,)
+            or q.shape != (4,)
+            or not (np.isfinite(p).all() and np.isfinite(q).all() and np.linalg.norm(q) > 1e-6)
+        ):
+            raise InputError(
+                f"position {position!r}, rotation {rotation!r}: give three finite "
+                "numbers [x, y, z] and a quaternion [x, y, z, w]"
+            )
         q = q / np.linalg.norm(q)
         self._ask({"kind": "set_state", "position": p.tolist(), "rotation": q.tolist()})
         self._position, self._rotation, self._collided, self._seen = p, q, False, None
 
     def is_navigable(self, p: ArrayLike) -> bool:
         """See ``NavEnv``."""
-        return np.isfinite(np.asarray(p, float)).all() and bool(self._ask({"kind": "is_navigable", "p": _list(p)})["value"])
+        return np.isfinite(np.asarray(p, float)).all() and bool(
+            self._ask({"kind": "is_navigable", "p": _list(p)})["value"]
+        )
 
     def snap_point(self, p: ArrayLike) -> NDArray[np.float64] | None:
         """See ``NavEnv``."""
@@ -242,14 +301,20 @@ class HabitatEnv:
 
     def geodesic_distance(self, a: ArrayLike, b: ArrayLike) -> float:
         """See ``NavEnv``."""
-        if not (np.isfinite(np.asarray(a, float)).all() and np.isfinite(np.asarray(b, float)).all()):
+        if not (
+            np.isfinite(np.asarray(a, float)).all() and np.isfinite(np.asarray(b, float)).all()
+        ):
             return float("inf")
         value = self._ask({"kind": "geodesic_distance", "a": _list(a), "b": _list(b)})["value"]
         return float("inf") if value is None else float(value)
 
     def expert_action(self, target: ArrayLike, radius: float) -> Action:
         """See ``NavEnv``: habitat-sim's greedy geodesic follower, without its memory."""
-        return Action(self._ask({"kind": "expert_action", "target": _list(target), "radius": [float(radius)]})["value"])
+        return Action(
+            self._ask(
+                {"kind": "expert_action", "target": _list(target), "radius": [float(radius)]}
+            )["value"]
+        )
 
     def top_down_map(self) -> TopDownMap:
         """See ``NavEnv``."""
@@ -275,11 +340,16 @@ class HabitatEnv:
         self._scene = path
 
     def _ask(self, request: Mapping[str, Any], timeout: float | None = None) -> dict[str, Any]:
-        """Send a request and return the reply; on a failure of the process restart it, restore the state and ask once more."""
+        """
+        Send a request and return the reply; on a failure of the process restart it, restore the
+        state and ask once more.
+        """
         if self._closed:
             raise InputError("this environment is closed: make another one")
         if self._scene is None and request["kind"] != "load":
-            raise InputError("no scene is loaded: give make_env a scene, or reset to an episode first")
+            raise InputError(
+                "no scene is loaded: give make_env a scene, or reset to an episode first"
+            )
         try:
             return self._exchange(request, timeout or self._request_timeout)
         except (OSError, ProtocolError) as error:
@@ -325,17 +395,31 @@ class HabitatEnv:
         try:
             self._server = _Server(self._command, self._start_timeout)
         except (FileNotFoundError, PermissionError) as problem:
-            raise InputError(f"{self._command[0]} cannot be started ({problem.strerror}): give the path of Habitat's Python") from problem
+            raise InputError(
+                f"{self._command[0]} cannot be started ({problem.strerror}): give the "
+                "path of Habitat's Python"
+            ) from problem
         except OSError as problem:  # includes time-outs
-            raise SimulatorError(f"the simulator {self._command[:2]} did not start: {problem}") from problem
+            raise SimulatorError(
+                f"the simulator {self._command[:2]} did not start: {problem}"
+            ) from problem
         settings = dataclasses.asdict(self.settings)
         try:
             hello = {"kind": "hello", "settings": settings, "up": self._up, "gpu": self._gpu}
             reply = self._exchange(hello, self._start_timeout)
             if self._scene is not None:
-                self._exchange({"kind": "load", "scene": str(self._scene.resolve())}, self._load_timeout)
+                self._exchange(
+                    {"kind": "load", "scene": str(self._scene.resolve())}, self._load_timeout
+                )
             if self._position is not None:
-                self._exchange({"kind": "set_state", "position": self._position.tolist(), "rotation": self._rotation.tolist()}, self._request_timeout)
+                self._exchange(
+                    {
+                        "kind": "set_state",
+                        "position": self._position.tolist(),
+                        "rotation": self._rotation.tolist(),
+                    },
+                    self._request_timeout,
+                )
         except (OSError, ProtocolError) as problem:
             raise self._failed(problem, "while starting") from problem
         except InputError:
@@ -345,10 +429,13 @@ class HabitatEnv:
 
 
 def settings_from_habitat_yaml(path: str | Path) -> dict[str, Any]:
-    """The keywords of ``make_env`` that a configuration file of habitat-lab sets: camera, body, steps, sliding, step limit.
+    """
+    The keywords of ``make_env`` that a configuration file of habitat-lab sets: camera, body,
+    steps, sliding, step limit.
 
-    Reads the layout of 0.2.x and 0.3.x (``habitat: ...``; they differ in their ``defaults`` lists only, which are not followed) and the older one in capitals
-    of VLN-CE (``SIMULATOR: ...``). What the file does not say is left out.
+    Reads the layout of 0.2.x and 0.3.x (``habitat: ...``; they differ in their ``defaults`` lists
+    only, which are not followed) and the older one in capitals of VLN-CE (``SIMULATOR: ...``).
+    What the file does not say is left out.
 
     Raises:
         InputError: no such file, no YAML, or neither layout.
@@ -356,7 +443,9 @@ def settings_from_habitat_yaml(path: str | Path) -> dict[str, Any]:
     try:
         content = yaml.safe_load(Path(path).read_text())
     except OSError as error:
-        raise InputError(f"the configuration {path} cannot be opened ({error.strerror})") from error
+        raise InputError(
+            f"the configuration {path} cannot be opened ({error.strerror})"
+        ) from error
     except yaml.YAMLError as error:
         raise InputError(f"the configuration {path} is no YAML: {error}") from error
     root = content if isinstance(content, dict) else {}
@@ -398,7 +487,10 @@ def settings_from_habitat_yaml(path: str | Path) -> dict[str, Any]:
             "max_steps": ("ENVIRONMENT", "MAX_EPISODE_STEPS"),
         }
     else:
-        raise InputError(f"the configuration {path} has neither 'habitat:' nor 'SIMULATOR:' at its top: give a configuration of habitat-lab")
+        raise InputError(
+            f"the configuration {path} has neither 'habitat:' nor 'SIMULATOR:' at its "
+            "top: give a configuration of habitat-lab"
+        )
     found = {name: at(*place) for name, place in places.items()}
     position = found.pop("position")
     if isinstance(position, (list, tuple)) and len(position) == 3:

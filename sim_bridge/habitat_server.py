@@ -1,16 +1,22 @@
 #!/usr/bin/env python3
-"""A simulator in a process of its own, on the other end of a local socket.
+"""
+A simulator in a process of its own, on the other end of a local socket.
 
-habitat-sim's conda builds need a Python that ROS 2 does not have; this file runs in *that* Python (3.9 with habitat-sim 0.2.4, newer with 0.3.x). It needs
-numpy, which Habitat brings along, and nothing of this package: copy it into Habitat's container if that has no view of the package.
-``sim_bridge.habitat_client`` starts it as ``python habitat_server.py --socket PATH`` and talks to it; it ends when the client does.
+habitat-sim's conda builds need a Python that ROS 2 does not have; this file runs in *that* Python
+(3.9 with habitat-sim 0.2.4, newer with 0.3.x). It needs numpy, which Habitat brings along, and
+nothing of this package: copy it into Habitat's container if that has no view of the package.
+``sim_bridge.habitat_client`` starts it as ``python habitat_server.py --socket PATH`` and talks to
+it; it ends when the client does.
 
-Protocol, version 1. The client listens, the server connects; then strictly one request, one reply. A message is a header (magic, version, two lengths), a
-JSON object and the bytes of the arrays, which the JSON refers to as ``{"$array": [dtype, shape]}`` in order. Nothing is unpickled or evaluated, only known
-types of array are accepted, and lengths are checked before anything is read. Requests have ``kind``; replies have ``ok`` and, if that is false, ``error`` (a
-sentence) and ``bad_input``.
+Protocol, version 1. The client listens, the server connects; then strictly one request, one reply.
+A message is a header (magic, version, two lengths), a JSON object and the bytes of the arrays,
+which the JSON refers to as ``{"$array": [dtype, shape]}`` in order. Nothing is unpickled or
+evaluated, only known types of array are accepted, and lengths are checked before anything is read.
+Requests have ``kind``; replies have ``ok`` and, if that is false, ``error`` (a sentence) and
+``bad_input``.
 
-``--backend houses`` serves the built-in simulator instead (it needs this package): the tests of client and protocol run over it.
+``--backend houses`` serves the built-in simulator instead (it needs this package): the tests of
+client and protocol run over it.
 """
 
 from __future__ import annotations
@@ -41,7 +47,9 @@ ACTIONS = {1: "move_forward", 2: "turn_left", 3: "turn_right"}
 
 
 class ProtocolError(RuntimeError):
-    """The other side sent something that is no message of this protocol, or of another version of it."""
+    """
+    The other side sent something that is no message of this protocol, or of another version of it.
+    """
 
 
 class DisconnectedError(ConnectionError):
@@ -49,7 +57,8 @@ class DisconnectedError(ConnectionError):
 
 
 def send(connection: socket.socket, message: Dict[str, Any]) -> None:
-    """Send one message: a dictionary of JSON values and numpy arrays (at any depth).
+    """
+    Send one message: a dictionary of JSON values and numpy arrays (at any depth).
 
     Raises:
         ProtocolError: the message is too large or holds an array of another type.
@@ -77,7 +86,9 @@ def send(connection: socket.socket, message: Dict[str, Any]) -> None:
     if len(text) > MAX_JSON_BYTES or size > MAX_ARRAY_BYTES or len(chunks) > MAX_ARRAYS:
         raise ProtocolError("a message of {} + {} bytes is too large".format(len(text), size))
     try:
-        connection.sendall(b"".join([HEADER.pack(MAGIC, PROTOCOL_VERSION, 0, len(text), size), text] + chunks))
+        connection.sendall(
+            b"".join([HEADER.pack(MAGIC, PROTOCOL_VERSION, 0, len(text), size), text] + chunks)
+        )
     except socket.timeout:
         raise
     except OSError as error:
@@ -85,7 +96,9 @@ def send(connection: socket.socket, message: Dict[str, Any]) -> None:
 
 
 def receive(connection: socket.socket, timeout: Optional[float] = None) -> Dict[str, Any]:
-    """Receive one message within ``timeout`` seconds in all (None: wait for ever); the counterpart of ``send``.
+    """
+    Receive one message within ``timeout`` seconds in all (None: wait for ever); the counterpart of
+    ``send``.
 
     Raises:
         ProtocolError: what arrives is no message, is too large, or is of another version.
@@ -98,11 +111,17 @@ def receive(connection: socket.socket, timeout: Optional[float] = None) -> Dict[
         raise ProtocolError("received {!r} where a message should begin".format(magic))
     if version != PROTOCOL_VERSION:
         raise ProtocolError(
-            "the other side speaks version {} of the protocol, this side {}: use the habitat_server.py of this release".format(version, PROTOCOL_VERSION)
+            "the other side speaks version {} of the protocol, this side {}: use the "
+            "habitat_server.py of this release".format(version, PROTOCOL_VERSION)
         )
     if text_size > MAX_JSON_BYTES or size > MAX_ARRAY_BYTES:
-        raise ProtocolError("a message of {} + {} bytes is announced, more than is allowed".format(text_size, size))
-    text, data = _read(connection, text_size, deadline), memoryview(_read(connection, size, deadline))
+        raise ProtocolError(
+            "a message of {} + {} bytes is announced, more than is allowed".format(text_size, size)
+        )
+    text, data = (
+        _read(connection, text_size, deadline),
+        memoryview(_read(connection, size, deadline)),
+    )
     offset, arrays = 0, 0
 
     def decode(value: Any) -> Any:
@@ -115,8 +134,15 @@ def receive(connection: socket.socket, timeout: Optional[float] = None) -> Dict[
             return {key: decode(item) for key, item in value.items()}
         name, shape = value["$array"]
         arrays += 1
-        if name not in DTYPES or len(shape) > 4 or arrays > MAX_ARRAYS or not all(type(n) is int and 0 <= n <= 1 << 20 for n in shape):
-            raise ProtocolError("an array of type {!r} and shape {!r} is not allowed".format(name, shape))
+        if (
+            name not in DTYPES
+            or len(shape) > 4
+            or arrays > MAX_ARRAYS
+            or not all(type(n) is int and 0 <= n <= 1 << 20 for n in shape)
+        ):
+            raise ProtocolError(
+                "an array of type {!r} and shape {!r} is not allowed".format(name, shape)
+            )
         dtype = np.dtype("<" + name)
         count = math.prod(shape)
         if count * dtype.itemsize > size - offset:
@@ -128,7 +154,9 @@ def receive(connection: socket.socket, timeout: Optional[float] = None) -> Dict[
     try:
         message = decode(json.loads(text))
     except (ValueError, TypeError, RecursionError) as error:
-        raise ProtocolError("a message cannot be read ({}: {})".format(type(error).__name__, error)) from error
+        raise ProtocolError(
+            "a message cannot be read ({}: {})".format(type(error).__name__, error)
+        ) from error
     if not isinstance(message, dict) or offset != size:
         raise ProtocolError("a message is not an object, or does not account for all its data")
     return message
@@ -162,13 +190,19 @@ class BadRequestError(ValueError):
 
 
 class HabitatSimulator:
-    """habitat-sim, used directly (without habitat-lab), so that its version's configuration files do not matter here."""
+    """
+    habitat-sim, used directly (without habitat-lab), so that its version's configuration files do
+    not matter here.
+    """
 
     def __init__(self, settings: Dict[str, Any], up: str, gpu: int) -> None:
         import habitat_sim
 
         if up != "z":
-            raise BadRequestError("habitat-sim takes a bare .glb as z up; for one with y up write a .stage_config.json beside it and give that as the scene")
+            raise BadRequestError(
+                "habitat-sim takes a bare .glb as z up; for one with y up write a "
+                ".stage_config.json beside it and give that as the scene"
+            )
         self.habitat_sim = habitat_sim
         self.settings, self.gpu = settings, gpu
         self.sim: Any = None
@@ -189,7 +223,10 @@ class HabitatSimulator:
         simulator.enable_physics = False
         simulator.load_semantic_mesh = False
         sensors = []
-        for uuid, kind in (("rgb", habitat_sim.SensorType.COLOR), ("depth", habitat_sim.SensorType.DEPTH)):
+        for uuid, kind in (
+            ("rgb", habitat_sim.SensorType.COLOR),
+            ("depth", habitat_sim.SensorType.DEPTH),
+        ):
             sensor = habitat_sim.CameraSensorSpec()
             sensor.uuid = uuid
             sensor.sensor_type = kind
@@ -203,7 +240,12 @@ class HabitatSimulator:
         agent.sensor_specifications = sensors
         agent.action_space = {
             name: habitat_sim.agent.ActionSpec(
-                name, habitat_sim.agent.ActuationSpec(amount=float(settings["forward_step" if name == "move_forward" else "turn_step"]))
+                name,
+                habitat_sim.agent.ActuationSpec(
+                    amount=float(
+                        settings["forward_step" if name == "move_forward" else "turn_step"]
+                    )
+                ),
             )
             for name in ACTIONS.values()
         }
@@ -217,14 +259,18 @@ class HabitatSimulator:
         return {"navmesh": self.navmesh}
 
     def _prepare_navmesh(self, scene: str) -> None:
-        """Keep the surface that came with the scene, unless it says that it was made for an agent of another size; without one, make it."""
+        """
+        Keep the surface that came with the scene, unless it says that it was made for an agent of
+        another size; without one, make it.
+        """
         pathfinder, settings = self.sim.pathfinder, self.settings
         beside = Path(scene).with_suffix(".navmesh")  # which not every version loads by itself
         if not pathfinder.is_loaded and beside.is_file():
             pathfinder.load_nav_mesh(str(beside))
         made_for = getattr(pathfinder, "nav_mesh_settings", None) if pathfinder.is_loaded else None
         fits = made_for is None or (
-            abs(made_for.agent_radius - settings["agent_radius"]) < 1e-4 and abs(made_for.agent_height - settings["agent_height"]) < 1e-4
+            abs(made_for.agent_radius - settings["agent_radius"]) < 1e-4
+            and abs(made_for.agent_height - settings["agent_height"]) < 1e-4
         )
         if pathfinder.is_loaded and fits:
             self.navmesh = "from file"
@@ -241,7 +287,9 @@ class HabitatSimulator:
         """Put the agent at a position [x, y, z] with a rotation [x, y, z, w]."""
         state = self.habitat_sim.AgentState()
         state.position = np.array(position, np.float32)
-        state.rotation = self.habitat_sim.utils.common.quat_from_coeffs(np.array(rotation, np.float32))
+        state.rotation = self.habitat_sim.utils.common.quat_from_coeffs(
+            np.array(rotation, np.float32)
+        )
         self.sim.get_agent(0).set_state(state, True)
 
     def act(self, action: int) -> bool:
@@ -279,16 +327,31 @@ class HabitatSimulator:
     def expert_action(self, target: List[float], radius: float) -> int:
         """The follower's next action toward a target, 0 within the radius."""
         if self.follower[0] != radius:
-            # Without its guard against thrashing the follower remembers nothing, so that the label is a function of the state.
+            # Without its guard against thrashing the follower remembers nothing, so that the label
+            # is a function of the state.
             follower = self.sim.make_greedy_follower(
-                0, radius, stop_key=0, forward_key="move_forward", left_key="turn_left", right_key="turn_right", fix_thrashing=False
+                0,
+                radius,
+                stop_key=0,
+                forward_key="move_forward",
+                left_key="turn_left",
+                right_key="turn_right",
+                fix_thrashing=False,
             )
             self.follower = (radius, follower)
         try:
             chosen = self.follower[1].next_action_along(np.array(target, np.float32))
         except self.habitat_sim.errors.GreedyFollowerError as error:
-            raise BadRequestError("no way leads from {} to {}: choose a target on the agent's island".format(self.pose()[0], target)) from error
-        return 0 if chosen == 0 or chosen is None else {name: number for number, name in ACTIONS.items()}[chosen]
+            raise BadRequestError(
+                "no way leads from {} to {}: choose a target on the agent's island".format(
+                    self.pose()[0], target
+                )
+            ) from error
+        return (
+            0
+            if chosen == 0 or chosen is None
+            else {name: number for number, name in ACTIONS.items()}[chosen]
+        )
 
     def top_down_map(self) -> Tuple[np.ndarray, List[float], float]:
         """Navigable bool [rows along z, columns along x], origin [x, z], metres per cell."""
@@ -306,7 +369,9 @@ class HousesSimulator:
         from sim_bridge.houses import HousesEnv
         from sim_bridge.nav_env import EnvSettings
 
-        self.make: Callable[[str], Any] = lambda scene: HousesEnv(EnvSettings(**settings), scene=scene, up=up)
+        self.make: Callable[[str], Any] = lambda scene: HousesEnv(
+            EnvSettings(**settings), scene=scene, up=up
+        )
         self.env: Any = None
 
     def versions(self) -> Dict[str, str]:
@@ -364,19 +429,27 @@ class HousesSimulator:
 
 
 def numbers(request: Dict[str, Any], name: str, count: int) -> List[float]:
-    """``count`` finite numbers of the request.
+    """
+    ``count`` finite numbers of the request.
 
     Raises:
         BadRequestError: they are not.
     """
     value = request.get(name)
-    if isinstance(value, list) and len(value) == count and all(type(v) in (int, float) and math.isfinite(v) for v in value):
+    if (
+        isinstance(value, list)
+        and len(value) == count
+        and all(type(v) in (int, float) and math.isfinite(v) for v in value)
+    ):
         return [float(v) for v in value]
     raise BadRequestError("{} is {!r}: give {} finite numbers".format(name, value, count))
 
 
 def answer(backend: Any, request: Dict[str, Any]) -> Dict[str, Any]:
-    """Carry out one request on ``backend`` (``HabitatSimulator`` or ``HousesSimulator``) and return the reply without ``ok``."""
+    """
+    Carry out one request on ``backend`` (``HabitatSimulator`` or ``HousesSimulator``) and return
+    the reply without ``ok``.
+    """
     kind = request.get("kind")
     if kind == "load":
         return backend.load(str(request.get("scene")))
@@ -400,7 +473,11 @@ def answer(backend: Any, request: Dict[str, Any]) -> Dict[str, Any]:
         distance = backend.geodesic_distance(numbers(request, "a", 3), numbers(request, "b", 3))
         return {"value": distance if math.isfinite(distance) else None}
     if kind == "expert_action":
-        return {"value": backend.expert_action(numbers(request, "target", 3), numbers(request, "radius", 1)[0])}
+        return {
+            "value": backend.expert_action(
+                numbers(request, "target", 3), numbers(request, "radius", 1)[0]
+            )
+        }
     if kind == "top_down_map":
         navigable, origin, resolution = backend.top_down_map()
         return {"navigable": navigable, "origin": origin, "resolution": resolution}
@@ -408,7 +485,12 @@ def answer(backend: Any, request: Dict[str, Any]) -> Dict[str, Any]:
 
 
 def serve(connection: socket.socket, make_backend: Callable[[Dict[str, Any]], Any]) -> None:
-    """Answer requests until the client goes. The first one is ``hello`` with the settings; an error in a request is reported and does not end the service."""
+    """
+    Answer requests until the client goes.
+
+    The first one is ``hello`` with the settings; an error in a request is reported and does not
+    end the service.
+    """
     backend: Any = None
     while True:
         try:
@@ -434,8 +516,12 @@ def serve(connection: socket.socket, make_backend: Callable[[Dict[str, Any]], An
 
 def main(arguments: Optional[List[str]] = None) -> int:
     """Connect to the client's socket and serve it."""
-    parser = argparse.ArgumentParser(description=str(__doc__), formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--socket", required=True, help="the unix socket on which the client listens")
+    parser = argparse.ArgumentParser(
+        description=str(__doc__), formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "--socket", required=True, help="the unix socket on which the client listens"
+    )
     parser.add_argument("--backend", choices=["habitat", "houses"], default="habitat")
     options = parser.parse_args(arguments)
     simulators = {"habitat": HabitatSimulator, "houses": HousesSimulator}

@@ -1,4 +1,7 @@
-"""The built-in simulator: any static ``.glb``, rendered by OpenGL, walked on by the rules of habitat-sim."""
+"""
+The built-in simulator: any static ``.glb``, rendered by OpenGL, walked on by the rules of
+habitat-sim.
+"""
 
 from pathlib import Path
 
@@ -17,10 +20,23 @@ from sim_bridge.scene import Scene, load_scene
 
 
 class HousesEnv:
-    """``NavEnv`` over a ``.glb``. Environments of one thread share its GL context, and scenes and walkable surfaces are shared by all."""
+    """
+    ``NavEnv`` over a ``.glb``.
 
-    def __init__(self, settings: EnvSettings, *, scene: str | Path | None = None, data_dir: str | Path = "data", up: str = "z") -> None:
-        """Load ``scene`` if one is given; else wait for the first ``reset``.
+    Environments of one thread share its GL context, and scenes and walkable surfaces are shared by
+    all.
+    """
+
+    def __init__(
+        self,
+        settings: EnvSettings,
+        *,
+        scene: str | Path | None = None,
+        data_dir: str | Path = "data",
+        up: str = "z",
+    ) -> None:
+        """
+        Load ``scene`` if one is given; else wait for the first ``reset``.
 
         Raises:
             InputError: the scene cannot be read or has no floor, or there is no OpenGL.
@@ -47,13 +63,16 @@ class HousesEnv:
 
     @property
     def mesh(self) -> NavMesh:
-        """The walkable surface of the loaded scene.
+        """
+        The walkable surface of the loaded scene.
 
         Raises:
             InputError: no scene is loaded.
         """
         if self._mesh is None:
-            raise InputError("no scene is loaded: give make_env a scene, or reset to an episode first")
+            raise InputError(
+                "no scene is loaded: give make_env a scene, or reset to an episode first"
+            )
         return self._mesh
 
     def reset(self, episode: Episode) -> Observation:
@@ -70,9 +89,14 @@ class HousesEnv:
             raise InputError("the episode is over: reset to the next one before stepping")
         self._collided = False
         if action == Action.MOVE_FORWARD:
-            self._position, self._collided = move_forward(mesh, self._position, self._rotation, settings.forward_step, settings.sliding)
+            self._position, self._collided = move_forward(
+                mesh, self._position, self._rotation, settings.forward_step, settings.sliding
+            )
         elif action in (Action.TURN_LEFT, Action.TURN_RIGHT):
-            self._rotation = turn(self._rotation, settings.turn_step if action == Action.TURN_LEFT else -settings.turn_step)
+            self._rotation = turn(
+                self._rotation,
+                settings.turn_step if action == Action.TURN_LEFT else -settings.turn_step,
+            )
         elif action != Action.STOP:
             raise InputError(f"{action!r} is no action: give one of {[a.name for a in Action]}")
         self._steps += 1
@@ -91,25 +115,42 @@ class HousesEnv:
         if self._renderer is None:
             raise InputError("this environment is closed: make another one")
         if self._scene is None:
-            raise InputError("no scene is loaded: give make_env a scene, or reset to an episode first")
+            raise InputError(
+                "no scene is loaded: give make_env a scene, or reset to an episode first"
+            )
         settings = self.settings
         eye = self._position + [0, settings.camera_height, 0]
         rgb, depth = self._renderer.render(
-            self._scene, eye, self._rotation, width=settings.width, height=settings.height, focal_length=settings.focal_length
+            self._scene,
+            eye,
+            self._rotation,
+            width=settings.width,
+            height=settings.height,
+            focal_length=settings.focal_length,
         )
         np.minimum(depth, np.float32(MAX_DEPTH_M), out=depth)
-        self._seen = Observation(rgb, depth, self._position.copy(), self._rotation.copy(), self._collided)
+        self._seen = Observation(
+            rgb, depth, self._position.copy(), self._rotation.copy(), self._collided
+        )
         return self._seen
 
     def set_state(self, position: ArrayLike, rotation: ArrayLike) -> None:
-        """See ``NavEnv``.
+        """
+        See ``NavEnv``.
 
         Raises:
             InputError: not three and four finite numbers, or a rotation of length 0.
         """
         p, q = np.array(position, float), np.array(rotation, float)
-        if p.shape != (3,) or q.shape != (4,) or not (np.isfinite(p).all() and np.isfinite(q).all() and np.linalg.norm(q) > 1e-6):
-            raise InputError(f"position {position!r}, rotation {rotation!r}: give three finite numbers [x, y, z] and a quaternion [x, y, z, w]")
+        if (
+            p.shape != (3,)
+            or q.shape != (4,)
+            or not (np.isfinite(p).all() and np.isfinite(q).all() and np.linalg.norm(q) > 1e-6)
+        ):
+            raise InputError(
+                f"position {position!r}, rotation {rotation!r}: give three finite "
+                "numbers [x, y, z] and a quaternion [x, y, z, w]"
+            )
         self._position, self._rotation = p, q / np.linalg.norm(q)
         self._collided, self._seen = False, None
 
@@ -128,7 +169,9 @@ class HousesEnv:
 
     def expert_action(self, target: ArrayLike, radius: float) -> Action:
         """See ``NavEnv``; the rule is ``expert.shortest_path_action``."""
-        return shortest_path_action(self.mesh, self._position, self._rotation, target, radius, self.settings)
+        return shortest_path_action(
+            self.mesh, self._position, self._rotation, target, radius, self.settings
+        )
 
     def top_down_map(self) -> TopDownMap:
         """See ``NavEnv``: the cells within 0.5 m above or below the agent."""
@@ -136,7 +179,11 @@ class HousesEnv:
         near = np.abs(mesh.height - self._position[1]) <= 0.5
         navigable = np.zeros(mesh.column.shape[:2], bool)
         navigable[mesh.ij[near, 0], mesh.ij[near, 1]] = True
-        return TopDownMap(np.ascontiguousarray(navigable.T), (float(mesh.origin[0]), float(mesh.origin[2])), CELL_M)
+        return TopDownMap(
+            np.ascontiguousarray(navigable.T),
+            (float(mesh.origin[0]), float(mesh.origin[2])),
+            CELL_M,
+        )
 
     def close(self) -> None:
         """See ``NavEnv``; the thread's GL context stays for its other environments."""

@@ -1,8 +1,11 @@
-"""The simulator protocol: what every backend offers, and the conventions all of them share.
+"""
+The simulator protocol: what every backend offers, and the conventions all of them share.
 
-World frame: metres, right-handed, +y up (habitat-sim's). Rotations are quaternions x, y, z, w; an agent turns about +y only, looks along its local -z, and
-``yaw = 2 atan2(y, w)`` grows with left turns. The camera is ``camera_height`` above the agent, a pinhole with square pixels and the principal point at
-the image centre. Depth is the distance along the optical axis, metres, clipped to ``MAX_DEPTH_M``, 0 where nothing was hit.
+World frame: metres, right-handed, +y up (habitat-sim's). Rotations are quaternions x, y, z, w; an
+agent turns about +y only, looks along its local -z, and ``yaw = 2 atan2(y, w)`` grows with left
+turns. The camera is ``camera_height`` above the agent, a pinhole with square pixels and the
+principal point at the image centre. Depth is the distance along the optical axis, metres, clipped
+to ``MAX_DEPTH_M``, 0 where nothing was hit.
 """
 
 import math
@@ -23,7 +26,10 @@ MAX_DEPTH_M = 10.0
 
 @dataclass(frozen=True)
 class EnvSettings:
-    """What an environment simulates: the camera, the body and the step sizes. Lengths in metres, angles in degrees.
+    """
+    What an environment simulates: the camera, the body and the step sizes.
+
+    Lengths in metres, angles in degrees.
 
     Raises:
         InputError: a value is out of its range.
@@ -42,7 +48,16 @@ class EnvSettings:
     success_distance: float = 3.0
 
     def __post_init__(self) -> None:
-        positive = ("width", "height", "camera_height", "agent_height", "forward_step", "turn_step", "max_steps", "success_distance")
+        positive = (
+            "width",
+            "height",
+            "camera_height",
+            "agent_height",
+            "forward_step",
+            "turn_step",
+            "max_steps",
+            "success_distance",
+        )
         for name in positive:
             value = getattr(self, name)
             if not (math.isfinite(value) and value > 0):
@@ -59,16 +74,21 @@ class EnvSettings:
 
     @property
     def focal_length(self) -> float:
-        """fx = fy in pixels: ``(width / 2) / tan(hfov / 2)``; the principal point is ``(width / 2, height / 2)`` with pixel centres at +0.5."""
+        """
+        fx = fy in pixels: ``(width / 2) / tan(hfov / 2)``; the principal point is ``(width / 2,
+        height / 2)`` with pixel centres at +0.5.
+        """
         return self.width / 2 / math.tan(math.radians(self.hfov) / 2)
 
 
 @dataclass
 class Observation:
-    """What the agent sees and where it stands.
+    """
+    What the agent sees and where it stands.
 
-    ``rgb`` uint8 [H, W, 3]; ``depth`` float32 [H, W] metres; ``position`` float64 [3] on the floor, world, y up; ``rotation`` float64 [4] x y z w;
-    ``collided``: the last action was a forward step that advanced less than it was told to.
+    ``rgb`` uint8 [H, W, 3]; ``depth`` float32 [H, W] metres; ``position`` float64 [3] on the
+    floor, world, y up; ``rotation`` float64 [4] x y z w; ``collided``: the last action was a
+    forward step that advanced less than it was told to.
     """
 
     rgb: NDArray[np.uint8]
@@ -80,9 +100,12 @@ class Observation:
 
 @dataclass(frozen=True)
 class TopDownMap:
-    """Where the agent can stand on one floor, seen from above: ``navigable`` bool [rows along +z, columns along +x].
+    """
+    Where the agent can stand on one floor, seen from above: ``navigable`` bool [rows along +z,
+    columns along +x].
 
-    Cell [r, c] covers x from ``origin[0] + c * resolution`` and z from ``origin[1] + r * resolution``; metres, world frame.
+    Cell [r, c] covers x from ``origin[0] + c * resolution`` and z from ``origin[1] + r *
+    resolution``; metres, world frame.
     """
 
     navigable: NDArray[np.bool_]
@@ -99,11 +122,18 @@ class NavEnv(Protocol):
     settings: EnvSettings
 
     def reset(self, episode: Episode) -> Observation:
-        """Start ``episode``: load its scene if another one is loaded, put the agent at its start."""
+        """
+        Start ``episode``: load its scene if another one is loaded, put the agent at its start.
+        """
         ...
 
     def step(self, action: Action) -> Observation:
-        """Carry out one action. STOP and the ``max_steps``-th action end the episode; after that stepping raises ``InputError`` until the next ``reset``."""
+        """
+        Carry out one action.
+
+        STOP and the ``max_steps``-th action end the episode; after that stepping raises
+        ``InputError`` until the next ``reset``.
+        """
         ...
 
     def observation(self) -> Observation:
@@ -115,23 +145,37 @@ class NavEnv(Protocol):
         ...
 
     def set_state(self, position: ArrayLike, rotation: ArrayLike) -> None:
-        """Put the agent at ``position`` [3] with ``rotation`` [4] x y z w, wherever that is; needs no episode."""
+        """
+        Put the agent at ``position`` [3] with ``rotation`` [4] x y z w, wherever that is; needs no
+        episode.
+        """
         ...
 
     def is_navigable(self, p: ArrayLike) -> bool:
-        """Whether the agent can stand at ``p`` [3] (a floor within 0.5 m above or below counts)."""
+        """
+        Whether the agent can stand at ``p`` [3] (a floor within 0.5 m above or below counts).
+        """
         ...
 
     def snap_point(self, p: ArrayLike) -> NDArray[np.float64] | None:
-        """The navigable point nearest to ``p`` [3], or None if there is none within about 2 m sideways and 4 m up or down."""
+        """
+        The navigable point nearest to ``p`` [3], or None if there is none within about 2 m
+        sideways and 4 m up or down.
+        """
         ...
 
     def geodesic_distance(self, a: ArrayLike, b: ArrayLike) -> float:
-        """Length in metres of the shortest path from ``a`` to ``b`` (both snapped); inf where there is none. The distance field of recent ``b`` is cached."""
+        """
+        Length in metres of the shortest path from ``a`` to ``b`` (both snapped); inf where there
+        is none. The distance field of recent ``b`` is cached.
+        """
         ...
 
     def expert_action(self, target: ArrayLike, radius: float) -> Action:
-        """The shortest-path follower's next action toward ``target`` [3]: STOP within ``radius`` metres (geodesic). A pure function of the current state."""
+        """
+        The shortest-path follower's next action toward ``target`` [3]: STOP within ``radius``
+        metres (geodesic). A pure function of the current state.
+        """
         ...
 
     def top_down_map(self) -> TopDownMap:
@@ -139,7 +183,9 @@ class NavEnv(Protocol):
         ...
 
     def close(self) -> None:
-        """Release what the environment holds; it cannot be used afterwards. Closing twice is fine."""
+        """
+        Release what the environment holds; it cannot be used afterwards. Closing twice is fine.
+        """
         ...
 
 
@@ -149,7 +195,10 @@ def rotation_of_yaw(yaw: float) -> NDArray[np.float64]:
 
 
 def yaw_of_rotation(rotation: ArrayLike) -> float:
-    """The yaw in radians, in (-pi, pi], of the quaternion ``rotation`` [4] x y z w; a tilt is ignored."""
+    """
+    The yaw in radians, in (-pi, pi], of the quaternion ``rotation`` [4] x y z w; a tilt is
+    ignored.
+    """
     _, y, _, w = np.asarray(rotation, float)
     yaw = 2 * math.atan2(y, w)
     return math.remainder(yaw, 2 * math.pi) if abs(yaw) > math.pi else yaw

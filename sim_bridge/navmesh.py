@@ -1,11 +1,17 @@
-"""Where an agent can stand: a walkable surface computed from the triangles of a scene, and distances along it.
+"""
+Where an agent can stand: a walkable surface computed from the triangles of a scene, and distances
+along it.
 
-The surface follows the steps by which Recast (and so habitat-sim) makes a navigation mesh, up to its outlines: triangles become voxels of 5 x 5 x 20 cm; a
-span's top is walkable if its triangle is less than 45 degrees steep, there is head room, and no ledge higher than a climb of 20 cm beside it; the rest is
-shrunk by the agent's radius, and regions below 1 m2 are dropped. Recast then fits polygons (moving outlines by up to 6 cm); here what is left is cut into
-*cells* of 2.5 cm, for the sake of distances, with links to their four neighbours, so several floors and the stairs between them are no special case.
+The surface follows the steps by which Recast (and so habitat-sim) makes a navigation mesh, up to
+its outlines: triangles become voxels of 5 x 5 x 20 cm; a span's top is walkable if its triangle is
+less than 45 degrees steep, there is head room, and no ledge higher than a climb of 20 cm beside
+it; the rest is shrunk by the agent's radius, and regions below 1 m2 are dropped. Recast then fits
+polygons (moving outlines by up to 6 cm); here what is left is cut into *cells* of 2.5 cm, for the
+sake of distances, with links to their four neighbours, so several floors and the stairs between
+them are no special case.
 
-Frames: world, metres, y up. Cell (i, j) covers x from ``origin[0] + i * CELL_M`` and z from ``origin[2] + j * CELL_M``.
+Frames: world, metres, y up. Cell (i, j) covers x from ``origin[0] + i * CELL_M`` and z from
+``origin[2] + j * CELL_M``.
 """
 
 import math
@@ -43,10 +49,13 @@ FAR = 1 << 20  # "no ceiling", in voxels
 
 @dataclass(eq=False)
 class NavMesh:
-    """Walkable cells, N in all, and their links.
+    """
+    Walkable cells, N in all, and their links.
 
-    ``ij`` int32 [N, 2]; ``height`` float64 [N] world y of the surface; ``level`` int32 [N] the same in voxels; ``links`` int32 [N, 4], -1 where there is no
-    way; ``island`` int32 [N], islands ordered by falling size; ``column`` int32 [nx, nz, K], the cells over each (i, j) from low to high, -1 beyond.
+    ``ij`` int32 [N, 2]; ``height`` float64 [N] world y of the surface; ``level`` int32 [N] the
+    same in voxels; ``links`` int32 [N, 4], -1 where there is no way; ``island`` int32 [N], islands
+    ordered by falling size; ``column`` int32 [nx, nz, K], the cells over each (i, j) from low to
+    high, -1 beyond.
     """
 
     origin: NDArray[np.float64]
@@ -56,11 +65,16 @@ class NavMesh:
     links: NDArray[np.int32]
     island: NDArray[np.int32]
     column: NDArray[np.int32]
-    fields: OrderedDict[tuple[float, float, float], "DistanceField"] = field(default_factory=OrderedDict)
+    fields: OrderedDict[tuple[float, float, float], "DistanceField"] = field(
+        default_factory=OrderedDict
+    )
     grids: dict[int, "IslandGrid"] = field(default_factory=dict)
 
     def locate(self, p: ArrayLike, max_dy: float = 0.5) -> int:
-        """The cell over or under ``p`` [3] within ``max_dy`` metres of it, the nearest of several; -1 if there is none."""
+        """
+        The cell over or under ``p`` [3] within ``max_dy`` metres of it, the nearest of several; -1
+        if there is none.
+        """
         x, y, z = (float(v) for v in np.asarray(p, float))
         if not (math.isfinite(x) and math.isfinite(y) and math.isfinite(z)):
             return -1
@@ -73,7 +87,9 @@ class NavMesh:
                 best, found = abs(self.height[n] - y), n
         return found
 
-    def locate_many(self, points_M3: NDArray[np.float64], max_dy: float = 0.5) -> NDArray[np.int64]:
+    def locate_many(
+        self, points_M3: NDArray[np.float64], max_dy: float = 0.5
+    ) -> NDArray[np.int64]:
         """``locate`` for many points [M, 3]: cells [M], -1 where there is none."""
         ij = np.floor((points_M3[:, ::2] - self.origin[::2]) / CELL_M).astype(np.int64)
         inside = np.all((ij >= 0) & (ij < np.array(self.column.shape[:2])), axis=1)
@@ -94,7 +110,9 @@ class NavMesh:
         )
 
     def snap(self, p: ArrayLike) -> tuple[NDArray[np.float64], int] | None:
-        """The point of the surface nearest to ``p`` [3] and its cell; None if there is none in the box ``SNAP_EXTENT_M``.
+        """
+        The point of the surface nearest to ``p`` [3] and its cell; None if there is none in the
+        box ``SNAP_EXTENT_M``.
 
         As in Detour, a point straight above or below a surface counts as nearer by the climb.
         """
@@ -102,7 +120,8 @@ class NavMesh:
         if not np.isfinite(p).all():
             return None
         horizontal, vertical = SNAP_EXTENT_M
-        # Nothing outside a window can be nearer than its half side: a small one decides most cases.
+        # Nothing outside a window can be nearer than its half side: a small one decides most
+        # cases.
         for half in (0.3, horizontal):
             lo = np.floor((p[::2] - half - self.origin[::2]) / CELL_M).astype(int).clip(0)
             hi = (np.floor((p[::2] + half - self.origin[::2]) / CELL_M).astype(int) + 1).clip(0)
@@ -116,7 +135,9 @@ class NavMesh:
             nearest_M2 = np.clip(p[::2], low_M2 + INSIDE_M, low_M2 + CELL_M - INSIDE_M)
             sideways = ((nearest_M2 - p[::2]) ** 2).sum(axis=1)
             over = sideways <= (2 * INSIDE_M) ** 2
-            distance = np.where(over, np.maximum(np.abs(dy) - MAX_CLIMB_M, 0) ** 2, sideways + dy**2)
+            distance = np.where(
+                over, np.maximum(np.abs(dy) - MAX_CLIMB_M, 0) ** 2, sideways + dy**2
+            )
             best = int(np.lexsort((np.abs(dy), distance))[0])
             if distance[best] <= half**2 or half == horizontal:
                 x, z = p[::2] if over[best] else nearest_M2[best]
@@ -124,7 +145,10 @@ class NavMesh:
         return None
 
     def place(self, p: ArrayLike) -> tuple[NDArray[np.float64], int] | None:
-        """``p`` itself on the surface if it is navigable, else the nearest point, with its cell; None if there is none."""
+        """
+        ``p`` itself on the surface if it is navigable, else the nearest point, with its cell; None
+        if there is none.
+        """
         cell = self.locate(p)
         if cell >= 0:
             x, _, z = np.asarray(p, float)
@@ -132,7 +156,11 @@ class NavMesh:
         return self.snap(p)
 
     def field_to(self, goal: ArrayLike) -> "DistanceField | None":
-        """The distance field of ``goal`` (snapped); the last 16 are kept. None if the goal cannot be snapped."""
+        """
+        The distance field of ``goal`` (snapped); the last 16 are kept.
+
+        None if the goal cannot be snapped.
+        """
         x, y, z = np.asarray(goal, float).tolist()
         key = (x, y, z)
         if key in self.fields:
@@ -147,7 +175,10 @@ class NavMesh:
         return result
 
     def distance(self, a: ArrayLike, b: ArrayLike) -> float:
-        """Length of the shortest path from ``a`` to ``b`` (both snapped), metres; inf where there is none."""
+        """
+        Length of the shortest path from ``a`` to ``b`` (both snapped), metres; inf where there is
+        none.
+        """
         field_b, placed = self.field_to(b), self.place(a)
         if field_b is None or placed is None:
             return math.inf
@@ -156,10 +187,13 @@ class NavMesh:
 
 @dataclass(eq=False)
 class DistanceField:
-    """Geodesic distances to ``goal`` (on the surface).
+    """
+    Geodesic distances to ``goal`` (on the surface).
 
-    ``values`` float32 [N] per cell, metres, inf on other islands; ``near`` bool [N]: the cells around the goal, in straight reach. ``origin``, ``ij`` and
-    ``links`` are the mesh's; the mesh itself holds its fields, and a ring of the two would outlive both until the garbage collector came.
+    ``values`` float32 [N] per cell, metres, inf on other islands; ``near`` bool [N]: the cells
+    around the goal, in straight reach. ``origin``, ``ij`` and ``links`` are the mesh's; the mesh
+    itself holds its fields, and a ring of the two would outlive both until the garbage collector
+    came.
     """
 
     origin: NDArray[np.float64]
@@ -169,14 +203,23 @@ class DistanceField:
     values: NDArray[np.float32]
     near: NDArray[np.bool_]
 
-    def at(self, points_M3: NDArray[np.float64], cells_M: NDArray[np.int64]) -> NDArray[np.float64]:
-        """Distances [M] at points [M, 3] lying in cells [M]: bilinear between the centres of cells, leaving out those that are not linked."""
+    def at(
+        self, points_M3: NDArray[np.float64], cells_M: NDArray[np.int64]
+    ) -> NDArray[np.float64]:
+        """
+        Distances [M] at points [M, 3] lying in cells [M]: bilinear between the centres of cells,
+        leaving out those that are not linked.
+        """
         offset_M2 = (points_M3[:, ::2] - self.origin[::2]) / CELL_M - self.ij[cells_M] - 0.5
         side_x = np.where(offset_M2[:, 0] >= 0, 0, 2)  # rows of STEPS
         side_z = np.where(offset_M2[:, 1] >= 0, 1, 3)
         wx, wz = np.abs(offset_M2).T
         beside_x, beside_z = self.links[cells_M, side_x], self.links[cells_M, side_z]
-        across = np.where(beside_x >= 0, self.links[beside_x, side_z], np.where(beside_z >= 0, self.links[beside_z, side_x], -1))
+        across = np.where(
+            beside_x >= 0,
+            self.links[beside_x, side_z],
+            np.where(beside_z >= 0, self.links[beside_z, side_x], -1),
+        )
         corners_M4 = np.stack([cells_M, beside_x, beside_z, across], axis=1)
         weights_M4 = np.stack([(1 - wx) * (1 - wz), wx * (1 - wz), (1 - wx) * wz, wx * wz], axis=1)
         weights_M4[corners_M4 < 0] = 0
@@ -189,10 +232,13 @@ class DistanceField:
 
 @dataclass(eq=False)
 class IslandGrid:
-    """One island as a regular grid to march on: in the plane if it is level, else in space.
+    """
+    One island as a regular grid to march on: in the plane if it is level, else in space.
 
-    ``members`` int64 [M] cells; ``at``: the place of each in the grid, one array [M] per axis; ``blocked`` bool: the rest of the grid; ``spacing`` metres.
-    In space each cell takes two voxels, one above the other: neighbouring steps of a stair then touch, floors a storey apart do not.
+    ``members`` int64 [M] cells; ``at``: the place of each in the grid, one array [M] per axis;
+    ``blocked`` bool: the rest of the grid; ``spacing`` metres. In space each cell takes two
+    voxels, one above the other: neighbouring steps of a stair then touch, floors a storey apart do
+    not.
     """
 
     members: NDArray[np.int64]
@@ -216,22 +262,30 @@ def island_grid(mesh: NavMesh, number: int) -> IslandGrid:
             blocked = np.ones((*(ij.max(axis=0) + 1), int(level.max()) + 2), bool)
             blocked[ij[:, 0], ij[:, 1], level + 1] = False
         blocked[at] = False
-        mesh.grids[number] = IslandGrid(members, at, blocked, [CELL_M, CELL_M, CELL_HEIGHT_M][: len(at)])
+        mesh.grids[number] = IslandGrid(
+            members, at, blocked, [CELL_M, CELL_M, CELL_HEIGHT_M][: len(at)]
+        )
     return mesh.grids[number]
 
 
 def distance_field(mesh: NavMesh, goal: NDArray[np.float64], cell: int) -> DistanceField:
-    """March outwards from ``goal`` [3], which lies in ``cell``: second-order fast marching over the goal's island."""
+    """
+    March outwards from ``goal`` [3], which lies in ``cell``: second-order fast marching over the
+    goal's island.
+    """
     import skfmm
 
-    # A small disc around the goal is exact, since marching is inexact where the front is a point. Cells behind a wall do not belong to it.
+    # A small disc around the goal is exact, since marching is inexact where the front is a point.
+    # Cells behind a wall do not belong to it.
     radius = 5 * CELL_M
     x0, _, z0 = mesh.origin.tolist()
     to_goal, queue = {cell: 0.0}, deque([cell])
     while queue:
         here = queue.popleft()
         i, j = mesh.ij[here].tolist()
-        to_goal[here] = math.dist((x0 + (i + 0.5) * CELL_M, z0 + (j + 0.5) * CELL_M), (goal[0], goal[2]))
+        to_goal[here] = math.dist(
+            (x0 + (i + 0.5) * CELL_M, z0 + (j + 0.5) * CELL_M), (goal[0], goal[2])
+        )
         if to_goal[here] < radius:
             for n in mesh.links[here].tolist():
                 if n >= 0 and n not in to_goal:
@@ -261,7 +315,8 @@ _lock = Lock()
 
 
 def navmesh_of(scene: Scene, agent_height: float, agent_radius: float) -> NavMesh:
-    """The walkable surface of ``scene`` for an agent of this size, metres; the last few are kept.
+    """
+    The walkable surface of ``scene`` for an agent of this size, metres; the last few are kept.
 
     Raises:
         InputError: the scene is too large, or nowhere in it can the agent stand.
@@ -273,7 +328,10 @@ def navmesh_of(scene: Scene, agent_height: float, agent_radius: float) -> NavMes
             return _cache[key][1]
     mesh = build_navmesh(scene.positions, scene.triangles, agent_height, agent_radius)
     if len(mesh.ij) == 0:
-        raise InputError(f"the scene {scene.path} has no floor of 1 m2 for an agent {agent_height} m high: is its up axis really the one named by 'up'?")
+        raise InputError(
+            f"the scene {scene.path} has no floor of 1 m2 for an agent {agent_height} "
+            "m high: is its up axis really the one named by 'up'?"
+        )
     with _lock:
         _cache[key] = (scene, mesh)
         while len(_cache) > CACHED_MESHES:
@@ -281,15 +339,29 @@ def navmesh_of(scene: Scene, agent_height: float, agent_radius: float) -> NavMes
     return mesh
 
 
-def build_navmesh(positions_V3: NDArray[np.float32], triangles_T3: NDArray[np.int32], agent_height: float, agent_radius: float) -> NavMesh:
-    """The walkable surface of triangles [T, 3] over vertices [V, 3] (world frame, metres); see the top of this file for the rules."""
+def build_navmesh(
+    positions_V3: NDArray[np.float32],
+    triangles_T3: NDArray[np.int32],
+    agent_height: float,
+    agent_radius: float,
+) -> NavMesh:
+    """
+    The walkable surface of triangles [T, 3] over vertices [V, 3] (world frame, metres); see the
+    top of this file for the rules.
+    """
     low = positions_V3.min(axis=0).astype(np.float32)
     high = positions_V3.max(axis=0)
     nx, nz = (max(int((high[a] - low[a]) / VOXEL_M + 0.5), 1) for a in (0, 2))
     ny = math.ceil((high[1] - low[1]) / CELL_HEIGHT_M) + 1
     if nx * nz * ny > MAX_CELLS:
-        raise InputError(f"the scene measures {np.round(high - low, 1).tolist()} m, too large for the walkable surface: is it in metres, and is 'up' right?")
-    height, radius = math.ceil(agent_height / CELL_HEIGHT_M), math.ceil(agent_radius / VOXEL_M - 1e-6)
+        raise InputError(
+            f"the scene measures {np.round(high - low, 1).tolist()} m, too large for "
+            "the walkable surface: is it in metres, and is 'up' right?"
+        )
+    height, radius = (
+        math.ceil(agent_height / CELL_HEIGHT_M),
+        math.ceil(agent_radius / VOXEL_M - 1e-6),
+    )
     climb = int(MAX_CLIMB_M / CELL_HEIGHT_M + 1e-6)
 
     # Solid voxels, and the tops that walkable triangles made.
@@ -300,7 +372,8 @@ def build_navmesh(positions_V3: NDArray[np.float32], triangles_T3: NDArray[np.in
         change -= np.bincount(column * (ny + 1) + top, minlength=len(change)).astype(np.int32)
         walkable_top[column[walkable], top[walkable]] = True
     solid = change.reshape(nx * nz, ny + 1).cumsum(axis=1) > 0
-    for _ in range(climb):  # a walkable triangle just below the top of its span counts for the span
+    # a walkable triangle just below the top of its span counts for the span
+    for _ in range(climb):
         walkable_top[:, 1:] |= walkable_top[:, :-1]
 
     # Spans: every top of solid, with the room above it.
@@ -316,7 +389,9 @@ def build_navmesh(positions_V3: NDArray[np.float32], triangles_T3: NDArray[np.in
     first = np.concatenate([[0], count.cumsum()[:-1]])
     lowest = ceiling[:, 0]
 
-    walkable &= ~_ledges(column, bottom, top, walkable, first, count, lowest, (nx, nz), height, climb)
+    walkable &= ~_ledges(
+        column, bottom, top, walkable, first, count, lowest, (nx, nz), height, climb
+    )
     keep = np.flatnonzero(walkable)
     links = _link(keep, column, bottom, top, first, count, (nx, nz), height, climb)
     kept = keep[_clearance(links, radius) >= 2 * radius]
@@ -329,13 +404,27 @@ def build_navmesh(positions_V3: NDArray[np.float32], triangles_T3: NDArray[np.in
     ij, links = _subdivide(ij, links)
     repeat = CELLS_PER_VOXEL**2
     size = (nx * CELLS_PER_VOXEL, nz * CELLS_PER_VOXEL)
-    return _assemble(low.astype(float), ij, np.repeat(bottom[kept], repeat), links, np.repeat(island, repeat), size)
+    return _assemble(
+        low.astype(float),
+        ij,
+        np.repeat(bottom[kept], repeat),
+        links,
+        np.repeat(island, repeat),
+        size,
+    )
 
 
 def _assemble(
-    low: NDArray[np.float64], ij: NDArray, level: NDArray, links: NDArray[np.int32], island: NDArray[np.int32], size: tuple[int, int]
+    low: NDArray[np.float64],
+    ij: NDArray,
+    level: NDArray,
+    links: NDArray[np.int32],
+    island: NDArray[np.int32],
+    size: tuple[int, int],
 ) -> NavMesh:
-    """The surface from its cells, sorted by column and height, with islands numbered by falling size."""
+    """
+    The surface from its cells, sorted by column and height, with islands numbered by falling size.
+    """
     order = np.lexsort((level, ij[:, 1], ij[:, 0]))
     place = np.full(len(ij) + 1, -1, np.int32)
     place[order] = np.arange(len(ij))
@@ -349,10 +438,20 @@ def _assemble(
         rank = np.arange(len(ij)) - np.repeat(starts, np.diff(np.append(starts, len(ij))))
         table = np.full((*size, int(rank.max()) + 1), -1, np.int32)
         table[ij[:, 0], ij[:, 1], rank] = np.arange(len(ij))
-    return NavMesh(low, ij.astype(np.int32), low[1] + level * CELL_HEIGHT_M, level.astype(np.int32), links, number[island], table)
+    return NavMesh(
+        low,
+        ij.astype(np.int32),
+        low[1] + level * CELL_HEIGHT_M,
+        level.astype(np.int32),
+        links,
+        number[island],
+        table,
+    )
 
 
-def _select(ids: NDArray, links: NDArray[np.int32], island: NDArray[np.int32], keep: NDArray[np.bool_]) -> tuple[NDArray, NDArray[np.int32], NDArray[np.int32]]:
+def _select(
+    ids: NDArray, links: NDArray[np.int32], island: NDArray[np.int32], keep: NDArray[np.bool_]
+) -> tuple[NDArray, NDArray[np.int32], NDArray[np.int32]]:
     """What is left of cells, links and islands where ``keep``, links renumbered."""
     place = np.full(len(ids) + 1, -1, np.int32)
     place[:-1][keep] = np.arange(int(keep.sum()))
@@ -362,34 +461,52 @@ def _select(ids: NDArray, links: NDArray[np.int32], island: NDArray[np.int32], k
 def _subdivide(ij: NDArray, links: NDArray[np.int32]) -> tuple[NDArray, NDArray[np.int32]]:
     """Position [N f^2, 2] and links of the cells within voxel tops [N, 2], f x f in each."""
     f = CELLS_PER_VOXEL
-    within = np.stack(np.meshgrid(np.arange(f), np.arange(f), indexing="ij"), axis=-1).reshape(-1, 2)
+    within = np.stack(np.meshgrid(np.arange(f), np.arange(f), indexing="ij"), axis=-1).reshape(
+        -1, 2
+    )
     beside = np.empty((len(ij), f * f, 4), np.int32)
     for side, step in enumerate(STEPS):
         moved = within + step
         same_voxel = ((moved >= 0) & (moved < f)).all(axis=1)
         voxel = np.where(same_voxel, np.arange(len(ij))[:, None], links[:, side : side + 1])
-        beside[:, :, side] = np.where(voxel >= 0, voxel * f * f + (moved % f) @ np.array([f, 1]), -1)
+        beside[:, :, side] = np.where(
+            voxel >= 0, voxel * f * f + (moved % f) @ np.array([f, 1]), -1
+        )
     return (ij[:, None] * f + within).reshape(-1, 2), beside.reshape(-1, 4)
 
 
-def _rasterise(positions_V3, triangles_T3, low, shape, pairs_at_once=1_000_000):  # type: ignore[no-untyped-def]
-    """Yield (column, bottom voxel, top voxel, walkable) of every triangle in every column that it touches, in portions."""
+def _rasterise(  # type: ignore[no-untyped-def]
+    positions_V3, triangles_T3, low, shape, pairs_at_once=1_000_000
+):
+    """
+    Yield (column, bottom voxel, top voxel, walkable) of every triangle in every column that it
+    touches, in portions.
+    """
     nx, ny, nz = shape
     corners = positions_V3[triangles_T3].astype(np.float32)
     normal = np.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0])
     length = np.linalg.norm(normal, axis=1)
     walkable = normal[:, 1] > math.cos(math.radians(MAX_SLOPE_DEG)) * length
-    # In units of voxels, in float32 as Recast computes: which side of a cell border a wall lies on is then the same.
-    scale = np.array([1 / np.float32(VOXEL_M), 1 / np.float32(CELL_HEIGHT_M), 1 / np.float32(VOXEL_M)], np.float32)
+    # In units of voxels, in float32 as Recast computes: which side of a cell border a wall lies on
+    # is then the same.
+    scale = np.array(
+        [1 / np.float32(VOXEL_M), 1 / np.float32(CELL_HEIGHT_M), 1 / np.float32(VOXEL_M)],
+        np.float32,
+    )
     corners = ((corners - low) * scale).astype(float)
     least, most = corners.min(axis=1), corners.max(axis=1)
     start = np.floor(least[:, ::2]).astype(np.int64).clip(0, [nx - 1, nz - 1])
     # A triangle that ends exactly on a border does not reach into the next cell.
     end = np.maximum(np.ceil(most[:, ::2]).astype(np.int64), start + 1).clip(1, [nx, nz])
-    # Triangles within one layer of voxels (floors, ceilings, table tops) need no heights, only the columns that they cover: the common case, and the cheap one.
-    flat = (np.ceil(most[:, 1]) - np.floor(least[:, 1]) <= 1) & (np.abs(normal[:, 1]) > 0.1 * length)
+    # Triangles within one layer of voxels (floors, ceilings, table tops) need no heights, only the
+    # columns that they cover: the common case, and the cheap one.
+    flat = (np.ceil(most[:, 1]) - np.floor(least[:, 1]) <= 1) & (
+        np.abs(normal[:, 1]) > 0.1 * length
+    )
     order = np.concatenate([np.flatnonzero(flat), np.flatnonzero(~flat)])
-    corners, least, most, start, end, walkable, flat = (a[order] for a in (corners, least, most, start, end, walkable, flat))
+    corners, least, most, start, end, walkable, flat = (
+        a[order] for a in (corners, least, most, start, end, walkable, flat)
+    )
     size = end - start
     pairs = size.prod(axis=1)
     cumulative = pairs.cumsum()
@@ -401,7 +518,9 @@ def _rasterise(positions_V3, triangles_T3, low, shape, pairs_at_once=1_000_000):
             stop = min(stop, int(flat.sum()))
         chosen = np.arange(begin, stop)
         t = np.repeat(chosen, pairs[chosen])
-        nth = np.arange(len(t)) - np.repeat(cumulative[chosen] - pairs[chosen] - done, pairs[chosen])
+        nth = np.arange(len(t)) - np.repeat(
+            cumulative[chosen] - pairs[chosen] - done, pairs[chosen]
+        )
         i, j = start[t, 0] + nth // size[t, 1], start[t, 1] + nth % size[t, 1]
         if flat[begin]:
             lowest, highest = least[t, 1], most[t, 1]
@@ -416,12 +535,16 @@ def _rasterise(positions_V3, triangles_T3, low, shape, pairs_at_once=1_000_000):
 
 
 def _covers(corners_T33: NDArray, t_M: NDArray, i_M: NDArray, j_M: NDArray) -> NDArray[np.bool_]:
-    """Whether triangle t, seen from above, meets the square [i, i+1] x [j, j+1] of its bounding box: no edge has the whole square on its outer side."""
+    """
+    Whether triangle t, seen from above, meets the square [i, i+1] x [j, j+1] of its bounding box:
+    no edge has the whole square on its outer side.
+    """
     x, z = corners_T33[:, :, 0], corners_T33[:, :, 2]
     dx, dz = np.roll(x, -1, axis=1) - x, np.roll(z, -1, axis=1) - z
     turn = np.sign(dx[:, 0] * dz[:, 1] - dz[:, 0] * dx[:, 1])[:, None]
     a, b = -dz * turn, dx * turn  # a x + b z + c >= 0 inside
-    c = -(a * x + b * z) + np.maximum(a, 0) + np.maximum(b, 0)  # at the corner of the square that is farthest inside
+    # at the corner of the square that is farthest inside
+    c = -(a * x + b * z) + np.maximum(a, 0) + np.maximum(b, 0)
     result = np.ones(len(t_M), bool)
     for edge in range(3):
         result &= a[t_M, edge] * i_M + b[t_M, edge] * j_M + c[t_M, edge] >= 0
@@ -429,9 +552,12 @@ def _covers(corners_T33: NDArray, t_M: NDArray, i_M: NDArray, j_M: NDArray) -> N
 
 
 def _extent(corners_M33: NDArray, i_M: NDArray, j_M: NDArray) -> tuple[NDArray, NDArray]:
-    """Lowest and highest y of each triangle within the column [i, i+1] x [j, j+1] (units of cells); lowest > highest where they do not meet.
+    """
+    Lowest and highest y of each triangle within the column [i, i+1] x [j, j+1] (units of cells);
+    lowest > highest where they do not meet.
 
-    The extremes lie at corners of the intersection: on the triangle's edges clipped to the square, or over the square's corners.
+    The extremes lie at corners of the intersection: on the triangle's edges clipped to the square,
+    or over the square's corners.
     """
     lowest, highest = np.full(len(i_M), np.inf), np.full(len(i_M), -np.inf)
     small = 1e-9
@@ -443,14 +569,22 @@ def _extent(corners_M33: NDArray, i_M: NDArray, j_M: NDArray) -> tuple[NDArray, 
             slope = np.where(moves, d[:, axis], 1.0)
             to_low, to_high = (cell - p[:, axis]) / slope, (cell + 1 - p[:, axis]) / slope
             outside = ~moves & ((p[:, axis] < cell) | (p[:, axis] > cell + 1))
-            enter = np.where(moves, np.maximum(enter, np.minimum(to_low, to_high)), np.where(outside, 2.0, enter))
+            enter = np.where(
+                moves,
+                np.maximum(enter, np.minimum(to_low, to_high)),
+                np.where(outside, 2.0, enter),
+            )
             leave = np.where(moves, np.minimum(leave, np.maximum(to_low, to_high)), leave)
         meets = enter <= leave
         for at in (enter, leave):
             y = p[:, 1] + at * d[:, 1]
             lowest = np.where(meets, np.minimum(lowest, y), lowest)
             highest = np.where(meets, np.maximum(highest, y), highest)
-    p, u, v = corners_M33[:, 0], corners_M33[:, 1] - corners_M33[:, 0], corners_M33[:, 2] - corners_M33[:, 0]
+    p, u, v = (
+        corners_M33[:, 0],
+        corners_M33[:, 1] - corners_M33[:, 0],
+        corners_M33[:, 2] - corners_M33[:, 0],
+    )
     area = u[:, 0] * v[:, 2] - u[:, 2] * v[:, 0]
     faces_up = np.abs(area) > small
     inverse = 1 / np.where(faces_up, area, 1.0)
@@ -464,15 +598,25 @@ def _extent(corners_M33: NDArray, i_M: NDArray, j_M: NDArray) -> tuple[NDArray, 
     return lowest, highest
 
 
-def _beside(column: NDArray, step: tuple[int, int], size: tuple[int, int]) -> tuple[NDArray, NDArray]:
-    """The neighbouring column of each column in direction ``step``, and whether it lies on the grid (else column 0)."""
+def _beside(
+    column: NDArray, step: tuple[int, int], size: tuple[int, int]
+) -> tuple[NDArray, NDArray]:
+    """
+    The neighbouring column of each column in direction ``step``, and whether it lies on the grid
+    (else column 0).
+    """
     i, j = column // size[1] + step[0], column % size[1] + step[1]
     inside = (i >= 0) & (i < size[0]) & (j >= 0) & (j < size[1])
     return np.where(inside, i * size[1] + j, 0), inside
 
 
-def _ledges(column, bottom, top, walkable, first, count, lowest, size, height, climb):  # type: ignore[no-untyped-def]
-    """Which walkable spans are on the edge of a drop higher than ``climb``, or on a slope steeper than that from side to side."""
+def _ledges(  # type: ignore[no-untyped-def]
+    column, bottom, top, walkable, first, count, lowest, size, height, climb
+):
+    """
+    Which walkable spans are on the edge of a drop higher than ``climb``, or on a slope steeper
+    than that from side to side.
+    """
     spans = np.flatnonzero(walkable)
     floor, roof = bottom[spans], top[spans]
     drop = np.full(len(spans), FAR)
@@ -485,7 +629,9 @@ def _ledges(column, bottom, top, walkable, first, count, lowest, size, height, c
         for nth in range(int(count.max())):
             there = inside & (nth < count[beside])
             other = np.where(there, first[beside] + nth, 0)
-            fits = there & (np.minimum(roof, top[other]) - np.maximum(floor, bottom[other]) > height)
+            fits = there & (
+                np.minimum(roof, top[other]) - np.maximum(floor, bottom[other]) > height
+            )
             drop = np.where(fits, np.minimum(drop, bottom[other] - floor), drop)
             level = fits & (np.abs(bottom[other] - floor) <= climb)
             least = np.where(level, np.minimum(least, bottom[other]), least)
@@ -495,8 +641,13 @@ def _ledges(column, bottom, top, walkable, first, count, lowest, size, height, c
     return result
 
 
-def _link(spans, column, bottom, top, first, count, size, height, climb):  # type: ignore[no-untyped-def]
-    """Links int32 [len(spans), 4] among ``spans`` (positions in it, -1 for none): neighbours within a climb and with head room between."""
+def _link(  # type: ignore[no-untyped-def]
+    spans, column, bottom, top, first, count, size, height, climb
+):
+    """
+    Links int32 [len(spans), 4] among ``spans`` (positions in it, -1 for none): neighbours within a
+    climb and with head room between.
+    """
     place = np.full(len(column) + 1, -1, np.int32)
     place[spans] = np.arange(len(spans))
     links = np.full((len(spans), 4), -1, np.int32)
@@ -506,13 +657,20 @@ def _link(spans, column, bottom, top, first, count, size, height, climb):  # typ
         for nth in range(int(count.max()) if len(count) else 0):
             there = inside & (nth < count[beside]) & (links[:, direction] < 0)
             other = np.where(there, first[beside] + nth, len(column) - 1)
-            fits = there & (np.abs(bottom[other] - floor) <= climb) & (np.minimum(roof, top[other]) - np.maximum(floor, bottom[other]) >= height)
+            fits = (
+                there
+                & (np.abs(bottom[other] - floor) <= climb)
+                & (np.minimum(roof, top[other]) - np.maximum(floor, bottom[other]) >= height)
+            )
             links[:, direction] = np.where(fits, place[other], links[:, direction])
     return links
 
 
 def _clearance(links: NDArray[np.int32], radius: int) -> NDArray[np.int64]:
-    """Distance of each cell to the border, in half cells (2 to a neighbour, 3 across a corner), exact below ``2 * radius``."""
+    """
+    Distance of each cell to the border, in half cells (2 to a neighbour, 3 across a corner), exact
+    below ``2 * radius``.
+    """
     n = len(links)
     distance = np.full(n + 1, FAR, np.int64)  # the last entry stands for "no neighbour"
     distance[:n][(links < 0).any(axis=1)] = 0
@@ -520,7 +678,9 @@ def _clearance(links: NDArray[np.int32], radius: int) -> NDArray[np.int64]:
     around = [(padded[:n, d], 2) for d in range(4)]
     around += [(padded[padded[:n, d], (d + turn) % 4], 3) for d in range(4) for turn in (1, 3)]
     for _ in range(radius):
-        distance[:n] = np.minimum.reduce([distance[:n], *(distance[other] + cost for other, cost in around)])
+        distance[:n] = np.minimum.reduce(
+            [distance[:n], *(distance[other] + cost for other, cost in around)]
+        )
     return distance[:n]
 
 
@@ -530,5 +690,11 @@ def _islands(links: NDArray[np.int32]) -> NDArray[np.int32]:
     from scipy.sparse.csgraph import connected_components
 
     rows, sides = np.nonzero(links >= 0)
-    graph = coo_matrix((np.ones(len(rows), bool), (rows, links[rows, sides])), shape=(len(links), len(links)))
-    return connected_components(graph, directed=False)[1].astype(np.int32) if len(links) else np.zeros(0, np.int32)
+    graph = coo_matrix(
+        (np.ones(len(rows), bool), (rows, links[rows, sides])), shape=(len(links), len(links))
+    )
+    return (
+        connected_components(graph, directed=False)[1].astype(np.int32)
+        if len(links)
+        else np.zeros(0, np.int32)
+    )

@@ -1,6 +1,9 @@
-"""RGB and depth of a scene by OpenGL without a window (EGL): unlit, trilinear mipmaps, back faces culled, as habitat-sim draws a stage without lights.
+"""
+RGB and depth of a scene by OpenGL without a window (EGL): unlit, trilinear mipmaps, back faces
+culled, as habitat-sim draws a stage without lights.
 
-Works on a graphics card and on a CPU (Mesa's llvmpipe). A GL context belongs to one thread, so each thread has one renderer, shared by its environments.
+Works on a graphics card and on a CPU (Mesa's llvmpipe). A GL context belongs to one thread, so
+each thread has one renderer, shared by its environments.
 """
 
 import math
@@ -61,10 +64,15 @@ void main() {{
 
 
 class Renderer:
-    """One GL context and the scenes uploaded to it. Belongs to the thread and the process that made it."""
+    """
+    One GL context and the scenes uploaded to it.
+
+    Belongs to the thread and the process that made it.
+    """
 
     def __init__(self) -> None:
-        """Open a context.
+        """
+        Open a context.
 
         Raises:
             InputError: no EGL or no OpenGL 3.3 here; the sentence names the packages to install.
@@ -74,18 +82,23 @@ class Renderer:
         self._moderngl = moderngl
         self._owner = (os.getpid(), threading.get_ident())
         try:
-            self._context = moderngl.create_context(require=330, standalone=True, backend="egl")  # type: ignore[arg-type]
+            options: dict[str, Any] = {"require": 330, "standalone": True, "backend": "egl"}
+            self._context = moderngl.create_context(**options)
         except Exception as error:  # the loader raises plain Exception and OSError
             raise InputError(
-                f"no OpenGL 3.3 context without a window ({error}): install EGL, on Debian and Ubuntu 'apt install libegl1 libgl1 libgl1-mesa-dri'"
+                f"no OpenGL 3.3 context without a window ({error}): install EGL, on "
+                "Debian and Ubuntu 'apt install libegl1 libgl1 libgl1-mesa-dri'"
             ) from error
         self._context.enable_only(moderngl.DEPTH_TEST)
-        # Images leave the context with the top row first (the projection turns y over), which makes front faces clockwise for GL.
+        # Images leave the context with the top row first (the projection turns y over), which
+        # makes front faces clockwise for GL.
         self._context.front_face = "cw"
         self._context.cull_face = "back"
         self._programs: dict[tuple[bool, int], Any] = {}
         self._targets: dict[tuple[int, int], Any] = {}
-        self._scenes: OrderedDict[int, tuple[Scene, list[tuple[Any, Any, Any, bool]], list[Any]]] = OrderedDict()
+        self._scenes: OrderedDict[
+            int, tuple[Scene, list[tuple[Any, Any, Any, bool]], list[Any]]
+        ] = OrderedDict()
 
     @property
     def device(self) -> str:
@@ -93,27 +106,48 @@ class Renderer:
         return str(self._context.info["GL_RENDERER"])
 
     def check_thread(self) -> None:
-        """Raise ``RuntimeError`` unless called from the thread and the process that made this renderer."""
+        """
+        Raise ``RuntimeError`` unless called from the thread and the process that made this
+        renderer.
+        """
         pid, thread = self._owner
         if os.getpid() != pid:
-            raise RuntimeError("this environment was made before a fork, which its GL context did not survive: make environments in the child process")
+            raise RuntimeError(
+                "this environment was made before a fork, which its GL context did "
+                "not survive: make environments in the child process"
+            )
         if threading.get_ident() != thread:
-            raise RuntimeError("this environment was made in another thread, to which its GL context belongs: use it there, or make one in this thread")
+            raise RuntimeError(
+                "this environment was made in another thread, to which its GL context "
+                "belongs: use it there, or make one in this thread"
+            )
 
     def render(
-        self, scene: Scene, eye: ArrayLike, rotation: ArrayLike, *, width: int, height: int, focal_length: float
+        self,
+        scene: Scene,
+        eye: ArrayLike,
+        rotation: ArrayLike,
+        *,
+        width: int,
+        height: int,
+        focal_length: float,
     ) -> tuple[NDArray[np.uint8], NDArray[np.float32]]:
-        """Draw ``scene`` from ``eye`` [3] with the camera turned by ``rotation`` [4] x y z w (identity looks along -z).
+        """
+        Draw ``scene`` from ``eye`` [3] with the camera turned by ``rotation`` [4] x y z w
+        (identity looks along -z).
 
         Returns:
-            RGB uint8 [H, W, 3] and depth float32 [H, W]: metres along the optical axis, not clipped, 0 where nothing was hit.
+            RGB uint8 [H, W, 3] and depth float32 [H, W]: metres along the optical axis, not
+            clipped, 0 where nothing was hit.
         """
         self.check_thread()
         batches = self._upload(scene)
         target = self._target(width, height)
         target.use()
         target.clear()
-        matrix = np.ascontiguousarray(clip_matrix(eye, rotation, width, height, focal_length).T, np.float32).tobytes()
+        matrix = np.ascontiguousarray(
+            clip_matrix(eye, rotation, width, height, focal_length).T, np.float32
+        ).tobytes()
         for program in self._programs.values():
             program["to_clip"].write(matrix)
         for array, texture, _, double_sided in batches:
@@ -142,24 +176,38 @@ class Renderer:
             size = (width, height)
             context = self._context
             self._targets[size] = context.framebuffer(
-                [context.renderbuffer(size, 4), context.renderbuffer(size, 1, dtype="f4")], context.depth_renderbuffer(size)
+                [context.renderbuffer(size, 4), context.renderbuffer(size, 1, dtype="f4")],
+                context.depth_renderbuffer(size),
             )
         return self._targets[width, height]
 
     def _program(self, textured: bool, cutoff: int) -> Any:
         if (textured, cutoff) not in self._programs:
             fragment = FRAGMENT_SHADER.format(textured=int(textured), cutoff=f"{cutoff}")
-            self._programs[textured, cutoff] = self._context.program(vertex_shader=VERTEX_SHADER, fragment_shader=fragment)
+            self._programs[textured, cutoff] = self._context.program(
+                vertex_shader=VERTEX_SHADER, fragment_shader=fragment
+            )
         return self._programs[textured, cutoff]
 
     def _upload(self, scene: Scene) -> list[tuple[Any, Any, Any, bool]]:
-        """The vertex array, texture, program and two-sidedness of each batch of ``scene``; uploaded once, dropped when four other scenes were drawn since."""
+        """
+        The vertex array, texture, program and two-sidedness of each batch of ``scene``; uploaded
+        once, dropped when four other scenes were drawn since.
+        """
         if id(scene) in self._scenes:
             self._scenes.move_to_end(id(scene))
             return self._scenes[id(scene)][1]
         context = self._context
-        table = np.zeros(len(scene.positions), [("position", "f4", 3), ("uv", "f4", 2), ("color", "u1", 4), ("layer", "i4")])
-        table["position"], table["uv"], table["color"], table["layer"] = scene.positions, scene.uv, scene.colors, scene.layers
+        table = np.zeros(
+            len(scene.positions),
+            [("position", "f4", 3), ("uv", "f4", 2), ("color", "u1", 4), ("layer", "i4")],
+        )
+        table["position"], table["uv"], table["color"], table["layer"] = (
+            scene.positions,
+            scene.uv,
+            scene.colors,
+            scene.layers,
+        )
         vertices = context.buffer(table.tobytes())
         resources: list[Any] = [vertices]
         batches: list[tuple[Any, Any, Any, bool]] = []
@@ -168,15 +216,27 @@ class Renderer:
             texture = None
             if batch.textures is not None:
                 layers, height, width, _ = batch.textures.shape
-                texture = context.texture_array((width, height, layers), 4, batch.textures.tobytes())
+                texture = context.texture_array(
+                    (width, height, layers), 4, batch.textures.tobytes()
+                )
                 texture.build_mipmaps()
                 texture.filter = (self._moderngl.LINEAR_MIPMAP_LINEAR, self._moderngl.LINEAR)
                 resources.append(texture)
-            indices = context.buffer(scene.triangles[batch.first : batch.first + batch.count].tobytes())
+            indices = context.buffer(
+                scene.triangles[batch.first : batch.first + batch.count].tobytes()
+            )
             names = {"position": "3f4", "uv": "2f4", "color": "4f1", "layer": "1i4"}
-            # A program without texture has no use for some attributes, and GL drops those: pad over them.
-            layout = " ".join(form if name in program else f"{int(form[0]) * int(form[2])}x1" for name, form in names.items())
-            array = context.vertex_array(program, [(vertices, layout, *[name for name in names if name in program])], index_buffer=indices)
+            # A program without texture has no use for some attributes, and GL drops those: pad
+            # over them.
+            layout = " ".join(
+                form if name in program else f"{int(form[0]) * int(form[2])}x1"
+                for name, form in names.items()
+            )
+            array = context.vertex_array(
+                program,
+                [(vertices, layout, *[name for name in names if name in program])],
+                index_buffer=indices,
+            )
             resources += [indices, array]
             batches.append((array, texture, program, batch.double_sided))
         self._scenes[id(scene)] = (scene, batches, resources)
@@ -187,8 +247,13 @@ class Renderer:
         return batches
 
 
-def clip_matrix(eye: ArrayLike, rotation: ArrayLike, width: int, height: int, focal_length: float) -> NDArray[np.float64]:
-    """World to clip space [4, 4], column vectors, y turned over so that row 0 of the image is its top row."""
+def clip_matrix(
+    eye: ArrayLike, rotation: ArrayLike, width: int, height: int, focal_length: float
+) -> NDArray[np.float64]:
+    """
+    World to clip space [4, 4], column vectors, y turned over so that row 0 of the image is its top
+    row.
+    """
     x, y, z, w = np.asarray(rotation, float) / math.sqrt(float(np.dot(rotation, rotation)))
     to_world = np.array(
         [
@@ -215,7 +280,8 @@ _of_thread = threading.local()
 
 
 def thread_renderer() -> Renderer:
-    """The renderer of the calling thread, made on first use and shared by all its environments.
+    """
+    The renderer of the calling thread, made on first use and shared by all its environments.
 
     Raises:
         InputError: no OpenGL without a window here.

@@ -1,4 +1,7 @@
-"""A ``.glb`` as plain arrays in the world frame: one vertex table, one triangle table, and the textures, ready to draw or to walk on."""
+"""
+A ``.glb`` as plain arrays in the world frame: one vertex table, one triangle table, and the
+textures, ready to draw or to walk on.
+"""
 
 from collections import OrderedDict
 from dataclasses import dataclass
@@ -14,9 +17,11 @@ from janusvln_ros.errors import InputError
 
 @dataclass(frozen=True)
 class Batch:
-    """Triangles ``[first, first + count)`` of a scene that are drawn in one call.
+    """
+    Triangles ``[first, first + count)`` of a scene that are drawn in one call.
 
-    ``textures``: uint8 [L, H, W, 4], top row first, one layer per material, or None where only vertex colours count.
+    ``textures``: uint8 [L, H, W, 4], top row first, one layer per material, or None where only
+    vertex colours count.
     """
 
     first: int
@@ -29,10 +34,12 @@ class Batch:
 
 @dataclass(frozen=True, eq=False)
 class Scene:
-    """A static scene, world frame, metres, y up.
+    """
+    A static scene, world frame, metres, y up.
 
-    ``positions`` float32 [V, 3]; ``uv`` float32 [V, 2] (glTF: origin at the top left of the image); ``colors`` uint8 [V, 4]; ``layers`` int32 [V] into its
-    batch's textures; ``triangles`` int32 [T, 3], counter-clockwise seen from the front, ordered by batch.
+    ``positions`` float32 [V, 3]; ``uv`` float32 [V, 2] (glTF: origin at the top left of the
+    image); ``colors`` uint8 [V, 4]; ``layers`` int32 [V] into its batch's textures; ``triangles``
+    int32 [T, 3], counter-clockwise seen from the front, ordered by batch.
     """
 
     path: Path
@@ -50,9 +57,12 @@ _lock = Lock()
 
 
 def load_scene(path: str | Path, up: str = "z") -> Scene:
-    """Read the ``.glb`` at ``path``; ``up`` names the axis of the file that points up (``"z"``: world = (x, z, -y); ``"y"``: unchanged).
+    """
+    Read the ``.glb`` at ``path``; ``up`` names the axis of the file that points up (``"z"``: world
+    = (x, z, -y); ``"y"``: unchanged).
 
-    The last few scenes are kept, so that many environments share one; a file that changed on disk is read again.
+    The last few scenes are kept, so that many environments share one; a file that changed on disk
+    is read again.
 
     Raises:
         InputError: no such file, not a ``.glb`` that can be read, or nothing to see in it.
@@ -61,7 +71,10 @@ def load_scene(path: str | Path, up: str = "z") -> Scene:
     try:
         stat = path.stat()
     except OSError as error:
-        raise InputError(f"the scene {path} cannot be opened ({error.strerror}): check the scene's path and data_dir") from error
+        raise InputError(
+            f"the scene {path} cannot be opened ({error.strerror}): check the scene's "
+            "path and data_dir"
+        ) from error
     key = (path.resolve(), stat.st_mtime_ns, stat.st_size, up)
     with _lock:
         if key in _cache:
@@ -81,7 +94,10 @@ def _read(path: Path, up: str) -> Scene:
     try:
         file = trimesh.load_scene(path, process=False)
     except Exception as error:  # trimesh raises whatever its parsers stumble over
-        raise InputError(f"the scene {path} cannot be read as .glb ({type(error).__name__}: {error}): export it again as glTF 2.0 binary") from error
+        raise InputError(
+            f"the scene {path} cannot be read as .glb ({type(error).__name__}: "
+            f"{error}): export it again as glTF 2.0 binary"
+        ) from error
     to_world = np.array([[1, 0, 0], [0, 0, 1], [0, -1, 0]], float) if up == "z" else np.eye(3)
 
     pieces: dict[tuple[Any, ...], list[tuple[NDArray, NDArray, NDArray, NDArray, int]]] = {}
@@ -103,10 +119,16 @@ def _read(path: Path, up: str) -> Scene:
         key = (image.size if image is not None else None, double_sided, cutoff)
         layer = 0
         if image is not None:
-            # trimesh hands out one image object per image of the file, so shared textures are stored once.
-            layer, _ = images.setdefault(key, {}).setdefault(id(image), (len(images.get(key, {})), image))
-        uv = np.stack([uv[:, 0], 1 - uv[:, 1]], axis=1)  # trimesh turns glTF's top-left origin over
-        pieces.setdefault(key, []).append((positions, uv, np.broadcast_to(color, (len(positions), 4)), faces, layer))
+            # trimesh hands out one image object per image of the file, so shared textures are
+            # stored once.
+            layer, _ = images.setdefault(key, {}).setdefault(
+                id(image), (len(images.get(key, {})), image)
+            )
+        # trimesh turns glTF's top-left origin over
+        uv = np.stack([uv[:, 0], 1 - uv[:, 1]], axis=1)
+        pieces.setdefault(key, []).append(
+            (positions, uv, np.broadcast_to(color, (len(positions), 4)), faces, layer)
+        )
     if not pieces:
         raise InputError(f"the scene {path} holds no triangles: give a .glb with a mesh")
 
@@ -115,7 +137,9 @@ def _read(path: Path, up: str) -> Scene:
     for key, group in pieces.items():
         count = 0
         for positions, uv, color, faces, layer in group:
-            for table, rows in zip(tables, (positions, uv, color, np.full(len(positions), layer), faces + vertices)):
+            for table, rows in zip(
+                tables, (positions, uv, color, np.full(len(positions), layer), faces + vertices)
+            ):
                 table.append(rows)
             vertices += len(positions)
             count += len(faces)
@@ -137,7 +161,10 @@ def _read(path: Path, up: str) -> Scene:
 
 
 def _material(mesh: Any) -> tuple[Any | None, NDArray, bool, float]:
-    """Base colour image (PIL) or None, colour uint8 [4] or [V, 4], whether both sides show, and the alpha cutoff of a trimesh mesh."""
+    """
+    Base colour image (PIL) or None, colour uint8 [4] or [V, 4], whether both sides show, and the
+    alpha cutoff of a trimesh mesh.
+    """
     white = np.full(4, 255, np.uint8)
     if mesh.visual.kind == "vertex":
         return None, np.asarray(mesh.visual.vertex_colors), False, 0.0
@@ -149,4 +176,9 @@ def _material(mesh: Any) -> tuple[Any | None, NDArray, bool, float]:
     if getattr(material, "alphaMode", None) == "MASK":
         cutoff = 0.5 if material.alphaCutoff is None else float(material.alphaCutoff)
     color = white if factor is None else np.asarray(factor, np.uint8)
-    return getattr(material, "baseColorTexture", None), color, bool(getattr(material, "doubleSided", False)), cutoff
+    return (
+        getattr(material, "baseColorTexture", None),
+        color,
+        bool(getattr(material, "doubleSided", False)),
+        cutoff,
+    )

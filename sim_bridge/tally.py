@@ -1,4 +1,7 @@
-"""What an episode has come to so far, kept by the bridge while it runs; the evaluation computes its own metrics from the places recorded here."""
+"""
+What an episode has come to so far, kept by the bridge while it runs; the evaluation computes its
+own metrics from the places recorded here.
+"""
 
 import math
 import zlib
@@ -13,10 +16,13 @@ from janusvln_ros.data.episodes import Episode
 
 @dataclass
 class Tally:
-    """The record of one episode: one entry per place the robot was seen at, the start included, and one per action.
+    """
+    The record of one episode: one entry per place the robot was seen at, the start included, and
+    one per action.
 
-    ``positions`` are in the world (metres, y up), ``rotations`` quaternions x y z w, ``distances`` geodesic metres to the goal (inf where unreachable).
-    ``frames_changed`` and ``poses_changed`` count the places that differ from the one before in picture and in pose.
+    ``positions`` are in the world (metres, y up), ``rotations`` quaternions x y z w, ``distances``
+    geodesic metres to the goal (inf where unreachable). ``frames_changed`` and ``poses_changed``
+    count the places that differ from the one before in picture and in pose.
     """
 
     episode: Episode
@@ -30,9 +36,20 @@ class Tally:
     poses_changed: int = 0
     frame_sum: int | None = None
 
-    def place(self, position: Any, rotation: Any, distance: float, rgb: np.ndarray, collided: bool = False) -> None:
+    def place(
+        self,
+        position: Any,
+        rotation: Any,
+        distance: float,
+        rgb: np.ndarray,
+        collided: bool = False,
+    ) -> None:
         """Add a place and what is seen there; ``collided`` tells of the move that led to it."""
-        here, facing, seen = [float(v) for v in position], [float(v) for v in rotation], zlib.crc32(np.ascontiguousarray(rgb).data)
+        here, facing, seen = (
+            [float(v) for v in position],
+            [float(v) for v in rotation],
+            zlib.crc32(np.ascontiguousarray(rgb).data),
+        )
         if self.positions:
             self.poses_changed += (here, facing) != (self.positions[-1], self.rotations[-1])
             self.frames_changed += seen != self.frame_sum
@@ -43,9 +60,12 @@ class Tally:
         self.collided.append(bool(collided))
 
     def metrics(self) -> dict[str, Any]:
-        """Return the metrics in the sense of VLN-CE, as a JSON-ready object (a distance that is not finite is None).
+        """
+        Return the metrics in the sense of VLN-CE, as a JSON-ready object (a distance that is not
+        finite is None).
 
-        Success: STOP was called nearer than ``success_distance`` to the goal (strictly); SPL: success * d0 / max(d0, path); oracle success: ever that near.
+        Success: STOP was called nearer than ``success_distance`` to the goal (strictly); SPL:
+        success * d0 / max(d0, path); oracle success: ever that near.
         """
         path = sum(math.dist(a, b) for a, b in zip(self.positions, self.positions[1:]))
         stopped = bool(self.actions) and self.actions[-1] == Action.STOP
@@ -58,7 +78,9 @@ class Tally:
             "steps": len(self.actions),
             "stop_called": stopped,
             "success": success,
-            "spl": (start / longest if longest > 0 else 1.0) if success and math.isfinite(start) else 0.0,
+            "spl": (start / longest if longest > 0 else 1.0)
+            if success and math.isfinite(start)
+            else 0.0,
             "oracle_success": min(self.distances) < self.success_distance,
             "distance_to_goal": final if math.isfinite(final) else None,
             "start_distance_to_goal": start if math.isfinite(start) else None,

@@ -1,4 +1,7 @@
-"""The arrows between the rooms only point downwards, and each room imports where its neighbours' dependencies are missing."""
+"""
+The arrows between the rooms only point downwards, and each room imports where its neighbours'
+dependencies are missing.
+"""
 
 import ast
 import subprocess
@@ -38,9 +41,15 @@ def imports(path: Path) -> set[str]:
         if isinstance(node, ast.Import):
             found |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom):
-            assert node.level == 0, f"{path}: relative import; write the whole name, so that the arrow can be read"
+            assert node.level == 0, (
+                f"{path}: relative import; write the whole name, so that the arrow can be read"
+            )
             found.add(node.module or "")
-            found |= {f"{node.module}.{alias.name}" for alias in node.names if node.module == "janusvln_ros"}
+            found |= {
+                f"{node.module}.{alias.name}"
+                for alias in node.names
+                if node.module == "janusvln_ros"
+            }
     return found
 
 
@@ -53,22 +62,53 @@ def files(room: str) -> list[Path]:
 def test_room_imports_only_the_rooms_below_it(room):
     assert files(room)
     allowed = MAY_IMPORT[room] | BOTTOM | {room}
-    wrong = {str(p.relative_to(ROOT)): m for p in files(room) for m in imports(p) if (r := room_of(m)) and r not in allowed}
+    wrong = {
+        str(p.relative_to(ROOT)): m
+        for p in files(room)
+        for m in imports(p)
+        if (r := room_of(m)) and r not in allowed
+    }
     assert not wrong
 
 
 def test_only_nodes_and_the_bridge_node_import_ros():
-    ros = {"rclpy", "janusvln_msgs", "sensor_msgs", "std_msgs", "geometry_msgs", "nav_msgs", "cv_bridge", "tf2_msgs"}
-    places = [p for room in MAY_IMPORT if room != "nodes" for p in files(room) if p.name != "bridge_node.py"]
-    assert not {str(p.relative_to(ROOT)): m for p in places for m in imports(p) if m.split(".")[0] in ros}
+    ros = {
+        "rclpy",
+        "janusvln_msgs",
+        "sensor_msgs",
+        "std_msgs",
+        "geometry_msgs",
+        "nav_msgs",
+        "cv_bridge",
+        "tf2_msgs",
+    }
+    places = [
+        p
+        for room in MAY_IMPORT
+        if room != "nodes"
+        for p in files(room)
+        if p.name != "bridge_node.py"
+    ]
+    assert not {
+        str(p.relative_to(ROOT)): m for p in places for m in imports(p) if m.split(".")[0] in ros
+    }
 
 
 def test_nodes_import_no_simulator():
     simulators = {"moderngl", "trimesh", "skfmm", "habitat", "habitat_sim"}
-    assert not {str(p): m for p in files("nodes") for m in imports(p) if m.split(".")[0] in simulators}
+    assert not {
+        str(p): m for p in files("nodes") for m in imports(p) if m.split(".")[0] in simulators
+    }
 
 
-@pytest.mark.parametrize("room", ["actions", "model", "policy", "data", "evaluation", "rollout", "training"])
+@pytest.mark.parametrize(
+    "room", ["actions", "model", "policy", "data", "evaluation", "rollout", "training"]
+)
 def test_room_imports_without_ros(room):
-    block = "import sys; sys.modules.update(dict.fromkeys(['rclpy', 'janusvln_msgs', 'sensor_msgs', 'cv_bridge'])); "
-    subprocess.run([sys.executable, "-c", f"{block}import janusvln_ros.{room}"], check=True, cwd=ROOT)
+    block = (
+        "import sys; sys.modules.update(dict.fromkeys(['rclpy', 'janusvln_msgs', "
+        "'sensor_msgs', 'cv_bridge'])); "
+    )
+    subprocess.run(
+        [sys.executable, "-c", f"{block}import janusvln_ros.{room}"], check=True, cwd=ROOT
+    )

@@ -1,15 +1,19 @@
-"""Time the model step by step.
+"""
+Time the model step by step.
 
-The network is built from a folder's config.json alone, with random weights: any size can be timed before there is anything to download.
-Frames are noise; time does not depend on what they show. Every step is one camera frame of an episode, so the memories fill as they
-would: the first figures are those of a young episode, and from frame 57 on (8 + 48 frames remembered, by default) nothing may grow.
+The network is built from a folder's config.json alone, with random weights: any size can be timed
+before there is anything to download. Frames are noise; time does not depend on what they show.
+Every step is one camera frame of an episode, so the memories fill as they would: the first figures
+are those of a young episode, and from frame 57 on (8 + 48 frames remembered, by default) nothing
+may grow.
 
-  janusvln bench --config benchmarks/configs/mid --frames 60 --memory dual
-  janusvln bench --config CHECKPOINT --frames 60 --memory released --device cuda --dtype bfloat16 --json
+  janusvln bench --config benchmarks/configs/mid --frames 60 --memory dual janusvln bench --config
+  CHECKPOINT --frames 60 --memory released --device cuda --dtype bfloat16 --json
 
-Stages: preprocess (resize, patches), spatial (geometry, with its memory), vision (what is there), prefill (the language model reads),
-decode (the answer). On a GPU each stage waits for its own work. --json prints one object: the seconds of every step in "frames", and
-"peak_memory_bytes" (GPU: most allocated; CPU: most resident in this process, Python included).
+Stages: preprocess (resize, patches), spatial (geometry, with its memory), vision (what is there),
+prefill (the language model reads), decode (the answer). On a GPU each stage waits for its own
+work. --json prints one object: the seconds of every step in "frames", and "peak_memory_bytes"
+(GPU: most allocated; CPU: most resident in this process, Python included).
 """
 
 import argparse
@@ -30,22 +34,67 @@ SHOWN = (1, 10, 30, 57)
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options of ``janusvln bench``."""
-    parser.add_argument("--config", required=True, metavar="DIR", help="folder with a config.json: sizes of the network (weights are not read)")
-    parser.add_argument("--frames", type=int, default=60, metavar="N", help="steps of the episode (60)")
-    parser.add_argument("--memory", choices=["released", "dual"], default="released", help="how the past is remembered (released)")
-    parser.add_argument("--decoding", choices=["free", "constrained"], help="how an answer is read (what config.json says)")
+    parser.add_argument(
+        "--config",
+        required=True,
+        metavar="DIR",
+        help="folder with a config.json: sizes of the network (weights are not read)",
+    )
+    parser.add_argument(
+        "--frames", type=int, default=60, metavar="N", help="steps of the episode (60)"
+    )
+    parser.add_argument(
+        "--memory",
+        choices=["released", "dual"],
+        default="released",
+        help="how the past is remembered (released)",
+    )
+    parser.add_argument(
+        "--decoding",
+        choices=["free", "constrained"],
+        help="how an answer is read (what config.json says)",
+    )
     parser.add_argument("--threads", type=int, metavar="T", help="CPU threads (torch's choice)")
     parser.add_argument("--device", default="cpu", help="cpu, cuda or cuda:N (cpu)")
-    parser.add_argument("--dtype", default="float32", help="float32, bfloat16, or int8 or int4 for the language model's weights (float32)")
-    parser.add_argument("--cuda-graphs", action="store_true", help="dual on a GPU: replay the language model from a recording once the window is full")
-    parser.add_argument("--spatial-precision", choices=["int8", "float8"], help="keep the spatial memory in one byte a number")
-    parser.add_argument("--size", type=int, nargs=2, default=(640, 480), metavar=("W", "H"), help="size of a camera frame in pixels (640 480)")
-    parser.add_argument("--warmup", type=int, default=2, metavar="N", help="steps of an episode before, not counted (2)")
+    parser.add_argument(
+        "--dtype",
+        default="float32",
+        help="float32, bfloat16, or int8 or int4 for the language model's weights (float32)",
+    )
+    parser.add_argument(
+        "--cuda-graphs",
+        action="store_true",
+        help="dual on a GPU: replay the language model from a recording once the window is full",
+    )
+    parser.add_argument(
+        "--spatial-precision",
+        choices=["int8", "float8"],
+        help="keep the spatial memory in one byte a number",
+    )
+    parser.add_argument(
+        "--size",
+        type=int,
+        nargs=2,
+        default=(640, 480),
+        metavar=("W", "H"),
+        help="size of a camera frame in pixels (640 480)",
+    )
+    parser.add_argument(
+        "--warmup",
+        type=int,
+        default=2,
+        metavar="N",
+        help="steps of an episode before, not counted (2)",
+    )
     parser.add_argument("--json", action="store_true", help="print one object with all figures")
 
 
-def build_navigator(folder: str, memory: str, decoding: str | None, device: str, dtype: str, **options: Any) -> "Navigator":
-    """A `Navigator` with random weights of the sizes in ``folder``'s config.json, and a tokenizer made for it; further ``options`` are its own.
+def build_navigator(
+    folder: str, memory: str, decoding: str | None, device: str, dtype: str, **options: Any
+) -> "Navigator":
+    """
+    A `Navigator` with random weights of the sizes in ``folder``'s config.json, and a tokenizer
+    made for it; further ``options`` are its own.
 
     Raises:
         InputError: no usable config.json there, or a device or dtype that is not to be had.
@@ -63,19 +112,31 @@ def build_navigator(folder: str, memory: str, decoding: str | None, device: str,
     config = JanusVLNConfig.from_pretrained(folder)
     path = Path(folder)
     values = json.loads((path / "config.json" if path.is_dir() else path).read_text())
-    tokenizer = standin_tokenizer(values, [texts.TASK, texts.CHOICES, texts.DUAL_SYSTEM, texts.DUAL_USER, INSTRUCTION])
+    tokenizer = standin_tokenizer(
+        values, [texts.TASK, texts.CHOICES, texts.DUAL_SYSTEM, texts.DUAL_USER, INSTRUCTION]
+    )
     target = as_device(device)
-    model = checkpoint.build(config, dtype=unquantized_dtype(dtype, target), device="cpu" if dtype in PRECISIONS else target)
+    model = checkpoint.build(
+        config,
+        dtype=unquantized_dtype(dtype, target),
+        device="cpu" if dtype in PRECISIONS else target,
+    )
     if dtype in PRECISIONS:
         quantize_language(model, dtype, target)
-    return Navigator(model, tokenizer, memory=memory, decoding=decoding, allow_untrained_memory=True, **options)  # type: ignore[arg-type]
+    options |= {"memory": memory, "decoding": decoding, "allow_untrained_memory": True}
+    return Navigator(model, tokenizer, **options)
 
 
 INSTRUCTION = "walk past the sofa, turn left at the door and stop near the table."
 
 
-def time_steps(navigator: "Navigator", frames: int, size: tuple[int, int] = (640, 480), warmup: int = 2) -> list[dict[str, float]]:
-    """Drive one episode of noise and return the timings of each step, in seconds, with its ``frame`` number from 1."""
+def time_steps(
+    navigator: "Navigator", frames: int, size: tuple[int, int] = (640, 480), warmup: int = 2
+) -> list[dict[str, float]]:
+    """
+    Drive one episode of noise and return the timings of each step, in seconds, with its ``frame``
+    number from 1.
+    """
     import numpy as np
     from tqdm import tqdm
 
@@ -83,8 +144,13 @@ def time_steps(navigator: "Navigator", frames: int, size: tuple[int, int] = (640
     pictures = rng.integers(0, 256, (8, size[1], size[0], 3), dtype=np.uint8)
     for count, disable in ((warmup, True), (frames, False)):
         navigator.reset(INSTRUCTION)
-        numbers = tqdm(range(count), desc="steps", disable=disable or not sys.stderr.isatty(), file=sys.stderr)
-        steps = [{"frame": i + 1, **navigator.step(pictures[i % len(pictures)]).timings} for i in numbers]
+        numbers = tqdm(
+            range(count), desc="steps", disable=disable or not sys.stderr.isatty(), file=sys.stderr
+        )
+        steps = [
+            {"frame": i + 1, **navigator.step(pictures[i % len(pictures)]).timings}
+            for i in numbers
+        ]
     return steps
 
 
@@ -103,11 +169,16 @@ def run(args: argparse.Namespace) -> int:
     import torch
 
     if args.frames < 1 or args.warmup < 0 or (args.threads is not None and args.threads < 1):
-        raise InputError(f"--frames {args.frames}, --warmup {args.warmup}, --threads {args.threads}: there must be a frame, a thread, and no negative number")
+        raise InputError(
+            f"--frames {args.frames}, --warmup {args.warmup}, --threads "
+            f"{args.threads}: there must be a frame, a thread, and no negative number"
+        )
     if args.threads:
         torch.set_num_threads(args.threads)
     options = {"cuda_graphs": args.cuda_graphs, "spatial_precision": args.spatial_precision}
-    navigator = build_navigator(args.config, args.memory, args.decoding, args.device, args.dtype, **options)
+    navigator = build_navigator(
+        args.config, args.memory, args.decoding, args.device, args.dtype, **options
+    )
     steps = time_steps(navigator, args.frames, tuple(args.size), args.warmup)
     result = {
         "config": args.config,
@@ -125,13 +196,25 @@ def run(args: argparse.Namespace) -> int:
         print_json(result)
         return 0
     where = f"{args.device}, {args.dtype}, {result['threads']} threads"
-    print(f"{result['parameters'] / 1e6:.1f} M parameters, memory {args.memory}, decoding {navigator.decoding}, {where}")
+    print(
+        f"{result['parameters'] / 1e6:.1f} M parameters, memory {args.memory}, "
+        f"decoding {navigator.decoding}, {where}"
+    )
     stages = [key for key in steps[0] if key != "frame"]
     print("frame  " + "  ".join(f"{stage:>10}" for stage in stages) + "   (milliseconds)")
     for step in steps:
         if step["frame"] in (*SHOWN, args.frames):
-            print(f"{int(step['frame']):5}  " + "  ".join(f"{1000 * step[stage]:10.1f}" for stage in stages))
+            print(
+                f"{int(step['frame']):5}  "
+                + "  ".join(f"{1000 * step[stage]:10.1f}" for stage in stages)
+            )
     last = steps[-min(10, len(steps)) :]
-    print(f"median of the last {len(last)} steps: {1000 * statistics.median(s['total'] for s in last):.1f} ms")
-    print(f"memories {navigator.memory_bytes / 2**20:.1f} MiB, peak {result['peak_memory_bytes'] / 2**20:.0f} MiB")
+    print(
+        f"median of the last {len(last)} steps: "
+        f"{1000 * statistics.median(s['total'] for s in last):.1f} ms"
+    )
+    print(
+        f"memories {navigator.memory_bytes / 2**20:.1f} MiB, peak "
+        f"{result['peak_memory_bytes'] / 2**20:.0f} MiB"
+    )
     return 0

@@ -1,15 +1,20 @@
-"""Collect model-driven trajectories (DAgger), in the published layout. Two schemes:
+"""
+Collect model-driven trajectories (DAgger), in the published layout. Two schemes:
 
-    janusvln dagger CHECKPOINT --dataset r2r --out data/dagger_data/R2R                       # published
-    janusvln dagger CHECKPOINT --scheme classic --round 2 --out data/trajectory_data/dagger2  # classic
+    janusvln dagger CHECKPOINT --dataset r2r --out data/dagger_data/R2R
+    janusvln dagger CHECKPOINT --scheme classic --round 2 --out data/trajectory_data/dagger2
 
-published  The model drives; the expert takes over on an intolerable error until the next way point. Only drives that reach the goal after a
-           clear detour are kept, and what was executed is learned.
-classic    Every visited state is labelled with the expert's action ("labels" in annotations.json), whoever drove. The expert drives a step
-           with probability p ** round (p 0.5: 1, 0.5, 0.25, ...), the model otherwise. All drives are kept: failures teach most.
+published  The model drives; the expert takes over on an intolerable error until the next way
+           point. Only drives that reach the goal after a clear detour are kept, and what was
+           executed is learned.
+classic    Every visited state is labelled with the expert's action ("labels" in
+           annotations.json), whoever drove. The expert drives a step with probability p ** round
+           (p 0.5: 1, 0.5, 0.25, ...), the model otherwise. All drives are kept: failures teach
+           most.
 
-It may be interrupted or killed at any moment: the same command goes on where it stopped. Under torchrun every rank takes its share. The
-numbers of both schemes are the 'dagger' section of config/eval/*.yaml.
+It may be interrupted or killed at any moment: the same command goes on where it stopped. Under
+torchrun every rank takes its share. The numbers of both schemes are the 'dagger' section of
+config/eval/*.yaml.
 """
 
 import argparse
@@ -20,15 +25,48 @@ from janusvln_ros.cli.collect import ROS_ENGINE, add_rollout_arguments, finish, 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options."""
-    parser.add_argument("checkpoint", nargs="?", metavar="CHECKPOINT", help="folder or hub id (default: the shipped one)")
+    parser.add_argument(
+        "checkpoint",
+        nargs="?",
+        metavar="CHECKPOINT",
+        help="folder or hub id (default: the shipped one)",
+    )
     add_rollout_arguments(parser)
-    parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="folder to write to; one that holds a part of this collection is continued")
-    parser.add_argument("--scheme", choices=("published", "classic"), default="published", help="see above (default: %(default)s)")
-    parser.add_argument("--p", type=float, metavar="P", help="the expert's share is P ** round (default: published 0, so the model drives; classic 0.5)")
-    parser.add_argument("--round", type=int, metavar="N", help="round, counted from 0 (default: published 3, classic 1)")
+    parser.add_argument(
+        "--out",
+        type=Path,
+        required=True,
+        metavar="DIR",
+        help="folder to write to; one that holds a part of this collection is continued",
+    )
+    parser.add_argument(
+        "--scheme",
+        choices=("published", "classic"),
+        default="published",
+        help="see above (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--p",
+        type=float,
+        metavar="P",
+        help="the expert's share is P ** round (default: published 0, so the model drives; "
+        "classic 0.5)",
+    )
+    parser.add_argument(
+        "--round",
+        type=int,
+        metavar="N",
+        help="round, counted from 0 (default: published 3, classic 1)",
+    )
     parser.add_argument("--limit", type=int, metavar="N", help="drive N episodes (default: all)")
-    parser.add_argument("--device", metavar="NAME", help="cpu, cuda, cuda:1 (default: every GPU in turn, else the CPU)")
-    parser.add_argument("--ros", action="store_true", help="drive through the ROS graph in lockstep (classic only)")
+    parser.add_argument(
+        "--device",
+        metavar="NAME",
+        help="cpu, cuda, cuda:1 (default: every GPU in turn, else the CPU)",
+    )
+    parser.add_argument(
+        "--ros", action="store_true", help="drive through the ROS graph in lockstep (classic only)"
+    )
 
 
 def run(args: argparse.Namespace) -> int:
@@ -49,11 +87,25 @@ def run(args: argparse.Namespace) -> int:
         "policy.device": args.device,
     }
     changes = [f"{key}={value}" for key, value in given.items() if value is not None]
-    settings = load_settings(args.config or args.dataset, ["split=train", *changes, *settings_changes(args)])
+    settings = load_settings(
+        args.config or args.dataset, ["split=train", *changes, *settings_changes(args)]
+    )
     checkpoint = find(args.checkpoint or default_checkpoint())
     place = Place.from_environment()
-    job = DaggerJob(args.out, settings, args.data, args.scheme, checkpoint, engine=ROS_ENGINE if args.ros else None)
-    identity = {"dagger": {"scheme": args.scheme, "checkpoint_sha256": checkpoint_digest(checkpoint) if place.rank == 0 else ""}}
+    job = DaggerJob(
+        args.out,
+        settings,
+        args.data,
+        args.scheme,
+        checkpoint,
+        engine=ROS_ENGINE if args.ros else None,
+    )
+    identity = {
+        "dagger": {
+            "scheme": args.scheme,
+            "checkpoint_sha256": checkpoint_digest(checkpoint) if place.rank == 0 else "",
+        }
+    }
     args.agent = "policy"
     done = execute(
         job,

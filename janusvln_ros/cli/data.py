@@ -1,16 +1,25 @@
-"""Build training sets from trajectories: one file of JSON lines, read from disk piece by piece by both memory modes.
+"""
+Build training sets from trajectories: one file of JSON lines, read from disk piece by piece by
+both memory modes.
 
-  janusvln data --base --out data/train_base.jsonl             R2R and RxR in <data>/trajectory_data (the published first stage)
-  janusvln data --extra --out data/train_extra.jsonl           those, ScaleVLN, and DAgger in <data>/dagger_data (the second)
-  janusvln data --from houses=runs/expert --out train.jsonl    any folders of 'janusvln collect', 'dagger' or 'import-bag', NAME=FOLDER each
-  janusvln data --base --published train_r2r_rxr.json          also write the list of samples that the published trainer reads
+  janusvln data --base --out data/train_base.jsonl
+      R2R and RxR in <data>/trajectory_data (the published first stage)
+  janusvln data --extra --out data/train_extra.jsonl
+      those, ScaleVLN, and DAgger in <data>/dagger_data (the second)
+  janusvln data --from houses=runs/expert --out train.jsonl
+      any folders of 'janusvln collect', 'dagger' or 'import-bag', NAME=FOLDER each
+  janusvln data --base --published train_r2r_rxr.json
+      also write the list of samples that the published trainer reads
 
-Trajectories with missing pictures, without instruction or with labels that do not fit are left out and reported, never silently dropped.
+Trajectories with missing pictures, without instruction or with labels that do not fit are left out
+and reported, never silently dropped.
 
 For small networks, which have no pretrained parts:
 
-  janusvln data --views 320 --out runs/tiny/views              views of 320 generated homes that teach the encoders
-  janusvln data --tokenizer --out config/model/tiny            a tokenizer from the instructions of the generated houses (train split)
+  janusvln data --views 320 --out runs/tiny/views
+      views of 320 generated homes that teach the encoders
+  janusvln data --tokenizer --out config/model/tiny
+      a tokenizer from the instructions of the generated houses (train split)
 """
 
 import argparse
@@ -24,18 +33,75 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options."""
     what = parser.add_argument_group("what to build")
     what.add_argument("--base", action="store_true", help="R2R and RxR")
-    what.add_argument("--extra", action="store_true", help="R2R, RxR, ScaleVLN and DAgger (R2R, RxR)")
-    what.add_argument("--from", dest="sources", action="append", default=[], metavar="NAME=DIR", help="a folder of trajectories; may be repeated")
-    what.add_argument("--views", type=int, metavar="HOMES", help="views of so many generated homes for the stage 'encoders'")
-    what.add_argument("--tokenizer", action="store_true", help="a tokenizer from the instructions of the generated houses")
-    parser.add_argument("--data", type=Path, default=Path("data"), metavar="DIR", help="data folder (default: %(default)s)")
-    parser.add_argument("--out", type=Path, metavar="PATH", help="the file (a set) or folder (views, tokenizer) to write")
-    parser.add_argument("--published", type=Path, metavar="FILE", help="also write the published list of samples")
-    parser.add_argument("--walks", type=int, default=5, metavar="N", help="--views: walks through each home (default: %(default)s)")
-    parser.add_argument("--frames", type=int, default=16, metavar="N", help="--views: frames of a walk (default: %(default)s)")
-    parser.add_argument("--first-home", type=int, default=0, metavar="N", help="--views: number of the first home (default: %(default)s)")
-    parser.add_argument("--image-width", type=int, default=112, metavar="PX", help="--views: width of the pictures (default: %(default)s)")
-    parser.add_argument("--json", action="store_true", help="print the report as one JSON object on stdout")
+    what.add_argument(
+        "--extra", action="store_true", help="R2R, RxR, ScaleVLN and DAgger (R2R, RxR)"
+    )
+    what.add_argument(
+        "--from",
+        dest="sources",
+        action="append",
+        default=[],
+        metavar="NAME=DIR",
+        help="a folder of trajectories; may be repeated",
+    )
+    what.add_argument(
+        "--views",
+        type=int,
+        metavar="HOMES",
+        help="views of so many generated homes for the stage 'encoders'",
+    )
+    what.add_argument(
+        "--tokenizer",
+        action="store_true",
+        help="a tokenizer from the instructions of the generated houses",
+    )
+    parser.add_argument(
+        "--data",
+        type=Path,
+        default=Path("data"),
+        metavar="DIR",
+        help="data folder (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--out",
+        type=Path,
+        metavar="PATH",
+        help="the file (a set) or folder (views, tokenizer) to write",
+    )
+    parser.add_argument(
+        "--published", type=Path, metavar="FILE", help="also write the published list of samples"
+    )
+    parser.add_argument(
+        "--walks",
+        type=int,
+        default=5,
+        metavar="N",
+        help="--views: walks through each home (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--frames",
+        type=int,
+        default=16,
+        metavar="N",
+        help="--views: frames of a walk (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--first-home",
+        type=int,
+        default=0,
+        metavar="N",
+        help="--views: number of the first home (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--image-width",
+        type=int,
+        default=112,
+        metavar="PX",
+        help="--views: width of the pictures (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--json", action="store_true", help="print the report as one JSON object on stdout"
+    )
 
 
 FOLDERS = {
@@ -53,9 +119,18 @@ def run(args: argparse.Namespace) -> int:
     from janusvln_ros.cli.main import print_json
     from janusvln_ros.errors import InputError
 
-    chosen = [bool(args.base), bool(args.extra), bool(args.sources), args.views is not None, args.tokenizer]
+    chosen = [
+        bool(args.base),
+        bool(args.extra),
+        bool(args.sources),
+        args.views is not None,
+        args.tokenizer,
+    ]
     if sum(chosen) != 1:
-        raise InputError("say what to build with one of --base, --extra, --from NAME=DIR, --views HOMES or --tokenizer")
+        raise InputError(
+            "say what to build with one of --base, --extra, --from NAME=DIR, --views "
+            "HOMES or --tokenizer"
+        )
     if args.out is None and args.published is None:
         raise InputError("say where to write it with --out")
     if args.views is not None:
@@ -82,11 +157,19 @@ def _sources(args: argparse.Namespace) -> list[tuple[str, Path]]:
             raise InputError(f"--from {args.sources}: write NAME=FOLDER, as in houses=runs/expert")
         return [(name, Path(folder)) for name, _, folder in pairs]
     found = []
-    for name in ("r2r", "rxr") if args.base else ("scalevln", "dagger_r2r", "dagger_rxr", "r2r", "rxr"):  # the published order
-        folder = next((args.data / path for path in FOLDERS[name] if (args.data / path).is_dir()), None)
+    # the published order
+    for name in (
+        ("r2r", "rxr") if args.base else ("scalevln", "dagger_r2r", "dagger_rxr", "r2r", "rxr")
+    ):
+        folder = next(
+            (args.data / path for path in FOLDERS[name] if (args.data / path).is_dir()), None
+        )
         if folder is None:
             places = " or ".join(str(args.data / path) for path in FOLDERS[name])
-            raise InputError(f"{name}: there is no {places}: put the trajectories there, or name your folders with --from")
+            raise InputError(
+                f"{name}: there is no {places}: put the trajectories there, or name "
+                "your folders with --from"
+            )
         found.append((name, folder))
     return found
 
@@ -107,8 +190,16 @@ def _set(args: argparse.Namespace) -> dict[str, Any]:
         result.missing += rejected
         report = {"out": str(args.out), **result.as_dict()}
     if args.published is not None:
-        samples = (s for name, folder in sources for t in read(folder) for s in published_samples(t, args.data, strip=name in ("r2r", "rxr")))
-        report["published"] = {"out": str(args.published), "samples": write_published(samples, args.published)}
+        samples = (
+            s
+            for name, folder in sources
+            for t in read(folder)
+            for s in published_samples(t, args.data, strip=name in ("r2r", "rxr"))
+        )
+        report["published"] = {
+            "out": str(args.published),
+            "samples": write_published(samples, args.published),
+        }
     for reason in report.get("reasons", []):
         print(f"left out: {reason}", file=sys.stderr)
     return report
@@ -117,8 +208,20 @@ def _set(args: argparse.Namespace) -> dict[str, Any]:
 def _views(args: argparse.Namespace) -> dict[str, Any]:
     from janusvln_ros.rollout.views import make_views
 
-    make_views(args.out, homes=args.views, walks=args.walks, steps=args.frames, image_width=args.image_width, first_home=args.first_home)
-    return {"out": str(args.out), "homes": args.views, "walks": args.views * args.walks, "frames": args.views * args.walks * args.frames}
+    make_views(
+        args.out,
+        homes=args.views,
+        walks=args.walks,
+        steps=args.frames,
+        image_width=args.image_width,
+        first_home=args.first_home,
+    )
+    return {
+        "out": str(args.out),
+        "homes": args.views,
+        "walks": args.views * args.walks,
+        "frames": args.views * args.walks * args.frames,
+    }
 
 
 def _tokenizer(args: argparse.Namespace) -> dict[str, Any]:
@@ -128,4 +231,8 @@ def _tokenizer(args: argparse.Namespace) -> dict[str, Any]:
     episodes = read_episodes(args.data, "houses", "train").episodes
     tokenizer = train_tokenizer(episode.instruction for episode in episodes)
     save_tokenizer(tokenizer, args.out)
-    return {"out": str(args.out), "instructions": len(episodes), "tokens": tokenizer.get_vocab_size()}
+    return {
+        "out": str(args.out),
+        "instructions": len(episodes),
+        "tokens": tokenizer.get_vocab_size(),
+    }

@@ -1,13 +1,16 @@
-"""Drive a simulated robot through a house by instruction, on real ROS 2.
+"""
+Drive a simulated robot through a house by instruction, on real ROS 2.
 
-Starts the graph 'simulation' (policy, sim_bridge and, in continuous mode, motion, each a process of its own) in a ROS domain that nobody uses, arms
-it, sends one instruction through the action follow_instruction and shows each decision. Nothing is scripted: every motion is the model's decision
-on a rendered frame. Houses are generated on first use.
+Starts the graph 'simulation' (policy, sim_bridge and, in continuous mode, motion, each a process
+of its own) in a ROS domain that nobody uses, arms it, sends one instruction through the action
+follow_instruction and shows each decision. Nothing is scripted: every motion is the model's
+decision on a rendered frame. Houses are generated on first use.
 
 What it writes to runs/demo-DATE-TIME/ and prints at the end:
-  episode.mp4      the camera with the decision written on it, beside the floor from above with the path
+  episode.mp4      the camera with the decision on it, beside the floor from above with the path
   path.png         the floor with the whole path, the goal and the reference path
-  decisions.jsonl  one line per decision; in lockstep mode the same for the same episode, checkpoint and seed, timings aside
+  decisions.jsonl  one line per decision; in lockstep mode the same for the same episode,
+                   checkpoint and seed, timings aside
   summary.json     steps, success, distances, timings, images received and dropped, files
   logs/            what each node said
   bags/            with --record: the drive as a rosbag (mcap)
@@ -39,21 +42,80 @@ LOCKSTEP_VIDEO_FPS = 4.0
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options."""
-    parser.add_argument("--house", default="", metavar="NAME", help="house to drive in, such as unseen_00003 (default: that of the episode)")
-    parser.add_argument("--episode", default="", metavar="ID", help="episode of the split (default: the first one, or the first in --house)")
-    parser.add_argument("--instruction", metavar="TEXT", help="follow this instead of the episode's own; success still means the episode's goal")
-    parser.add_argument("--data-dir", type=Path, default=Path("data"), metavar="DIR", help="folder with datasets/ and scene_datasets/ (default: data)")
-    parser.add_argument("--dataset", default="houses", choices=("houses", "r2r", "rxr", "scalevln"), help="data set (default: houses, generated on first use)")
+    parser.add_argument(
+        "--house",
+        default="",
+        metavar="NAME",
+        help="house to drive in, such as unseen_00003 (default: that of the episode)",
+    )
+    parser.add_argument(
+        "--episode",
+        default="",
+        metavar="ID",
+        help="episode of the split (default: the first one, or the first in --house)",
+    )
+    parser.add_argument(
+        "--instruction",
+        metavar="TEXT",
+        help="follow this instead of the episode's own; success still means the episode's goal",
+    )
+    parser.add_argument(
+        "--data-dir",
+        type=Path,
+        default=Path("data"),
+        metavar="DIR",
+        help="folder with datasets/ and scene_datasets/ (default: data)",
+    )
+    parser.add_argument(
+        "--dataset",
+        default="houses",
+        choices=("houses", "r2r", "rxr", "scalevln"),
+        help="data set (default: houses, generated on first use)",
+    )
     parser.add_argument("--split", default="val_unseen", help="split (default: val_unseen)")
-    parser.add_argument("--checkpoint", default="", metavar="DIR", help="checkpoint folder or hub id (default: the one that comes with the package)")
-    parser.add_argument("--mode", default="lockstep", choices=("lockstep", "continuous"), help="the world waits for every step, or goes on (default: lockstep)")
-    parser.add_argument("--seed", type=int, default=0, help="seed of what is random: the odometry's noise in continuous mode (default: 0)")
-    parser.add_argument("--max-steps", type=int, default=150, metavar="N", help="decisions after which the drive ends (default: 150)")
-    parser.add_argument("--size", default="640x480", metavar="WxH", help="camera picture (default: 640x480)")
-    parser.add_argument("--out", type=Path, metavar="DIR", help="where the results go (default: runs/demo-DATE-TIME)")
-    parser.add_argument("--record", action="store_true", help="also write a rosbag of the drive, in lockstep exact for 'janusvln replay'")
+    parser.add_argument(
+        "--checkpoint",
+        default="",
+        metavar="DIR",
+        help="checkpoint folder or hub id (default: the one that comes with the package)",
+    )
+    parser.add_argument(
+        "--mode",
+        default="lockstep",
+        choices=("lockstep", "continuous"),
+        help="the world waits for every step, or goes on (default: lockstep)",
+    )
+    parser.add_argument(
+        "--seed",
+        type=int,
+        default=0,
+        help="seed of what is random: the odometry's noise in continuous mode (default: 0)",
+    )
+    parser.add_argument(
+        "--max-steps",
+        type=int,
+        default=150,
+        metavar="N",
+        help="decisions after which the drive ends (default: 150)",
+    )
+    parser.add_argument(
+        "--size", default="640x480", metavar="WxH", help="camera picture (default: 640x480)"
+    )
+    parser.add_argument(
+        "--out",
+        type=Path,
+        metavar="DIR",
+        help="where the results go (default: runs/demo-DATE-TIME)",
+    )
+    parser.add_argument(
+        "--record",
+        action="store_true",
+        help="also write a rosbag of the drive, in lockstep exact for 'janusvln replay'",
+    )
     parser.add_argument("--domain", type=int, metavar="N", help="ROS domain (default: a free one)")
-    parser.add_argument("--json", action="store_true", help="print the summary on stdout and nothing else there")
+    parser.add_argument(
+        "--json", action="store_true", help="print the summary on stdout and nothing else there"
+    )
 
 
 @dataclass(frozen=True)
@@ -67,7 +129,12 @@ class Plan:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Run the demo. Exit code 0: the drive was made and everything is written (whether or not the policy found its way); 1: the graph failed."""
+    """
+    Run the demo.
+
+    Exit code 0: the drive was made and everything is written (whether or not the policy found its
+    way); 1: the graph failed.
+    """
     from janusvln_ros.nodes.installed import require_ros
 
     require_ros()
@@ -78,7 +145,8 @@ def run(args: argparse.Namespace) -> int:
     out = args.out or free_folder(Path("runs"))
     if out.exists() and any(out.iterdir()):
         raise InputError(f"{out} exists and is not empty: give another --out")
-    # Whatever goes wrong, nobody finds half a result: the folder gets its name when it is complete.
+    # Whatever goes wrong, nobody finds half a result: the folder gets its name when it is
+    # complete.
     building = out.with_name(f".{out.name}.{time.time_ns()}.tmp")
     (building / "logs").mkdir(parents=True)
     # SIGTERM ends the demo as Ctrl-C does, nodes and half-written files included.
@@ -114,7 +182,8 @@ def say(text: str) -> None:
 
 
 def make_plan(args: argparse.Namespace) -> Plan:
-    """Check everything that a user can get wrong, make the houses if need be, and choose the episode.
+    """
+    Check everything that a user can get wrong, make the houses if need be, and choose the episode.
 
     Raises:
         InputError: the instruction, checkpoint, size, house or episode cannot be used.
@@ -132,21 +201,39 @@ def make_plan(args: argparse.Namespace) -> Plan:
     if args.dataset == "houses":
         from sim_bridge.homes import ensure_split
 
-        ensure_split(args.data_dir, args.split, progress=lambda done, total: say(f"generating houses: {done} of {total}") if done % 10 == 0 else None)
+        ensure_split(
+            args.data_dir,
+            args.split,
+            progress=lambda done, total: (
+                say(f"generating houses: {done} of {total}") if done % 10 == 0 else None
+            ),
+        )
     episodes = read_episodes(args.data_dir, args.dataset, args.split).episodes
-    fitting = [e for e in episodes if (not args.house or e.scene == args.house) and (not args.episode or e.episode_id == args.episode)]
+    fitting = [
+        e
+        for e in episodes
+        if (not args.house or e.scene == args.house)
+        and (not args.episode or e.episode_id == args.episode)
+    ]
     if not fitting:
         houses = sorted({e.scene for e in episodes})
         if args.house and args.house not in houses:
-            raise InputError(f"{args.dataset} {args.split} has no house {args.house!r}: it has {', '.join(houses[:8])}{' ...' if len(houses) > 8 else ''}")
+            raise InputError(
+                f"{args.dataset} {args.split} has no house {args.house!r}: it has "
+                f"{', '.join(houses[:8])}{' ...' if len(houses) > 8 else ''}"
+            )
         ids = [e.episode_id for e in episodes if not args.house or e.scene == args.house]
         where = f"house {args.house}" if args.house else f"{args.dataset} {args.split}"
-        raise InputError(f"{where} has no episode {args.episode!r}: it has {', '.join(ids[:12])}{' ...' if len(ids) > 12 else ''}")
+        raise InputError(
+            f"{where} has no episode {args.episode!r}: it has "
+            f"{', '.join(ids[:12])}{' ...' if len(ids) > 12 else ''}"
+        )
     return Plan(fitting[0], given or fitting[0].instruction, width, height)
 
 
 def check_checkpoint(checkpoint: str) -> None:
-    """Say at once that a checkpoint is not there, rather than after the graph has started.
+    """
+    Say at once that a checkpoint is not there, rather than after the graph has started.
 
     Raises:
         InputError: neither a folder with config.json nor of the form of a hub id (owner/name).
@@ -158,55 +245,93 @@ def check_checkpoint(checkpoint: str) -> None:
     path = Path(checkpoint)
     if path.is_dir():
         if not (path / "config.json").is_file():
-            raise InputError(f"checkpoint folder {checkpoint} has no config.json: give a folder that save_pretrained or a download wrote")
+            raise InputError(
+                f"checkpoint folder {checkpoint} has no config.json: give a folder "
+                "that save_pretrained or a download wrote"
+            )
     elif path.exists():
         raise InputError(f"checkpoint {checkpoint} is a file: give its folder")
-    elif not re.fullmatch(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*", checkpoint) or path.parent.is_dir():
-        raise InputError(f"checkpoint {checkpoint} is not there: give a folder, a hub id (owner/name), or nothing for the one that comes with the package")
+    elif (
+        not re.fullmatch(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*", checkpoint)
+        or path.parent.is_dir()
+    ):
+        raise InputError(
+            f"checkpoint {checkpoint} is not there: give a folder, a hub id "
+            "(owner/name), or nothing for the one that comes with the package"
+        )
 
 
 def parse_size(text: str) -> tuple[int, int]:
-    """Read "640x480".
+    """
+    Read "640x480".
 
     Raises:
         InputError: it is not of that form, or not even numbers from 64 to 4096.
     """
     width, _, height = text.partition("x")
-    if not (width.isascii() and width.isdigit() and height.isascii() and height.isdigit() and 64 <= int(width) <= 4096 and 64 <= int(height) <= 4096):
-        raise InputError(f"--size is {text!r}: give WIDTHxHEIGHT from 64 to 4096 pixels, such as 640x480")
+    if not (
+        width.isascii()
+        and width.isdigit()
+        and height.isascii()
+        and height.isdigit()
+        and 64 <= int(width) <= 4096
+        and 64 <= int(height) <= 4096
+    ):
+        raise InputError(
+            f"--size is {text!r}: give WIDTHxHEIGHT from 64 to 4096 pixels, such as 640x480"
+        )
     if int(width) % 2 or int(height) % 2:
         raise InputError(f"--size is {text}: give even numbers, as H.264 needs")
     return int(width), int(height)
 
 
 def free_folder(parent: Path) -> Path:
-    """A folder name under ``parent`` that is not taken: demo-DATE-TIME, with a number if two begin in one second."""
+    """
+    A folder name under ``parent`` that is not taken: demo-DATE-TIME, with a number if two begin in
+    one second.
+    """
     name = time.strftime("demo-%Y%m%d-%H%M%S")
     number = 1
-    while (candidate := parent / (name if number == 1 else f"{name}-{number}")).exists() or any(parent.glob(f".{candidate.name}.*.tmp")):
+    while (candidate := parent / (name if number == 1 else f"{name}-{number}")).exists() or any(
+        parent.glob(f".{candidate.name}.*.tmp")
+    ):
         number += 1
     return candidate
 
 
 def drive(args: argparse.Namespace, plan: Plan, folder: Path, final: Path) -> dict[str, Any]:
-    """Start the graph, make the drive, end the graph, and write the results into ``folder``, which will be called ``final``; return the summary."""
+    """
+    Start the graph, make the drive, end the graph, and write the results into ``folder``, which
+    will be called ``final``; return the summary.
+    """
     from janusvln_ros.nodes.graph_client import GraphClient, GraphTimeoutError
     from janusvln_ros.nodes.graphs import resolve
     from janusvln_ros.nodes.processes import Processes, middleware_environment, reserved_domain
 
     episode = plan.episode
-    given = {"mode": args.mode, "data_dir": str(args.data_dir), "dataset": args.dataset, "split": args.split, "episode": episode.episode_id}
+    given = {
+        "mode": args.mode,
+        "data_dir": str(args.data_dir),
+        "dataset": args.dataset,
+        "split": args.split,
+        "episode": episode.episode_id,
+    }
     given |= {"checkpoint": args.checkpoint, "seed": str(args.seed)}
     if args.record:
         given |= {"record": "true", "bags": str((folder / "bags").resolve())}
     size = {"image_width": plan.width, "image_height": plan.height}
-    specs = resolve("simulation", given, {"sim_bridge": {**size, "max_steps": max(500, args.max_steps + 1)}})
+    specs = resolve(
+        "simulation", given, {"sim_bridge": {**size, "max_steps": max(500, args.max_steps + 1)}}
+    )
     with reserved_domain(args.domain) as domain:
         environment = middleware_environment(domain, localhost=True)
         with Processes(specs, folder / "logs", environment) as processes:
             client = GraphClient(environment, processes.check, pictures=True)
             try:
-                say(f"starting {', '.join(spec.executable for spec in specs)} in ROS domain {domain}")
+                say(
+                    f"starting {', '.join(spec.executable for spec in specs)} in ROS "
+                    f"domain {domain}"
+                )
                 client.wait_ready()
                 if args.record:
                     client.wait_recorder()
@@ -214,14 +339,22 @@ def drive(args: argparse.Namespace, plan: Plan, folder: Path, final: Path) -> di
                 if args.mode == "continuous":
                     client.arm()
                 say(f"{episode.scene}, episode {episode.episode_id}: {plan.instruction}")
-                outcome = client.drive(started, plan.instruction, max_steps=args.max_steps, progress=None if args.json else show)
+                outcome = client.drive(
+                    started,
+                    plan.instruction,
+                    max_steps=args.max_steps,
+                    progress=None if args.json else show,
+                )
                 if args.mode == "continuous":
                     client.arm(False)
                 metrics, heard = client.metrics(), client.heard
                 if args.mode == "lockstep":
                     client.linger(lambda: len(heard.frames) >= metrics["frames"], 2.0)
             except GraphTimeoutError as error:
-                words = "\n".join(f"[{spec.executable}] {processes.last_words(spec.executable)}" for spec in specs)
+                words = "\n".join(
+                    f"[{spec.executable}] {processes.last_words(spec.executable)}"
+                    for spec in specs
+                )
                 raise GraphTimeoutError(f"{error}; what the nodes said last:\n{words}") from error
             finally:
                 client.close()
@@ -236,10 +369,19 @@ def show(feedback: Any) -> None:
     from janusvln_ros.actions import Action
 
     action = Action(feedback.action).name if feedback.action in list(Action) else "not understood"
-    say(f"  {feedback.step:3d} {action:14s} {feedback.inference_time * 1000:5.0f} ms  {feedback.path_length:5.2f} m")
+    say(
+        f"  {feedback.step:3d} {action:14s} {feedback.inference_time * 1000:5.0f} ms  "
+        f"{feedback.path_length:5.2f} m"
+    )
 
 
-def summarize(args: argparse.Namespace, plan: Plan, outcome: "Outcome", metrics: dict[str, Any], heard: "Heard") -> dict[str, Any]:
+def summarize(
+    args: argparse.Namespace,
+    plan: Plan,
+    outcome: "Outcome",
+    metrics: dict[str, Any],
+    heard: "Heard",
+) -> dict[str, Any]:
     """What the drive came to."""
     from janusvln_ros.nodes.graph_client import timing_summary
 
@@ -269,7 +411,10 @@ def summarize(args: argparse.Namespace, plan: Plan, outcome: "Outcome", metrics:
 
 
 def checkpoint_facts(checkpoint: str) -> tuple[str, bool]:
-    """The checkpoint's folder or id, and whether its weights are trained, by ``navigation.trained`` of its config (published ones are, and do not say)."""
+    """
+    The checkpoint's folder or id, and whether its weights are trained, by ``navigation.trained``
+    of its config (published ones are, and do not say).
+    """
     folder = Path(checkpoint)
     if not checkpoint:
         from janusvln_ros.policy import default_checkpoint
@@ -282,23 +427,50 @@ def checkpoint_facts(checkpoint: str) -> tuple[str, bool]:
     return str(folder), bool(navigation.get("trained", True))
 
 
-def write_results(plan: Plan, folder: Path, final: Path, summary: dict[str, Any], outcome: "Outcome", metrics: dict[str, Any], heard: "Heard") -> None:
+def write_results(
+    plan: Plan,
+    folder: Path,
+    final: Path,
+    summary: dict[str, Any],
+    outcome: "Outcome",
+    metrics: dict[str, Any],
+    heard: "Heard",
+) -> None:
     """Write the four files and put their final places into ``summary``."""
     from janusvln_ros.data.drawing import floor_picture, write_picture, write_video
     from janusvln_ros.files import atomic_write
     from janusvln_ros.nodes.graph_client import decision_row
 
-    atomic_write(folder / "decisions.jsonl", "".join(json.dumps(decision_row(d)) + "\n" for d in heard.decisions))
+    atomic_write(
+        folder / "decisions.jsonl",
+        "".join(json.dumps(decision_row(d)) + "\n" for d in heard.decisions),
+    )
     assert heard.floor is not None
     episode, path = plan.episode, metrics["positions"]
     floor = heard.floor.around([*path, episode.goal_position, *episode.reference_path])
     heading = pose_headings(metrics)[-1]
     radius = episode.goal_radius
-    write_picture(folder / "path.png", floor_picture(floor, (960, 720), path, heading, episode.goal_position, radius, episode.reference_path))
+    write_picture(
+        folder / "path.png",
+        floor_picture(
+            floor, (960, 720), path, heading, episode.goal_position, radius, episode.reference_path
+        ),
+    )
     fps = LOCKSTEP_VIDEO_FPS if summary["mode"] == "lockstep" else video_rate(sorted(heard.frames))
     first = next(video_pictures(plan, heard, floor))
-    write_video(folder / "episode.mp4", video_pictures(plan, heard, floor), (first.shape[1], first.shape[0]), fps)
-    names = {"video": "episode.mp4", "path": "path.png", "decisions": "decisions.jsonl", "summary": "summary.json", "logs": "logs"}
+    write_video(
+        folder / "episode.mp4",
+        video_pictures(plan, heard, floor),
+        (first.shape[1], first.shape[0]),
+        fps,
+    )
+    names = {
+        "video": "episode.mp4",
+        "path": "path.png",
+        "decisions": "decisions.jsonl",
+        "summary": "summary.json",
+        "logs": "logs",
+    }
     if (folder / "bags").is_dir():
         names["bags"] = "bags"
     summary["files"] = {key: str(final / name) for key, name in names.items()}
@@ -314,11 +486,17 @@ def pose_headings(metrics: dict[str, Any]) -> list[float]:
 
 def video_rate(stamps: list[int]) -> float:
     """Frames per second of a video that plays as fast as the drive was."""
-    return min(60.0, max(1.0, (len(stamps) - 1) / max(1e-9, (stamps[-1] - stamps[0]) / 1e9))) if len(stamps) > 1 else 1.0
+    return (
+        min(60.0, max(1.0, (len(stamps) - 1) / max(1e-9, (stamps[-1] - stamps[0]) / 1e9)))
+        if len(stamps) > 1
+        else 1.0
+    )
 
 
 def video_pictures(plan: Plan, heard: "Heard", floor: "Floor") -> Iterator["Picture"]:
-    """Each frame of the camera with the latest decision on it, beside the floor with the path so far."""
+    """
+    Each frame of the camera with the latest decision on it, beside the floor with the path so far.
+    """
     import bisect
 
     import cv2
@@ -338,29 +516,62 @@ def video_pictures(plan: Plan, heard: "Heard", floor: "Floor") -> Iterator["Pict
             continue
         known = bisect.bisect_right(decision_stamps, stamp)
         latest = decisions[known - 1] if known else None
-        action = Action(latest.action) if latest is not None and latest.action in list(Action) else None
-        shares = dict(zip(Action, latest.probabilities)) if latest is not None and np.isfinite(latest.probabilities).all() else None
+        action = (
+            Action(latest.action) if latest is not None and latest.action in list(Action) else None
+        )
+        shares = (
+            dict(zip(Action, latest.probabilities))
+            if latest is not None and np.isfinite(latest.probabilities).all()
+            else None
+        )
         note = f"{latest.total * 1000:.0f} ms" if latest is not None else ""
         rgb = np.ascontiguousarray(picture[:, :, ::-1], np.uint8)
-        camera = camera_picture(rgb, plan.instruction, None if latest is None else latest.step, action, shares, note)
+        camera = camera_picture(
+            rgb, plan.instruction, None if latest is None else latest.step, action, shares, note
+        )
         so_far = poses[: bisect.bisect_right(pose_stamps, stamp)] or poses[:1]
         path = [p[1:4] for p in so_far]
         scale = camera.shape[0]
         goal = plan.episode.goal_position
-        above = floor_picture(floor, (scale, scale), path, so_far[-1][4] if so_far else None, goal, plan.episode.goal_radius)
+        above = floor_picture(
+            floor,
+            (scale, scale),
+            path,
+            so_far[-1][4] if so_far else None,
+            goal,
+            plan.episode.goal_radius,
+        )
         yield side_by_side(camera, above)
 
 
 def report(summary: dict[str, Any]) -> None:
     """Tell the result and where it is, on stdout."""
-    distance = "unreachable" if summary["distance_to_goal"] is None else f"{summary['distance_to_goal']:.2f} m from the goal"
-    ended = "stopped by itself" if summary["end"] == "NONE" else f"ended with {summary['end']}: {summary['end_message']}"
-    print(f"{'success' if summary['success'] else 'no success'}: {ended} after {summary['steps']} steps and {summary['path_length']:.2f} m, {distance}")
+    distance = (
+        "unreachable"
+        if summary["distance_to_goal"] is None
+        else f"{summary['distance_to_goal']:.2f} m from the goal"
+    )
+    ended = (
+        "stopped by itself"
+        if summary["end"] == "NONE"
+        else f"ended with {summary['end']}: {summary['end_message']}"
+    )
+    print(
+        f"{'success' if summary['success'] else 'no success'}: {ended} after "
+        f"{summary['steps']} steps and {summary['path_length']:.2f} m, {distance}"
+    )
     total = summary["timings"].get("total")
     if total:
         images = summary["images"]
-        print(f"decisions in {total['p50'] * 1000:.0f} ms (p50), {total['p99'] * 1000:.0f} ms (p99); {images['received']} images, {images['dropped']} dropped")
+        print(
+            f"decisions in {total['p50'] * 1000:.0f} ms (p50), "
+            f"{total['p99'] * 1000:.0f} ms (p99); {images['received']} images, "
+            f"{images['dropped']} dropped"
+        )
     if not summary["trained"]:
-        print("the weights are untrained: the motion means nothing yet; give --checkpoint, or train one with 'janusvln train tiny'")
+        print(
+            "the weights are untrained: the motion means nothing yet; give "
+            "--checkpoint, or train one with 'janusvln train tiny'"
+        )
     for name, path in summary["files"].items():
         print(f"  {name:10} {path}")

@@ -1,14 +1,21 @@
-"""Run an agent over a split of episodes and report the metrics of the field, with 95 % intervals.
+"""
+Run an agent over a split of episodes and report the metrics of the field, with 95 % intervals.
 
-    janusvln evaluate policy --episodes 100                                  # the shipped checkpoint, houses made on first use
-    janusvln evaluate policy CHECKPOINT --dataset r2r --data data            # R2R-CE val_unseen in Habitat, settings of config/eval/r2r.yaml
-    torchrun --nproc-per-node 8 -m janusvln_ros.cli.main evaluate policy CHECKPOINT --dataset r2r --out runs/r2r
-    janusvln evaluate expert | random | forward | oracle-stop                # what any agent should be compared with
+    janusvln evaluate policy --episodes 100
+        the shipped checkpoint, houses made on first use
+    janusvln evaluate policy CHECKPOINT --dataset r2r --data data
+        R2R-CE val_unseen in Habitat, settings of config/eval/r2r.yaml
+    torchrun --nproc-per-node 8 -m janusvln_ros.cli.main evaluate policy CHECKPOINT ...
+        the same on eight GPUs
+    janusvln evaluate expert | random | forward | oracle-stop
+        what any agent should be compared with
 
-The output folder gets manifest.json (what was run), results.jsonl (a line per episode, in the published schema and more), summary.json and
-report.html (success by distance, failures drawn on their maps). A run that was killed at any moment goes on with the same command; one with
-another checkpoint, other data, settings or versions is refused. Every number of the published scripts is a field of config/eval/*.yaml and
-can be changed with --set. docs/evaluation.md has the commands from the data folders to the table of the paper.
+The output folder gets manifest.json (what was run), results.jsonl (a line per episode, in the
+published schema and more), summary.json and report.html (success by distance, failures drawn on
+their maps). A run that was killed at any moment goes on with the same command; one with another
+checkpoint, other data, settings or versions is refused. Every number of the published scripts is a
+field of config/eval/*.yaml and can be changed with --set. docs/evaluation.md has the commands from
+the data folders to the table of the paper.
 """
 
 import argparse
@@ -23,21 +30,57 @@ from janusvln_ros.cli.collect import ROS_ENGINE, add_rollout_arguments, settings
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options."""
     agents = ("policy", "expert", "random", "forward", "oracle-stop")
-    parser.add_argument("agent", choices=agents, help="who drives; oracle-stop: moves as CHECKPOINT or as forward")
-    parser.add_argument("checkpoint", nargs="?", metavar="CHECKPOINT", help="folder or hub id, for policy (default: the shipped one) and oracle-stop")
+    parser.add_argument(
+        "agent", choices=agents, help="who drives; oracle-stop: moves as CHECKPOINT or as forward"
+    )
+    parser.add_argument(
+        "checkpoint",
+        nargs="?",
+        metavar="CHECKPOINT",
+        help="folder or hub id, for policy (default: the shipped one) and oracle-stop",
+    )
     add_rollout_arguments(parser)
-    parser.add_argument("--episodes", type=int, metavar="N", help="run N episodes, chosen by the seed; more contain fewer (default: all)")
     parser.add_argument(
-        "--instructions", choices=("normal", "removed", "swapped"), default="normal", help="what the agent is told: its text, none, or another episode's"
+        "--episodes",
+        type=int,
+        metavar="N",
+        help="run N episodes, chosen by the seed; more contain fewer (default: all)",
     )
-    parser.add_argument("--memory", choices=("released", "dual"), help="short for --set policy.memory=...")
-    parser.add_argument("--decoding", choices=("free", "constrained"), help="short for --set policy.decoding=...")
-    parser.add_argument("--device", metavar="NAME", help="cpu, cuda, cuda:1 (default: every GPU in turn, else the CPU)")
     parser.add_argument(
-        "--out", type=Path, metavar="DIR", help="output folder; one with a part of this run is continued (default: runs/eval-DATASET-AGENT-TIME)"
+        "--instructions",
+        choices=("normal", "removed", "swapped"),
+        default="normal",
+        help="what the agent is told: its text, none, or another episode's",
     )
-    parser.add_argument("--ros", action="store_true", help="run the episodes through the ROS graph in lockstep instead of directly")
-    parser.add_argument("--record", action="store_true", help="with --ros and policy: a rosbag of every episode in OUT/bags, exact for 'janusvln replay'")
+    parser.add_argument(
+        "--memory", choices=("released", "dual"), help="short for --set policy.memory=..."
+    )
+    parser.add_argument(
+        "--decoding", choices=("free", "constrained"), help="short for --set policy.decoding=..."
+    )
+    parser.add_argument(
+        "--device",
+        metavar="NAME",
+        help="cpu, cuda, cuda:1 (default: every GPU in turn, else the CPU)",
+    )
+    parser.add_argument(
+        "--out",
+        type=Path,
+        metavar="DIR",
+        help="output folder; one with a part of this run is continued (default: "
+        "runs/eval-DATASET-AGENT-TIME)",
+    )
+    parser.add_argument(
+        "--ros",
+        action="store_true",
+        help="run the episodes through the ROS graph in lockstep instead of directly",
+    )
+    parser.add_argument(
+        "--record",
+        action="store_true",
+        help="with --ros and policy: a rosbag of every episode in OUT/bags, exact for "
+        "'janusvln replay'",
+    )
 
 
 def run(args: argparse.Namespace) -> int:
@@ -49,19 +92,46 @@ def run(args: argparse.Namespace) -> int:
     from janusvln_ros.rollout.shards import Place
 
     place = Place.from_environment()
-    short = {"policy.memory": args.memory, "policy.decoding": args.decoding, "policy.device": args.device}
-    settings = load_settings(args.config or args.dataset, [f"{k}={v}" for k, v in short.items() if v] + settings_changes(args))
+    short = {
+        "policy.memory": args.memory,
+        "policy.decoding": args.decoding,
+        "policy.device": args.device,
+    }
+    settings = load_settings(
+        args.config or args.dataset,
+        [f"{k}={v}" for k, v in short.items() if v] + settings_changes(args),
+    )
     checkpoint = find_checkpoint(args)
     if args.ros and args.agent == "policy" and args.instructions == "removed":
-        raise InputError("--instructions removed cannot go through ROS: the policy node refuses an empty instruction; run it without --ros")
+        raise InputError(
+            "--instructions removed cannot go through ROS: the policy node refuses an "
+            "empty instruction; run it without --ros"
+        )
     if args.record and not (args.ros and args.agent == "policy"):
-        raise InputError("--record needs --ros and the agent policy: only the graph can be recorded")
+        raise InputError(
+            "--record needs --ros and the agent policy: only the graph can be recorded"
+        )
     if args.out is None and place.world > 1:
         raise InputError("give --out: under torchrun all ranks must write to one folder")
-    out = args.out or Path("runs") / f"eval-{settings.dataset}-{args.agent}-{datetime.now():%Y%m%d-%H%M%S}"
-    engine = None if not args.ros else f"{ROS_ENGINE}:{(out / 'bags').resolve()}" if args.record else ROS_ENGINE
+    out = (
+        args.out
+        or Path("runs") / f"eval-{settings.dataset}-{args.agent}-{datetime.now():%Y%m%d-%H%M%S}"
+    )
+    engine = (
+        None
+        if not args.ros
+        else f"{ROS_ENGINE}:{(out / 'bags').resolve()}"
+        if args.record
+        else ROS_ENGINE
+    )
     job = EvaluateJob(out, settings, args.data, args.agent, checkpoint, args.instructions, engine)
-    summary = evaluate(job, count=args.episodes, workers=args.workers, devices=devices(args, place.local_rank, place.world), place=place)
+    summary = evaluate(
+        job,
+        count=args.episodes,
+        workers=args.workers,
+        devices=devices(args, place.local_rank, place.world),
+        place=place,
+    )
     if summary is None:
         return 0
     print(table(summary), file=sys.stderr)
@@ -72,12 +142,17 @@ def run(args: argparse.Namespace) -> int:
 
 
 def find_checkpoint(args: argparse.Namespace) -> Path | None:
-    """The checkpoint's folder: given, or the shipped one for the policy; None for agents without."""
+    """
+    The checkpoint's folder: given, or the shipped one for the policy; None for agents without.
+    """
     from janusvln_ros.errors import InputError
 
     if args.agent not in ("policy", "oracle-stop"):
         if args.checkpoint is not None:
-            raise InputError(f"the agent {args.agent} has no checkpoint: leave {args.checkpoint} out, or write 'policy {args.checkpoint}'")
+            raise InputError(
+                f"the agent {args.agent} has no checkpoint: leave {args.checkpoint} "
+                f"out, or write 'policy {args.checkpoint}'"
+            )
         return None
     if args.checkpoint is None and args.agent == "oracle-stop":
         return None
@@ -88,7 +163,10 @@ def find_checkpoint(args: argparse.Namespace) -> Path | None:
 
 
 def devices(args: argparse.Namespace, local_rank: int, world: int) -> tuple[str, ...]:
-    """GPUs for the workers of this rank: under torchrun its own, otherwise all in turn; none where the agent has no model or there is no GPU."""
+    """
+    GPUs for the workers of this rank: under torchrun its own, otherwise all in turn; none where
+    the agent has no model or there is no GPU.
+    """
     if args.device is not None or args.agent not in ("policy", "oracle-stop"):
         return ()
     import torch
@@ -96,7 +174,9 @@ def devices(args: argparse.Namespace, local_rank: int, world: int) -> tuple[str,
     count = torch.cuda.device_count()
     if count == 0:
         return ()
-    return (f"cuda:{local_rank % count}",) if world > 1 else tuple(f"cuda:{i}" for i in range(count))
+    return (
+        (f"cuda:{local_rank % count}",) if world > 1 else tuple(f"cuda:{i}" for i in range(count))
+    )
 
 
 def table(summary: dict[str, Any]) -> str:
@@ -111,11 +191,24 @@ def table(summary: dict[str, Any]) -> str:
         ("path length", "path_length", 1, "m"),
         ("steps", "steps", 1, ""),
     ]
-    lines = [f"{summary['episodes']} episodes ({summary['rejected']} rejected, {summary['errors']} errors, {summary['unreachable']} goals out of reach)"]
+    lines = [
+        f"{summary['episodes']} episodes ({summary['rejected']} rejected, "
+        f"{summary['errors']} errors, {summary['unreachable']} goals out of reach)"
+    ]
     for name, key, factor, unit in rows:
         value, interval = summary[key], summary[f"{key}_ci95"]
         shown = "      -" if value is None else f"{factor * value:7.2f} {unit}"
-        lines.append(f"  {name:20} {shown:10}" + ("" if interval is None else f"  [{factor * interval[0]:.2f}, {factor * interval[1]:.2f}]"))
+        lines.append(
+            f"  {name:20} {shown:10}"
+            + (
+                ""
+                if interval is None
+                else f"  [{factor * interval[0]:.2f}, {factor * interval[1]:.2f}]"
+            )
+        )
     failed = [name for name, good in summary["checks"].items() if not good]
-    lines.append("  checks of a real run: " + ("all passed" if not failed else f"NOT passed: {', '.join(failed)}"))
+    lines.append(
+        "  checks of a real run: "
+        + ("all passed" if not failed else f"NOT passed: {', '.join(failed)}")
+    )
     return "\n".join(lines)

@@ -1,17 +1,20 @@
-"""Generate procedural homes and their episodes.
+"""
+Generate procedural homes and their episodes.
 
-Homes of 4 to 12 rooms with openings, hallways, furniture and colours that instructions name, as .glb files (z up, as
-Matterport3D), and episodes with the expert's actions in the VLN-CE formats:
+Homes of 4 to 12 rooms with openings, hallways, furniture and colours that instructions name, as
+.glb files (z up, as Matterport3D), and episodes with the expert's actions in the VLN-CE formats:
 
   OUT/scene_datasets/houses/HOME/HOME.glb
   OUT/datasets/houses/SPLIT/SPLIT.json.gz      instructions, starts, goals, reference paths
   OUT/datasets/houses/SPLIT/SPLIT_gt.json.gz   the expert's actions and places
 
-Splits: train; val_seen (training homes, new episodes); val_unseen (homes and instructions that train does not have);
-val_memory (unseen homes, only routes that need memory, ways back to the first room among them).
+Splits: train; val_seen (training homes, new episodes); val_unseen (homes and instructions that
+train does not have); val_memory (unseen homes, only routes that need memory, ways back to the
+first room among them).
 
-The same seed gives the same bytes. Interrupted, the command goes on where it stopped. 'janusvln evaluate' and 'janusvln demo'
-generate what they need by themselves, with the defaults of this command.
+The same seed gives the same bytes. Interrupted, the command goes on where it stopped. 'janusvln
+evaluate' and 'janusvln demo' generate what they need by themselves, with the defaults of this
+command.
 
   janusvln houses                                   everything, into data/
   janusvln houses --splits val_unseen --unseen-homes 5 --out /tmp/few --seed 7
@@ -31,17 +34,66 @@ ALL_SPLITS = ("train", "val_seen", "val_unseen", "val_memory")
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Options of ``janusvln houses``."""
-    parser.add_argument("--out", type=Path, default=Path("data"), metavar="FOLDER", help="data folder to write into (default: data)")
-    parser.add_argument("--seed", type=int, default=None, help="everything follows from it (default: that of the houses already there, else 0)")
-    parser.add_argument("--splits", nargs="+", choices=ALL_SPLITS, default=list(ALL_SPLITS), help="default: all four")
-    parser.add_argument("--train-homes", type=int, default=None, metavar="N", help="homes of train (default 600)")
-    parser.add_argument("--seen-homes", type=int, default=None, metavar="N", help="how many of them val_seen visits (default 100)")
-    parser.add_argument("--unseen-homes", type=int, default=None, metavar="N", help="homes of val_unseen and val_memory (default 60)")
-    parser.add_argument("--episodes-per-home", type=int, default=None, metavar="N", help="default: 10 in train and val_unseen, 5 in val_seen and val_memory")
-    parser.add_argument("--rooms", default=None, metavar="MIN-MAX", help="rooms of a home (default 4-12)")
-    parser.add_argument("--jobs", type=int, default=None, metavar="N", help="processes (default: one per core)")
-    parser.add_argument("--picture", type=Path, default=None, metavar="PNG", help="also draw the first route of the first split and its home from above")
-    parser.add_argument("--json", action="store_true", help="print one object with the counts and times on stdout")
+    parser.add_argument(
+        "--out",
+        type=Path,
+        default=Path("data"),
+        metavar="FOLDER",
+        help="data folder to write into (default: data)",
+    )
+    parser.add_argument(
+        "--seed",
+        type=int,
+        default=None,
+        help="everything follows from it (default: that of the houses already there, else 0)",
+    )
+    parser.add_argument(
+        "--splits",
+        nargs="+",
+        choices=ALL_SPLITS,
+        default=list(ALL_SPLITS),
+        help="default: all four",
+    )
+    parser.add_argument(
+        "--train-homes", type=int, default=None, metavar="N", help="homes of train (default 600)"
+    )
+    parser.add_argument(
+        "--seen-homes",
+        type=int,
+        default=None,
+        metavar="N",
+        help="how many of them val_seen visits (default 100)",
+    )
+    parser.add_argument(
+        "--unseen-homes",
+        type=int,
+        default=None,
+        metavar="N",
+        help="homes of val_unseen and val_memory (default 60)",
+    )
+    parser.add_argument(
+        "--episodes-per-home",
+        type=int,
+        default=None,
+        metavar="N",
+        help="default: 10 in train and val_unseen, 5 in val_seen and val_memory",
+    )
+    parser.add_argument(
+        "--rooms", default=None, metavar="MIN-MAX", help="rooms of a home (default 4-12)"
+    )
+    parser.add_argument(
+        "--jobs", type=int, default=None, metavar="N", help="processes (default: one per core)"
+    )
+    parser.add_argument(
+        "--picture",
+        type=Path,
+        default=None,
+        metavar="PNG",
+        help="also draw the first route of the first split and its home from above",
+    )
+    parser.add_argument(
+        "--json", action="store_true", help="print one object with the counts and times on stdout"
+    )
 
 
 def run(args: argparse.Namespace) -> int:
@@ -54,7 +106,12 @@ def run(args: argparse.Namespace) -> int:
     if args.jobs is not None and args.jobs < 1:
         raise InputError(f"--jobs is {args.jobs}: give at least 1")
     rooms = _rooms(args.rooms) if args.rooms else None
-    homes = {"train": args.train_homes, "val_seen": args.seen_homes, "val_unseen": args.unseen_homes, "val_memory": args.unseen_homes}
+    homes = {
+        "train": args.train_homes,
+        "val_seen": args.seen_homes,
+        "val_unseen": args.unseen_homes,
+        "val_memory": args.unseen_homes,
+    }
     if args.train_homes is not None and args.seen_homes is None:
         homes["val_seen"] = min(args.train_homes, SPLITS["val_seen"].homes)
     report = {}
@@ -67,7 +124,14 @@ def run(args: argparse.Namespace) -> int:
                 bar.update(done - bar.n)
 
             path = ensure_split(
-                args.out, split, seed=args.seed, homes=homes[split], episodes_per_home=args.episodes_per_home, rooms=rooms, jobs=args.jobs, progress=show
+                args.out,
+                split,
+                seed=args.seed,
+                homes=homes[split],
+                episodes_per_home=args.episodes_per_home,
+                rooms=rooms,
+                jobs=args.jobs,
+                progress=show,
             )
         episodes = read_episodes(args.out, "houses", split).episodes
         lengths = sorted(float(e.info["path_length"]) for e in episodes)
@@ -79,11 +143,16 @@ def run(args: argparse.Namespace) -> int:
             "seconds": time.monotonic() - began,
             "path": str(path),
         }
-        print(f"{split}: {len(episodes)} episodes in {report[split]['homes']} homes -> {path}", file=sys.stderr)
+        print(
+            f"{split}: {len(episodes)} episodes in {report[split]['homes']} homes -> {path}",
+            file=sys.stderr,
+        )
     if args.picture:
         from sim_bridge.homes.picture import draw_episode
 
-        draw_episode(args.out, read_episodes(args.out, "houses", args.splits[0]).episodes[0], args.picture)
+        draw_episode(
+            args.out, read_episodes(args.out, "houses", args.splits[0]).episodes[0], args.picture
+        )
         print(f"picture -> {args.picture}", file=sys.stderr)
     if args.json:
         print_json({"splits": report, "picture": str(args.picture) if args.picture else None})

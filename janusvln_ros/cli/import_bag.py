@@ -1,10 +1,15 @@
-"""Turn a recorded drive into training trajectories, in the layout that 'janusvln data' and 'janusvln train' read.
+"""
+Turn a recorded drive into training trajectories, in the layout that 'janusvln data' and 'janusvln
+train' read.
 
-  janusvln import-bag teleop/ --scene kitchen --instruction "go to the kitchen and stop at the fridge"
+  janusvln import-bag teleop/ --scene kitchen --instruction "go to the kitchen and stop at the
+  fridge"
 
-The bag needs a camera and odometry (or cmd_vel) at any rate, and an instruction on a topic or on the command line. Motion is cut into steps of 0.25 m or
-15 degrees; the frame at each boundary is kept, rectified and cropped as the model will see it. A report tells of each episode its drift, pauses, blurred
-and dropped frames. Several bags go into one folder; a bag that is imported again adds nothing.
+The bag needs a camera and odometry (or cmd_vel) at any rate, and an instruction on a topic or on
+the command line. Motion is cut into steps of 0.25 m or 15 degrees; the frame at each boundary is
+kept, rectified and cropped as the model will see it. A report tells of each episode its drift,
+pauses, blurred and dropped frames. Several bags go into one folder; a bag that is imported again
+adds nothing.
 """
 
 import argparse
@@ -18,10 +23,24 @@ from janusvln_ros.cli.replay import add_bag_arguments
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments of ``janusvln import-bag``."""
     parser.add_argument("bag", type=Path, help="rosbag2 folder, or a .mcap or .db3 file")
-    parser.add_argument("--out", type=Path, default=Path("data/trajectory_data/bags"), help="training folder (default: data/trajectory_data/bags)")
+    parser.add_argument(
+        "--out",
+        type=Path,
+        default=Path("data/trajectory_data/bags"),
+        help="training folder (default: data/trajectory_data/bags)",
+    )
     parser.add_argument("--scene", help="name of the place (default: name of the bag)")
-    parser.add_argument("--min-steps", type=int, default=4, help="shorter episodes are reported and not kept (default: 4)")
-    parser.add_argument("--json", action="store_true", help="print one object: episodes (a quality report each), kept, files")
+    parser.add_argument(
+        "--min-steps",
+        type=int,
+        default=4,
+        help="shorter episodes are reported and not kept (default: 4)",
+    )
+    parser.add_argument(
+        "--json",
+        action="store_true",
+        help="print one object: episodes (a quality report each), kept, files",
+    )
     add_bag_arguments(parser)
 
 
@@ -42,7 +61,15 @@ def run(args: argparse.Namespace) -> int:
         camera = bag_camera(bag, topics, args.uncalibrated)
         writer = TrajectoryWriter(args.out, "bag")
         try:
-            reports = import_drive(bag, writer, args.scene or args.bag.stem, camera, topics, args.instruction, args.min_steps)
+            reports = import_drive(
+                bag,
+                writer,
+                args.scene or args.bag.stem,
+                camera,
+                topics,
+                args.instruction,
+                args.min_steps,
+            )
         finally:
             writer.close()
         damage = bag.damage
@@ -51,7 +78,14 @@ def run(args: argparse.Namespace) -> int:
     if damage:
         print(f"warning: {damage}", file=sys.stderr)
     if args.json:
-        print_json({"episodes": reports, "kept": kept, "damage": damage, "files": {"annotations": str(args.out / "annotations.json")}})
+        print_json(
+            {
+                "episodes": reports,
+                "kept": kept,
+                "damage": damage,
+                "files": {"annotations": str(args.out / "annotations.json")},
+            }
+        )
     else:
         for report in reports:
             print(_line(report))
@@ -60,9 +94,15 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _line(report: dict[str, Any]) -> str:
-    faults = [f"{report[name]} {name}" for name in ("dropped", "blurred", "pauses") if report[name]]
+    faults = [
+        f"{report[name]} {name}" for name in ("dropped", "blurred", "pauses") if report[name]
+    ]
     kept = "" if report["kept"] else " (not kept: too short)"
     return (
-        f"episode {report['episode']}: {report['steps']} steps, {report['path_length_m']} m in {report['seconds']} s at {report['frame_rate']} Hz, "
-        f"drift {report['drift_m']} m / {report['drift_deg']} degrees{', ' + ', '.join(faults) if faults else ''}{kept}: {report['instruction']!r}"
+        f"episode {report['episode']}: {report['steps']} steps, "
+        f"{report['path_length_m']} m in {report['seconds']} s at "
+        f"{report['frame_rate']} Hz, "
+        f"drift {report['drift_m']} m / {report['drift_deg']} "
+        f"degrees{', ' + ', '.join(faults) if faults else ''}{kept}: "
+        f"{report['instruction']!r}"
     )

@@ -1,14 +1,17 @@
-"""Say what a checkpoint holds, how much memory it takes, and which GPUs it fits on.
+"""
+Say what a checkpoint holds, how much memory it takes, and which GPUs it fits on.
 
-CHECKPOINT is a folder or a hub id; a folder with only a config.json will do, since everything follows from the sizes in it. Where weights
-are there, their files are read (headers only) and tensors that are missing, unknown or misshapen are named.
+CHECKPOINT is a folder or a hub id; a folder with only a config.json will do, since everything
+follows from the sizes in it. Where weights are there, their files are read (headers only) and
+tensors that are missing, unknown or misshapen are named.
 
   janusvln info benchmarks/configs/mid
   janusvln info JanusVLN_Base --memory dual --window 8 24
 
-A frame is remembered by the spatial memory (geometry) and, with --memory dual, by the semantic memory (the language model's); both are set
-aside once per episode and do not grow. "fits" means that weights, memories and an estimate of the room to compute stay within the GPU's
-size (1 GB = 10^9 bytes).
+A frame is remembered by the spatial memory (geometry) and, with --memory dual, by the semantic
+memory (the language model's); both are set aside once per episode and do not grow. "fits" means
+that weights, memories and an estimate of the room to compute stay within the GPU's size (1 GB =
+10^9 bytes).
 """
 
 import argparse
@@ -20,17 +23,44 @@ from janusvln_ros.errors import InputError
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options of ``janusvln info``."""
-    parser.add_argument("checkpoint", metavar="CHECKPOINT", help="checkpoint folder, hub id, or folder with a config.json")
-    parser.add_argument("--memory", choices=["released", "dual"], help="how the past is remembered (what the checkpoint was trained for)")
-    parser.add_argument("--window", type=int, nargs=2, metavar=("I", "W"), help="first and last frames to remember (what config.json says: usually 8 48)")
-    parser.add_argument("--size", type=int, nargs=2, default=(640, 480), metavar=("W", "H"), help="size of a camera frame in pixels (640 480)")
-    parser.add_argument("--spatial-precision", choices=["int8", "float8"], help="keep the spatial memory in one byte a number")
+    parser.add_argument(
+        "checkpoint",
+        metavar="CHECKPOINT",
+        help="checkpoint folder, hub id, or folder with a config.json",
+    )
+    parser.add_argument(
+        "--memory",
+        choices=["released", "dual"],
+        help="how the past is remembered (what the checkpoint was trained for)",
+    )
+    parser.add_argument(
+        "--window",
+        type=int,
+        nargs=2,
+        metavar=("I", "W"),
+        help="first and last frames to remember (what config.json says: usually 8 48)",
+    )
+    parser.add_argument(
+        "--size",
+        type=int,
+        nargs=2,
+        default=(640, 480),
+        metavar=("W", "H"),
+        help="size of a camera frame in pixels (640 480)",
+    )
+    parser.add_argument(
+        "--spatial-precision",
+        choices=["int8", "float8"],
+        help="keep the spatial memory in one byte a number",
+    )
     parser.add_argument("--json", action="store_true", help="print one object with all figures")
 
 
 def run(args: argparse.Namespace) -> int:
     """Count and print."""
-    result = describe(args.checkpoint, args.memory, args.window, tuple(args.size), args.spatial_precision)
+    result = describe(
+        args.checkpoint, args.memory, args.window, tuple(args.size), args.spatial_precision
+    )
     if args.json:
         print_json(result)
     else:
@@ -39,12 +69,18 @@ def run(args: argparse.Namespace) -> int:
 
 
 def describe(
-    checkpoint: str, memory: str | None = None, window: tuple[int, int] | None = None, size: tuple[int, int] = (640, 480), spatial_precision: str | None = None
+    checkpoint: str,
+    memory: str | None = None,
+    window: tuple[int, int] | None = None,
+    size: tuple[int, int] = (640, 480),
+    spatial_precision: str | None = None,
 ) -> dict[str, Any]:
-    """Everything that is printed, as one object; sizes in bytes.
+    """
+    Everything that is printed, as one object; sizes in bytes.
 
     Raises:
-        InputError: no checkpoint there, tensors that do not fit its config.json, or impossible options.
+        InputError: no checkpoint there, tensors that do not fit its config.json, or impossible
+            options.
     """
     from pathlib import Path
 
@@ -61,9 +97,14 @@ def describe(
     folder = folder if folder.is_file() else files.find(checkpoint)
     config = JanusVLNConfig.from_pretrained(folder)
     mode = memory or config.navigation.memory
-    kept = FrameWindow(*(window or (config.navigation.initial_frames, config.navigation.window_frames)))
+    kept = FrameWindow(
+        *(window or (config.navigation.initial_frames, config.navigation.window_frames))
+    )
     if min(kept.initial, kept.window) < 0 or min(size) < PATCH:
-        raise InputError(f"--window {kept.initial} {kept.window} --size {size[0]} {size[1]}: frames must not be negative, a side has at least {PATCH} pixels")
+        raise InputError(
+            f"--window {kept.initial} {kept.window} --size {size[0]} {size[1]}: frames "
+            f"must not be negative, a side has at least {PATCH} pixels"
+        )
     height, width = resized_shape(size[1], size[0], config.navigation.image_width)
     frame = sizes.FrameSize(height // PATCH, width // PATCH)
 
@@ -72,10 +113,15 @@ def describe(
         shapes: dict[str, tuple[int, ...]] = {}
         for file in (paths := files.weight_files(folder)):
             with safe_open(file, framework="pt") as tensors:
-                shapes |= {name: tuple(tensors.get_slice(name).get_shape()) for name in tensors.keys()}  # noqa: SIM118
+                names = list(tensors.keys())
+                shapes |= {name: tuple(tensors.get_slice(name).get_shape()) for name in names}
         with torch.device("meta"):
             files.account(shapes, JanusVLN(config)).check(str(folder))
-        weights = {"files": len(paths), "bytes_on_disk": sum(p.stat().st_size for p in paths), "read_past": sizes.account_published(config, shapes)[1]}
+        weights = {
+            "files": len(paths),
+            "bytes_on_disk": sum(p.stat().st_size for p in paths),
+            "read_past": sizes.account_published(config, shapes)[1],
+        }
 
     parameters = sizes.count_parameters(config)
     needs = {}
@@ -83,7 +129,10 @@ def describe(
         number = 4 if precision == "float32" else 2
         stored = 1 if spatial_precision else None
         memories = sizes.memory_bytes(config, frame, mode, kept, number, stored)
-        weight_bytes, working = sizes.weight_bytes(config, precision), sizes.working_bytes(config, frame, mode, kept, number, stored)
+        weight_bytes, working = (
+            sizes.weight_bytes(config, precision),
+            sizes.working_bytes(config, frame, mode, kept, number, stored),
+        )
         total = weight_bytes + sum(memories.total.values()) + working + sizes.CONTEXT_BYTES
         needs[precision] = {
             "weights": weight_bytes,
@@ -100,7 +149,12 @@ def describe(
         "memory": mode,
         "decoding": config.navigation.decoding,
         "window": [kept.initial, kept.window],
-        "frame": {"pixels": list(size), "resized": [width, height], "patches": [frame.width, frame.height], "fused_tokens": frame.fused},
+        "frame": {
+            "pixels": list(size),
+            "resized": [width, height],
+            "patches": [frame.width, frame.height],
+            "fused_tokens": frame.fused,
+        },
         "parameters": {**parameters, "total": sum(parameters.values())},
         "weights": weights,
         "spatial_precision": spatial_precision,
@@ -122,24 +176,57 @@ def as_text(result: dict[str, Any]) -> str:
 
     frame, parameters, weights = result["frame"], result["parameters"], result["weights"]
     trained = "trained" if result["trained"] else "no trained weights"
-    lines = [f"{result['checkpoint']}: memory {result['memory']}, decoding {result['decoding']}, {trained}", ""]
-    lines += [f"  {PART_NAMES[part]:<20} {parameters[part] / 1e6:10,.2f} M parameters" for part in PART_NAMES]
+    lines = [
+        f"{result['checkpoint']}: memory {result['memory']}, decoding "
+        f"{result['decoding']}, {trained}",
+        "",
+    ]
+    lines += [
+        f"  {PART_NAMES[part]:<20} {parameters[part] / 1e6:10,.2f} M parameters"
+        for part in PART_NAMES
+    ]
     lines += [f"  {'total':<20} {parameters['total'] / 1e6:10,.2f} M"]
     if weights["files"]:
         lines += [f"  {weights['files']} weight file(s), {_size(weights['bytes_on_disk'])}"]
-    lines += [f"  read past: {count / 1e6:,.2f} M, {reason}" for reason, count in weights["read_past"].items()]
+    lines += [
+        f"  read past: {count / 1e6:,.2f} M, {reason}"
+        for reason, count in weights["read_past"].items()
+    ]
     initial, window = result["window"]
     (width, height), (columns, rows) = frame["resized"], frame["patches"]
     pixels = f"{frame['pixels'][0]}x{frame['pixels'][1]}"
-    lines += ["", f"A frame of {pixels} pixels becomes {width}x{height}, {columns}x{rows} patches, {frame['fused_tokens']} fused tokens."]
+    lines += [
+        "",
+        f"A frame of {pixels} pixels becomes {width}x{height}, {columns}x{rows} "
+        f"patches, {frame['fused_tokens']} fused tokens.",
+    ]
     lines += [f"Remembered: the first {initial} and the last {window} frames."]
-    stored = f", spatial memory {result['spatial_precision']}" if result["spatial_precision"] else ""
-    lines += ["", f"  weights in   weights  memory/frame  memories  to compute*     total   fits on{stored}"]
+    stored = (
+        f", spatial memory {result['spatial_precision']}" if result["spatial_precision"] else ""
+    )
+    lines += [
+        "",
+        f"  weights in   weights  memory/frame  memories  to compute*     total   fits on{stored}",
+    ]
     for precision, need in result["precisions"].items():
-        memories, frame_bytes = sum(need["memories"].values()), sum(need["memory_per_frame"].values())
+        memories, frame_bytes = (
+            sum(need["memories"].values()),
+            sum(need["memory_per_frame"].values()),
+        )
         compute = need["working_estimate"] + need["context_estimate"]
-        fits = f"{need['fits_gigabytes'][0]} GB and more" if need["fits_gigabytes"] else f"none up to {GPU_GIGABYTES[-1]} GB"
-        figures = f"{_size(need['weights']):>8}  {_size(frame_bytes):>12}  {_size(memories):>8}  {_size(compute):>11}  {_size(need['total']):>8}"
+        fits = (
+            f"{need['fits_gigabytes'][0]} GB and more"
+            if need["fits_gigabytes"]
+            else f"none up to {GPU_GIGABYTES[-1]} GB"
+        )
+        figures = (
+            f"{_size(need['weights']):>8}  {_size(frame_bytes):>12}  {_size(memories):>8}  "
+            f"{_size(compute):>11}  {_size(need['total']):>8}"
+        )
         lines += [f"  {precision:<9}  {figures}   {fits}"]
-    lines += ["", "  * estimated, with a CUDA context. int8 and int4 are the layers of the language model, the rest is bfloat16."]
+    lines += [
+        "",
+        "  * estimated, with a CUDA context. int8 and int4 are the layers of the "
+        "language model, the rest is bfloat16.",
+    ]
     return "\n".join(lines)

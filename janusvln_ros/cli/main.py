@@ -1,7 +1,10 @@
-"""Entry point of ``janusvln``: finds the subcommand, runs it, and turns bad input into one sentence."""
+"""
+Entry point of ``janusvln``: finds the subcommand, runs it, and turns bad input into one sentence.
+"""
 
 import argparse
 import importlib
+import inspect
 import json
 import sys
 from typing import Any
@@ -30,24 +33,45 @@ SUBCOMMANDS = {
 
 
 def print_json(result: dict[str, Any]) -> None:
-    """Print the one object that ``--json`` promises on stdout; everything else of a command goes to stderr."""
+    """
+    Print the one object that ``--json`` promises on stdout; everything else of a command goes to
+    stderr.
+    """
     print(json.dumps(result), flush=True)
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Run ``janusvln`` with ``argv`` and return its exit code: 0 done, 1 failed, 2 bad input, 130 interrupted.
+    """
+    Run ``janusvln`` with ``argv`` and return its exit code: 0 done, 1 failed, 2 bad input, 130
+    interrupted.
 
-    Each subcommand NAME is the module ``janusvln_ros.cli.NAME`` (``-`` as ``_``) with ``add_arguments(parser)`` and
-    ``run(args) -> int``; its module docstring is the text of ``--help``.
+    Each subcommand NAME is the module ``janusvln_ros.cli.NAME`` (``-`` as ``_``) with
+    ``add_arguments(parser)`` and ``run(args) -> int``; its module docstring is the text of
+    ``--help``.
     """
     arguments = sys.argv[1:] if argv is None else argv
-    top = argparse.ArgumentParser(prog="janusvln", description="Vision-and-language navigation on ROS 2.", formatter_class=argparse.RawDescriptionHelpFormatter)
-    top.epilog = "subcommands:\n" + "\n".join(f"  {name:12} {text}" for name, text in SUBCOMMANDS.items())
+    top = argparse.ArgumentParser(
+        prog="janusvln",
+        description="Vision-and-language navigation on ROS 2.",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    top.epilog = "subcommands:\n" + "\n".join(
+        f"  {name:12} {text}" for name, text in SUBCOMMANDS.items()
+    )
     top.add_argument("--version", action="version", version=f"janusvln_ros {__version__}")
-    top.add_argument("subcommand", choices=SUBCOMMANDS, metavar="SUBCOMMAND", help="one of those below; 'janusvln SUBCOMMAND --help' tells more")
+    top.add_argument(
+        "subcommand",
+        choices=SUBCOMMANDS,
+        metavar="SUBCOMMAND",
+        help="one of those below; 'janusvln SUBCOMMAND --help' tells more",
+    )
     name = top.parse_args(arguments[:1] or ["--help"]).subcommand
     module = importlib.import_module(f"janusvln_ros.cli.{name.replace('-', '_')}")
-    parser = argparse.ArgumentParser(prog=f"janusvln {name}", description=module.__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        prog=f"janusvln {name}",
+        description=inspect.getdoc(module),
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
     module.add_arguments(parser)
     args = parser.parse_args(arguments[1:])
     try:

@@ -1,10 +1,13 @@
-"""Record a rosbag (mcap) around each instruction of a running robot, until Ctrl-C; works where 'ros2 bag' is not installed.
+"""
+Record a rosbag (mcap) around each instruction of a running robot, until Ctrl-C; works where 'ros2
+bag' is not installed.
 
-  janusvln record --out bags                             camera compressed, odometry, decisions, step reports
-  janusvln record --raw                                  the camera as the policy saw it: exact for 'janusvln replay', and large
+  janusvln record --out bags    camera compressed, odometry, decisions, step reports
+  janusvln record --raw         the camera as the policy saw it: large, exact for replay
 
-A bag begins 2 s before an instruction or a goal of follow_instruction, and ends 5 s after the last decision. The last 30 s are kept in memory:
-'ros2 service call /recorder/save_incident std_srvs/srv/Trigger' writes them, and so does every e-stop.
+A bag begins 2 s before an instruction or a goal of follow_instruction, and ends 5 s after the last
+decision. The last 30 s are kept in memory: 'ros2 service call /recorder/save_incident
+std_srvs/srv/Trigger' writes them, and so does every e-stop.
 """
 
 import argparse
@@ -13,10 +16,20 @@ from pathlib import Path
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments of ``janusvln record``."""
-    parser.add_argument("--out", type=Path, default=Path("bags"), help="folder for the bags (default: bags)")
+    parser.add_argument(
+        "--out", type=Path, default=Path("bags"), help="folder for the bags (default: bags)"
+    )
     parser.add_argument("--image", default="image", help="camera topic (default: image)")
-    parser.add_argument("--raw", action="store_true", help="record the raw camera topic instead of <image>/compressed")
-    parser.add_argument("--topics", help="other topics to record, separated by commas (default: those of the policy and of motion)")
+    parser.add_argument(
+        "--raw",
+        action="store_true",
+        help="record the raw camera topic instead of <image>/compressed",
+    )
+    parser.add_argument(
+        "--topics",
+        help="other topics to record, separated by commas (default: those of the policy "
+        "and of motion)",
+    )
     parser.add_argument("--namespace", default="/", help="namespace of the robot (default: /)")
 
 
@@ -27,7 +40,11 @@ def run(args: argparse.Namespace) -> int:
     from janusvln_ros.nodes.running import run_node
 
     require_ros()
-    parameters = {"folder": str(args.out.resolve()), "image": args.image, "image_transport": "raw" if args.raw else "compressed"}
+    parameters = {
+        "folder": str(args.out.resolve()),
+        "image": args.image,
+        "image_transport": "raw" if args.raw else "compressed",
+    }
     if args.topics:
         parameters["topics"] = args.topics
     words = [word for name, value in parameters.items() for word in ("-p", f"{name}:={value}")]

@@ -1,11 +1,13 @@
-"""Turn a recorded drive into a video, or into a picture of its end.
+"""
+Turn a recorded drive into a video, or into a picture of its end.
 
   janusvln render drive.mcap                             drive.mp4 beside it
   janusvln render drive.mcap --decisions decisions.mcap  with what 'janusvln replay' decided on it
   janusvln render drive.mcap --out end.png               the last frame beside the whole path
 
-Shows the camera, the instruction, the decision with its probabilities, the memory fill and, where the bag has odometry, the path from above.
-'janusvln demo' and 'janusvln evaluate' write the pictures of simulated episodes themselves.
+Shows the camera, the instruction, the decision with its probabilities, the memory fill and, where
+the bag has odometry, the path from above. 'janusvln demo' and 'janusvln evaluate' write the
+pictures of simulated episodes themselves.
 """
 
 import argparse
@@ -18,8 +20,14 @@ from janusvln_ros.cli.replay import add_bag_arguments
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments of ``janusvln render``."""
     parser.add_argument("bag", type=Path, help="rosbag2 folder, or a .mcap or .db3 file")
-    parser.add_argument("--decisions", type=Path, help="bag with decisions on these frames (default: those in the bag itself)")
-    parser.add_argument("--out", type=Path, help=".mp4 or .png to write (default: the bag's name with .mp4)")
+    parser.add_argument(
+        "--decisions",
+        type=Path,
+        help="bag with decisions on these frames (default: those in the bag itself)",
+    )
+    parser.add_argument(
+        "--out", type=Path, help=".mp4 or .png to write (default: the bag's name with .mp4)"
+    )
     parser.add_argument("--json", action="store_true", help="print one object: fps, file")
     add_bag_arguments(parser)
 

@@ -1,13 +1,17 @@
-"""Run the policy over a recorded drive again, offline and exact, and compare what it decides with the record.
+"""
+Run the policy over a recorded drive again, offline and exact, and compare what it decides with the
+record.
 
-  janusvln replay drive.mcap                            the frames that were decided on when it was recorded
-  janusvln replay teleop/ --boundaries odom \\
-      --instruction "go to the kitchen"                 a drive by hand: a frame for every 0.25 m or 15 degrees of it
+  janusvln replay drive.mcap
+      the frames that were decided on when it was recorded
+  janusvln replay teleop/ --boundaries odom --instruction "go to the kitchen"
+      a drive by hand: a frame for every 0.25 m or 15 degrees of it
   janusvln replay drive.mcap --against old/decisions.mcap --min-agreement 0.98
-                                                        a regression gate: exit code 1 if fewer decisions are as before
+      a regression gate: exit code 1 if fewer decisions are as before
 
-Reads rosbag2 folders and files (sqlite3, mcap, zstd) of any ROS 2 distribution; no ROS is needed. Writes to the output folder decisions.mcap (for
-'ros2 bag play' and Foxglove, with a picture of every decision), agreement.json and agreement.png. The same bag and checkpoint give the same bytes.
+Reads rosbag2 folders and files (sqlite3, mcap, zstd) of any ROS 2 distribution; no ROS is needed.
+Writes to the output folder decisions.mcap (for 'ros2 bag play' and Foxglove, with a picture of
+every decision), agreement.json and agreement.png. The same bag and checkpoint give the same bytes.
 """
 
 import argparse
@@ -21,18 +25,52 @@ from typing import Any
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments of ``janusvln replay``."""
     parser.add_argument("bag", type=Path, help="rosbag2 folder, or a .mcap or .db3 file")
-    parser.add_argument("--checkpoint", help="checkpoint folder or hub id (default: the one in the package)")
-    parser.add_argument("--memory", choices=("released", "dual"), help="default: what the checkpoint was trained for")
+    parser.add_argument(
+        "--checkpoint", help="checkpoint folder or hub id (default: the one in the package)"
+    )
+    parser.add_argument(
+        "--memory",
+        choices=("released", "dual"),
+        help="default: what the checkpoint was trained for",
+    )
     parser.add_argument("--decoding", choices=("free", "constrained"), default="constrained")
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--dtype", help="default: float32 on a CPU, else the checkpoint's own")
-    parser.add_argument("--threads", type=int, default=1, help="threads of CPU computations (default: 1, the fastest for a small network)")
-    parser.add_argument("--boundaries", choices=("recorded", "odom", "interval"), default="recorded", help="which frames to decide on (default: recorded)")
-    parser.add_argument("--interval", type=float, default=1.0, help="seconds between frames for --boundaries interval (default: 1)")
-    parser.add_argument("--against", type=Path, help="decisions.mcap of an earlier replay of this bag, to compare with instead of the record")
-    parser.add_argument("--min-agreement", type=float, help="exit with 1 if the share of equal decisions is smaller, 0 to 1")
-    parser.add_argument("--out", type=Path, help="output folder (default: runs/replay-<bag>-<time>)")
-    parser.add_argument("--json", action="store_true", help="print one object: decisions, agreement, speed, files")
+    parser.add_argument(
+        "--threads",
+        type=int,
+        default=1,
+        help="threads of CPU computations (default: 1, the fastest for a small network)",
+    )
+    parser.add_argument(
+        "--boundaries",
+        choices=("recorded", "odom", "interval"),
+        default="recorded",
+        help="which frames to decide on (default: recorded)",
+    )
+    parser.add_argument(
+        "--interval",
+        type=float,
+        default=1.0,
+        help="seconds between frames for --boundaries interval (default: 1)",
+    )
+    parser.add_argument(
+        "--against",
+        type=Path,
+        help="decisions.mcap of an earlier replay of this bag, to compare with instead of "
+        "the record",
+    )
+    parser.add_argument(
+        "--min-agreement",
+        type=float,
+        help="exit with 1 if the share of equal decisions is smaller, 0 to 1",
+    )
+    parser.add_argument(
+        "--out", type=Path, help="output folder (default: runs/replay-<bag>-<time>)"
+    )
+    parser.add_argument(
+        "--json", action="store_true", help="print one object: decisions, agreement, speed, files"
+    )
     add_bag_arguments(parser)
 
 
@@ -41,9 +79,18 @@ def add_bag_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--instruction", help="the words, for a bag without an instruction topic")
     parser.add_argument("--image-topic", help="camera topic (default: the only one)")
     parser.add_argument("--odom-topic", help="odometry topic (default: the only one)")
-    parser.add_argument("--cmd-vel-topic", help="velocity topic, integrated where there is no odometry (default: the only one)")
-    parser.add_argument("--instruction-topic", help="std_msgs/String topic with the words (default: the only one)")
-    parser.add_argument("--uncalibrated", action="store_true", help="go on without camera_info: the field of view is then not put right")
+    parser.add_argument(
+        "--cmd-vel-topic",
+        help="velocity topic, integrated where there is no odometry (default: the only one)",
+    )
+    parser.add_argument(
+        "--instruction-topic", help="std_msgs/String topic with the words (default: the only one)"
+    )
+    parser.add_argument(
+        "--uncalibrated",
+        action="store_true",
+        help="go on without camera_info: the field of view is then not put right",
+    )
 
 
 def run(args: argparse.Namespace) -> int:
@@ -53,7 +100,12 @@ def run(args: argparse.Namespace) -> int:
 
     from janusvln_ros.cli.main import print_json
     from janusvln_ros.data.bags import BagWriter, open_bag
-    from janusvln_ros.data.drives import Topics, interval_moments, odometry_moments, recorded_moments
+    from janusvln_ros.data.drives import (
+        Topics,
+        interval_moments,
+        odometry_moments,
+        recorded_moments,
+    )
     from janusvln_ros.data.images import encode_jpeg
     from janusvln_ros.errors import InputError
     from janusvln_ros.files import atomic_write
@@ -76,15 +128,27 @@ def run(args: argparse.Namespace) -> int:
         else:
             moments = interval_moments(bag, topics, args.instruction, args.interval)
         if not moments:
-            raise InputError(f"{args.bag}: no frame to decide on with --boundaries {args.boundaries}")
+            raise InputError(
+                f"{args.bag}: no frame to decide on with --boundaries {args.boundaries}"
+            )
         camera = bag_camera(bag, topics, args.uncalibrated)
         navigator = Navigator.from_pretrained(
-            checkpoint, **({"memory": args.memory} if args.memory else {}), decoding=args.decoding, device=args.device, dtype=args.dtype
+            checkpoint,
+            **({"memory": args.memory} if args.memory else {}),
+            decoding=args.decoding,
+            device=args.device,
+            dtype=args.dtype,
         )
         began = time.monotonic()
         decided = []
         with BagWriter(out / "decisions.mcap") as writer:
-            for item in tqdm(replay(bag, navigator, moments, topics, camera), total=len(moments), unit="decision", file=sys.stderr, disable=None):
+            for item in tqdm(
+                replay(bag, navigator, moments, topics, camera),
+                total=len(moments),
+                unit="decision",
+                file=sys.stderr,
+                disable=None,
+            ):
                 write_decision(writer, item, overlay(item), encode_jpeg)
                 decided.append((item.moment, item.decision.action))
         seconds = time.monotonic() - began
@@ -101,7 +165,9 @@ def run(args: argparse.Namespace) -> int:
         }
     atomic_write(out / "agreement.json", json.dumps(result, indent=1) + "\n")
     draw_agreement(result, out / "agreement.png")
-    result["files"] = {name: str(out / name) for name in ("decisions.mcap", "agreement.json", "agreement.png")}
+    result["files"] = {
+        name: str(out / name) for name in ("decisions.mcap", "agreement.json", "agreement.png")
+    }
     if args.json:
         print_json(result)
     else:
@@ -109,9 +175,15 @@ def run(args: argparse.Namespace) -> int:
     if args.min_agreement is None:
         return 0
     if result["agreement"] is None:
-        raise InputError(f"--min-agreement {args.min_agreement}: nothing to compare with; the record says no action on any of {result['decisions']} frames")
+        raise InputError(
+            f"--min-agreement {args.min_agreement}: nothing to compare with; the "
+            f"record says no action on any of {result['decisions']} frames"
+        )
     if result["agreement"] < args.min_agreement:
-        print(f"agreement {result['agreement']:.4f} is below --min-agreement {args.min_agreement}", file=sys.stderr)
+        print(
+            f"agreement {result['agreement']:.4f} is below --min-agreement {args.min_agreement}",
+            file=sys.stderr,
+        )
         return 1
     return 0
 
@@ -120,7 +192,13 @@ def overlay(item: Any) -> Any:
     """The picture of a replayed decision: the frame with the decision written on it."""
     from janusvln_ros.data.drawing import camera_picture
 
-    return camera_picture(item.rgb, item.moment.instruction, item.moment.step, item.decision.action, item.decision.probabilities)
+    return camera_picture(
+        item.rgb,
+        item.moment.instruction,
+        item.moment.step,
+        item.decision.action,
+        item.decision.probabilities,
+    )
 
 
 def report(result: dict[str, Any], out: Path) -> None:
@@ -128,9 +206,19 @@ def report(result: dict[str, Any], out: Path) -> None:
     if result["damage"]:
         print(f"warning: {result['damage']}", file=sys.stderr)
     if result["missing_frames"]:
-        print(f"warning: {result['missing_frames']} frames that were decided on are not in the bag", file=sys.stderr)
-    what = f"agreement {100 * result['agreement']:.1f} % of {result['compared']}" if result["compared"] else "the record says no actions to compare with"
-    print(f"{result['decisions']} decisions on {result['bag_seconds']:.1f} s of {result['bag']}, {result['speed']:.1f} times real time; {what}")
+        print(
+            f"warning: {result['missing_frames']} frames that were decided on are not in the bag",
+            file=sys.stderr,
+        )
+    what = (
+        f"agreement {100 * result['agreement']:.1f} % of {result['compared']}"
+        if result["compared"]
+        else "the record says no actions to compare with"
+    )
+    print(
+        f"{result['decisions']} decisions on {result['bag_seconds']:.1f} s of "
+        f"{result['bag']}, {result['speed']:.1f} times real time; {what}"
+    )
     for name, counts in result["per_action"].items():
         if counts["recorded"]:
             print(f"  {name:12} {counts['equal']:5} of {counts['recorded']}")
@@ -150,10 +238,19 @@ def draw_agreement(result: dict[str, Any], path: Path) -> None:
     columns = list(result["confusion"][rows[0]])
     figure, (left, right) = pyplot.subplots(1, 2, figsize=(11, 4.2), layout="constrained")
     counts = [[result["confusion"][row][column] for column in columns] for row in rows]
-    left.imshow([[c / max(1, sum(line)) for c in line] for line in counts], cmap="Blues", vmin=0, vmax=1)
+    left.imshow(
+        [[c / max(1, sum(line)) for c in line] for line in counts], cmap="Blues", vmin=0, vmax=1
+    )
     for y, line in enumerate(counts):
         for x, count in enumerate(line):
-            left.text(x, y, str(count), ha="center", va="center", color="white" if count > 0.5 * max(1, sum(line)) else "black")
+            left.text(
+                x,
+                y,
+                str(count),
+                ha="center",
+                va="center",
+                color="white" if count > 0.5 * max(1, sum(line)) else "black",
+            )
     left.set_xticks(range(len(columns)), columns, rotation=20, ha="right")
     left.set_yticks(range(len(rows)), rows)
     left.set_xlabel("decided")
@@ -162,7 +259,11 @@ def draw_agreement(result: dict[str, Any], path: Path) -> None:
     right.set_ylim(0, 1.05)
     right.set_xlabel("part of the drive")
     right.set_ylabel("share of equal decisions")
-    agreement = "no record to compare with" if result["agreement"] is None else f"agreement {100 * result['agreement']:.1f} % of {result['compared']}"
+    agreement = (
+        "no record to compare with"
+        if result["agreement"] is None
+        else f"agreement {100 * result['agreement']:.1f} % of {result['compared']}"
+    )
     figure.suptitle(f"{Path(result['bag']).name}: {agreement}")
     with atomic_path(path) as temporary:
         figure.savefig(temporary, dpi=110)

@@ -1,7 +1,10 @@
-"""The ROS engine of rollouts: the episodes of ``evaluate``, ``collect`` and ``dagger`` through the real graph in lockstep, for ``--ros``.
+"""
+The ROS engine of rollouts: the episodes of ``evaluate``, ``collect`` and ``dagger`` through the
+real graph in lockstep, for ``--ros``.
 
-The policy drives as the node ``policy``. Every other agent decides in this process, on the frames that arrive over ROS, and moves by ``execute_step``; a
-mirror of the simulator, moved by the same actions, answers the questions that only agents with knowledge of the truth ask.
+The policy drives as the node ``policy``. Every other agent decides in this process, on the frames
+that arrive over ROS, and moves by ``execute_step``; a mirror of the simulator, moved by the same
+actions, answers the questions that only agents with knowledge of the truth ask.
 """
 
 import dataclasses
@@ -23,12 +26,22 @@ if TYPE_CHECKING:
 SAME_PLACE_M = 1e-6
 """How far the mirror may be from the simulated robot, metres: they make the same steps."""
 
-ENDS = {"NONE": "stopped", "STEP_LIMIT": "step_limit", "NOT_UNDERSTOOD": "not_understood", "BLOCKED": "blocked"}
+ENDS = {
+    "NONE": "stopped",
+    "STEP_LIMIT": "step_limit",
+    "NOT_UNDERSTOOD": "not_understood",
+    "BLOCKED": "blocked",
+}
 """How follow_instruction ended -> how a drive ended."""
 
 
-def make_engine(settings: Settings, data_dir: Path, agent: Agent, shard: int, bags: str | None = None) -> Engine:
-    """The engine of a worker; see ``rollout.engines.make_engine``. In place of a `PolicyAgent` the node ``policy`` drives, with its checkpoint.
+def make_engine(
+    settings: Settings, data_dir: Path, agent: Agent, shard: int, bags: str | None = None
+) -> Engine:
+    """
+    The engine of a worker; see ``rollout.engines.make_engine``.
+
+    In place of a `PolicyAgent` the node ``policy`` drives, with its checkpoint.
 
     With ``bags`` every instruction is recorded into that folder.
 
@@ -39,7 +52,10 @@ def make_engine(settings: Settings, data_dir: Path, agent: Agent, shard: int, ba
         raise InputError("env.options cannot be given through ROS: run without --ros")
     if isinstance(agent, PolicyAgent):
         if agent.checkpoint is None:
-            raise InputError("this agent's checkpoint is not known, so that no node can load it: run without --ros")
+            raise InputError(
+                "this agent's checkpoint is not known, so that no node can load it: "
+                "run without --ros"
+            )
         return PolicyNodeEngine(settings, data_dir, agent.checkpoint, Path(bags) if bags else None)
     return SteppingEngine(settings, data_dir, agent)
 
@@ -49,18 +65,32 @@ def bridge_parameters(settings: Settings, data_dir: Path) -> dict[str, Any]:
     env = dataclasses.asdict(settings.env)
     env.pop("options")
     names = {"up": "scene_up", "width": "image_width", "height": "image_height"}
-    place = {"backend": settings.backend, "data_dir": str(data_dir), "dataset": settings.dataset, "split": settings.split}
-    return {names.get(name, name): value for name, value in env.items()} | place | {"publish_compressed": False}
+    place = {
+        "backend": settings.backend,
+        "data_dir": str(data_dir),
+        "dataset": settings.dataset,
+        "split": settings.split,
+    }
+    return (
+        {names.get(name, name): value for name, value in env.items()}
+        | place
+        | {"publish_compressed": False}
+    )
 
 
 class PolicyNodeEngine:
     """The model as the node ``policy``, told by ``follow_instruction``."""
 
-    def __init__(self, settings: Settings, data_dir: Path, checkpoint: Path, bags: Path | None) -> None:
+    def __init__(
+        self, settings: Settings, data_dir: Path, checkpoint: Path, bags: Path | None
+    ) -> None:
         from janusvln_ros.model import JanusVLNConfig
 
         if settings.policy.prompt != "evaluation":
-            raise InputError(f"policy.prompt is {settings.policy.prompt!r}: the node policy has 'evaluation' only; run without --ros")
+            raise InputError(
+                f"policy.prompt is {settings.policy.prompt!r}: the node policy has "
+                "'evaluation' only; run without --ros"
+            )
         self.rules: Rules = settings.rules
         self.limit = settings.env.max_steps
         self.env = open_env(settings, data_dir)  # for the report's maps
@@ -68,7 +98,8 @@ class PolicyNodeEngine:
         self.policy = {
             "checkpoint": str(checkpoint),
             "memory": settings.policy.memory or "auto",
-            "decoding": settings.policy.decoding or JanusVLNConfig.from_pretrained(checkpoint).navigation.decoding,
+            "decoding": settings.policy.decoding
+            or JanusVLNConfig.from_pretrained(checkpoint).navigation.decoding,
             "device": settings.policy.device or "auto",
             "dtype": settings.policy.dtype or "auto",
             "max_blocked": settings.rules.max_blocked or 0,
@@ -78,15 +109,22 @@ class PolicyNodeEngine:
         self.graph: LockstepGraph | None = None
 
     def run(self, episode: Episode, watch: Watch | None = None) -> Drive:
-        """Run one episode through the graph.
+        """
+        Run one episode through the graph.
 
         Raises:
-            InputError: the instruction is empty, which the node refuses, or somebody wants to watch every frame, which are the node's alone.
+            InputError: the instruction is empty, which the node refuses, or somebody wants to
+                watch every frame, which are the node's alone.
         """
         if watch is not None:
-            raise InputError("frames of a drive by the node policy cannot be watched: run without --ros")
+            raise InputError(
+                "frames of a drive by the node policy cannot be watched: run without --ros"
+            )
         if not episode.instruction.strip():
-            raise InputError("the node policy refuses an empty instruction: run --instructions removed without --ros")
+            raise InputError(
+                "the node policy refuses an empty instruction: run --instructions "
+                "removed without --ros"
+            )
         from janusvln_ros.nodes.ros_engine import LockstepGraph
 
         if self.graph is None:
@@ -104,7 +142,9 @@ class PolicyNodeEngine:
         outcome = graph.follow(started, episode.instruction, self.rules.max_steps)
         decisions = list(graph.client.heard.decisions)
         status = ENDS.get(outcome.code, "error")
-        if status == "step_limit" or (status == "not_understood" and self.rules.not_understood == "stop"):
+        if status == "step_limit" or (
+            status == "not_understood" and self.rules.not_understood == "stop"
+        ):
             graph.stop_after()
         metrics = graph.metrics()
         if status == "error" and metrics["steps"] >= self.limit:
@@ -138,7 +178,9 @@ class PolicyNodeEngine:
 
 
 class SteppingEngine(DirectEngine):
-    """An agent in this process that sees and moves through ROS: the direct engine over `RosEnv`."""
+    """
+    An agent in this process that sees and moves through ROS: the direct engine over `RosEnv`.
+    """
 
     def __init__(self, settings: Settings, data_dir: Path, agent: Agent) -> None:
         env: Any = RosEnv(open_env(settings, data_dir), bridge_parameters(settings, data_dir))
@@ -146,7 +188,10 @@ class SteppingEngine(DirectEngine):
 
 
 class RosEnv:
-    """A ``NavEnv`` whose camera and motion are a lockstep graph's; everything else is asked of a mirror that makes the same steps."""
+    """
+    A ``NavEnv`` whose camera and motion are a lockstep graph's; everything else is asked of a
+    mirror that makes the same steps.
+    """
 
     def __init__(self, mirror: NavEnv, bridge: dict[str, Any]) -> None:
         self.mirror, self.bridge = mirror, bridge
@@ -169,7 +214,8 @@ class RosEnv:
             raise
 
     def step(self, action: Action) -> Observation:
-        """Carry out ``action`` in the graph and in the mirror.
+        """
+        Carry out ``action`` in the graph and in the mirror.
 
         Raises:
             RuntimeError: the two are not at the same place any more.
@@ -177,11 +223,16 @@ class RosEnv:
         assert self.graph is not None
         try:
             collided = self.graph.step(action)
-            seen = dataclasses.replace(self.mirror.step(action), rgb=self.graph.see(), collided=collided)
+            seen = dataclasses.replace(
+                self.mirror.step(action), rgb=self.graph.see(), collided=collided
+            )
             if self.mirror.episode_over:
                 there = self.graph.metrics()["positions"][-1]
                 if math.dist(there, seen.position.tolist()) > SAME_PLACE_M:
-                    raise RuntimeError(f"the robot in the graph is at {there}, its mirror at {seen.position.tolist()}")
+                    raise RuntimeError(
+                        f"the robot in the graph is at {there}, its mirror at "
+                        f"{seen.position.tolist()}"
+                    )
             return seen
         except BaseException:
             self.close_graph()

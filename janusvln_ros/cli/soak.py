@@ -1,17 +1,26 @@
-"""Drive for hours in the continuous simulator with faults injected, and report what a robot's owner wants to know.
+"""
+Drive for hours in the continuous simulator with faults injected, and report what a robot's owner
+wants to know.
 
-Starts policy, motion and a simulated house as processes of their own, arms the robot, and gives it one instruction after another. At random moments it
-does to the graph what happens to robots: cancels, gives a new instruction in mid-step, presses the e-stop, disarms, floods the instruction topic, freezes
-a process for some tenths of a second, or kills policy with SIGKILL (it is started again). Between faults it watches, on the steady clock:
+Starts policy, motion and a simulated house as processes of their own, arms the robot, and gives it
+one instruction after another. At random moments it does to the graph what happens to robots:
+cancels, gives a new instruction in mid-step, presses the e-stop, disarms, floods the instruction
+topic, freezes a process for some tenths of a second, or kills policy with SIGKILL (it is started
+again). Between faults it watches, on the steady clock:
 
-  unsafe moments   the base moves (measured truth, not odometry) although it has been disarmed, e-stopped or cancelled for longer than the promise of
-                   0.35 s and the braking that follows it, or beyond one step after policy was killed. Must be 0.
-  memory growth    of policy and of motion, most resident bytes beyond those at the end of the warm-up
-  late callbacks   by how much the timers of policy and motion were called too late, worst of each second: as long as their other callbacks took
+  unsafe moments   the base moves (measured truth, not odometry) although it has been disarmed,
+                   e-stopped or cancelled for longer than the promise of 0.35 s and the braking
+                   that follows it, or beyond one step after policy was killed. Must be 0.
+  memory growth    of policy and of motion, most resident bytes beyond those at the end of the
+                   warm-up
+  late callbacks   by how much the timers of policy and motion were called too late, worst of each
+                   second: as long as their other callbacks took
   dropped frames   camera frames published but never received here, as a share
-  latency drift    median of the decisions' total time in the last tenth of the drive minus that in the first
+  latency drift    median of the decisions' total time in the last tenth of the drive minus that
+                   in the first
 
-Exit code 0: no unsafe moment; 1: at least one, or the graph failed. Interrupt with Ctrl-C: the report covers the time until then.
+Exit code 0: no unsafe moment; 1: at least one, or the graph failed. Interrupt with Ctrl-C: the
+report covers the time until then.
 """
 
 import argparse
@@ -25,19 +34,65 @@ FAULTS = ("cancel", "preempt", "estop", "disarm", "flood", "freeze", "kill_polic
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options."""
-    parser.add_argument("--hours", type=float, default=1.0, metavar="H", help="how long to drive (default: 1)")
-    parser.add_argument("--every", type=float, default=20.0, metavar="SECONDS", help="mean time between faults (default: 20)")
-    parser.add_argument("--faults", default=",".join(FAULTS), metavar="NAMES", help=f"faults to inject, of {', '.join(FAULTS)}; empty: none (default: all)")
-    parser.add_argument("--seed", type=int, default=0, help="seed of what happens when (default: 0)")
-    parser.add_argument("--data-dir", type=Path, default=Path("data"), metavar="DIR", help="folder with datasets/ and scene_datasets/ (default: data)")
-    parser.add_argument("--split", default="val_unseen", help="split of the episodes (default: val_unseen)")
-    parser.add_argument("--checkpoint", default="", metavar="DIR", help="checkpoint folder or hub id (default: the one that comes with the package)")
-    parser.add_argument("--size", default="320x240", metavar="WxH", help="camera picture (default: 320x240)")
-    parser.add_argument("--frame-rate", type=float, default=10.0, metavar="HZ", help="camera frames per second (default: 10)")
-    parser.add_argument("--max-steps", type=int, default=60, metavar="N", help="steps after which an episode ends (default: 60)")
-    parser.add_argument("--log-dir", type=Path, metavar="DIR", help="write each node's output to DIR/NODE.log")
+    parser.add_argument(
+        "--hours", type=float, default=1.0, metavar="H", help="how long to drive (default: 1)"
+    )
+    parser.add_argument(
+        "--every",
+        type=float,
+        default=20.0,
+        metavar="SECONDS",
+        help="mean time between faults (default: 20)",
+    )
+    parser.add_argument(
+        "--faults",
+        default=",".join(FAULTS),
+        metavar="NAMES",
+        help=f"faults to inject, of {', '.join(FAULTS)}; empty: none (default: all)",
+    )
+    parser.add_argument(
+        "--seed", type=int, default=0, help="seed of what happens when (default: 0)"
+    )
+    parser.add_argument(
+        "--data-dir",
+        type=Path,
+        default=Path("data"),
+        metavar="DIR",
+        help="folder with datasets/ and scene_datasets/ (default: data)",
+    )
+    parser.add_argument(
+        "--split", default="val_unseen", help="split of the episodes (default: val_unseen)"
+    )
+    parser.add_argument(
+        "--checkpoint",
+        default="",
+        metavar="DIR",
+        help="checkpoint folder or hub id (default: the one that comes with the package)",
+    )
+    parser.add_argument(
+        "--size", default="320x240", metavar="WxH", help="camera picture (default: 320x240)"
+    )
+    parser.add_argument(
+        "--frame-rate",
+        type=float,
+        default=10.0,
+        metavar="HZ",
+        help="camera frames per second (default: 10)",
+    )
+    parser.add_argument(
+        "--max-steps",
+        type=int,
+        default=60,
+        metavar="N",
+        help="steps after which an episode ends (default: 60)",
+    )
+    parser.add_argument(
+        "--log-dir", type=Path, metavar="DIR", help="write each node's output to DIR/NODE.log"
+    )
     parser.add_argument("--domain", type=int, metavar="N", help="ROS domain (default: a free one)")
-    parser.add_argument("--json", action="store_true", help="print the figures as one object on stdout")
+    parser.add_argument(
+        "--json", action="store_true", help="print the figures as one object on stdout"
+    )
 
 
 def run(args: argparse.Namespace) -> int:

@@ -1,14 +1,16 @@
-"""Train by a recipe.
+"""
+Train by a recipe.
 
   janusvln train tiny-encoders                     teach the small network's encoders to see
-  janusvln train tiny                              clone the expert, dual memory (minutes to hours on a CPU)
+  janusvln train tiny                              clone the expert, dual memory
   janusvln train base model=... data=...           the published first stage; 'extra' the second
   torchrun --nproc-per-node 8 -m janusvln_ros.cli.main train base fsdp=config/train/fsdp.json
 
-Any field of a recipe is overridden as field=value (values are YAML): learning_rate=1e-4 data=[a.jsonl,b.jsonl] max_steps=200.
-'janusvln train RECIPE --show' prints every field with its value. A run that was stopped or killed goes on from its last state when the same
-command is given again. Results go to the recipe's 'output': checkpoint/ (what 'janusvln evaluate policy' takes), state/ (to go on from; safe to
-delete when done), recipe.yaml, result.json and TensorBoard logs.
+Any field of a recipe is overridden as field=value (values are YAML): learning_rate=1e-4
+data=[a.jsonl,b.jsonl] max_steps=200. 'janusvln train RECIPE --show' prints every field with its
+value. A run that was stopped or killed goes on from its last state when the same command is given
+again. Results go to the recipe's 'output': checkpoint/ (what 'janusvln evaluate policy' takes),
+state/ (to go on from; safe to delete when done), recipe.yaml, result.json and TensorBoard logs.
 """
 
 import argparse
@@ -18,10 +20,18 @@ from dataclasses import asdict
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the command line."""
-    parser.add_argument("recipe", help="tiny-encoders, tiny, base, extra, or the path of your own .yaml")
+    parser.add_argument(
+        "recipe", help="tiny-encoders, tiny, base, extra, or the path of your own .yaml"
+    )
     parser.add_argument("overrides", nargs="*", metavar="field=value", help="fields to change")
-    parser.add_argument("--show", action="store_true", help="print the recipe with the overrides applied and do nothing")
-    parser.add_argument("--json", action="store_true", help="print the result as one JSON object on stdout")
+    parser.add_argument(
+        "--show",
+        action="store_true",
+        help="print the recipe with the overrides applied and do nothing",
+    )
+    parser.add_argument(
+        "--json", action="store_true", help="print the result as one JSON object on stdout"
+    )
 
 
 def run(args: argparse.Namespace) -> int:
@@ -44,10 +54,14 @@ def run(args: argparse.Namespace) -> int:
     from janusvln_ros.training.run import train
 
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
-    with contextlib.redirect_stdout(sys.stderr):  # the trainer prints its log; stdout is kept for the result
+    # the trainer prints its log; stdout is kept for the result
+    with contextlib.redirect_stdout(sys.stderr):
         result = train(recipe)
     if args.json:
         print_json(result)
     else:
-        print(f"trained {result['steps']} steps, loss {result['loss']}; checkpoint in {result['checkpoint']}")
+        print(
+            f"trained {result['steps']} steps, loss {result['loss']}; checkpoint in "
+            f"{result['checkpoint']}"
+        )
     return 0

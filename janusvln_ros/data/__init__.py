@@ -1,1 +1,5 @@
-"""Formats on disk: episodes, trajectories, bags, training samples. Imports neither ROS nor a simulator."""
+"""
+Formats on disk: episodes, trajectories, bags, training samples.
+
+Imports neither ROS nor a simulator.
+"""

@@ -1,4 +1,6 @@
-"""Rosbags on disk: any rosbag2 (sqlite3 or mcap, zstd too) is read without ROS, damaged ones up to the damage; mcap is written.
+"""
+Rosbags on disk: any rosbag2 (sqlite3 or mcap, zstd too) is read without ROS, damaged ones up to
+the damage; mcap is written.
 
 Formats: rosbag2 (https://github.com/ros2/rosbag2), MCAP (https://mcap.dev/spec).
 """
@@ -45,7 +47,11 @@ def message_types() -> Typestore:
 
 @dataclass(frozen=True)
 class Message:
-    """One recorded message. ``log_time`` is when it was recorded, nanoseconds; ``cdr`` its serialised bytes."""
+    """
+    One recorded message.
+
+    ``log_time`` is when it was recorded, nanoseconds; ``cdr`` its serialised bytes.
+    """
 
     topic: str
     msgtype: str
@@ -55,7 +61,10 @@ class Message:
 
 @dataclass
 class Bag:
-    """An open bag. ``damage`` says where reading ended early, and is complete only after all messages were read.
+    """
+    An open bag.
+
+    ``damage`` says where reading ended early, and is complete only after all messages were read.
 
     Attributes:
         topics: message type of each topic.
@@ -77,13 +86,17 @@ class Bag:
         return max(0, self.end - self.start) / 1e9
 
     def messages(self, topics: Collection[str] = ()) -> Iterator[Message]:
-        """The messages of ``topics`` (of all if empty) in the order of recording; one chunk is in memory at a time."""
+        """
+        The messages of ``topics`` (of all if empty) in the order of recording; one chunk is in
+        memory at a time.
+        """
         for source in self._sources:
             yield from source.messages(topics)
             self.damage = self.damage or source.damage
 
     def decode(self, message: Message) -> Any:
-        """The message as an object with the fields of its type.
+        """
+        The message as an object with the fields of its type.
 
         Raises:
             InputError: the bag holds no definition of the type, or the bytes do not fit it.
@@ -91,18 +104,39 @@ class Bag:
         try:
             return self._types.deserialize_cdr(message.cdr, message.msgtype)
         except KeyError:
-            raise InputError(f"{self.path}: topic {message.topic} has type {message.msgtype}; neither the bag nor janusvln_ros defines it") from None
+            raise InputError(
+                f"{self.path}: topic {message.topic} has type {message.msgtype}; "
+                "neither the bag nor janusvln_ros defines it"
+            ) from None
         except Exception as error:  # the library raises many kinds on bytes that do not fit
-            raise InputError(f"{self.path}: a message of {message.topic} at {message.log_time} ns does not decode as {message.msgtype}: {error}") from error
+            raise InputError(
+                f"{self.path}: a message of {message.topic} at {message.log_time} ns "
+                f"does not decode as {message.msgtype}: {error}"
+            ) from error
 
-    def topic_of_type(self, msgtypes: Collection[str], wanted: str | None, what: str, option: str) -> str:
-        """The topic to use for ``what``: ``wanted`` if given, else the only one of one of ``msgtypes``.
+    def topic_of_type(
+        self, msgtypes: Collection[str], wanted: str | None, what: str, option: str
+    ) -> str:
+        """
+        The topic to use for ``what``: ``wanted`` if given, else the only one of one of
+        ``msgtypes``.
 
         Raises:
-            InputError: it is not there, or several fit; the sentence lists what the bag holds and guesses.
+            InputError: it is not there, or several fit; the sentence lists what the bag holds and
+                guesses.
         """
-        held = ", ".join(f"{topic} ({msgtype}, {self.counts.get(topic, 0)})" for topic, msgtype in sorted(self.topics.items())) or "nothing"
-        candidates = [topic for topic, msgtype in self.topics.items() if msgtype in msgtypes and self.counts.get(topic, 0)]
+        held = (
+            ", ".join(
+                f"{topic} ({msgtype}, {self.counts.get(topic, 0)})"
+                for topic, msgtype in sorted(self.topics.items())
+            )
+            or "nothing"
+        )
+        candidates = [
+            topic
+            for topic, msgtype in self.topics.items()
+            if msgtype in msgtypes and self.counts.get(topic, 0)
+        ]
         if wanted is not None:
             for topic in (wanted, f"/{wanted.lstrip('/')}"):
                 if self.topics.get(topic) in msgtypes:
@@ -112,8 +146,13 @@ class Bag:
         if len(candidates) == 1:
             return candidates[0]
         if not candidates:
-            raise InputError(f"{self.path} has no {what} topic (one of {', '.join(msgtypes)}); it holds {held}")
-        raise InputError(f"{self.path} has several {what} topics: {', '.join(sorted(candidates))}; choose one, for example {option} {sorted(candidates)[0]}")
+            raise InputError(
+                f"{self.path} has no {what} topic (one of {', '.join(msgtypes)}); it holds {held}"
+            )
+        raise InputError(
+            f"{self.path} has several {what} topics: {', '.join(sorted(candidates))}; "
+            f"choose one, for example {option} {sorted(candidates)[0]}"
+        )
 
 
 class _Source(Protocol):
@@ -141,7 +180,10 @@ class _Intact:
 
 
 class _DamagedMcap:
-    """An mcap file without its end (a power cut): records are read in order until the first that is not whole."""
+    """
+    An mcap file without its end (a power cut): records are read in order until the first that is
+    not whole.
+    """
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -161,38 +203,68 @@ class _DamagedMcap:
                     elif isinstance(record, McapMessage) and record.channel_id in channels:
                         channel = channels[record.channel_id]
                         if not topics or channel.topic in topics:
-                            yield Message(channel.topic, self.schemas[channel.schema_id].name, record.log_time, record.data)
+                            yield Message(
+                                channel.topic,
+                                self.schemas[channel.schema_id].name,
+                                record.log_time,
+                                record.data,
+                            )
             except (McapError, struct.error, ValueError, OSError, EOFError, KeyError) as error:
                 why = str(error) or type(error).__name__
-                self.damage = f"{self.path} is truncated or damaged; read up to byte {stream.tell()} of {self.path.stat().st_size}: {why}"
+                self.damage = (
+                    f"{self.path} is truncated or damaged; read up to byte {stream.tell()} "
+                    f"of {self.path.stat().st_size}: {why}"
+                )
 
 
 class _DamagedSqlite:
-    """A sqlite3 file that does not read to its end: rows are taken in the order of writing until the first bad page."""
+    """
+    A sqlite3 file that does not read to its end: rows are taken in the order of writing until the
+    first bad page.
+    """
 
     def __init__(self, path: Path) -> None:
         self.path = path
         self.damage: str | None = None
 
     def messages(self, topics: Collection[str]) -> Iterator[Message]:
-        with self._padded() as path, contextlib.closing(sqlite3.connect(f"file:{path}?mode=ro&immutable=1", uri=True)) as database:
+        with (
+            self._padded() as path,
+            contextlib.closing(
+                sqlite3.connect(f"file:{path}?mode=ro&immutable=1", uri=True)
+            ) as database,
+        ):
             try:
-                names = {row[0]: (row[1], row[2]) for row in database.execute("SELECT id, name, type FROM topics")}
-                for topic_id, log_time, data in database.execute("SELECT topic_id, timestamp, data FROM messages ORDER BY id"):
+                names = {
+                    row[0]: (row[1], row[2])
+                    for row in database.execute("SELECT id, name, type FROM topics")
+                }
+                for topic_id, log_time, data in database.execute(
+                    "SELECT topic_id, timestamp, data FROM messages ORDER BY id"
+                ):
                     topic, msgtype = names[topic_id]
                     if not topics or topic in topics:
                         yield Message(topic, msgtype, log_time, data)
             except (sqlite3.DatabaseError, KeyError) as error:
-                self.damage = f"{self.path} is truncated or damaged; read up to the first bad row: {error}"
+                self.damage = (
+                    f"{self.path} is truncated or damaged; read up to the first bad row: {error}"
+                )
 
     @contextlib.contextmanager
     def _padded(self) -> Iterator[Path]:
-        """The file itself, or a copy padded to the size its header promises: sqlite reads nothing at all of a shorter one."""
+        """
+        The file itself, or a copy padded to the size its header promises: sqlite reads nothing at
+        all of a shorter one.
+        """
         with self.path.open("rb") as stream:
             head = stream.read(32)
         page_size = int.from_bytes(head[16:18], "big")
         promised = int.from_bytes(head[28:32], "big") * (65536 if page_size == 1 else page_size)
-        if len(head) < 32 or not head.startswith(b"SQLite format 3\0") or promised <= self.path.stat().st_size:
+        if (
+            len(head) < 32
+            or not head.startswith(b"SQLite format 3\0")
+            or promised <= self.path.stat().st_size
+        ):
             yield self.path
             return
         with tempfile.TemporaryDirectory() as folder:
@@ -202,9 +274,13 @@ class _DamagedSqlite:
 
 
 def _register(store: Typestore, reader: Reader) -> None:
-    """Prefer the definitions that the bag itself carries, so that a bag of another distribution decodes as it was written."""
+    """
+    Prefer the definitions that the bag itself carries, so that a bag of another distribution
+    decodes as it was written.
+    """
     for connection in reader.connections:
-        with contextlib.suppress(Exception):  # one strange type must not hide the others; decode() names it if it is asked for
+        # one strange type must not hide the others; decode() names it if it is asked for
+        with contextlib.suppress(Exception):
             if connection.msgdef.format == MessageDefinitionFormat.MSG:
                 store.register(get_types_from_msg(connection.msgdef.data, connection.msgtype))
             elif connection.msgdef.format == MessageDefinitionFormat.IDL:
@@ -216,15 +292,20 @@ def _storage_files(path: Path) -> list[Path]:
         return [path]
     files = sorted(p for p in path.iterdir() if p.suffix in STORAGE_SUFFIXES)
     if not files:
-        raise InputError(f"{path} holds no rosbag2 file ({' or '.join(STORAGE_SUFFIXES)}); it holds {sorted(p.name for p in path.iterdir())[:10] or 'nothing'}")
+        raise InputError(
+            f"{path} holds no rosbag2 file ({' or '.join(STORAGE_SUFFIXES)}); it holds "
+            f"{sorted(p.name for p in path.iterdir())[:10] or 'nothing'}"
+        )
     return files
 
 
 @contextlib.contextmanager
 def open_bag(path: str | os.PathLike[str]) -> Iterator[Bag]:
-    """Open a rosbag2 folder or a single ``.mcap`` or ``.db3`` file of any ROS 2 distribution.
+    """
+    Open a rosbag2 folder or a single ``.mcap`` or ``.db3`` file of any ROS 2 distribution.
 
-    A bag that a power cut left without its end or its metadata is read as far as it goes; ``Bag.damage`` says so.
+    A bag that a power cut left without its end or its metadata is read as far as it goes;
+    ``Bag.damage`` says so.
 
     Raises:
         InputError: nothing there, an empty file, not a rosbag2, or nothing readable in it.
@@ -240,16 +321,24 @@ def open_bag(path: str | os.PathLike[str]) -> Iterator[Bag]:
         else:
             for file in _storage_files(path):
                 if file.stat().st_size == 0:
-                    raise InputError(f"{file} is empty (0 bytes): the recording was never written to disk")
+                    raise InputError(
+                        f"{file} is empty (0 bytes): the recording was never written to disk"
+                    )
                 reader = _open_intact(file, stack)
                 if isinstance(reader, Reader):
                     _add_intact(bag, reader)
                 else:
                     _add_damaged(bag, file, reader)
             if path.is_dir():
-                bag.damage = bag.damage or f"{path}/metadata.yaml does not describe this bag ({whole}); the storage files were read without it"
+                bag.damage = (
+                    bag.damage
+                    or f"{path}/metadata.yaml does not describe this bag ({whole}); the "
+                    "storage files were read without it"
+                )
         if not bag.topics:
-            raise InputError(f"{path} is not a readable rosbag2: {bag.damage or whole or 'it holds no topics'}")
+            raise InputError(
+                f"{path} is not a readable rosbag2: {bag.damage or whole or 'it holds no topics'}"
+            )
         yield bag
 
 
@@ -263,7 +352,8 @@ def _open_intact(path: Path, stack: contextlib.ExitStack) -> Reader | str:
     """An open reader, or why there is none."""
     try:
         return stack.enter_context(Reader(path))
-    except Exception as error:  # the library meets damage with many kinds of exception; each is reported with its words
+    # the library meets damage with many kinds of exception; each is reported with its words
+    except Exception as error:
         return str(error) or type(error).__name__
 
 
@@ -279,8 +369,12 @@ def _add_intact(bag: Bag, reader: Reader) -> None:
 
 
 def _add_damaged(bag: Bag, file: Path, why: str) -> None:
-    """Scan once for what is there, so that topics and counts are known before messages are asked for."""
-    source: _DamagedMcap | _DamagedSqlite = _DamagedMcap(file) if file.suffix == ".mcap" else _DamagedSqlite(file)
+    """
+    Scan once for what is there, so that topics and counts are known before messages are asked for.
+    """
+    source: _DamagedMcap | _DamagedSqlite = (
+        _DamagedMcap(file) if file.suffix == ".mcap" else _DamagedSqlite(file)
+    )
     for message in source.messages(()):
         bag.topics[message.topic] = message.msgtype
         bag.counts[message.topic] = bag.counts.get(message.topic, 0) + 1
@@ -295,7 +389,9 @@ def _add_damaged(bag: Bag, file: Path, why: str) -> None:
 
 
 def header_stamp(cdr: bytes) -> int:
-    """Nanoseconds of ``header.stamp`` of a serialised message whose first field is a ``std_msgs/Header``, without decoding the rest.
+    """
+    Nanoseconds of ``header.stamp`` of a serialised message whose first field is a
+    ``std_msgs/Header``, without decoding the rest.
 
     Raises:
         InputError: fewer bytes than a stamp has.
@@ -308,7 +404,10 @@ def header_stamp(cdr: bytes) -> int:
 
 
 class BagWriter:
-    """Writes one ``.mcap`` file that ``ros2 bag play`` and Foxglove open. Under its final name it is always whole.
+    """
+    Writes one ``.mcap`` file that ``ros2 bag play`` and Foxglove open.
+
+    Under its final name it is always whole.
 
     Use as a context manager: left by an exception, the file is not made.
     """
@@ -327,7 +426,12 @@ class BagWriter:
         self._writer.start(profile="ros2", library="janusvln_ros")
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
         """Finish and rename, or delete on an exception."""
         try:
             if kind is None:
@@ -339,10 +443,12 @@ class BagWriter:
             self._temporary.unlink(missing_ok=True)
 
     def add_topic(self, topic: str, msgtype: str) -> None:
-        """Announce a topic, so that it is listed even if nothing arrives on it.
+        """
+        Announce a topic, so that it is listed even if nothing arrives on it.
 
         Raises:
-            InputError: no definition of ``msgtype`` is known, so nobody could read what would be written.
+            InputError: no definition of ``msgtype`` is known, so nobody could read what would be
+                written.
         """
         if topic in self._channels:
             return
@@ -350,18 +456,30 @@ class BagWriter:
             try:
                 definition, _ = message_types().generate_msgdef(msgtype, ros_version=2)
             except Exception:
-                raise InputError(f"topic {topic} cannot be recorded: no definition of its type {msgtype} is known") from None
-            self._schemas[msgtype] = self._writer.register_schema(name=msgtype, encoding="ros2msg", data=definition.encode())
+                raise InputError(
+                    f"topic {topic} cannot be recorded: no definition of its type "
+                    f"{msgtype} is known"
+                ) from None
+            self._schemas[msgtype] = self._writer.register_schema(
+                name=msgtype, encoding="ros2msg", data=definition.encode()
+            )
         self._channels[topic] = self._writer.register_channel(
-            topic=topic, message_encoding="cdr", schema_id=self._schemas[msgtype], metadata={"offered_qos_profiles": ""}
+            topic=topic,
+            message_encoding="cdr",
+            schema_id=self._schemas[msgtype],
+            metadata={"offered_qos_profiles": ""},
         )
 
     def write(self, topic: str, msgtype: str, log_time: int, cdr: bytes) -> None:
         """Append one serialised message; ``log_time`` in nanoseconds."""
         self.add_topic(topic, msgtype)
-        self._writer.add_message(channel_id=self._channels[topic], log_time=log_time, publish_time=log_time, data=cdr)
+        self._writer.add_message(
+            channel_id=self._channels[topic], log_time=log_time, publish_time=log_time, data=cdr
+        )
 
     def write_message(self, topic: str, log_time: int, message: Any) -> None:
         """Append a message object made from ``message_types()``."""
         msgtype = message.__msgtype__
-        self.write(topic, msgtype, log_time, bytes(message_types().serialize_cdr(message, msgtype)))
+        self.write(
+            topic, msgtype, log_time, bytes(message_types().serialize_cdr(message, msgtype))
+        )

@@ -1,6 +1,9 @@
-"""Pictures of a drive, with numpy and OpenCV alone: what the camera saw with the decision written on it, and the floor from above with the path.
+"""
+Pictures of a drive, with numpy and OpenCV alone: what the camera saw with the decision written on
+it, and the floor from above with the path.
 
-Pictures are uint8 [H, W, 3], red first. Places are in the simulator's world: metres, y up, heading 0 looks along -z and grows to the left.
+Pictures are uint8 [H, W, 3], red first. Places are in the simulator's world: metres, y up, heading
+0 looks along -z and grows to the left.
 """
 
 import math
@@ -18,34 +21,85 @@ from janusvln_ros.files import atomic_path
 
 Picture = npt.NDArray[np.uint8]
 
-FLOOR, WALL, TRAIL, ROBOT, GOAL, START = (236, 236, 232), (70, 74, 82), (36, 92, 196), (214, 60, 40), (30, 150, 70), (120, 120, 120)
-COLOURS = {Action.STOP: (214, 60, 40), Action.MOVE_FORWARD: (30, 150, 70), Action.TURN_LEFT: (36, 92, 196), Action.TURN_RIGHT: (220, 140, 20)}
-NAMES = {Action.STOP: "stop", Action.MOVE_FORWARD: "forward", Action.TURN_LEFT: "left", Action.TURN_RIGHT: "right"}
+FLOOR, WALL, TRAIL, ROBOT, GOAL, START = (
+    (236, 236, 232),
+    (70, 74, 82),
+    (36, 92, 196),
+    (214, 60, 40),
+    (30, 150, 70),
+    (120, 120, 120),
+)
+COLOURS = {
+    Action.STOP: (214, 60, 40),
+    Action.MOVE_FORWARD: (30, 150, 70),
+    Action.TURN_LEFT: (36, 92, 196),
+    Action.TURN_RIGHT: (220, 140, 20),
+}
+NAMES = {
+    Action.STOP: "stop",
+    Action.MOVE_FORWARD: "forward",
+    Action.TURN_LEFT: "left",
+    Action.TURN_RIGHT: "right",
+}
 FONT = cv2.FONT_HERSHEY_SIMPLEX
 
 
 @dataclass(frozen=True)
 class Floor:
-    """Where the robot can stand, seen from above: ``navigable`` bool [rows along +z, columns along +x] of ``resolution`` metres from ``origin`` (x, z)."""
+    """
+    Where the robot can stand, seen from above: ``navigable`` bool [rows along +z, columns along
+    +x] of ``resolution`` metres from ``origin`` (x, z).
+    """
 
     navigable: npt.NDArray[np.bool_]
     origin: tuple[float, float]
     resolution: float
 
     def around(self, places: Sequence[Sequence[float]], margin: float = 0.5) -> "Floor":
-        """The part of the floor that can be walked on or holds one of ``places``, with a ``margin`` in metres; keeps a picture from being mostly wall."""
+        """
+        The part of the floor that can be walked on or holds one of ``places``, with a ``margin``
+        in metres; keeps a picture from being mostly wall.
+        """
         rows, columns = np.nonzero(self.navigable)
-        z = [self.origin[1] + r * self.resolution for r in (rows.min(), rows.max() + 1)] if rows.size else []
-        x = [self.origin[0] + c * self.resolution for c in (columns.min(), columns.max() + 1)] if columns.size else []
+        z = (
+            [self.origin[1] + r * self.resolution for r in (rows.min(), rows.max() + 1)]
+            if rows.size
+            else []
+        )
+        x = (
+            [self.origin[0] + c * self.resolution for c in (columns.min(), columns.max() + 1)]
+            if columns.size
+            else []
+        )
         x, z = x + [p[0] for p in places], z + [p[2] for p in places]
-        first_row, first_column = (math.floor((min(v) - margin - o) / self.resolution) for v, o in ((z, self.origin[1]), (x, self.origin[0])))
-        last_row, last_column = (math.ceil((max(v) + margin - o) / self.resolution) for v, o in ((z, self.origin[1]), (x, self.origin[0])))
+        first_row, first_column = (
+            math.floor((min(v) - margin - o) / self.resolution)
+            for v, o in ((z, self.origin[1]), (x, self.origin[0]))
+        )
+        last_row, last_column = (
+            math.ceil((max(v) + margin - o) / self.resolution)
+            for v, o in ((z, self.origin[1]), (x, self.origin[0]))
+        )
         part = np.zeros((max(1, last_row - first_row), max(1, last_column - first_column)), bool)
         height, width = self.navigable.shape
-        top, left, bottom, right = max(0, first_row), max(0, first_column), min(height, last_row), min(width, last_column)
+        top, left, bottom, right = (
+            max(0, first_row),
+            max(0, first_column),
+            min(height, last_row),
+            min(width, last_column),
+        )
         if top < bottom and left < right:
-            part[top - first_row : bottom - first_row, left - first_column : right - first_column] = self.navigable[top:bottom, left:right]
-        return Floor(part, (self.origin[0] + first_column * self.resolution, self.origin[1] + first_row * self.resolution), self.resolution)
+            part[
+                top - first_row : bottom - first_row, left - first_column : right - first_column
+            ] = self.navigable[top:bottom, left:right]
+        return Floor(
+            part,
+            (
+                self.origin[0] + first_column * self.resolution,
+                self.origin[1] + first_row * self.resolution,
+            ),
+            self.resolution,
+        )
 
 
 def floor_picture(
@@ -57,10 +111,12 @@ def floor_picture(
     goal_radius: float = 0.0,
     reference: Sequence[Sequence[float]] = (),
 ) -> Picture:
-    """The floor from above, -z up and +x to the right, fitted into ``size`` (width, height) pixels.
+    """
+    The floor from above, -z up and +x to the right, fitted into ``size`` (width, height) pixels.
 
-    ``path`` are places [x, y, z]: the way so far, whose last is the robot, drawn as an arrow if ``heading`` (radians) is given. ``goal`` with its
-    ``goal_radius`` (metres) and the ``reference`` path are drawn beneath.
+    ``path`` are places [x, y, z]: the way so far, whose last is the robot, drawn as an arrow if
+    ``heading`` (radians) is given. ``goal`` with its ``goal_radius`` (metres) and the
+    ``reference`` path are drawn beneath.
     """
     width, height = size
     rows, columns = floor.navigable.shape
@@ -69,22 +125,42 @@ def floor_picture(
     ground = cv2.resize(floor.navigable.astype(np.uint8), inner, interpolation=cv2.INTER_NEAREST)
     picture = np.full((height, width, 3), WALL, np.uint8)
     left, top = (width - inner[0]) // 2, (height - inner[1]) // 2
-    picture[top : top + inner[1], left : left + inner[0]] = np.where(ground[:, :, None] > 0, np.array(FLOOR, np.uint8), np.array(WALL, np.uint8))
+    picture[top : top + inner[1], left : left + inner[0]] = np.where(
+        ground[:, :, None] > 0, np.array(FLOOR, np.uint8), np.array(WALL, np.uint8)
+    )
 
     def pixel(place: Sequence[float]) -> tuple[int, int]:
         metres = scale / floor.resolution
-        return round(left + (place[0] - floor.origin[0]) * metres), round(top + (place[2] - floor.origin[1]) * metres)
+        return round(left + (place[0] - floor.origin[0]) * metres), round(
+            top + (place[2] - floor.origin[1]) * metres
+        )
 
     metre = scale / floor.resolution
     line = max(1, round(min(width, height) / 160))
     if goal is not None:
         if goal_radius > 0:
             cv2.circle(picture, pixel(goal), round(goal_radius * metre), GOAL, 1, cv2.LINE_AA)
-        cv2.drawMarker(picture, pixel(goal), GOAL, cv2.MARKER_STAR, 8 * line, 2 * line, cv2.LINE_AA)
+        cv2.drawMarker(
+            picture, pixel(goal), GOAL, cv2.MARKER_STAR, 8 * line, 2 * line, cv2.LINE_AA
+        )
     if len(reference) > 1:
-        cv2.polylines(picture, [np.array([pixel(p) for p in reference], np.int32)], False, GOAL, 1, cv2.LINE_AA)
+        cv2.polylines(
+            picture,
+            [np.array([pixel(p) for p in reference], np.int32)],
+            False,
+            GOAL,
+            1,
+            cv2.LINE_AA,
+        )
     if len(path) > 1:
-        cv2.polylines(picture, [np.array([pixel(p) for p in path], np.int32)], False, TRAIL, 2 * line, cv2.LINE_AA)
+        cv2.polylines(
+            picture,
+            [np.array([pixel(p) for p in path], np.int32)],
+            False,
+            TRAIL,
+            2 * line,
+            cv2.LINE_AA,
+        )
     if len(path):
         cv2.circle(picture, pixel(path[0]), 3 * line, START, -1, cv2.LINE_AA)
         x, y = pixel(path[-1])
@@ -94,16 +170,29 @@ def floor_picture(
             forward = np.array([-math.sin(heading), -math.cos(heading)])
             side = np.array([forward[1], -forward[0]])
             corners = [forward * 9, -forward * 6 + side * 6, -forward * 3, -forward * 6 - side * 6]
-            cv2.fillPoly(picture, [np.array([np.array([x, y]) + c * line for c in corners]).astype(np.int32)], ROBOT, cv2.LINE_AA)
+            cv2.fillPoly(
+                picture,
+                [np.array([np.array([x, y]) + c * line for c in corners]).astype(np.int32)],
+                ROBOT,
+                cv2.LINE_AA,
+            )
     return picture
 
 
 def camera_picture(
-    rgb: Picture, instruction: str, step: int | None = None, action: Action | None = None, probabilities: Mapping[Action, float] | None = None, note: str = ""
+    rgb: Picture,
+    instruction: str,
+    step: int | None = None,
+    action: Action | None = None,
+    probabilities: Mapping[Action, float] | None = None,
+    note: str = "",
 ) -> Picture:
-    """The camera's picture with what was decided on it: a bar with step, action and the four probabilities below, the instruction above.
+    """
+    The camera's picture with what was decided on it: a bar with step, action and the four
+    probabilities below, the instruction above.
 
-    ``action`` None with a ``step`` means that the text was no action; ``step`` None that there is no decision yet.
+    ``action`` None with a ``step`` means that the text was no action; ``step`` None that there is
+    no decision yet.
     """
     picture = np.ascontiguousarray(rgb).copy()
     height, width = picture.shape[:2]
@@ -118,24 +207,43 @@ def camera_picture(
     bar = 2 * line_height + 10
     _shade(picture, height - bar, height)
     name = NAMES[action] if action is not None else "not understood"
-    _write(picture, f"{step}: {name}  {note}".rstrip(), 6, height - line_height - 12, size, COLOURS[action] if action is not None else ROBOT)
+    _write(
+        picture,
+        f"{step}: {name}  {note}".rstrip(),
+        6,
+        height - line_height - 12,
+        size,
+        COLOURS[action] if action is not None else ROBOT,
+    )
     if probabilities:
         slot = width // 4
         for i, (candidate, probability) in enumerate(sorted(probabilities.items())):
             left, bottom = i * slot + 6, height - 8
-            cv2.rectangle(picture, (left, bottom), (left + round((slot - 12) * float(probability)), bottom + 4), COLOURS[candidate], -1)
+            cv2.rectangle(
+                picture,
+                (left, bottom),
+                (left + round((slot - 12) * float(probability)), bottom + 4),
+                COLOURS[candidate],
+                -1,
+            )
             _write(picture, f"{NAMES[candidate]} {probability:.2f}", left, bottom - 5, size * 0.85)
     return picture
 
 
 def side_by_side(left: Picture, right: Picture) -> Picture:
-    """Two pictures of the same height in one; width and height are cut to even numbers, as H.264 needs."""
+    """
+    Two pictures of the same height in one; width and height are cut to even numbers, as H.264
+    needs.
+    """
     both = np.concatenate([left, right], axis=1)
     return np.ascontiguousarray(both[: both.shape[0] // 2 * 2, : both.shape[1] // 2 * 2])
 
 
 def wrap(text: str, size: float, width: int) -> list[str]:
-    """Break ``text`` into lines that fit into ``width`` pixels at font ``size``; a word that is too long stays on a line of its own."""
+    """
+    Break ``text`` into lines that fit into ``width`` pixels at font ``size``; a word that is too
+    long stays on a line of its own.
+    """
     lines = [""]
     for word in text.split():
         longer = f"{lines[-1]} {word}".strip()
@@ -146,8 +254,12 @@ def wrap(text: str, size: float, width: int) -> list[str]:
     return lines
 
 
-def write_video(path: Path, pictures: Sequence[Picture] | Any, size: tuple[int, int], frames_per_second: float) -> None:
-    """Write pictures of ``size`` (width, height; both even) as H.264 in an .mp4 that any player opens; whole or not at all.
+def write_video(
+    path: Path, pictures: Sequence[Picture] | Any, size: tuple[int, int], frames_per_second: float
+) -> None:
+    """
+    Write pictures of ``size`` (width, height; both even) as H.264 in an .mp4 that any player
+    opens; whole or not at all.
 
     Raises:
         RuntimeError: the encoder failed.
@@ -156,7 +268,14 @@ def write_video(path: Path, pictures: Sequence[Picture] | Any, size: tuple[int, 
 
     with atomic_path(path) as temporary:
         # yuv420p and even sides: what browsers and phones play
-        writer = imageio_ffmpeg.write_frames(str(temporary), size, fps=frames_per_second, codec="libx264", macro_block_size=2, ffmpeg_log_level="error")
+        writer = imageio_ffmpeg.write_frames(
+            str(temporary),
+            size,
+            fps=frames_per_second,
+            codec="libx264",
+            macro_block_size=2,
+            ffmpeg_log_level="error",
+        )
         try:
             writer.send(None)
             for picture in pictures:
@@ -178,7 +297,14 @@ def _shade(picture: Picture, top: int, bottom: int) -> None:
     picture[max(0, top) : bottom] = picture[max(0, top) : bottom] // 3
 
 
-def _write(picture: Picture, text: str, x: int, y: int, size: float, colour: tuple[int, int, int] = (255, 255, 255)) -> None:
+def _write(
+    picture: Picture,
+    text: str,
+    x: int,
+    y: int,
+    size: float,
+    colour: tuple[int, int, int] = (255, 255, 255),
+) -> None:
     readable = text.encode("ascii", "replace").decode()  # OpenCV's fonts know ASCII
     bright = tuple(int(255 - (255 - c) * 0.6) for c in colour)
     cv2.putText(picture, readable, (x, y), FONT, size, bright, 1, cv2.LINE_AA)

@@ -1,4 +1,7 @@
-"""A recorded drive as training trajectories: motion cut into steps, the frame at each boundary, and a report of how good the recording is."""
+"""
+A recorded drive as training trajectories: motion cut into steps, the frame at each boundary, and a
+report of how good the recording is.
+"""
 
 from collections import Counter, deque
 from collections.abc import Callable
@@ -21,7 +24,10 @@ PAUSE_S = 2.0
 PAUSE_RATE = 0.1
 """Steps per second (of 0.25 m or 15 degrees) under which the base stands."""
 BLUR_LAPLACIAN = 20.0
-"""Variance of the Laplacian of the grey picture, 8 bit, under which a frame is called blurred; a sharp indoor picture has hundreds."""
+"""
+Variance of the Laplacian of the grey picture, 8 bit, under which a frame is called blurred; a
+sharp indoor picture has hundreds.
+"""
 GAP_PERIODS = 2.5
 """A gap of more than this many frame periods counts as dropped frames."""
 
@@ -35,7 +41,8 @@ def import_drive(
     instruction: str | None = None,
     min_steps: int = 4,
 ) -> list[dict[str, Any]]:
-    """Write every episode of a bag with ``writer`` and return a quality report for each, kept or not.
+    """
+    Write every episode of a bag with ``writer`` and return a quality report for each, kept or not.
 
     Args:
         bag: with a camera, odometry or cmd_vel, and instructions unless ``instruction`` is given.
@@ -52,7 +59,8 @@ def import_drive(
     spans = drive_spans(bag, topics, instruction)
     odometry = read_odometry(bag, topics)
     cuts = [cut_into_steps(np.asarray(stamps, np.int64), odometry) for _, stamps in spans]
-    # The same stamp stands in several episodes where the clock was set back; they come in the order of recording.
+    # The same stamp stands in several episodes where the clock was set back; they come in the
+    # order of recording.
     due: dict[int, deque[int]] = {}
     for e, (_, stamps) in enumerate(spans):
         for step in cuts[e]:
@@ -63,12 +71,32 @@ def import_drive(
 
     def finish(e: int) -> None:
         text, stamps = spans[e]
-        report = {"episode": e, "instruction": text, **quality(np.asarray(stamps, np.int64), odometry, cuts[e], blurs.pop(e, []))}
+        report = {
+            "episode": e,
+            "instruction": text,
+            **quality(np.asarray(stamps, np.int64), odometry, cuts[e], blurs.pop(e, [])),
+        }
         report["kept"] = len(cuts[e]) >= min_steps
         name = f"{scene}_{e:03d}"
-        episode = Episode(name, name, f"bags/{scene}/{scene}.bag", (0.0, 0.0, 0.0), (0.0, 0.0, 0.0, 1.0), (0.0, 0.0, 0.0), 0.0, text, (), None)
+        episode = Episode(
+            name,
+            name,
+            f"bags/{scene}/{scene}.bag",
+            (0.0, 0.0, 0.0),
+            (0.0, 0.0, 0.0, 1.0),
+            (0.0, 0.0, 0.0),
+            0.0,
+            text,
+            (),
+            None,
+        )
         if report["kept"]:
-            writer.write(episode, pictures.pop(e), [-1, *(int(step.action) for step in cuts[e][:-1])], result=report)
+            writer.write(
+                episode,
+                pictures.pop(e),
+                [-1, *(int(step.action) for step in cuts[e][:-1])],
+                result=report,
+            )
         else:
             pictures.pop(e)
             writer.skip(episode, result=report)
@@ -86,17 +114,23 @@ def import_drive(
     return reports
 
 
-def quality(stamps: NDArray[np.int64], odometry: Odometry, steps: list[Step], sharpnesses: list[float]) -> dict[str, Any]:
-    """How good a recording is for training.
+def quality(
+    stamps: NDArray[np.int64], odometry: Odometry, steps: list[Step], sharpnesses: list[float]
+) -> dict[str, Any]:
+    """
+    How good a recording is for training.
 
-    ``drift_m``: distance between where the drive ended and where its discrete steps, executed exactly, would have ended. ``pauses``: standstills of over
-    two seconds. ``blurred``: chosen frames without sharp edges. ``dropped``: frames missing in gaps of the frame rate.
+    ``drift_m``: distance between where the drive ended and where its discrete steps, executed
+    exactly, would have ended. ``pauses``: standstills of over two seconds. ``blurred``: chosen
+    frames without sharp edges. ``dropped``: frames missing in gaps of the frame rate.
     """
     x, y, yaw = odometry.at(stamps)
     moving = step_rate(stamps, odometry) >= PAUSE_RATE
     gaps = np.diff(stamps)
     period = float(np.median(gaps)) if len(gaps) else 0.0
-    dropped = int(np.sum(np.round(gaps[gaps > GAP_PERIODS * period] / period) - 1)) if period else 0
+    dropped = (
+        int(np.sum(np.round(gaps[gaps > GAP_PERIODS * period] / period) - 1)) if period else 0
+    )
     end = np.zeros(3)
     for step in steps:
         if step.action == Action.MOVE_FORWARD:
@@ -104,7 +138,9 @@ def quality(stamps: NDArray[np.int64], odometry: Odometry, steps: list[Step], sh
         elif step.action != Action.STOP:
             end[2] += np.radians(TURN_STEP_DEG) * (1 if step.action == Action.TURN_LEFT else -1)
     dx, dy = x[-1] - x[0], y[-1] - y[0]
-    drove = np.array([dx * np.cos(yaw[0]) + dy * np.sin(yaw[0]), -dx * np.sin(yaw[0]) + dy * np.cos(yaw[0])])
+    drove = np.array(
+        [dx * np.cos(yaw[0]) + dy * np.sin(yaw[0]), -dx * np.sin(yaw[0]) + dy * np.cos(yaw[0])]
+    )
     return {
         "seconds": round(float(stamps[-1] - stamps[0]) / 1e9, 3),
         "frames": len(stamps),
@@ -114,7 +150,9 @@ def quality(stamps: NDArray[np.int64], odometry: Odometry, steps: list[Step], sh
         "actions": dict(Counter(step.action.name for step in steps)),
         "path_length_m": round(float(np.sum(np.hypot(np.diff(x), np.diff(y)))), 3),
         "drift_m": round(float(np.hypot(*(drove - end[:2]))), 3),
-        "drift_deg": round(abs(float(np.degrees(np.angle(np.exp(1j * (yaw[-1] - yaw[0] - end[2])))))), 1),
+        "drift_deg": round(
+            abs(float(np.degrees(np.angle(np.exp(1j * (yaw[-1] - yaw[0] - end[2])))))), 1
+        ),
         "pauses": _pauses(stamps, moving),
         "blurred": int(np.sum(np.asarray(sharpnesses) < BLUR_LAPLACIAN)),
     }
@@ -128,7 +166,8 @@ def _pauses(stamps: NDArray[np.int64], moving: NDArray[np.bool_]) -> int:
         elif since is None:
             since = stamp
         elif stamp - since > PAUSE_S * 1e9:
-            count, since = count + 1, np.iinfo(np.int64).max  # counted once; never again until the base moved
+            # counted once; never again until the base moved
+            count, since = count + 1, np.iinfo(np.int64).max
     return count
 
 

@@ -1,4 +1,7 @@
-"""Pictures of a recorded drive: camera with the decision on it, beside the path from above where odometry exists."""
+"""
+Pictures of a recorded drive: camera with the decision on it, beside the path from above where
+odometry exists.
+"""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -10,7 +13,13 @@ import numpy as np
 from janusvln_ros.actions import Action
 from janusvln_ros.data.bags import Bag, header_stamp
 from janusvln_ros.data.drawing import Floor, Picture, camera_picture, floor_picture, side_by_side
-from janusvln_ros.data.drives import DECISION_TYPE, Topics, camera_topic, drive_spans, read_odometry
+from janusvln_ros.data.drives import (
+    DECISION_TYPE,
+    Topics,
+    camera_topic,
+    drive_spans,
+    read_odometry,
+)
 from janusvln_ros.data.images import decode
 from janusvln_ros.data.motion import Odometry
 from janusvln_ros.errors import InputError
@@ -19,7 +28,10 @@ HEIGHT = 480
 """Pixels; a camera picture is scaled to this height."""
 FASTEST = 15.0
 SLOWEST = 4.0
-"""Pictures per second of a video: frames are left out above the one, and shown longer below the other."""
+"""
+Pictures per second of a video: frames are left out above the one, and shown longer below the
+other.
+"""
 
 
 @dataclass(frozen=True)
@@ -40,9 +52,19 @@ def styles(decisions: Bag) -> dict[int, Style]:
     for message in decisions.messages(topics) if topics else ():
         body = decisions.decode(message)
         action = Action(body.action) if body.action in set(Action) else None
-        probabilities = dict(zip(Action, map(float, body.probabilities))) if np.isfinite(body.probabilities).all() else None
-        note = f"memory {body.spatial_frames} of {body.memory_capacity} frames" if body.memory_capacity else ""
-        found[header_stamp(message.cdr)] = Style(body.instruction, int(body.step), action, probabilities, note)
+        probabilities = (
+            dict(zip(Action, map(float, body.probabilities)))
+            if np.isfinite(body.probabilities).all()
+            else None
+        )
+        note = (
+            f"memory {body.spatial_frames} of {body.memory_capacity} frames"
+            if body.memory_capacity
+            else ""
+        )
+        found[header_stamp(message.cdr)] = Style(
+            body.instruction, int(body.step), action, probabilities, note
+        )
     return found
 
 
@@ -50,7 +72,8 @@ def path_view(odometry: Odometry | None, stamp: int) -> Picture | None:
     """The path until ``stamp`` from above, start heading up; None without odometry."""
     if odometry is None:
         return None
-    # REP-103 (x ahead, y left) into the picture's axes (x right, z down), turned so that the drive starts upwards
+    # REP-103 (x ahead, y left) into the picture's axes (x right, z down), turned so that the drive
+    # starts upwards
     turn = odometry.yaw[0]
     x, y = odometry.x - odometry.x[0], odometry.y - odometry.y[0]
     ahead, left = x * np.cos(turn) + y * np.sin(turn), -x * np.sin(turn) + y * np.cos(turn)
@@ -58,14 +81,23 @@ def path_view(odometry: Odometry | None, stamp: int) -> Picture | None:
     seen = max(1, int(np.searchsorted(odometry.stamps, stamp, side="right")))
     # Free floor all around: the bag knows no walls.
     low, high = places.min(axis=0) - 1.0, places.max(axis=0) + 1.0
-    floor = Floor(np.ones((int((high[2] - low[2]) / 0.1) + 1, int((high[0] - low[0]) / 0.1) + 1), bool), (float(low[0]), float(low[2])), 0.1)
+    floor = Floor(
+        np.ones((int((high[2] - low[2]) / 0.1) + 1, int((high[0] - low[0]) / 0.1) + 1), bool),
+        (float(low[0]), float(low[2])),
+        0.1,
+    )
     every = max(1, len(places) // 2000)
     trail = [*places[:seen:every].tolist(), places[seen - 1].tolist()]
-    return floor_picture(floor, (HEIGHT, HEIGHT), trail, heading=float(odometry.yaw[seen - 1] - turn))
+    return floor_picture(
+        floor, (HEIGHT, HEIGHT), trail, heading=float(odometry.yaw[seen - 1] - turn)
+    )
 
 
-def drive_pictures(bag: Bag, topics: Topics, decisions: dict[int, Style], instruction: str | None) -> tuple[float, Iterator[Picture]]:
-    """Pictures per second, and the pictures of a drive, all of one size.
+def drive_pictures(
+    bag: Bag, topics: Topics, decisions: dict[int, Style], instruction: str | None
+) -> tuple[float, Iterator[Picture]]:
+    """
+    Pictures per second, and the pictures of a drive, all of one size.
 
     Args:
         bag: with a camera; odometry is drawn where there is some.
@@ -99,9 +131,18 @@ def drive_pictures(bag: Bag, topics: Topics, decisions: dict[int, Style], instru
             rgb = decode(bag.decode(message))
             size = size or (round(rgb.shape[1] * HEIGHT / rgb.shape[0]), HEIGHT)
             scaled: Any = cv2.resize(rgb, size, interpolation=cv2.INTER_AREA)
-            picture = camera_picture(scaled, style.instruction or texts(stamp), style.step, style.action, style.probabilities, style.note)
+            picture = camera_picture(
+                scaled,
+                style.instruction or texts(stamp),
+                style.step,
+                style.action,
+                style.probabilities,
+                style.note,
+            )
             above = path_view(odometry, stamp)
-            yield side_by_side(picture, above if above is not None else np.zeros((HEIGHT, 2, 3), np.uint8))
+            yield side_by_side(
+                picture, above if above is not None else np.zeros((HEIGHT, 2, 3), np.uint8)
+            )
 
     return rate, pictures()
 

@@ -1,4 +1,7 @@
-"""Recorded drives: which frames of a bag a policy would have decided on, and what the drive did there."""
+"""
+Recorded drives: which frames of a bag a policy would have decided on, and what the drive did
+there.
+"""
 
 from dataclasses import dataclass
 from typing import Any
@@ -7,7 +10,12 @@ import numpy as np
 
 from janusvln_ros.actions import Action
 from janusvln_ros.data.bags import IMAGE_TYPES, Bag, header_stamp
-from janusvln_ros.data.motion import Odometry, cut_into_steps, odometry_from_poses, odometry_from_velocity
+from janusvln_ros.data.motion import (
+    Odometry,
+    cut_into_steps,
+    odometry_from_poses,
+    odometry_from_velocity,
+)
 from janusvln_ros.errors import InputError
 
 DECISION_TYPE = "janusvln_msgs/msg/Decision"
@@ -21,7 +29,12 @@ MAX_REORDERING_NS = 100_000_000
 
 @dataclass(frozen=True)
 class Moment:
-    """A frame to decide on. ``stamp``: its header stamp, nanoseconds. ``recorded``: what the record did there, None where it does not say."""
+    """
+    A frame to decide on.
+
+    ``stamp``: its header stamp, nanoseconds. ``recorded``: what the record did there, None where
+    it does not say.
+    """
 
     stamp: int
     episode: int
@@ -41,19 +54,34 @@ class Topics:
 
 
 def camera_topic(bag: Bag, wanted: str | None) -> str:
-    """The camera topic of a bag: ``wanted``, else the only one; depth and overlay pictures are no camera, raw goes before its compressed twin.
+    """
+    The camera topic of a bag: ``wanted``, else the only one; depth and overlay pictures are no
+    camera, raw goes before its compressed twin.
 
     Raises:
         InputError: none, or several cameras; the sentence lists them.
     """
-    cameras = [t for t in _held(bag, IMAGE_TYPES) if not any(word in t for word in ("depth", "overlay"))]
-    if wanted is None and len(cameras) == 2 and cameras[0].removesuffix("/compressed") == cameras[1].removesuffix("/compressed"):
+    cameras = [
+        t for t in _held(bag, IMAGE_TYPES) if not any(word in t for word in ("depth", "overlay"))
+    ]
+    if (
+        wanted is None
+        and len(cameras) == 2
+        and cameras[0].removesuffix("/compressed") == cameras[1].removesuffix("/compressed")
+    ):
         return min(cameras, key=len)
-    return bag.topic_of_type(IMAGE_TYPES, wanted if wanted is not None else cameras[0] if len(cameras) == 1 else None, "camera", "--image-topic")
+    return bag.topic_of_type(
+        IMAGE_TYPES,
+        wanted if wanted is not None else cameras[0] if len(cameras) == 1 else None,
+        "camera",
+        "--image-topic",
+    )
 
 
 def recorded_moments(bag: Bag) -> list[Moment]:
-    """The frames that the recorded policy decided on, from its decisions or, where none were recorded, from ``motion``'s step reports.
+    """
+    The frames that the recorded policy decided on, from its decisions or, where none were
+    recorded, from ``motion``'s step reports.
 
     A step report alone is no decision: a STOP at the step limit is executed without the policy.
 
@@ -63,32 +91,45 @@ def recorded_moments(bag: Bag) -> list[Moment]:
     topics = _held(bag, (DECISION_TYPE,)) or _held(bag, (REPORT_TYPE,))
     if not topics:
         held = ", ".join(sorted(bag.topics)) or "nothing"
-        raise InputError(f"{bag.path} holds no decisions and no step reports (it holds {held}); use --boundaries odom or interval")
+        raise InputError(
+            f"{bag.path} holds no decisions and no step reports (it holds {held}); use "
+            "--boundaries odom or interval"
+        )
     moments: dict[tuple[int, int], Moment] = {}
     for message in bag.messages(topics):
         body = bag.decode(message)
         key = (int(body.episode_id), int(body.step))
         action = Action(body.action) if body.action in set(Action) else None
         if message.msgtype == DECISION_TYPE:
-            moments[key] = Moment(_nanoseconds(body.header.stamp), key[0], key[1], body.instruction, action)
+            moments[key] = Moment(
+                _nanoseconds(body.header.stamp), key[0], key[1], body.instruction, action
+            )
         else:
             moments[key] = Moment(_nanoseconds(body.frame_stamp), key[0], key[1], "", action)
     return [moments[key] for key in sorted(moments)]
 
 
 def odometry_moments(bag: Bag, topics: Topics, instruction: str | None) -> list[Moment]:
-    """The frames at which a whole step of motion was over, by odometry or, where there is none, by dead reckoning of ``cmd_vel``."""
+    """
+    The frames at which a whole step of motion was over, by odometry or, where there is none, by
+    dead reckoning of ``cmd_vel``.
+    """
     moments: list[Moment] = []
     spans = drive_spans(bag, topics, instruction)
     odometry = read_odometry(bag, topics)
     for episode, (text, stamps) in enumerate(spans):
         steps = cut_into_steps(np.asarray(stamps, np.int64), odometry)
-        moments += [Moment(stamps[s.frame], episode, n, text, s.action) for n, s in enumerate(steps)]
+        moments += [
+            Moment(stamps[s.frame], episode, n, text, s.action) for n, s in enumerate(steps)
+        ]
     return moments
 
 
-def interval_moments(bag: Bag, topics: Topics, instruction: str | None, seconds: float) -> list[Moment]:
-    """A frame every ``seconds`` of header time; the record says nothing of what was done there.
+def interval_moments(
+    bag: Bag, topics: Topics, instruction: str | None, seconds: float
+) -> list[Moment]:
+    """
+    A frame every ``seconds`` of header time; the record says nothing of what was done there.
 
     Raises:
         InputError: ``seconds`` is not positive.
@@ -106,13 +147,20 @@ def interval_moments(bag: Bag, topics: Topics, instruction: str | None, seconds:
 
 
 def read_odometry(bag: Bag, topics: Topics) -> Odometry:
-    """Odometry of a bag: ``nav_msgs/Odometry``, else ``cmd_vel`` integrated.
+    """
+    Odometry of a bag: ``nav_msgs/Odometry``, else ``cmd_vel`` integrated.
 
     Raises:
         InputError: the bag holds neither, or the topic named is not there.
     """
-    if topics.odom is not None or _held(bag, ("nav_msgs/msg/Odometry",)) or not _held(bag, VELOCITY_TYPES):
-        topic = bag.topic_of_type(["nav_msgs/msg/Odometry"], topics.odom, "odometry", "--odom-topic")
+    if (
+        topics.odom is not None
+        or _held(bag, ("nav_msgs/msg/Odometry",))
+        or not _held(bag, VELOCITY_TYPES)
+    ):
+        topic = bag.topic_of_type(
+            ["nav_msgs/msg/Odometry"], topics.odom, "odometry", "--odom-topic"
+        )
         stamps, poses = [], []
         for message in bag.messages([topic]):
             pose = bag.decode(message).pose.pose
@@ -134,7 +182,9 @@ def read_odometry(bag: Bag, topics: Topics) -> Odometry:
 
 
 def drive_spans(bag: Bag, topics: Topics, instruction: str | None) -> list[tuple[str, list[int]]]:
-    """Episodes of a drive as (instruction, frame stamps in nanoseconds): a new instruction or a clock that goes backwards begins one.
+    """
+    Episodes of a drive as (instruction, frame stamps in nanoseconds): a new instruction or a clock
+    that goes backwards begins one.
 
     Raises:
         InputError: no camera, or no words: neither ``instruction`` nor a topic of them.
@@ -143,7 +193,9 @@ def drive_spans(bag: Bag, topics: Topics, instruction: str | None) -> list[tuple
     read = [image_topic]
     if instruction is None:
         try:
-            spoken = bag.topic_of_type(["std_msgs/msg/String"], topics.instruction, "instruction", "--instruction-topic")
+            spoken = bag.topic_of_type(
+                ["std_msgs/msg/String"], topics.instruction, "instruction", "--instruction-topic"
+            )
         except InputError as error:
             raise InputError(f"{error}; or give the words with --instruction") from None
         read.append(spoken)
@@ -161,22 +213,32 @@ def drive_spans(bag: Bag, topics: Topics, instruction: str | None) -> list[tuple
                 spans[-1][1].append(stamp)
     spans = [span for span in spans if span[1]]
     if not spans:
-        raise InputError(f"{bag.path}: no frame of {image_topic} follows an instruction; give the words with --instruction")
+        raise InputError(
+            f"{bag.path}: no frame of {image_topic} follows an instruction; give the "
+            "words with --instruction"
+        )
     return spans
 
 
 def _refuse_backward(bag: Bag, topic: str, stamps: list[int]) -> None:
-    """Poses from before and after a clock that was set back cannot be told apart by their stamps."""
+    """
+    Poses from before and after a clock that was set back cannot be told apart by their stamps.
+    """
     back = np.flatnonzero(np.diff(np.asarray(stamps, np.int64)) < -MAX_REORDERING_NS)
     if len(back):
         raise InputError(
-            f"{bag.path}: the clock of {topic} goes backwards {len(back)} times, first after {stamps[back[0]] / 1e9:.3f} s; "
+            f"{bag.path}: the clock of {topic} goes backwards {len(back)} times, first "
+            f"after {stamps[back[0]] / 1e9:.3f} s; "
             "cut the bag there, or use --boundaries recorded or interval"
         )
 
 
 def _held(bag: Bag, msgtypes: tuple[str, ...]) -> list[str]:
-    return [topic for topic, msgtype in bag.topics.items() if msgtype in msgtypes and bag.counts.get(topic, 0)]
+    return [
+        topic
+        for topic, msgtype in bag.topics.items()
+        if msgtype in msgtypes and bag.counts.get(topic, 0)
+    ]
 
 
 def _nanoseconds(stamp: Any) -> int:

@@ -1,6 +1,9 @@
-"""Episodes of vision-and-language navigation in continuous environments: the VLN-CE files, read strictly and written reproducibly.
+"""
+Episodes of vision-and-language navigation in continuous environments: the VLN-CE files, read
+strictly and written reproducibly.
 
-World coordinates are those of the files and of habitat-sim: metres, y up; rotations are quaternions x, y, z, w.
+World coordinates are those of the files and of habitat-sim: metres, y up; rotations are
+quaternions x, y, z, w.
 """
 
 import gzip
@@ -19,10 +22,15 @@ from janusvln_ros.errors import InputError
 from janusvln_ros.files import atomic_write
 
 DATASETS = ("r2r", "rxr", "scalevln", "houses")
-"""Names of the data sets that `read_episodes` knows; each lies in ``<data_dir>/datasets/<name>``."""
+"""
+Names of the data sets that `read_episodes` knows; each lies in ``<data_dir>/datasets/<name>``.
+"""
 
 UNSEEN_SHARE = 6
-"""One of this many instruction texts of the houses is kept for unseen homes: an instruction belongs to one side by its hash alone."""
+"""
+One of this many instruction texts of the houses is kept for unseen homes: an instruction belongs
+to one side by its hash alone.
+"""
 
 Point = tuple[float, float, float]
 Quaternion = tuple[float, float, float, float]
@@ -32,10 +40,13 @@ _TOKENS = 200  # length to which VLN-CE pads instruction_tokens with zeros
 
 @dataclass(frozen=True)
 class Episode:
-    """One task: a scene, a start pose, an instruction, and the goal with the path the instruction describes.
+    """
+    One task: a scene, a start pose, an instruction, and the goal with the path the instruction
+    describes.
 
-    ``scene_id`` is relative to ``<data_dir>/scene_datasets``. ``reference_path`` starts at the start and ends at the goal. ``geodesic_distance``
-    is from start to goal in metres, None where the file does not tell. ``info`` holds the further keys of the file's ``info``.
+    ``scene_id`` is relative to ``<data_dir>/scene_datasets``. ``reference_path`` starts at the
+    start and ends at the goal. ``geodesic_distance`` is from start to goal in metres, None where
+    the file does not tell. ``info`` holds the further keys of the file's ``info``.
     """
 
     episode_id: str
@@ -53,13 +64,21 @@ class Episode:
 
     @property
     def scene(self) -> str:
-        """Name of the scene as published result files and frame folders spell it: the folder that holds the scene file."""
+        """
+        Name of the scene as published result files and frame folders spell it: the folder that
+        holds the scene file.
+        """
         return scene_name(self.scene_id)
 
 
 @dataclass(frozen=True)
 class EpisodeSet:
-    """The episodes of one file. ``rejected`` has one sentence for each episode that could not be used; ``digest`` is the file's SHA-256."""
+    """
+    The episodes of one file.
+
+    ``rejected`` has one sentence for each episode that could not be used; ``digest`` is the file's
+    SHA-256.
+    """
 
     episodes: tuple[Episode, ...]
     rejected: tuple[str, ...]
@@ -69,7 +88,10 @@ class EpisodeSet:
 
 @dataclass(frozen=True)
 class GroundTruth:
-    """What the reference follower did in an episode: its actions, the places it was at, and how often it moved forward."""
+    """
+    What the reference follower did in an episode: its actions, the places it was at, and how often
+    it moved forward.
+    """
 
     actions: tuple[int, ...]
     locations: tuple[Point, ...]
@@ -77,18 +99,26 @@ class GroundTruth:
 
 
 def scene_name(scene_id: str) -> str:
-    """Return "X" of "mp3d/X/X.glb": the second-to-last part of the path, as published result files have it."""
+    """
+    Return "X" of "mp3d/X/X.glb": the second-to-last part of the path, as published result files
+    have it.
+    """
     parts = Path(scene_id).parts
     return parts[-2] if len(parts) > 1 else Path(scene_id).stem
 
 
 def json_id(text: str) -> int | str:
-    """Return an episode or trajectory id as the files of R2R write it: a plain decimal number as int, anything else as it is."""
+    """
+    Return an episode or trajectory id as the files of R2R write it: a plain decimal number as int,
+    anything else as it is.
+    """
     return int(text) if text.isascii() and text.isdigit() and str(int(text)) == text else text
 
 
 def episodes_path(data_dir: str | Path, dataset: str, split: str, role: str = "guide") -> Path:
-    """Return where the episodes of a split lie in the data folder of a user; ScaleVLN has one file for all.
+    """
+    Return where the episodes of a split lie in the data folder of a user; ScaleVLN has one file
+    for all.
 
     Raises:
         InputError: the data set or the role is not one of those known.
@@ -111,46 +141,76 @@ def ground_truth_path(data_dir: str | Path, dataset: str, split: str, role: str 
     return path.with_name(path.name.removesuffix(".json.gz") + "_gt.json.gz")
 
 
-def read_episodes(data_dir: str | Path, dataset: str, split: str, *, role: str = "guide", languages: Iterable[str] | None = None) -> EpisodeSet:
-    """Read the episodes of a split: R2R-CE, RxR-CE (``role`` guide or follower), ScaleVLN or houses.
+def read_episodes(
+    data_dir: str | Path,
+    dataset: str,
+    split: str,
+    *,
+    role: str = "guide",
+    languages: Iterable[str] | None = None,
+) -> EpisodeSet:
+    """
+    Read the episodes of a split: R2R-CE, RxR-CE (``role`` guide or follower), ScaleVLN or houses.
 
-    ``languages`` keeps only episodes of those languages; "en" stands for every English ("en-US", "en-IN"). An episode that cannot be used (a key is
-    missing, a number is not finite, its id occurs twice) is named with its reason in ``rejected``. An instruction vocabulary is not needed.
+    ``languages`` keeps only episodes of those languages; "en" stands for every English ("en-US",
+    "en-IN"). An episode that cannot be used (a key is missing, a number is not finite, its id
+    occurs twice) is named with its reason in ``rejected``. An instruction vocabulary is not
+    needed.
 
     Raises:
-        InputError: the file or a folder on the way is missing, it is damaged or not in this format, or no episode is of ``languages``.
+        InputError: the file or a folder on the way is missing, it is damaged or not in this
+            format, or no episode is of ``languages``.
     """
     path = episodes_path(data_dir, dataset, split, role)
     content, digest = _read_gzip_json(path)
     if not isinstance(content, dict) or not isinstance(content.get("episodes"), list):
-        raise InputError(f"{path}: no list 'episodes' at the top level, so it is no VLN-CE episode file")
+        raise InputError(
+            f"{path}: no list 'episodes' at the top level, so it is no VLN-CE episode file"
+        )
     episodes: list[Episode] = []
     rejected: list[str] = []
     seen: set[tuple[str, str]] = set()
     for number, item in enumerate(content["episodes"]):
-        name = f"episode {item.get('episode_id', '?')} (number {number})" if isinstance(item, dict) else f"number {number}"
+        name = (
+            f"episode {item.get('episode_id', '?')} (number {number})"
+            if isinstance(item, dict)
+            else f"number {number}"
+        )
         try:
             episode = _parse_episode(item)
             if (episode.scene_id, episode.episode_id) in seen:
                 raise ValueError("its id occurs a second time in this scene")
         except (KeyError, TypeError, ValueError, IndexError) as error:
-            rejected.append(f"{path.name}, {name}: {f'{error} is missing' if isinstance(error, KeyError) else error}")
+            rejected.append(
+                f"{path.name}, {name}: "
+                f"{f'{error} is missing' if isinstance(error, KeyError) else error}"
+            )
             continue
         seen.add((episode.scene_id, episode.episode_id))
         episodes.append(episode)
     if languages is not None:
         wanted = tuple(languages)
-        kept = [e for e in episodes if any(e.language == w or e.language.startswith(f"{w}-") for w in wanted)]
+        kept = [
+            e
+            for e in episodes
+            if any(e.language == w or e.language.startswith(f"{w}-") for w in wanted)
+        ]
         if not kept and episodes:
-            raise InputError(f"{path}: no episode in {', '.join(wanted)}; there are {', '.join(sorted({e.language for e in episodes}))}")
+            raise InputError(
+                f"{path}: no episode in {', '.join(wanted)}; there are "
+                f"{', '.join(sorted({e.language for e in episodes}))}"
+            )
         episodes = kept
     return EpisodeSet(tuple(episodes), tuple(rejected), path, digest)
 
 
 def write_episodes(path: str | Path, episodes: Iterable[Episode]) -> None:
-    """Write episodes as VLN-CE ``json.gz`` in the schema of R2R, which habitat-lab's ``R2RVLN-v1`` loads; atomic, equal input gives equal bytes.
+    """
+    Write episodes as VLN-CE ``json.gz`` in the schema of R2R, which habitat-lab's ``R2RVLN-v1``
+    loads; atomic, equal input gives equal bytes.
 
-    The vocabulary is made of the words of these instructions (0 is padding, 1 the unknown word). A language other than "en" goes to ``info.language``.
+    The vocabulary is made of the words of these instructions (0 is padding, 1 the unknown word). A
+    language other than "en" goes to ``info.language``.
     """
     listed = list(episodes)
     words = ["<pad>", "<unk>", *sorted({word for e in listed for word in _words(e.instruction)})]
@@ -172,7 +232,10 @@ def write_episodes(path: str | Path, episodes: Iterable[Episode]) -> None:
                 "start_rotation": e.start_rotation,
                 "info": info,
                 "goals": [{"position": e.goal_position, "radius": e.goal_radius}],
-                "instruction": {"instruction_text": e.instruction, "instruction_tokens": tokens + [0] * (_TOKENS - len(tokens))},
+                "instruction": {
+                    "instruction_text": e.instruction,
+                    "instruction_tokens": tokens + [0] * (_TOKENS - len(tokens)),
+                },
                 "reference_path": e.reference_path,
             }
         )
@@ -180,7 +243,8 @@ def write_episodes(path: str | Path, episodes: Iterable[Episode]) -> None:
 
 
 def read_ground_truth(path: str | Path) -> dict[str, GroundTruth]:
-    """Read ``{split}_gt.json.gz``: for every episode id what the reference follower did.
+    """
+    Read ``{split}_gt.json.gz``: for every episode id what the reference follower did.
 
     Raises:
         InputError: the file is missing, damaged or an entry is incomplete.
@@ -202,22 +266,39 @@ def read_ground_truth(path: str | Path) -> dict[str, GroundTruth]:
 def write_ground_truth(path: str | Path, ground_truth: Mapping[str, GroundTruth]) -> None:
     """Write ``{split}_gt.json.gz``; atomic, equal input gives equal bytes."""
     _write_gzip_json(
-        path, {key: {"locations": gt.locations, "forward_steps": gt.forward_steps, "actions": gt.actions} for key, gt in ground_truth.items()}
+        path,
+        {
+            key: {
+                "locations": gt.locations,
+                "forward_steps": gt.forward_steps,
+                "actions": gt.actions,
+            }
+            for key, gt in ground_truth.items()
+        },
     )
 
 
 def first_missing(path: Path) -> str:
-    """Say which part of ``path`` is the first that does not exist, for an error a user can act on."""
+    """
+    Say which part of ``path`` is the first that does not exist, for an error a user can act on.
+    """
     for folder in [*reversed(path.parents), path]:
         if not folder.exists():
-            return f"{path} is missing" if folder == path else f"{path} is missing: there is no folder {folder}"
+            return (
+                f"{path} is missing"
+                if folder == path
+                else f"{path} is missing: there is no folder {folder}"
+            )
     return f"{path} exists"
 
 
 def _read_gzip_json(path: Path) -> tuple[Any, str]:
     """Read a ``json.gz`` file and its SHA-256."""
     if not path.is_file():
-        raise InputError(f"{first_missing(path)}; docs/evaluation.md names the expected layout, '--data' the data folder")
+        raise InputError(
+            f"{first_missing(path)}; docs/evaluation.md names the expected layout, "
+            "'--data' the data folder"
+        )
     raw = path.read_bytes()
     try:
         return json.loads(gzip.decompress(raw)), hashlib.sha256(raw).hexdigest()
@@ -252,7 +333,10 @@ def _point(values: Any, what: str) -> Point:
 
 
 def _parse_episode(item: Any) -> Episode:
-    """Turn one item of the file into an `Episode`; raises KeyError, TypeError or ValueError that name what is wrong."""
+    """
+    Turn one item of the file into an `Episode`; raises KeyError, TypeError or ValueError that name
+    what is wrong.
+    """
     if not isinstance(item, dict):
         raise ValueError(f"is {type(item).__name__}, not an object")
     instruction = item["instruction"]
@@ -267,9 +351,15 @@ def _parse_episode(item: Any) -> Episode:
     if abs(math.hypot(x, y, z, w) - 1) > 1e-2:
         raise ValueError(f"start_rotation {item['start_rotation']!r} is no unit quaternion")
     goal = item["goals"][0]
-    start, goal_position = _point(item["start_position"], "start_position"), _point(goal["position"], "the goal's position")
+    start, goal_position = (
+        _point(item["start_position"], "start_position"),
+        _point(goal["position"], "the goal's position"),
+    )
     # Only ScaleVLN has episodes without way points: there the path is the straight line.
-    path = tuple(_point(p, "a point of reference_path") for p in item.get("reference_path") or (start, goal_position))
+    path = tuple(
+        _point(p, "a point of reference_path")
+        for p in item.get("reference_path") or (start, goal_position)
+    )
     info = dict(item.get("info") or {})
     distance = info.pop("geodesic_distance", None)
     language = instruction.get("language") or info.pop("language", "en")
@@ -290,5 +380,7 @@ def _parse_episode(item: Any) -> Episode:
 
 
 def is_unseen_text(instruction: str) -> bool:
-    """Whether an instruction of the houses belongs to the unseen splits: training never uses it."""
+    """
+    Whether an instruction of the houses belongs to the unseen splits: training never uses it.
+    """
     return hashlib.sha256(instruction.encode()).digest()[0] % UNSEEN_SHARE == 0

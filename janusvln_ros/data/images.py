@@ -1,4 +1,6 @@
-"""Camera messages to arrays: pure functions of a message's fields, with an error that names what is wrong. No ROS import, no cv_bridge.
+"""
+Camera messages to arrays: pure functions of a message's fields, with an error that names what is
+wrong. No ROS import, no cv_bridge.
 
 They take anything with the fields of ``sensor_msgs/Image`` or ``sensor_msgs/CompressedImage``.
 """
@@ -12,8 +14,23 @@ import numpy.typing as npt
 
 from janusvln_ros.errors import InputError
 
-CHANNELS = {"rgb8": 3, "bgr8": 3, "8UC3": 3, "rgba8": 4, "bgra8": 4, "mono8": 1, "8UC1": 1, "yuv422": 2, "uyvy": 2, "yuv422_yuy2": 2, "yuyv": 2}
-"""Bytes per pixel of the encodings that can be read (``yuv422`` is UYVY, as in ``sensor_msgs/image_encodings``; ``8UC3`` is taken as BGR, as OpenCV does)."""
+CHANNELS = {
+    "rgb8": 3,
+    "bgr8": 3,
+    "8UC3": 3,
+    "rgba8": 4,
+    "bgra8": 4,
+    "mono8": 1,
+    "8UC1": 1,
+    "yuv422": 2,
+    "uyvy": 2,
+    "yuv422_yuy2": 2,
+    "yuyv": 2,
+}
+"""
+Bytes per pixel of the encodings that can be read (``yuv422`` is UYVY, as in
+``sensor_msgs/image_encodings``; ``8UC3`` is taken as BGR, as OpenCV does).
+"""
 
 MAX_SIDE = 8192
 """Pixels; a larger side is taken as a malformed message rather than as a camera."""
@@ -36,7 +53,8 @@ _CONVERSION = {
 
 
 def rows(message: Any, bytes_per_pixel: int) -> npt.NDArray[np.uint8]:
-    """The pixels of an image message without row padding, uint8 [height, width * bytes_per_pixel].
+    """
+    The pixels of an image message without row padding, uint8 [height, width * bytes_per_pixel].
 
     Raises:
         InputError: size, step or length of the data do not fit together.
@@ -45,63 +63,94 @@ def rows(message: Any, bytes_per_pixel: int) -> npt.NDArray[np.uint8]:
     if not (0 < height <= MAX_SIDE and 0 < width <= MAX_SIDE):
         raise InputError(f"image is {width} x {height} pixels; each side must be 1 to {MAX_SIDE}")
     if step < width * bytes_per_pixel:
-        raise InputError(f"image step is {step} bytes; a row of {width} {message.encoding} pixels needs {width * bytes_per_pixel}")
+        raise InputError(
+            f"image step is {step} bytes; a row of {width} {message.encoding} pixels "
+            f"needs {width * bytes_per_pixel}"
+        )
     data = np.frombuffer(message.data, np.uint8)
     # the last row may come without its padding
     needed = step * (height - 1) + width * bytes_per_pixel
     if data.size < needed:
-        raise InputError(f"image data is {data.size} bytes; {width} x {height} {message.encoding} with step {step} needs {needed}")
+        raise InputError(
+            f"image data is {data.size} bytes; {width} x {height} {message.encoding} "
+            f"with step {step} needs {needed}"
+        )
     if data.size < step * height:
         data = np.concatenate([data, np.zeros(step * height - data.size, np.uint8)])
     return data[: step * height].reshape(height, step)[:, : width * bytes_per_pixel]
 
 
 def image_to_rgb(message: Any) -> npt.NDArray[np.uint8]:
-    """A ``sensor_msgs/Image`` as uint8 [height, width, 3], red first, contiguous.
+    """
+    A ``sensor_msgs/Image`` as uint8 [height, width, 3], red first, contiguous.
 
     Raises:
         InputError: the encoding is none of ``CHANNELS``, or size, step and data do not fit.
     """
     encoding = message.encoding
     if encoding not in CHANNELS:
-        raise InputError(f"image encoding is '{encoding[:40]}'; readable are {', '.join(CHANNELS)}")
+        raise InputError(
+            f"image encoding is '{encoding[:40]}'; readable are {', '.join(CHANNELS)}"
+        )
     if CHANNELS[encoding] == 2 and message.width % 2:
         raise InputError(f"image is {message.width} pixels wide; {encoding} needs an even width")
-    pixels = rows(message, CHANNELS[encoding]).reshape(message.height, message.width, CHANNELS[encoding])
+    pixels = rows(message, CHANNELS[encoding]).reshape(
+        message.height, message.width, CHANNELS[encoding]
+    )
     if encoding == "rgb8":
         return np.ascontiguousarray(pixels)
-    return np.asarray(cv2.cvtColor(np.ascontiguousarray(pixels), _CONVERSION[encoding]), dtype=np.uint8)
+    return np.asarray(
+        cv2.cvtColor(np.ascontiguousarray(pixels), _CONVERSION[encoding]), dtype=np.uint8
+    )
 
 
 def compressed_to_rgb(message: Any) -> npt.NDArray[np.uint8]:
-    """A ``sensor_msgs/CompressedImage`` (JPEG or PNG) as uint8 [height, width, 3], red first.
+    """
+    A ``sensor_msgs/CompressedImage`` (JPEG or PNG) as uint8 [height, width, 3], red first.
 
     Raises:
-        InputError: the data are empty, cut short, or no picture. A JPEG without its end marker is refused, since a decoder would fill the rest with grey.
+        InputError: the data are empty, cut short, or no picture. A JPEG without its end marker is
+            refused, since a decoder would fill the rest with grey.
     """
     data = np.frombuffer(message.data, np.uint8)
     if data.size == 0:
         raise InputError("compressed image is empty")
-    if data[:2].tobytes() == b"\xff\xd8" and not bytes(data[-64:]).rstrip(b"\0").endswith(b"\xff\xd9"):
-        raise InputError(f"JPEG image of {data.size} bytes is cut short: its end marker is missing")
+    if data[:2].tobytes() == b"\xff\xd8" and not bytes(data[-64:]).rstrip(b"\0").endswith(
+        b"\xff\xd9"
+    ):
+        raise InputError(
+            f"JPEG image of {data.size} bytes is cut short: its end marker is missing"
+        )
     if data[:4].tobytes() == b"\x89PNG" and b"IEND" not in bytes(data[-16:]):
         raise InputError(f"PNG image of {data.size} bytes is cut short: its end marker is missing")
     try:
         picture = cv2.imdecode(data, cv2.IMREAD_COLOR)
     except cv2.error as error:
-        raise InputError(f"compressed image (format '{message.format[:40]}') cannot be read: {str(error).strip().splitlines()[-1][:120]}") from error
+        raise InputError(
+            f"compressed image (format '{message.format[:40]}') cannot be read: "
+            f"{str(error).strip().splitlines()[-1][:120]}"
+        ) from error
     if picture is None or max(picture.shape[:2]) > MAX_SIDE:
-        raise InputError(f"compressed image of {data.size} bytes (format '{message.format[:40]}') is no JPEG or PNG picture of at most {MAX_SIDE} pixels a side")
+        raise InputError(
+            f"compressed image of {data.size} bytes (format '{message.format[:40]}') "
+            f"is no JPEG or PNG picture of at most {MAX_SIDE} pixels a side"
+        )
     return np.asarray(cv2.cvtColor(picture, cv2.COLOR_BGR2RGB), dtype=np.uint8)
 
 
 def decode(message: Any) -> npt.NDArray[np.uint8]:
-    """Either kind of camera message as uint8 [height, width, 3], red first. Raises InputError as the two functions above."""
+    """
+    Either kind of camera message as uint8 [height, width, 3], red first.
+
+    Raises InputError as the two functions above.
+    """
     return image_to_rgb(message) if hasattr(message, "encoding") else compressed_to_rgb(message)
 
 
 def depth_to_metres(message: Any) -> npt.NDArray[np.float32]:
-    """A depth image (REP-118: ``32FC1`` metres or ``16UC1`` millimetres, 0 and NaN unknown) as float32 [height, width] metres, unknown as NaN.
+    """
+    A depth image (REP-118: ``32FC1`` metres or ``16UC1`` millimetres, 0 and NaN unknown) as
+    float32 [height, width] metres, unknown as NaN.
 
     Raises:
         InputError: another encoding, or size, step and data do not fit.
@@ -110,30 +159,44 @@ def depth_to_metres(message: Any) -> npt.NDArray[np.float32]:
     if message.encoding == "32FC1":
         depth = np.ascontiguousarray(rows(message, 4)).view(f"{order}f4").astype(np.float32)
     elif message.encoding in ("16UC1", "mono16"):
-        depth = np.ascontiguousarray(rows(message, 2)).view(f"{order}u2").astype(np.float32) / np.float32(1000)
+        depth = np.ascontiguousarray(rows(message, 2)).view(f"{order}u2").astype(
+            np.float32
+        ) / np.float32(1000)
     else:
-        raise InputError(f"depth encoding is '{message.encoding[:40]}'; readable are 32FC1 (metres) and 16UC1 (millimetres)")
+        raise InputError(
+            f"depth encoding is '{message.encoding[:40]}'; readable are 32FC1 (metres) "
+            "and 16UC1 (millimetres)"
+        )
     depth[~(np.isfinite(depth) & (depth > 0))] = np.nan
     return depth
 
 
 def blank(rgb_HW3: npt.NDArray[np.uint8], brightest: int = 8) -> bool:
-    """Whether a frame shows nothing: no pixel brighter than ``brightest`` of 255 (lens covered, sensor off)."""
+    """
+    Whether a frame shows nothing: no pixel brighter than ``brightest`` of 255 (lens covered,
+    sensor off).
+    """
     return int(rgb_HW3.max()) <= brightest
 
 
 def image_data(pixels: npt.NDArray[Any]) -> "array[int]":
-    """Bytes for an image message's ``data``: rclpy takes an array at once and checks a list element by element (0.1 ms against 20 ms)."""
+    """
+    Bytes for an image message's ``data``: rclpy takes an array at once and checks a list element
+    by element (0.1 ms against 20 ms).
+    """
     return array("B", np.ascontiguousarray(pixels).tobytes())
 
 
 def encode_jpeg(rgb: npt.NDArray[np.uint8], quality: int = JPEG_QUALITY) -> bytes:
-    """A picture (uint8 [H, W, 3], red first) as JPEG bytes.
+    """
+    A picture (uint8 [H, W, 3], red first) as JPEG bytes.
 
     Raises:
         InputError: the encoder refused it.
     """
-    done, data = cv2.imencode(".jpg", cv2.cvtColor(rgb, cv2.COLOR_RGB2BGR), [cv2.IMWRITE_JPEG_QUALITY, quality])
+    done, data = cv2.imencode(
+        ".jpg", cv2.cvtColor(rgb, cv2.COLOR_RGB2BGR), [cv2.IMWRITE_JPEG_QUALITY, quality]
+    )
     if not done:
         raise InputError(f"a picture of shape {rgb.shape} could not be encoded as JPEG")
     return data.tobytes()

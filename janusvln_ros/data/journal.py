@@ -1,4 +1,7 @@
-"""Append-only lines of JSON that survive a kill at any moment: what is in the file was done, what is not is done again."""
+"""
+Append-only lines of JSON that survive a kill at any moment: what is in the file was done, what is
+not is done again.
+"""
 
 import fcntl
 import json
@@ -12,37 +15,51 @@ from janusvln_ros.errors import InputError
 
 
 def read_lines(path: str | Path) -> Iterator[dict[str, Any]]:
-    """Yield the complete lines of a journal; a last line cut off by a kill is left out, a missing file is empty.
+    """
+    Yield the complete lines of a journal; a last line cut off by a kill is left out, a missing
+    file is empty.
 
     Raises:
-        InputError: a line that is not the last is no JSON object, so the file was damaged by something else.
+        InputError: a line that is not the last is no JSON object, so the file was damaged by
+            something else.
     """
     path = Path(path)
     if not path.is_file():
         return
-    # Without its line feed the last line may be the beginning of a longer number or text, so it counts as cut off even if it can be read.
+    # Without its line feed the last line may be the beginning of a longer number or text, so it
+    # counts as cut off even if it can be read.
     *complete, _ = path.read_bytes().split(b"\n")
     for number, line in enumerate(complete, 1):
         try:
             item = json.loads(line)
         except ValueError as error:
-            raise InputError(f"{path}, line {number} is no JSON ({error}): remove the line, its episode is then done again") from error
+            raise InputError(
+                f"{path}, line {number} is no JSON ({error}): remove the line, its "
+                "episode is then done again"
+            ) from error
         if not isinstance(item, dict):
-            raise InputError(f"{path}, line {number} is no object: remove the line, its episode is then done again")
+            raise InputError(
+                f"{path}, line {number} is no object: remove the line, its episode is "
+                "then done again"
+            )
         yield item
 
 
 class Journal:
-    """One writer's journal. Opening it takes a lock that other processes respect, and cuts off a half-written last line.
+    """
+    One writer's journal.
+
+    Opening it takes a lock that other processes respect, and cuts off a half-written last line.
 
     Raises:
-        InputError: another process still writes to it after ``wait`` seconds (one whose parent was killed needs a moment to die).
+        InputError: another process still writes to it after ``wait`` seconds (one whose parent was
+            killed needs a moment to die).
     """
 
     def __init__(self, path: str | Path, wait: float = 3.0) -> None:
         self.path = Path(path)
         self.path.parent.mkdir(parents=True, exist_ok=True)
-        self._file = open(self.path, "a+b")  # noqa: SIM115 (open, and locked, for the life of the writer)
+        self._file = open(self.path, "a+b")  # noqa: SIM115 (open and locked for life)
         deadline = time.monotonic() + wait
         while True:
             try:
@@ -51,7 +68,10 @@ class Journal:
             except BlockingIOError as error:
                 if time.monotonic() >= deadline:
                     self._file.close()
-                    raise InputError(f"another process is writing {self.path}: wait until it ends, or choose another output folder") from error
+                    raise InputError(
+                        f"another process is writing {self.path}: wait until it ends, "
+                        "or choose another output folder"
+                    ) from error
                 time.sleep(0.05)
         self._file.seek(0)
         content = self._file.read()

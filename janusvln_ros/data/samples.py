@@ -1,9 +1,13 @@
-"""Training sets: many trajectories in one file that is read from disk piece by piece, and the published samples made from them.
+"""
+Training sets: many trajectories in one file that is read from disk piece by piece, and the
+published samples made from them.
 
-A set is a text file of JSON lines, one trajectory each: ``{"id", "source", "instruction", "folder", "frames", "targets"}``. ``folder`` is the
-folder of the pictures relative to the set's file (or absolute), ``frames`` their names in order, ``targets`` the action to learn at every frame (the
-expert's where it differs from what was executed). Both memory modes read the same file: ``dual`` learns whole trajectories, ``released`` one
-sample per frame, built when it is asked for. A set of 200,000 trajectories therefore costs no more memory than two whole numbers for each.
+A set is a text file of JSON lines, one trajectory each: ``{"id", "source", "instruction",
+"folder", "frames", "targets"}``. ``folder`` is the folder of the pictures relative to the set's
+file (or absolute), ``frames`` their names in order, ``targets`` the action to learn at every frame
+(the expert's where it differs from what was executed). Both memory modes read the same file:
+``dual`` learns whole trajectories, ``released`` one sample per frame, built when it is asked for.
+A set of 200,000 trajectories therefore costs no more memory than two whole numbers for each.
 """
 
 import json
@@ -22,8 +26,10 @@ from janusvln_ros.errors import InputError
 from janusvln_ros.files import atomic_path
 
 OPENING = (
-    "You are a visual language navigation model, and your should go to the locations to complete the given task. Compare the observation and instruction "
-    "to infer your current progress, and then select the correct direction from the candidates to go to the target location and finish the task."
+    "You are a visual language navigation model, and your should go to the locations "
+    "to complete the given task. Compare the observation and instruction "
+    "to infer your current progress, and then select the correct direction from the "
+    "candidates to go to the target location and finish the task."
 )
 """First words of the published samples, their slip included."""
 
@@ -33,7 +39,10 @@ NUM_HISTORY = 8
 
 @dataclass(frozen=True)
 class SetItem:
-    """One trajectory of a set: ``frames`` are picture files in order, ``targets[i]`` the action to learn at frame i."""
+    """
+    One trajectory of a set: ``frames`` are picture files in order, ``targets[i]`` the action to
+    learn at frame i.
+    """
 
     id: str
     source: str
@@ -55,7 +64,10 @@ class SetReport:
 
     def as_dict(self) -> dict[str, Any]:
         """The same as plain values for JSON, with the share of each action."""
-        shares = {action.name: round(self.actions[action.name] / max(self.frames, 1), 4) for action in Action}
+        shares = {
+            action.name: round(self.actions[action.name] / max(self.frames, 1), 4)
+            for action in Action
+        }
         return {
             "trajectories": self.trajectories,
             "samples": self.frames,
@@ -68,14 +80,19 @@ class SetReport:
 
 
 def history_indices(n_frames: int, num_history: int = NUM_HISTORY) -> list[int]:
-    """Which of the frames 0 .. n_frames - 1 a sample shows: all, or ``num_history`` + 1 spread evenly from the first to the last (published rule)."""
+    """
+    Which of the frames 0 .. n_frames - 1 a sample shows: all, or ``num_history`` + 1 spread evenly
+    from the first to the last (published rule).
+    """
     if n_frames - 1 <= num_history:
         return list(range(n_frames))
     return [int(i) for i in np.linspace(0, n_frames - 1, num_history + 1, dtype=int)]
 
 
 def targets_of(trajectory: Trajectory) -> tuple[Action, ...]:
-    """The action to learn at every frame: the expert's label where there is one, else the next executed action; STOP at the last frame.
+    """
+    The action to learn at every frame: the expert's label where there is one, else the next
+    executed action; STOP at the last frame.
 
     Raises:
         InputError: the actions do not match the frames, or are no actions.
@@ -84,24 +101,38 @@ def targets_of(trajectory: Trajectory) -> tuple[Action, ...]:
     if trajectory.labels is not None:
         chosen: Sequence[int] = trajectory.labels
         if len(chosen) != n:
-            raise InputError(f"trajectory {trajectory.video}: {len(chosen)} labels for {n} pictures: collect it again")
+            raise InputError(
+                f"trajectory {trajectory.video}: {len(chosen)} labels for {n} "
+                "pictures: collect it again"
+            )
     else:
         if len(trajectory.actions) != n:
-            raise InputError(f"trajectory {trajectory.video}: {len(trajectory.actions)} actions for {n} pictures: collect it again")
+            raise InputError(
+                f"trajectory {trajectory.video}: {len(trajectory.actions)} actions for "
+                f"{n} pictures: collect it again"
+            )
         chosen = (*trajectory.actions[1:], int(Action.STOP))
     try:
         return tuple(Action(a) for a in chosen)
     except ValueError as error:
-        raise InputError(f"trajectory {trajectory.video}: {error}; actions are 0 STOP, 1 MOVE_FORWARD, 2 TURN_LEFT, 3 TURN_RIGHT") from error
+        raise InputError(
+            f"trajectory {trajectory.video}: {error}; actions are 0 STOP, 1 "
+            "MOVE_FORWARD, 2 TURN_LEFT, 3 TURN_RIGHT"
+        ) from error
 
 
-def published_samples(trajectory: Trajectory, root: str | Path, *, strip: bool) -> Iterator[dict[str, Any]]:
-    """The published training samples of a trajectory, one per frame (``{"id", "conversations", "images"}``).
+def published_samples(
+    trajectory: Trajectory, root: str | Path, *, strip: bool
+) -> Iterator[dict[str, Any]]:
+    """
+    The published training samples of a trajectory, one per frame (``{"id", "conversations",
+    "images"}``).
 
     Args:
         trajectory: frames, instruction and actions.
         root: picture paths are written relative to it.
-        strip: whether white space around the instruction is dropped: so for R2R and RxR, not for ScaleVLN and DAgger.
+        strip: whether white space around the instruction is dropped: so for R2R and RxR, not for
+            ScaleVLN and DAgger.
     """
     names = [os.path.relpath(frame, root) for frame in trajectory.frames]
     instruction = trajectory.instruction.strip() if strip else trajectory.instruction
@@ -109,18 +140,26 @@ def published_samples(trajectory: Trajectory, root: str | Path, *, strip: bool) 
         shown = history_indices(i + 1)
         history = "<image>" * (len(shown) - 1)
         question = (
-            f"{OPENING}\n This is your historical observation:{history}\n This is your current observation:<image>\n Your task is to {instruction}\n "
-            "You should take one of the following actions:\n MOVE_FORWARD\n TURN_LEFT\n TURN_RIGHT\n STOP."
+            f"{OPENING}\n This is your historical observation:{history}\n This is your "
+            f"current observation:<image>\n Your task is to {instruction}\n "
+            "You should take one of the following actions:\n MOVE_FORWARD\n "
+            "TURN_LEFT\n TURN_RIGHT\n STOP."
         )
         yield {
             "id": f"{trajectory.id}/{Path(names[i]).name}",
-            "conversations": [{"from": "human", "value": question}, {"from": "gpt", "value": action.name}],
+            "conversations": [
+                {"from": "human", "value": question},
+                {"from": "gpt", "value": action.name},
+            ],
             "images": [names[j] for j in shown],
         }
 
 
 def write_published(samples: Iterable[dict[str, Any]], path: str | Path) -> int:
-    """Write ``samples`` as the one JSON list that the published trainer reads, without holding it in memory; returns how many."""
+    """
+    Write ``samples`` as the one JSON list that the published trainer reads, without holding it in
+    memory; returns how many.
+    """
     count = 0
     with atomic_path(path) as temporary, open(temporary, "w") as file:
         file.write("[")
@@ -131,11 +170,18 @@ def write_published(samples: Iterable[dict[str, Any]], path: str | Path) -> int:
     return count
 
 
-def write_set(sources: Iterable[tuple[str, Iterable[Trajectory]]], path: str | Path, *, strip: Iterable[str] = ("r2r", "rxr")) -> SetReport:
-    """Write the trajectories of ``sources`` (pairs of a name and its trajectories) as one set.
+def write_set(
+    sources: Iterable[tuple[str, Iterable[Trajectory]]],
+    path: str | Path,
+    *,
+    strip: Iterable[str] = ("r2r", "rxr"),
+) -> SetReport:
+    """
+    Write the trajectories of ``sources`` (pairs of a name and its trajectories) as one set.
 
-    A trajectory with a missing picture, none at all, or actions that do not fit is left out and reported, never silently dropped.
-    White space around the instructions of the sources named in ``strip`` is removed, as in the published samples.
+    A trajectory with a missing picture, none at all, or actions that do not fit is left out and
+    reported, never silently dropped. White space around the instructions of the sources named in
+    ``strip`` is removed, as in the published samples.
     """
     report, base = SetReport(), Path(path).resolve().parent
     stripped = set(strip)
@@ -152,7 +198,9 @@ def write_set(sources: Iterable[tuple[str, Iterable[Trajectory]]], path: str | P
                     "id": str(trajectory.id),
                     "source": name,
                     "video": trajectory.video,
-                    "instruction": trajectory.instruction.strip() if name in stripped else trajectory.instruction,
+                    "instruction": trajectory.instruction.strip()
+                    if name in stripped
+                    else trajectory.instruction,
                     "folder": os.path.relpath(folder, base),
                     "frames": [frame.name for frame in trajectory.frames],
                     "targets": [int(a) for a in targets],
@@ -170,10 +218,17 @@ def _fault(trajectory: Trajectory) -> str | None:
     """Why ``trajectory`` cannot be learned from, or None."""
     if not trajectory.frames:
         return f"{trajectory.video} has no pictures"
-    present = {entry.name for entry in os.scandir(trajectory.frames[0].parent)} if trajectory.frames[0].parent.is_dir() else set()
+    present = (
+        {entry.name for entry in os.scandir(trajectory.frames[0].parent)}
+        if trajectory.frames[0].parent.is_dir()
+        else set()
+    )
     absent = [frame for frame in trajectory.frames if frame.name not in present]
     if absent:
-        return f"{trajectory.video} lacks {len(absent)} of {len(trajectory.frames)} pictures, the first is {absent[0]}"
+        return (
+            f"{trajectory.video} lacks {len(absent)} of {len(trajectory.frames)} pictures, "
+            f"the first is {absent[0]}"
+        )
     if not trajectory.instruction.strip():
         return f"{trajectory.video} has no instruction"
     try:
@@ -184,9 +239,11 @@ def _fault(trajectory: Trajectory) -> str | None:
 
 
 class TrajectorySet(Sequence[SetItem]):
-    """The trajectories of a set file, each read from disk when it is asked for.
+    """
+    The trajectories of a set file, each read from disk when it is asked for.
 
-    ``lengths`` int32 [n]: frames of every trajectory. Safe to hand to worker processes: the file is opened anew in each.
+    ``lengths`` int32 [n]: frames of every trajectory. Safe to hand to worker processes: the file
+    is opened anew in each.
 
     Raises:
         InputError: no such file, or a line that is no trajectory.
@@ -202,11 +259,17 @@ class TrajectorySet(Sequence[SetItem]):
                     try:
                         lengths.append(len(json.loads(line)["targets"]))
                     except (ValueError, KeyError, TypeError) as error:
-                        raise InputError(f"{self.path}, line {number}, is no trajectory: make the file with 'janusvln data'") from error
+                        raise InputError(
+                            f"{self.path}, line {number}, is no trajectory: make the "
+                            "file with 'janusvln data'"
+                        ) from error
                     offsets.append(offset)
                     offset += len(line)
         except OSError as error:
-            raise InputError(f"training set {self.path} cannot be read ({error.strerror}): make it with 'janusvln data'") from error
+            raise InputError(
+                f"training set {self.path} cannot be read ({error.strerror}): make it "
+                "with 'janusvln data'"
+            ) from error
         self._offsets = np.array(offsets, np.int64)
         self.lengths = np.array(lengths, np.int32)
 
@@ -219,20 +282,31 @@ class TrajectorySet(Sequence[SetItem]):
             file.seek(int(self._offsets[index]))
             return dict(json.loads(file.readline()))
 
-    def __getitem__(self, index: Any) -> Any:  # Sequence's overloads say int -> SetItem; slices are not offered
+    # Sequence's overloads say int -> SetItem; slices are not offered
+    def __getitem__(self, index: Any) -> Any:
         values = self.raw(index)
         folder = (self.path.resolve().parent / values["folder"]).resolve()
-        frames, targets = tuple(folder / name for name in values["frames"]), tuple(Action(t) for t in values["targets"])
+        frames, targets = (
+            tuple(folder / name for name in values["frames"]),
+            tuple(Action(t) for t in values["targets"]),
+        )
         return SetItem(values["id"], values["source"], values["instruction"], frames, targets)
 
 
 class FrameSamples(Sequence[tuple[SetItem, int]]):
-    """``released`` samples of several sets: item k is (trajectory, frame), one for every frame of every trajectory."""
+    """
+    ``released`` samples of several sets: item k is (trajectory, frame), one for every frame of
+    every trajectory.
+    """
 
     def __init__(self, sets: Sequence[TrajectorySet]) -> None:
         self.sets = list(sets)
-        self._of_set = np.concatenate([np.full(len(s), i, np.int32) for i, s in enumerate(self.sets)])
-        self._of_trajectory = np.concatenate([np.arange(len(s), dtype=np.int32) for s in self.sets])
+        self._of_set = np.concatenate(
+            [np.full(len(s), i, np.int32) for i, s in enumerate(self.sets)]
+        )
+        self._of_trajectory = np.concatenate(
+            [np.arange(len(s), dtype=np.int32) for s in self.sets]
+        )
         self._ends = np.cumsum(np.concatenate([s.lengths for s in self.sets]).astype(np.int64))
 
     def __len__(self) -> int:
@@ -241,7 +315,9 @@ class FrameSamples(Sequence[tuple[SetItem, int]]):
     def image_counts(self, num_history: int = NUM_HISTORY) -> np.ndarray:
         """How many pictures each sample shows, int8 [len(self)], without reading any."""
         lengths = np.concatenate([s.lengths for s in self.sets])
-        return np.concatenate([np.minimum(np.arange(1, n + 1), num_history + 1).astype(np.int8) for n in lengths])
+        return np.concatenate(
+            [np.minimum(np.arange(1, n + 1), num_history + 1).astype(np.int8) for n in lengths]
+        )
 
     def __getitem__(self, k: Any) -> Any:
         if not 0 <= k < len(self):

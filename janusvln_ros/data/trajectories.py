@@ -1,7 +1,11 @@
-"""Trajectories on disk: the frames of a drive, the actions that were executed, and the labels to learn from. Every published layout is read, one is written.
+"""
+Trajectories on disk: the frames of a drive, the actions that were executed, and the labels to
+learn from. Every published layout is read, one is written.
 
-Two layouts are in use. *Named frames* (R2R-CE, RxR-CE): ``<root>/<episode_id>/step_0000_TURN_RIGHT.png``, the label in the name and the instruction in the
-episode file. *Annotated* (ScaleVLN, DAgger, and everything written here): ``annotations.json`` beside ``images/<name>/rgb/000.jpg``.
+Two layouts are in use. *Named frames* (R2R-CE, RxR-CE):
+``<root>/<episode_id>/step_0000_TURN_RIGHT.png``, the label in the name and the instruction in the
+episode file. *Annotated* (ScaleVLN, DAgger, and everything written here): ``annotations.json``
+beside ``images/<name>/rgb/000.jpg``.
 """
 
 import json
@@ -25,9 +29,14 @@ _PICTURES = {".png", ".jpg", ".jpeg"}
 
 @dataclass(frozen=True)
 class Trajectory:
-    """One drive. ``actions[0]`` is -1 and ``actions[i + 1]`` the action executed at frame i; after the last frame the drive stopped.
+    """
+    One drive.
 
-    ``labels`` are the expert's actions at every frame where they differ from the executed ones (classic DAgger, noise); None: learn what was executed.
+    ``actions[0]`` is -1 and ``actions[i + 1]`` the action executed at frame i; after the last
+    frame the drive stopped.
+
+    ``labels`` are the expert's actions at every frame where they differ from the executed ones
+    (classic DAgger, noise); None: learn what was executed.
     """
 
     id: int | str
@@ -39,27 +48,42 @@ class Trajectory:
 
     @property
     def targets(self) -> tuple[int, ...]:
-        """The action to learn at every frame: the expert's where known, else the executed one and STOP at the last frame."""
+        """
+        The action to learn at every frame: the expert's where known, else the executed one and
+        STOP at the last frame.
+        """
         return self.labels if self.labels is not None else (*self.actions[1:], int(Action.STOP))
 
 
 def video_name(scene: str, dataset: str, episode_id: str) -> str:
-    """Return ``images/{scene}_{dataset}_{episode:06d}``, the published name of an episode's frame folder."""
+    """
+    Return ``images/{scene}_{dataset}_{episode:06d}``, the published name of an episode's frame
+    folder.
+    """
     number = json_id(episode_id)
     return f"images/{scene}_{dataset}_{f'{number:06d}' if isinstance(number, int) else number}"
 
 
 def read_trajectories(
-    root: str | Path, *, instructions: Mapping[str, str] | None = None, data_dir: str | Path | None = None, rejected: list[str] | None = None
+    root: str | Path,
+    *,
+    instructions: Mapping[str, str] | None = None,
+    data_dir: str | Path | None = None,
+    rejected: list[str] | None = None,
 ) -> Iterator[Trajectory]:
-    """Yield the trajectories under ``root`` one by one, in the order of the annotations or of the episode numbers.
+    """
+    Yield the trajectories under ``root`` one by one, in the order of the annotations or of the
+    episode numbers.
 
-    ``root`` is a folder with ``annotations.json``, or one of named frames (``trajectory_data/R2R-CE-640x480``, its ``images``, ``trajectory_data/R2R/train``).
-    Named frames take their instruction from ``instructions`` (by episode id), else from the training episodes of R2R or RxR in ``data_dir``, which defaults
-    to the folder that holds ``trajectory_data``. A trajectory that cannot be used is described in ``rejected``.
+    ``root`` is a folder with ``annotations.json``, or one of named frames
+    (``trajectory_data/R2R-CE-640x480``, its ``images``, ``trajectory_data/R2R/train``). Named
+    frames take their instruction from ``instructions`` (by episode id), else from the training
+    episodes of R2R or RxR in ``data_dir``, which defaults to the folder that holds
+    ``trajectory_data``. A trajectory that cannot be used is described in ``rejected``.
 
     Raises:
-        InputError: the folder is missing or in neither layout; or, where ``rejected`` is None, a trajectory cannot be used.
+        InputError: the folder is missing or in neither layout; or, where ``rejected`` is None, a
+            trajectory cannot be used.
     """
     root = Path(root)
     if not root.is_dir():
@@ -67,7 +91,10 @@ def read_trajectories(
     if (root / "annotations.json").is_file():
         items = _annotated(root)
     elif any(root.glob("journal_*.jsonl")):
-        raise InputError(f"{root} holds a collection that was not finished: run the command that began it again, it goes on where it stopped")
+        raise InputError(
+            f"{root} holds a collection that was not finished: run the command that "
+            "began it again, it goes on where it stopped"
+        )
     else:
         items = _named(root, instructions, data_dir)
     for item in items:
@@ -87,12 +114,17 @@ def _annotated(root: Path) -> Iterator[Trajectory | str]:
     except (UnicodeDecodeError, json.JSONDecodeError) as error:
         raise InputError(f"{path} is damaged: {error}") from error
     if not isinstance(content, list):
-        raise InputError(f"{path} is {type(content).__name__}, not the list of a published annotation file")
+        raise InputError(
+            f"{path} is {type(content).__name__}, not the list of a published annotation file"
+        )
     for number, item in enumerate(content):
         try:
             yield _read_annotation(root, item)
         except (KeyError, TypeError, ValueError, IndexError) as error:
-            yield f"{path}, item {number}: {f'{error} is missing' if isinstance(error, KeyError) else error}"
+            yield (
+                f"{path}, item {number}: "
+                f"{f'{error} is missing' if isinstance(error, KeyError) else error}"
+            )
 
 
 def _read_annotation(root: Path, item: Any) -> Trajectory:
@@ -102,18 +134,28 @@ def _read_annotation(root: Path, item: Any) -> Trajectory:
     if not isinstance(text, str) or not text.strip():
         raise ValueError(f"{video}: instruction is {text!r}")
     if not actions or actions[0] != -1 or any(a not in (1, 2, 3) for a in actions[1:]):
-        raise ValueError(f"{video}: actions must be -1 and then 1, 2 or 3, they are {list(actions[:8])}...")
-    if labels is not None and (len(labels) != len(actions) or any(a not in (0, 1, 2, 3) for a in labels)):
-        raise ValueError(f"{video}: {len(labels)} labels for {len(actions)} frames, or a label that is no action")
+        raise ValueError(
+            f"{video}: actions must be -1 and then 1, 2 or 3, they are {list(actions[:8])}..."
+        )
+    if labels is not None and (
+        len(labels) != len(actions) or any(a not in (0, 1, 2, 3) for a in labels)
+    ):
+        raise ValueError(
+            f"{video}: {len(labels)} labels for {len(actions)} frames, or a label that "
+            "is no action"
+        )
     folder = root / video / "rgb"
     frames = _frames(folder, _NUMBERED)
     if len(frames) != len(actions):
-        raise ValueError(f"{folder} holds {len(frames)} frames, the annotation {len(actions)} actions")
+        raise ValueError(
+            f"{folder} holds {len(frames)} frames, the annotation {len(actions)} actions"
+        )
     return Trajectory(item["id"], video, text, actions, labels, tuple(path for path, _ in frames))
 
 
 def _frames(folder: Path, pattern: re.Pattern[str]) -> list[tuple[Path, re.Match[str]]]:
-    """List a folder's pictures by their number.
+    """
+    List a folder's pictures by their number.
 
     Raises:
         ValueError: there are none, a name does not fit, or the numbers are not 0, 1, 2, ...
@@ -125,31 +167,46 @@ def _frames(folder: Path, pattern: re.Pattern[str]) -> list[tuple[Path, re.Match
         if path.suffix.lower() in _PICTURES and not path.name.startswith("."):
             match = pattern.match(path.stem)
             if not match:
-                raise ValueError(f"{path}: the name tells no step{'' if pattern is _NUMBERED else ' and action, as step_0000_TURN_RIGHT.png does'}")
+                told = "step"
+                if pattern is not _NUMBERED:
+                    told = "step and action, as step_0000_TURN_RIGHT.png does"
+                raise ValueError(f"{path}: the name tells no {told}")
             found.append((path, match))
     if not found:
         raise ValueError(f"{folder} holds no pictures")
     found.sort(key=lambda pair: int(pair[1][1]))
     if [int(match[1]) for _, match in found] != list(range(len(found))):
-        raise ValueError(f"{folder}: {len(found)} frames, but their numbers are not 0 to {len(found) - 1}")
+        raise ValueError(
+            f"{folder}: {len(found)} frames, but their numbers are not 0 to {len(found) - 1}"
+        )
     return found
 
 
-def _named(root: Path, instructions: Mapping[str, str] | None, data_dir: str | Path | None) -> Iterator[Trajectory | str]:
+def _named(
+    root: Path, instructions: Mapping[str, str] | None, data_dir: str | Path | None
+) -> Iterator[Trajectory | str]:
     """Yield the trajectories of a folder of named frames, one folder per episode."""
     for inner in ("images", "train"):
         if (root / inner).is_dir():
             root = root / inner
             break
-    folders = sorted((p for p in root.iterdir() if p.is_dir() and not p.name.startswith(".")), key=lambda p: (len(p.name), p.name))
+    folders = sorted(
+        (p for p in root.iterdir() if p.is_dir() and not p.name.startswith(".")),
+        key=lambda p: (len(p.name), p.name),
+    )
     if not folders:
-        raise InputError(f"{root} holds neither annotations.json nor a folder of named frames for each episode")
+        raise InputError(
+            f"{root} holds neither annotations.json nor a folder of named frames for each episode"
+        )
     if instructions is None:
         instructions = _instructions_beside(root, data_dir)
     for folder in folders:
         text = instructions.get(folder.name)
         if text is None:
-            yield f"{folder}: the episode file has no episode {folder.name}, so the instruction is unknown"
+            yield (
+                f"{folder}: the episode file has no episode {folder.name}, so the "
+                "instruction is unknown"
+            )
             continue
         try:
             frames = _frames(folder, _NAMED)
@@ -160,28 +217,60 @@ def _named(root: Path, instructions: Mapping[str, str] | None, data_dir: str | P
         if Action.STOP in labels[:-1]:
             yield f"{folder}: a frame before the last is labelled STOP"
             continue
-        # A drive that was cut off before it stopped says so in its last label, which must not be taken for STOP.
+        # A drive that was cut off before it stopped says so in its last label, which must not be
+        # taken for STOP.
         cut = labels if labels[-1] != Action.STOP else None
-        yield Trajectory(json_id(folder.name), f"{root.name}/{folder.name}", text, (-1, *labels[:-1]), cut, tuple(path for path, _ in frames))
+        yield Trajectory(
+            json_id(folder.name),
+            f"{root.name}/{folder.name}",
+            text,
+            (-1, *labels[:-1]),
+            cut,
+            tuple(path for path, _ in frames),
+        )
 
 
 def _instructions_beside(root: Path, data_dir: str | Path | None) -> dict[str, str]:
-    """Find the training instructions of R2R or RxR for frames in ``<data_dir>/trajectory_data/R2R...``."""
-    dataset = next((name for part in root.resolve().parts[::-1] for name in ("r2r", "rxr") if part.lower().startswith(name)), None)
+    """
+    Find the training instructions of R2R or RxR for frames in
+    ``<data_dir>/trajectory_data/R2R...``.
+    """
+    dataset = next(
+        (
+            name
+            for part in root.resolve().parts[::-1]
+            for name in ("r2r", "rxr")
+            if part.lower().startswith(name)
+        ),
+        None,
+    )
     if dataset is None:
-        raise InputError(f"{root} does not tell whether its frames are of R2R or RxR: give the instructions, or name a folder above 'R2R...' or 'RxR...'")
+        raise InputError(
+            f"{root} does not tell whether its frames are of R2R or RxR: give the "
+            "instructions, or name a folder above 'R2R...' or 'RxR...'"
+        )
     if data_dir is None:
-        data_dir = next((p.parent for p in root.resolve().parents if p.name == "trajectory_data"), None)
+        data_dir = next(
+            (p.parent for p in root.resolve().parents if p.name == "trajectory_data"), None
+        )
         if data_dir is None:
-            raise InputError(f"{root} is not below 'trajectory_data', so its episode file is unknown: give data_dir")
-    return {e.episode_id: e.instruction for e in read_episodes(data_dir, dataset, "train").episodes}
+            raise InputError(
+                f"{root} is not below 'trajectory_data', so its episode file is "
+                "unknown: give data_dir"
+            )
+    return {
+        e.episode_id: e.instruction for e in read_episodes(data_dir, dataset, "train").episodes
+    }
 
 
 class TrajectoryWriter:
-    """Writes trajectories in the annotated layout; any number of processes (``shard`` 0, 1, ...) write to one ``root``.
+    """
+    Writes trajectories in the annotated layout; any number of processes (``shard`` 0, 1, ...)
+    write to one ``root``.
 
-    An episode counts once its line is in ``journal_{shard}.jsonl``, which is written after its frames are in place; so a kill at any moment loses at most
-    the episode in progress and never leaves half of one. `merge` turns the journals into ``annotations.json`` and ``result.jsonl``.
+    An episode counts once its line is in ``journal_{shard}.jsonl``, which is written after its
+    frames are in place; so a kill at any moment loses at most the episode in progress and never
+    leaves half of one. `merge` turns the journals into ``annotations.json`` and ``result.jsonl``.
     """
 
     def __init__(self, root: str | Path, dataset: str, shard: int = 0) -> None:
@@ -193,15 +282,25 @@ class TrajectoryWriter:
         return {(line["scene"], str(line["episode_id"])) for line in _journals(self.root)}
 
     def write(
-        self, episode: Episode, frames: Sequence[bytes], actions: Sequence[int], labels: Sequence[int] | None = None, result: Mapping[str, Any] | None = None
+        self,
+        episode: Episode,
+        frames: Sequence[bytes],
+        actions: Sequence[int],
+        labels: Sequence[int] | None = None,
+        result: Mapping[str, Any] | None = None,
     ) -> None:
-        """Keep an episode: ``frames`` are encoded JPEGs, ``actions`` and ``labels`` as in `Trajectory`; ``result`` goes to ``result.jsonl``.
+        """
+        Keep an episode: ``frames`` are encoded JPEGs, ``actions`` and ``labels`` as in
+        `Trajectory`; ``result`` goes to ``result.jsonl``.
 
         Raises:
             ValueError: the numbers of frames, actions and labels differ.
         """
         if len(frames) != len(actions) or (labels is not None and len(labels) != len(actions)):
-            raise ValueError(f"episode {episode.episode_id}: {len(frames)} frames, {len(actions)} actions, {labels and len(labels)} labels")
+            raise ValueError(
+                f"episode {episode.episode_id}: {len(frames)} frames, {len(actions)} "
+                f"actions, {labels and len(labels)} labels"
+            )
         video = video_name(episode.scene, self.dataset, episode.episode_id)
         final = self.root / video
         temporary = final.with_name(f".{final.name}.tmp")
@@ -211,7 +310,12 @@ class TrajectoryWriter:
             (temporary / "rgb" / f"{step:03d}.jpg").write_bytes(jpeg)
         shutil.rmtree(final, ignore_errors=True)  # left by a kill between the two lines below
         temporary.rename(final)
-        annotation = {"id": json_id(episode.episode_id), "video": video, "instructions": [episode.instruction], "actions": list(map(int, actions))}
+        annotation = {
+            "id": json_id(episode.episode_id),
+            "video": video,
+            "instructions": [episode.instruction],
+            "actions": list(map(int, actions)),
+        }
         if labels is not None:
             annotation["labels"] = list(map(int, labels))
         self._append(episode, annotation, result)
@@ -220,8 +324,14 @@ class TrajectoryWriter:
         """Note that an episode was driven but is not kept, so that it is not driven again."""
         self._append(episode, None, result)
 
-    def _append(self, episode: Episode, annotation: dict[str, Any] | None, result: Mapping[str, Any] | None) -> None:
-        key = {"scene": episode.scene, "episode_id": json_id(episode.episode_id), "instruction": episode.instruction}
+    def _append(
+        self, episode: Episode, annotation: dict[str, Any] | None, result: Mapping[str, Any] | None
+    ) -> None:
+        key = {
+            "scene": episode.scene,
+            "episode_id": json_id(episode.episode_id),
+            "instruction": episode.instruction,
+        }
         self._journal.append({**key, "annotation": annotation, "result": dict(result or {})})
 
     def close(self) -> None:
@@ -230,13 +340,19 @@ class TrajectoryWriter:
 
 
 def merge(root: str | Path) -> list[dict[str, Any]]:
-    """Write ``annotations.json`` (sorted by id, one entry per frame folder) and ``result.jsonl`` from all journals; return the journal's lines."""
+    """
+    Write ``annotations.json`` (sorted by id, one entry per frame folder) and ``result.jsonl`` from
+    all journals; return the journal's lines.
+    """
     root = Path(root)
     lines = {(line["scene"], str(line["episode_id"])): line for line in _journals(root)}
     ordered = [lines[key] for key in sorted(lines, key=lambda key: (len(key[1]), key[1], key[0]))]
     kept = [line["annotation"] for line in ordered if line["annotation"] is not None]
     atomic_write(root / "annotations.json", json.dumps(kept, ensure_ascii=False))
-    atomic_write(root / "result.jsonl", "".join(json.dumps(line["result"], ensure_ascii=False) + "\n" for line in ordered))
+    atomic_write(
+        root / "result.jsonl",
+        "".join(json.dumps(line["result"], ensure_ascii=False) + "\n" for line in ordered),
+    )
     return ordered
 
 

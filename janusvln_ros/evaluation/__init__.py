@@ -1,1 +1,3 @@
-"""Metrics of one drive, their means with intervals, the checks that a run is real, and the report."""
+"""
+Metrics of one drive, their means with intervals, the checks that a run is real, and the report.
+"""

@@ -1,7 +1,9 @@
-"""The metrics of one drive (NE, OS, SR, SPL, nDTW, ...) and the intervals of their means.
+"""
+The metrics of one drive (NE, OS, SR, SPL, nDTW, ...) and the intervals of their means.
 
-Definitions are those of VLN-CE and habitat-lab. A goal on another island gives an infinite distance: the drive has failed, its navigation error is
-not a number one can average, and the summary says how many there were.
+Definitions are those of VLN-CE and habitat-lab. A goal on another island gives an infinite
+distance: the drive has failed, its navigation error is not a number one can average, and the
+summary says how many there were.
 """
 
 import math
@@ -17,7 +19,11 @@ _Z95 = 1.959963984540054  # 97.5 % quantile of the normal distribution
 
 @dataclass(frozen=True)
 class Thresholds:
-    """Distances in metres that the metrics depend on; the defaults are the published ones. Comparisons are strict."""
+    """
+    Distances in metres that the metrics depend on; the defaults are the published ones.
+
+    Comparisons are strict.
+    """
 
     success: float = 3.0
     near: float = 1.0
@@ -27,7 +33,12 @@ class Thresholds:
 
 @dataclass(frozen=True)
 class Metrics:
-    """What one drive achieved. Lengths in metres; ``ne`` and ``oracle_ne`` are inf where the goal cannot be reached; ``ndtw`` is None without a reference."""
+    """
+    What one drive achieved.
+
+    Lengths in metres; ``ne`` and ``oracle_ne`` are inf where the goal cannot be reached; ``ndtw``
+    is None without a reference.
+    """
 
     success: bool
     success_1m: bool
@@ -56,12 +67,14 @@ def measure(
     reference_R3: ArrayLike | None = None,
     thresholds: Thresholds = Thresholds(),
 ) -> Metrics:
-    """Measure one drive.
+    """
+    Measure one drive.
 
     Args:
         positions_T3: where the agent was at the start and after every action, metres.
         distances_T: geodesic distance to the goal at each of these; inf where there is no path.
-        collided: for every action whether it was a forward step that was cut short; as many as there were actions.
+        collided: for every action whether it was a forward step that was cut short; as many as
+            there were actions.
         stopped: the drive ended by STOP.
         reference_R3: the places the reference drive was at (ground truth ``locations``), for nDTW.
         thresholds: distances that count as success.
@@ -71,15 +84,27 @@ def measure(
     """
     positions = np.asarray(positions_T3, float)
     distances = np.asarray(distances_T, float)
-    if positions.ndim != 2 or positions.shape[1] != 3 or len(positions) != len(distances) or len(positions) != len(collided) + 1:
-        raise ValueError(f"{positions.shape} positions, {len(distances)} distances and {len(collided)} actions do not belong together")
+    if (
+        positions.ndim != 2
+        or positions.shape[1] != 3
+        or len(positions) != len(distances)
+        or len(positions) != len(collided) + 1
+    ):
+        raise ValueError(
+            f"{positions.shape} positions, {len(distances)} distances and "
+            f"{len(collided)} actions do not belong together"
+        )
     if not np.isfinite(positions).all() or np.isnan(distances).any():
         raise ValueError("a position or a distance is not a number")
-    # The travelled length is summed step by step: habitat adds up the same differences in the same order.
+    # The travelled length is summed step by step: habitat adds up the same differences in the same
+    # order.
     length = float(sum(math.sqrt(float(m @ m)) for m in np.diff(positions, axis=0)))
     start, final, closest = float(distances[0]), float(distances[-1]), float(distances.min())
     ratio = efficiency(start, length)
-    success, near = bool(stopped and final < thresholds.success), bool(stopped and final < thresholds.near)
+    success, near = (
+        bool(stopped and final < thresholds.success),
+        bool(stopped and final < thresholds.near),
+    )
     return Metrics(
         success=success,
         success_1m=near,
@@ -97,7 +122,10 @@ def measure(
 
 
 def efficiency(shortest: float, travelled: float) -> float:
-    """Return ``shortest / max(shortest, travelled)``: 1 for the shortest path and for an agent that started at its goal, 0 without any path."""
+    """
+    Return ``shortest / max(shortest, travelled)``: 1 for the shortest path and for an agent that
+    started at its goal, 0 without any path.
+    """
     if not math.isfinite(shortest):
         return 0.0
     longest = max(shortest, travelled)
@@ -105,7 +133,9 @@ def efficiency(shortest: float, travelled: float) -> float:
 
 
 def without_repeats(points_T3: ArrayLike) -> NDArray[np.float64]:
-    """Drop every point that equals the one before it, so that turning on the spot does not count."""
+    """
+    Drop every point that equals the one before it, so that turning on the spot does not count.
+    """
     points = np.asarray(points_T3, float)
     keep = np.ones(len(points), bool)
     keep[1:] = (points[1:] != points[:-1]).any(axis=1)
@@ -113,7 +143,10 @@ def without_repeats(points_T3: ArrayLike) -> NDArray[np.float64]:
 
 
 def dtw(a_N3: ArrayLike, b_M3: ArrayLike) -> float:
-    """Exact dynamic time warping: the least sum of Euclidean distances over all monotone pairings of two paths."""
+    """
+    Exact dynamic time warping: the least sum of Euclidean distances over all monotone pairings of
+    two paths.
+    """
     a, b = np.asarray(a_N3, float), np.asarray(b_M3, float)
     if not len(a) or not len(b):
         raise ValueError("dynamic time warping needs two paths with a point each")
@@ -130,7 +163,10 @@ def dtw(a_N3: ArrayLike, b_M3: ArrayLike) -> float:
 
 
 def ndtw(positions_T3: ArrayLike, reference_R3: ArrayLike, distance: float = 3.0) -> float:
-    """Normalised dynamic time warping, ``exp(-DTW / (|reference| * distance))``; repeated positions count once."""
+    """
+    Normalised dynamic time warping, ``exp(-DTW / (|reference| * distance))``; repeated positions
+    count once.
+    """
     reference = np.asarray(reference_R3, float)
     return math.exp(-dtw(without_repeats(positions_T3), reference) / (len(reference) * distance))
 
@@ -145,28 +181,54 @@ def wilson(successes: int, total: int) -> tuple[float, float]:
     middle = (p + z2 / (2 * total)) / (1 + z2 / total)
     half = _Z95 * math.sqrt(p * (1 - p) / total + z2 / (4 * total**2)) / (1 + z2 / total)
     # At the ends the exact bounds are 0 and 1; floating point leaves 1e-17 beyond.
-    return (0.0 if successes == 0 else middle - half), (1.0 if successes == total else middle + half)
+    return (0.0 if successes == 0 else middle - half), (
+        1.0 if successes == total else middle + half
+    )
 
 
-def bootstrap(values: Sequence[float], resamples: int = 2000, seed: int = 0) -> tuple[float, float] | None:
-    """95 % percentile bootstrap interval of a mean of finite values; None for fewer than two. Equal input gives equal output."""
+def bootstrap(
+    values: Sequence[float], resamples: int = 2000, seed: int = 0
+) -> tuple[float, float] | None:
+    """
+    95 % percentile bootstrap interval of a mean of finite values; None for fewer than two.
+
+    Equal input gives equal output.
+    """
     if len(values) < 2:
         return None
     array = np.asarray(values, float)
     generator = np.random.default_rng(seed)
     # By hundreds: one draw at a time is slow, all at once takes gigabytes for a large split.
-    means = np.concatenate([array[generator.integers(0, len(array), (min(100, resamples - i), len(array)))].mean(axis=1) for i in range(0, resamples, 100)])
+    means = np.concatenate(
+        [
+            array[generator.integers(0, len(array), (min(100, resamples - i), len(array)))].mean(
+                axis=1
+            )
+            for i in range(0, resamples, 100)
+        ]
+    )
     low, high = np.percentile(means, [2.5, 97.5])
     return float(low), float(high)
 
 
 def rate(name: str, flags: Sequence[bool]) -> dict[str, Any]:
-    """``{name: share, name_ci95: [low, high]}`` of a list of yes and no; the share of nothing is None."""
-    return {name: sum(flags) / len(flags) if flags else None, f"{name}_ci95": list(wilson(sum(flags), len(flags)))}
+    """
+    ``{name: share, name_ci95: [low, high]}`` of a list of yes and no; the share of nothing is
+    None.
+    """
+    return {
+        name: sum(flags) / len(flags) if flags else None,
+        f"{name}_ci95": list(wilson(sum(flags), len(flags))),
+    }
 
 
 def mean(name: str, values: Sequence[float | None]) -> dict[str, Any]:
-    """``{name: mean, name_ci95: [low, high]}`` of the finite values; None where there are too few."""
+    """
+    ``{name: mean, name_ci95: [low, high]}`` of the finite values; None where there are too few.
+    """
     finite = [v for v in values if v is not None and math.isfinite(v)]
     interval = bootstrap(finite)
-    return {name: sum(finite) / len(finite) if finite else None, f"{name}_ci95": None if interval is None else list(interval)}
+    return {
+        name: sum(finite) / len(finite) if finite else None,
+        f"{name}_ci95": None if interval is None else list(interval),
+    }

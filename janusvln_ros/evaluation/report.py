@@ -1,4 +1,7 @@
-"""The report of a run as one HTML file without anything to fetch: the table, success by group, and failures drawn on their maps."""
+"""
+The report of a run as one HTML file without anything to fetch: the table, success by group, and
+failures drawn on their maps.
+"""
 
 import base64
 import html
@@ -19,9 +22,12 @@ PICTURES = 24
 
 _STYLE = """
 body{font:15px/1.45 system-ui,sans-serif;max-width:1100px;margin:2em auto;padding:0 1em;color:#222}
-table{border-collapse:collapse}td,th{padding:.25em .8em;text-align:left;border-bottom:1px solid #ddd}td.n{text-align:right;font-variant-numeric:tabular-nums}
-.cards{display:flex;flex-wrap:wrap;gap:1em}.card{width:250px;border:1px solid #ddd;border-radius:6px;padding:.6em;font-size:13px}
-.card svg{width:100%;height:auto;background:#eee}.ok{color:#06752b}.bad{color:#b00020;font-weight:600}small{color:#666}
+table{border-collapse:collapse}td,th{padding:.25em .8em;text-align:left;border-bottom:1px
+solid #ddd}td.n{text-align:right;font-variant-numeric:tabular-nums}
+.cards{display:flex;flex-wrap:wrap;gap:1em}
+.card{width:250px;border:1px solid #ddd;border-radius:6px;padding:.6em;font-size:13px}
+.card svg{width:100%;height:auto;background:#eee}
+.ok{color:#06752b}.bad{color:#b00020;font-weight:600}small{color:#666}
 """
 
 _ROWS = (
@@ -39,7 +45,10 @@ _ROWS = (
 
 @dataclass(frozen=True)
 class Map:
-    """A floor from above: ``navigable`` bool [rows along +z, columns along +x], ``origin`` (x, z) of its corner and ``resolution`` in metres."""
+    """
+    A floor from above: ``navigable`` bool [rows along +z, columns along +x], ``origin`` (x, z) of
+    its corner and ``resolution`` in metres.
+    """
 
     navigable: NDArray[np.bool_]
     origin: tuple[float, float]
@@ -54,10 +63,12 @@ def write_report(
     references: Sequence[Sequence[Sequence[float]]],
     maps: Sequence[Map | None],
 ) -> None:
-    """Write the report.
+    """
+    Write the report.
 
-    ``summary`` is that of `summarize` with what was run: agent, instructions, checkpoint, dataset, split, thresholds. ``paths``, ``references`` (points
-    x, y, z in metres) and ``maps`` belong to the ``results`` at the same place.
+    ``summary`` is that of `summarize` with what was run: agent, instructions, checkpoint, dataset,
+    split, thresholds. ``paths``, ``references`` (points x, y, z in metres) and ``maps`` belong to
+    the ``results`` at the same place.
     """
     failures = [i for i, r in enumerate(results) if not r["success"]]
     # Where the success distance is nearly free, what misses the second one is worth looking at.
@@ -67,25 +78,39 @@ def write_report(
     def card(i: int) -> str:
         return _card(results[i], paths[i], references[i], maps[i])
 
-    title = f"{summary['agent']}: {summary['episodes']} episodes of {summary['dataset']} {summary['split']}"
+    title = (
+        f"{summary['agent']}: {summary['episodes']} episodes of {summary['dataset']} "
+        f"{summary['split']}"
+    )
     near = f"{summary['thresholds']['success']:g} m", f"{summary['thresholds']['near']:g} m"
     parts = [
-        f"<!doctype html><html lang=en><meta charset=utf-8><title>{html.escape(title)}</title><style>{_STYLE}</style>",
+        "<!doctype html><html lang=en><meta "
+        f"charset=utf-8><title>{html.escape(title)}</title><style>{_STYLE}</style>",
         f"<h1>{html.escape(title)}</h1>",
-        f"<p><small>instructions: {html.escape(str(summary.get('instructions')))}; checkpoint: {html.escape(str(summary.get('checkpoint')))}; "
-        "intervals are 95 % (Wilson for rates, bootstrap for means); manifest.json beside this file says what was run</small></p>",
+        f"<p><small>instructions: {html.escape(str(summary.get('instructions')))}; "
+        f"checkpoint: {html.escape(str(summary.get('checkpoint')))}; "
+        "intervals are 95 % (Wilson for rates, bootstrap for means); manifest.json "
+        "beside this file says what was run</small></p>",
         _table(summary),
         _checks(summary),
         "<h2>Success by distance to the goal</h2>",
         _bars(summary["by_distance"], near),
         "<h2>Success by length of the reference drive</h2>",
         _bars(summary["by_reference_steps"], near),
-        "<h2>Success by rooms crossed</h2>" + _bars(summary["by_rooms_crossed"], near) if summary["by_rooms_crossed"] else "",
+        "<h2>Success by rooms crossed</h2>" + _bars(summary["by_rooms_crossed"], near)
+        if summary["by_rooms_crossed"]
+        else "",
         "<h2>Success by tag</h2>" + _bars(summary["by_tag"], near) if summary["by_tag"] else "",
         _section("Failures", failures, card, PICTURES),
-        _section("Nearer than the success distance, but not than the second one", missed, card, PICTURES // 4),
+        _section(
+            "Nearer than the success distance, but not than the second one",
+            missed,
+            card,
+            PICTURES // 4,
+        ),
         _section("Successes", successes, card, PICTURES // 4),
-        "<p><small>green: reference path, blue: driven path, circle: start, cross: goal</small></p></html>",
+        "<p><small>green: reference path, blue: driven path, circle: start, cross: "
+        "goal</small></p></html>",
     ]
     atomic_write(path, "\n".join(parts))
 
@@ -100,17 +125,35 @@ def _table(summary: Mapping[str, Any]) -> str:
     rows = []
     for key, name, percent in _ROWS:
         interval = summary.get(f"{key}_ci95")
-        span = "" if interval is None else f"{_number(interval[0], percent)} to {_number(interval[1], percent)}"
+        span = (
+            ""
+            if interval is None
+            else f"{_number(interval[0], percent)} to {_number(interval[1], percent)}"
+        )
         label = name.format(**summary["thresholds"])
-        rows.append(f"<tr><td>{label}<td class=n>{_number(summary[key], percent)}<td class=n>{span}")
-    rows += [f"<tr><td>{name}<td class=n>{summary[name]}<td>" for name in ("episodes", "rejected", "errors", "unreachable", "not_understood")]
+        rows.append(
+            f"<tr><td>{label}<td class=n>{_number(summary[key], percent)}<td class=n>{span}"
+        )
+    rows += [
+        f"<tr><td>{name}<td class=n>{summary[name]}<td>"
+        for name in ("episodes", "rejected", "errors", "unreachable", "not_understood")
+    ]
     ended = ", ".join(f"{name}: {count}" for name, count in summary["ended"].items())
-    return f"<table><tr><th>metric<th>value<th>95 % interval{''.join(rows)}</table><p>Drives ended by {html.escape(ended)}.</p>"
+    return (
+        f"<table><tr><th>metric<th>value<th>95 % interval{''.join(rows)}</table><p>Drives "
+        f"ended by {html.escape(ended)}.</p>"
+    )
 
 
 def _checks(summary: Mapping[str, Any]) -> str:
-    items = "".join(f"<li class={'ok' if good else 'bad'}>{name.replace('_', ' ')}: {'yes' if good else 'no'}" for name, good in summary["checks"].items())
-    detail = ", ".join(f"{name.replace('_', ' ')}: {value:.3g}" for name, value in summary["checks_detail"].items())
+    items = "".join(
+        f"<li class={'ok' if good else 'bad'}>{name.replace('_', ' ')}: {'yes' if good else 'no'}"
+        for name, good in summary["checks"].items()
+    )
+    detail = ", ".join(
+        f"{name.replace('_', ' ')}: {value:.3g}"
+        for name, value in summary["checks_detail"].items()
+    )
     return f"<h2>Was it a real run?</h2><ul>{items}</ul><small>{html.escape(detail)}</small>"
 
 
@@ -123,40 +166,88 @@ def _bars(groups: Mapping[str, Mapping[str, Any]], distances: tuple[str, str]) -
     for percent in range(0, 101, 25):
         x = left + scale * percent
         parts.append(f"<line x1={x} x2={x} y1=0 y2={row * len(groups)} stroke=#ddd />")
-        parts.append(f"<text x={x} y={row * len(groups) + 16} font-size=12 text-anchor=middle>{percent} %</text>")
+        parts.append(
+            f"<text x={x} y={row * len(groups) + 16} font-size=12 "
+            f"text-anchor=middle>{percent} %</text>"
+        )
     for i, (name, group) in enumerate(groups.items()):
         y = i * row + 6
-        parts.append(f"<text x={left - 8} y={y + 20} font-size=13 text-anchor=end>{html.escape(name)} ({group['episodes']})</text>")
-        for offset, key, near, colour in ((0, "success_rate", distances[0], "#9cc3e6"), (17, "success_rate_1m", distances[1], "#2b6ca3")):
+        parts.append(
+            f"<text x={left - 8} y={y + 20} font-size=13 "
+            f"text-anchor=end>{html.escape(name)} ({group['episodes']})</text>"
+        )
+        for offset, key, near, colour in (
+            (0, "success_rate", distances[0], "#9cc3e6"),
+            (17, "success_rate_1m", distances[1], "#2b6ca3"),
+        ):
             value, (low, high) = 100 * group[key], [100 * v for v in group[f"{key}_ci95"]]
             middle = y + offset + 7
-            parts.append(f"<rect x={left} y={y + offset} width={scale * value:.1f} height=14 fill={colour} />")
-            parts.append(f"<line x1={left + scale * low:.1f} x2={left + scale * high:.1f} y1={middle} y2={middle} stroke=#222 />")
-            parts.append(f"<text x={left + scale * 100 + 8} y={middle + 4} font-size=12>{value:.0f} % within {near}</text>")
+            parts.append(
+                f"<rect x={left} y={y + offset} width={scale * value:.1f} height=14 "
+                f"fill={colour} />"
+            )
+            parts.append(
+                f"<line x1={left + scale * low:.1f} x2={left + scale * high:.1f} "
+                f"y1={middle} y2={middle} stroke=#222 />"
+            )
+            parts.append(
+                f"<text x={left + scale * 100 + 8} y={middle + 4} "
+                f"font-size=12>{value:.0f} % within {near}</text>"
+            )
     return "".join(parts) + "</svg>"
 
 
 def _section(title: str, members: Sequence[int], card: Callable[[int], str], most: int) -> str:
     if not members:
         return f"<h2>{title}: none</h2>"
-    chosen = [members[round(k * (len(members) - 1) / max(most - 1, 1))] for k in range(most)] if len(members) > most else members
+    chosen = (
+        [members[round(k * (len(members) - 1) / max(most - 1, 1))] for k in range(most)]
+        if len(members) > most
+        else members
+    )
     shown = f", {len(chosen)} shown" if len(chosen) < len(members) else ""
-    return f"<h2>{title}: {len(members)}{shown}</h2><div class=cards>{''.join(card(i) for i in chosen)}</div>"
+    return (
+        f"<h2>{title}: {len(members)}{shown}</h2><div "
+        f"class=cards>{''.join(card(i) for i in chosen)}</div>"
+    )
 
 
-def _card(result: Mapping[str, Any], path: Sequence[Sequence[float]], reference: Sequence[Sequence[float]], floor: Map | None) -> str:
-    where = f"{html.escape(str(result['scene_id']))}, episode {html.escape(str(result['episode_id']))}"
+def _card(
+    result: Mapping[str, Any],
+    path: Sequence[Sequence[float]],
+    reference: Sequence[Sequence[float]],
+    floor: Map | None,
+) -> str:
+    where = (
+        f"{html.escape(str(result['scene_id']))}, episode {html.escape(str(result['episode_id']))}"
+    )
     error = f"<br>{html.escape(str(result['error']))}" if "error" in result else ""
-    end = "no path to the goal" if result["ne"] is None else f"ended {result['ne']:.2f} m from the goal"
-    text, told = html.escape(result["episode_instruction"]), html.escape(result["instruction_given"])
+    end = (
+        "no path to the goal"
+        if result["ne"] is None
+        else f"ended {result['ne']:.2f} m from the goal"
+    )
+    text, told = (
+        html.escape(result["episode_instruction"]),
+        html.escape(result["instruction_given"]),
+    )
     if told != text:
         text += f"<br><i>told: {told or '(nothing)'}</i>"
     how = f"{result['status']}, {end}, {result['steps']} steps{error}"
-    return f"<div class=card>{_picture(path, reference, floor)}<b>{where}</b><br>{text}<br><small>{how}</small></div>"
+    return (
+        "<div "
+        f"class=card>{_picture(path, reference, floor)}<b>{where}</b><br>{text}<br>"
+        f"<small>{how}</small></div>"
+    )
 
 
-def _picture(path: Sequence[Sequence[float]], reference: Sequence[Sequence[float]], floor: Map | None) -> str:
-    """Both paths seen from above (x to the right, z down), on the map where there is one, cut to the part around them."""
+def _picture(
+    path: Sequence[Sequence[float]], reference: Sequence[Sequence[float]], floor: Map | None
+) -> str:
+    """
+    Both paths seen from above (x to the right, z down), on the map where there is one, cut to the
+    part around them.
+    """
     points = [(p[0], p[2]) for p in [*path, *reference]]
     if not points:
         return ""
@@ -166,22 +257,46 @@ def _picture(path: Sequence[Sequence[float]], reference: Sequence[Sequence[float
     image = ""
     if floor is not None:
         rows, columns = floor.navigable.shape
-        c0, c1 = max(math.floor((x0 - floor.origin[0]) / floor.resolution), 0), min(math.ceil((x1 - floor.origin[0]) / floor.resolution), columns)
-        r0, r1 = max(math.floor((z0 - floor.origin[1]) / floor.resolution), 0), min(math.ceil((z1 - floor.origin[1]) / floor.resolution), rows)
+        c0, c1 = (
+            max(math.floor((x0 - floor.origin[0]) / floor.resolution), 0),
+            min(math.ceil((x1 - floor.origin[0]) / floor.resolution), columns),
+        )
+        r0, r1 = (
+            max(math.floor((z0 - floor.origin[1]) / floor.resolution), 0),
+            min(math.ceil((z1 - floor.origin[1]) / floor.resolution), rows),
+        )
         if r1 > r0 and c1 > c0:
-            done, png = cv2.imencode(".png", np.where(floor.navigable[r0:r1, c0:c1], 255, 175).astype(np.uint8))
+            done, png = cv2.imencode(
+                ".png", np.where(floor.navigable[r0:r1, c0:c1], 255, 175).astype(np.uint8)
+            )
             if done:
-                x, z = floor.origin[0] + c0 * floor.resolution, floor.origin[1] + r0 * floor.resolution
+                x, z = (
+                    floor.origin[0] + c0 * floor.resolution,
+                    floor.origin[1] + r0 * floor.resolution,
+                )
                 data = base64.b64encode(png.tobytes()).decode()
-                size = f"width='{(c1 - c0) * floor.resolution:.3f}' height='{(r1 - r0) * floor.resolution:.3f}'"
-                image = f"<image x='{x:.3f}' y='{z:.3f}' {size} preserveAspectRatio='none' href='data:image/png;base64,{data}'/>"
+                size = (
+                    f"width='{(c1 - c0) * floor.resolution:.3f}' "
+                    f"height='{(r1 - r0) * floor.resolution:.3f}'"
+                )
+                image = (
+                    f"<image x='{x:.3f}' y='{z:.3f}' {size} preserveAspectRatio='none' "
+                    f"href='data:image/png;base64,{data}'/>"
+                )
     start, goal = reference[0] if reference else path[0], reference[-1] if reference else path[-1]
     return (
-        f"<svg viewBox='{x0:.2f} {z0:.2f} {x1 - x0:.2f} {z1 - z0:.2f}' fill=none stroke-width=.08>{image}{_line(reference, '#2a9d3f')}{_line(path, '#1f5fbf')}"
+        f"<svg viewBox='{x0:.2f} {z0:.2f} {x1 - x0:.2f} {z1 - z0:.2f}' fill=none "
+        f"stroke-width=.08>{image}{_line(reference, '#2a9d3f')}{_line(path, '#1f5fbf')}"
         f"<circle cx={start[0]:.2f} cy={start[2]:.2f} r=.18 fill=#222 stroke=none />"
-        f"<path d='M{goal[0] - 0.2:.2f} {goal[2] - 0.2:.2f}l.4 .4m0 -.4l-.4 .4' stroke=#b00020 /></svg>"
+        f"<path d='M{goal[0] - 0.2:.2f} {goal[2] - 0.2:.2f}l.4 .4m0 -.4l-.4 .4' "
+        "stroke=#b00020 /></svg>"
     )
 
 
 def _line(points: Sequence[Sequence[float]], colour: str) -> str:
-    return f"<polyline stroke='{colour}' points='{' '.join(f'{p[0]:.2f},{p[2]:.2f}' for p in points)}'/>" if points else ""
+    return (
+        f"<polyline stroke='{colour}' "
+        f"points='{' '.join(f'{p[0]:.2f},{p[2]:.2f}' for p in points)}'/>"
+        if points
+        else ""
+    )

@@ -1,4 +1,6 @@
-"""From result lines to one summary: means with intervals, groups, and four checks that a run is real."""
+"""
+From result lines to one summary: means with intervals, groups, and four checks that a run is real.
+"""
 
 import math
 from collections import Counter
@@ -14,7 +16,10 @@ DISTANCE_BINS = (3.0, 6.0, 9.0, 12.0)
 """Metres from start to goal at which `by_distance` parts."""
 
 STEP_BINS = (29, 57, 100)
-"""Steps of the reference drive at which `by_reference_steps` parts; 57 frames is what one step of the memories spans."""
+"""
+Steps of the reference drive at which `by_reference_steps` parts; 57 frames is what one step of the
+memories spans.
+"""
 
 Line = Mapping[str, Any]
 
@@ -32,7 +37,10 @@ def result_line(
     reference_actions: Sequence[int] | None,
     given: str,
 ) -> dict[str, Any]:
-    """One line of ``results.jsonl``: first the published keys, then ours. Distances that are not finite are null.
+    """
+    One line of ``results.jsonl``: first the published keys, then ours.
+
+    Distances that are not finite are null.
 
     Args:
         episode: with its own instruction, whatever the agent was told.
@@ -45,8 +53,13 @@ def result_line(
         reference_actions: the reference drive's, where there is one.
         given: the instruction that the agent got.
     """
-    # A forced STOP is executed without asking; text that is no action is an answer without an action where it ends the drive.
-    asked = len(actions) - (status == "step_limit") + (status == "not_understood" and (not actions or actions[-1] != Action.STOP))
+    # A forced STOP is executed without asking; text that is no action is an answer without an
+    # action where it ends the drive.
+    asked = (
+        len(actions)
+        - (status == "step_limit")
+        + (status == "not_understood" and (not actions or actions[-1] != Action.STOP))
+    )
     return {
         "scene_id": episode.scene,
         "episode_id": json_id(episode.episode_id),
@@ -81,7 +94,10 @@ def result_line(
 
 
 def error_line(episode: Episode, error: str, given: str) -> dict[str, Any]:
-    """The line of an episode that could not be run: a failure with its reason, that counts in every rate."""
+    """
+    The line of an episode that could not be run: a failure with its reason, that counts in every
+    rate.
+    """
     return {
         "scene_id": episode.scene,
         "episode_id": json_id(episode.episode_id),
@@ -114,7 +130,10 @@ def _repeats(actions: Sequence[int]) -> int:
 
 
 def rates(lines: Sequence[Line]) -> dict[str, Any]:
-    """The table of the field for some lines: each value with its 95 % interval, rates by Wilson, means by bootstrap."""
+    """
+    The table of the field for some lines: each value with its 95 % interval, rates by Wilson,
+    means by bootstrap.
+    """
     return {
         "episodes": len(lines),
         **rate("success_rate", [x["success"] > 0 for x in lines]),
@@ -128,10 +147,13 @@ def rates(lines: Sequence[Line]) -> dict[str, Any]:
 
 
 def summarize(lines: Sequence[Line], rejected: int = 0) -> dict[str, Any]:
-    """Summarize a run.
+    """
+    Summarize a run.
 
-    Rates count every line; an episode that failed with an error or whose goal cannot be reached is a failure. ``navigation_error`` is the mean over the
-    drives that ended at a finite distance; ``unreachable`` and ``errors`` say how many did not. ``rejected`` episodes of the file are not among the lines.
+    Rates count every line; an episode that failed with an error or whose goal cannot be reached is
+    a failure. ``navigation_error`` is the mean over the drives that ended at a finite distance;
+    ``unreachable`` and ``errors`` say how many did not. ``rejected`` episodes of the file are not
+    among the lines.
     """
     driven = [x for x in lines if x["status"] != "error"]
     steps = sum(x["steps"] for x in driven)
@@ -144,11 +166,17 @@ def summarize(lines: Sequence[Line], rejected: int = 0) -> dict[str, Any]:
         **mean("path_length", [x["path_length"] for x in driven]),
         **mean("steps", [x["steps"] for x in driven]),
         **mean("collisions", [x["collisions"] for x in driven]),
-        "collision_rate": sum(x["collisions"] for x in driven) / moves["MOVE_FORWARD"] if moves["MOVE_FORWARD"] else None,
+        "collision_rate": sum(x["collisions"] for x in driven) / moves["MOVE_FORWARD"]
+        if moves["MOVE_FORWARD"]
+        else None,
         "total_steps": steps,
         "actions": {a.name: moves[a.name] for a in Action},
-        "action_repetition": sum(_repeats(x["actions"]) for x in driven) / pairs if pairs else None,
-        "action_repetition_reference": sum(x["reference_repeats"] for x in known) / reference_pairs if reference_pairs else None,
+        "action_repetition": sum(_repeats(x["actions"]) for x in driven) / pairs
+        if pairs
+        else None,
+        "action_repetition_reference": sum(x["reference_repeats"] for x in known) / reference_pairs
+        if reference_pairs
+        else None,
         "ended": dict(sorted(Counter(x["status"] for x in lines).items())),
         "not_understood": sum(x["status"] == "not_understood" for x in lines),
         "unreachable": sum(x["ne"] is None for x in driven),
@@ -156,24 +184,36 @@ def summarize(lines: Sequence[Line], rejected: int = 0) -> dict[str, Any]:
         "rejected": rejected,
         **_checks(driven),
         "by_distance": _groups(driven, lambda x: _bin(x["start_distance"], DISTANCE_BINS, "m")),
-        "by_reference_steps": _groups(known, lambda x: _bin(x["reference_steps"], STEP_BINS, "steps")),
-        "by_rooms_crossed": _groups([x for x in driven if x["rooms_crossed"] is not None], lambda x: [f"{x['rooms_crossed']}"]),
+        "by_reference_steps": _groups(
+            known, lambda x: _bin(x["reference_steps"], STEP_BINS, "steps")
+        ),
+        "by_rooms_crossed": _groups(
+            [x for x in driven if x["rooms_crossed"] is not None],
+            lambda x: [f"{x['rooms_crossed']}"],
+        ),
         "by_tag": _groups(driven, lambda x: x["tags"]),
     }
 
 
 def _checks(driven: Sequence[Line]) -> dict[str, Any]:
-    """Four checks that this was a real run, and the figures behind them.
+    """
+    Four checks that this was a real run, and the figures behind them.
 
-    * ``asked_every_step``: in every drive the agent was asked once for every action that was its own.
-    * ``outputs_vary``: at least three different actions were executed, none of them more than 98 % of the time.
-    * ``camera_moved``: a new pose brought a new picture in at least half of the cases (up against a plain wall it may not), and poses did change.
+    * ``asked_every_step``: in every drive the agent was asked once for every action that was its
+      own.
+    * ``outputs_vary``: at least three different actions were executed, none of them more than 98 %
+      of the time.
+    * ``camera_moved``: a new pose brought a new picture in at least half of the cases (up against
+      a plain wall it may not), and poses did change.
     * ``chose_to_stop``: at least half of the drives ended because the agent decided to stop.
     """
     counts = Counter(a for x in driven for a in x["actions"])
     total = sum(counts.values())
     most = max(counts.values(), default=0) / total if total else 1.0
-    poses, frames = sum(x["poses_changed"] for x in driven), sum(min(x["frames_changed"], x["poses_changed"]) for x in driven)
+    poses, frames = (
+        sum(x["poses_changed"] for x in driven),
+        sum(min(x["frames_changed"], x["poses_changed"]) for x in driven),
+    )
     asked = sum(x["calls"] == x["calls_expected"] for x in driven)
     stops = sum(x["chose_stop"] for x in driven)
     return {
@@ -211,7 +251,26 @@ def _groups(lines: Sequence[Line], names: Callable[[Line], Sequence[str]]) -> di
     for line in lines:
         for name in names(line):
             groups.setdefault(name, []).append(line)
-    keys = ("episodes", "success_rate", "success_rate_ci95", "success_rate_1m", "success_rate_1m_ci95", "spl", "navigation_error", "ndtw")
+    keys = (
+        "episodes",
+        "success_rate",
+        "success_rate_ci95",
+        "success_rate_1m",
+        "success_rate_1m_ci95",
+        "spl",
+        "navigation_error",
+        "ndtw",
+    )
     # "over ..." comes last, the others in the order of their first number.
-    order = sorted(groups, key=lambda n: (n.startswith("over"), float(n.split()[0]) if n.split()[0].replace(".", "").isdigit() else 0.0, n))
-    return {name: {key: value for key, value in rates(groups[name]).items() if key in keys} for name in order}
+    order = sorted(
+        groups,
+        key=lambda n: (
+            n.startswith("over"),
+            float(n.split()[0]) if n.split()[0].replace(".", "").isdigit() else 0.0,
+            n,
+        ),
+    )
+    return {
+        name: {key: value for key, value in rates(groups[name]).items() if key in keys}
+        for name in order
+    }

@@ -1,9 +1,12 @@
-"""The settings of a network: the published flat ``config.json`` and its two optional keys, read, checked and written back.
+"""
+The settings of a network: the published flat ``config.json`` and its two optional keys, read,
+checked and written back.
 
-A published file is a plain ``qwen2_5_vl`` config as transformers < 4.52 saves it: the language model's settings lie flat at the top, the
-vision tower's under ``vision_config``, and only values that differ from transformers' class defaults need to be there. Beside them stand
-the settings of JanusVLN (``lam``, ``vggt_merger_hidden_dim``) and, optionally, ``vggt_config`` and ``navigation``; where those two are
-absent, the sizes that the published code hard-codes hold.
+A published file is a plain ``qwen2_5_vl`` config as transformers < 4.52 saves it: the language
+model's settings lie flat at the top, the vision tower's under ``vision_config``, and only values
+that differ from transformers' class defaults need to be there. Beside them stand the settings of
+JanusVLN (``lam``, ``vggt_merger_hidden_dim``) and, optionally, ``vggt_config`` and ``navigation``;
+where those two are absent, the sizes that the published code hard-codes hold.
 """
 
 import json
@@ -27,10 +30,12 @@ CONFIG_FILE = "config.json"
 
 @dataclass(frozen=True)
 class SpatialConfig:
-    """Sizes of the spatial encoder (key ``vggt_config``); the defaults are VGGT-1B.
+    """
+    Sizes of the spatial encoder (key ``vggt_config``); the defaults are VGGT-1B.
 
-    ``depth`` counts pairs of a frame block and a global block as published; the last pair never influences the result and is not built.
-    ``image_size`` is the image side, in pixels, for which the position grid of the DINOv2 backbone was made.
+    ``depth`` counts pairs of a frame block and a global block as published; the last pair never
+    influences the result and is not built. ``image_size`` is the image side, in pixels, for which
+    the position grid of the DINOv2 backbone was made.
     """
 
     embed_dim: int = 1024
@@ -54,11 +59,14 @@ class SpatialConfig:
 
 @dataclass(frozen=True)
 class NavigationConfig:
-    """How the network is used (key ``navigation``); the defaults are what the published code hard-codes.
+    """
+    How the network is used (key ``navigation``); the defaults are what the published code
+    hard-codes.
 
-    ``memory`` and ``decoding`` are what the checkpoint was trained for. ``action_memory`` tells whether answers stay in the semantic memory,
-    ``semantic_memory`` whether the language model remembers frames at all (both ``dual`` only; ablations). ``trained`` is False for a network with
-    random weights.
+    ``memory`` and ``decoding`` are what the checkpoint was trained for. ``action_memory`` tells
+    whether answers stay in the semantic memory, ``semantic_memory`` whether the language model
+    remembers frames at all (both ``dual`` only; ablations). ``trained`` is False for a network
+    with random weights.
     """
 
     num_history: int = 8
@@ -75,7 +83,9 @@ class NavigationConfig:
 
 @dataclass(frozen=True)
 class JanusVLNConfig:
-    """Everything that defines a network: transformers' two configs, the spatial encoder, the fusion and the use.
+    """
+    Everything that defines a network: transformers' two configs, the spatial encoder, the fusion
+    and the use.
 
     ``extra`` holds the keys of the file that mean nothing here; they are written back unchanged.
     """
@@ -95,15 +105,23 @@ class JanusVLNConfig:
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any], name: str = CONFIG_FILE) -> "JanusVLNConfig":
-        """Build from the content of a ``config.json``; ``name`` is used in messages.
+        """
+        Build from the content of a ``config.json``; ``name`` is used in messages.
 
         Raises:
-            InputError: another kind of model, a value of the wrong type, or sizes that do not fit each other.
+            InputError: another kind of model, a value of the wrong type, or sizes that do not fit
+                each other.
         """
-        flat = {**values.get("text_config", {}), **{key: value for key, value in values.items() if key != "text_config"}}
+        flat = {
+            **values.get("text_config", {}),
+            **{key: value for key, value in values.items() if key != "text_config"},
+        }
         flat = {key: value for key, value in flat.items() if value is not None}
         if flat.get("model_type") != "qwen2_5_vl" and "text_config" not in values:
-            raise InputError(f"{name}: model_type is {flat.get('model_type')!r}, but 'qwen2_5_vl' is needed: give the folder of a JanusVLN checkpoint")
+            raise InputError(
+                f"{name}: model_type is {flat.get('model_type')!r}, but 'qwen2_5_vl' "
+                "is needed: give the folder of a JanusVLN checkpoint"
+            )
         vision_values = dict(flat.pop("vision_config", {}))
         vision_values.pop("model_type", None)
         spatial = _read(SpatialConfig, flat.pop("vggt_config", {}), f"{name}: vggt_config")
@@ -111,7 +129,8 @@ class JanusVLNConfig:
         own = {
             f.name: flat.pop(f.name)
             for f in fields(cls)
-            if f.name in flat and f.name not in ("text", "vision", "spatial", "navigation", "extra", "dtype")
+            if f.name in flat
+            and f.name not in ("text", "vision", "spatial", "navigation", "extra", "dtype")
         }
         dtype = str(flat.pop("torch_dtype", flat.pop("dtype", "float32"))).removeprefix("torch.")
         text_values = {key: flat.pop(key) for key in _TEXT_KEYS if key in flat}
@@ -120,16 +139,26 @@ class JanusVLNConfig:
         try:
             text = Qwen2_5_VLTextConfig(**text_values)
             vision = Qwen2_5_VLVisionConfig(**vision_values)
-        except Exception as error:  # transformers raises several kinds, all about a value of the file
+        # transformers raises several kinds, all about a value of the file
+        except Exception as error:
             raise InputError(f"{name}: transformers does not accept it: {error}") from error
         own = _typed(cls, own, name)
-        config = cls(text=text, vision=vision, spatial=spatial, navigation=navigation, dtype=dtype, extra=flat, **own)
+        config = cls(
+            text=text,
+            vision=vision,
+            spatial=spatial,
+            navigation=navigation,
+            dtype=dtype,
+            extra=flat,
+            **own,
+        )
         config.check(name)
         return config
 
     @classmethod
     def from_pretrained(cls, folder: str | Path) -> "JanusVLNConfig":
-        """Read ``config.json`` in ``folder`` (or the file itself).
+        """
+        Read ``config.json`` in ``folder`` (or the file itself).
 
         Raises:
             InputError: no such file, no JSON, or a bad value.
@@ -139,24 +168,40 @@ class JanusVLNConfig:
         try:
             values = json.loads(path.read_text())
         except OSError as error:
-            raise InputError(f"{path} cannot be read ({error.strerror}): give the folder of a checkpoint, with its config.json") from error
+            raise InputError(
+                f"{path} cannot be read ({error.strerror}): give the folder of a "
+                "checkpoint, with its config.json"
+            ) from error
         except ValueError as error:
-            raise InputError(f"{path} is not JSON ({error}): copy it again from where the checkpoint came from") from error
+            raise InputError(
+                f"{path} is not JSON ({error}): copy it again from where the checkpoint came from"
+            ) from error
         if not isinstance(values, dict):
-            raise InputError(f"{path} holds a {type(values).__name__} instead of an object: copy it again from where the checkpoint came from")
+            raise InputError(
+                f"{path} holds a {type(values).__name__} instead of an object: copy it "
+                "again from where the checkpoint came from"
+            )
         return cls.from_dict(values, str(path))
 
     def to_dict(self) -> dict[str, Any]:
         """The content of a ``config.json`` in the published flat layout (see module docstring)."""
-        text = {key: value for key in _TEXT_KEYS if (value := getattr(self.text, key, None)) is not None}
+        text = {
+            key: value
+            for key in _TEXT_KEYS
+            if (value := getattr(self.text, key, None)) is not None
+        }
         rope = dict(self.text.rope_parameters or {})
         text["rope_theta"] = rope.pop("rope_theta")
         text["rope_scaling"] = {**rope, "type": "default", "rope_type": "default"}
         text.pop("rope_parameters", None)
-        # transformers forgets the width of a window that is not used, and lists a type for every layer: both are derived values.
+        # transformers forgets the width of a window that is not used, and lists a type for every
+        # layer: both are derived values.
         text.pop("layer_types", None)
         vision = {key: getattr(self.vision, key) for key in _VISION_KEYS}
-        vision = {key: list(value) if isinstance(value, tuple) else value for key, value in vision.items()}
+        vision = {
+            key: list(value) if isinstance(value, tuple) else value
+            for key, value in vision.items()
+        }
         return {
             "architectures": ["Qwen2_5_VLForConditionalGenerationForJanusVLN"],
             "model_type": "qwen2_5_vl",
@@ -179,65 +224,135 @@ class JanusVLNConfig:
         atomic_write(Path(folder) / CONFIG_FILE, json.dumps(self.to_dict(), indent=1) + "\n")
 
     def check(self, name: str) -> None:
-        """Raise InputError for sizes that do not fit each other; ``name`` is used in the message."""
+        """
+        Raise InputError for sizes that do not fit each other; ``name`` is used in the message.
+        """
         text, vision, spatial, navigation = self.text, self.vision, self.spatial, self.navigation
 
         def require(condition: bool, sentence: str) -> None:
             if not condition:
                 raise InputError(f"{name}: {sentence}")
 
-        positive = {"hidden_size": text.hidden_size, "num_hidden_layers": text.num_hidden_layers, "vocab_size": text.vocab_size}
-        positive |= {f"vggt_config.{f.name}": getattr(spatial, f.name) for f in fields(spatial) if f.name != "num_register_tokens"}
-        positive |= {"navigation.num_history": navigation.num_history, "navigation.max_new_tokens": navigation.max_new_tokens}
+        positive = {
+            "hidden_size": text.hidden_size,
+            "num_hidden_layers": text.num_hidden_layers,
+            "vocab_size": text.vocab_size,
+        }
+        positive |= {
+            f"vggt_config.{f.name}": getattr(spatial, f.name)
+            for f in fields(spatial)
+            if f.name != "num_register_tokens"
+        }
+        positive |= {
+            "navigation.num_history": navigation.num_history,
+            "navigation.max_new_tokens": navigation.max_new_tokens,
+        }
         for key, value in positive.items():
             require(value >= 1, f"{key} is {value}, it must be at least 1")
         for key in ("initial_frames", "window_frames"):
-            require(getattr(navigation, key) >= 0, f"navigation.{key} is {getattr(navigation, key)}, it must not be negative")
+            require(
+                getattr(navigation, key) >= 0,
+                f"navigation.{key} is {getattr(navigation, key)}, it must not be negative",
+            )
         require(
             text.hidden_size % text.num_attention_heads == 0,
-            f"hidden_size {text.hidden_size} is no multiple of num_attention_heads {text.num_attention_heads}",
+            f"hidden_size {text.hidden_size} is no multiple of num_attention_heads "
+            f"{text.num_attention_heads}",
         )
         require(
             text.num_attention_heads % (text.num_key_value_heads or 1) == 0,
-            f"num_attention_heads {text.num_attention_heads} is no multiple of num_key_value_heads {text.num_key_value_heads}",
+            f"num_attention_heads {text.num_attention_heads} is no multiple of "
+            f"num_key_value_heads {text.num_key_value_heads}",
         )
         head_dim = text.hidden_size // text.num_attention_heads
         section = list((text.rope_parameters or {}).get("mrope_section") or [16, 24, 24])
-        require(2 * sum(section) == head_dim, f"rope_scaling.mrope_section {section} must add up to half of the head size {head_dim}")
-        require(not self.text.use_sliding_window, "use_sliding_window is true, but the memories are the only window here: set it to false")
         require(
-            vision.out_hidden_size == text.hidden_size,
-            f"vision_config.out_hidden_size {vision.out_hidden_size} must equal hidden_size {text.hidden_size}, since image and text tokens share a space",
+            2 * sum(section) == head_dim,
+            f"rope_scaling.mrope_section {section} must add up to half of the head "
+            f"size {head_dim}",
         )
         require(
-            (vision.patch_size, vision.spatial_merge_size, vision.temporal_patch_size) == (14, 2, 2),
-            "vision_config: patch_size must be 14, spatial_merge_size 2 and temporal_patch_size 2, as both encoders share one grid",
+            not self.text.use_sliding_window,
+            "use_sliding_window is true, but the memories are the only window here: "
+            "set it to false",
+        )
+        require(
+            vision.out_hidden_size == text.hidden_size,
+            f"vision_config.out_hidden_size {vision.out_hidden_size} must equal "
+            f"hidden_size {text.hidden_size}, since image and text tokens share a space",
+        )
+        require(
+            (vision.patch_size, vision.spatial_merge_size, vision.temporal_patch_size)
+            == (14, 2, 2),
+            "vision_config: patch_size must be 14, spatial_merge_size 2 and "
+            "temporal_patch_size 2, as both encoders share one grid",
         )
         require(
             spatial.embed_dim % (4 * spatial.num_heads) == 0,
-            f"vggt_config.embed_dim {spatial.embed_dim} must be a multiple of 4 x num_heads {spatial.num_heads}",
+            f"vggt_config.embed_dim {spatial.embed_dim} must be a multiple of 4 x "
+            f"num_heads {spatial.num_heads}",
         )
         require(
             spatial.embed_dim % spatial.dino_num_heads == 0,
-            f"vggt_config.embed_dim {spatial.embed_dim} must be a multiple of dino_num_heads {spatial.dino_num_heads}",
+            f"vggt_config.embed_dim {spatial.embed_dim} must be a multiple of "
+            f"dino_num_heads {spatial.dino_num_heads}",
         )
-        require(spatial.depth >= 2, f"vggt_config.depth is {spatial.depth}, it must be at least 2, as the last pair of blocks is never used")
-        require(spatial.image_size % 14 == 0, f"vggt_config.image_size {spatial.image_size} must be a multiple of 14")
+        require(
+            spatial.depth >= 2,
+            f"vggt_config.depth is {spatial.depth}, it must be at least 2, as the last "
+            "pair of blocks is never used",
+        )
+        require(
+            spatial.image_size % 14 == 0,
+            f"vggt_config.image_size {spatial.image_size} must be a multiple of 14",
+        )
         require(
             navigation.image_width >= 28 and navigation.image_width % 14 == 0,
-            f"navigation.image_width {navigation.image_width} must be a multiple of 14, at least 28",
+            f"navigation.image_width {navigation.image_width} must be a multiple of "
+            "14, at least 28",
         )
 
 
 _TEXT_KEYS = (
-    "vocab_size", "hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads", "num_key_value_heads", "hidden_act",
-    "max_position_embeddings", "initializer_range", "rms_norm_eps", "use_cache", "use_sliding_window", "sliding_window", "max_window_layers",
-    "layer_types", "attention_dropout", "rope_parameters", "rope_scaling", "rope_theta", "bos_token_id", "eos_token_id", "pad_token_id",
-)  # fmt: skip
+    "vocab_size",
+    "hidden_size",
+    "intermediate_size",
+    "num_hidden_layers",
+    "num_attention_heads",
+    "num_key_value_heads",
+    "hidden_act",
+    "max_position_embeddings",
+    "initializer_range",
+    "rms_norm_eps",
+    "use_cache",
+    "use_sliding_window",
+    "sliding_window",
+    "max_window_layers",
+    "layer_types",
+    "attention_dropout",
+    "rope_parameters",
+    "rope_scaling",
+    "rope_theta",
+    "bos_token_id",
+    "eos_token_id",
+    "pad_token_id",
+)
 _VISION_KEYS = (
-    "depth", "hidden_act", "hidden_size", "intermediate_size", "num_heads", "in_channels", "out_hidden_size", "patch_size", "spatial_merge_size",
-    "window_size", "fullatt_block_indexes", "tokens_per_second", "temporal_patch_size", "initializer_range",
-)  # fmt: skip
+    "depth",
+    "hidden_act",
+    "hidden_size",
+    "intermediate_size",
+    "num_heads",
+    "in_channels",
+    "out_hidden_size",
+    "patch_size",
+    "spatial_merge_size",
+    "window_size",
+    "fullatt_block_indexes",
+    "tokens_per_second",
+    "temporal_patch_size",
+    "initializer_range",
+)
 
 Settings = TypeVar("Settings", SpatialConfig, NavigationConfig)
 
@@ -249,18 +364,25 @@ def _read(cls: type[Settings], values: Any, name: str) -> Settings:
     known = {f.name for f in fields(cls)}
     unknown = sorted(set(values) - known)
     if unknown:
-        logging.getLogger(__name__).warning("%s: keys %s mean nothing here; known are %s", name, unknown, sorted(known))
+        logging.getLogger(__name__).warning(
+            "%s: keys %s mean nothing here; known are %s", name, unknown, sorted(known)
+        )
     return cls(**_typed(cls, {key: value for key, value in values.items() if key in known}, name))
 
 
 def _typed(cls: type, values: dict[str, Any], name: str) -> dict[str, Any]:
-    """Check ``values`` against the simple types of the dataclass ``cls``; whole numbers pass for floats."""
+    """
+    Check ``values`` against the simple types of the dataclass ``cls``; whole numbers pass for
+    floats.
+    """
     types = {f.name: f.type for f in fields(cls)}
     for key, value in values.items():
         kind = types[key]
         if get_args(kind):
             if value not in get_args(kind):
-                raise InputError(f"{name}: {key} is {value!r}, it must be one of {list(get_args(kind))}")
+                raise InputError(
+                    f"{name}: {key} is {value!r}, it must be one of {list(get_args(kind))}"
+                )
         elif kind is float and type(value) is int:
             values[key] = float(value)
         elif kind in (float, int, bool, str) and type(value) is not kind:

@@ -1,8 +1,11 @@
-"""Which frames an episode remembers, and the spatial memory that holds them.
+"""
+Which frames an episode remembers, and the spatial memory that holds them.
 
-Both memories keep the first ``initial`` and the last ``window`` frames of an episode. Frame j is visible to frame i if and only if
-``j <= i and (j < initial or i - j <= window)``: a frame attends to at most ``initial + window + 1`` frames, itself included, and what can
-never be seen again is forgotten. The same rule shapes the mask of a whole episode in training, so both ways compute the same.
+Both memories keep the first ``initial`` and the last ``window`` frames of an episode. Frame j is
+visible to frame i if and only if ``j <= i and (j < initial or i - j <= window)``: a frame attends
+to at most ``initial + window + 1`` frames, itself included, and what can never be seen again is
+forgotten. The same rule shapes the mask of a whole episode in training, so both ways compute the
+same.
 """
 
 from dataclasses import dataclass
@@ -26,15 +29,30 @@ class FrameWindow:
         return self.initial + self.window + 1
 
     def slot(self, frame: int) -> int:
-        """Where frame number ``frame`` is stored; the frame that lay there before is one that ``frame`` cannot see."""
-        return frame if frame < self.initial else self.initial + (frame - self.initial) % (self.window + 1)
+        """
+        Where frame number ``frame`` is stored; the frame that lay there before is one that
+        ``frame`` cannot see.
+        """
+        return (
+            frame
+            if frame < self.initial
+            else self.initial + (frame - self.initial) % (self.window + 1)
+        )
 
     def frames(self, seen: int) -> list[int]:
-        """Numbers of the frames remembered once ``seen`` frames have passed: those that frame number ``seen`` will see."""
-        return [*range(min(self.initial, seen)), *range(max(self.initial, seen - self.window), seen)]
+        """
+        Numbers of the frames remembered once ``seen`` frames have passed: those that frame number
+        ``seen`` will see.
+        """
+        return [
+            *range(min(self.initial, seen)),
+            *range(max(self.initial, seen - self.window), seen),
+        ]
 
     def visible(self, query: Tensor, key: Tensor) -> Tensor:
-        """Which key frames each query frame sees: int64 [Q] and [K] frame numbers -> bool [Q, K]."""
+        """
+        Which key frames each query frame sees: int64 [Q] and [K] frame numbers -> bool [Q, K].
+        """
         age_QK = query[:, None] - key[None, :]
         return (age_QK >= 0) & ((key[None, :] < self.initial) | (age_QK <= self.window))
 
@@ -44,26 +62,39 @@ ALL_FRAMES = FrameWindow(initial=0, window=1 << 40)
 
 
 class SpatialMemory:
-    """Final keys (after norm and RoPE) and values of the global blocks, for one episode, in buffers that are made once.
+    """
+    Final keys (after norm and RoPE) and values of the global blocks, for one episode, in buffers
+    that are made once.
 
-    A frame's slot is overwritten in place when the window has passed it. Positions are local to a frame, so the order of slots does not
-    matter: the filled part of the buffers is attended as it lies, without a mask. One slot more than there are remembered frames means that
-    a step writes only where nothing is remembered: until ``commit`` the memory is what it was before, whatever becomes of the step, and a
-    decision can be taken back by doing nothing.
+    A frame's slot is overwritten in place when the window has passed it. Positions are local to a
+    frame, so the order of slots does not matter: the filled part of the buffers is attended as it
+    lies, without a mask. One slot more than there are remembered frames means that a step writes
+    only where nothing is remembered: until ``commit`` the memory is what it was before, whatever
+    becomes of the step, and a decision can be taken back by doing nothing.
 
     Args:
         layers: number of global blocks.
-        heads, head_dim: of their attention.
-        tokens: tokens of one frame; fixed, since all frames of an episode have one size.
-        window: which frames to keep.
-        dtype, device: of the buffers; ``2 * layers * heads * head_dim * tokens * window.slots`` numbers.
+        heads, head_dim: of their attention. tokens: tokens of one frame; fixed, since all frames
+        of an episode have one size. window: which frames to keep. dtype, device: of the buffers;
+        ``2 * layers * heads * head_dim * tokens * window.slots`` numbers.
     """
 
-    def __init__(self, layers: int, heads: int, head_dim: int, tokens: int, window: FrameWindow, dtype: torch.dtype, device: torch.device | str) -> None:
+    def __init__(
+        self,
+        layers: int,
+        heads: int,
+        head_dim: int,
+        tokens: int,
+        window: FrameWindow,
+        dtype: torch.dtype,
+        device: torch.device | str,
+    ) -> None:
         self.tokens = tokens
         self.window = window
         self.seen = 0
-        self.k_LHND = torch.zeros(layers, heads, window.slots * tokens, head_dim, dtype=dtype, device=device)
+        self.k_LHND = torch.zeros(
+            layers, heads, window.slots * tokens, head_dim, dtype=dtype, device=device
+        )
         self.v_LHND = torch.zeros_like(self.k_LHND)
 
     @property
@@ -81,13 +112,18 @@ class SpatialMemory:
         self.seen = 0
 
     def attend(self, layer: int, k_HPD: Tensor, v_HPD: Tensor) -> tuple[Tensor, Tensor]:
-        """Put the current frame's keys and values beside the remembered ones; return all of them, [H, F*P, D] each, in slot order.
+        """
+        Put the current frame's keys and values beside the remembered ones; return all of them, [H,
+        F*P, D] each, in slot order.
 
         Raises:
             InputError: the frame has another number of tokens than the episode's first.
         """
         if k_HPD.shape[1] != self.tokens:
-            raise InputError(f"this frame has {k_HPD.shape[1]} spatial tokens, earlier ones had {self.tokens}: all frames of an episode must have one size")
+            raise InputError(
+                f"this frame has {k_HPD.shape[1]} spatial tokens, earlier ones had "
+                f"{self.tokens}: all frames of an episode must have one size"
+            )
         start = self.window.slot(self.seen) * self.tokens
         self.k_LHND[layer, :, start : start + self.tokens] = k_HPD
         self.v_LHND[layer, :, start : start + self.tokens] = v_HPD

@@ -1,15 +1,21 @@
-"""The spatial encoder: VGGT's aggregator, made causal in time (arXiv 2503.11651, used as in arXiv 2509.22548).
+"""
+The spatial encoder: VGGT's aggregator, made causal in time (arXiv 2503.11651, used as in arXiv
+2509.22548).
 
-Every frame becomes one camera token, a few register tokens and one token per 14 x 14 patch. Patch tokens come from a DINOv2 vision
-transformer that sees one frame. Then *frame blocks* (attention within each frame) and *global blocks* (attention to this and earlier
-frames) take turns. The tokens before and after the last global block that counts, side by side, are the geometry of the frame.
+Every frame becomes one camera token, a few register tokens and one token per 14 x 14 patch. Patch
+tokens come from a DINOv2 vision transformer that sees one frame. Then *frame blocks* (attention
+within each frame) and *global blocks* (attention to this and earlier frames) take turns. The
+tokens before and after the last global block that counts, side by side, are the geometry of the
+frame.
 
-There is no position in time: a frame's place is known only from what it shows, and frames may lie in memory in any order. So a whole
-episode in one pass (``forward``, for training) and frame by frame with a memory (``encode_frame``) give the same.
+There is no position in time: a frame's place is known only from what it shows, and frames may lie
+in memory in any order. So a whole episode in one pass (``forward``, for training) and frame by
+frame with a memory (``encode_frame``) give the same.
 
-Shape letters: B sequences, S frames, P tokens of a frame, C channels, H heads, D channels of a head, N tokens of several frames.
-Precision: weights may be bfloat16; LayerNorm, RoPE and the alternating blocks' residual stream stay float32, matrix products and stored
-keys and values have the weights' dtype. That is what the published code does under CUDA autocast.
+Shape letters: B sequences, S frames, P tokens of a frame, C channels, H heads, D channels of a
+head, N tokens of several frames. Precision: weights may be bfloat16; LayerNorm, RoPE and the
+alternating blocks' residual stream stay float32, matrix products and stored keys and values have
+the weights' dtype. That is what the published code does under CUDA autocast.
 """
 
 from collections.abc import Iterator
@@ -33,14 +39,19 @@ IMAGE_MEAN, IMAGE_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 ROPE_BASE = 100.0
 
 QUERY_ROWS = 512
-"""Rows of queries that a pass over an episode attends at a time: wide enough to keep a processor busy, few enough to skip most of what is
-not visible. A frame with more tokens than this is attended alone and needs no mask."""
+"""
+Rows of queries that a pass over an episode attends at a time: wide enough to keep a processor
+busy, few enough to skip most of what is not visible. A frame with more tokens than this is
+attended alone and needs no mask.
+"""
 
 
 class SpatialEncoder(nn.Module):
-    """Images of an episode in, per-patch geometry out.
+    """
+    Images of an episode in, per-patch geometry out.
 
-    The last pair of alternating blocks is not built: the features are taken before it. Parameter names are those of ``vggt.aggregator.*``.
+    The last pair of alternating blocks is not built: the features are taken before it. Parameter
+    names are those of ``vggt.aggregator.*``.
     """
 
     def __init__(self, config: SpatialConfig) -> None:
@@ -61,14 +72,17 @@ class SpatialEncoder(nn.Module):
         return self.camera_token.dtype
 
     def forward(self, images_BS3HW: Tensor, window: FrameWindow = ALL_FRAMES) -> Tensor:
-        """Whole episodes in one pass.
+        """
+        Whole episodes in one pass.
 
         Args:
-            images_BS3HW: float32 RGB in [0, 1]; sides are multiples of 14; frame 0 of every sequence is the first of its episode.
+            images_BS3HW: float32 RGB in [0, 1]; sides are multiples of 14; frame 0 of every
+                sequence is the first of its episode.
             window: which earlier frames a frame sees.
 
         Returns:
-            float32 [B, S, P, 2C], special tokens first: for each token the frame block's and the global block's output.
+            float32 [B, S, P, 2C], special tokens first: for each token the frame block's and the
+            global block's output.
 
         Raises:
             InputError: sides that are no multiples of 14.
@@ -79,23 +93,28 @@ class SpatialEncoder(nn.Module):
     def layers(self, images_BS3HW: Tensor, window: FrameWindow = ALL_FRAMES) -> Iterator[Tensor]:
         """As ``forward``, layer by layer: ``depth - 1`` tensors [B, S, P, 2C]."""
         S = images_BS3HW.shape[1]
-        x_BSPC, rope = self._embed(images_BS3HW, is_first=torch.arange(S, device=images_BS3HW.device) == 0)
+        x_BSPC, rope = self._embed(
+            images_BS3HW, is_first=torch.arange(S, device=images_BS3HW.device) == 0
+        )
         P = x_BSPC.shape[2]
         for frame_block, global_block in zip(self.frame_blocks, self.global_blocks):
             x_BSPC = frame_block(x_BSPC, rope)
             frame_BSPC = x_BSPC
-            q, k, v = global_block.attn.qkv_heads(global_block.norm1(x_BSPC), rope)  # [B, S, H, P, D] each
+            # [B, S, H, P, D] each
+            q, k, v = global_block.attn.qkv_heads(global_block.norm1(x_BSPC), rope)
             q, k, v = (t.transpose(1, 2).flatten(2, 3) for t in (q, k, v))  # [B, H, S*P, D]
             o_BHND = frame_causal_attention(q, k, v, P, window)
             x_BSPC = global_block.finish(x_BSPC, o_BHND.unflatten(2, (S, P)).transpose(1, 2))
             yield torch.cat([frame_BSPC, x_BSPC], dim=-1)
 
     def encode_frame(self, image_3HW: Tensor, memory: SpatialMemory) -> Tensor:
-        """The next frame of an episode, seen with what ``memory`` holds.
+        """
+        The next frame of an episode, seen with what ``memory`` holds.
 
         Args:
             image_3HW: float32 RGB in [0, 1]; sides are multiples of 14.
-            memory: read, and the frame written beside; ``memory.commit()`` makes it remember the frame.
+            memory: read, and the frame written beside; ``memory.commit()`` makes it remember the
+                frame.
 
         Returns:
             float32 [P, 2C], as a row of ``forward``.
@@ -103,43 +122,83 @@ class SpatialEncoder(nn.Module):
         Raises:
             InputError: sides that are no multiples of 14, or another size than the frames before.
         """
-        x_BSPC, rope = self._embed(image_3HW[None, None], is_first=torch.tensor([memory.seen == 0], device=image_3HW.device))
-        for layer, (frame_block, global_block) in enumerate(zip(self.frame_blocks, self.global_blocks)):
+        x_BSPC, rope = self._embed(
+            image_3HW[None, None],
+            is_first=torch.tensor([memory.seen == 0], device=image_3HW.device),
+        )
+        for layer, (frame_block, global_block) in enumerate(
+            zip(self.frame_blocks, self.global_blocks)
+        ):
             x_BSPC = frame_block(x_BSPC, rope)
             frame_BSPC = x_BSPC
             q, k, v = global_block.attn.qkv_heads(global_block.norm1(x_BSPC), rope)
             k_HND, v_HND = memory.attend(layer, k[0, 0], v[0, 0])
-            o_HPD = F.scaled_dot_product_attention(q[0, 0][None], k_HND[None].to(q.dtype), v_HND[None].to(q.dtype))
+            o_HPD = F.scaled_dot_product_attention(
+                q[0, 0][None], k_HND[None].to(q.dtype), v_HND[None].to(q.dtype)
+            )
             x_BSPC = global_block.finish(x_BSPC, o_HPD[None])
         return torch.cat([frame_BSPC, x_BSPC], dim=-1)[0, 0]
 
-    def new_memory(self, image_height: int, image_width: int, window: FrameWindow) -> SpatialMemory:
-        """An empty memory for episodes of images of this size (pixels), on the encoder's device and in its dtype."""
+    def new_memory(
+        self, image_height: int, image_width: int, window: FrameWindow
+    ) -> SpatialMemory:
+        """
+        An empty memory for episodes of images of this size (pixels), on the encoder's device and
+        in its dtype.
+        """
         config, tokens = self.config, self.tokens(image_height, image_width)
-        return SpatialMemory(config.used_depth, config.num_heads, config.embed_dim // config.num_heads, tokens, window, self.dtype, self.camera_token.device)
+        return SpatialMemory(
+            config.used_depth,
+            config.num_heads,
+            config.embed_dim // config.num_heads,
+            tokens,
+            window,
+            self.dtype,
+            self.camera_token.device,
+        )
 
     def tokens(self, image_height: int, image_width: int) -> int:
         """Tokens P of a frame of so many pixels, special tokens included."""
         return self.config.num_special_tokens + (image_height // PATCH) * (image_width // PATCH)
 
-    def _embed(self, images_BS3HW: Tensor, is_first: Tensor) -> tuple[Tensor, tuple[Tensor, Tensor]]:
-        """Patch tokens with the special tokens before them, float32 [B, S, P, C], and the rotation table of a frame."""
+    def _embed(
+        self, images_BS3HW: Tensor, is_first: Tensor
+    ) -> tuple[Tensor, tuple[Tensor, Tensor]]:
+        """
+        Patch tokens with the special tokens before them, float32 [B, S, P, C], and the rotation
+        table of a frame.
+        """
         B, S, _, height, width = images_BS3HW.shape
         if height % PATCH or width % PATCH or not height or not width:
-            raise InputError(f"the spatial encoder got an image of {width}x{height} pixels: both sides must be multiples of {PATCH}")
+            raise InputError(
+                f"the spatial encoder got an image of {width}x{height} pixels: both "
+                f"sides must be multiples of {PATCH}"
+            )
         patches_BSPC = self.patch_embed(images_BS3HW.flatten(0, 1)).unflatten(0, (B, S))
         special_2PC = torch.cat([self.camera_token, self.register_token], dim=2)[0]
-        special_SPC = special_2PC[(~is_first).long()]  # the first frame of an episode has tokens of its own
+        # the first frame of an episode has tokens of its own
+        special_SPC = special_2PC[(~is_first).long()]
         x_BSPC = torch.cat([special_SPC.float().expand(B, -1, -1, -1), patches_BSPC], dim=2)
         head_dim = self.config.embed_dim // self.config.num_heads
-        rope = rope_table(height // PATCH, width // PATCH, self.config.num_special_tokens, head_dim, images_BS3HW.device)
+        rope = rope_table(
+            height // PATCH,
+            width // PATCH,
+            self.config.num_special_tokens,
+            head_dim,
+            images_BS3HW.device,
+        )
         return x_BSPC, rope
 
 
-def frame_causal_attention(q_BHND: Tensor, k_BHND: Tensor, v_BHND: Tensor, tokens: int, window: FrameWindow) -> Tensor:
-    """Attention of every frame (``tokens`` rows each) to the frames visible to it, itself included: [B, H, N, D] -> [B, H, N, D].
+def frame_causal_attention(
+    q_BHND: Tensor, k_BHND: Tensor, v_BHND: Tensor, tokens: int, window: FrameWindow
+) -> Tensor:
+    """
+    Attention of every frame (``tokens`` rows each) to the frames visible to it, itself included:
+    [B, H, N, D] -> [B, H, N, D].
 
-    Queries are taken a few frames at a time, with only the keys that some of them see, so that hidden frames cost next to nothing.
+    Queries are taken a few frames at a time, with only the keys that some of them see, so that
+    hidden frames cost next to nothing.
     """
     frames = q_BHND.shape[2] // tokens
     step = max(1, QUERY_ROWS // tokens)
@@ -148,18 +207,29 @@ def frame_causal_attention(q_BHND: Tensor, k_BHND: Tensor, v_BHND: Tensor, token
         end = min(start + step, frames)
         oldest = max(0, start - window.window)
         spans = [(0, end)] if oldest <= window.initial else [(0, window.initial), (oldest, end)]
-        k, v = (torch.cat([t[:, :, a * tokens : b * tokens] for a, b in spans if b > a], dim=2) for t in (k_BHND, v_BHND))
+        k, v = (
+            torch.cat([t[:, :, a * tokens : b * tokens] for a, b in spans if b > a], dim=2)
+            for t in (k_BHND, v_BHND)
+        )
         mask = None
         if end - start > 1:
             key_frames = torch.cat([torch.arange(a, b, device=q_BHND.device) for a, b in spans])
             visible_QK = window.visible(torch.arange(start, end, device=q_BHND.device), key_frames)
             mask = visible_QK.repeat_interleave(tokens, dim=0).repeat_interleave(tokens, dim=1)
-        outputs.append(F.scaled_dot_product_attention(q_BHND[:, :, start * tokens : end * tokens], k, v, attn_mask=mask))
+        outputs.append(
+            F.scaled_dot_product_attention(
+                q_BHND[:, :, start * tokens : end * tokens], k, v, attn_mask=mask
+            )
+        )
     return torch.cat(outputs, dim=2)
 
 
 class DinoEncoder(nn.Module):
-    """DINOv2 with registers: one image -> one token per patch. Parameter names are those of ``vggt.aggregator.patch_embed.*``."""
+    """
+    DINOv2 with registers: one image -> one token per patch.
+
+    Parameter names are those of ``vggt.aggregator.patch_embed.*``.
+    """
 
     def __init__(self, config: SpatialConfig) -> None:
         super().__init__()
@@ -167,7 +237,9 @@ class DinoEncoder(nn.Module):
         self.cls_token = nn.Parameter(torch.zeros(1, 1, C))
         self.pos_embed = nn.Parameter(torch.zeros(1, 1 + grid * grid, C))
         self.register_tokens = nn.Parameter(torch.zeros(1, config.num_register_tokens, C))
-        self.patch_embed = nn.ModuleDict({"proj": nn.Conv2d(3, C, kernel_size=PATCH, stride=PATCH)})
+        self.patch_embed = nn.ModuleDict(
+            {"proj": nn.Conv2d(3, C, kernel_size=PATCH, stride=PATCH)}
+        )
         self.blocks = Blocks(config.dino_depth, C, config.dino_num_heads, eps=1e-6, qk_norm=False)
         self.norm = LayerNorm(C, eps=1e-6)
         for parameter in (self.cls_token, self.register_tokens):
@@ -175,24 +247,39 @@ class DinoEncoder(nn.Module):
         nn.init.trunc_normal_(self.pos_embed, std=0.02)
 
     def forward(self, images_N3HW: Tensor) -> Tensor:
-        """float32 RGB [N, 3, H, W] in [0, 1] -> float32 patch tokens [N, H/14 * W/14, C], row by row."""
-        mean, std = (torch.tensor(values, device=images_N3HW.device).view(3, 1, 1) for values in (IMAGE_MEAN, IMAGE_STD))
+        """
+        float32 RGB [N, 3, H, W] in [0, 1] -> float32 patch tokens [N, H/14 * W/14, C], row by row.
+        """
+        mean, std = (
+            torch.tensor(values, device=images_N3HW.device).view(3, 1, 1)
+            for values in (IMAGE_MEAN, IMAGE_STD)
+        )
         x_NChw = self.patch_embed["proj"](((images_N3HW - mean) / std).to(self.cls_token.dtype))
-        x_NPC = torch.cat([self.cls_token.expand(len(x_NChw), -1, -1), x_NChw.flatten(2).transpose(1, 2)], dim=1)
+        x_NPC = torch.cat(
+            [self.cls_token.expand(len(x_NChw), -1, -1), x_NChw.flatten(2).transpose(1, 2)], dim=1
+        )
         x_NPC = x_NPC + self.position_embedding(*x_NChw.shape[-2:])
-        x_NPC = torch.cat([x_NPC[:, :1], self.register_tokens.expand(len(x_NPC), -1, -1), x_NPC[:, 1:]], dim=1)  # registers have no place
+        # registers have no place
+        x_NPC = torch.cat(
+            [x_NPC[:, :1], self.register_tokens.expand(len(x_NPC), -1, -1), x_NPC[:, 1:]], dim=1
+        )
         for block in self.blocks:
             x_NPC = block(x_NPC, None)
         return self.norm(x_NPC)[:, 1 + self.register_tokens.shape[1] :]
 
     def position_embedding(self, rows: int, columns: int) -> Tensor:
-        """The learned square grid of places, resized to this grid of patches: [1, 1 + rows * columns, C], the class token's first."""
+        """
+        The learned square grid of places, resized to this grid of patches: [1, 1 + rows * columns,
+        C], the class token's first.
+        """
         cls_11C, grid_1GC = self.pos_embed[:, :1], self.pos_embed[:, 1:]
         side = round(grid_1GC.shape[1] ** 0.5)
         if (rows, columns) == (side, side):
             return self.pos_embed
         grid_1Cgg = grid_1GC.float().unflatten(1, (side, side)).permute(0, 3, 1, 2)
-        grid_1Chw = F.interpolate(grid_1Cgg, size=(rows, columns), mode="bicubic", antialias=True, align_corners=False)
+        grid_1Chw = F.interpolate(
+            grid_1Cgg, size=(rows, columns), mode="bicubic", antialias=True, align_corners=False
+        )
         return torch.cat([cls_11C, grid_1Chw.flatten(2).transpose(1, 2).to(cls_11C.dtype)], dim=1)
 
 
@@ -205,17 +292,23 @@ class Block(nn.Module):
         self.attn = Attention(channels, heads, qk_norm)
         self.ls1 = LayerScale(channels)
         self.norm2 = LayerNorm(channels, eps)
-        self.mlp = nn.ModuleDict({"fc1": nn.Linear(channels, 4 * channels), "fc2": nn.Linear(4 * channels, channels)})
+        self.mlp = nn.ModuleDict(
+            {"fc1": nn.Linear(channels, 4 * channels), "fc2": nn.Linear(4 * channels, channels)}
+        )
         self.ls2 = LayerScale(channels)
 
     def forward(self, x_XPC: Tensor, rope: tuple[Tensor, Tensor] | None) -> Tensor:
         """Attention among the P tokens, then the feed-forward layer; any leading dimensions."""
         q, k, v = self.attn.qkv_heads(self.norm1(x_XPC), rope)
-        o = F.scaled_dot_product_attention(q.flatten(0, -4), k.flatten(0, -4), v.flatten(0, -4)).view_as(q)
+        o = F.scaled_dot_product_attention(
+            q.flatten(0, -4), k.flatten(0, -4), v.flatten(0, -4)
+        ).view_as(q)
         return self.finish(x_XPC, o)
 
     def finish(self, x_XPC: Tensor, o_XHPD: Tensor) -> Tensor:
-        """What follows the attention proper: projection, residual, feed-forward layer, residual."""
+        """
+        What follows the attention proper: projection, residual, feed-forward layer, residual.
+        """
         x_XPC = x_XPC + self.ls1(self.attn.proj(o_XHPD.transpose(-3, -2).flatten(-2)))
         hidden = self.mlp["fc1"](self.norm2(x_XPC).to(o_XHPD.dtype))
         return x_XPC + self.ls2(self.mlp["fc2"](F.gelu(hidden)))
@@ -245,8 +338,13 @@ class Attention(nn.Module):
             self.q_norm = LayerNorm(channels // heads, eps=1e-5)
             self.k_norm = LayerNorm(channels // heads, eps=1e-5)
 
-    def qkv_heads(self, x_XPC: Tensor, rope: tuple[Tensor, Tensor] | None) -> tuple[Tensor, Tensor, Tensor]:
-        """Queries, keys and values [..., H, P, D] in the weights' dtype; queries and keys normed and rotated, ready for attention."""
+    def qkv_heads(
+        self, x_XPC: Tensor, rope: tuple[Tensor, Tensor] | None
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """
+        Queries, keys and values [..., H, P, D] in the weights' dtype; queries and keys normed and
+        rotated, ready for attention.
+        """
         dtype = self.qkv.weight.dtype
         qkv_XP3HD = self.qkv(x_XPC.to(dtype)).unflatten(-1, (3, self.heads, -1))
         q, k, v = (t.transpose(-3, -2) for t in qkv_XP3HD.unbind(-3))
@@ -265,7 +363,9 @@ class LayerNorm(nn.LayerNorm):
 
     def forward(self, x: Tensor) -> Tensor:
         """Norm over the last dimension: any dtype -> float32."""
-        return F.layer_norm(x.float(), self.normalized_shape, self.weight.float(), self.bias.float(), self.eps)
+        return F.layer_norm(
+            x.float(), self.normalized_shape, self.weight.float(), self.bias.float(), self.eps
+        )
 
 
 class LayerScale(nn.Module):
@@ -281,20 +381,31 @@ class LayerScale(nn.Module):
 
 
 @lru_cache(maxsize=8)
-def rope_table(rows: int, columns: int, special: int, head_dim: int, device: torch.device) -> tuple[Tensor, Tensor]:
-    """Cosine and sine, float32 [P, 2, head_dim / 4], for the tokens of one frame: special tokens at (0, 0), patches at (row + 1, column + 1).
+def rope_table(
+    rows: int, columns: int, special: int, head_dim: int, device: torch.device
+) -> tuple[Tensor, Tensor]:
+    """
+    Cosine and sine, float32 [P, 2, head_dim / 4], for the tokens of one frame: special tokens at
+    (0, 0), patches at (row + 1, column + 1).
 
     The first half of a head's channels turns with the row, the second with the column.
     """
     with torch.inference_mode(False):
         yx_P2 = torch.zeros(special + rows * columns, 2, device=device)
-        yx_P2[special:] = torch.cartesian_prod(torch.arange(1, rows + 1, device=device), torch.arange(1, columns + 1, device=device)).float()
-        frequencies = ROPE_BASE ** -(torch.arange(0, head_dim // 2, 2, device=device).float() / (head_dim // 2))
+        yx_P2[special:] = torch.cartesian_prod(
+            torch.arange(1, rows + 1, device=device), torch.arange(1, columns + 1, device=device)
+        ).float()
+        frequencies = ROPE_BASE ** -(
+            torch.arange(0, head_dim // 2, 2, device=device).float() / (head_dim // 2)
+        )
         angles_P2F = yx_P2[..., None] * frequencies
         return angles_P2F.cos(), angles_P2F.sin()
 
 
 def rotate(x_XPD: Tensor, cos_P2F: Tensor, sin_P2F: Tensor) -> Tensor:
-    """Turn the channel pairs of each half by the token's row and column angle: [..., P, D] -> float32 [..., P, D]."""
+    """
+    Turn the channel pairs of each half by the token's row and column angle: [..., P, D] -> float32
+    [..., P, D].
+    """
     a, b = x_XPD.float().unflatten(-1, (2, 2, -1)).unbind(-2)
     return torch.stack([a * cos_P2F - b * sin_P2F, b * cos_P2F + a * sin_P2F], dim=-2).flatten(-3)

@@ -1,4 +1,8 @@
-"""Watch-only: which frames of a stream that nobody stops for are decided on. Only header stamps are looked at, never a clock."""
+"""
+Watch-only: which frames of a stream that nobody stops for are decided on.
+
+Only header stamps are looked at, never a clock.
+"""
 
 import math
 from collections import deque
@@ -12,15 +16,23 @@ REMEMBERED = 20
 
 
 class Chooser:
-    """Picks frames by stamp (ns). ``mode``:
+    """
+    Picks frames by stamp (ns). ``mode``:
 
-    * ``recorded``: the first frame of an episode, then for each step report the first one taken at its end or later, whichever of the two comes first;
-    * ``odom``: a frame whenever, from the last chosen one, travel reaches ``forward`` metres or turning ``turn`` radians;
+    * ``recorded``: the first frame of an episode, then for each step report the first one taken at
+      its end or later, whichever of the two comes first;
+    * ``odom``: a frame whenever, from the last chosen one, travel reaches ``forward`` metres or
+      turning ``turn`` radians;
     * ``interval``: a frame every ``interval`` seconds of stamps.
     """
 
     def __init__(self, mode: str, *, forward: float, turn: float, interval: float):
-        self.mode, self.forward, self.turn, self.interval_ns = mode, forward, turn, round(interval * 1e9)
+        self.mode, self.forward, self.turn, self.interval_ns = (
+            mode,
+            forward,
+            turn,
+            round(interval * 1e9),
+        )
         self.reset()
 
     def reset(self) -> None:
@@ -59,10 +71,15 @@ class Chooser:
             self.chosen_pose = self.pose
             return False
         moved = relative(self.chosen_pose, self.pose)
-        return max(abs(moved.x) / self.forward, abs(moved.yaw) / self.turn) >= 1 - 1e-6 and self._choose(stamp)
+        return max(
+            abs(moved.x) / self.forward, abs(moved.yaw) / self.turn
+        ) >= 1 - 1e-6 and self._choose(stamp)
 
     def report(self, end_stamp: int) -> int | None:
-        """A step ended at ``end_stamp``; the stamp of the frame seen already that is chosen by it, if any."""
+        """
+        A step ended at ``end_stamp``; the stamp of the frame seen already that is chosen by it, if
+        any.
+        """
         if self.last is None or end_stamp <= self.last:
             return None
         for stamp in self.seen:

@@ -1,7 +1,10 @@
-"""The motion node's decisions as pure functions: speed profiles, the stop corridor, and ``advance(state, event, settings) -> (state, commands)``.
+"""
+The motion node's decisions as pure functions: speed profiles, the stop corridor, and
+``advance(state, event, settings) -> (state, commands)``.
 
-One goal is one bounded motion: ``DRIVING`` until the target, an obstacle or trouble, then ``STOPPING`` with zero velocity until odometry shows standstill,
-and only then the result. Seconds are on the steady clock, stamps in ns of ROS time, lengths in metres, angles in radians (REP-103).
+One goal is one bounded motion: ``DRIVING`` until the target, an obstacle or trouble, then
+``STOPPING`` with zero velocity until odometry shows standstill, and only then the result. Seconds
+are on the steady clock, stamps in ns of ROS time, lengths in metres, angles in radians (REP-103).
 """
 
 import math
@@ -16,7 +19,10 @@ from janusvln_ros.nodes.poses import Pose2, Sample, finite, relative
 from janusvln_ros.nodes.stepping import StepStatus
 
 DOWNSTREAM_TIMEOUT = 0.3
-"""Seconds after which everything between this node and the wheels must have stopped the base by itself."""
+"""
+Seconds after which everything between this node and the wheels must have stopped the base by
+itself.
+"""
 
 NUDGES = 3
 """Times a motion that came to rest short of its target may go on."""
@@ -69,7 +75,7 @@ class Settings:
     discrete: bool = False
 
 
-# Events ---------------------------------------------------------------------------------------------------------------------------------------
+# Events --------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
@@ -81,7 +87,11 @@ class Event:
 
 @dataclass(frozen=True)
 class Goal(Event):
-    """A step is asked for. ``action`` is the number in the message, which may be anything; ``key`` names whom to answer."""
+    """
+    A step is asked for.
+
+    ``action`` is the number in the message, which may be anything; ``key`` names whom to answer.
+    """
 
     key: int
     epoch: int
@@ -108,7 +118,10 @@ class Odometry(Event):
 
 @dataclass(frozen=True)
 class Ranges(Event):
-    """A range sensor was looked at: free distance in the corridor ahead, the share of the corridor that is known, and the nearest thing around."""
+    """
+    A range sensor was looked at: free distance in the corridor ahead, the share of the corridor
+    that is known, and the nearest thing around.
+    """
 
     stamp: int
     clearance: float
@@ -151,7 +164,7 @@ class Tick(Event):
     ros_now: int
 
 
-# Commands -------------------------------------------------------------------------------------------------------------------------------------
+# Commands ------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
@@ -210,7 +223,8 @@ class State:
     velocity: tuple[float, float] = (0.0, 0.0)  # last sent
     ticked: float = 0.0
     nudges: int = 0
-    rest: tuple[float, int] | None = None  # since when (steady) and with which stamp odometry shows standstill
+    # since when (steady) and with which stamp odometry shows standstill
+    rest: tuple[float, int] | None = None
     odom: Sample | None = None
     odom_at: float = -math.inf
     moving_at: float = 0.0  # when odometry last showed the motion that was asked for
@@ -223,7 +237,7 @@ class State:
 Outcome = tuple[State, tuple[Command, ...]]
 
 
-# Motion ---------------------------------------------------------------------------------------------------------------------------------------
+# Motion --------------------------------------------------------------------------------
 
 
 def target(action: Action, settings: Settings) -> tuple[float, float]:
@@ -232,9 +246,14 @@ def target(action: Action, settings: Settings) -> tuple[float, float]:
     return (settings.forward_step if action is Action.MOVE_FORWARD else 0.0), turn.get(action, 0.0)
 
 
-def profile(remaining: float, last: float, limit: float, acceleration: float, dt: float, crawl: float) -> float:
-    """Next speed of a trapezoidal profile that comes to rest after ``remaining``: speed up, cruise at ``limit``, brake at the last moment, never slower
-    than ``crawl`` until it is there. 0 where nothing remains."""
+def profile(
+    remaining: float, last: float, limit: float, acceleration: float, dt: float, crawl: float
+) -> float:
+    """
+    Next speed of a trapezoidal profile that comes to rest after ``remaining``: speed up, cruise at
+    ``limit``, brake at the last moment, never slower than ``crawl`` until it is there. 0 where
+    nothing remains.
+    """
     if not remaining > 0:
         return 0.0
     braking = math.sqrt(2 * acceleration * remaining)
@@ -242,11 +261,20 @@ def profile(remaining: float, last: float, limit: float, acceleration: float, dt
 
 
 def velocity(
-    moved: Pose2, goal: tuple[float, float], last: tuple[float, float], dt: float, delay: float, clearance: float, settings: Settings
+    moved: Pose2,
+    goal: tuple[float, float],
+    last: tuple[float, float],
+    dt: float,
+    delay: float,
+    clearance: float,
+    settings: Settings,
 ) -> tuple[float, float]:
-    """Speed and turning rate for a step that has come as far as ``moved`` of ``goal`` (metres, radians).
+    """
+    Speed and turning rate for a step that has come as far as ``moved`` of ``goal`` (metres,
+    radians).
 
-    ``delay``: seconds since ``moved`` was true, during which the base went on; ``clearance``: metres it may go before an obstacle.
+    ``delay``: seconds since ``moved`` was true, during which the base went on; ``clearance``:
+    metres it may go before an obstacle.
     """
     forward, turn = goal
     if turn:
@@ -256,16 +284,24 @@ def velocity(
         ahead = sign * remaining - abs(last[1]) * delay
         if ahead <= 0 and remaining * sign < -settings.turn_tolerance:
             return 0.0, -sign * settings.crawl_rate
-        return 0.0, sign * profile(ahead, abs(last[1]), settings.rate, settings.rate_acceleration, dt, settings.crawl_rate)
+        return 0.0, sign * profile(
+            ahead, abs(last[1]), settings.rate, settings.rate_acceleration, dt, settings.crawl_rate
+        )
     ahead = min(forward - moved.x, clearance) - abs(last[0]) * delay
-    speed = profile(ahead, abs(last[0]), settings.speed, settings.acceleration, dt, settings.crawl_speed)
+    speed = profile(
+        ahead, abs(last[0]), settings.speed, settings.acceleration, dt, settings.crawl_speed
+    )
     heading = -settings.heading_gain * (moved.yaw + settings.heading_gain * moved.y)
     most = settings.rate / 2
     return speed, max(-most, min(most, heading)) if speed else 0.0
 
 
 def short_of(moved: Pose2, goal: tuple[float, float], settings: Settings) -> float:
-    """How far a step at rest is outside its tolerance (metres or radians, 0 within). Going too far forward is not undone: there may be somebody behind."""
+    """
+    How far a step at rest is outside its tolerance (metres or radians, 0 within).
+
+    Going too far forward is not undone: there may be somebody behind.
+    """
     forward, turn = goal
     if turn:
         return max(0.0, abs(turn - moved.yaw) - settings.turn_tolerance)
@@ -273,7 +309,10 @@ def short_of(moved: Pose2, goal: tuple[float, float], settings: Settings) -> flo
 
 
 def stepped(moved: Pose2, goal: tuple[float, float], settings: Settings) -> bool:
-    """Whether a base that steps by itself has made its step, as exactly as such bases do: three times the tolerance short at most, or beyond."""
+    """
+    Whether a base that steps by itself has made its step, as exactly as such bases do: three times
+    the tolerance short at most, or beyond.
+    """
     forward, turn = goal
     if turn:
         return math.copysign(1.0, turn) * (turn - moved.yaw) <= 3 * settings.turn_tolerance
@@ -288,16 +327,27 @@ def share_done(moved: Pose2, goal: tuple[float, float]) -> float:
     return max(0.0, min(1.0, moved.yaw / turn if turn else moved.x / forward))
 
 
-# Corridor -------------------------------------------------------------------------------------------------------------------------------------
+# Corridor ------------------------------------------------------------------------------
 
 
 def scan_corridor(
-    ranges: npt.NDArray[np.float64], angle_min: float, increment: float, range_min: float, range_max: float, *, mount: Pose2, half_width: float
+    ranges: npt.NDArray[np.float64],
+    angle_min: float,
+    increment: float,
+    range_min: float,
+    range_max: float,
+    *,
+    mount: Pose2,
+    half_width: float,
 ) -> tuple[float, float, float]:
-    """Free distance ahead of the robot's origin in a corridor, the share of it that is known, and the distance of the nearest thing around the origin.
+    """
+    Free distance ahead of the robot's origin in a corridor, the share of it that is known, and the
+    distance of the nearest thing around the origin.
 
-    ``mount``: pose of the sensor on the robot. NaN, infinite and out-of-range readings are unknown: neither free nor an obstacle. A beam belongs to it
-    if it points into it within ``range_max``; the share is that of the beams which look ahead (60 degrees to either side at most) and are known.
+    ``mount``: pose of the sensor on the robot. NaN, infinite and out-of-range readings are
+    unknown: neither free nor an obstacle. A beam belongs to it if it points into it within
+    ``range_max``; the share is that of the beams which look ahead (60 degrees to either side at
+    most) and are known.
     """
     angles = angle_min + increment * np.arange(len(ranges)) + mount.yaw
     with np.errstate(invalid="ignore"):
@@ -324,10 +374,14 @@ def depth_corridor(
     high: float,
     stride: int = 4,
 ) -> tuple[float, float]:
-    """Free distance ahead of the robot's origin in a corridor, from a depth image (metres, NaN unknown), and the known share of the corridor's pixels.
+    """
+    Free distance ahead of the robot's origin in a corridor, from a depth image (metres, NaN
+    unknown), and the known share of the corridor's pixels.
 
-    ``k``: the 9 numbers of the camera matrix; the camera is ``height`` above the floor and ``forward`` of the origin, looking ``pitch`` radians down.
-    Things from ``low`` to ``high`` above the floor count. The share is that of the pixels which would see the corridor one metre ahead.
+    ``k``: the 9 numbers of the camera matrix; the camera is ``height`` above the floor and
+    ``forward`` of the origin, looking ``pitch`` radians down. Things from ``low`` to ``high``
+    above the floor count. The share is that of the pixels which would see the corridor one metre
+    ahead.
     """
     depth = depth_HW[::stride, ::stride].astype(np.float64)
     v, u = np.mgrid[0 : depth_HW.shape[0] : stride, 0 : depth_HW.shape[1] : stride]
@@ -344,7 +398,7 @@ def depth_corridor(
     return (float(x[hit].min()) if hit.any() else math.inf), share
 
 
-# Transitions ----------------------------------------------------------------------------------------------------------------------------------
+# Transitions ---------------------------------------------------------------------------
 
 
 def arming_problem(state: State, now: float, settings: Settings) -> str | None:
@@ -355,7 +409,8 @@ def arming_problem(state: State, now: float, settings: Settings) -> str | None:
         return "the e-stop is pressed"
     if not 0 < settings.base_timeout <= DOWNSTREAM_TIMEOUT:
         return (
-            f"base_timeout is {settings.base_timeout:g}: declare the seconds after which the base (with twist_mux and smoother) stops by itself without "
+            f"base_timeout is {settings.base_timeout:g}: declare the seconds after "
+            "which the base (with twist_mux and smoother) stops by itself without "
             f"commands; they must be at most {DOWNSTREAM_TIMEOUT:g}"
         )
     if now - state.odom_at > settings.odom_timeout:
@@ -370,21 +425,38 @@ def goal_problem(state: State, goal: Goal, settings: Settings) -> tuple[int, str
     if goal.action not in list(Action):
         return StepStatus.REFUSED, f"action {goal.action} is none of 0 to 3"
     if (goal.epoch, goal.step) <= state.last:
-        return StepStatus.REFUSED, f"step {goal.step} of episode {goal.epoch} is not newer than step {state.last[1]} of episode {state.last[0]}"
+        return (
+            StepStatus.REFUSED,
+            f"step {goal.step} of episode {goal.epoch} is not newer than step "
+            f"{state.last[1]} of episode {state.last[0]}",
+        )
     if state.goal is not None:
-        return StepStatus.REFUSED, f"step {state.goal.step} of episode {state.goal.epoch} is under way"
+        return (
+            StepStatus.REFUSED,
+            f"step {state.goal.step} of episode {state.goal.epoch} is under way",
+        )
     if goal.action == Action.STOP:
         return None
     if state.estop or not state.armed:
-        return StepStatus.DISARMED, "the e-stop is pressed" if state.estop else "not armed: call motion/arm"
+        return (
+            StepStatus.DISARMED,
+            "the e-stop is pressed" if state.estop else "not armed: call motion/arm",
+        )
     if goal.frame_stamp <= 0:
         return StepStatus.REFUSED, "the stamp of the decision's frame is zero"
     age = (goal.ros_now - goal.frame_stamp) / 1e9
     if age > settings.frame_max_age:
-        return StepStatus.STALE, f"the decision was made on a frame that is {age:.2f} s old (frame_max_age {settings.frame_max_age:g})"
+        return (
+            StepStatus.STALE,
+            f"the decision was made on a frame that is {age:.2f} s old (frame_max_age "
+            f"{settings.frame_max_age:g})",
+        )
     if age < -settings.future_tolerance:
         return StepStatus.STALE, f"the decision's frame lies {-age:.2f} s in the future"
-    if goal.now - state.heartbeat_at <= settings.heartbeat_timeout and state.heartbeat > goal.epoch:
+    if (
+        goal.now - state.heartbeat_at <= settings.heartbeat_timeout
+        and state.heartbeat > goal.epoch
+    ):
         return StepStatus.REFUSED, f"policy is already at episode {state.heartbeat}"
     return stale(state, goal.now, settings) or None
 
@@ -394,7 +466,10 @@ def stale(state: State, now: float, settings: Settings) -> tuple[int, str] | Non
     if now - state.odom_at > settings.odom_timeout:
         return StepStatus.STALE, f"no odometry for {_seconds(now - state.odom_at)}"
     if settings.range_source != "none" and now - state.ranges_at > settings.range_timeout:
-        return StepStatus.STALE, f"no {settings.range_source} for {_seconds(now - state.ranges_at)}"
+        return (
+            StepStatus.STALE,
+            f"no {settings.range_source} for {_seconds(now - state.ranges_at)}",
+        )
     if now - state.heartbeat_at > settings.heartbeat_timeout:
         return StepStatus.STALE, f"no heartbeat of policy for {_seconds(now - state.heartbeat_at)}"
     return None
@@ -410,11 +485,20 @@ def obstacle(state: State, settings: Settings) -> str | None:
         return None
     if state.goal.action == Action.MOVE_FORWARD:
         if state.ranges.known < settings.min_known:
-            return f"only {state.ranges.known:.0%} of the corridor ahead can be seen (min_known {settings.min_known:g})"
+            return (
+                f"only {state.ranges.known:.0%} of the corridor ahead can be seen "
+                f"(min_known {settings.min_known:g})"
+            )
         if state.ranges.clearance < settings.stop_distance:
-            return f"something is {state.ranges.clearance:.2f} m ahead (stop_distance {settings.stop_distance:g})"
+            return (
+                f"something is {state.ranges.clearance:.2f} m ahead (stop_distance "
+                f"{settings.stop_distance:g})"
+            )
     elif state.ranges.nearest < settings.turn_clearance:
-        return f"something is {state.ranges.nearest:.2f} m away (turn_clearance {settings.turn_clearance:g})"
+        return (
+            f"something is {state.ranges.nearest:.2f} m away (turn_clearance "
+            f"{settings.turn_clearance:g})"
+        )
     return None
 
 
@@ -427,21 +511,41 @@ def advance(state: State, event: Event, settings: Settings) -> Outcome:
     if isinstance(event, Odometry):
         return _odometry(state, event, settings)
     if isinstance(event, Ranges):
-        if state.goal is not None and state.ranges is not None and event.stamp <= state.ranges.stamp:
+        if (
+            state.goal is not None
+            and state.ranges is not None
+            and event.stamp <= state.ranges.stamp
+        ):
             return state, ()  # a stamp that does not advance is no news
         return replace(state, ranges=event, ranges_at=event.now), ()
     if isinstance(event, Heartbeat):
         return replace(state, heartbeat=event.epoch, heartbeat_at=event.now), ()
     if isinstance(event, Arm):
         # Arming is an act of trust by a person: it also forgets which episodes went before.
-        state = replace(state, armed=event.armed, last=(-1, -1) if event.armed and state.goal is None else state.last)
-        return (state, ()) if event.armed else _halt(state, event.now, StepStatus.DISARMED, "disarmed", settings)
+        state = replace(
+            state,
+            armed=event.armed,
+            last=(-1, -1) if event.armed and state.goal is None else state.last,
+        )
+        return (
+            (state, ())
+            if event.armed
+            else _halt(state, event.now, StepStatus.DISARMED, "disarmed", settings)
+        )
     if isinstance(event, EmergencyStop):
         state = replace(state, estop=event.pressed, armed=state.armed and not event.pressed)
-        return _halt(state, event.now, StepStatus.DISARMED, "the e-stop was pressed", settings) if event.pressed else (state, ())
+        return (
+            _halt(state, event.now, StepStatus.DISARMED, "the e-stop was pressed", settings)
+            if event.pressed
+            else (state, ())
+        )
     if isinstance(event, Activate):
         state = replace(state, active=event.active, armed=False)
-        return (state, ()) if event.active else _halt(state, event.now, StepStatus.DISARMED, "motion was deactivated", settings)
+        return (
+            (state, ())
+            if event.active
+            else _halt(state, event.now, StepStatus.DISARMED, "motion was deactivated", settings)
+        )
     if isinstance(event, Tick):
         return _tick(state, event, settings)
     raise TypeError(f"no such event: {event!r}")
@@ -452,9 +556,20 @@ def _goal(state: State, goal: Goal, settings: Settings) -> Outcome:
         return state, (Done(goal, *problem, end_stamp=goal.ros_now, moved=Pose2()),)
     start = state.odom.pose if state.odom is not None else Pose2()
     state = replace(
-        state, last=(goal.epoch, goal.step), goal=goal, phase=Phase.DRIVING, since=goal.now, start=start, velocity=(0.0, 0.0), ticked=goal.now, nudges=0,
-        rest=None, moving_at=goal.now, collided=False, outcome=(StepStatus.SUCCEEDED, ""),
-    )  # fmt: skip
+        state,
+        last=(goal.epoch, goal.step),
+        goal=goal,
+        phase=Phase.DRIVING,
+        since=goal.now,
+        start=start,
+        velocity=(0.0, 0.0),
+        ticked=goal.now,
+        nudges=0,
+        rest=None,
+        moving_at=goal.now,
+        collided=False,
+        outcome=(StepStatus.SUCCEEDED, ""),
+    )
     if goal.action == Action.STOP:
         return _halt(state, goal.now, StepStatus.SUCCEEDED, "", settings)
     if why := obstacle(state, settings):
@@ -463,14 +578,25 @@ def _goal(state: State, goal: Goal, settings: Settings) -> Outcome:
 
 
 def _halt(state: State, now: float, status: int, message: str, settings: Settings) -> Outcome:
-    """Zero velocity now; the result follows when the base is at rest. The first reason to stop is the one that is told."""
+    """
+    Zero velocity now; the result follows when the base is at rest.
+
+    The first reason to stop is the one that is told.
+    """
     zero: Command = Discrete(Action.STOP) if settings.discrete else Drive(0.0, 0.0)
     if state.goal is None:
         return replace(state, velocity=(0.0, 0.0)), (zero,)
     if state.phase is Phase.STOPPING:
         outcome = state.outcome if state.outcome[0] != StepStatus.SUCCEEDED else (status, message)
         return replace(state, outcome=outcome), (zero,)
-    return replace(state, phase=Phase.STOPPING, stopping_since=now, outcome=(status, message), velocity=(0.0, 0.0), rest=None), (zero,)
+    return replace(
+        state,
+        phase=Phase.STOPPING,
+        stopping_since=now,
+        outcome=(status, message),
+        velocity=(0.0, 0.0),
+        rest=None,
+    ), (zero,)
 
 
 def _odometry(state: State, event: Odometry, settings: Settings) -> Outcome:
@@ -485,7 +611,9 @@ def _odometry(state: State, event: Odometry, settings: Settings) -> Outcome:
         jump = math.hypot(sample.pose.x - before.pose.x, sample.pose.y - before.pose.y)
         if state.phase is Phase.DRIVING and jump > settings.odom_jump:
             state = replace(state, odom=sample, odom_at=event.now, start=sample.pose)
-            return _halt(state, event.now, StepStatus.STALE, f"odometry jumped by {jump:.2f} m", settings)
+            return _halt(
+                state, event.now, StepStatus.STALE, f"odometry jumped by {jump:.2f} m", settings
+            )
     still = abs(sample.speed) <= settings.rest_speed and abs(sample.rate) <= settings.rest_rate
     rest = None if not still else state.rest or (event.now, sample.stamp)
     moving_at = event.now if not still else state.moving_at
@@ -495,7 +623,11 @@ def _odometry(state: State, event: Odometry, settings: Settings) -> Outcome:
 def _tick(state: State, event: Tick, settings: Settings) -> Outcome:
     if state.goal is None:
         return state, ()
-    return _drive(state, event, settings) if state.phase is Phase.DRIVING else _settle(state, event, settings)
+    return (
+        _drive(state, event, settings)
+        if state.phase is Phase.DRIVING
+        else _settle(state, event, settings)
+    )
 
 
 def _drive(state: State, event: Tick, settings: Settings) -> Outcome:
@@ -504,25 +636,49 @@ def _drive(state: State, event: Tick, settings: Settings) -> Outcome:
     if (trouble := stale(state, now, settings)) is not None:
         return _halt(state, now, *trouble, settings)
     if state.heartbeat > state.goal.epoch:
-        return _halt(state, now, StepStatus.CANCELED, f"policy is already at episode {state.heartbeat}", settings)
+        return _halt(
+            state,
+            now,
+            StepStatus.CANCELED,
+            f"policy is already at episode {state.heartbeat}",
+            settings,
+        )
     if why := obstacle(state, settings):
         return _halt(state, now, StepStatus.BLOCKED, why, settings)
     if now - state.since > settings.step_deadline:
-        return _halt(state, now, StepStatus.TIMEOUT, f"not done within {settings.step_deadline:g} s", settings)
+        return _halt(
+            state,
+            now,
+            StepStatus.TIMEOUT,
+            f"not done within {settings.step_deadline:g} s",
+            settings,
+        )
     action = Action(state.goal.action)
     goal = target(action, settings)
     moved = relative(state.start, state.odom.pose)
     progress = Progress(state.goal.key, share_done(moved, goal))
     if now - state.moving_at > settings.stuck_time:
         state = replace(state, collided=True)
-        return _halt(state, now, StepStatus.BLOCKED, f"the base has not moved for {settings.stuck_time:g} s", settings)
+        return _halt(
+            state,
+            now,
+            StepStatus.BLOCKED,
+            f"the base has not moved for {settings.stuck_time:g} s",
+            settings,
+        )
     if settings.discrete:
         if stepped(moved, goal, settings) and state.rest is not None:
             return replace(state, phase=Phase.STOPPING, stopping_since=now), (progress,)
         return state, (progress,)
-    clearance = math.inf if settings.range_source == "none" or state.ranges is None else state.ranges.clearance - settings.stop_distance
+    clearance = (
+        math.inf
+        if settings.range_source == "none" or state.ranges is None
+        else state.ranges.clearance - settings.stop_distance
+    )
     delay = now - state.odom_at + settings.latency
-    speed, rate = velocity(moved, goal, state.velocity, now - state.ticked, delay, clearance, settings)
+    speed, rate = velocity(
+        moved, goal, state.velocity, now - state.ticked, delay, clearance, settings
+    )
     state = replace(state, velocity=(speed, rate), ticked=now)
     if speed == 0 and rate == 0:
         state = replace(state, phase=Phase.STOPPING, stopping_since=now, rest=None)
@@ -530,7 +686,10 @@ def _drive(state: State, event: Tick, settings: Settings) -> Outcome:
 
 
 def _settle(state: State, event: Tick, settings: Settings) -> Outcome:
-    """Zero velocity until odometry shows standstill; then the result, or another attempt at what is missing."""
+    """
+    Zero velocity until odometry shows standstill; then the result, or another attempt at what is
+    missing.
+    """
     assert state.goal is not None
     now, zero = event.now, () if settings.discrete else (Drive(0.0, 0.0),)
     waited = now - state.stopping_since
@@ -542,12 +701,29 @@ def _settle(state: State, event: Tick, settings: Settings) -> Outcome:
     moved = relative(state.start, state.odom.pose) if state.odom is not None else Pose2()
     goal = target(Action(state.goal.action), settings)
     if not at_rest and status == StepStatus.SUCCEEDED:
-        status, message = (StepStatus.STALE, "odometry went stale before standstill") if not fresh else (StepStatus.TIMEOUT, "the base did not come to rest")
-    if status == StepStatus.SUCCEEDED and not settings.discrete and short_of(moved, goal, settings) > 0:
+        status, message = (
+            (StepStatus.STALE, "odometry went stale before standstill")
+            if not fresh
+            else (StepStatus.TIMEOUT, "the base did not come to rest")
+        )
+    if (
+        status == StepStatus.SUCCEEDED
+        and not settings.discrete
+        and short_of(moved, goal, settings) > 0
+    ):
         if state.nudges < NUDGES and now - state.since < settings.step_deadline:
-            return replace(state, phase=Phase.DRIVING, nudges=state.nudges + 1, ticked=now, moving_at=now), zero
+            return replace(
+                state, phase=Phase.DRIVING, nudges=state.nudges + 1, ticked=now, moving_at=now
+            ), zero
         missing = f"came to rest at {moved.x:.3f} m and {math.degrees(moved.yaw):.1f} degrees"
-        status, message = (StepStatus.BLOCKED if moved.x < settings.forward_step / 2 and goal[0] else StepStatus.TIMEOUT), missing
+        status, message = (
+            (
+                StepStatus.BLOCKED
+                if moved.x < settings.forward_step / 2 and goal[0]
+                else StepStatus.TIMEOUT
+            ),
+            missing,
+        )
     end_stamp = state.rest[1] if at_rest and state.rest is not None else event.ros_now
     done = Done(state.goal, status, message, end_stamp, moved, state.collided)
     return replace(state, goal=None, phase=Phase.IDLE, velocity=(0.0, 0.0)), (*zero, done)

@@ -1,4 +1,7 @@
-"""The outside of a simulated graph, for programs that use it: starts episodes, sends instructions, and keeps what the nodes say meanwhile."""
+"""
+The outside of a simulated graph, for programs that use it: starts episodes, sends instructions,
+and keeps what the nodes say meanwhile.
+"""
 
 import json
 import math
@@ -31,12 +34,23 @@ from janusvln_ros.data.drawing import Floor
 STAGES = ("preprocess", "spatial", "vision", "prefill", "decode", "total")
 """Stages of a decision that are timed, in order."""
 
-MIDDLEWARE_VARIABLES = ("ROS_AUTOMATIC_DISCOVERY_RANGE", "ROS_LOCALHOST_ONLY", "FASTDDS_DEFAULT_PROFILES_FILE")
+MIDDLEWARE_VARIABLES = (
+    "ROS_AUTOMATIC_DISCOVERY_RANGE",
+    "ROS_LOCALHOST_ONLY",
+    "FASTDDS_DEFAULT_PROFILES_FILE",
+)
 
-DECISION_STATUS = {Decision.OK: "ok", Decision.NOT_UNDERSTOOD: "not_understood", Decision.ERROR: "error"}
+DECISION_STATUS = {
+    Decision.OK: "ok",
+    Decision.NOT_UNDERSTOOD: "not_understood",
+    Decision.ERROR: "error",
+}
 
-_CODES = """NONE UNKNOWN INVALID_INSTRUCTION NOT_ACTIVE NO_FRAME BAD_FRAME NOT_UNDERSTOOD INFERENCE_FAILED STEP_LIMIT TIME_LIMIT BLOCKED STEP_TIMEOUT STALE
-    DISARMED PREEMPTED CANCELED NO_PROGRESS NO_MOTION_SERVER"""
+_CODES = """
+    NONE UNKNOWN INVALID_INSTRUCTION NOT_ACTIVE NO_FRAME BAD_FRAME NOT_UNDERSTOOD INFERENCE_FAILED
+    STEP_LIMIT TIME_LIMIT BLOCKED STEP_TIMEOUT STALE DISARMED PREEMPTED CANCELED NO_PROGRESS
+    NO_MOTION_SERVER
+"""
 ERROR_NAMES = {getattr(FollowInstruction.Result, name): name for name in _CODES.split()}
 """Error code of follow_instruction -> its name."""
 
@@ -47,9 +61,11 @@ class GraphTimeoutError(Exception):
 
 @dataclass
 class Heard:
-    """What the nodes said since the episode began. Stamps are nanoseconds of simulated time.
+    """
+    What the nodes said since the episode began. Stamps are nanoseconds of simulated time.
 
-    ``frames``: the camera's JPEGs; ``poses``: the true pose as (stamp, x, y, z, heading) in the simulator's world; ``decisions`` in order.
+    ``frames``: the camera's JPEGs; ``poses``: the true pose as (stamp, x, y, z, heading) in the
+    simulator's world; ``decisions`` in order.
     """
 
     frames: dict[int, bytes] = field(default_factory=dict)
@@ -70,7 +86,10 @@ class Episode:
 
 @dataclass(frozen=True)
 class Outcome:
-    """How following an instruction ended: the name of the error code ("NONE": the policy stopped by itself), the sentence, and the steps decided."""
+    """
+    How following an instruction ended: the name of the error code ("NONE": the policy stopped by
+    itself), the sentence, and the steps decided.
+    """
 
     code: str
     message: str
@@ -79,28 +98,53 @@ class Outcome:
 
 
 class GraphClient:
-    """A node beside the graph. Use from one thread; every wait spins it and calls ``alive``, which raises if a node has died.
+    """
+    A node beside the graph.
+
+    Use from one thread; every wait spins it and calls ``alive``, which raises if a node has died.
 
     ``pictures``: also keep the camera's frames and the true poses, for a video.
     """
 
-    def __init__(self, environment: Mapping[str, str], alive: Callable[[], None], pictures: bool = False):
+    def __init__(
+        self, environment: Mapping[str, str], alive: Callable[[], None], pictures: bool = False
+    ):
         # The middleware reads the environment when a context is made.
-        os.environ.update({key: environment[key] for key in MIDDLEWARE_VARIABLES if key in environment})
+        os.environ.update(
+            {key: environment[key] for key in MIDDLEWARE_VARIABLES if key in environment}
+        )
         self.alive = alive
         self.heard = Heard()
         self.since = 0
         self.context = rclpy.Context()
-        rclpy.init(context=self.context, domain_id=int(environment.get("ROS_DOMAIN_ID", "0")), signal_handler_options=SignalHandlerOptions.NO)
-        self.node = rclpy.create_node("graph_client", context=self.context, start_parameter_services=False)
+        rclpy.init(
+            context=self.context,
+            domain_id=int(environment.get("ROS_DOMAIN_ID", "0")),
+            signal_handler_options=SignalHandlerOptions.NO,
+        )
+        self.node = rclpy.create_node(
+            "graph_client", context=self.context, start_parameter_services=False
+        )
         self.executor = SingleThreadedExecutor(context=self.context)
         self.executor.add_node(self.node)
-        self.node.create_subscription(Decision, "policy/decision", lambda message: self.heard.decisions.append(message), 100)
-        self.node.create_subscription(OccupancyGrid, "map", self._on_map, QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL))
+        self.node.create_subscription(
+            Decision, "policy/decision", lambda message: self.heard.decisions.append(message), 100
+        )
+        self.node.create_subscription(
+            OccupancyGrid,
+            "map",
+            self._on_map,
+            QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL),
+        )
         if pictures:
-            # late-comers' quality of service in lockstep, plain otherwise: volatile asks for less, so it takes both
-            self.node.create_subscription(CompressedImage, "image/compressed", self._on_frame, QoSProfile(depth=20))
-            self.node.create_subscription(Odometry, "ground_truth", self._on_pose, QoSProfile(depth=100))
+            # late-comers' quality of service in lockstep, plain otherwise: volatile asks for less,
+            # so it takes both
+            self.node.create_subscription(
+                CompressedImage, "image/compressed", self._on_frame, QoSProfile(depth=20)
+            )
+            self.node.create_subscription(
+                Odometry, "ground_truth", self._on_pose, QoSProfile(depth=100)
+            )
         self.instructions = self.node.create_publisher(String, "instruction", 1)
         self.follow: Any = ActionClient(self.node, FollowInstruction, "follow_instruction")
         self.steps: Any = ActionClient(self.node, ExecuteStep, "execute_step")
@@ -115,7 +159,8 @@ class GraphClient:
         rclpy.try_shutdown(context=self.context)
 
     def until(self, condition: Callable[[], bool], seconds: float, what: str) -> None:
-        """Spin until ``condition``.
+        """
+        Spin until ``condition``.
 
         Raises:
             GraphTimeoutError: it did not come true within ``seconds``; the message is ``what``.
@@ -149,9 +194,16 @@ class GraphClient:
 
     def wait_ready(self, seconds: float = 300.0) -> None:
         """Wait until the simulator runs and the policy has loaded its model and is active."""
-        self.until(self.node.create_client(ResetEpisode, "reset_episode").service_is_ready, seconds, "the simulator did not start")
+        self.until(
+            self.node.create_client(ResetEpisode, "reset_episode").service_is_ready,
+            seconds,
+            "the simulator did not start",
+        )
         end = time.monotonic() + seconds
-        while self.call(GetState, "policy/get_state", GetState.Request(), seconds).current_state.id != State.PRIMARY_STATE_ACTIVE:
+        while (
+            self.call(GetState, "policy/get_state", GetState.Request(), seconds).current_state.id
+            != State.PRIMARY_STATE_ACTIVE
+        ):
             if time.monotonic() > end:
                 raise GraphTimeoutError(f"the policy did not become active within {seconds:.0f} s")
             self.alive()
@@ -159,20 +211,31 @@ class GraphClient:
             time.sleep(0.05)
         self.until(self.follow.server_is_ready, seconds, "follow_instruction did not appear")
         self.until(self.steps.server_is_ready, seconds, "execute_step did not appear")
-        self.until(lambda: self.node.count_publishers("policy/decision") > 0, seconds, "policy/decision did not appear")
+        self.until(
+            lambda: self.node.count_publishers("policy/decision") > 0,
+            seconds,
+            "policy/decision did not appear",
+        )
 
     def wait_recorder(self, seconds: float = 60.0) -> None:
-        """Return when the node ``recorder`` listens to the camera, so that a drive's first frame is in its bag.
+        """
+        Return when the node ``recorder`` listens to the camera, so that a drive's first frame is
+        in its bag.
 
         Raises:
             GraphTimeoutError: it did not come up in time.
         """
-        topics = ("image", "image/compressed")
-        listens = lambda: any(i.node_name == "recorder" for t in topics for i in self.node.get_subscriptions_info_by_topic(self.node.resolve_topic_name(t)))  # noqa: E731
+        topics = [self.node.resolve_topic_name(name) for name in ("image", "image/compressed")]
+
+        def listens() -> bool:
+            told = [self.node.get_subscriptions_info_by_topic(topic) for topic in topics]
+            return any(info.node_name == "recorder" for infos in told for info in infos)
+
         self.until(listens, seconds, "the recorder did not start")
 
     def arm(self, armed: bool = True) -> None:
-        """Arm ``motion``.
+        """
+        Arm ``motion``.
 
         Raises:
             GraphTimeoutError: it refuses; the message says why.
@@ -182,19 +245,31 @@ class GraphClient:
             raise GraphTimeoutError(f"motion could not be armed: {response.message}")
 
     def reset(self, episode_id: str, dataset: str = "", split: str = "") -> Episode:
-        """Put the robot at the start of an episode and forget what was heard before.
+        """
+        Put the robot at the start of an episode and forget what was heard before.
 
         Raises:
             GraphTimeoutError: the bridge cannot; the message says why.
         """
         self.heard = Heard(floor=self.heard.floor)
-        response = self.call(ResetEpisode, "reset_episode", ResetEpisode.Request(episode_id=episode_id, dataset=dataset, split=split), 120.0)
+        response = self.call(
+            ResetEpisode,
+            "reset_episode",
+            ResetEpisode.Request(episode_id=episode_id, dataset=dataset, split=split),
+            120.0,
+        )
         if not response.success:
-            raise GraphTimeoutError(f"episode {episode_id!r} cannot be started: {response.error_msg}")
+            raise GraphTimeoutError(
+                f"episode {episode_id!r} cannot be started: {response.error_msg}"
+            )
         self.since = nanoseconds(response.frame_stamp)
-        self.heard.frames = {stamp: jpeg for stamp, jpeg in self.heard.frames.items() if stamp >= self.since}
+        self.heard.frames = {
+            stamp: jpeg for stamp, jpeg in self.heard.frames.items() if stamp >= self.since
+        }
         self.heard.poses = [pose for pose in self.heard.poses if pose[0] >= self.since]
-        return Episode(response.episode_id, response.scene_id, response.instruction, response.frame_stamp)
+        return Episode(
+            response.episode_id, response.scene_id, response.instruction, response.frame_stamp
+        )
 
     def drive(
         self,
@@ -205,13 +280,25 @@ class GraphClient:
         progress: Callable[[Any], None] | None = None,
         patience: float = 3600.0,
     ) -> Outcome:
-        """Send one instruction and wait until the policy has followed it. ``progress`` gets each feedback message.
+        """
+        Send one instruction and wait until the policy has followed it.
+
+        ``progress`` gets each feedback message.
 
         Raises:
-            GraphTimeoutError: the goal was rejected, or the episode did not end within ``patience`` seconds.
+            GraphTimeoutError: the goal was rejected, or the episode did not end within
+                ``patience`` seconds.
         """
-        goal = FollowInstruction.Goal(instruction=instruction, max_steps=max_steps, time_limit=time_limit, start_stamp=episode.first_frame)
-        sent = self.follow.send_goal_async(goal, feedback_callback=(lambda message: progress(message.feedback)) if progress else None)
+        goal = FollowInstruction.Goal(
+            instruction=instruction,
+            max_steps=max_steps,
+            time_limit=time_limit,
+            start_stamp=episode.first_frame,
+        )
+        sent = self.follow.send_goal_async(
+            goal,
+            feedback_callback=(lambda message: progress(message.feedback)) if progress else None,
+        )
         self.until(sent.done, 60.0, "follow_instruction did not answer")
         handle = sent.result()
         if not handle.accepted:
@@ -219,17 +306,39 @@ class GraphClient:
         done = handle.get_result_async()
         self.until(done.done, patience, "the episode did not end")
         result = done.result().result
-        self.until(lambda: len(self.heard.decisions) >= result.steps, 10.0, f"only {len(self.heard.decisions)} of {result.steps} decisions arrived")
-        return Outcome(ERROR_NAMES.get(result.error_code, str(result.error_code)), result.error_msg, int(result.steps), float(result.elapsed))
+        self.until(
+            lambda: len(self.heard.decisions) >= result.steps,
+            10.0,
+            f"only {len(self.heard.decisions)} of {result.steps} decisions arrived",
+        )
+        return Outcome(
+            ERROR_NAMES.get(result.error_code, str(result.error_code)),
+            result.error_msg,
+            int(result.steps),
+            float(result.elapsed),
+        )
 
     def instruct(self, instruction: str) -> None:
-        """Publish an instruction on the topic ``instruction``, without waiting for what comes of it."""
-        self.until(lambda: self.instructions.get_subscription_count() > 0, 60.0, "nobody listens to the topic instruction")
+        """
+        Publish an instruction on the topic ``instruction``, without waiting for what comes of it.
+        """
+        self.until(
+            lambda: self.instructions.get_subscription_count() > 0,
+            60.0,
+            "nobody listens to the topic instruction",
+        )
         self.instructions.publish(String(data=instruction))
 
     def step(self, episode_id: int, step: int, action: Action, frame_stamp: Time) -> Any:
-        """Ask for one step past the policy, as for the STOP that ends an episode at its limit; returns ExecuteStep's result."""
-        sent = self.steps.send_goal_async(ExecuteStep.Goal(episode_id=episode_id, step=step, action=int(action), frame_stamp=frame_stamp))
+        """
+        Ask for one step past the policy, as for the STOP that ends an episode at its limit;
+        returns ExecuteStep's result.
+        """
+        sent = self.steps.send_goal_async(
+            ExecuteStep.Goal(
+                episode_id=episode_id, step=step, action=int(action), frame_stamp=frame_stamp
+            )
+        )
         self.until(sent.done, 60.0, "execute_step did not answer")
         done = sent.result().get_result_async()
         self.until(done.done, 60.0, "execute_step did not end")
@@ -247,14 +356,28 @@ class GraphClient:
 
     def _on_pose(self, message: Odometry) -> None:
         place, turn = message.pose.pose.position, message.pose.pose.orientation
-        self.heard.poses.append((nanoseconds(message.header.stamp), -place.y, place.z, -place.x, 2 * math.atan2(turn.z, turn.w)))
+        self.heard.poses.append(
+            (
+                nanoseconds(message.header.stamp),
+                -place.y,
+                place.z,
+                -place.x,
+                2 * math.atan2(turn.z, turn.w),
+            )
+        )
 
     def _on_map(self, message: OccupancyGrid) -> None:
-        free = np.asarray(message.data, np.int8).reshape(message.info.height, message.info.width) == 0
+        free = (
+            np.asarray(message.data, np.int8).reshape(message.info.height, message.info.width) == 0
+        )
         size, origin = message.info.resolution, message.info.origin.position
         columns, rows = free.shape
         # the map's x is the world's -z, its y the world's -x
-        self.heard.floor = Floor(free[::-1, ::-1].T.copy(), (-(origin.y + columns * size), -(origin.x + rows * size)), size)
+        self.heard.floor = Floor(
+            free[::-1, ::-1].T.copy(),
+            (-(origin.y + columns * size), -(origin.x + rows * size)),
+            size,
+        )
 
 
 def nanoseconds(stamp: Time) -> int:
@@ -263,7 +386,9 @@ def nanoseconds(stamp: Time) -> int:
 
 
 def decision_row(message: Decision) -> dict[str, Any]:
-    """A decision as a JSON-ready object; what depends on the machine's speed is all under "timings"."""
+    """
+    A decision as a JSON-ready object; what depends on the machine's speed is all under "timings".
+    """
     finite = all(math.isfinite(p) for p in message.probabilities)
     return {
         "step": message.step,
@@ -284,4 +409,8 @@ def decision_row(message: Decision) -> dict[str, Any]:
 def timing_summary(decisions: list[Decision]) -> dict[str, dict[str, float]]:
     """Seconds per stage: the median and the 99th percentile over ``decisions``."""
     columns = {stage: [float(getattr(d, stage)) for d in decisions] for stage in STAGES}
-    return {stage: {"p50": float(np.percentile(v, 50)), "p99": float(np.percentile(v, 99))} for stage, v in columns.items() if v}
+    return {
+        stage: {"p50": float(np.percentile(v, 50)), "p99": float(np.percentile(v, 99))}
+        for stage, v in columns.items()
+        if v
+    }

@@ -1,4 +1,7 @@
-"""Which nodes run together: ``config/graphs.yaml`` read once, for ``janusvln up`` and for the launch files alike. No ROS import."""
+"""
+Which nodes run together: ``config/graphs.yaml`` read once, for ``janusvln up`` and for the launch
+files alike. No ROS import.
+"""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -16,7 +19,10 @@ PACKAGE = "janusvln_ros"
 
 @dataclass(frozen=True)
 class Argument:
-    """Something a user may give to a graph: ``sets`` parameters (node, name) to its value as ``kind``, ``remaps`` topics of nodes to it."""
+    """
+    Something a user may give to a graph: ``sets`` parameters (node, name) to its value as
+    ``kind``, ``remaps`` topics of nodes to it.
+    """
 
     name: str
     default: str
@@ -30,7 +36,10 @@ class Argument:
 
 @dataclass(frozen=True)
 class NodeSpec:
-    """One node to start: executable (also its name), namespace, parameter files in order, parameters that win over them, and remaps from -> to."""
+    """
+    One node to start: executable (also its name), namespace, parameter files in order, parameters
+    that win over them, and remaps from -> to.
+    """
 
     executable: str
     namespace: str
@@ -39,7 +48,11 @@ class NodeSpec:
     remaps: Mapping[str, str]
 
     def arguments(self) -> list[str]:
-        """The command-line arguments after the executable, as any ROS 2 node takes them. Values are YAML, so strings are quoted."""
+        """
+        The command-line arguments after the executable, as any ROS 2 node takes them.
+
+        Values are YAML, so strings are quoted.
+        """
         words = ["--ros-args", "-r", f"__node:={self.executable}"]
         if self.namespace:
             words += ["-r", f"__ns:=/{self.namespace.strip('/')}"]
@@ -53,8 +66,16 @@ class NodeSpec:
 
 
 def parameter_text(value: Any) -> str:
-    """A parameter's value as ``-p name:=value`` wants it: YAML in one line, with strings in double quotes."""
-    return yaml.safe_dump(value, default_style='"' if isinstance(value, str) else None, default_flow_style=True, width=10**9).split("\n")[0]
+    """
+    A parameter's value as ``-p name:=value`` wants it: YAML in one line, with strings in double
+    quotes.
+    """
+    return yaml.safe_dump(
+        value,
+        default_style='"' if isinstance(value, str) else None,
+        default_flow_style=True,
+        width=10**9,
+    ).split("\n")[0]
 
 
 def _declarations() -> dict[str, Any]:
@@ -68,7 +89,8 @@ def graph_names() -> dict[str, str]:
 
 
 def graph_arguments(graph: str) -> list[Argument]:
-    """The arguments of a graph.
+    """
+    The arguments of a graph.
 
     Raises:
         InputError: no such graph.
@@ -81,15 +103,21 @@ def graph_arguments(graph: str) -> list[Argument]:
             tuple(entry.get("choices", ())),
             bool(entry.get("required", False)),
             {"text": str, "int": int, "float": float}[entry.get("type", "text")],
-            tuple((target.split(".", 1)[0], target.split(".", 1)[1]) for target in entry.get("sets", ())),
+            tuple(
+                (target.split(".", 1)[0], target.split(".", 1)[1])
+                for target in entry.get("sets", ())
+            ),
             entry.get("remaps", {}),
         )
         for name, entry in _graph(graph)["arguments"].items()
     ]
 
 
-def resolve(graph: str, given: Mapping[str, str], overrides: Mapping[str, Mapping[str, Any]] | None = None) -> list[NodeSpec]:
-    """The nodes of ``graph`` in the order in which they start.
+def resolve(
+    graph: str, given: Mapping[str, str], overrides: Mapping[str, Mapping[str, Any]] | None = None
+) -> list[NodeSpec]:
+    """
+    The nodes of ``graph`` in the order in which they start.
 
     Args:
         graph: its name in ``config/graphs.yaml``.
@@ -97,36 +125,59 @@ def resolve(graph: str, given: Mapping[str, str], overrides: Mapping[str, Mappin
         overrides: further parameters per executable, which win over everything else.
 
     Raises:
-        InputError: the graph or an argument is unknown, a required one is missing, or a value is none of the choices.
+        InputError: the graph or an argument is unknown, a required one is missing, or a value is
+            none of the choices.
     """
     arguments = graph_arguments(graph)
     names = [a.name for a in arguments]
     for name in given:
         if name not in names:
-            raise InputError(f"graph '{graph}' has no argument '{name}': it has {', '.join(names)}")
+            raise InputError(
+                f"graph '{graph}' has no argument '{name}': it has {', '.join(names)}"
+            )
     values = {a.name: str(given.get(a.name, a.default)) for a in arguments}
     if "robot" in values:
         # what the robot's file says of arguments holds where the user said nothing
         told = _robot_arguments(values["robot"], names)
-        values.update({name: value for name, value in told.items() if given.get(name, _default(arguments, name)) == _default(arguments, name)})
+        values.update(
+            {
+                name: value
+                for name, value in told.items()
+                if given.get(name, _default(arguments, name)) == _default(arguments, name)
+            }
+        )
     for a in arguments:
         if a.required and not values[a.name]:
-            raise InputError(f"graph '{graph}' needs the argument '{a.name}' ({a.description}): give {a.name}:=VALUE")
+            raise InputError(
+                f"graph '{graph}' needs the argument '{a.name}' ({a.description}): "
+                f"give {a.name}:=VALUE"
+            )
         if a.choices and values[a.name] not in a.choices:
-            raise InputError(f"argument '{a.name}' of graph '{graph}' is '{values[a.name]}': give one of {', '.join(a.choices)}")
+            raise InputError(
+                f"argument '{a.name}' of graph '{graph}' is '{values[a.name]}': give "
+                f"one of {', '.join(a.choices)}"
+            )
     executables = [node["executable"] for node in _graph(graph)["nodes"]]
     for name in overrides or {}:
         if name not in executables:
-            raise InputError(f"graph '{graph}' has no node '{name}': it has {', '.join(executables)}")
+            raise InputError(
+                f"graph '{graph}' has no node '{name}': it has {', '.join(executables)}"
+            )
     specs = []
     for node in _graph(graph)["nodes"]:
         name = node["executable"]
         if any(values[key] != wanted for key, wanted in node.get("when", {}).items()):
             continue
-        files = tuple(_parameter_file(entry, values) for entry in node["parameters"] if isinstance(entry, str))
+        files = tuple(
+            _parameter_file(entry, values)
+            for entry in node["parameters"]
+            if isinstance(entry, str)
+        )
         parameters: dict[str, Any] = {}
         for entry in node["parameters"]:
-            if isinstance(entry, dict) and all(values[key] == wanted for key, wanted in entry.get("when", {}).items()):
+            if isinstance(entry, dict) and all(
+                values[key] == wanted for key, wanted in entry.get("when", {}).items()
+            ):
                 parameters.update({key: value for key, value in entry.items() if key != "when"})
         remaps = dict(node.get("remap", {}))
         for a in arguments:
@@ -143,7 +194,8 @@ def resolve(graph: str, given: Mapping[str, str], overrides: Mapping[str, Mappin
 
 
 def parse_assignments(words: Sequence[str]) -> dict[str, str]:
-    """Read ``name:=value`` words as launch does.
+    """
+    Read ``name:=value`` words as launch does.
 
     Raises:
         InputError: a word is not of that form.
@@ -156,7 +208,9 @@ def parse_assignments(words: Sequence[str]) -> dict[str, str]:
 
 
 def parse_parameters(words: Sequence[str]) -> dict[str, dict[str, Any]]:
-    """Read ``node.name:=value`` words into parameters per executable; a value is YAML, as in ``ros2 param set``.
+    """
+    Read ``node.name:=value`` words into parameters per executable; a value is YAML, as in ``ros2
+    param set``.
 
     Raises:
         InputError: a word is not of that form.
@@ -165,7 +219,10 @@ def parse_parameters(words: Sequence[str]) -> dict[str, dict[str, Any]]:
     for target, value in parse_assignments(words).items():
         node, dot, name = target.partition(".")
         if not dot or not node or not name:
-            raise InputError(f"'{target}' names no parameter: write NODE.NAME:=VALUE, such as sim_bridge.frame_rate:=15.0")
+            raise InputError(
+                f"'{target}' names no parameter: write NODE.NAME:=VALUE, such as "
+                "sim_bridge.frame_rate:=15.0"
+            )
         parameters.setdefault(node, {})[name] = yaml.safe_load(value)
     return parameters
 
@@ -178,30 +235,48 @@ def _graph(graph: str) -> dict[str, Any]:
 
 
 def _parameter_file(entry: str, values: Mapping[str, str]) -> Path:
-    """A parameter file of ``config/``; in place of ``{robot}`` the robot's own, shipped or the user's."""
+    """
+    A parameter file of ``config/``; in place of ``{robot}`` the robot's own, shipped or the
+    user's.
+    """
     return robot_file(values["robot"]) if "{robot}" in entry else share_dir() / "config" / entry
 
 
 def robot_file(robot: str) -> Path:
-    """The parameter file of a robot: a name in ``config/robots/``, or a path that ends in ``.yaml``.
+    """
+    The parameter file of a robot: a name in ``config/robots/``, or a path that ends in ``.yaml``.
 
     Raises:
         InputError: there is no such file.
     """
-    path = Path(robot) if robot.endswith(".yaml") else share_dir() / "config" / "robots" / f"{robot}.yaml"
+    path = (
+        Path(robot)
+        if robot.endswith(".yaml")
+        else share_dir() / "config" / "robots" / f"{robot}.yaml"
+    )
     if not path.is_file():
-        shipped = ", ".join(sorted(p.stem for p in (share_dir() / "config" / "robots").glob("*.yaml")))
-        raise InputError(f"robot '{robot}' has no parameter file: give one of {shipped}, or the path of your own (start from template.yaml)")
+        shipped = ", ".join(
+            sorted(p.stem for p in (share_dir() / "config" / "robots").glob("*.yaml"))
+        )
+        raise InputError(
+            f"robot '{robot}' has no parameter file: give one of {shipped}, or the "
+            "path of your own (start from template.yaml)"
+        )
     return path
 
 
 def _robot_arguments(robot: str, names: Sequence[str]) -> dict[str, str]:
-    """What a robot's file says of the graph's arguments, under ``arguments``: such as its topics."""
+    """
+    What a robot's file says of the graph's arguments, under ``arguments``: such as its topics.
+    """
     section = yaml.safe_load(robot_file(robot).read_text()).get("arguments", {})
     told = {name: str(value) for name, value in section.get("ros__parameters", {}).items()}
     for name in told:
         if name not in names:
-            raise InputError(f"{robot_file(robot)} gives the argument '{name}', which the graph does not have: it has {', '.join(names)}")
+            raise InputError(
+                f"{robot_file(robot)} gives the argument '{name}', which the graph "
+                f"does not have: it has {', '.join(names)}"
+            )
     return told
 
 
@@ -213,4 +288,6 @@ def _typed(argument: Argument, value: str) -> Any:
     try:
         return argument.kind(value)
     except ValueError as error:
-        raise InputError(f"argument '{argument.name}' is '{value}': give a number ({argument.description})") from error
+        raise InputError(
+            f"argument '{argument.name}' is '{value}': give a number ({argument.description})"
+        ) from error

@@ -1,4 +1,8 @@
-"""Figures for ``/diagnostics``: rates against what was expected, ages, percentiles. Pure; the nodes turn them into messages."""
+"""
+Figures for ``/diagnostics``: rates against what was expected, ages, percentiles.
+
+Pure; the nodes turn them into messages.
+"""
 
 from collections import deque
 from collections.abc import Sequence
@@ -26,7 +30,12 @@ def percentile(values: Sequence[float], share: float) -> float:
 
 
 class InputRate:
-    """How often something arrives. ``expected`` in Hz, 0: anything will do. A rate below 70 % of it is worth a warning, silence of ``silence`` s an error."""
+    """
+    How often something arrives.
+
+    ``expected`` in Hz, 0: anything will do. A rate below 70 % of it is worth a warning, silence of
+    ``silence`` s an error.
+    """
 
     def __init__(self, name: str, expected: float, silence: float = 2.0, window: float = 5.0):
         self.name, self.expected, self.silence, self.window = name, expected, silence, window
@@ -51,19 +60,33 @@ class InputRate:
     def health(self, now: float) -> Health:
         """The line about this input."""
         rate = self.rate(now)
-        values = {"rate": f"{rate:.1f}", "expected": f"{self.expected:.1f}", "received": str(self.total)}
+        values = {
+            "rate": f"{rate:.1f}",
+            "expected": f"{self.expected:.1f}",
+            "received": str(self.total),
+        }
         if self.last is None:
             return Health(self.name, STALE, f"nothing has arrived on {self.name}", values)
         values["age"] = f"{now - self.last:.3f}"
         if now - self.last > self.silence:
-            return Health(self.name, ERROR, f"nothing on {self.name} for {now - self.last:.1f} s", values)
+            return Health(
+                self.name, ERROR, f"nothing on {self.name} for {now - self.last:.1f} s", values
+            )
         if self.expected and rate < 0.7 * self.expected:
-            return Health(self.name, WARN, f"{self.name} comes at {rate:.1f} Hz instead of {self.expected:g}", values)
+            return Health(
+                self.name,
+                WARN,
+                f"{self.name} comes at {rate:.1f} Hz instead of {self.expected:g}",
+                values,
+            )
         return Health(self.name, OK, f"{rate:.1f} Hz", values)
 
 
 class Lateness:
-    """How late a timer is called: as long as the executor's thread was busy with another callback, or the machine with other work. ``period`` in seconds."""
+    """
+    How late a timer is called: as long as the executor's thread was busy with another callback, or
+    the machine with other work. ``period`` in seconds.
+    """
 
     def __init__(self, period: float):
         self.period = period

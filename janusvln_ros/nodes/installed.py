@@ -6,7 +6,8 @@ from janusvln_ros.errors import InputError
 
 
 def require_ros() -> None:
-    """Return if rclpy and our interfaces import.
+    """
+    Return if rclpy and our interfaces import.
 
     Raises:
         InputError: one of them does not.
@@ -15,4 +16,7 @@ def require_ros() -> None:
         try:
             import_module(package)
         except ImportError as error:
-            raise InputError(f"ROS 2 is not there ({error}): run 'make setup', or source the ROS 2 workspace in which janusvln_msgs was built") from error
+            raise InputError(
+                f"ROS 2 is not there ({error}): run 'make setup', or source the ROS 2 "
+                "workspace in which janusvln_msgs was built"
+            ) from error

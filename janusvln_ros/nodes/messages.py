@@ -24,6 +24,12 @@ def diagnostics_message(stamp: Time, hardware: str, lines: list[Health]) -> Diag
     message.header.stamp = stamp
     for line in lines:
         values = [KeyValue(key=key, value=value) for key, value in line.values.items()]
-        status = DiagnosticStatus(level=bytes([line.level]), name=f"{hardware}: {line.name}", message=line.message, hardware_id=hardware, values=values)
+        status = DiagnosticStatus(
+            level=bytes([line.level]),
+            name=f"{hardware}: {line.name}",
+            message=line.message,
+            hardware_id=hardware,
+            values=values,
+        )
         message.status.append(status)
     return message

@@ -8,11 +8,20 @@ import numpy.typing as npt
 
 from janusvln_ros.actions import Action
 
-_SHORT = {Action.STOP: "STOP", Action.MOVE_FORWARD: "FORWARD", Action.TURN_LEFT: "LEFT", Action.TURN_RIGHT: "RIGHT"}
+_SHORT = {
+    Action.STOP: "STOP",
+    Action.MOVE_FORWARD: "FORWARD",
+    Action.TURN_LEFT: "LEFT",
+    Action.TURN_RIGHT: "RIGHT",
+}
 
 
 def wrapped(text: str, columns: int) -> list[str]:
-    """``text`` in at most three lines of ``columns`` characters; what does not fit ends in dots. Letters beyond ASCII show as '?'."""
+    """
+    ``text`` in at most three lines of ``columns`` characters; what does not fit ends in dots.
+
+    Letters beyond ASCII show as '?'.
+    """
     plain = text.encode("ascii", "replace").decode()
     lines: list[str] = [""]
     for word in plain.split():
@@ -26,9 +35,19 @@ def wrapped(text: str, columns: int) -> list[str]:
 
 
 def draw(
-    rgb_HW3: npt.NDArray[np.uint8], *, instruction: str, step: int, action: Action | None, text: str, probabilities: Sequence[float], seconds: float
+    rgb_HW3: npt.NDArray[np.uint8],
+    *,
+    instruction: str,
+    step: int,
+    action: Action | None,
+    text: str,
+    probabilities: Sequence[float],
+    seconds: float,
 ) -> npt.NDArray[np.uint8]:
-    """A copy of the frame with instruction, step, decision, the four probabilities (none drawn if not finite) and the time it took."""
+    """
+    A copy of the frame with instruction, step, decision, the four probabilities (none drawn if not
+    finite) and the time it took.
+    """
     picture = rgb_HW3.copy()
     height, width = picture.shape[:2]
     scale = max(width / 1000, 0.35)
@@ -38,11 +57,41 @@ def draw(
     picture[:bottom] = (picture[:bottom] * 0.35).astype(np.uint8)
     words = _SHORT[action] if action is not None else f"no action: {text[:30]!r}"
     for i, words_i in enumerate([*lines, f"step {step}: {words}  ({seconds * 1000:.0f} ms)"]):
-        colour = (255, 255, 255) if i < len(lines) else (120, 255, 120) if action is not None else (255, 120, 120)
-        cv2.putText(picture, words_i, (line // 2, line * (i + 1)), cv2.FONT_HERSHEY_SIMPLEX, scale, colour, max(1, round(2 * scale)), cv2.LINE_AA)
+        colour = (
+            (255, 255, 255)
+            if i < len(lines)
+            else (120, 255, 120)
+            if action is not None
+            else (255, 120, 120)
+        )
+        cv2.putText(
+            picture,
+            words_i,
+            (line // 2, line * (i + 1)),
+            cv2.FONT_HERSHEY_SIMPLEX,
+            scale,
+            colour,
+            max(1, round(2 * scale)),
+            cv2.LINE_AA,
+        )
     if np.isfinite(probabilities).all():
         for i, (name, share) in enumerate(zip(_SHORT.values(), probabilities)):
             y = height - line * (4 - i) + line // 3
-            cv2.rectangle(picture, (line // 2, y - line // 2), (line // 2 + round(width * 0.25 * share), y), (120, 255, 120), -1)
-            cv2.putText(picture, f"{name} {share:.2f}", (line // 2, y), cv2.FONT_HERSHEY_SIMPLEX, scale * 0.7, (255, 255, 255), 1, cv2.LINE_AA)
+            cv2.rectangle(
+                picture,
+                (line // 2, y - line // 2),
+                (line // 2 + round(width * 0.25 * share), y),
+                (120, 255, 120),
+                -1,
+            )
+            cv2.putText(
+                picture,
+                f"{name} {share:.2f}",
+                (line // 2, y),
+                cv2.FONT_HERSHEY_SIMPLEX,
+                scale * 0.7,
+                (255, 255, 255),
+                1,
+                cv2.LINE_AA,
+            )
     return picture

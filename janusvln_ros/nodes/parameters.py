@@ -1,6 +1,9 @@
-"""Parameters of a node, declared once: name, default, range and meaning in one table; the shipped YAML files are written from it.
+"""
+Parameters of a node, declared once: name, default, range and meaning in one table; the shipped
+YAML files are written from it.
 
-``python -m janusvln_ros.nodes.parameters policy`` prints ``config/policy.yaml`` (likewise ``motion``); a test holds the two together.
+``python -m janusvln_ros.nodes.parameters policy`` prints ``config/policy.yaml`` (likewise
+``motion``); a test holds the two together.
 """
 
 import difflib
@@ -20,7 +23,12 @@ ROS_OWN = ("use_sim_time", "start_type_description_service")
 
 @dataclass(frozen=True)
 class Param:
-    """One parameter. ``low``/``high`` are inclusive bounds of a number; ``choices`` the values of a string; ``live`` ones may change at run time."""
+    """
+    One parameter.
+
+    ``low``/``high`` are inclusive bounds of a number; ``choices`` the values of a string; ``live``
+    ones may change at run time.
+    """
 
     name: str
     default: bool | int | float | str | list[float]
@@ -34,11 +42,15 @@ class Param:
 def problem(param: Param, value: Any) -> str | None:
     """The sentence that says what is wrong with ``value`` for ``param``, or None."""
     wanted = type(param.default)
-    if wanted is list:
+    if isinstance(param.default, list):
+        count = len(param.default)
         if not isinstance(value, (list, tuple)) and not hasattr(value, "tolist"):
-            return f"parameter '{param.name}' is {value!r}; it must be a list of {len(param.default)} numbers"  # type: ignore[arg-type]
-        if len(value) != len(param.default) or not all(abs(float(v)) < float("inf") for v in value):  # type: ignore[arg-type]
-            return f"parameter '{param.name}' is {list(value)}; it must be a list of {len(param.default)} finite numbers"  # type: ignore[arg-type]
+            return f"parameter '{param.name}' is {value!r}; it must be a list of {count} numbers"
+        if len(value) != count or not all(abs(float(v)) < float("inf") for v in value):
+            return (
+                f"parameter '{param.name}' is {list(value)}; "
+                f"it must be a list of {count} finite numbers"
+            )
         return None
     if type(value) is not wanted:
         remedy = (
@@ -48,21 +60,28 @@ def problem(param: Param, value: Any) -> str | None:
         )
         return f"parameter '{param.name}' is {value!r} ({type(value).__name__}); {remedy}"
     if param.choices and value not in param.choices:
-        return f"parameter '{param.name}' is {value!r}; it must be one of {', '.join(param.choices)}"
+        return (
+            f"parameter '{param.name}' is {value!r}; it must be one of {', '.join(param.choices)}"
+        )
     if isinstance(value, (int, float)) and not isinstance(value, bool):
         low = -float("inf") if param.low is None else param.low
         high = float("inf") if param.high is None else param.high
         # written so that NaN fails too
         if not (low <= value <= high and abs(value) < float("inf")):
-            return f"parameter '{param.name}' is {value!r}; it must lie from {param.low} to {param.high}"
+            return (
+                f"parameter '{param.name}' is {value!r}; it must lie from {param.low} to "
+                f"{param.high}"
+            )
     return None
 
 
 def declare(node: Any, table: Sequence[Param]) -> SimpleNamespace:
-    """Declare ``table`` on ``node`` and return the values as attributes.
+    """
+    Declare ``table`` on ``node`` and return the values as attributes.
 
     Raises:
-        InputError: a given value has the wrong type or lies outside its range, or a given name is no parameter of this node.
+        InputError: a given value has the wrong type or lies outside its range, or a given name is
+            no parameter of this node.
     """
     from rcl_interfaces.msg import FloatingPointRange, IntegerRange, ParameterDescriptor
     from rclpy.parameter import Parameter
@@ -73,17 +92,35 @@ def declare(node: Any, table: Sequence[Param]) -> SimpleNamespace:
         if name not in names and name not in ROS_OWN and not name.startswith("qos_overrides."):
             near = difflib.get_close_matches(name, names, 1)
             raise InputError(
-                f"'{name}' is no parameter of node '{node.get_name()}'" + (f": did you mean '{near[0]}'?" if near else f"; it has {', '.join(names)}")
+                f"'{name}' is no parameter of node '{node.get_name()}'"
+                + (f": did you mean '{near[0]}'?" if near else f"; it has {', '.join(names)}")
             )
     values = SimpleNamespace()
     for param in table:
-        descriptor = ParameterDescriptor(description=param.description, read_only=not param.live, additional_constraints=", ".join(param.choices))
+        descriptor = ParameterDescriptor(
+            description=param.description,
+            read_only=not param.live,
+            additional_constraints=", ".join(param.choices),
+        )
         if isinstance(param.default, float) and param.low is not None and param.high is not None:
-            descriptor.floating_point_range = [FloatingPointRange(from_value=float(param.low), to_value=float(param.high))]
-        elif isinstance(param.default, int) and not isinstance(param.default, bool) and param.low is not None and param.high is not None:
-            descriptor.integer_range = [IntegerRange(from_value=int(param.low), to_value=int(param.high), step=1)]
+            descriptor.floating_point_range = [
+                FloatingPointRange(from_value=float(param.low), to_value=float(param.high))
+            ]
+        elif (
+            isinstance(param.default, int)
+            and not isinstance(param.default, bool)
+            and param.low is not None
+            and param.high is not None
+        ):
+            descriptor.integer_range = [
+                IntegerRange(from_value=int(param.low), to_value=int(param.high), step=1)
+            ]
         override = given.get(param.name)
-        if override is not None and override.type_ != Parameter.Type.NOT_SET and (wrong := problem(param, override.value)):
+        if (
+            override is not None
+            and override.type_ != Parameter.Type.NOT_SET
+            and (wrong := problem(param, override.value))
+        ):
             raise InputError(wrong)
         value = node.declare_parameter(param.name, param.default, descriptor).value
         setattr(values, param.name, list(value) if isinstance(param.default, list) else value)
@@ -91,7 +128,10 @@ def declare(node: Any, table: Sequence[Param]) -> SimpleNamespace:
 
 
 def follow_changes(node: Any, table: Sequence[Param], values: SimpleNamespace) -> None:
-    """Keep ``values`` up to date with changes of the live parameters; a wrong value is refused with its sentence."""
+    """
+    Keep ``values`` up to date with changes of the live parameters; a wrong value is refused with
+    its sentence.
+    """
     from rcl_interfaces.msg import SetParametersResult
 
     by_name = {param.name: param for param in table}
@@ -109,17 +149,33 @@ def follow_changes(node: Any, table: Sequence[Param], values: SimpleNamespace) -
 
 
 def as_yaml(title: str, table: Sequence[Param]) -> str:
-    """The table as a ROS parameter file with every description and range as a comment. ``title`` is its first line."""
-    lines = [f"# {title}", "# Written by 'python -m janusvln_ros.nodes.parameters'; the table in the node is the source.", "/**:", "  ros__parameters:"]
+    """
+    The table as a ROS parameter file with every description and range as a comment.
+
+    ``title`` is its first line.
+    """
+    lines = [
+        f"# {title}",
+        "# Written by 'python -m janusvln_ros.nodes.parameters'; the table in the "
+        "node is the source.",
+        "/**:",
+        "  ros__parameters:",
+    ]
     for param in table:
         limits = f" One of: {', '.join(param.choices)}." if param.choices else ""
         if param.low is not None and param.high is not None:
             limits = f" From {param.low} to {param.high}."
         if param.live:
             limits += " May be changed while running."
-        lines += [f"    # {line}" for line in textwrap.wrap(param.description + limits, 150)]
+        lines += [f"    # {line}" for line in textwrap.wrap(param.description + limits, 93)]
         default = param.default
-        shown = str(default).lower() if isinstance(default, bool) else f'"{default}"' if isinstance(default, str) else str(default)
+        shown = (
+            str(default).lower()
+            if isinstance(default, bool)
+            else f'"{default}"'
+            if isinstance(default, str)
+            else str(default)
+        )
         lines.append(f"    {param.name}: {shown}")
     return "\n".join(lines) + "\n"
 

@@ -1,6 +1,9 @@
-"""Plays a rosbag into the graph with ``/clock``, for machines without ``ros2 bag play``: pause, rate, loop, start offset.
+"""
+Plays a rosbag into the graph with ``/clock``, for machines without ``ros2 bag play``: pause, rate,
+loop, start offset.
 
-Topics keep their recorded names; what the recorded policy published comes under ``recorded/``, so that it does not mix with the policy that runs now.
+Topics keep their recorded names; what the recorded policy published comes under ``recorded/``, so
+that it does not mix with the policy that runs now.
 """
 
 import heapq
@@ -21,17 +24,31 @@ TITLE = "Parameters of the player: a rosbag into the graph."
 PARAMETERS = (
     Param("bag", "", "Rosbag to play: a folder, or a single .mcap or .db3 file."),
     Param("rate", 1.0, "Seconds of the bag per second.", 0.01, 100.0, live=True),
-    Param("loop", False, "Start again at the end. The clock then jumps back, and the policy begins a new episode."),
+    Param(
+        "loop",
+        False,
+        "Start again at the end. The clock then jumps back, and the policy begins a new episode.",
+    ),
     Param("start_offset", 0.0, "Seconds of the bag to leave out at its start.", 0.0, 1e6),
     Param("start_paused", False, "Wait for the service ~/resume before the first message."),
-    Param("wait_for_subscriber", "", "Topic that somebody must listen to before the first message is published, for example 'image'. Empty: do not wait."),
-    Param("clock_hz", 100.0, "Messages per second on /clock, on the clock of the bag.", 1.0, 1000.0),
+    Param(
+        "wait_for_subscriber",
+        "",
+        "Topic that somebody must listen to before the first message is published, "
+        "for example 'image'. Empty: do not wait.",
+    ),
+    Param(
+        "clock_hz", 100.0, "Messages per second on /clock, on the clock of the bag.", 1.0, 1000.0
+    ),
 )
 
 QUEUE_MESSAGES = 32
 """Messages read ahead, so that unpacking a chunk does not make one late."""
 INSTRUCTION_LEAD_NS = 300_000_000
-"""Words that come from recorded decisions are played this long before the first frame, so that they are there when it comes."""
+"""
+Words that come from recorded decisions are played this long before the first frame, so that they
+are there when it comes.
+"""
 NOT_PLAYED = ("/clock", "/rosout", "/parameter_events")
 MAX_SLEEP_S = 0.02
 """Longest sleep between looks at pause, rate and stop."""
@@ -39,7 +56,11 @@ MAX_SLEEP_S = 0.02
 
 @dataclass
 class PlayClock:
-    """Time of the bag as a function of the steady clock. Pure: every method takes ``now``, seconds on the steady clock; bag times are nanoseconds."""
+    """
+    Time of the bag as a function of the steady clock.
+
+    Pure: every method takes ``now``, seconds on the steady clock; bag times are nanoseconds.
+    """
 
     bag_time: int
     since: float
@@ -48,13 +69,26 @@ class PlayClock:
 
     def at(self, now: float) -> int:
         """Bag time at ``now``."""
-        return self.bag_time if self.paused else self.bag_time + int((now - self.since) * self.rate * 1e9)
+        return (
+            self.bag_time
+            if self.paused
+            else self.bag_time + int((now - self.since) * self.rate * 1e9)
+        )
 
     def wait(self, bag_time: int, now: float) -> float:
-        """Seconds until ``bag_time`` is due; infinite while paused, not positive when it is due."""
+        """
+        Seconds until ``bag_time`` is due; infinite while paused, not positive when it is due.
+        """
         return float("inf") if self.paused else (bag_time - self.at(now)) / 1e9 / self.rate
 
-    def change(self, now: float, *, rate: float | None = None, paused: bool | None = None, bag_time: int | None = None) -> None:
+    def change(
+        self,
+        now: float,
+        *,
+        rate: float | None = None,
+        paused: bool | None = None,
+        bag_time: int | None = None,
+    ) -> None:
         """Change rate, pause or jump at ``now``, without moving what was played before."""
         self.bag_time, self.since = self.at(now) if bag_time is None else bag_time, now
         self.rate = self.rate if rate is None else rate
@@ -71,7 +105,9 @@ def played_name(topic: str, msgtype: str) -> str | None:
 
 
 def spoken(bag: Bag) -> list[Message]:
-    """The words of each recorded episode as messages on ``/instruction``, a little before its first frame: a goal's words are in no topic of their own.
+    """
+    The words of each recorded episode as messages on ``/instruction``, a little before its first
+    frame: a goal's words are in no topic of their own.
 
     Empty where the bag has an instruction topic, or no decisions.
     """
@@ -79,14 +115,23 @@ def spoken(bag: Bag) -> list[Message]:
         return []
     types = message_types()
     kind = types.types["std_msgs/msg/String"]
-    first = {moment.episode: moment for moment in reversed(recorded_moments(bag)) if moment.instruction}
+    first = {
+        moment.episode: moment for moment in reversed(recorded_moments(bag)) if moment.instruction
+    }
     words = sorted(first.values(), key=lambda moment: moment.stamp)
-    cdrs = [bytes(types.serialize_cdr(kind(data=moment.instruction), kind.__msgtype__)) for moment in words]
-    return [Message("/instruction", kind.__msgtype__, moment.stamp - INSTRUCTION_LEAD_NS, cdr) for moment, cdr in zip(words, cdrs)]
+    cdrs = [
+        bytes(types.serialize_cdr(kind(data=moment.instruction), kind.__msgtype__))
+        for moment in words
+    ]
+    return [
+        Message("/instruction", kind.__msgtype__, moment.stamp - INSTRUCTION_LEAD_NS, cdr)
+        for moment, cdr in zip(words, cdrs)
+    ]
 
 
 def message_class(msgtype: str) -> Any:
-    """The Python class of ``package/msg/Name``.
+    """
+    The Python class of ``package/msg/Name``.
 
     Raises:
         InputError: its package is not installed.
@@ -111,8 +156,12 @@ def make_node() -> Any:
             self.values = declare(self, PARAMETERS)
             if not self.values.bag:
                 raise InputError("parameter 'bag' is empty; give the path of a rosbag")
-            with open_bag(self.values.bag) as bag:  # a bad bag must be an error at start, not in a thread
-                start_time, played = bag.start, {t: m for t, m in bag.topics.items() if played_name(t, m)}
+            # a bad bag must be an error at start, not in a thread
+            with open_bag(self.values.bag) as bag:
+                start_time, played = (
+                    bag.start,
+                    {t: m for t, m in bag.topics.items() if played_name(t, m)},
+                )
                 self.words = spoken(bag)
                 if bag.damage:
                     self.get_logger().warning(bag.damage)
@@ -126,16 +175,24 @@ def make_node() -> Any:
             self.outputs: dict[str, Any] = {}
             for topic, msgtype in played.items():
                 try:
-                    self.outputs[topic] = self.create_publisher(message_class(msgtype), str(played_name(topic, msgtype)), qos)
+                    self.outputs[topic] = self.create_publisher(
+                        message_class(msgtype), str(played_name(topic, msgtype)), qos
+                    )
                 except InputError as error:
                     self.get_logger().warning(f"{topic} is not played: {error}")
             self.clock_output = self.create_publisher(Clock, "/clock", QoSProfile(depth=10))
             self.first = start_time + int(self.values.start_offset * 1e9)
-            self.play_clock = PlayClock(self.first, time.monotonic(), self.values.rate, self.values.start_paused)
+            self.play_clock = PlayClock(
+                self.first, time.monotonic(), self.values.rate, self.values.start_paused
+            )
             self.lock = threading.Lock()
             self.stopping = threading.Event()
-            self.create_service(Trigger, "~/pause", lambda _request, response: self.set_paused(True, response))
-            self.create_service(Trigger, "~/resume", lambda _request, response: self.set_paused(False, response))
+            self.create_service(
+                Trigger, "~/pause", lambda _request, response: self.set_paused(True, response)
+            )
+            self.create_service(
+                Trigger, "~/resume", lambda _request, response: self.set_paused(False, response)
+            )
             self.thread = threading.Thread(target=self.play, name="player", daemon=True)
             self.thread.start()
 
@@ -154,7 +211,9 @@ def make_node() -> Any:
                     self.play_once()
                     if not self.values.loop:
                         break
-                self.get_logger().info(f"the bag is at its end; lateness p99 {self.lateness_p99() * 1e3:.1f} ms")
+                self.get_logger().info(
+                    f"the bag is at its end; lateness p99 {self.lateness_p99() * 1e3:.1f} ms"
+                )
                 self.exit_code = 0
             except Exception as error:
                 self.get_logger().error(f"playing stopped: {error}")
@@ -163,7 +222,9 @@ def make_node() -> Any:
         def play_once(self) -> None:
             with open_bag(self.values.bag) as bag:
                 ahead: queue.Queue[Message | None] = queue.Queue(QUEUE_MESSAGES)
-                reader = threading.Thread(target=self.read_ahead, args=(bag, ahead), name="reader", daemon=True)
+                reader = threading.Thread(
+                    target=self.read_ahead, args=(bag, ahead), name="reader", daemon=True
+                )
                 reader.start()
                 next_clock = 0
                 while (message := ahead.get()) is not None and not self.stopping.is_set():
@@ -173,7 +234,9 @@ def make_node() -> Any:
                 reader.join(timeout=1.0)
 
         def read_ahead(self, bag: Bag, ahead: "queue.Queue[Message | None]") -> None:
-            for message in heapq.merge(self.words, bag.messages(list(self.outputs)), key=lambda message: message.log_time):
+            for message in heapq.merge(
+                self.words, bag.messages(list(self.outputs)), key=lambda message: message.log_time
+            ):
                 while message.log_time >= self.first and not self.stopping.is_set():
                     try:
                         ahead.put(message, timeout=0.1)
@@ -185,13 +248,20 @@ def make_node() -> Any:
             ahead.put(None)
 
         def wait_until(self, bag_time: int, next_clock: int) -> int:
-            """Sleep until ``bag_time`` is due, with /clock going on; return when the next clock message is due, in bag time."""
+            """
+            Sleep until ``bag_time`` is due, with /clock going on; return when the next clock
+            message is due, in bag time.
+            """
             while not self.stopping.is_set():
                 now = time.monotonic()
                 with self.lock:
                     if self.play_clock.rate != self.values.rate:
                         self.play_clock.change(now, rate=self.values.rate)
-                    wait, bag_now, paused = self.play_clock.wait(bag_time, now), self.play_clock.at(now), self.play_clock.paused
+                    wait, bag_now, paused = (
+                        self.play_clock.wait(bag_time, now),
+                        self.play_clock.at(now),
+                        self.play_clock.paused,
+                    )
                 shown = min(bag_now, bag_time)
                 # a jump back (loop) must show at once
                 if shown >= next_clock or next_clock - shown > 10**9:
@@ -200,7 +270,9 @@ def make_node() -> Any:
                 if wait <= 0:
                     self.lateness.append(-wait)
                     break
-                self.stopping.wait(MAX_SLEEP_S if paused else min(wait, MAX_SLEEP_S, 1 / self.values.clock_hz))
+                self.stopping.wait(
+                    MAX_SLEEP_S if paused else min(wait, MAX_SLEEP_S, 1 / self.values.clock_hz)
+                )
             return next_clock
 
         def publish_clock(self, bag_time: int) -> None:

@@ -1,7 +1,9 @@
-"""The ROS node ``policy``: camera frames and an instruction in, one small motion at a time out.
+"""
+The ROS node ``policy``: camera frames and an instruction in, one small motion at a time out.
 
-A thin shell: callbacks make events of messages, ``stepping.advance`` decides, ``worker`` computes, and this file carries the commands out. Every rclpy call
-is made on the executor's thread; the model's thread hands its results over through a guard condition. Time-outs run on the steady clock.
+A thin shell: callbacks make events of messages, ``stepping.advance`` decides, ``worker`` computes,
+and this file carries the commands out. Every rclpy call is made on the executor's thread; the
+model's thread hands its results over through a guard condition. Time-outs run on the steady clock.
 """
 
 import contextlib
@@ -38,80 +40,290 @@ from janusvln_ros.nodes.parameters import Param, declare, follow_changes
 from janusvln_ros.nodes.poses import Pose2, Sample, Track, finite, relative, sample_of
 from janusvln_ros.nodes.running import leave, run_node, steady_now, steady_timer
 from janusvln_ros.nodes.stepping import Code, Phase, Settings, State
-from janusvln_ros.nodes.worker import Crashed, Eyes, Seen, Session, Worker, describe, free_memory, warm_up
+from janusvln_ros.nodes.worker import (
+    Crashed,
+    Eyes,
+    Seen,
+    Session,
+    Worker,
+    describe,
+    free_memory,
+    warm_up,
+)
 from janusvln_ros.policy.camera import Intrinsics, mounting_warning
 
-TITLE = "Parameters of the node 'policy': camera frames and an instruction in, one step at a time out."
+TITLE = (
+    "Parameters of the node 'policy': camera frames and an instruction in, one step at a time out."
+)
 
 PARAMETERS = (
-    Param("autostart", True, "Configure and activate at once. false: a lifecycle manager does it (Nav2: with bond_timeout 0.0)."),
-    Param("checkpoint", "", "Folder or hub id of the model. Empty: the small one that comes with the package."),
-    Param("memory", "auto", "Which memories the model uses. auto: those the checkpoint was trained for.", choices=("auto", "released", "dual")),
+    Param(
+        "autostart",
+        True,
+        "Configure and activate at once. false: a lifecycle manager does it (Nav2: "
+        "with bond_timeout 0.0).",
+    ),
+    Param(
+        "checkpoint",
+        "",
+        "Folder or hub id of the model. Empty: the small one that comes with the package.",
+    ),
+    Param(
+        "memory",
+        "auto",
+        "Which memories the model uses. auto: those the checkpoint was trained for.",
+        choices=("auto", "released", "dual"),
+    ),
     Param(
         "decoding",
         "constrained",
-        "free: text as the model writes it. constrained: only the four action words, with their probabilities.",
+        "free: text as the model writes it. constrained: only the four action words, "
+        "with their probabilities.",
         choices=("free", "constrained"),
     ),
-    Param("device", "auto", "Where the model computes. auto: cuda if there is one.", choices=("auto", "cpu", "cuda")),
-    Param("dtype", "auto", "Precision of the model. auto: bfloat16 on cuda, float32 on cpu.", choices=("auto", "float32", "bfloat16", "float16")),
+    Param(
+        "device",
+        "auto",
+        "Where the model computes. auto: cuda if there is one.",
+        choices=("auto", "cpu", "cuda"),
+    ),
+    Param(
+        "dtype",
+        "auto",
+        "Precision of the model. auto: bfloat16 on cuda, float32 on cpu.",
+        choices=("auto", "float32", "bfloat16", "float16"),
+    ),
     Param(
         "cpu_threads",
         1,
-        "Threads of the model's CPU computations. A small network is fastest with 1, and leaves the cores to the other nodes. 0: as torch chooses.",
+        "Threads of the model's CPU computations. A small network is fastest with 1, "
+        "and leaves the cores to the other nodes. 0: as torch chooses.",
         0,
         256,
     ),
-    Param("execute", True, "Carry decisions out through execute_step. false: watch only; nothing is sent, whatever the model decides."),
+    Param(
+        "execute",
+        True,
+        "Carry decisions out through execute_step. false: watch only; nothing is "
+        "sent, whatever the model decides.",
+    ),
     Param(
         "frames",
         "recorded",
-        "Watch only: frames to decide on: after each motion/step_report, after each step's worth of odometry, or at an interval.",
+        "Watch only: frames to decide on: after each motion/step_report, after each "
+        "step's worth of odometry, or at an interval.",
         choices=MODES,
     ),
-    Param("interval", 1.0, "Watch only: seconds between frames, by their stamps, with frames: interval.", 0.01, 60.0),
-    Param("forward_step", FORWARD_STEP_M, "Length of one step forward, metres; as in motion.", 0.05, 1.0),
+    Param(
+        "interval",
+        1.0,
+        "Watch only: seconds between frames, by their stamps, with frames: interval.",
+        0.01,
+        60.0,
+    ),
+    Param(
+        "forward_step",
+        FORWARD_STEP_M,
+        "Length of one step forward, metres; as in motion.",
+        0.05,
+        1.0,
+    ),
     Param("turn_step", TURN_STEP_DEG, "Angle of one turn, degrees; as in motion.", 1.0, 90.0),
-    Param("image_transport", "compressed", "raw: topic image. compressed: topic image/compressed.", choices=("raw", "compressed")),
+    Param(
+        "image_transport",
+        "compressed",
+        "raw: topic image. compressed: topic image/compressed.",
+        choices=("raw", "compressed"),
+    ),
     Param(
         "image_qos",
         "sensor",
-        "sensor: best effort. reliable: reliable. lockstep: reliable and kept for late-comers, as the simulator in lockstep publishes.",
+        "sensor: best effort. reliable: reliable. lockstep: reliable and kept for "
+        "late-comers, as the simulator in lockstep publishes.",
         choices=("sensor", "reliable", "lockstep"),
     ),
-    Param("allow_uncalibrated_camera", False, "Use frames without intrinsics (camera_info missing or zero) as they are, cut to 4:3."),
+    Param(
+        "allow_uncalibrated_camera",
+        False,
+        "Use frames without intrinsics (camera_info missing or zero) as they are, cut to 4:3.",
+    ),
     Param("refuse_blank", True, "Refuse black frames."),
-    Param("refuse_frozen", True, "Refuse a frame that equals the last one although the robot has moved."),
-    Param("camera_height", 0.0, "Height of the camera above the floor, metres, to warn if the model was trained at another. 0: not told.", 0.0, 3.0),
-    Param("clock_checks", True, "Compare frame stamps with this node's clock: refuse future and old ones. Off in lockstep; always off in watch-only."),
-    Param("settle_time", 0.1, "A frame is used if it was taken this many seconds or more after the end of the last motion.", 0.0, 5.0, live=True),
-    Param("frame_timeout", 2.0, "Seconds to wait for a usable frame before the episode ends with NO_FRAME or BAD_FRAME.", 0.1, 600.0, live=True),
-    Param("frame_max_age", 1.0, "Seconds after which a frame is too old to decide on.", 0.05, 60.0, live=True),
-    Param("future_tolerance", 0.1, "Seconds by which a frame's stamp may be ahead of the clock.", 0.0, 10.0, live=True),
-    Param("resend_after", 0.0, "Lockstep: ask the bridge for its frame again after this many seconds. 0: never.", 0.0, 60.0),
-    Param("server_timeout", 5.0, "Seconds to wait for a server of execute_step.", 0.1, 600.0, live=True),
-    Param("step_timeout", 15.0, "Seconds after which a step without a result ends the episode; longer than motion's own deadline.", 0.5, 600.0, live=True),
-    Param("inference_timeout", 30.0, "Seconds after which a decision that has not come ends the episode.", 0.1, 3600.0, live=True),
-    Param("cancel_timeout", 3.0, "Seconds to wait for standstill after a cancel.", 0.1, 60.0, live=True),
-    Param("max_steps", 500, "Steps after which an episode ends, unless the goal says otherwise.", 1, 100000, live=True),
-    Param("time_limit", 900.0, "Seconds after which an episode ends, unless the goal says otherwise.", 1.0, 86400.0, live=True),
-    Param("max_blocked", 3, "Blocked steps in a row that end the episode. 0: any number is allowed.", 0, 1000, live=True),
-    Param("oscillation_steps", 12, "Alternating left and right turns in a row that end the episode with NO_PROGRESS. 0: never.", 0, 1000),
-    Param("progress_window", 40, "Steps that stay within progress_distance and so end the episode with NO_PROGRESS. 0: never.", 0, 1000),
+    Param(
+        "refuse_frozen",
+        True,
+        "Refuse a frame that equals the last one although the robot has moved.",
+    ),
+    Param(
+        "camera_height",
+        0.0,
+        "Height of the camera above the floor, metres, to warn if the model was "
+        "trained at another. 0: not told.",
+        0.0,
+        3.0,
+    ),
+    Param(
+        "clock_checks",
+        True,
+        "Compare frame stamps with this node's clock: refuse future and old ones. Off "
+        "in lockstep; always off in watch-only.",
+    ),
+    Param(
+        "settle_time",
+        0.1,
+        "A frame is used if it was taken this many seconds or more after the end of "
+        "the last motion.",
+        0.0,
+        5.0,
+        live=True,
+    ),
+    Param(
+        "frame_timeout",
+        2.0,
+        "Seconds to wait for a usable frame before the episode ends with NO_FRAME or BAD_FRAME.",
+        0.1,
+        600.0,
+        live=True,
+    ),
+    Param(
+        "frame_max_age",
+        1.0,
+        "Seconds after which a frame is too old to decide on.",
+        0.05,
+        60.0,
+        live=True,
+    ),
+    Param(
+        "future_tolerance",
+        0.1,
+        "Seconds by which a frame's stamp may be ahead of the clock.",
+        0.0,
+        10.0,
+        live=True,
+    ),
+    Param(
+        "resend_after",
+        0.0,
+        "Lockstep: ask the bridge for its frame again after this many seconds. 0: never.",
+        0.0,
+        60.0,
+    ),
+    Param(
+        "server_timeout",
+        5.0,
+        "Seconds to wait for a server of execute_step.",
+        0.1,
+        600.0,
+        live=True,
+    ),
+    Param(
+        "step_timeout",
+        15.0,
+        "Seconds after which a step without a result ends the episode; longer than "
+        "motion's own deadline.",
+        0.5,
+        600.0,
+        live=True,
+    ),
+    Param(
+        "inference_timeout",
+        30.0,
+        "Seconds after which a decision that has not come ends the episode.",
+        0.1,
+        3600.0,
+        live=True,
+    ),
+    Param(
+        "cancel_timeout",
+        3.0,
+        "Seconds to wait for standstill after a cancel.",
+        0.1,
+        60.0,
+        live=True,
+    ),
+    Param(
+        "max_steps",
+        500,
+        "Steps after which an episode ends, unless the goal says otherwise.",
+        1,
+        100000,
+        live=True,
+    ),
+    Param(
+        "time_limit",
+        900.0,
+        "Seconds after which an episode ends, unless the goal says otherwise.",
+        1.0,
+        86400.0,
+        live=True,
+    ),
+    Param(
+        "max_blocked",
+        3,
+        "Blocked steps in a row that end the episode. 0: any number is allowed.",
+        0,
+        1000,
+        live=True,
+    ),
+    Param(
+        "oscillation_steps",
+        12,
+        "Alternating left and right turns in a row that end the episode with "
+        "NO_PROGRESS. 0: never.",
+        0,
+        1000,
+    ),
+    Param(
+        "progress_window",
+        40,
+        "Steps that stay within progress_distance and so end the episode with "
+        "NO_PROGRESS. 0: never.",
+        0,
+        1000,
+    ),
     Param("progress_distance", 0.3, "Metres; see progress_window.", 0.01, 10.0),
     Param(
         "pipeline",
         "none",
-        "settle: decide on a frame taken when odometry says the robot is at its target and slow; thrown away if the final pose disagrees.",
+        "settle: decide on a frame taken when odometry says the robot is at its "
+        "target and slow; thrown away if the final pose disagrees.",
         choices=("none", "settle"),
     ),
-    Param("settle_speed", 0.03, "pipeline: settle: metres per second below which the robot counts as slow.", 0.0, 1.0),
-    Param("settle_rate", 0.1, "pipeline: settle: radians per second below which it counts as slow.", 0.0, 3.0),
     Param(
-        "first_episode_id", 0, "Number of the first episode; they rise from there. 0: the time in milliseconds, so that they rise across restarts.", 0, 2**62
+        "settle_speed",
+        0.03,
+        "pipeline: settle: metres per second below which the robot counts as slow.",
+        0.0,
+        1.0,
     ),
-    Param("heartbeat_period", 0.05, "Seconds between heartbeats, which motion watches during a step.", 0.01, 0.2),
-    Param("expected_image_rate", 0.0, "Camera frames per second, for diagnostics to compare with. 0: not told.", 0.0, 1000.0),
+    Param(
+        "settle_rate",
+        0.1,
+        "pipeline: settle: radians per second below which it counts as slow.",
+        0.0,
+        3.0,
+    ),
+    Param(
+        "first_episode_id",
+        0,
+        "Number of the first episode; they rise from there. 0: the time in "
+        "milliseconds, so that they rise across restarts.",
+        0,
+        2**62,
+    ),
+    Param(
+        "heartbeat_period",
+        0.05,
+        "Seconds between heartbeats, which motion watches during a step.",
+        0.01,
+        0.2,
+    ),
+    Param(
+        "expected_image_rate",
+        0.0,
+        "Camera frames per second, for diagnostics to compare with. 0: not told.",
+        0.0,
+        1000.0,
+    ),
     Param("frame_id", "", "frame_id of the overlay. Empty: the camera's."),
 )
 
@@ -121,7 +333,9 @@ TICK = 0.05
 SETTLE_M, SETTLE_RAD = 0.02, math.radians(1.5)
 """How near to its target odometry must put the robot for an early frame."""
 
-LIVE_SETTINGS = [name for name in Settings.__dataclass_fields__ if name not in ("execute", "clock_checks")]
+LIVE_SETTINGS = [
+    name for name in Settings.__dataclass_fields__ if name not in ("execute", "clock_checks")
+]
 
 
 @dataclass(frozen=True)
@@ -139,13 +353,18 @@ class LoadFailed:
 
 
 def settings_of(values: Any) -> Settings:
-    """The state machine's settings from the node's parameters. Watch-only never looks at the clock."""
+    """
+    The state machine's settings from the node's parameters. Watch-only never looks at the clock.
+    """
     chosen = {name: getattr(values, name) for name in LIVE_SETTINGS}
-    return Settings(execute=values.execute, clock_checks=values.clock_checks and values.execute, **chosen)
+    return Settings(
+        execute=values.execute, clock_checks=values.clock_checks and values.execute, **chosen
+    )
 
 
 def load_navigator(values: Any) -> Any:
-    """The model that the parameters name.
+    """
+    The model that the parameters name.
 
     Raises:
         InputError: there is no such checkpoint, or it cannot be used as asked.
@@ -156,14 +375,33 @@ def load_navigator(values: Any) -> Any:
 
     if values.cpu_threads:
         torch.set_num_threads(values.cpu_threads)
-    device = ("cuda" if torch.cuda.is_available() else "cpu") if values.device == "auto" else values.device
-    options = {name: getattr(values, name) for name in ("memory", "dtype") if getattr(values, name) != "auto"}
-    return Navigator.from_pretrained(values.checkpoint or default_checkpoint(), decoding=values.decoding, device=device, **options)
+    device = (
+        ("cuda" if torch.cuda.is_available() else "cpu")
+        if values.device == "auto"
+        else values.device
+    )
+    options = {
+        name: getattr(values, name)
+        for name in ("memory", "dtype")
+        if getattr(values, name) != "auto"
+    }
+    return Navigator.from_pretrained(
+        values.checkpoint or default_checkpoint(),
+        decoding=values.decoding,
+        device=device,
+        **options,
+    )
 
 
 def camera_of(message: CameraInfo) -> Intrinsics:
     """A ``sensor_msgs/CameraInfo`` as plain numbers."""
-    return Intrinsics(message.width, message.height, tuple(map(float, message.k)), tuple(map(float, message.d)), message.distortion_model)
+    return Intrinsics(
+        message.width,
+        message.height,
+        tuple(map(float, message.k)),
+        tuple(map(float, message.d)),
+        message.distortion_model,
+    )
 
 
 class PolicyNode(LifecycleNode):
@@ -178,7 +416,8 @@ class PolicyNode(LifecycleNode):
         self.session: Any = None  # the model, once loaded
         self.machine = State(epoch=self.values.first_episode_id or time.time_ns() // 1_000_000)
         self.frames: dict[int, Any] = {}  # stamp -> camera message that may still be used
-        self.recent = deque[tuple[int, Any]](maxlen=REMEMBERED)  # newest frames: odometry of their moment, or the report that chooses one, comes after them
+        # newest frames: odometry of their moment, or the report that chooses one, comes after them
+        self.recent = deque[tuple[int, Any]](maxlen=REMEMBERED)
         self.held: tuple[int, Any] | None = None  # newest frame, while camera_info is missing
         self.camera: Intrinsics | None = None
         self.frame_id = ""
@@ -200,7 +439,12 @@ class PolicyNode(LifecycleNode):
         self.warned: set[str] = set()
         self.sensors: list[Any] = []
         self.rates = {"image": health.InputRate("image", self.values.expected_image_rate)}
-        self.chooser = Chooser(self.values.frames, forward=self.values.forward_step, turn=math.radians(self.values.turn_step), interval=self.values.interval)
+        self.chooser = Chooser(
+            self.values.frames,
+            forward=self.values.forward_step,
+            turn=math.radians(self.values.turn_step),
+            interval=self.values.interval,
+        )
         self.eyes = Eyes(
             allow_uncalibrated=self.values.allow_uncalibrated_camera,
             refuse_blank=self.values.refuse_blank,
@@ -235,9 +479,11 @@ class PolicyNode(LifecycleNode):
         steady_timer(self, 1.0, self._on_diagnostics)
         if warning := mounting_warning(self.values.camera_height):
             self.get_logger().warning(warning)
-        self.starting = steady_timer(self, 0.001, self._autostart) if self.values.autostart else None
+        self.starting = (
+            steady_timer(self, 0.001, self._autostart) if self.values.autostart else None
+        )
 
-    # life cycle -------------------------------------------------------------------------------------------------------------------------------
+    # life cycle ------------------------------------------------------------------------
 
     def _autostart(self) -> None:
         if self.starting is not None:
@@ -247,7 +493,10 @@ class PolicyNode(LifecycleNode):
 
     def on_configure(self, state: Any) -> TransitionCallbackReturn:
         """Begin to load the model on its thread; activation fails until that is done."""
-        self.get_logger().info(f"loading the model ({self.values.checkpoint or 'the one that comes with the package'})")
+        self.get_logger().info(
+            "loading the model "
+            f"({self.values.checkpoint or 'the one that comes with the package'})"
+        )
         values = self.values
 
         def load() -> Any:
@@ -267,16 +516,29 @@ class PolicyNode(LifecycleNode):
     def on_activate(self, state: Any) -> TransitionCallbackReturn:
         """Take frames and instructions."""
         if self.session is None:
-            self.get_logger().error(f"cannot be activated: {self.last_error or 'the model is still being loaded'}")
+            self.get_logger().error(
+                f"cannot be activated: {self.last_error or 'the model is still being loaded'}"
+            )
             return TransitionCallbackReturn.FAILURE
         self._subscribe()
         self._handle(stepping.Activate(steady_now()))
-        self.get_logger().info(f"active, {'executing' if self.values.execute else 'watching only'}; waiting for an instruction")
+        self.get_logger().info(
+            f"active, {'executing' if self.values.execute else 'watching only'}; "
+            "waiting for an instruction"
+        )
         return TransitionCallbackReturn.SUCCESS
 
     def on_deactivate(self, state: Any) -> TransitionCallbackReturn:
         """Stop whatever is under way and refuse instructions."""
-        self._handle(stepping.Cancel(steady_now(), None, Code.NOT_ACTIVE, "the policy node was deactivated", deactivate=True))
+        self._handle(
+            stepping.Cancel(
+                steady_now(),
+                None,
+                Code.NOT_ACTIVE,
+                "the policy node was deactivated",
+                deactivate=True,
+            )
+        )
         for sensor in self.sensors:
             self.destroy_subscription(sensor)
         self.sensors = []
@@ -300,13 +562,28 @@ class PolicyNode(LifecycleNode):
         return TransitionCallbackReturn.SUCCESS
 
     def close(self) -> None:
-        """Last words before the process ends: whoever waits is answered, and the step in flight is cancelled."""
-        self._handle(stepping.Cancel(steady_now(), None, Code.NOT_ACTIVE, "the policy node is shutting down", deactivate=True))
+        """
+        Last words before the process ends: whoever waits is answered, and the step in flight is
+        cancelled.
+        """
+        self._handle(
+            stepping.Cancel(
+                steady_now(),
+                None,
+                Code.NOT_ACTIVE,
+                "the policy node is shutting down",
+                deactivate=True,
+            )
+        )
         self.busy_at_end = not self.worker.end(0.3)
 
     def _subscribe(self) -> None:
-        keep_one = QoSProfile(depth=1, history=HistoryPolicy.KEEP_LAST, reliability=ReliabilityPolicy.BEST_EFFORT)
-        image_qos = QoSProfile(depth=1, history=HistoryPolicy.KEEP_LAST, reliability=ReliabilityPolicy.BEST_EFFORT)
+        keep_one = QoSProfile(
+            depth=1, history=HistoryPolicy.KEEP_LAST, reliability=ReliabilityPolicy.BEST_EFFORT
+        )
+        image_qos = QoSProfile(
+            depth=1, history=HistoryPolicy.KEEP_LAST, reliability=ReliabilityPolicy.BEST_EFFORT
+        )
         if self.values.image_qos != "sensor":
             image_qos.reliability = ReliabilityPolicy.RELIABLE
         if self.values.image_qos == "lockstep":
@@ -318,15 +595,25 @@ class PolicyNode(LifecycleNode):
         # camera_info first: where both wait, it is taken before the frame
         self.sensors = [
             self.create_subscription(CameraInfo, "camera_info", self._on_camera_info, keep_one),
-            self.create_subscription(Image if raw else CompressedImage, self.image_topic, self._on_image, image_qos),
+            self.create_subscription(
+                Image if raw else CompressedImage, self.image_topic, self._on_image, image_qos
+            ),
         ]
         if self.values.pipeline == "settle" or not self.values.execute:
-            many = QoSProfile(depth=50, history=HistoryPolicy.KEEP_LAST, reliability=ReliabilityPolicy.BEST_EFFORT)
-            self.sensors.append(self.create_subscription(Odometry, "odom", self._on_odometry, many))
+            many = QoSProfile(
+                depth=50,
+                history=HistoryPolicy.KEEP_LAST,
+                reliability=ReliabilityPolicy.BEST_EFFORT,
+            )
+            self.sensors.append(
+                self.create_subscription(Odometry, "odom", self._on_odometry, many)
+            )
         if not self.values.execute and self.values.frames == "recorded":
-            self.sensors.append(self.create_subscription(StepReport, "motion/step_report", self._on_report, 50))
+            self.sensors.append(
+                self.create_subscription(StepReport, "motion/step_report", self._on_report, 50)
+            )
 
-    # the model's thread -----------------------------------------------------------------------------------------------------------------------
+    # the model's thread ----------------------------------------------------------------
 
     def _deliver(self, result: Any) -> None:
         """Called on the model's thread: hand a result to the executor's."""
@@ -349,17 +636,31 @@ class PolicyNode(LifecycleNode):
                     print(f"error: {result.message}", file=sys.stderr)
                     self.exit_code = 1
             elif isinstance(result, Crashed):
-                self._handle(stepping.Cancel(steady_now(), None, Code.INFERENCE_FAILED, f"the model's thread failed: {result.message}"))
+                self._handle(
+                    stepping.Cancel(
+                        steady_now(),
+                        None,
+                        Code.INFERENCE_FAILED,
+                        f"the model's thread failed: {result.message}",
+                    )
+                )
             else:
                 # what counts is when it arrived here: one clock for all events
                 self._handle(replace(result, now=steady_now()))
 
     def _infer(self, command: stepping.Infer) -> None:
-        message, camera, moved, session = self.frames[command.stamp], self.camera, self.moved, self.session
+        message, camera, moved, session = (
+            self.frames[command.stamp],
+            self.camera,
+            self.moved,
+            self.session,
+        )
         self.offered[command.stamp] = steady_now()
-        self.worker.put(lambda: session.decide(command.ticket, message, camera, moved, command.commit))
+        self.worker.put(
+            lambda: session.decide(command.ticket, message, camera, moved, command.commit)
+        )
 
-    # messages in ------------------------------------------------------------------------------------------------------------------------------
+    # messages in -----------------------------------------------------------------------
 
     def _ros_now(self) -> int:
         return int(self.get_clock().now().nanoseconds)
@@ -378,7 +679,10 @@ class PolicyNode(LifecycleNode):
         if not self.values.execute:
             if self.machine.phase is Phase.IDLE:
                 return
-            if self.chooser.newest is not None and stamp < self.chooser.newest - stepping.JUMP_BACK_NS:
+            if (
+                self.chooser.newest is not None
+                and stamp < self.chooser.newest - stepping.JUMP_BACK_NS
+            ):
                 self.chooser.reset()
                 self.recent.clear()
             self.recent.append((stamp, message))
@@ -388,7 +692,13 @@ class PolicyNode(LifecycleNode):
         if self.camera is None and not self.values.allow_uncalibrated_camera:
             self.held = (stamp, message)
             topic = self.resolve_topic_name("camera_info")
-            self._handle(stepping.Refused(now, Code.BAD_FRAME, f"no camera_info on {topic}: publish it, or set allow_uncalibrated_camera"))
+            self._handle(
+                stepping.Refused(
+                    now,
+                    Code.BAD_FRAME,
+                    f"no camera_info on {topic}: publish it, or set allow_uncalibrated_camera",
+                )
+            )
             return
         if self.values.pipeline == "settle":
             self.recent.append((stamp, message))
@@ -415,9 +725,16 @@ class PolicyNode(LifecycleNode):
                 return self._offer(*frame)
 
     def _early(self) -> None:
-        """``pipeline: settle``: offer the newest frame that odometry has caught up with, if it shows the robot at its target and slow."""
+        """
+        ``pipeline: settle``: offer the newest frame that odometry has caught up with, if it shows
+        the robot at its target and slow.
+        """
         machine = self.machine
-        if machine.phase is not Phase.MOVING or machine.early is not None or self.step_from is None:
+        if (
+            machine.phase is not Phase.MOVING
+            or machine.early is not None
+            or self.step_from is None
+        ):
             return
         for stamp, message in reversed(self.recent):
             if stamp <= machine.deciding:
@@ -433,25 +750,54 @@ class PolicyNode(LifecycleNode):
         assert self.step_from is not None
         moved = relative(self.step_from, sample.pose)
         turn = math.radians(self.values.turn_step)
-        target = {Action.MOVE_FORWARD: (self.values.forward_step, 0.0), Action.TURN_LEFT: (0.0, turn), Action.TURN_RIGHT: (0.0, -turn)}.get(action)
-        if target is None or abs(sample.speed) > self.values.settle_speed or abs(sample.rate) > self.values.settle_rate:
+        target = {
+            Action.MOVE_FORWARD: (self.values.forward_step, 0.0),
+            Action.TURN_LEFT: (0.0, turn),
+            Action.TURN_RIGHT: (0.0, -turn),
+        }.get(action)
+        if (
+            target is None
+            or abs(sample.speed) > self.values.settle_speed
+            or abs(sample.rate) > self.values.settle_rate
+        ):
             return None
-        return moved if abs(moved.x - target[0]) <= SETTLE_M and abs(moved.yaw - target[1]) <= SETTLE_RAD else None
+        return (
+            moved
+            if abs(moved.x - target[0]) <= SETTLE_M and abs(moved.yaw - target[1]) <= SETTLE_RAD
+            else None
+        )
 
     def _on_goal(self, handle: Any) -> None:
-        """A goal of follow_instruction. Its execute callback runs only once the result is known: a coroutine that waits would be polled all the time."""
+        """
+        A goal of follow_instruction.
+
+        Its execute callback runs only once the result is known: a coroutine that waits would be
+        polled all the time.
+        """
         self.keys += 1
         self.clients_waiting[self.keys] = handle
         goal = handle.request
         limit = goal.time_limit if math.isfinite(goal.time_limit) and goal.time_limit > 0 else 0.0
         now = steady_now()
-        self._handle(stepping.Start(now, self.keys, goal.instruction, self._ros_now(), nanoseconds(goal.start_stamp), goal.max_steps, limit))
+        self._handle(
+            stepping.Start(
+                now,
+                self.keys,
+                goal.instruction,
+                self._ros_now(),
+                nanoseconds(goal.start_stamp),
+                goal.max_steps,
+                limit,
+            )
+        )
 
     def _on_cancel(self, handle: Any) -> CancelResponse:
         for key, waiting in self.clients_waiting.items():
             if waiting.goal_id == handle.goal_id:
                 # after the response, when the goal is in its cancelling state
-                self.results.put(stepping.Cancel(steady_now(), key, Code.CANCELED, "cancelled by the client"))
+                self.results.put(
+                    stepping.Cancel(steady_now(), key, Code.CANCELED, "cancelled by the client")
+                )
                 self.wake.trigger()
                 return CancelResponse.ACCEPT
         return CancelResponse.REJECT
@@ -462,9 +808,15 @@ class PolicyNode(LifecycleNode):
 
     def _on_tick(self) -> None:
         self.lateness.hit(steady_now())
-        self._handle(stepping.Tick(steady_now(), self._ros_now(), self.steps.server_is_ready() if self.machine.phase is not Phase.IDLE else True))
+        self._handle(
+            stepping.Tick(
+                steady_now(),
+                self._ros_now(),
+                self.steps.server_is_ready() if self.machine.phase is not Phase.IDLE else True,
+            )
+        )
 
-    # the state machine ------------------------------------------------------------------------------------------------------------------------
+    # the state machine -----------------------------------------------------------------
 
     def _handle(self, event: stepping.Event) -> None:
         before = self.machine
@@ -525,15 +877,32 @@ class PolicyNode(LifecycleNode):
         self.step_token, self.step_handle, self.step_canceled = token, None, False
         self.step_from = self.track.samples[-1].pose if self.track.samples else None
         if command.stamp in self.offered and self.seen is not None:
-            self.overheads.append(steady_now() - self.offered[command.stamp] - self.seen.decision.timings.get("total", 0.0))
-        goal = ExecuteStep.Goal(episode_id=command.epoch, step=command.step, action=int(command.action), frame_stamp=stamp_message(command.stamp))
-        self.steps.send_goal_async(goal).add_done_callback(lambda future: self._on_step_accepted(token, future))
+            self.overheads.append(
+                steady_now()
+                - self.offered[command.stamp]
+                - self.seen.decision.timings.get("total", 0.0)
+            )
+        goal = ExecuteStep.Goal(
+            episode_id=command.epoch,
+            step=command.step,
+            action=int(command.action),
+            frame_stamp=stamp_message(command.stamp),
+        )
+        self.steps.send_goal_async(goal).add_done_callback(
+            lambda future: self._on_step_accepted(token, future)
+        )
 
     def _on_step_accepted(self, token: tuple[int, int], future: Any) -> None:
         handle = future.result()
         if handle is None or not handle.accepted:
             self._handle(
-                stepping.StepResult(steady_now(), *token, status=stepping.StepStatus.REFUSED, message="the goal was rejected", ros_now=self._ros_now())
+                stepping.StepResult(
+                    steady_now(),
+                    *token,
+                    status=stepping.StepStatus.REFUSED,
+                    message="the goal was rejected",
+                    ros_now=self._ros_now(),
+                )
             )
             return
         handle.get_result_async().add_done_callback(lambda done: self._on_step_result(token, done))
@@ -549,22 +918,40 @@ class PolicyNode(LifecycleNode):
         yaw = 2 * math.atan2(change.orientation.z, change.orientation.w)
         if token == self.step_token:
             self.step_handle = None
-            self.moved = math.hypot(moved.x, moved.y) > 0.05 or abs(math.remainder(yaw, math.tau)) > math.radians(3)
+            self.moved = math.hypot(moved.x, moved.y) > 0.05 or abs(
+                math.remainder(yaw, math.tau)
+            ) > math.radians(3)
         self._handle(
             stepping.StepResult(
-                steady_now(), *token, status=result.status, message=result.error_msg, end_stamp=nanoseconds(result.end_stamp),
-                dx=moved.x, dy=moved.y, dyaw=math.remainder(yaw, math.tau), ros_now=self._ros_now(),
+                steady_now(),
+                *token,
+                status=result.status,
+                message=result.error_msg,
+                end_stamp=nanoseconds(result.end_stamp),
+                dx=moved.x,
+                dy=moved.y,
+                dyaw=math.remainder(yaw, math.tau),
+                ros_now=self._ros_now(),
             )
-        )  # fmt: skip
+        )
 
-    # messages out -----------------------------------------------------------------------------------------------------------------------------
+    # messages out ----------------------------------------------------------------------
 
     def _publish(self, command: stepping.Publish) -> None:
-        message = Decision(episode_id=command.epoch, step=command.step, instruction=command.instruction, executed=command.executed)
+        message = Decision(
+            episode_id=command.epoch,
+            step=command.step,
+            instruction=command.instruction,
+            executed=command.executed,
+        )
         message.header.stamp, message.header.frame_id = stamp_message(command.stamp), self.frame_id
         message.probabilities = [math.nan] * 4
         if command.failed is not None:
-            message.action, message.status, message.error_msg = Decision.NO_ACTION, Decision.ERROR, command.failed.message
+            message.action, message.status, message.error_msg = (
+                Decision.NO_ACTION,
+                Decision.ERROR,
+                command.failed.message,
+            )
             self.last_error = command.failed.message
             self.get_logger().error(command.failed.message)
         elif command.decided is not None:
@@ -589,18 +976,34 @@ class PolicyNode(LifecycleNode):
         message.memory_capacity, message.memory_bytes = seen.capacity, seen.memory_bytes
         if self.overlay_out.get_subscription_count():
             picture = draw(
-                seen.rgb, instruction=message.instruction, step=message.step, action=decided.action, text=decided.text,
-                probabilities=seen.probabilities, seconds=message.total,
-            )  # fmt: skip
-            overlay = Image(height=picture.shape[0], width=picture.shape[1], encoding="rgb8", step=picture.shape[1] * 3, data=image_data(picture))
-            overlay.header.stamp, overlay.header.frame_id = message.header.stamp, self.values.frame_id or self.frame_id
+                seen.rgb,
+                instruction=message.instruction,
+                step=message.step,
+                action=decided.action,
+                text=decided.text,
+                probabilities=seen.probabilities,
+                seconds=message.total,
+            )
+            overlay = Image(
+                height=picture.shape[0],
+                width=picture.shape[1],
+                encoding="rgb8",
+                step=picture.shape[1] * 3,
+                data=image_data(picture),
+            )
+            overlay.header.stamp, overlay.header.frame_id = (
+                message.header.stamp,
+                self.values.frame_id or self.frame_id,
+            )
             self.overlay_out.publish(overlay)
 
     def _feedback(self, command: stepping.Feedback) -> None:
         handle = self.clients_waiting.get(command.key)
         if handle is None:
             return
-        message = FollowInstruction.Feedback(step=command.step, action=command.action, step_status=command.step_status)
+        message = FollowInstruction.Feedback(
+            step=command.step, action=command.action, step_status=command.step_status
+        )
         message.probabilities = list(command.payload.probabilities)
         message.inference_time = float(command.payload.decision.timings.get("total", 0.0))
         message.elapsed, message.path_length = command.elapsed, command.path_length
@@ -609,13 +1012,19 @@ class PolicyNode(LifecycleNode):
     def _finish(self, command: stepping.Finish) -> None:
         if command.code:
             self.last_error = command.message
-            self.get_logger().warning(f"episode ended after {command.steps} steps: {command.message} ({command.code})")
+            self.get_logger().warning(
+                f"episode ended after {command.steps} steps: {command.message} ({command.code})"
+            )
         else:
-            self.get_logger().info(f"the policy stopped after {command.steps} steps and {command.path_length:.2f} m")
+            self.get_logger().info(
+                f"the policy stopped after {command.steps} steps and {command.path_length:.2f} m"
+            )
         handle = self.clients_waiting.pop(command.key, None)
         if handle is None:
             return
-        result = FollowInstruction.Result(error_code=command.code, error_msg=command.message, steps=command.steps)
+        result = FollowInstruction.Result(
+            error_code=command.code, error_msg=command.message, steps=command.steps
+        )
         result.elapsed, result.path_length = command.elapsed, command.path_length
 
         def conclude(goal: Any) -> FollowInstruction.Result:
@@ -658,8 +1067,16 @@ class PolicyNode(LifecycleNode):
                 "memory_bytes": str(self.seen.memory_bytes),
             }
         level = health.OK if machine.active else health.WARN
-        lines.append(health.Health("state", level, machine.phase.value if machine.active else "not active", figures))
-        self.diagnostics_out.publish(diagnostics_message(self.get_clock().now().to_msg(), self.get_fully_qualified_name(), lines))
+        lines.append(
+            health.Health(
+                "state", level, machine.phase.value if machine.active else "not active", figures
+            )
+        )
+        self.diagnostics_out.publish(
+            diagnostics_message(
+                self.get_clock().now().to_msg(), self.get_fully_qualified_name(), lines
+            )
+        )
 
 
 def main(args: list[str] | None = None, navigator: Callable[[Any], Any] = load_navigator) -> None:

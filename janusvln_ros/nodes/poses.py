@@ -1,4 +1,8 @@
-"""Planar poses from odometry: relative motion, angles that wrap, the pose at a stamp. Metres, radians, x forward, y left, counter-clockwise (REP-103)."""
+"""
+Planar poses from odometry: relative motion, angles that wrap, the pose at a stamp.
+
+Metres, radians, x forward, y left, counter-clockwise (REP-103).
+"""
 
 import math
 from bisect import bisect_left
@@ -20,7 +24,10 @@ def wrap(angle: float) -> float:
 
 
 def yaw_of(x: float, y: float, z: float, w: float) -> float:
-    """Heading of a quaternion, which need not have length one; NaN if it has length zero or is not finite."""
+    """
+    Heading of a quaternion, which need not have length one; NaN if it has length zero or is not
+    finite.
+    """
     norm = x * x + y * y + z * z + w * w
     if not norm > 1e-12:
         return math.nan
@@ -35,7 +42,10 @@ def relative(start: Pose2, end: Pose2) -> Pose2:
 
 
 class Sample(NamedTuple):
-    """One odometry message: stamp (ns), pose, and speed (m/s) and turning rate (rad/s) as the base reports them."""
+    """
+    One odometry message: stamp (ns), pose, and speed (m/s) and turning rate (rad/s) as the base
+    reports them.
+    """
 
     stamp: int
     pose: Pose2
@@ -44,10 +54,19 @@ class Sample(NamedTuple):
 
 
 def sample_of(message: Any) -> Sample:
-    """A ``nav_msgs/Odometry`` as a sample. Numbers that are not finite are passed on: who uses them must look (``finite``)."""
+    """
+    A ``nav_msgs/Odometry`` as a sample.
+
+    Numbers that are not finite are passed on: who uses them must look (``finite``).
+    """
     p, q, t = message.pose.pose.position, message.pose.pose.orientation, message.twist.twist
     stamp = message.header.stamp.sec * 1_000_000_000 + message.header.stamp.nanosec
-    return Sample(stamp, Pose2(p.x, p.y, yaw_of(q.x, q.y, q.z, q.w)), math.copysign(math.hypot(t.linear.x, t.linear.y), t.linear.x), t.angular.z)
+    return Sample(
+        stamp,
+        Pose2(p.x, p.y, yaw_of(q.x, q.y, q.z, q.w)),
+        math.copysign(math.hypot(t.linear.x, t.linear.y), t.linear.x),
+        t.angular.z,
+    )
 
 
 def finite(sample: Sample) -> bool:
@@ -62,7 +81,9 @@ class Track:
         self.samples: deque[Sample] = deque(maxlen=size)
 
     def add(self, sample: Sample) -> None:
-        """Append a sample; one that does not advance starts the track anew (a clock that jumped)."""
+        """
+        Append a sample; one that does not advance starts the track anew (a clock that jumped).
+        """
         if self.samples and sample.stamp <= self.samples[-1].stamp:
             self.samples.clear()
         self.samples.append(sample)
@@ -78,5 +99,11 @@ class Track:
             return b
         a = samples[i - 1]
         t = (stamp - a.stamp) / (b.stamp - a.stamp)
-        pose = Pose2(a.pose.x + t * (b.pose.x - a.pose.x), a.pose.y + t * (b.pose.y - a.pose.y), wrap(a.pose.yaw + t * wrap(b.pose.yaw - a.pose.yaw)))
-        return Sample(stamp, pose, a.speed + t * (b.speed - a.speed), a.rate + t * (b.rate - a.rate))
+        pose = Pose2(
+            a.pose.x + t * (b.pose.x - a.pose.x),
+            a.pose.y + t * (b.pose.y - a.pose.y),
+            wrap(a.pose.yaw + t * wrap(b.pose.yaw - a.pose.yaw)),
+        )
+        return Sample(
+            stamp, pose, a.speed + t * (b.speed - a.speed), a.rate + t * (b.rate - a.rate)
+        )

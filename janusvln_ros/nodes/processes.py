@@ -1,4 +1,7 @@
-"""Nodes as separate processes: started with the right middleware settings, watched, and ended so that none is left behind. No ROS import."""
+"""
+Nodes as separate processes: started with the right middleware settings, watched, and ended so that
+none is left behind. No ROS import.
+"""
 
 import contextlib
 import ctypes
@@ -21,19 +24,32 @@ from janusvln_ros.files import share_dir
 from janusvln_ros.nodes.graphs import NodeSpec
 
 STOP_SECONDS = 1.2
-"""How long a node may take to end by itself before it is killed; with the killing it stays below 2 s."""
+"""
+How long a node may take to end by itself before it is killed; with the killing it stays below 2 s.
+"""
 
 FREE_DOMAINS = range(60, 80)
-"""ROS domains from which a demo picks: away from 0, where robots are, and with ports below those that Linux gives to clients."""
+"""
+ROS domains from which a demo picks: away from 0, where robots are, and with ports below those that
+Linux gives to clients.
+"""
 
 LAST_WORDS_LINES = 20
 
 
 class NodeEndedError(Exception):
-    """A node ended although nobody asked it to. ``code`` is its exit code (negative: the signal) and ``last_words`` the end of its log."""
+    """
+    A node ended although nobody asked it to.
+
+    ``code`` is its exit code (negative: the signal) and ``last_words`` the end of its log.
+    """
 
     def __init__(self, name: str, code: int, last_words: str):
-        what = f"was killed by {signal.Signals(-code).name}" if code < 0 else f"ended with exit code {code}"
+        what = (
+            f"was killed by {signal.Signals(-code).name}"
+            if code < 0
+            else f"ended with exit code {code}"
+        )
         super().__init__(f"node '{name}' {what}; its last words:\n{last_words or '(none)'}")
         self.name = name
         self.code = code
@@ -41,25 +57,42 @@ class NodeEndedError(Exception):
 
 
 def command(spec: NodeSpec) -> list[str]:
-    """The command that runs a node with the Python that runs this one.
+    """
+    The command that runs a node with the Python that runs this one.
 
     Raises:
         InputError: no installed package has an executable of that name.
     """
-    found = [e for e in entry_points(group="console_scripts", name=spec.executable) if e.value.split(".")[0] in ("janusvln_ros", "sim_bridge")]
+    found = [
+        e
+        for e in entry_points(group="console_scripts", name=spec.executable)
+        if e.value.split(".")[0] in ("janusvln_ros", "sim_bridge")
+    ]
     if not found:
-        raise InputError(f"executable '{spec.executable}' is not installed: run 'pip install -e .' or source the workspace")
+        raise InputError(
+            f"executable '{spec.executable}' is not installed: run 'pip install -e .' "
+            "or source the workspace"
+        )
     module, function = found[0].value.split(":")
-    return [sys.executable, "-c", f"import sys; from {module} import {function}; sys.exit({function}())", *spec.arguments()]
+    return [
+        sys.executable,
+        "-c",
+        f"import sys; from {module} import {function}; sys.exit({function}())",
+        *spec.arguments(),
+    ]
 
 
 def middleware_environment(domain: int | None, localhost: bool) -> dict[str, str]:
-    """The environment variables that a process of the graph needs: room for raw images in shared memory, the domain, and whom to talk to.
+    """
+    The environment variables that a process of the graph needs: room for raw images in shared
+    memory, the domain, and whom to talk to.
 
     What the user has set is kept, except where ``domain`` or ``localhost`` ask for something else.
     """
     environment = dict(os.environ)
-    environment.setdefault("FASTDDS_DEFAULT_PROFILES_FILE", str(share_dir() / "config" / "fastdds_shm.xml"))
+    environment.setdefault(
+        "FASTDDS_DEFAULT_PROFILES_FILE", str(share_dir() / "config" / "fastdds_shm.xml")
+    )
     environment.setdefault("RCUTILS_COLORIZED_OUTPUT", "0")
     environment["PYTHONUNBUFFERED"] = "1"
     if domain is not None:
@@ -73,12 +106,20 @@ def middleware_environment(domain: int | None, localhost: bool) -> dict[str, str
 
 
 def domain_ports(domain: int) -> range:
-    """The UDP ports of a ROS domain on this machine (DDS-RTPS 9.6.1): discovery, then two per participant."""
+    """
+    The UDP ports of a ROS domain on this machine (DDS-RTPS 9.6.1): discovery, then two per
+    participant.
+    """
     return range(7400 + 250 * domain, 7400 + 250 * (domain + 1))
 
 
-def domain_owners(domain: int, proc: Path = Path("/proc/net"), shm: Path = Path("/dev/shm")) -> set[int]:
-    """User ids that have a socket or a shared-memory port open in ``domain`` on this machine; empty where the system does not tell."""
+def domain_owners(
+    domain: int, proc: Path = Path("/proc/net"), shm: Path = Path("/dev/shm")
+) -> set[int]:
+    """
+    User ids that have a socket or a shared-memory port open in ``domain`` on this machine; empty
+    where the system does not tell.
+    """
     owners, ports = set(), domain_ports(domain)
     for table in ("udp", "udp6"):
         with contextlib.suppress(OSError):
@@ -97,7 +138,9 @@ def domain_owners(domain: int, proc: Path = Path("/proc/net"), shm: Path = Path(
 
 @contextlib.contextmanager
 def reserved_domain(wanted: int | None = None) -> Iterator[int]:
-    """Hold a ROS domain that nobody on this machine uses, by a lock file that the kernel releases however the process ends.
+    """
+    Hold a ROS domain that nobody on this machine uses, by a lock file that the kernel releases
+    however the process ends.
 
     ``wanted`` asks for that one; else the first free one of ``FREE_DOMAINS`` is taken.
 
@@ -131,19 +174,35 @@ def reserved_domain(wanted: int | None = None) -> Iterator[int]:
         return
     if wanted is not None:
         owners = domain_owners(wanted)
-        who = f"user id {', '.join(map(str, sorted(owners)))} has ports of it open" if owners else "another demo has reserved it"
-        raise InputError(f"ROS domain {wanted} is in use on this machine ({who}): give another with --domain, or leave it out and a free one is taken")
-    raise InputError(f"all ROS domains from {FREE_DOMAINS[0]} to {FREE_DOMAINS[-1]} are in use on this machine: stop a graph, or give a free one with --domain")
+        who = (
+            f"user id {', '.join(map(str, sorted(owners)))} has ports of it open"
+            if owners
+            else "another demo has reserved it"
+        )
+        raise InputError(
+            f"ROS domain {wanted} is in use on this machine ({who}): give another with "
+            "--domain, or leave it out and a free one is taken"
+        )
+    raise InputError(
+        f"all ROS domains from {FREE_DOMAINS[0]} to {FREE_DOMAINS[-1]} are in use on "
+        "this machine: stop a graph, or give a free one with --domain"
+    )
 
 
 class Processes:
-    """Node processes that live and die together. Use as a context manager: whatever happens, leaving the block ends them all.
+    """
+    Node processes that live and die together.
 
-    Each node has a process group of its own, so that Ctrl-C in a terminal reaches only the parent, which then ends the nodes in order; if the parent is
-    killed, the kernel sends the nodes SIGTERM. Start from the main thread: Linux ties that signal to the thread that started them.
+    Use as a context manager: whatever happens, leaving the block ends them all.
+
+    Each node has a process group of its own, so that Ctrl-C in a terminal reaches only the parent,
+    which then ends the nodes in order; if the parent is killed, the kernel sends the nodes
+    SIGTERM. Start from the main thread: Linux ties that signal to the thread that started them.
     """
 
-    def __init__(self, specs: Sequence[NodeSpec], log_dir: Path | None, environment: dict[str, str]):
+    def __init__(
+        self, specs: Sequence[NodeSpec], log_dir: Path | None, environment: dict[str, str]
+    ):
         self.specs = list(specs)
         self.log_dir = log_dir
         self.environment = environment
@@ -155,7 +214,10 @@ class Processes:
         for spec in self.specs:
             for path in spec.files:
                 if not path.is_file():
-                    raise InputError(f"parameter file {path} of node '{spec.executable}' is missing: reinstall the package")
+                    raise InputError(
+                        f"parameter file {path} of node '{spec.executable}' is "
+                        "missing: reinstall the package"
+                    )
         try:
             for name, words in commands:
                 self.start(name, words)
@@ -164,12 +226,24 @@ class Processes:
             raise
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
         self.stop()
 
     def start(self, name: str, words: Sequence[str]) -> None:
-        """Start one process; its output goes to ``<log_dir>/<name>.log``, or to stderr without a log folder."""
-        output: int | IO[bytes] = sys.stderr.fileno() if self.log_dir is None else (self.log_dir / f"{name}.log").open("wb")
+        """
+        Start one process; its output goes to ``<log_dir>/<name>.log``, or to stderr without a log
+        folder.
+        """
+        output: int | IO[bytes] = (
+            sys.stderr.fileno()
+            if self.log_dir is None
+            else (self.log_dir / f"{name}.log").open("wb")
+        )
         if self.log_dir is not None:
             assert not isinstance(output, int)
             self._logs[name] = output
@@ -194,13 +268,23 @@ class Processes:
         )
 
     def check(self) -> None:
-        """Raise NodeEndedError if a node has ended; with several the first to be told of is one with an exit code other than 0."""
-        ended = [(name, process.returncode) for name, process in self.running.items() if process.poll() is not None]
+        """
+        Raise NodeEndedError if a node has ended; with several the first to be told of is one with
+        an exit code other than 0.
+        """
+        ended = [
+            (name, process.returncode)
+            for name, process in self.running.items()
+            if process.poll() is not None
+        ]
         for name, code in sorted(ended, key=lambda item: item[1] == 0):
             raise NodeEndedError(name, int(code), self.last_words(name))
 
     def last_words(self, name: str) -> str:
-        """What a node said last: its sentence that begins with "error:" if it left with one, else the last lines that it printed."""
+        """
+        What a node said last: its sentence that begins with "error:" if it left with one, else the
+        last lines that it printed.
+        """
         if self.log_dir is None:
             return "(see above)"
         lines = (self.log_dir / f"{name}.log").read_text(errors="replace").splitlines()[1:]
@@ -208,7 +292,10 @@ class Processes:
         return sentences[-1] if sentences else "\n".join(lines[-LAST_WORDS_LINES:])
 
     def stop(self) -> None:
-        """End every process: SIGINT to all, SIGKILL after ``STOP_SECONDS`` to whole groups; returns when none is left. A second Ctrl-C cannot interrupt it."""
+        """
+        End every process: SIGINT to all, SIGKILL after ``STOP_SECONDS`` to whole groups; returns
+        when none is left. A second Ctrl-C cannot interrupt it.
+        """
         held = signal.signal(signal.SIGINT, signal.SIG_IGN) if _in_main_thread() else None
         try:
             for process in self.running.values():

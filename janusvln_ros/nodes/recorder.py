@@ -1,4 +1,7 @@
-"""Records a rosbag (mcap) around each instruction, and keeps the last seconds in memory for incidents. Works where rosbag2 is not installed."""
+"""
+Records a rosbag (mcap) around each instruction, and keeps the last seconds in memory for
+incidents. Works where rosbag2 is not installed.
+"""
 
 import time
 from collections import deque
@@ -17,14 +20,33 @@ PARAMETERS = (
     Param("folder", "bags", "Where bags go; made if it is not there."),
     Param(
         "topics",
-        "camera_info,odom,scan,cmd_vel,instruction,estop,policy/decision,motion/step_report,/tf,/tf_static,/diagnostics",
-        "Topics to record beside the camera, separated by commas; those that nobody publishes yet are added when somebody does.",
+        "camera_info,odom,scan,cmd_vel,instruction,estop,policy/decision,motion/step_report,"
+        "/tf,/tf_static,/diagnostics",
+        "Topics to record beside the camera, separated by commas; those that nobody "
+        "publishes yet are added when somebody does.",
     ),
     Param("image", "image", "Camera topic."),
-    Param("image_transport", "compressed", "What to record of the camera: raw is exact and large.", choices=("raw", "compressed")),
+    Param(
+        "image_transport",
+        "compressed",
+        "What to record of the camera: raw is exact and large.",
+        choices=("raw", "compressed"),
+    ),
     Param("lead", 2.0, "Seconds before an instruction that its bag holds.", 0.0, 30.0),
-    Param("idle", 5.0, "Seconds without a goal and without a decision after which the bag is closed.", 0.5, 600.0),
-    Param("ring", 30.0, "Seconds kept in memory for incidents (service ~/save_incident, and at every e-stop).", 0.0, 600.0),
+    Param(
+        "idle",
+        5.0,
+        "Seconds without a goal and without a decision after which the bag is closed.",
+        0.5,
+        600.0,
+    ),
+    Param(
+        "ring",
+        30.0,
+        "Seconds kept in memory for incidents (service ~/save_incident, and at every e-stop).",
+        0.0,
+        600.0,
+    ),
     Param("ring_mb", 512, "Most megabytes kept in memory; the oldest go first.", 1, 16384),
 )
 
@@ -36,7 +58,11 @@ ACTIVE_GOALS = (1, 2, 3)
 
 @dataclass
 class Ring:
-    """The last ``seconds`` of messages, at most ``limit`` bytes; times are nanoseconds. A clock that goes back empties it."""
+    """
+    The last ``seconds`` of messages, at most ``limit`` bytes; times are nanoseconds.
+
+    A clock that goes back empties it.
+    """
 
     seconds: float
     limit: int
@@ -50,17 +76,25 @@ class Ring:
             self.size = 0
         self.messages.append(message)
         self.size += len(message.cdr)
-        while self.messages and (self.size > self.limit or message.log_time - self.messages[0].log_time > self.seconds * 1e9):
+        while self.messages and (
+            self.size > self.limit
+            or message.log_time - self.messages[0].log_time > self.seconds * 1e9
+        ):
             self.size -= len(self.messages.popleft().cdr)
 
     def last(self, seconds: float) -> list[Message]:
         """The messages of the last ``seconds``."""
-        return [m for m in self.messages if m.log_time >= self.messages[-1].log_time - seconds * 1e9]
+        return [
+            m for m in self.messages if m.log_time >= self.messages[-1].log_time - seconds * 1e9
+        ]
 
 
 @dataclass
 class Trigger:
-    """When a bag is open: from an instruction or a goal until ``idle`` seconds after the last goal and decision. Times: steady clock, seconds."""
+    """
+    When a bag is open: from an instruction or a goal until ``idle`` seconds after the last goal
+    and decision. Times: steady clock, seconds.
+    """
 
     idle: float
     active_goal: bool = False
@@ -103,7 +137,9 @@ def make_node() -> Any:
             try:
                 self.folder.mkdir(parents=True, exist_ok=True)
             except OSError as error:
-                raise InputError(f"parameter 'folder': {self.folder} cannot be made: {error.strerror}") from error
+                raise InputError(
+                    f"parameter 'folder': {self.folder} cannot be made: {error.strerror}"
+                ) from error
             self.exit_code: int | None = None
             # The lead of a bag comes from the ring, so it is never shorter than that.
             self.ring = Ring(max(self.values.ring, self.values.lead), self.values.ring_mb * 2**20)
@@ -111,21 +147,38 @@ def make_node() -> Any:
             self.writer: BagWriter | None = None
             self.estopped = False
             self.inputs: dict[str, Any] = {}
-            camera = self.values.image + ("" if self.values.image_transport == "raw" else "/compressed")
-            self.names = [self.resolve_topic_name(name.strip()) for name in [camera, *self.values.topics.split(",")] if name.strip()]
+            camera = self.values.image + (
+                "" if self.values.image_transport == "raw" else "/compressed"
+            )
+            self.names = [
+                self.resolve_topic_name(name.strip())
+                for name in [camera, *self.values.topics.split(",")]
+                if name.strip()
+            ]
             self.instruction = self.resolve_topic_name("instruction")
             self.decision = self.resolve_topic_name("policy/decision")
             self.estop = self.resolve_topic_name("estop")
-            kept = QoSProfile(depth=10, durability=DurabilityPolicy.TRANSIENT_LOCAL, reliability=ReliabilityPolicy.RELIABLE)
-            self.create_subscription(GoalStatusArray, "follow_instruction/_action/status", self.on_goals, kept)
+            kept = QoSProfile(
+                depth=10,
+                durability=DurabilityPolicy.TRANSIENT_LOCAL,
+                reliability=ReliabilityPolicy.RELIABLE,
+            )
+            self.create_subscription(
+                GoalStatusArray, "follow_instruction/_action/status", self.on_goals, kept
+            )
             self.create_service(TriggerService, "~/save_incident", self.on_save_incident)
             self.look()
             steady_timer(self, LOOK_S, self.look)
 
         def look(self) -> None:
-            """Subscribe to wanted topics that have publishers by now, and close a bag whose time is over."""
+            """
+            Subscribe to wanted topics that have publishers by now, and close a bag whose time is
+            over.
+            """
             for topic in self.names:
-                publishers = [] if topic in self.inputs else self.get_publishers_info_by_topic(topic)
+                publishers = (
+                    [] if topic in self.inputs else self.get_publishers_info_by_topic(topic)
+                )
                 if publishers:
                     self.listen(topic, publishers)
             self.follow_trigger()
@@ -139,14 +192,24 @@ def make_node() -> Any:
                 self.inputs[topic] = None
                 return
             # What a publisher does not offer must not be asked for, or nothing would arrive.
-            reliable = all(p.qos_profile.reliability == ReliabilityPolicy.RELIABLE for p in publishers)
-            latched = all(p.qos_profile.durability == DurabilityPolicy.TRANSIENT_LOCAL for p in publishers)
+            reliable = all(
+                p.qos_profile.reliability == ReliabilityPolicy.RELIABLE for p in publishers
+            )
+            latched = all(
+                p.qos_profile.durability == DurabilityPolicy.TRANSIENT_LOCAL for p in publishers
+            )
             qos = QoSProfile(
                 depth=50,
-                reliability=ReliabilityPolicy.RELIABLE if reliable else ReliabilityPolicy.BEST_EFFORT,
-                durability=DurabilityPolicy.TRANSIENT_LOCAL if latched else DurabilityPolicy.VOLATILE,
+                reliability=ReliabilityPolicy.RELIABLE
+                if reliable
+                else ReliabilityPolicy.BEST_EFFORT,
+                durability=DurabilityPolicy.TRANSIENT_LOCAL
+                if latched
+                else DurabilityPolicy.VOLATILE,
             )
-            self.inputs[topic] = self.create_subscription(kind, topic, lambda cdr: self.on_message(topic, msgtype, cdr), qos, raw=True)
+            self.inputs[topic] = self.create_subscription(
+                kind, topic, lambda cdr: self.on_message(topic, msgtype, cdr), qos, raw=True
+            )
 
         def on_message(self, topic: str, msgtype: str, cdr: bytes) -> None:
             message = Message(topic, msgtype, self.get_clock().now().nanoseconds, bytes(cdr))
@@ -157,13 +220,16 @@ def make_node() -> Any:
             if self.writer is not None:
                 self.writer.write(topic, msgtype, message.log_time, message.cdr)
             if topic == self.estop and len(cdr) > 4:
-                stopped = bool(cdr[4])  # std_msgs/Bool: four bytes of encapsulation, then the value
+                # std_msgs/Bool: four bytes of encapsulation, then the value
+                stopped = bool(cdr[4])
                 if stopped and not self.estopped:
                     self.save_incident("e-stop")
                 self.estopped = stopped
 
         def on_goals(self, message: Any) -> None:
-            self.trigger.goal(any(s.status in ACTIVE_GOALS for s in message.status_list), steady_now())
+            self.trigger.goal(
+                any(s.status in ACTIVE_GOALS for s in message.status_list), steady_now()
+            )
             self.follow_trigger()
 
         def follow_trigger(self) -> None:
@@ -171,7 +237,9 @@ def make_node() -> Any:
             if wanted and self.writer is None:
                 self.writer = BagWriter(bag_name("drive", self.folder)).__enter__()
                 for message in self.ring.last(self.values.lead):
-                    self.writer.write(message.topic, message.msgtype, message.log_time, message.cdr)
+                    self.writer.write(
+                        message.topic, message.msgtype, message.log_time, message.cdr
+                    )
                 self.get_logger().info(f"recording {self.writer.path}")
             elif not wanted and self.writer is not None:
                 self.finish()
@@ -184,7 +252,10 @@ def make_node() -> Any:
 
         def on_save_incident(self, _request: Any, response: Any) -> Any:
             path = self.save_incident("request")
-            response.success, response.message = path is not None, str(path or "nothing has been received yet")
+            response.success, response.message = (
+                path is not None,
+                str(path or "nothing has been received yet"),
+            )
             return response
 
         def save_incident(self, why: str) -> Path | None:

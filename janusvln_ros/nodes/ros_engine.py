@@ -1,4 +1,7 @@
-"""A simulated graph in lockstep for one program at a time: episodes through the real nodes, with nothing but topics, services and actions in between."""
+"""
+A simulated graph in lockstep for one program at a time: episodes through the real nodes, with
+nothing but topics, services and actions in between.
+"""
 
 import contextlib
 import tempfile
@@ -15,7 +18,13 @@ from std_srvs.srv import Trigger
 
 from janusvln_ros.actions import Action
 from janusvln_ros.data.images import image_to_rgb
-from janusvln_ros.nodes.graph_client import Episode, GraphClient, GraphTimeoutError, Outcome, nanoseconds
+from janusvln_ros.nodes.graph_client import (
+    Episode,
+    GraphClient,
+    GraphTimeoutError,
+    Outcome,
+    nanoseconds,
+)
 from janusvln_ros.nodes.graphs import resolve
 from janusvln_ros.nodes.processes import Processes, middleware_environment, reserved_domain
 
@@ -24,32 +33,54 @@ FRAME_SECONDS = 5.0
 
 
 class LockstepGraph:
-    """``sim_bridge`` in lockstep, with ``policy`` or without, in a ROS domain of its own. Use from one thread, best the main one.
+    """
+    ``sim_bridge`` in lockstep, with ``policy`` or without, in a ROS domain of its own.
 
-    ``bridge`` and ``policy`` are parameters of the two nodes; ``policy`` None starts none, and the program decides with `step`. With ``bags`` a bag of
-    every instruction goes into that folder.
+    Use from one thread, best the main one.
+
+    ``bridge`` and ``policy`` are parameters of the two nodes; ``policy`` None starts none, and the
+    program decides with `step`. With ``bags`` a bag of every instruction goes into that folder.
 
     Raises:
         GraphTimeoutError: the graph did not come up in time.
-        NodeEndedError: a node ended; its last words are in the message. The same from every method.
+        NodeEndedError: a node ended; its last words are in the message. The same from every
+            method.
     """
 
-    def __init__(self, bridge: Mapping[str, Any], policy: Mapping[str, Any] | None, bags: Path | None = None):
+    def __init__(
+        self, bridge: Mapping[str, Any], policy: Mapping[str, Any] | None, bags: Path | None = None
+    ):
         self.stack = contextlib.ExitStack()
         try:
-            logs = Path(self.stack.enter_context(tempfile.TemporaryDirectory(prefix="janusvln-ros-")))
+            logs = Path(
+                self.stack.enter_context(tempfile.TemporaryDirectory(prefix="janusvln-ros-"))
+            )
             domain = self.stack.enter_context(reserved_domain())
             environment = middleware_environment(domain, localhost=True)
-            overrides = {"sim_bridge": {"publish_depth": False, **bridge}, "policy": dict(policy or {})}
+            overrides = {
+                "sim_bridge": {"publish_depth": False, **bridge},
+                "policy": dict(policy or {}),
+            }
             given = {"record": "true", "bags": str(bags)} if bags else {}
-            specs = [spec for spec in resolve("simulation", given, overrides) if policy is not None or spec.executable != "policy"]
+            specs = [
+                spec
+                for spec in resolve("simulation", given, overrides)
+                if policy is not None or spec.executable != "policy"
+            ]
             self.processes = self.stack.enter_context(Processes(specs, logs, environment))
             self.client = GraphClient(environment, self.processes.check)
             self.stack.callback(self.client.close)
             self.frame: tuple[int, npt.NDArray[np.uint8]] | None = None
             if policy is None:
-                self.client.node.create_subscription(Image, "image", self._on_image, QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL))
-                self.client.until(self.client.steps.server_is_ready, 120.0, "the simulator did not start")
+                self.client.node.create_subscription(
+                    Image,
+                    "image",
+                    self._on_image,
+                    QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL),
+                )
+                self.client.until(
+                    self.client.steps.server_is_ready, 120.0, "the simulator did not start"
+                )
             else:
                 self.client.wait_ready()
             if bags:
@@ -75,14 +106,24 @@ class LockstepGraph:
 
     def follow(self, episode: Episode, instruction: str, max_steps: int) -> Outcome:
         """Let ``policy`` follow an instruction for at most ``max_steps`` decisions."""
-        return self.client.drive(episode, instruction, max_steps=max_steps, time_limit=86400.0, patience=86400.0)
+        return self.client.drive(
+            episode, instruction, max_steps=max_steps, time_limit=86400.0, patience=86400.0
+        )
 
     def stop_after(self) -> None:
-        """Carry out the STOP that ends an episode which ``policy`` did not end itself: the step after its last, on the newest frame."""
+        """
+        Carry out the STOP that ends an episode which ``policy`` did not end itself: the step after
+        its last, on the newest frame.
+        """
         decisions = self.client.heard.decisions
         newest = self.client.call(Trigger, "resend_frame", Trigger.Request()).message
         seconds, _, fraction = newest.partition(".")
-        result = self.client.step(decisions[-1].episode_id, decisions[-1].step + 1, Action.STOP, Time(sec=int(seconds), nanosec=int(fraction)))
+        result = self.client.step(
+            decisions[-1].episode_id,
+            decisions[-1].step + 1,
+            Action.STOP,
+            Time(sec=int(seconds), nanosec=int(fraction)),
+        )
         if result.status not in (result.SUCCEEDED, result.BLOCKED):
             raise GraphTimeoutError(f"the last STOP was not carried out: {result.error_msg}")
 
@@ -96,15 +137,22 @@ class LockstepGraph:
         return bool(result.collided)
 
     def see(self) -> npt.NDArray[np.uint8]:
-        """The camera's frame after the last step or reset, uint8 [H, W, 3], exactly as it was rendered; asked for again if it was lost."""
+        """
+        The camera's frame after the last step or reset, uint8 [H, W, 3], exactly as it was
+        rendered; asked for again if it was lost.
+        """
         wanted = nanoseconds(self.stamp)
         for _ in range(5):
-            self.client.linger(lambda: self.frame is not None and self.frame[0] == wanted, FRAME_SECONDS)
+            self.client.linger(
+                lambda: self.frame is not None and self.frame[0] == wanted, FRAME_SECONDS
+            )
             if self.frame is not None and self.frame[0] == wanted:
                 return self.frame[1]
             self.client.alive()
             self.client.call(Trigger, "resend_frame", Trigger.Request())
-        raise GraphTimeoutError(f"the frame of {self.stamp.sec}.{self.stamp.nanosec:09d} did not arrive")
+        raise GraphTimeoutError(
+            f"the frame of {self.stamp.sec}.{self.stamp.nanosec:09d} did not arrive"
+        )
 
     def metrics(self) -> dict[str, Any]:
         """The bridge's record of the episode."""

@@ -1,4 +1,7 @@
-"""How a node process starts and ends: signals, exit codes, bad parameters in one sentence, start without a lifecycle manager."""
+"""
+How a node process starts and ends: signals, exit codes, bad parameters in one sentence, start
+without a lifecycle manager.
+"""
 
 import os
 import signal
@@ -19,12 +22,16 @@ LAST_SECONDS = 0.2
 
 
 def run_node(make: Callable[[], Any], args: list[str] | None = None) -> int:
-    """Create the node that ``make`` returns, spin it on one thread until a signal or ``node.exit_code``, and close it.
+    """
+    Create the node that ``make`` returns, spin it on one thread until a signal or
+    ``node.exit_code``, and close it.
 
-    The node may have ``exit_code`` (None while it should run) and ``close()`` (last messages, threads). SIGINT and SIGTERM end it with 0 within 2 s:
-    whatever still computes in a thread by then is left behind with the process.
+    The node may have ``exit_code`` (None while it should run) and ``close()`` (last messages,
+    threads). SIGINT and SIGTERM end it with 0 within 2 s: whatever still computes in a thread by
+    then is left behind with the process.
 
-    Returns 0 after a signal, ``node.exit_code``, 2 for a wrong parameter (one sentence on stderr), or 1 after an unexpected exception.
+    Returns 0 after a signal, ``node.exit_code``, 2 for a wrong parameter (one sentence on stderr),
+    or 1 after an unexpected exception.
     """
     import rclpy
     from rclpy.executors import SingleThreadedExecutor
@@ -49,7 +56,10 @@ def run_node(make: Callable[[], Any], args: list[str] | None = None) -> int:
         code = getattr(node, "exit_code", None) or 0
     except Exception as error:
         traceback.print_exc()
-        print(f"error: {type(error).__name__} in the node '{node.get_name()}': {error}", file=sys.stderr)
+        print(
+            f"error: {type(error).__name__} in the node '{node.get_name()}': {error}",
+            file=sys.stderr,
+        )
         code = 1
     finally:
         if hasattr(node, "close"):
@@ -65,17 +75,25 @@ def run_node(make: Callable[[], Any], args: list[str] | None = None) -> int:
 
 
 def leave(code: int) -> None:
-    """End the process at once with ``code``: a thread inside the model cannot be interrupted and must not delay the end."""
+    """
+    End the process at once with ``code``: a thread inside the model cannot be interrupted and must
+    not delay the end.
+    """
     sys.stdout.flush()
     sys.stderr.flush()
     os._exit(code)
 
 
 def steady_timer(node: Any, period: float, callback: Callable[[], None], group: Any = None) -> Any:
-    """A timer on the steady clock (rclpy's default takes the node's clock, which jumps with simulated time)."""
+    """
+    A timer on the steady clock (rclpy's default takes the node's clock, which jumps with simulated
+    time).
+    """
     from rclpy.clock import Clock, ClockType
 
-    return node.create_timer(period, callback, clock=Clock(clock_type=ClockType.STEADY_TIME), callback_group=group)
+    return node.create_timer(
+        period, callback, clock=Clock(clock_type=ClockType.STEADY_TIME), callback_group=group
+    )
 
 
 def steady_now() -> float:

@@ -1,4 +1,7 @@
-"""The long drive of ``janusvln soak``: one instruction after another in the continuous simulator, with faults at random moments and the truth watched."""
+"""
+The long drive of ``janusvln soak``: one instruction after another in the continuous simulator,
+with faults at random moments and the truth watched.
+"""
 
 import math
 import os
@@ -22,13 +25,22 @@ from std_msgs.msg import Bool, String, UInt64
 from janusvln_ros.nodes.graph_client import ERROR_NAMES, GraphClient, GraphTimeoutError
 from janusvln_ros.nodes.graphs import resolve
 from janusvln_ros.nodes.health import percentile
-from janusvln_ros.nodes.processes import NodeEndedError, Processes, command, middleware_environment, reserved_domain
+from janusvln_ros.nodes.processes import (
+    NodeEndedError,
+    Processes,
+    command,
+    middleware_environment,
+    reserved_domain,
+)
 
 PROMISE = 0.35
 """Seconds to zero velocity."""
 
 BRAKING = 0.45
-"""Seconds that the simulated base may need from its top speed to rest (0.6 m/s at 1.5 m/s^2), and for the truth to be published."""
+"""
+Seconds that the simulated base may need from its top speed to rest (0.6 m/s at 1.5 m/s^2), and for
+the truth to be published.
+"""
 
 MOVING_SPEED, MOVING_RATE = 0.03, 0.08
 """Metres and radians per second of true motion that are not rest."""
@@ -37,7 +49,10 @@ FREEZE = 1.5
 """Seconds for which a process is frozen: long enough to see that the base rests meanwhile."""
 
 AFTERMATH = 3.0
-"""Seconds after the end of a freeze or a restart in which the nodes' own report on late callbacks tells of that."""
+"""
+Seconds after the end of a freeze or a restart in which the nodes' own report on late callbacks
+tells of that.
+"""
 
 
 @dataclass(frozen=True)
@@ -61,9 +76,11 @@ class Plan:
 
 @dataclass
 class RestWatch:
-    """Looks at the true motion. Pure: it is told the time.
+    """
+    Looks at the true motion. Pure: it is told the time.
 
-    ``must_rest(now)`` begins a watch: from ``PROMISE + BRAKING`` later on, motion is unsafe, and is counted once; ``may_move()`` ends it.
+    ``must_rest(now)`` begins a watch: from ``PROMISE + BRAKING`` later on, motion is unsafe, and
+    is counted once; ``may_move()`` ends it.
     """
 
     since: float | None = None
@@ -80,14 +97,24 @@ class RestWatch:
 
     def truth(self, now: float, speed: float, rate: float) -> None:
         """The base moves so at ``now``."""
-        if self.since is not None and now - self.since > PROMISE + BRAKING and (abs(speed) > MOVING_SPEED or abs(rate) > MOVING_RATE):
-            self.unsafe.append(f"{now - self.since:.2f} s after '{self.why}' the base moves at {speed:.2f} m/s and {rate:.2f} rad/s")
+        if (
+            self.since is not None
+            and now - self.since > PROMISE + BRAKING
+            and (abs(speed) > MOVING_SPEED or abs(rate) > MOVING_RATE)
+        ):
+            self.unsafe.append(
+                f"{now - self.since:.2f} s after '{self.why}' the base moves at "
+                f"{speed:.2f} m/s and {rate:.2f} rad/s"
+            )
             self.since = None
 
 
 @dataclass
 class Growth:
-    """Resident memory of one process over its life, bytes: how much the end exceeds the end of its warm-up."""
+    """
+    Resident memory of one process over its life, bytes: how much the end exceeds the end of its
+    warm-up.
+    """
 
     warm_up: float
     begun: float | None = None
@@ -95,7 +122,10 @@ class Growth:
     worst: int = 0
 
     def restart(self, loading: bool = False) -> None:
-        """The process is a new one; ``loading``: nothing is measured until ``restart`` is called again."""
+        """
+        The process is a new one; ``loading``: nothing is measured until ``restart`` is called
+        again.
+        """
         self.begun, self.base = (math.inf if loading else None), None
 
     def look(self, now: float, resident: int) -> None:
@@ -117,17 +147,25 @@ def resident_bytes(pid: int) -> int:
 def drift(totals: list[float]) -> float:
     """Median of the last tenth minus median of the first tenth, seconds; 0 of fewer than 20."""
     tenth = len(totals) // 10
-    return statistics.median(totals[-tenth:]) - statistics.median(totals[:tenth]) if tenth >= 2 else 0.0
+    return (
+        statistics.median(totals[-tenth:]) - statistics.median(totals[:tenth])
+        if tenth >= 2
+        else 0.0
+    )
 
 
 class Soak:
     """One drive."""
 
-    def __init__(self, plan: Plan, processes: Processes, client: GraphClient, tell: Callable[[str], None]):
+    def __init__(
+        self, plan: Plan, processes: Processes, client: GraphClient, tell: Callable[[str], None]
+    ):
         self.plan, self.processes, self.client, self.tell = plan, processes, client, tell
         self.dice = random.Random(plan.seed)
         self.rest = RestWatch()
-        self.growth = {name: Growth(min(120.0, plan.seconds / 10)) for name in ("policy", "motion")}
+        self.growth = {
+            name: Growth(min(120.0, plan.seconds / 10)) for name in ("policy", "motion")
+        }
         self.faults: Counter[str] = Counter()
         self.codes: Counter[str] = Counter()
         self.totals: list[float] = []
@@ -138,10 +176,16 @@ class Soak:
         node = client.node
         node.create_subscription(Odometry, "ground_truth", self._on_truth, QoSProfile(depth=50))
         # not unpacked: they are only counted
-        node.create_subscription(CompressedImage, "image/compressed", self._on_frame, QoSProfile(depth=20), raw=True)
+        node.create_subscription(
+            CompressedImage, "image/compressed", self._on_frame, QoSProfile(depth=20), raw=True
+        )
         self.heartbeat = 0.0
-        node.create_subscription(UInt64, "policy/heartbeat", self._on_heartbeat, QoSProfile(depth=1))
-        node.create_subscription(DiagnosticArray, "/diagnostics", self._on_diagnostics, QoSProfile(depth=20))
+        node.create_subscription(
+            UInt64, "policy/heartbeat", self._on_heartbeat, QoSProfile(depth=1)
+        )
+        node.create_subscription(
+            DiagnosticArray, "/diagnostics", self._on_diagnostics, QoSProfile(depth=20)
+        )
         self.estop = node.create_publisher(Bool, "estop", 10)
         self.speak = node.create_publisher(String, "instruction", 10)
 
@@ -161,7 +205,11 @@ class Soak:
         for status in message.status:
             name = status.name.strip("/").partition(":")[0]
             figures = {pair.key: pair.value for pair in status.values}
-            if name in self.late and "callback_late_max" in figures and time.monotonic() > self.undisturbed:
+            if (
+                name in self.late
+                and "callback_late_max" in figures
+                and time.monotonic() > self.undisturbed
+            ):
                 self.late[name].append(float(figures["callback_late_max"]))
 
     def _on_frame(self, message: bytes) -> None:
@@ -174,11 +222,17 @@ class Soak:
             episode = self.client.reset("")
             self.client.arm()
             self.rest.may_move()
-            goal = FollowInstruction.Goal(instruction=episode.instruction, max_steps=self.plan.max_steps, start_stamp=episode.first_frame)
+            goal = FollowInstruction.Goal(
+                instruction=episode.instruction,
+                max_steps=self.plan.max_steps,
+                start_stamp=episode.first_frame,
+            )
             self.episodes += 1
             result = self._send(goal)
             while result is not None and not result.done() and time.monotonic() < until:
-                self.client.linger(result.done, max(0.05, min(next_fault, until) - time.monotonic()))
+                self.client.linger(
+                    result.done, max(0.05, min(next_fault, until) - time.monotonic())
+                )
                 self.client.alive()
                 if not result.done() and self.plan.faults and time.monotonic() >= next_fault:
                     fault = self.dice.choice(self.plan.faults)
@@ -188,7 +242,10 @@ class Soak:
             if result is not None and result.done():
                 self.codes[ERROR_NAMES.get(result.result().result.error_code, "?")] += 1
             self.totals += [float(d.total) for d in self.client.heard.decisions]
-            self.tell(f"episode {self.episodes}: {sum(self.faults.values())} faults, {len(self.rest.unsafe)} unsafe moments, {dict(self.codes)}")
+            self.tell(
+                f"episode {self.episodes}: {sum(self.faults.values())} faults, "
+                f"{len(self.rest.unsafe)} unsafe moments, {dict(self.codes)}"
+            )
         self.client.arm(False)
 
     def _send(self, goal: Any) -> Any:
@@ -208,7 +265,11 @@ class Soak:
         return result
 
     def _preempt(self, goal: Any, result: Any) -> Any:
-        fresh = self._send(FollowInstruction.Goal(instruction=goal.instruction + " slowly", max_steps=goal.max_steps))
+        fresh = self._send(
+            FollowInstruction.Goal(
+                instruction=goal.instruction + " slowly", max_steps=goal.max_steps
+            )
+        )
         self.client.until(result.done, 60.0, "a preempted goal was not answered")
         self.codes[ERROR_NAMES.get(result.result().result.error_code, "?")] += 1
         return fresh
@@ -254,9 +315,12 @@ class Soak:
         self.growth["policy"].restart(loading=True)
         self._stand("policy killed")
         self.codes["(killed)"] += 1
-        # The dead one's services linger until the middleware misses it, and would swallow a question: only the new one's heartbeat tells that it is active.
+        # The dead one's services linger until the middleware misses it, and would swallow a
+        # question: only the new one's heartbeat tells that it is active.
         self.heartbeat = 0.0
-        self.client.until(lambda: self.heartbeat > 0, 600.0, "the restarted policy did not become active")
+        self.client.until(
+            lambda: self.heartbeat > 0, 600.0, "the restarted policy did not become active"
+        )
         self.client.linger(lambda: False, 2.0)
         self.growth["policy"].restart()
         self.undisturbed = time.monotonic() + AFTERMATH
@@ -264,10 +328,21 @@ class Soak:
 
 
 def soak(plan: Plan, tell: Callable[[str], None]) -> dict[str, Any]:
-    """Drive, and return the figures (sizes in bytes, times in seconds; ``callback_late``: the worst of each second that no freeze or restart falls into)."""
-    given = {"mode": "continuous", "data_dir": str(plan.data_dir), "split": plan.split, "checkpoint": plan.checkpoint, "seed": str(plan.seed)}
+    """
+    Drive, and return the figures (sizes in bytes, times in seconds; ``callback_late``: the worst
+    of each second that no freeze or restart falls into).
+    """
+    given = {
+        "mode": "continuous",
+        "data_dir": str(plan.data_dir),
+        "split": plan.split,
+        "checkpoint": plan.checkpoint,
+        "seed": str(plan.seed),
+    }
     size = {"image_width": plan.width, "image_height": plan.height, "frame_rate": plan.frame_rate}
-    overrides: dict[str, dict[str, Any]] = {"sim_bridge": {**size, "odom_noise": 0.02, "odom_latency": 0.05}}
+    overrides: dict[str, dict[str, Any]] = {
+        "sim_bridge": {**size, "odom_noise": 0.02, "odom_latency": 0.05}
+    }
     specs = resolve("simulation", given, overrides)
     error, drive, published, begun = "", None, 0, time.monotonic()
     if plan.log_dir is not None:

@@ -1,12 +1,17 @@
-"""The policy node's decisions as one pure function: ``advance(state, event, settings) -> (state, commands)``. No ROS, no clock, no threads.
+"""
+The policy node's decisions as one pure function: ``advance(state, event, settings) -> (state,
+commands)``. No ROS, no clock, no threads.
 
-Callbacks of the node turn whatever happens into an event with its time; the node carries the commands out. One step of an episode is
+Callbacks of the node turn whatever happens into an event with its time; the node carries the
+commands out. One step of an episode is
 
     WAIT_FRAME --eligible frame--> DECIDING --decision--> MOVING --result--> WAIT_FRAME ...
 
-Cancel, preemption, deactivation, disarm and every error leave through ``ENDING``: the episode id rises at once, so that nothing decided for the old
-instruction can act, the step in flight is cancelled, and the next episode begins when its result (measured standstill) is there.
-Seconds are on the steady clock; stamps are ROS time in nanoseconds and are only ever compared with each other or with the node's ROS time.
+Cancel, preemption, deactivation, disarm and every error leave through ``ENDING``: the episode id
+rises at once, so that nothing decided for the old instruction can act, the step in flight is
+cancelled, and the next episode begins when its result (measured standstill) is there. Seconds are
+on the steady clock; stamps are ROS time in nanoseconds and are only ever compared with each other
+or with the node's ROS time.
 """
 
 import math
@@ -22,13 +27,19 @@ MAX_INSTRUCTION = 4000
 """Characters of an instruction."""
 
 JUMP_BACK_NS = 1_000_000_000
-"""Watch-only: stamps that go back by more than this start a new episode (a bag that starts again); less is jitter."""
+"""
+Watch-only: stamps that go back by more than this start a new episode (a bag that starts again);
+less is jitter.
+"""
 
 MAX_QUEUE = 64
 """Watch-only: chosen frames that may wait for the model."""
 
 AGREE_M, AGREE_RAD = 0.02, math.radians(1.5)
-"""How far the final pose may lie from the pose at an early frame for its decision to count (``pipeline: settle``)."""
+"""
+How far the final pose may lie from the pose at an early frame for its decision to count
+(``pipeline: settle``).
+"""
 
 
 class Phase(Enum):
@@ -46,7 +57,14 @@ class Code:
     """Error codes of ``FollowInstruction``; a test holds them to the interface."""
 
     NONE, UNKNOWN = 0, 900
-    INVALID_INSTRUCTION, NOT_ACTIVE, NO_FRAME, BAD_FRAME, NOT_UNDERSTOOD, INFERENCE_FAILED = 901, 902, 903, 904, 905, 906
+    INVALID_INSTRUCTION, NOT_ACTIVE, NO_FRAME, BAD_FRAME, NOT_UNDERSTOOD, INFERENCE_FAILED = (
+        901,
+        902,
+        903,
+        904,
+        905,
+        906,
+    )
     STEP_LIMIT, TIME_LIMIT, BLOCKED, STEP_TIMEOUT, STALE, DISARMED = 907, 908, 909, 910, 911, 912
     PREEMPTED, CANCELED, NO_PROGRESS, NO_MOTION_SERVER = 913, 914, 915, 916
 
@@ -70,7 +88,11 @@ STEP_ENDS = {
 
 @dataclass(frozen=True)
 class Settings:
-    """What the user chose; times in seconds unless named otherwise. See the table in ``nodes/policy.py`` for each."""
+    """
+    What the user chose; times in seconds unless named otherwise.
+
+    See the table in ``nodes/policy.py`` for each.
+    """
 
     execute: bool = True
     clock_checks: bool = True
@@ -91,7 +113,7 @@ class Settings:
     progress_distance: float = 0.3
 
 
-# Events ---------------------------------------------------------------------------------------------------------------------------------------
+# Events --------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
@@ -108,7 +130,12 @@ class Activate(Event):
 
 @dataclass(frozen=True)
 class Start(Event):
-    """An instruction arrived. ``key`` names whom to answer; ``start_stamp`` (ns, 0: ``ros_now``) is the oldest frame that may be used."""
+    """
+    An instruction arrived.
+
+    ``key`` names whom to answer; ``start_stamp`` (ns, 0: ``ros_now``) is the oldest frame that may
+    be used.
+    """
 
     key: int
     instruction: str
@@ -120,7 +147,11 @@ class Start(Event):
 
 @dataclass(frozen=True)
 class Cancel(Event):
-    """End the episode of ``key`` (None: whichever runs) with ``code``. ``deactivate`` also refuses every later instruction until activated."""
+    """
+    End the episode of ``key`` (None: whichever runs) with ``code``.
+
+    ``deactivate`` also refuses every later instruction until activated.
+    """
 
     key: int | None
     code: int
@@ -138,7 +169,10 @@ class Frame(Event):
 
 @dataclass(frozen=True)
 class EarlyFrame(Event):
-    """``pipeline: settle``: a frame that shows the robot at its target and slow, with its pose since the step began (metres, radians)."""
+    """
+    ``pipeline: settle``: a frame that shows the robot at its target and slow, with its pose since
+    the step began (metres, radians).
+    """
 
     stamp: int
     dx: float
@@ -148,7 +182,11 @@ class EarlyFrame(Event):
 
 @dataclass(frozen=True)
 class Decided(Event):
-    """The model answered ticket ``ticket``. ``action`` None: the text is no action. ``payload``: the whole decision, passed through."""
+    """
+    The model answered ticket ``ticket``.
+
+    ``action`` None: the text is no action. ``payload``: the whole decision, passed through.
+    """
 
     ticket: int
     action: Action | None
@@ -158,7 +196,10 @@ class Decided(Event):
 
 @dataclass(frozen=True)
 class Failed(Event):
-    """Ticket ``ticket`` came to nothing: ``code`` BAD_FRAME (another frame may do) or INFERENCE_FAILED (the episode ends)."""
+    """
+    Ticket ``ticket`` came to nothing: ``code`` BAD_FRAME (another frame may do) or
+    INFERENCE_FAILED (the episode ends).
+    """
 
     ticket: int
     code: int
@@ -168,7 +209,12 @@ class Failed(Event):
 
 @dataclass(frozen=True)
 class StepResult(Event):
-    """``execute_step`` ended. ``end_stamp`` (ns): first frame stamp that shows the end; the pose change is in the frame of the start pose."""
+    """
+    ``execute_step`` ended.
+
+    ``end_stamp`` (ns): first frame stamp that shows the end; the pose change is in the frame of
+    the start pose.
+    """
 
     epoch: int
     step: int
@@ -192,7 +238,10 @@ class ResetFailed(Event):
 
 @dataclass(frozen=True)
 class Refused(Event):
-    """The node could not even offer a frame to the model (no intrinsics, say): remembered as the reason should none follow."""
+    """
+    The node could not even offer a frame to the model (no intrinsics, say): remembered as the
+    reason should none follow.
+    """
 
     code: int
     message: str
@@ -206,7 +255,7 @@ class Tick(Event):
     server_ready: bool = True
 
 
-# Commands -------------------------------------------------------------------------------------------------------------------------------------
+# Commands ------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
@@ -292,12 +341,15 @@ class Resend:
 Command = Reset | Infer | Commit | Publish | SendGoal | CancelGoal | Feedback | Finish | Resend
 
 
-# State ----------------------------------------------------------------------------------------------------------------------------------------
+# State ---------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
 class Early:
-    """A decision made before the motion's end was confirmed: its ticket, frame and pose, and the answer once there."""
+    """
+    A decision made before the motion's end was confirmed: its ticket, frame and pose, and the
+    answer once there.
+    """
 
     ticket: int
     stamp: int
@@ -334,7 +386,8 @@ class State:
     step_status: int = StepStatus.SUCCEEDED
     blocked: int = 0
     path: float = 0.0
-    pose: tuple[float, float, float] = (0.0, 0.0, 0.0)  # x, y, yaw since the episode began, from the reported pose changes
+    # x, y, yaw since the episode began, from the reported pose changes
+    pose: tuple[float, float, float] = (0.0, 0.0, 0.0)
     trail: tuple[tuple[float, float], ...] = ()  # positions after each step
     turns: tuple[Action, ...] = ()  # latest actions
     ending: tuple[int, str] = (0, "")
@@ -348,21 +401,31 @@ Outcome = tuple[State, tuple[Command, ...]]
 
 
 def clean_instruction(text: str) -> str:
-    """``text`` on one line, control characters as spaces.
+    """
+    ``text`` on one line, control characters as spaces.
 
     Raises:
         InputError: nothing printable is left, or more than ``MAX_INSTRUCTION`` characters.
     """
     if len(text) > MAX_INSTRUCTION:
-        raise InputError(f"the instruction has {len(text)} characters; at most {MAX_INSTRUCTION} are allowed")
-    kept = "".join(" " if unicodedata.category(c).startswith("C") and c not in "\u200c\u200d" else c for c in text)
+        raise InputError(
+            f"the instruction has {len(text)} characters; at most {MAX_INSTRUCTION} are allowed"
+        )
+    kept = "".join(
+        " " if unicodedata.category(c).startswith("C") and c not in "\u200c\u200d" else c
+        for c in text
+    )
     kept = " ".join(kept.split())
     if not any(unicodedata.category(c)[0] in "LNPS" for c in kept):
-        raise InputError("the instruction is empty: say where to go, for example 'walk to the table and stop'")
+        raise InputError(
+            "the instruction is empty: say where to go, for example 'walk to the table and stop'"
+        )
     return kept
 
 
-def frame_problem(stamp: int, not_before: int, used: int, ros_now: int, settings: Settings) -> str | None:
+def frame_problem(
+    stamp: int, not_before: int, used: int, ros_now: int, settings: Settings
+) -> str | None:
     """Why a frame may not be used, or None. All stamps in ns."""
     if stamp <= 0:
         return "its stamp is zero"
@@ -380,11 +443,18 @@ def frame_problem(stamp: int, not_before: int, used: int, ros_now: int, settings
 
 
 def no_progress(state: State, settings: Settings) -> str | None:
-    """Why the episode gets nowhere, or None: turning to and fro, or many steps that end where they began."""
+    """
+    Why the episode gets nowhere, or None: turning to and fro, or many steps that end where they
+    began.
+    """
     n = settings.oscillation_steps
     if n and len(state.turns) >= n:
         last = state.turns[-n:]
-        if set(last) == {Action.TURN_LEFT, Action.TURN_RIGHT} and last[::2] == last[:1] * len(last[::2]) and last[1::2] == last[1:2] * len(last[1::2]):
+        if (
+            set(last) == {Action.TURN_LEFT, Action.TURN_RIGHT}
+            and last[::2] == last[:1] * len(last[::2])
+            and last[1::2] == last[1:2] * len(last[1::2])
+        ):
             return f"the last {n} steps turned left and right in alternation"
     w = settings.progress_window
     if w and len(state.trail) > w:
@@ -395,7 +465,9 @@ def no_progress(state: State, settings: Settings) -> str | None:
 
 
 def advance(state: State, event: Event, settings: Settings) -> Outcome:
-    """The one transition function. Events that do not matter in the present phase change nothing."""
+    """
+    The one transition function. Events that do not matter in the present phase change nothing.
+    """
     if isinstance(event, Activate):
         return replace(state, active=True), ()
     if isinstance(event, Start):
@@ -413,9 +485,17 @@ def advance(state: State, event: Event, settings: Settings) -> Outcome:
     if isinstance(event, StepResult):
         return _step_result(state, event, settings)
     if isinstance(event, Refused):
-        return (replace(state, refusal=(event.code, event.message)) if state.phase is Phase.WAIT_FRAME else state), ()
+        return (
+            replace(state, refusal=(event.code, event.message))
+            if state.phase is Phase.WAIT_FRAME
+            else state
+        ), ()
     if isinstance(event, ResetFailed):
-        current = state.start is not None and event.epoch == state.epoch and state.phase is not Phase.ENDING
+        current = (
+            state.start is not None
+            and event.epoch == state.epoch
+            and state.phase is not Phase.ENDING
+        )
         return _end(state, event.code, event.message, event.now) if current else (state, ())
     if isinstance(event, Tick):
         return _tick(state, event, settings)
@@ -428,9 +508,12 @@ def _finish(state: State, key: int, code: int, message: str, now: float) -> Fini
 
 
 def _begin(state: State, start: Start, settings: Settings, rest: int = 0) -> Outcome:
-    """A new episode. ``rest``: ROS time (ns) at which the last motion had ended, where it is known."""
+    """
+    A new episode. ``rest``: ROS time (ns) at which the last motion had ended, where it is known.
+    """
     settle = round(settings.settle_time * 1e9)
-    # Without clock checks (lockstep, bags) the stamps' clock is not this node's: the first frame that comes is the start unless the client names one.
+    # Without clock checks (lockstep, bags) the stamps' clock is not this node's: the first frame
+    # that comes is the start unless the client names one.
     oldest = start.start_stamp or (start.ros_now + settle if settings.clock_checks else 0)
     oldest = max(oldest, rest + settle if rest else 0)
     fresh = State(
@@ -459,7 +542,9 @@ def _start(state: State, event: Start, settings: Settings) -> Outcome:
     message = "a newer instruction arrived"
     if state.phase is Phase.ENDING:
         # The newest wins; one that never began is answered at once.
-        waiting = (Finish(state.following.key, Code.PREEMPTED, message),) if state.following else ()
+        waiting = (
+            (Finish(state.following.key, Code.PREEMPTED, message),) if state.following else ()
+        )
         return replace(state, following=start), waiting
     ended, commands = _end(state, Code.PREEMPTED, message, event.now)
     if ended.phase is Phase.IDLE:
@@ -473,16 +558,27 @@ def _end(state: State, code: int, message: str, now: float) -> Outcome:
     assert state.start is not None
     raised = replace(state, epoch=state.epoch + 1, early=None)
     if state.goal is not None:
-        return replace(raised, phase=Phase.ENDING, since=now, ending=(code, message)), (CancelGoal(),)
+        return replace(raised, phase=Phase.ENDING, since=now, ending=(code, message)), (
+            CancelGoal(),
+        )
     return _idle(raised), (_finish(state, state.start.key, code, message, now),)
 
 
 def _idle(state: State) -> State:
-    return State(active=state.active, epoch=state.epoch, ticket=state.ticket, pending=state.pending, newest=state.newest)
+    return State(
+        active=state.active,
+        epoch=state.epoch,
+        ticket=state.ticket,
+        pending=state.pending,
+        newest=state.newest,
+    )
 
 
 def _ended(state: State, now: float, rest: int, settings: Settings) -> Outcome:
-    """The base is at rest since ``rest`` (or did not answer in time): answer the client and begin what is waiting."""
+    """
+    The base is at rest since ``rest`` (or did not answer in time): answer the client and begin
+    what is waiting.
+    """
     assert state.start is not None
     code, message = state.ending
     commands: tuple[Command, ...] = (_finish(state, state.start.key, code, message, now),)
@@ -502,7 +598,11 @@ def _cancel(state: State, event: Cancel, settings: Settings) -> Outcome:
     if following is not None and event.key in (None, following.key):
         commands += (Finish(following.key, event.code, event.message),)
         state = replace(state, following=None)
-    if state.start is None or event.key not in (None, state.start.key) or state.phase is Phase.ENDING:
+    if (
+        state.start is None
+        or event.key not in (None, state.start.key)
+        or state.phase is Phase.ENDING
+    ):
         return state, commands
     ended, more = _end(state, event.code, event.message, event.now)
     return ended, commands + more
@@ -516,12 +616,19 @@ def _frame(state: State, event: Frame, settings: Settings) -> Outcome:
         if state.start is not None and 0 < event.stamp < state.newest - JUMP_BACK_NS:
             # a bag that starts again: same instruction, empty memories
             again = replace(state.start, start_stamp=0, now=event.now)
-            state, commands = _begin(replace(state, pending=(), newest=event.stamp), again, settings)
+            state, commands = _begin(
+                replace(state, pending=(), newest=event.stamp), again, settings
+            )
         if state.phase is Phase.IDLE:
             return replace(state, newest=event.stamp), ()
         room = len(state.pending) < MAX_QUEUE
         pending = state.pending + (event.stamp,) if room else state.pending
-        state = replace(state, newest=max(state.newest, event.stamp), pending=pending, dropped=state.dropped + (not room))
+        state = replace(
+            state,
+            newest=max(state.newest, event.stamp),
+            pending=pending,
+            dropped=state.dropped + (not room),
+        )
         state, more = _look(state, event.now, event.ros_now, settings)
         return state, commands + more
     return _look(state, event.now, event.ros_now, settings)
@@ -535,17 +642,32 @@ def _look(state: State, now: float, ros_now: int, settings: Settings) -> Outcome
         problem = frame_problem(stamp, state.not_before, state.used, ros_now, settings)
         if problem is None:
             ticket = state.ticket + 1
-            state = replace(state, phase=Phase.DECIDING, since=now, ticket=ticket, used=stamp, deciding=stamp, pending=state.pending[i + 1 :])
+            state = replace(
+                state,
+                phase=Phase.DECIDING,
+                since=now,
+                ticket=ticket,
+                used=stamp,
+                deciding=stamp,
+                pending=state.pending[i + 1 :],
+            )
             return state, (Infer(ticket, stamp),)
         if state.refusal[0] != Code.BAD_FRAME:
-            state = replace(state, refusal=(Code.NO_FRAME, f"the last frame was refused: {problem}"))
+            state = replace(
+                state, refusal=(Code.NO_FRAME, f"the last frame was refused: {problem}")
+            )
     if not settings.execute:
         state = replace(state, pending=())
     return state, ()
 
 
 def _early_frame(state: State, event: EarlyFrame) -> Outcome:
-    if state.phase is not Phase.MOVING or state.early is not None or state.action is Action.STOP or event.stamp <= state.used:
+    if (
+        state.phase is not Phase.MOVING
+        or state.early is not None
+        or state.action is Action.STOP
+        or event.stamp <= state.used
+    ):
         return state, ()
     ticket = state.ticket + 1
     early = Early(ticket, event.stamp, event.dx, event.dy, event.dyaw, event.now)
@@ -553,7 +675,11 @@ def _early_frame(state: State, event: EarlyFrame) -> Outcome:
 
 
 def _decided(state: State, event: Decided, settings: Settings) -> Outcome:
-    if state.early is not None and event.ticket == state.early.ticket and state.phase is Phase.MOVING:
+    if (
+        state.early is not None
+        and event.ticket == state.early.ticket
+        and state.phase is Phase.MOVING
+    ):
         return replace(state, early=replace(state.early, decided=event)), ()
     if state.phase is not Phase.DECIDING or event.ticket != state.ticket:
         return state, ()  # computed for an episode that has ended
@@ -571,13 +697,26 @@ def _act(state: State, decided: Decided, settings: Settings) -> Outcome:
     assert state.start is not None
     now, action = decided.now, decided.action
     execute = settings.execute and action is not None
-    publish = Publish(state.epoch, state.step, state.deciding, state.start.instruction, execute, decided=decided)
+    publish = Publish(
+        state.epoch, state.step, state.deciding, state.start.instruction, execute, decided=decided
+    )
     feedback = Feedback(
-        state.start.key, state.step, 255 if action is None else int(action), state.step_status, now - state.start.now, state.path, decided.payload
+        state.start.key,
+        state.step,
+        255 if action is None else int(action),
+        state.step_status,
+        now - state.start.now,
+        state.path,
+        decided.payload,
     )
     state = replace(state, steps=state.steps + 1, bad_since=None, refusal=State.refusal)
     if action is None and settings.execute:
-        state, more = _end(state, Code.NOT_UNDERSTOOD, f"the model wrote {decided.text[:80]!r}, which is no action", now)
+        state, more = _end(
+            state,
+            Code.NOT_UNDERSTOOD,
+            f"the model wrote {decided.text[:80]!r}, which is no action",
+            now,
+        )
         return state, (publish, feedback, *more)
     if not settings.execute:
         # Watch-only: the recorded motion goes on whatever the model would have done.
@@ -586,24 +725,43 @@ def _act(state: State, decided: Decided, settings: Settings) -> Outcome:
         return state, (publish, feedback, *more)
     assert action is not None
     state = replace(
-        state, phase=Phase.MOVING, since=now, action=action, goal=(state.epoch, state.step), turns=(*state.turns, action)[-max(settings.oscillation_steps, 1) :]
+        state,
+        phase=Phase.MOVING,
+        since=now,
+        action=action,
+        goal=(state.epoch, state.step),
+        turns=(*state.turns, action)[-max(settings.oscillation_steps, 1) :],
     )
     return state, (publish, feedback, SendGoal(state.epoch, state.step, action, state.deciding))
 
 
 def _failed(state: State, event: Failed, settings: Settings) -> Outcome:
-    if state.early is not None and event.ticket == state.early.ticket and state.phase is Phase.MOVING:
+    if (
+        state.early is not None
+        and event.ticket == state.early.ticket
+        and state.phase is Phase.MOVING
+    ):
         # the frame after the motion decides instead
         return replace(state, early=None, discarded=state.discarded + 1), ()
     if state.phase is not Phase.DECIDING or event.ticket != state.ticket:
         return state, ()
     assert state.start is not None
-    publish = Publish(state.epoch, state.step, state.deciding, state.start.instruction, False, failed=event)
+    publish = Publish(
+        state.epoch, state.step, state.deciding, state.start.instruction, False, failed=event
+    )
     if event.code == Code.BAD_FRAME:
-        # Another frame may do; the time-out of the wait goes on, so that a camera which only sends rubbish ends the episode.
+        # Another frame may do; the time-out of the wait goes on, so that a camera which only sends
+        # rubbish ends the episode.
         since = event.now if state.bad_since is None else state.bad_since
         first = state.bad_since is None
-        state = replace(state, phase=Phase.WAIT_FRAME, since=since, bad_since=since, refusal=(Code.BAD_FRAME, event.message), early=None)
+        state = replace(
+            state,
+            phase=Phase.WAIT_FRAME,
+            since=since,
+            bad_since=since,
+            refusal=(Code.BAD_FRAME, event.message),
+            early=None,
+        )
         state, more = _look(state, event.now, event.ros_now, settings)
         return state, (((publish,) if first else ()) + more)
     state, more = _end(state, event.code, event.message, event.now)
@@ -616,7 +774,10 @@ def _step_result(state: State, event: StepResult, settings: Settings) -> Outcome
     if state.phase is Phase.ENDING:
         return _ended(state, event.now, event.end_stamp, settings)
     x, y, yaw = state.pose
-    x, y = x + math.cos(yaw) * event.dx - math.sin(yaw) * event.dy, y + math.sin(yaw) * event.dx + math.cos(yaw) * event.dy
+    x, y = (
+        x + math.cos(yaw) * event.dx - math.sin(yaw) * event.dy,
+        y + math.sin(yaw) * event.dx + math.cos(yaw) * event.dy,
+    )
     blocked = state.blocked + 1 if event.status == StepStatus.BLOCKED else 0
     state = replace(
         state,
@@ -629,13 +790,27 @@ def _step_result(state: State, event: StepResult, settings: Settings) -> Outcome
     )
     detail = f": {event.message}" if event.message else ""
     if event.status in STEP_ENDS:
-        names = {StepStatus.TIMEOUT: "ran past its deadline", StepStatus.STALE: "lost its inputs", StepStatus.DISARMED: "is disarmed"}
-        names |= {StepStatus.REFUSED: "refused the step", StepStatus.CANCELED: "cancelled the step"}
-        return _end(state, STEP_ENDS[event.status], f"motion {names.get(event.status, 'failed')}{detail}", event.now)
+        names = {
+            StepStatus.TIMEOUT: "ran past its deadline",
+            StepStatus.STALE: "lost its inputs",
+            StepStatus.DISARMED: "is disarmed",
+        }
+        names |= {
+            StepStatus.REFUSED: "refused the step",
+            StepStatus.CANCELED: "cancelled the step",
+        }
+        return _end(
+            state,
+            STEP_ENDS[event.status],
+            f"motion {names.get(event.status, 'failed')}{detail}",
+            event.now,
+        )
     if state.action is Action.STOP:
         return _end(state, Code.NONE, "", event.now)
     if settings.max_blocked and blocked >= settings.max_blocked:
-        return _end(state, Code.BLOCKED, f"{blocked} steps in a row were blocked{detail}", event.now)
+        return _end(
+            state, Code.BLOCKED, f"{blocked} steps in a row were blocked{detail}", event.now
+        )
     if reason := no_progress(state, settings):
         return _end(state, Code.NO_PROGRESS, reason, event.now)
     early, state = state.early, replace(state, early=None, resent=False, step=state.step + 1)
@@ -643,7 +818,11 @@ def _step_result(state: State, event: StepResult, settings: Settings) -> Outcome
         return _end(state, *limit, event.now)
     if early is not None:
         turned = math.remainder(early.dyaw - event.dyaw, math.tau)
-        if event.status == StepStatus.SUCCEEDED and math.hypot(early.dx - event.dx, early.dy - event.dy) <= AGREE_M and abs(turned) <= AGREE_RAD:
+        if (
+            event.status == StepStatus.SUCCEEDED
+            and math.hypot(early.dx - event.dx, early.dy - event.dy) <= AGREE_M
+            and abs(turned) <= AGREE_RAD
+        ):
             state = replace(state, used=early.stamp, deciding=early.stamp, since=event.now)
             if early.decided is None:
                 return replace(state, phase=Phase.DECIDING, early=early), ()
@@ -651,7 +830,12 @@ def _step_result(state: State, event: StepResult, settings: Settings) -> Outcome
             state, more = _act(state, replace(early.decided, now=event.now), settings)
             return state, (Commit(), *more)
         state = replace(state, discarded=state.discarded + 1)
-    state = replace(state, phase=Phase.WAIT_FRAME, since=event.now, not_before=event.end_stamp + round(settings.settle_time * 1e9))
+    state = replace(
+        state,
+        phase=Phase.WAIT_FRAME,
+        since=event.now,
+        not_before=event.end_stamp + round(settings.settle_time * 1e9),
+    )
     return _look(state, event.now, event.ros_now, settings)  # the frame may be here already
 
 
@@ -675,35 +859,77 @@ def _tick(state: State, event: Tick, settings: Settings) -> Outcome:
         if waited > settings.cancel_timeout:
             code, message = state.ending
             return _ended(
-                replace(state, ending=(code, f"{message} (motion did not confirm standstill within {settings.cancel_timeout:g} s)")),
+                replace(
+                    state,
+                    ending=(
+                        code,
+                        f"{message} (motion did not confirm standstill within "
+                        f"{settings.cancel_timeout:g} s)",
+                    ),
+                ),
                 event.now,
                 event.ros_now,
                 settings,
             )
         return state, ()
     assert state.start is not None
-    if settings.execute and (limit := _limit(state, event.now, settings)) is not None and limit[0] == Code.TIME_LIMIT:
+    if (
+        settings.execute
+        and (limit := _limit(state, event.now, settings)) is not None
+        and limit[0] == Code.TIME_LIMIT
+    ):
         return _end(state, *limit, event.now)
     if state.phase is Phase.WAIT_SERVER:
         if event.server_ready:
-            return _look(replace(state, phase=Phase.WAIT_FRAME, since=event.now), event.now, event.ros_now, settings)
+            return _look(
+                replace(state, phase=Phase.WAIT_FRAME, since=event.now),
+                event.now,
+                event.ros_now,
+                settings,
+            )
         if waited > settings.server_timeout:
-            return _end(state, Code.NO_MOTION_SERVER, f"no server of execute_step within {settings.server_timeout:g} s: is motion running?", event.now)
+            return _end(
+                state,
+                Code.NO_MOTION_SERVER,
+                f"no server of execute_step within {settings.server_timeout:g} s: is "
+                "motion running?",
+                event.now,
+            )
     elif state.phase is Phase.WAIT_FRAME and settings.execute:
         state, commands = _look(state, event.now, event.ros_now, settings)
         if commands:
             return state, commands
         if waited > settings.frame_timeout:
             code, why = state.refusal
-            return _end(state, code, f"no usable frame within {settings.frame_timeout:g} s: {why}", event.now)
+            return _end(
+                state,
+                code,
+                f"no usable frame within {settings.frame_timeout:g} s: {why}",
+                event.now,
+            )
         if settings.resend_after and waited > settings.resend_after and not state.resent:
             return replace(state, resent=True), (Resend(),)
     elif state.phase is Phase.DECIDING:
         if waited > settings.inference_timeout:
-            return _end(state, Code.INFERENCE_FAILED, f"the model took longer than {settings.inference_timeout:g} s", event.now)
+            return _end(
+                state,
+                Code.INFERENCE_FAILED,
+                f"the model took longer than {settings.inference_timeout:g} s",
+                event.now,
+            )
     elif state.phase is Phase.MOVING:
         if waited > settings.step_timeout:
-            return _end(state, Code.STEP_TIMEOUT, f"no result of the step within {settings.step_timeout:g} s", event.now)
+            return _end(
+                state,
+                Code.STEP_TIMEOUT,
+                f"no result of the step within {settings.step_timeout:g} s",
+                event.now,
+            )
         if not event.server_ready and waited > settings.server_timeout:
-            return _end(state, Code.NO_MOTION_SERVER, "the server of execute_step went away during the step", event.now)
+            return _end(
+                state,
+                Code.NO_MOTION_SERVER,
+                "the server of execute_step went away during the step",
+                event.now,
+            )
     return state, ()

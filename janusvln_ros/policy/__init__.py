@@ -12,11 +12,17 @@ if TYPE_CHECKING:
 
 __all__ = ["Action", "Decision", "Navigator", "NonFiniteError", "default_checkpoint"]
 
-_MODULES = {"Decision": "decision", "Navigator": "navigator", "NonFiniteError": "navigator", "default_checkpoint": "default"}
+_MODULES = {
+    "Decision": "decision",
+    "Navigator": "navigator",
+    "NonFiniteError": "navigator",
+    "default_checkpoint": "default",
+}
 
 
 def __getattr__(name: str) -> Any:
-    # Imported on first use: torch takes seconds, and a node must listen to signals and answer meanwhile.
+    # Imported on first use: torch takes seconds, and a node must listen to signals and answer
+    # meanwhile.
     if name not in _MODULES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     return getattr(import_module(f"janusvln_ros.policy.{_MODULES[name]}"), name)

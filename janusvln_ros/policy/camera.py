@@ -1,7 +1,10 @@
-"""What a robot's camera sees, turned into what the model was trained on: no distortion, 79 degrees wide, 4:3, square pixels. Never stretched.
+"""
+What a robot's camera sees, turned into what the model was trained on: no distortion, 79 degrees
+wide, 4:3, square pixels. Never stretched.
 
-The view is a virtual pinhole camera at the real one's centre, looking along its optical axis. If the real camera sees less than 79 degrees in either
-direction, the widest 4:3 view that it fills is taken, and a warning says how wide that is.
+The view is a virtual pinhole camera at the real one's centre, looking along its optical axis. If
+the real camera sees less than 79 degrees in either direction, the widest 4:3 view that it fills is
+taken, and a warning says how wide that is.
 """
 
 import math
@@ -31,7 +34,10 @@ _SAME_PIXELS = 0.75
 
 @dataclass(frozen=True)
 class Intrinsics:
-    """A calibrated camera, as in ``sensor_msgs/CameraInfo``: size in pixels, matrix ``k`` (9 numbers, row by row), distortion ``d`` and its model."""
+    """
+    A calibrated camera, as in ``sensor_msgs/CameraInfo``: size in pixels, matrix ``k`` (9 numbers,
+    row by row), distortion ``d`` and its model.
+    """
 
     width: int
     height: int
@@ -42,7 +48,9 @@ class Intrinsics:
 
 @dataclass(frozen=True)
 class View:
-    """How a frame of ``source`` (width, height) becomes the model's frame: ``maps`` for ``cv2.remap``, or None where the frame is right as it is.
+    """
+    How a frame of ``source`` (width, height) becomes the model's frame: ``maps`` for
+    ``cv2.remap``, or None where the frame is right as it is.
 
     ``hfov_deg`` is the width of the result; ``warnings`` are sentences for the user.
     """
@@ -54,7 +62,8 @@ class View:
     crop: tuple[int, int, int, int] | None = None  # x, y, width, height; without intrinsics
 
     def apply(self, rgb_HW3: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
-        """The view of a frame, uint8 [h, w, 3]; the frame itself where nothing is to be done.
+        """
+        The view of a frame, uint8 [h, w, 3]; the frame itself where nothing is to be done.
 
         Raises:
             InputError: the frame has another size than the camera was calibrated for.
@@ -62,18 +71,26 @@ class View:
         height, width = rgb_HW3.shape[:2]
         if (width, height) != self.source:
             raise InputError(
-                f"the frame is {width} x {height}, but camera_info is for {self.source[0]} x {self.source[1]}: publish the camera_info of this stream"
+                f"the frame is {width} x {height}, but camera_info is for "
+                f"{self.source[0]} x {self.source[1]}: publish the camera_info of this "
+                "stream"
             )
         if self.crop is not None:
             x, y, w, h = self.crop
             return np.ascontiguousarray(rgb_HW3[y : y + h, x : x + w])
         if self.maps is None:
             return rgb_HW3
-        return np.asarray(cv2.remap(rgb_HW3, *self.maps, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE), dtype=np.uint8)
+        return np.asarray(
+            cv2.remap(rgb_HW3, *self.maps, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE),
+            dtype=np.uint8,
+        )
 
 
 def project(camera: Intrinsics, rays_N2: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
-    """Pixels [N, 2] at which the real camera sees directions ``rays_N2`` (x right, y down, on the plane one metre ahead)."""
+    """
+    Pixels [N, 2] at which the real camera sees directions ``rays_N2`` (x right, y down, on the
+    plane one metre ahead).
+    """
     points = np.concatenate([rays_N2, np.ones((len(rays_N2), 1))], 1).reshape(-1, 1, 3)
     k = np.array(camera.k, np.float64).reshape(3, 3)
     zero = np.zeros(3)
@@ -82,40 +99,75 @@ def project(camera: Intrinsics, rays_N2: npt.NDArray[np.float64]) -> npt.NDArray
         d[: len(camera.d[:4])] = camera.d[:4]
         pixels, _ = cv2.fisheye.projectPoints(points, zero, zero, k, d)
     else:
-        pixels, _ = cv2.projectPoints(points, zero, zero, k, np.array(camera.d or [0.0] * 4, np.float64))
+        pixels, _ = cv2.projectPoints(
+            points, zero, zero, k, np.array(camera.d or [0.0] * 4, np.float64)
+        )
     return np.asarray(pixels, dtype=np.float64).reshape(-1, 2)
 
 
 def _border(half_width: float) -> npt.NDArray[np.float64]:
-    """Directions along the border of a 4:3 view whose right edge is at tangent ``half_width``, [N, 2]."""
+    """
+    Directions along the border of a 4:3 view whose right edge is at tangent ``half_width``, [N,
+    2].
+    """
     t = np.linspace(-1, 1, 33)
     one = np.ones_like(t)
-    square = np.concatenate([np.stack([t, one], 1), np.stack([t, -one], 1), np.stack([one, t], 1), np.stack([-one, t], 1)])
+    square = np.concatenate(
+        [
+            np.stack([t, one], 1),
+            np.stack([t, -one], 1),
+            np.stack([one, t], 1),
+            np.stack([-one, t], 1),
+        ]
+    )
     return square * np.array([half_width, half_width / TRAINED_ASPECT])
 
 
 def _fits(camera: Intrinsics, half_width: float) -> bool:
-    """Whether the camera fills the whole view. A strong distortion polynomial folds back beyond the calibrated region, so growing views are looked at."""
+    """
+    Whether the camera fills the whole view.
+
+    A strong distortion polynomial folds back beyond the calibrated region, so growing views are
+    looked at.
+    """
     for scale in (0.25, 0.5, 0.75, 1.0):
         pixels = project(camera, _border(half_width * scale))
         low, high = pixels.min(0), pixels.max(0)
-        if not np.isfinite(pixels).all() or (low < -0.5 - 1e-6).any() or high[0] > camera.width - 0.5 + 1e-6 or high[1] > camera.height - 0.5 + 1e-6:
+        if (
+            not np.isfinite(pixels).all()
+            or (low < -0.5 - 1e-6).any()
+            or high[0] > camera.width - 0.5 + 1e-6
+            or high[1] > camera.height - 0.5 + 1e-6
+        ):
             return False
     return True
 
 
 def plan_view(camera: Intrinsics, *, hfov_deg: float = TRAINED_HFOV_DEG, width: int = 640) -> View:
-    """The view of ``camera`` that the model should see, ``width`` pixels wide (or as many as the real camera has for it, if fewer).
+    """
+    The view of ``camera`` that the model should see, ``width`` pixels wide (or as many as the real
+    camera has for it, if fewer).
 
     Raises:
-        InputError: the intrinsics are missing (zero focal length), not finite, or of a distortion model that is not known here.
+        InputError: the intrinsics are missing (zero focal length), not finite, or of a distortion
+            model that is not known here.
     """
-    if len(camera.k) != 9 or not all(map(math.isfinite, (*camera.k, *camera.d))) or camera.k[0] <= 0 or camera.k[4] <= 0:
+    if (
+        len(camera.k) != 9
+        or not all(map(math.isfinite, (*camera.k, *camera.d)))
+        or camera.k[0] <= 0
+        or camera.k[4] <= 0
+    ):
         raise InputError(
-            f"camera_info has no usable intrinsics (k = {[round(v, 3) for v in camera.k]}): calibrate the camera, or set allow_uncalibrated_camera"
+            "camera_info has no usable intrinsics (k = "
+            f"{[round(v, 3) for v in camera.k]}): calibrate the camera, or set "
+            "allow_uncalibrated_camera"
         )
     if camera.model not in (*PINHOLE_MODELS, *FISHEYE_MODELS):
-        raise InputError(f"camera_info has distortion model '{camera.model}'; known are {', '.join((*PINHOLE_MODELS[1:], *FISHEYE_MODELS))}")
+        raise InputError(
+            f"camera_info has distortion model '{camera.model}'; known are "
+            f"{', '.join((*PINHOLE_MODELS[1:], *FISHEYE_MODELS))}"
+        )
     if camera.width <= 0 or camera.height <= 0:
         raise InputError(f"camera_info says {camera.width} x {camera.height} pixels")
     wanted = math.tan(math.radians(hfov_deg) / 2)
@@ -124,8 +176,13 @@ def plan_view(camera: Intrinsics, *, hfov_deg: float = TRAINED_HFOV_DEG, width: 
     fx, fy, cx, cy = camera.k[0], camera.k[4], camera.k[2], camera.k[5]
     straight = not any(camera.d) and camera.model not in FISHEYE_MODELS
     own_fov = math.degrees(2 * math.atan(camera.width / 2 / fx))
-    centred = abs(cx - (camera.width - 1) / 2) <= _SAME_PIXELS and abs(cy - (camera.height - 1) / 2) <= _SAME_PIXELS
-    same_shape = abs(camera.width / camera.height - TRAINED_ASPECT) < 0.005 and abs(fx / fy - 1) < 0.005
+    centred = (
+        abs(cx - (camera.width - 1) / 2) <= _SAME_PIXELS
+        and abs(cy - (camera.height - 1) / 2) <= _SAME_PIXELS
+    )
+    same_shape = (
+        abs(camera.width / camera.height - TRAINED_ASPECT) < 0.005 and abs(fx / fy - 1) < 0.005
+    )
     if straight and centred and same_shape and abs(own_fov - hfov_deg) <= _SAME_FOV_DEG:
         return View((camera.width, camera.height), None, own_fov)
     if not _fits(camera, wanted):
@@ -135,10 +192,16 @@ def plan_view(camera: Intrinsics, *, hfov_deg: float = TRAINED_HFOV_DEG, width: 
             low, high = (middle, high) if _fits(camera, middle) else (low, middle)
         half = low
         if half < math.tan(math.radians(5)):
-            raise InputError(f"camera_info leaves no view (k = {[round(v, 3) for v in camera.k]}, d = {list(camera.d)}): calibrate the camera again")
+            raise InputError(
+                f"camera_info leaves no view (k = {[round(v, 3) for v in camera.k]}, d "
+                f"= {list(camera.d)}): calibrate the camera again"
+            )
     seen = math.degrees(2 * math.atan(half))
     if seen < hfov_deg - 1:
-        warnings.append(f"the camera fills only {seen:.1f} of the {hfov_deg:g} degrees (at 4:3) that the model was trained for: expect worse decisions")
+        warnings.append(
+            f"the camera fills only {seen:.1f} of the {hfov_deg:g} degrees (at 4:3) "
+            "that the model was trained for: expect worse decisions"
+        )
     # as fine as the real camera at its centre, no finer
     out_width = max(32, min(width, round(2 * half * fx)))
     out_height = max(24, round(out_width / TRAINED_ASPECT))
@@ -151,16 +214,28 @@ def plan_view(camera: Intrinsics, *, hfov_deg: float = TRAINED_HFOV_DEG, width: 
 
 
 def uncalibrated_view(width: int, height: int) -> View:
-    """The 4:3 part around the middle of a frame whose camera is not known; its field of view is not known either."""
+    """
+    The 4:3 part around the middle of a frame whose camera is not known; its field of view is not
+    known either.
+    """
     w = min(width, round(height * TRAINED_ASPECT))
     h = min(height, round(width / TRAINED_ASPECT))
-    warning = f"no intrinsics: the field of view is not known, and only the shape of the frame can be put right (model: {TRAINED_HFOV_DEG:g} degrees wide)"
+    warning = (
+        "no intrinsics: the field of view is not known, and only the shape of the frame "
+        f"can be put right (model: {TRAINED_HFOV_DEG:g} degrees wide)"
+    )
     crop = None if (w, h) == (width, height) else ((width - w) // 2, (height - h) // 2, w, h)
     return View((width, height), None, None, (warning,), crop)
 
 
 def mounting_warning(height_m: float) -> str | None:
-    """A sentence if the camera is mounted at another height than the model was trained for, else None. 0: not told."""
+    """
+    A sentence if the camera is mounted at another height than the model was trained for, else
+    None. 0: not told.
+    """
     if height_m and abs(height_m - TRAINED_HEIGHT_M) > 0.15:
-        return f"the camera is {height_m:g} m above the floor; the model was trained at {TRAINED_HEIGHT_M:g} m: expect worse decisions"
+        return (
+            f"the camera is {height_m:g} m above the floor; the model was trained at "
+            f"{TRAINED_HEIGHT_M:g} m: expect worse decisions"
+        )
     return None

@@ -10,17 +10,21 @@ from janusvln_ros.actions import Action
 
 @dataclass(frozen=True)
 class Decision:
-    """The answer to one frame, and how it came about.
+    """
+    The answer to one frame, and how it came about.
 
     Attributes:
-        action: what to do, or None where the text is no action: "did not understand" is not "arrived".
+        action: what to do, or None where the text is no action: "did not understand" is not
+            "arrived".
         text: the answer as text, special tokens left out.
         token_ids: the answer's tokens, the end token included if it was generated.
-        scores: float32 [n_generated, vocabulary] after repetition penalty, on the CPU; None unless asked for. In constrained decoding one
-            row for each place where the action words part.
+        scores: float32 [n_generated, vocabulary] after repetition penalty, on the CPU; None unless
+            asked for. In constrained decoding one row for each place where the action words part.
         probabilities: of the four actions, summing to 1; None in free decoding.
-        timings: seconds spent in ``preprocess``, ``spatial``, ``vision``, ``prefill``, ``decode``, and ``total``.
-        spatial_tokens: float32 [P, 2C] of this frame, special tokens first, on the CPU; None unless asked for.
+        timings: seconds spent in ``preprocess``, ``spatial``, ``vision``, ``prefill``, ``decode``,
+            and ``total``.
+        spatial_tokens: float32 [P, 2C] of this frame, special tokens first, on the CPU; None
+            unless asked for.
     """
 
     action: Action | None

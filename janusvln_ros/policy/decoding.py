@@ -1,8 +1,11 @@
-"""From the language model's numbers to one of four actions.
+"""
+From the language model's numbers to one of four actions.
 
-Free decoding reads the text that the model wrote. Constrained decoding looks only where the spellings of the four action words part:
-at each such *branch* the model chooses among the few tokens that continue a word, everything else is forced and costs nothing, and the
-product along a word is its probability. The branches' own tokens are few enough to be read in one go behind the question.
+Free decoding reads the text that the model wrote. Constrained decoding looks only where the
+spellings of the four action words part: at each such *branch* the model chooses among the few
+tokens that continue a word, everything else is forced and costs nothing, and the product along a
+word is its probability. The branches' own tokens are few enough to be read in one go behind the
+question.
 """
 
 from collections.abc import Sequence
@@ -16,12 +19,19 @@ from janusvln_ros.errors import InputError
 
 
 def parse_action(text: str) -> Action | None:
-    """The action that ``text`` names exactly (case, blanks and all), or None: text that is no action is not an order to stop."""
+    """
+    The action that ``text`` names exactly (case, blanks and all), or None: text that is no action
+    is not an order to stop.
+    """
     return Action[text] if text in Action.__members__ else None
 
 
-def repetition_penalty(scores: torch.Tensor, ids: Sequence[int] | torch.Tensor, penalty: float) -> torch.Tensor:
-    """Make tokens that occurred less likely: their positive scores are divided by ``penalty``, negative ones multiplied.
+def repetition_penalty(
+    scores: torch.Tensor, ids: Sequence[int] | torch.Tensor, penalty: float
+) -> torch.Tensor:
+    """
+    Make tokens that occurred less likely: their positive scores are divided by ``penalty``,
+    negative ones multiplied.
 
     Args:
         scores: [..., vocabulary], left as it is.
@@ -39,7 +49,10 @@ def repetition_penalty(scores: torch.Tensor, ids: Sequence[int] | torch.Tensor, 
 
 @dataclass(frozen=True)
 class Branch:
-    """A place where spellings part: after ``prefix`` of an answer, each of ``tokens`` continues at least one word."""
+    """
+    A place where spellings part: after ``prefix`` of an answer, each of ``tokens`` continues at
+    least one word.
+    """
 
     prefix: tuple[int, ...]
     tokens: tuple[int, ...]
@@ -47,15 +60,20 @@ class Branch:
 
 @dataclass(frozen=True)
 class ActionTree:
-    """The four action words as token sequences, and the branches between them.
+    """
+    The four action words as token sequences, and the branches between them.
 
     Attributes:
-        words: token ids of each action; ends with the end token only where one word would otherwise be the beginning of another.
-        branches: where the model has a choice, in the order in which `probabilities` takes their scores; the first has an empty prefix
-            unless all words begin alike.
-        tokens, parents, depths: the tokens to read behind the question so that every branch has a row: token i follows token
-            ``parents[i]`` (-1: the question's last token), ``depths[i]`` tokens after the question (first: 0).
-        rows: for each branch the index into ``tokens`` whose row scores it, -1 for the question's last row.
+        words: token ids of each action; ends with the end token only where one word would
+            otherwise be the beginning of another.
+        branches: where the model has a choice, in the order in which `probabilities` takes their
+            scores; the first has an empty prefix unless all words begin alike.
+        tokens, parents, depths: the tokens to read behind the question so that every branch has a
+        row: token i follows token
+            ``parents[i]`` (-1: the question's last token), ``depths[i]`` tokens after the question
+            (first: 0).
+        rows: for each branch the index into ``tokens`` whose row scores it, -1 for the question's
+            last row.
     """
 
     words: dict[Action, tuple[int, ...]]
@@ -66,16 +84,23 @@ class ActionTree:
     rows: tuple[int, ...]
 
     def probabilities(self, scores_BV: torch.Tensor) -> dict[Action, float]:
-        """Probability of each action, sum 1, from the scores [branches, vocabulary] at the branches.
+        """
+        Probability of each action, sum 1, from the scores [branches, vocabulary] at the branches.
 
         Raises:
             InputError: a score is not a finite number.
         """
-        allowed = [scores_BV[b, list(branch.tokens)].double() for b, branch in enumerate(self.branches)]
+        allowed = [
+            scores_BV[b, list(branch.tokens)].double() for b, branch in enumerate(self.branches)
+        ]
         if not all(bool(torch.isfinite(a).all()) for a in allowed):
-            raise InputError("the model's scores are not finite numbers: its weights or the frame are damaged")
+            raise InputError(
+                "the model's scores are not finite numbers: its weights or the frame are damaged"
+            )
         chances = {
-            (branch.prefix, token): float(p) for branch, a in zip(self.branches, allowed) for token, p in zip(branch.tokens, torch.softmax(a, dim=-1))
+            (branch.prefix, token): float(p)
+            for branch, a in zip(self.branches, allowed)
+            for token, p in zip(branch.tokens, torch.softmax(a, dim=-1))
         }
         result = {}
         for action, word in self.words.items():
@@ -88,25 +113,43 @@ class ActionTree:
 
 
 def action_tree(tokenizer: PreTrainedTokenizerBase) -> ActionTree:
-    """Build the tree of the four words for any tokenizer that spells them differently.
+    """
+    Build the tree of the four words for any tokenizer that spells them differently.
 
     Raises:
-        InputError: two words have the same tokens (an unknown-token vocabulary), so that they cannot be told apart.
+        InputError: two words have the same tokens (an unknown-token vocabulary), so that they
+            cannot be told apart.
     """
     end = tokenizer.convert_tokens_to_ids("<|im_end|>")
-    words = {action: tuple(tokenizer.encode(action.name, add_special_tokens=False)) for action in Action}
+    words = {
+        action: tuple(tokenizer.encode(action.name, add_special_tokens=False)) for action in Action
+    }
     if len(set(words.values())) < len(words) or not all(words.values()):
-        raise InputError(f"the tokenizer cannot tell the action words apart: {words}; use the tokenizer of the checkpoint")
+        raise InputError(
+            f"the tokenizer cannot tell the action words apart: {words}; use the "
+            "tokenizer of the checkpoint"
+        )
     beginnings = {w[:i] for w in words.values() for i in range(len(w))}
-    words = {action: (*word, end) if word in beginnings else word for action, word in words.items()}
+    words = {
+        action: (*word, end) if word in beginnings else word for action, word in words.items()
+    }
 
     branches = []
-    for prefix in sorted({w[:i] for w in words.values() for i in range(len(w))}, key=lambda p: (len(p), p)):
-        following = dict.fromkeys(w[len(prefix)] for w in words.values() if len(w) > len(prefix) and w[: len(prefix)] == prefix)
+    for prefix in sorted(
+        {w[:i] for w in words.values() for i in range(len(w))}, key=lambda p: (len(p), p)
+    ):
+        following = dict.fromkeys(
+            w[len(prefix)]
+            for w in words.values()
+            if len(w) > len(prefix) and w[: len(prefix)] == prefix
+        )
         if len(following) > 1:
             branches.append(Branch(prefix, tuple(following)))
     # Every beginning of a branch's prefix gets one row, parents before children.
-    paths = sorted({b.prefix[:i] for b in branches for i in range(1, len(b.prefix) + 1)}, key=lambda p: (len(p), p))
+    paths = sorted(
+        {b.prefix[:i] for b in branches for i in range(1, len(b.prefix) + 1)},
+        key=lambda p: (len(p), p),
+    )
     index = {path: i for i, path in enumerate(paths)} | {(): -1}
     return ActionTree(
         words=words,
@@ -119,5 +162,8 @@ def action_tree(tokenizer: PreTrainedTokenizerBase) -> ActionTree:
 
 
 def most_probable(probabilities: dict[Action, float]) -> Action:
-    """The action with the largest probability; of equal ones the first in the order of `Action`, so STOP before motion."""
+    """
+    The action with the largest probability; of equal ones the first in the order of `Action`, so
+    STOP before motion.
+    """
     return max(Action, key=lambda action: probabilities[action])

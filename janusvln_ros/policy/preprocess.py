@@ -1,7 +1,10 @@
-"""From a camera picture to the inputs of the two encoders, bit for bit as the published code computes them.
+"""
+From a camera picture to the inputs of the two encoders, bit for bit as the published code computes
+them.
 
-One resize serves both: the spatial encoder takes the resized picture whole, the vision tower takes it cut to whole merge groups and
-cut up into patches. Pictures are NumPy arrays, uint8, RGB, rows from the top. Nothing here needs torchvision or a processor class.
+One resize serves both: the spatial encoder takes the resized picture whole, the vision tower takes
+it cut to whole merge groups and cut up into patches. Pictures are NumPy arrays, uint8, RGB, rows
+from the top. Nothing here needs torchvision or a processor class.
 """
 
 import math
@@ -28,12 +31,16 @@ TRAINING_PIXELS = (16 * 784, 576 * 784)
 
 _MEAN = np.array([0.48145466, 0.4578275, 0.40821073], np.float32)
 _STD = np.array([0.26862954, 0.26130258, 0.27577711], np.float32)
-# All 256 levels, normalised once: [3, 256]. Looking a byte up is exact and several times faster than computing on floats.
-_LEVELS = ((np.arange(256, dtype=np.float32) / np.float32(255))[None] - _MEAN[:, None]) / _STD[:, None]
+# All 256 levels, normalised once: [3, 256]. Looking a byte up is exact and several times faster
+# than computing on floats.
+_LEVELS = ((np.arange(256, dtype=np.float32) / np.float32(255))[None] - _MEAN[:, None]) / _STD[
+    :, None
+]
 
 
 def to_rgb(picture: np.ndarray) -> np.ndarray:
-    """Check a camera picture and return it as uint8 [H, W, 3]; transparency is laid over white.
+    """
+    Check a camera picture and return it as uint8 [H, W, 3]; transparency is laid over white.
 
     Args:
         picture: uint8 [H, W, 3] (RGB) or [H, W, 4] (RGBA).
@@ -41,48 +48,77 @@ def to_rgb(picture: np.ndarray) -> np.ndarray:
     Raises:
         InputError: another type or shape, or a side shorter than one patch.
     """
-    if not isinstance(picture, np.ndarray) or picture.dtype != np.uint8 or picture.ndim != 3 or picture.shape[2] not in (3, 4):
-        what = f"{picture.dtype} {list(picture.shape)}" if isinstance(picture, np.ndarray) else type(picture).__name__
+    if (
+        not isinstance(picture, np.ndarray)
+        or picture.dtype != np.uint8
+        or picture.ndim != 3
+        or picture.shape[2] not in (3, 4)
+    ):
+        what = (
+            f"{picture.dtype} {list(picture.shape)}"
+            if isinstance(picture, np.ndarray)
+            else type(picture).__name__
+        )
         raise InputError(f"the frame is {what}: give a NumPy array, uint8 [height, width, 3], RGB")
     height, width = picture.shape[:2]
     if min(height, width) < PATCH:
-        raise InputError(f"the frame is {width}x{height} pixels: both sides need at least {PATCH}, one patch of the encoders")
+        raise InputError(
+            f"the frame is {width}x{height} pixels: both sides need at least {PATCH}, "
+            "one patch of the encoders"
+        )
     if picture.shape[2] == 3:
         return picture
     foreground = Image.fromarray(picture)
-    return np.asarray(Image.alpha_composite(Image.new("RGBA", foreground.size, (255, 255, 255, 255)), foreground).convert("RGB"))
+    return np.asarray(
+        Image.alpha_composite(
+            Image.new("RGBA", foreground.size, (255, 255, 255, 255)), foreground
+        ).convert("RGB")
+    )
 
 
 def _scaled_height(height: int, width: int, image_width: int) -> int:
-    # The order of these floating-point operations is part of the format: 480 * (644 / 640) / 14 is a hair above 34.5 and becomes 35
-    # patch rows, where exact arithmetic would give 34 and another picture.
+    # The order of these floating-point operations is part of the format: 480 * (644 / 640) / 14 is
+    # a hair above 34.5 and becomes 35 patch rows, where exact arithmetic would give 34 and another
+    # picture.
     return round(height * (image_width / width) / PATCH) * PATCH
 
 
 def resized_shape(height: int, width: int, image_width: int) -> tuple[int, int]:
-    """Height and width that `resize` gives a picture of ``height`` x ``width`` pixels, both multiples of 14."""
+    """
+    Height and width that `resize` gives a picture of ``height`` x ``width`` pixels, both multiples
+    of 14.
+    """
     return min(_scaled_height(height, width, image_width), image_width), image_width
 
 
 def resize(rgb: np.ndarray, image_width: int) -> np.ndarray:
-    """Scale to ``image_width`` pixels across, height to the nearest whole patch, and cut what is taller than wide to its middle.
+    """
+    Scale to ``image_width`` pixels across, height to the nearest whole patch, and cut what is
+    taller than wide to its middle.
 
     Args:
         rgb: uint8 [H, W, 3] or [H, W, 4].
         image_width: target width in pixels, a multiple of 14 (``navigation.image_width``).
 
     Returns:
-        uint8 [h, w, 3] with w = ``image_width`` and h <= w, both multiples of 14: what the spatial encoder sees.
+        uint8 [h, w, 3] with w = ``image_width`` and h <= w, both multiples of 14: what the spatial
+        encoder sees.
 
     Raises:
-        InputError: the picture is none (`to_rgb`), or so wide that fewer than two rows of patches would remain.
+        InputError: the picture is none (`to_rgb`), or so wide that fewer than two rows of patches
+            would remain.
     """
     rgb = to_rgb(rgb)
     height, width = rgb.shape[:2]
     scaled = _scaled_height(height, width, image_width)
     if scaled < MERGE * PATCH:
-        raise InputError(f"a frame of {width}x{height} pixels leaves {scaled // PATCH} rows of patches at width {image_width}: crop it, for example to 4:3")
-    resized = np.asarray(Image.fromarray(rgb).resize((image_width, scaled), Image.Resampling.BICUBIC))
+        raise InputError(
+            f"a frame of {width}x{height} pixels leaves {scaled // PATCH} rows of "
+            f"patches at width {image_width}: crop it, for example to 4:3"
+        )
+    resized = np.asarray(
+        Image.fromarray(rgb).resize((image_width, scaled), Image.Resampling.BICUBIC)
+    )
     top = max(scaled - image_width, 0) // 2
     return resized[top : top + image_width]
 
@@ -98,38 +134,64 @@ def crop_to_groups(resized: np.ndarray, patch: int = PATCH, merge: int = MERGE) 
     return resized[: resized.shape[0] // side * side, : resized.shape[1] // side * side]
 
 
-def smart_size(height: int, width: int, factor: int, min_pixels: int, max_pixels: int) -> tuple[int, int]:
-    """Height and width the vision tower works at: multiples of ``factor``, area within the limits, aspect about kept.
+def smart_size(
+    height: int, width: int, factor: int, min_pixels: int, max_pixels: int
+) -> tuple[int, int]:
+    """
+    Height and width the vision tower works at: multiples of ``factor``, area within the limits,
+    aspect about kept.
 
     Raises:
         InputError: one side is more than 200 times the other.
     """
     if max(height, width) > 200 * min(height, width):
-        raise InputError(f"a frame of {width}x{height} pixels is more than 200 times longer than wide: crop it")
-    rows, columns = max(factor, round(height / factor) * factor), max(factor, round(width / factor) * factor)
+        raise InputError(
+            f"a frame of {width}x{height} pixels is more than 200 times longer than wide: crop it"
+        )
+    rows, columns = (
+        max(factor, round(height / factor) * factor),
+        max(factor, round(width / factor) * factor),
+    )
     if rows * columns > max_pixels:
         shrink = math.sqrt(height * width / max_pixels)
-        return max(factor, math.floor(height / shrink / factor) * factor), max(factor, math.floor(width / shrink / factor) * factor)
+        return max(factor, math.floor(height / shrink / factor) * factor), max(
+            factor, math.floor(width / shrink / factor) * factor
+        )
     if rows * columns < min_pixels:
         grow = math.sqrt(min_pixels / (height * width))
-        return math.ceil(height * grow / factor) * factor, math.ceil(width * grow / factor) * factor
+        return math.ceil(height * grow / factor) * factor, math.ceil(
+            width * grow / factor
+        ) * factor
     return rows, columns
 
 
 def patch_rows(
-    rgb: np.ndarray, patch: int = PATCH, merge: int = MERGE, temporal: int = TEMPORAL, pixel_limits: tuple[int, int] = EVALUATION_PIXELS
+    rgb: np.ndarray,
+    patch: int = PATCH,
+    merge: int = MERGE,
+    temporal: int = TEMPORAL,
+    pixel_limits: tuple[int, int] = EVALUATION_PIXELS,
 ) -> tuple[np.ndarray, tuple[int, int, int]]:
-    """Cut uint8 [h, w, 3] into the vision tower's rows, resizing first where the size or the pixel limits ask for it.
+    """
+    Cut uint8 [h, w, 3] into the vision tower's rows, resizing first where the size or the pixel
+    limits ask for it.
 
     Returns:
-        float32 [gh * gw, 3 * temporal * patch * patch], normalised, and the grid (1, gh, gw) in patches. Rows go through the merge groups
-        row by row and through each group row by row; inside a row the order is channel, time, y, x.
+        float32 [gh * gw, 3 * temporal * patch * patch], normalised, and the grid (1, gh, gw) in
+        patches. Rows go through the merge groups row by row and through each group row by row;
+        inside a row the order is channel, time, y, x.
     """
     height, width = smart_size(rgb.shape[0], rgb.shape[1], patch * merge, *pixel_limits)
     if (height, width) != rgb.shape[:2]:
-        rgb = np.asarray(Image.fromarray(np.ascontiguousarray(rgb)).resize((width, height), Image.Resampling.BICUBIC))
+        rgb = np.asarray(
+            Image.fromarray(np.ascontiguousarray(rgb)).resize(
+                (width, height), Image.Resampling.BICUBIC
+            )
+        )
     rows, columns = height // patch, width // patch
-    bytes_GgMmCyx = rgb.reshape(rows // merge, merge, patch, columns // merge, merge, patch, 3).transpose(0, 3, 1, 4, 6, 2, 5)
+    bytes_GgMmCyx = rgb.reshape(
+        rows // merge, merge, patch, columns // merge, merge, patch, 3
+    ).transpose(0, 3, 1, 4, 6, 2, 5)
     values = np.empty((rows * columns, 3, temporal, patch * patch), np.float32)
     flat = bytes_GgMmCyx.reshape(rows * columns, 3, patch * patch)
     for channel in range(3):
@@ -138,7 +200,14 @@ def patch_rows(
 
 
 def pixel_rows(
-    resized: np.ndarray, patch: int = PATCH, merge: int = MERGE, temporal: int = TEMPORAL, pixel_limits: tuple[int, int] = EVALUATION_PIXELS
+    resized: np.ndarray,
+    patch: int = PATCH,
+    merge: int = MERGE,
+    temporal: int = TEMPORAL,
+    pixel_limits: tuple[int, int] = EVALUATION_PIXELS,
 ) -> tuple[np.ndarray, tuple[int, int, int]]:
-    """The vision tower's rows of a picture that `resize` returned: `crop_to_groups`, then `patch_rows`."""
+    """
+    The vision tower's rows of a picture that `resize` returned: `crop_to_groups`, then
+    `patch_rows`.
+    """
     return patch_rows(crop_to_groups(resized, patch, merge), patch, merge, temporal, pixel_limits)

@@ -1,7 +1,8 @@
-"""Token ids of everything the language model is told, in the released and the dual mode.
+"""
+Token ids of everything the language model is told, in the released and the dual mode.
 
-Ids come from the tokenizer's own special-token strings; none is written here. Every piece of text ends at a special token, so pieces
-may be tokenised apart and joined.
+Ids come from the tokenizer's own special-token strings; none is written here. Every piece of text
+ends at a special token, so pieces may be tokenised apart and joined.
 """
 
 from typing import Literal
@@ -14,15 +15,22 @@ from janusvln_ros.errors import InputError
 Style = Literal["evaluation", "training"]
 
 TASK = (
-    "You are a visual language navigation model, and your should go to the locations to complete the given task. Compare the observation and instruction "
-    "to infer your current progress, and then select the correct direction from the candidates to go to the target location and finish the task."
+    "You are a visual language navigation model, and your should go to the locations "
+    "to complete the given task. Compare the observation and instruction "
+    "to infer your current progress, and then select the correct direction from the "
+    "candidates to go to the target location and finish the task."
 )
 """Opening sentence of both published prompts, its slip included."""
 
-CHOICES = "You should take one of the following actions:\n MOVE_FORWARD\n TURN_LEFT\n TURN_RIGHT\n STOP."
+CHOICES = (
+    "You should take one of the following actions:\n MOVE_FORWARD\n TURN_LEFT\n TURN_RIGHT\n STOP."
+)
 
 DUAL_SYSTEM = "You are a visual language navigation model."
-DUAL_USER = "Your task is to {instruction}\nAfter every observation, answer with one action: MOVE_FORWARD, TURN_LEFT, TURN_RIGHT or STOP.\n"
+DUAL_USER = (
+    "Your task is to {instruction}\nAfter every observation, answer with one action: "
+    "MOVE_FORWARD, TURN_LEFT, TURN_RIGHT or STOP.\n"
+)
 
 _IMAGE = "<|vision_start|><|image_pad|><|vision_end|>"
 
@@ -32,31 +40,47 @@ def _encode(tokenizer: PreTrainedTokenizerBase, text: str) -> list[int]:
 
 
 def check_instruction(tokenizer: PreTrainedTokenizerBase, instruction: str) -> None:
-    """Refuse text that would change the structure of the prompt. Empty text is allowed: evaluations with the text removed need it.
+    """
+    Refuse text that would change the structure of the prompt.
+
+    Empty text is allowed: evaluations with the text removed need it.
 
     Raises:
         InputError: the instruction contains one of the tokenizer's special tokens or ``<image>``.
     """
     for token in (*tokenizer.get_added_vocab(), "<image>"):
         if token in instruction:
-            raise InputError(f"the instruction contains {token}, which is a mark of the prompt itself: write it without")
+            raise InputError(
+                f"the instruction contains {token}, which is a mark of the prompt "
+                "itself: write it without"
+            )
 
 
-def _expand_images(tokenizer: PreTrainedTokenizerBase, ids: list[int], tokens_per_image: int) -> list[int]:
+def _expand_images(
+    tokenizer: PreTrainedTokenizerBase, ids: list[int], tokens_per_image: int
+) -> list[int]:
     pad = tokenizer.convert_tokens_to_ids("<|image_pad|>")
     return [i for token in ids for i in ([token] * tokens_per_image if token == pad else [token])]
 
 
-def released_prompt_ids(tokenizer: PreTrainedTokenizerBase, instruction: str, n_images: int, tokens_per_image: int, style: Style = "evaluation") -> list[int]:
-    """Prompt of one step in the released mode, up to and including the line that asks for the answer.
+def released_prompt_ids(
+    tokenizer: PreTrainedTokenizerBase,
+    instruction: str,
+    n_images: int,
+    tokens_per_image: int,
+    style: Style = "evaluation",
+) -> list[int]:
+    """
+    Prompt of one step in the released mode, up to and including the line that asks for the answer.
 
     Args:
         tokenizer: the checkpoint's.
         instruction: what the user said, kept as it is.
         n_images: pictures of this step, the current one last.
         tokens_per_image: fused tokens of one picture (merge groups).
-        style: ``evaluation`` is what the published evaluation and DAgger say; ``training`` is the other text its training used, whose
-            loader drops the line break after a picture (so one is left before the current picture only if there is no history).
+        style: ``evaluation`` is what the published evaluation and DAgger say; ``training`` is the
+            other text its training used, whose loader drops the line break after a picture (so one
+            is left before the current picture only if there is no history).
 
     Raises:
         InputError: the instruction or the style cannot be used.
@@ -65,23 +89,41 @@ def released_prompt_ids(tokenizer: PreTrainedTokenizerBase, instruction: str, n_
     if style == "evaluation":
         system = TASK
         images = _IMAGE * n_images
-        user = f"{images}These images are your historical observations and your current observation.\n Your task is to {instruction} \n {CHOICES}"
+        user = (
+            f"{images}These images are your historical observations and your current "
+            f"observation.\n Your task is to {instruction} \n {CHOICES}"
+        )
     elif style == "training":
         system = "You are a helpful assistant."
         history = "<image>" * (n_images - 1)
-        user = f"{TASK}\n This is your historical observation:{history}\n This is your current observation:<image>\n Your task is to {instruction}\n {CHOICES}"
+        user = (
+            f"{TASK}\n This is your historical observation:{history}\n This is your "
+            f"current observation:<image>\n Your task is to {instruction}\n {CHOICES}"
+        )
         user = user.replace("<image>\n", "<image>").replace("<image>", _IMAGE)
     else:
         raise InputError(f"there is no prompt style {style!r}: choose evaluation or training")
-    text = f"<|im_start|>system\n{system}<|im_end|>\n<|im_start|>user\n{user}<|im_end|>\n<|im_start|>assistant\n"
+    text = (
+        f"<|im_start|>system\n{system}<|im_end|>\n<|im_start|>user\n{user}<|im_end|>\n"
+        "<|im_start|>assistant\n"
+    )
     return _expand_images(tokenizer, _encode(tokenizer, text), tokens_per_image)
 
 
-def training_sample(tokenizer: PreTrainedTokenizerBase, instruction: str, n_images: int, tokens_per_image: int, answer: Action) -> tuple[list[int], list[int]]:
-    """Ids and labels of one sample of the published training: the training prompt, the action's name, and the end of the turn.
+def training_sample(
+    tokenizer: PreTrainedTokenizerBase,
+    instruction: str,
+    n_images: int,
+    tokens_per_image: int,
+    answer: Action,
+) -> tuple[list[int], list[int]]:
+    """
+    Ids and labels of one sample of the published training: the training prompt, the action's name,
+    and the end of the turn.
 
-    Labels equal the ids from the fourth token of the assistant's turn on and are -100 before, also where a tokenizer spells
-    ``<|im_start|>assistant`` and the line break in more than three tokens: that is how the published code counts.
+    Labels equal the ids from the fourth token of the assistant's turn on and are -100 before, also
+    where a tokenizer spells ``<|im_start|>assistant`` and the line break in more than three
+    tokens: that is how the published code counts.
     """
     prompt = released_prompt_ids(tokenizer, instruction, n_images, tokens_per_image, "training")
     head = len(_encode(tokenizer, "<|im_start|>assistant\n"))
@@ -92,14 +134,21 @@ def training_sample(tokenizer: PreTrainedTokenizerBase, instruction: str, n_imag
 
 
 def dual_prefix_ids(tokenizer: PreTrainedTokenizerBase, instruction: str) -> list[int]:
-    """What the dual mode keeps for the whole episode: the system's turn and the open beginning of the user's, with the instruction.
+    """
+    What the dual mode keeps for the whole episode: the system's turn and the open beginning of the
+    user's, with the instruction.
 
-    The user's turn stays open. Frames follow one after the other (`frame_ids`), and at every step a leaf (`leaf_ids`) closes the turn and
-    asks for the answer; the leaf is thrown away and the next frame continues the open turn. What the model reads at any step is thus an
-    ordinary chat of its family: one system turn, one user turn with text and pictures, and the assistant's turn.
+    The user's turn stays open. Frames follow one after the other (`frame_ids`), and at every step
+    a leaf (`leaf_ids`) closes the turn and asks for the answer; the leaf is thrown away and the
+    next frame continues the open turn. What the model reads at any step is thus an ordinary chat
+    of its family: one system turn, one user turn with text and pictures, and the assistant's turn.
     """
     check_instruction(tokenizer, instruction)
-    return _encode(tokenizer, f"<|im_start|>system\n{DUAL_SYSTEM}<|im_end|>\n<|im_start|>user\n{DUAL_USER.format(instruction=instruction)}")
+    return _encode(
+        tokenizer,
+        f"<|im_start|>system\n{DUAL_SYSTEM}<|im_end|>\n<|im_start|>user\n"
+        f"{DUAL_USER.format(instruction=instruction)}",
+    )
 
 
 def frame_ids(tokenizer: PreTrainedTokenizerBase, tokens_per_image: int) -> list[int]:
@@ -108,17 +157,28 @@ def frame_ids(tokenizer: PreTrainedTokenizerBase, tokens_per_image: int) -> list
 
 
 def leaf_ids(tokenizer: PreTrainedTokenizerBase) -> list[int]:
-    """The question of one step in the dual mode: the end of the user's turn and the beginning of the assistant's."""
+    """
+    The question of one step in the dual mode: the end of the user's turn and the beginning of the
+    assistant's.
+    """
     return _encode(tokenizer, "<|im_end|>\n<|im_start|>assistant\n")
 
 
 def executed_ids(tokenizer: PreTrainedTokenizerBase, action: Action | None) -> list[int]:
-    """What stands before a frame in the ablation ``action_memory="executed"``: the last turn's question, the executed action, a new turn.
+    """
+    What stands before a frame in the ablation ``action_memory="executed"``: the last turn's
+    question, the executed action, a new turn.
 
-    Always the same number of ids: short words are filled up with the end token, and before the first frame (None) there is no word at all.
+    Always the same number of ids: short words are filled up with the end token, and before the
+    first frame (None) there is no word at all.
     """
     words = {a: _encode(tokenizer, a.name) for a in Action}
     width = max(len(word) for word in words.values())
     end = _encode(tokenizer, "<|im_end|>")
     word = words[action] if action is not None else []
-    return [*leaf_ids(tokenizer), *word, *end * (width - len(word)), *_encode(tokenizer, "<|im_end|>\n<|im_start|>user\n")]
+    return [
+        *leaf_ids(tokenizer),
+        *word,
+        *end * (width - len(word)),
+        *_encode(tokenizer, "<|im_end|>\n<|im_start|>user\n"),
+    ]

@@ -19,36 +19,56 @@ SPECIAL_TOKENS = {
     "image_token_id": "<|image_pad|>",
     "video_token_id": "<|video_pad|>",
 }
-"""Keys of ``config.json`` and the token each names, in every tokenizer of the Qwen2.5-VL family."""
+"""
+Keys of ``config.json`` and the token each names, in every tokenizer of the Qwen2.5-VL family.
+"""
 
 
 def load_tokenizer(folder: str | Path) -> PreTrainedTokenizerBase:
-    """Read the tokenizer of a checkpoint folder, as ``tokenizer.json`` or as ``vocab.json`` with ``merges.txt``.
+    """
+    Read the tokenizer of a checkpoint folder, as ``tokenizer.json`` or as ``vocab.json`` with
+    ``merges.txt``.
 
     Raises:
         InputError: the folder has no tokenizer, or it lacks one of the special tokens.
     """
     folder = Path(folder)
     if (folder / "tokenizer.json").is_file():
-        # As it stands: a class chosen by name would rebuild the splitting rules from its own source.
+        # As it stands: a class chosen by name would rebuild the splitting rules from its own
+        # source.
         file = str(folder / "tokenizer.json")
-        tokenizer: PreTrainedTokenizerBase = PreTrainedTokenizerFast(tokenizer_file=file, eos_token="<|im_end|>", pad_token="<|endoftext|>")
+        tokenizer: PreTrainedTokenizerBase = PreTrainedTokenizerFast(
+            tokenizer_file=file, eos_token="<|im_end|>", pad_token="<|endoftext|>"
+        )
     elif (folder / "vocab.json").is_file() and (folder / "merges.txt").is_file():
         tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
     else:
-        raise InputError(f"{folder} has no tokenizer: tokenizer.json, or vocab.json with merges.txt, belongs beside config.json")
+        raise InputError(
+            f"{folder} has no tokenizer: tokenizer.json, or vocab.json with "
+            "merges.txt, belongs beside config.json"
+        )
     for token in ("<|im_start|>", *SPECIAL_TOKENS.values()):
-        if tokenizer.encode(token, add_special_tokens=False) != [tokenizer.convert_tokens_to_ids(token)]:
-            raise InputError(f"the tokenizer in {folder} does not know {token} as one token: take the files of the checkpoint it belongs to")
+        if tokenizer.encode(token, add_special_tokens=False) != [
+            tokenizer.convert_tokens_to_ids(token)
+        ]:
+            raise InputError(
+                f"the tokenizer in {folder} does not know {token} as one token: take "
+                "the files of the checkpoint it belongs to"
+            )
     return tokenizer
 
 
-def byte_tokenizer(special_ids: dict[str, int], corpus: Iterable[str] = (), size: int = 256) -> PreTrainedTokenizerBase:
-    """A tokenizer for models with random weights: every text has ids, and no file is read.
+def byte_tokenizer(
+    special_ids: dict[str, int], corpus: Iterable[str] = (), size: int = 256
+) -> PreTrainedTokenizerBase:
+    """
+    A tokenizer for models with random weights: every text has ids, and no file is read.
 
     Args:
-        special_ids: id of each special token by its string; all others take the lowest ids that are left.
-        corpus: texts whose frequent pieces become tokens of their own, so that prompts have about as many tokens as with a real tokenizer.
+        special_ids: id of each special token by its string; all others take the lowest ids that
+            are left.
+        corpus: texts whose frequent pieces become tokens of their own, so that prompts have about
+            as many tokens as with a real tokenizer.
         size: most tokens that are not special; 256 are the bytes.
 
     Raises:
@@ -59,32 +79,61 @@ def byte_tokenizer(special_ids: dict[str, int], corpus: Iterable[str] = (), size
         raise InputError(f"special tokens share an id: {special_ids}")
     learner = Tokenizer(models.BPE())
     learner.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    learner.train_from_iterator(corpus, BpeTrainer(vocab_size=size, initial_alphabet=pre_tokenizers.ByteLevel.alphabet(), show_progress=False))
+    learner.train_from_iterator(
+        corpus,
+        BpeTrainer(
+            vocab_size=size,
+            initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+            show_progress=False,
+        ),
+    )
     learnt = json.loads(learner.to_str())["model"]
     free = (i for i in range(size + len(taken)) if i not in taken)
-    vocabulary = {token: next(free) for token in sorted(learnt["vocab"], key=learnt["vocab"].get)} | special_ids
+    vocabulary = {
+        token: next(free) for token in sorted(learnt["vocab"], key=learnt["vocab"].get)
+    } | special_ids
     backend = Tokenizer(models.BPE(vocab=vocabulary, merges=[(a, b) for a, b in learnt["merges"]]))
     backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     backend.decoder = decoders.ByteLevel()
-    backend.add_special_tokens([AddedToken(token, special=True, normalized=False) for token in special_ids])
-    return PreTrainedTokenizerFast(tokenizer_object=backend, eos_token="<|im_end|>", pad_token="<|endoftext|>")
+    backend.add_special_tokens(
+        [AddedToken(token, special=True, normalized=False) for token in special_ids]
+    )
+    return PreTrainedTokenizerFast(
+        tokenizer_object=backend, eos_token="<|im_end|>", pad_token="<|endoftext|>"
+    )
 
 
-def standin_tokenizer(config: Mapping[str, Any], corpus: Iterable[str] = ()) -> PreTrainedTokenizerBase:
-    """A `byte_tokenizer` that fits a folder which has only a ``config.json``: its special ids, and no id beyond its vocabulary.
+def standin_tokenizer(
+    config: Mapping[str, Any], corpus: Iterable[str] = ()
+) -> PreTrainedTokenizerBase:
+    """
+    A `byte_tokenizer` that fits a folder which has only a ``config.json``: its special ids, and no
+    id beyond its vocabulary.
 
     Args:
         config: the file's content; ids it does not give are chosen.
         corpus: see `byte_tokenizer`.
 
     Raises:
-        InputError: the vocabulary has no room for the bytes and the special tokens, or an id lies outside it.
+        InputError: the vocabulary has no room for the bytes and the special tokens, or an id lies
+            outside it.
     """
     size = int(config["vocab_size"])
-    ids = {token: int(config[key]) for key, token in SPECIAL_TOKENS.items() if isinstance(config.get(key), int)}
+    ids = {
+        token: int(config[key])
+        for key, token in SPECIAL_TOKENS.items()
+        if isinstance(config.get(key), int)
+    }
     free = (i for i in range(size - 1, -1, -1) if i not in ids.values())
-    ids |= {token: next(free) for token in ("<|im_start|>", *SPECIAL_TOKENS.values()) if token not in ids}
+    ids |= {
+        token: next(free)
+        for token in ("<|im_start|>", *SPECIAL_TOKENS.values())
+        if token not in ids
+    }
     room = size - len(ids)
     if room < 256 or max(ids.values()) >= size:
-        raise InputError(f"a vocabulary of {size} does not hold 256 bytes and the special tokens {ids}: take a vocab_size of at least 512")
+        raise InputError(
+            f"a vocabulary of {size} does not hold 256 bytes and the special tokens "
+            f"{ids}: take a vocab_size of at least 512"
+        )
     return byte_tokenizer(ids, corpus, min(room, 2048))

@@ -1,6 +1,8 @@
-"""Who drives: the policy, the expert, blind baselines, and mixtures of two drivers.
+"""
+Who drives: the policy, the expert, blind baselines, and mixtures of two drivers.
 
-An agent that is random draws from a generator seeded by the run's seed and the episode, so that its actions do not depend on which process runs the episode.
+An agent that is random draws from a generator seeded by the run's seed and the episode, so that
+its actions do not depend on which process runs the episode.
 """
 
 import random
@@ -19,9 +21,13 @@ MOVES = (Action.MOVE_FORWARD, Action.TURN_LEFT, Action.TURN_RIGHT)
 
 
 class Agent(Protocol):
-    """Decides one action at a time. ``calls`` counts, since the last reset, how often it was really asked.
+    """
+    Decides one action at a time.
 
-    ``executed`` is the action that led to the frame, given where it may not be the one that this agent decided last.
+    ``calls`` counts, since the last reset, how often it was really asked.
+
+    ``executed`` is the action that led to the frame, given where it may not be the one that this
+    agent decided last.
     """
 
     @property
@@ -30,7 +36,11 @@ class Agent(Protocol):
         ...
 
     def reset(self, episode: Episode, env: NavEnv) -> None:
-        """A new episode begins; ``env`` is already at its start. Only agents that may know the truth look at more than the instruction."""
+        """
+        A new episode begins; ``env`` is already at its start.
+
+        Only agents that may know the truth look at more than the instruction.
+        """
         ...
 
     def act(self, observation: Observation, executed: Action | None = None) -> Action | None:
@@ -43,12 +53,20 @@ class Agent(Protocol):
 
 
 def episode_random(seed: int, episode: Episode, purpose: str = "") -> random.Random:
-    """Return a generator that depends on the seed, the episode and its purpose, and on nothing else."""
-    return random.Random(zlib.crc32(f"{seed}/{purpose}/{episode.scene_id}/{episode.episode_id}".encode()))
+    """
+    Return a generator that depends on the seed, the episode and its purpose, and on nothing else.
+    """
+    return random.Random(
+        zlib.crc32(f"{seed}/{purpose}/{episode.scene_id}/{episode.episode_id}".encode())
+    )
 
 
 class PolicyAgent:
-    """The model: sees the frames and the instruction, nothing else. ``checkpoint``: where an engine that loads the model elsewhere finds it."""
+    """
+    The model: sees the frames and the instruction, nothing else.
+
+    ``checkpoint``: where an engine that loads the model elsewhere finds it.
+    """
 
     def __init__(self, navigator: "Navigator", checkpoint: Path | None = None) -> None:
         self.navigator = navigator
@@ -56,7 +74,11 @@ class PolicyAgent:
         self.calls = 0
 
     def reset(self, episode: Episode, env: NavEnv) -> None:
-        """Empty both memories. Episode files hold no empty instruction, so one was taken away on purpose."""
+        """
+        Empty both memories.
+
+        Episode files hold no empty instruction, so one was taken away on purpose.
+        """
         self.navigator.reset(episode.instruction, allow_empty=True)
         self.calls = 0
 
@@ -72,7 +94,10 @@ class PolicyAgent:
 
 
 class ExpertAgent:
-    """The shortest-path follower along the reference path, STOP within ``stop_radius`` metres of its end. Deterministic."""
+    """
+    The shortest-path follower along the reference path, STOP within ``stop_radius`` metres of its
+    end. Deterministic.
+    """
 
     def __init__(self, stop_radius: float = 0.25, waypoint_radius: float = 1.8) -> None:
         self.stop_radius, self.waypoint_radius = stop_radius, waypoint_radius
@@ -82,7 +107,9 @@ class ExpertAgent:
         """Begin at the start of the reference path."""
         from sim_bridge.expert import ReferencePathFollower
 
-        self._follower = ReferencePathFollower(env, waypoint_radius=self.waypoint_radius, goal_radius=self.stop_radius)
+        self._follower = ReferencePathFollower(
+            env, waypoint_radius=self.waypoint_radius, goal_radius=self.stop_radius
+        )
         self.calls = 0
 
     def act(self, observation: Observation, executed: Action | None = None) -> Action:
@@ -96,7 +123,11 @@ class ExpertAgent:
 
 
 class RandomAgent:
-    """Draws its actions without looking. ``probabilities``: of STOP, MOVE_FORWARD, TURN_LEFT, TURN_RIGHT."""
+    """
+    Draws its actions without looking.
+
+    ``probabilities``: of STOP, MOVE_FORWARD, TURN_LEFT, TURN_RIGHT.
+    """
 
     def __init__(self, seed: int, probabilities: tuple[float, float, float, float]) -> None:
         self.seed, self.probabilities = seed, probabilities
@@ -117,7 +148,10 @@ class RandomAgent:
 
 
 class OracleStopAgent:
-    """Another agent's moves, but STOP exactly where the goal is nearer than ``radius``: what that agent would reach if it knew when to stop."""
+    """
+    Another agent's moves, but STOP exactly where the goal is nearer than ``radius``: what that
+    agent would reach if it knew when to stop.
+    """
 
     def __init__(self, agent: Agent, radius: float) -> None:
         self.agent, self.radius = agent, radius
@@ -134,7 +168,9 @@ class OracleStopAgent:
         self.agent.reset(episode, env)
 
     def act(self, observation: Observation, executed: Action | None = None) -> Action | None:
-        """STOP near the goal; elsewhere the other agent's action, and a turn in place of its STOP."""
+        """
+        STOP near the goal; elsewhere the other agent's action, and a turn in place of its STOP.
+        """
         action = self.agent.act(observation, self._executed)
         self._executed = self._decide(observation, action)
         return self._executed
@@ -150,14 +186,25 @@ class OracleStopAgent:
 
 
 class LabelledMixture:
-    """Two drivers for imitation: at every state the expert's action is the *label*; it is executed with probability ``beta``, otherwise ``other`` decides.
+    """
+    Two drivers for imitation: at every state the expert's action is the *label*; it is executed
+    with probability ``beta``, otherwise ``other`` decides.
 
-    Without another driver the deviations are random moves. Nobody stops where the label is not STOP (the expert's action is executed instead), and after
-    ``missed_stops`` states labelled STOP that the driver left, STOP is executed. ``labels`` are those of the states visited so far.
+    Without another driver the deviations are random moves. Nobody stops where the label is not
+    STOP (the expert's action is executed instead), and after ``missed_stops`` states labelled STOP
+    that the driver left, STOP is executed. ``labels`` are those of the states visited so far.
     """
 
-    def __init__(self, expert: ExpertAgent, other: Agent | None, beta: float, seed: int, missed_stops: int) -> None:
-        self.expert, self.other, self.beta, self.seed, self.missed_stops = expert, other, beta, seed, missed_stops
+    def __init__(
+        self, expert: ExpertAgent, other: Agent | None, beta: float, seed: int, missed_stops: int
+    ) -> None:
+        self.expert, self.other, self.beta, self.seed, self.missed_stops = (
+            expert,
+            other,
+            beta,
+            seed,
+            missed_stops,
+        )
         self.labels: list[int] = []
         self.calls = 0
 

@@ -1,7 +1,9 @@
-"""Collection: drives are written as trajectories, the expert's label at every frame.
+"""
+Collection: drives are written as trajectories, the expert's label at every frame.
 
-With ``noise`` the expert's action is sometimes replaced by a random move, so that the labels also teach how to come back; classic DAgger
-(`rollout.dagger`) is the same with a policy in place of the noise.
+With ``noise`` the expert's action is sometimes replaced by a random move, so that the labels also
+teach how to come back; classic DAgger (`rollout.dagger`) is the same with a policy in place of the
+noise.
 """
 
 from collections.abc import Mapping
@@ -26,7 +28,10 @@ from sim_bridge import Observation
 
 @dataclass(frozen=True)
 class CollectJob:
-    """Collect labelled trajectories of ``settings.dataset``: the expert, disturbed with probability ``noise``."""
+    """
+    Collect labelled trajectories of ``settings.dataset``: the expert, disturbed with probability
+    ``noise``.
+    """
 
     out: Path
     settings: Settings
@@ -45,30 +50,53 @@ class CollectJob:
 
     def open(self, shard: int, device: str | None) -> Worker:
         """Make a simulator, an expert and a writer."""
-        return LabelledWorker(self.settings, self.data_dir, self.out, shard, None, 1 - self.noise, {"noise": self.noise}, self.engine)
+        return LabelledWorker(
+            self.settings,
+            self.data_dir,
+            self.out,
+            shard,
+            None,
+            1 - self.noise,
+            {"noise": self.noise},
+            self.engine,
+        )
 
 
 class LabelledWorker:
-    """Drives `LabelledMixture` and writes what it saw, what it did and what it should have done.
+    """
+    Drives `LabelledMixture` and writes what it saw, what it did and what it should have done.
 
-    Drives of a model (``other``) are kept even if they never arrived: the labels are right at every state, and failures teach most.
+    Drives of a model (``other``) are kept even if they never arrived: the labels are right at
+    every state, and failures teach most.
     """
 
     def __init__(
-        self, settings: Settings, data_dir: Path, out: Path, shard: int, other: Agent | None, beta: float, note: Mapping[str, Any], engine: str | None
+        self,
+        settings: Settings,
+        data_dir: Path,
+        out: Path,
+        shard: int,
+        other: Agent | None,
+        beta: float,
+        note: Mapping[str, Any],
+        engine: str | None,
     ) -> None:
         self.settings, self.note, self.keep_unfinished = settings, dict(note), other is not None
         expert = ExpertAgent(settings.collect.stop_radius, settings.expert.waypoint_radius)
-        self.agent = LabelledMixture(expert, other, beta, settings.seed, settings.dagger.missed_stops)
+        self.agent = LabelledMixture(
+            expert, other, beta, settings.seed, settings.dagger.missed_stops
+        )
         self.engine = make_engine(engine, settings, data_dir, self.agent, shard)
         self.writer = TrajectoryWriter(out, settings.dataset, shard)
         self._failed: list[str] = []
 
     def run(self, episode: Episode) -> None:
-        """Drive one episode and keep it, unless it ended too far from the goal to be an example.
+        """
+        Drive one episode and keep it, unless it ended too far from the goal to be an example.
 
         Raises:
-            InputError: three episodes in a row could not be driven, so that it is the data that are broken and not an episode.
+            InputError: three episodes in a row could not be driven, so that it is the data that
+                are broken and not an episode.
         """
         frames: list[bytes] = []
         quality = self.settings.collect.jpeg_quality
@@ -81,14 +109,29 @@ class LabelledWorker:
         except InputError as error:  # no way leads to a way point, or the scene is damaged
             self._failed.append(f"episode {episode.episode_id} in {episode.scene}: {error}")
             if len(self._failed) >= 3:
-                raise InputError("three episodes in a row could not be driven: " + "; ".join(self._failed)) from error
-            self.writer.skip(episode, {"scene": episode.scene, "episode_id": json_id(episode.episode_id), "status": "error", "error": str(error), "save": 0})
+                raise InputError(
+                    "three episodes in a row could not be driven: " + "; ".join(self._failed)
+                ) from error
+            self.writer.skip(
+                episode,
+                {
+                    "scene": episode.scene,
+                    "episode_id": json_id(episode.episode_id),
+                    "status": "error",
+                    "error": str(error),
+                    "save": 0,
+                },
+            )
             return
         self._failed.clear()
         labels = self.agent.labels
-        frames = frames[: len(labels)]  # at the forced STOP nobody was asked, so that frame has no label
+        # at the forced STOP nobody was asked, so that frame has no label
+        frames = frames[: len(labels)]
         actions = [-1, *drive.actions[: len(labels) - 1]]
-        arrived = drive.status == "stopped" and drive.distances[-1] <= self.settings.collect.keep_distance
+        arrived = (
+            drive.status == "stopped"
+            and drive.distances[-1] <= self.settings.collect.keep_distance
+        )
         keep = arrived or (self.keep_unfinished and drive.status != "stopped")
         result = {**result_line(episode, drive), "save": int(keep), **self.note}
         if keep:

@@ -1,12 +1,17 @@
-"""DAgger: the model drives, the expert helps or labels. Two schemes.
+"""
+DAgger: the model drives, the expert helps or labels. Two schemes.
 
-* ``published`` (`drive_published`): the model drives and the expert takes over on an intolerable error until the next way point; what was executed is
-  learned, and only drives with a clear detour that reach the goal are kept. The numbers are `settings.DaggerSection`.
-* ``classic``: `agents.LabelledMixture` with the model as the other driver; every visited state gets the expert's label. The expert drives a step with
-  probability beta, which falls from round to round.
+* ``published`` (`drive_published`): the model drives and the expert takes over on an intolerable
+  error until the next way point; what was executed is learned, and only drives with a clear detour
+  that reach the goal are kept. The numbers are `settings.DaggerSection`.
+* ``classic``: `agents.LabelledMixture` with the model as the other driver; every visited state
+  gets the expert's label. The expert drives a step with probability beta, which falls from round
+  to round.
 
-Differences from the published code, each a fault of it: frames at which the expert drives are shown to the model as well, so that its memory has no gaps;
-the random choice depends on the episode, not on the order in which a rank meets its episodes; finished episodes are not driven again after a restart.
+Differences from the published code, each a fault of it: frames at which the expert drives are
+shown to the model as well, so that its memory has no gaps; the random choice depends on the
+episode, not on the order in which a rank meets its episodes; finished episodes are not driven
+again after a restart.
 """
 
 import random
@@ -24,7 +29,13 @@ from janusvln_ros.rollout.agents import Agent, episode_random
 from janusvln_ros.rollout.collect import LabelledWorker, result_line
 from janusvln_ros.rollout.engine import Drive, Watch
 from janusvln_ros.rollout.evaluate import make_agent
-from janusvln_ros.rollout.settings import DaggerSection, ExpertSection, Settings, on_device, open_env
+from janusvln_ros.rollout.settings import (
+    DaggerSection,
+    ExpertSection,
+    Settings,
+    on_device,
+    open_env,
+)
 from janusvln_ros.rollout.shards import Worker
 from sim_bridge import NavEnv, Observation
 
@@ -32,13 +43,21 @@ SCHEMES = ("published", "classic")
 
 
 def expert_share(p: float, data_it: int) -> float:
-    """Return beta of a round, ``p ** data_it``: 1 in round 0, and 0 for p = 0 in any round, as published."""
+    """
+    Return beta of a round, ``p ** data_it``: 1 in round 0, and 0 for p = 0 in any round, as
+    published.
+    """
     return 0.0 if p == 0 else p**data_it
 
 
 @dataclass
 class PublishedDrive:
-    """A drive of the published scheme. ``model_success``: the expert never had to take over; ``forced_end``: the last way point was reached."""
+    """
+    A drive of the published scheme.
+
+    ``model_success``: the expert never had to take over; ``forced_end``: the last way point was
+    reached.
+    """
 
     drive: Drive
     model_success: bool
@@ -61,11 +80,14 @@ def drive_published(
     rng: random.Random,
     watch: Watch | None = None,
 ) -> PublishedDrive:
-    """Drive one episode by the published scheme.
+    """
+    Drive one episode by the published scheme.
 
-    At each step somebody proposes an action: the expert with probability beta (then for ``num_future_steps`` steps) or while it has taken over, else the model.
-    A proposal other than the expert's adds one to the accumulated error. Way points are ticked off where the expert would stop, which gives the wheel back.
-    The expert takes over where the model wants to stop far from the goal or has erred too often, and stands in for any STOP before the last way point.
+    At each step somebody proposes an action: the expert with probability beta (then for
+    ``num_future_steps`` steps) or while it has taken over, else the model. A proposal other than
+    the expert's adds one to the accumulated error. Way points are ticked off where the expert
+    would stop, which gives the wheel back. The expert takes over where the model wants to stop far
+    from the goal or has erred too often, and stands in for any STOP before the last way point.
 
     Args:
         env: the simulator.
@@ -73,7 +95,8 @@ def drive_published(
         episode: with its reference path.
         dagger: the scheme's numbers.
         expert: radius of way points before the last, and of the last.
-        reference_steps: length of the ground truth's actions, which the tolerated errors are measured by.
+        reference_steps: length of the ground truth's actions, which the tolerated errors are
+            measured by.
         rng: for the choice between expert and model.
         watch: see `engine.Watch`.
 
@@ -91,7 +114,10 @@ def drive_published(
     taken_over, model_success, forced_end = dagger.force_expert, True, False
 
     def advice() -> Action:
-        return env.expert_action(path[waypoint], expert.stop_radius if waypoint == len(path) - 1 else expert.waypoint_radius)
+        return env.expert_action(
+            path[waypoint],
+            expert.stop_radius if waypoint == len(path) - 1 else expert.waypoint_radius,
+        )
 
     while not env.episode_over:
         best = advice()
@@ -115,7 +141,11 @@ def drive_published(
             waypoint += 1
             best = advice()
         far = drive.distances[-1] >= dagger.stop_distance
-        if not forced_end and ((model_stop and far) or errors / tolerance > dagger.error_rate or errors > dagger.max_errors):
+        if not forced_end and (
+            (model_stop and far)
+            or errors / tolerance > dagger.error_rate
+            or errors > dagger.max_errors
+        ):
             model_success, taken_over, errors, action = False, True, 0, best
         if action == Action.STOP and not forced_end:
             action = best
@@ -123,7 +153,11 @@ def drive_published(
             watch(observation, action)
         observation = env.step(action)
         drive.actions.append(int(action))
-        drive.place(observation, env.geodesic_distance(observation.position, episode.goal_position), observation.collided)
+        drive.place(
+            observation,
+            env.geodesic_distance(observation.position, episode.goal_position),
+            observation.collided,
+        )
     drive.calls = agent.calls
     drive.status = "stopped" if drive.stopped else "simulator_limit"
     return PublishedDrive(drive, model_success, errors, forced_end)
@@ -131,7 +165,10 @@ def drive_published(
 
 @dataclass(frozen=True)
 class DaggerJob:
-    """Collect model-driven trajectories with the policy of ``checkpoint`` (or another of `evaluate.AGENTS`, to try the scheme out)."""
+    """
+    Collect model-driven trajectories with the policy of ``checkpoint`` (or another of
+    `evaluate.AGENTS`, to try the scheme out).
+    """
 
     out: Path
     settings: Settings
@@ -145,7 +182,10 @@ class DaggerJob:
         if self.scheme not in SCHEMES:
             raise InputError(f"--scheme is {self.scheme!r}: use one of {', '.join(SCHEMES)}")
         if self.engine is not None and self.scheme == "published":
-            raise InputError("the published scheme needs the simulator at hand: leave --ros out, or use --scheme classic")
+            raise InputError(
+                "the published scheme needs the simulator at hand: leave --ros out, "
+                "or use --scheme classic"
+            )
 
     @property
     def sharding(self) -> str:
@@ -158,19 +198,41 @@ class DaggerJob:
         model = make_agent(self.agent, self.checkpoint, settings, device)
         if self.scheme == "classic":
             beta = expert_share(settings.dagger.p, settings.dagger.data_it)
-            return LabelledWorker(settings, self.data_dir, self.out, shard, model, beta, {"beta": beta}, self.engine)
+            return LabelledWorker(
+                settings, self.data_dir, self.out, shard, model, beta, {"beta": beta}, self.engine
+            )
         path = ground_truth_path(self.data_dir, settings.dataset, settings.split, settings.role)
-        return PublishedWorker(settings, open_env(settings, self.data_dir), model, read_ground_truth(path), TrajectoryWriter(self.out, settings.dataset, shard))
+        return PublishedWorker(
+            settings,
+            open_env(settings, self.data_dir),
+            model,
+            read_ground_truth(path),
+            TrajectoryWriter(self.out, settings.dataset, shard),
+        )
 
 
 class PublishedWorker:
     """Drives by the published scheme and keeps what it keeps."""
 
-    def __init__(self, settings: Settings, env: NavEnv, agent: Agent, truth: dict[str, GroundTruth], writer: TrajectoryWriter) -> None:
-        self.settings, self.env, self.agent, self.truth, self.writer = settings, env, agent, truth, writer
+    def __init__(
+        self,
+        settings: Settings,
+        env: NavEnv,
+        agent: Agent,
+        truth: dict[str, GroundTruth],
+        writer: TrajectoryWriter,
+    ) -> None:
+        self.settings, self.env, self.agent, self.truth, self.writer = (
+            settings,
+            env,
+            agent,
+            truth,
+            writer,
+        )
 
     def run(self, episode: Episode) -> None:
-        """Drive one episode; keep it if it reached the goal with a clear detour.
+        """
+        Drive one episode; keep it if it reached the goal with a clear detour.
 
         Raises:
             InputError: the ground truth lacks this episode.
@@ -178,14 +240,19 @@ class PublishedWorker:
         settings, dagger = self.settings, self.settings.dagger
         truth = self.truth.get(episode.episode_id)
         if truth is None:
-            raise InputError(f"the ground truth lacks episode {episode.episode_id}, so the tolerated errors are unknown: use the file of these episodes")
+            raise InputError(
+                f"the ground truth lacks episode {episode.episode_id}, so the "
+                "tolerated errors are unknown: use the file of these episodes"
+            )
         frames: list[bytes] = []
 
         def watch(observation: Observation, action: Action) -> None:
             frames.append(encode_jpeg(observation.rgb, settings.collect.jpeg_quality))
 
         rng = episode_random(settings.seed, episode, "dagger")
-        found = drive_published(self.env, self.agent, episode, dagger, settings.expert, len(truth.actions), rng, watch)
+        found = drive_published(
+            self.env, self.agent, episode, dagger, settings.expert, len(truth.actions), rng, watch
+        )
         result, save = judge(episode, found, dagger, len(truth.actions))
         if save:
             self.writer.write(episode, frames, found.actions, None, result)
@@ -198,11 +265,18 @@ class PublishedWorker:
         self.writer.close()
 
 
-def judge(episode: Episode, found: PublishedDrive, dagger: DaggerSection, reference_steps: int) -> tuple[dict[str, Any], bool]:
-    """Return the published result line of a drive, and whether it is kept: it ends near the goal after a clear detour."""
+def judge(
+    episode: Episode, found: PublishedDrive, dagger: DaggerSection, reference_steps: int
+) -> tuple[dict[str, Any], bool]:
+    """
+    Return the published result line of a drive, and whether it is kept: it ends near the goal
+    after a clear detour.
+    """
     drive = found.drive
     metrics = measure(drive.positions, drive.distances, drive.collided, drive.stopped)
-    detour = (not found.model_success and metrics.pl < dagger.efficiency_helped) or metrics.pl < dagger.efficiency_alone
+    detour = (
+        not found.model_success and metrics.pl < dagger.efficiency_helped
+    ) or metrics.pl < dagger.efficiency_alone
     save = metrics.ne < dagger.save_distance and detour
     return {
         **result_line(episode, drive),

@@ -1,6 +1,10 @@
-"""An engine runs one episode with an agent and says what happened. Here: the direct engine, agent and simulator in one process.
+"""
+An engine runs one episode with an agent and says what happened.
 
-The ROS engine (through the real graph of nodes) answers the same protocol and lives above this room, so that nothing here needs ROS.
+Here: the direct engine, agent and simulator in one process.
+
+The ROS engine (through the real graph of nodes) answers the same protocol and lives above this
+room, so that nothing here needs ROS.
 """
 
 import math
@@ -21,15 +25,21 @@ Watch = Callable[[Observation, Action], None]
 """Called at every visited state with what is seen there and the action about to be executed."""
 
 STATUSES = ("stopped", "step_limit", "simulator_limit", "not_understood", "blocked", "error")
-"""How a drive can end: the agent chose STOP, was made to stop, ran into the simulator's limit, wrote text that is no action, did not get on, or a fault."""
+"""
+How a drive can end: the agent chose STOP, was made to stop, ran into the simulator's limit, wrote
+text that is no action, did not get on, or a fault.
+"""
 
 
 @dataclass(frozen=True)
 class Rules:
-    """When an episode ends other than by the agent's own STOP.
+    """
+    When an episode ends other than by the agent's own STOP.
 
-    ``max_steps``: a STOP is forced in place of this action (counted from 0; the published 400). ``not_understood``: text that is no action ends the
-    episode as a failure ("fail") or counts as STOP ("stop", as published). ``max_blocked``: so many collisions in a row end it; None: any number is fine.
+    ``max_steps``: a STOP is forced in place of this action (counted from 0; the published 400).
+    ``not_understood``: text that is no action ends the episode as a failure ("fail") or counts as
+    STOP ("stop", as published). ``max_blocked``: so many collisions in a row end it; None: any
+    number is fine.
     """
 
     max_steps: int = 400
@@ -40,18 +50,23 @@ class Rules:
         if self.max_steps < 1:
             raise InputError(f"rules.max_steps is {self.max_steps}: give 1 or more")
         if self.not_understood not in ("fail", "stop"):
-            raise InputError(f"rules.not_understood is {self.not_understood!r}: give 'fail' or 'stop'")
+            raise InputError(
+                f"rules.not_understood is {self.not_understood!r}: give 'fail' or 'stop'"
+            )
         if self.max_blocked is not None and self.max_blocked < 1:
             raise InputError(f"rules.max_blocked is {self.max_blocked}: give 1 or more, or null")
 
 
 @dataclass
 class Drive:
-    """What happened in one episode: T actions, T + 1 places.
+    """
+    What happened in one episode: T actions, T + 1 places.
 
-    ``positions`` metres and ``rotations`` quaternions x y z w in the world, start first; ``distances`` geodesic metres to the goal at each place;
-    ``collided`` for every action; ``calls`` how often the agent was asked; ``frames_changed`` and ``poses_changed`` how many actions were followed by
-    another picture and another pose; ``stopped`` whether the drive ended by STOP, forced ones included.
+    ``positions`` metres and ``rotations`` quaternions x y z w in the world, start first;
+    ``distances`` geodesic metres to the goal at each place; ``collided`` for every action;
+    ``calls`` how often the agent was asked; ``frames_changed`` and ``poses_changed`` how many
+    actions were followed by another picture and another pose; ``stopped`` whether the drive ended
+    by STOP, forced ones included.
     """
 
     positions: list[list[float]] = field(default_factory=list)
@@ -67,11 +82,19 @@ class Drive:
 
     @property
     def stopped(self) -> bool:
-        """The last action was STOP and was meant as one; text that was not understood stops nothing unless the rules say so."""
+        """
+        The last action was STOP and was meant as one; text that was not understood stops nothing
+        unless the rules say so.
+        """
         return bool(self.actions) and self.actions[-1] == Action.STOP
 
-    def place(self, observation: Observation, distance: float, collided: bool | None = None) -> None:
-        """Add where the agent is and what it sees; ``collided`` tells of the action that led here, None at the start."""
+    def place(
+        self, observation: Observation, distance: float, collided: bool | None = None
+    ) -> None:
+        """
+        Add where the agent is and what it sees; ``collided`` tells of the action that led here,
+        None at the start.
+        """
         position, rotation = observation.position.tolist(), observation.rotation.tolist()
         frame = zlib.crc32(np.ascontiguousarray(observation.rgb).data)
         if collided is not None:
@@ -85,7 +108,11 @@ class Drive:
 
 
 class Engine(Protocol):
-    """Runs episodes one after the other. Whoever calls `run` owns the thread; an engine is used from one thread only."""
+    """
+    Runs episodes one after the other.
+
+    Whoever calls `run` owns the thread; an engine is used from one thread only.
+    """
 
     def run(self, episode: Episode, watch: Watch | None = None) -> Drive:
         """Run one episode to its end."""
@@ -103,7 +130,8 @@ class DirectEngine:
         self.env, self.agent, self.rules = env, agent, rules
 
     def run(self, episode: Episode, watch: Watch | None = None) -> Drive:
-        """Run one episode: ask the agent, execute, until STOP, a rule, or the simulator ends it.
+        """
+        Run one episode: ask the agent, execute, until STOP, a rule, or the simulator ends it.
 
         At ``max_steps`` STOP is executed without asking the agent, whose answer could not matter.
         """
@@ -111,7 +139,9 @@ class DirectEngine:
         observation = env.reset(episode)
         agent.reset(episode, env)
         drive = Drive()
-        drive.place(observation, env.geodesic_distance(observation.position, episode.goal_position))
+        drive.place(
+            observation, env.geodesic_distance(observation.position, episode.goal_position)
+        )
         blocked = 0
         while True:
             action: Action | None
@@ -130,7 +160,11 @@ class DirectEngine:
                 watch(observation, action)
             observation = env.step(action)
             drive.actions.append(int(action))
-            drive.place(observation, env.geodesic_distance(observation.position, episode.goal_position), observation.collided)
+            drive.place(
+                observation,
+                env.geodesic_distance(observation.position, episode.goal_position),
+                observation.collided,
+            )
             if action == Action.STOP:
                 break
             if env.episode_over:
@@ -142,7 +176,10 @@ class DirectEngine:
                 break
         drive.calls = agent.calls
         if any(math.isnan(d) for d in drive.distances):
-            raise RuntimeError(f"the simulator gave a distance that is not a number in episode {episode.episode_id}")
+            raise RuntimeError(
+                "the simulator gave a distance that is not a number in episode "
+                f"{episode.episode_id}"
+            )
         return drive
 
     def close(self) -> None:

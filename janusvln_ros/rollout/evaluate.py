@@ -1,4 +1,7 @@
-"""Evaluation: an agent drives every episode once; lines of results are journalled, then merged into results.jsonl, summary.json and report.html."""
+"""
+Evaluation: an agent drives every episode once; lines of results are journalled, then merged into
+results.jsonl, summary.json and report.html.
+"""
 
 import dataclasses
 import hashlib
@@ -12,14 +15,27 @@ from typing import Any, cast
 
 import numpy as np
 
-from janusvln_ros.data.episodes import Episode, GroundTruth, ground_truth_path, json_id, read_episodes, read_ground_truth
+from janusvln_ros.data.episodes import (
+    Episode,
+    GroundTruth,
+    ground_truth_path,
+    json_id,
+    read_episodes,
+    read_ground_truth,
+)
 from janusvln_ros.data.journal import Journal
 from janusvln_ros.errors import InputError
 from janusvln_ros.evaluation.metrics import Thresholds, measure
 from janusvln_ros.evaluation.report import Map, write_report
 from janusvln_ros.evaluation.summary import error_line, result_line, summarize
 from janusvln_ros.files import atomic_path, atomic_write
-from janusvln_ros.rollout.agents import Agent, ExpertAgent, OracleStopAgent, PolicyAgent, RandomAgent
+from janusvln_ros.rollout.agents import (
+    Agent,
+    ExpertAgent,
+    OracleStopAgent,
+    PolicyAgent,
+    RandomAgent,
+)
 from janusvln_ros.rollout.engine import Drive, Engine
 from janusvln_ros.rollout.engines import make_engine
 from janusvln_ros.rollout.run import execute
@@ -33,8 +49,14 @@ INSTRUCTIONS = ("normal", "removed", "swapped")
 
 
 def checkpoint_digest(folder: Path) -> str:
-    """SHA-256 over the files of a checkpoint folder that determine its decisions, names included."""
-    names = sorted(p for p in folder.iterdir() if p.suffix in (".json", ".safetensors", ".txt", ".jinja", ".model"))
+    """
+    SHA-256 over the files of a checkpoint folder that determine its decisions, names included.
+    """
+    names = sorted(
+        p
+        for p in folder.iterdir()
+        if p.suffix in (".json", ".safetensors", ".txt", ".jinja", ".model")
+    )
     if not names:
         raise InputError(f"{folder} holds no checkpoint: no .json or .safetensors file is there")
     digest = hashlib.sha256()
@@ -46,8 +68,13 @@ def checkpoint_digest(folder: Path) -> str:
     return digest.hexdigest()
 
 
-def make_agent(name: str, checkpoint: Path | None, settings: Settings, device: str | None = None) -> Agent:
-    """Make the agent ``name`` of `AGENTS`. ``oracle-stop`` moves as the policy of ``checkpoint``, or without one as ``forward``.
+def make_agent(
+    name: str, checkpoint: Path | None, settings: Settings, device: str | None = None
+) -> Agent:
+    """
+    Make the agent ``name`` of `AGENTS`.
+
+    ``oracle-stop`` moves as the policy of ``checkpoint``, or without one as ``forward``.
 
     Raises:
         InputError: unknown agent, or the checkpoint cannot be used.
@@ -65,16 +92,25 @@ def make_agent(name: str, checkpoint: Path | None, settings: Settings, device: s
 
     from janusvln_ros.policy import Navigator
 
-    options = {key: value for key, value in dataclasses.asdict(settings.policy).items() if value is not None}
-    options["device"] = settings.policy.device or device or ("cuda" if torch.cuda.is_available() else "cpu")
-    return PolicyAgent(Navigator.from_pretrained(checkpoint, **cast(dict[str, Any], options)), checkpoint)
+    options = {
+        key: value
+        for key, value in dataclasses.asdict(settings.policy).items()
+        if value is not None
+    }
+    options["device"] = (
+        settings.policy.device or device or ("cuda" if torch.cuda.is_available() else "cpu")
+    )
+    return PolicyAgent(
+        Navigator.from_pretrained(checkpoint, **cast(dict[str, Any], options)), checkpoint
+    )
 
 
 def told(episodes: Sequence[Episode], instructions: str, seed: int) -> dict[tuple[str, str], str]:
-    """Return what the agent is told in each episode, by (scene id, episode id).
+    """
+    Return what the agent is told in each episode, by (scene id, episode id).
 
-    ``swapped`` gives each episode another one's text, drawn once for the seed: every text is used as often as it occurs as far as possible, never for an
-    episode with that same text.
+    ``swapped`` gives each episode another one's text, drawn once for the seed: every text is used
+    as often as it occurs as far as possible, never for an episode with that same text.
 
     Raises:
         InputError: unknown mode, or all texts are equal, so that there is none to swap with.
@@ -85,7 +121,9 @@ def told(episodes: Sequence[Episode], instructions: str, seed: int) -> dict[tupl
     if instructions == "removed":
         return dict.fromkeys(keys, "")
     if instructions != "swapped":
-        raise InputError(f"--instructions is {instructions!r}: use one of {', '.join(INSTRUCTIONS)}")
+        raise InputError(
+            f"--instructions is {instructions!r}: use one of {', '.join(INSTRUCTIONS)}"
+        )
     texts = [e.instruction for e in episodes]
     if len(set(texts)) < 2:
         raise InputError("--instructions swapped needs episodes with different texts")
@@ -100,7 +138,10 @@ def told(episodes: Sequence[Episode], instructions: str, seed: int) -> dict[tupl
 
 @dataclass(frozen=True)
 class EvaluateJob:
-    """Evaluate ``agent`` (of `AGENTS`), told ``instructions`` (of `INSTRUCTIONS`), on the episodes of ``settings``; ``engine`` as in `make_engine`."""
+    """
+    Evaluate ``agent`` (of `AGENTS`), told ``instructions`` (of `INSTRUCTIONS`), on the episodes of
+    ``settings``; ``engine`` as in `make_engine`.
+    """
 
     out: Path
     settings: Settings
@@ -118,14 +159,27 @@ class EvaluateJob:
     def open(self, shard: int, device: str | None) -> Worker:
         """Load the agent and the simulator."""
         agent = make_agent(self.agent, self.checkpoint, self.settings, device)
-        truth_path = ground_truth_path(self.data_dir, self.settings.dataset, self.settings.split, self.settings.role)
+        truth_path = ground_truth_path(
+            self.data_dir, self.settings.dataset, self.settings.split, self.settings.role
+        )
         truth = read_ground_truth(truth_path) if truth_path.is_file() else {}
-        # Drawn over the whole split, so that the texts do not depend on how many episodes are run or by whom.
+        # Drawn over the whole split, so that the texts do not depend on how many episodes are run
+        # or by whom.
         s = self.settings
-        everything = read_episodes(self.data_dir, s.dataset, s.split, role=s.role, languages=s.languages).episodes
+        everything = read_episodes(
+            self.data_dir, s.dataset, s.split, role=s.role, languages=s.languages
+        ).episodes
         given = told(everything, self.instructions, s.seed)
         engine = make_engine(self.engine, on_device(s, device), self.data_dir, agent, shard)
-        return EvaluateWorker(self.out, shard, engine, s.thresholds, truth, given, oracle_stops=self.agent == "oracle-stop")
+        return EvaluateWorker(
+            self.out,
+            shard,
+            engine,
+            s.thresholds,
+            truth,
+            given,
+            oracle_stops=self.agent == "oracle-stop",
+        )
 
 
 class EvaluateWorker:
@@ -141,40 +195,74 @@ class EvaluateWorker:
         given: dict[tuple[str, str], str],
         oracle_stops: bool = False,
     ) -> None:
-        self.out, self.engine, self.thresholds, self.truth, self.given, self.oracle_stops = out, engine, thresholds, truth, given, oracle_stops
+        self.out, self.engine, self.thresholds, self.truth, self.given, self.oracle_stops = (
+            out,
+            engine,
+            thresholds,
+            truth,
+            given,
+            oracle_stops,
+        )
         self.journal = Journal(out / f"journal_{shard}.jsonl")
         self._failed: list[str] = []
 
     def run(self, episode: Episode) -> None:
-        """Run one episode, a second time if it fails, and journal what came of it.
+        """
+        Run one episode, a second time if it fails, and journal what came of it.
 
         Raises:
-            RuntimeError: three episodes in a row failed twice each, so that it is the run that is broken and not an episode.
+            RuntimeError: three episodes in a row failed twice each, so that it is the run that is
+                broken and not an episode.
         """
         given = self.given[episode.scene_id, episode.episode_id]
-        asked = episode if given == episode.instruction else dataclasses.replace(episode, instruction=given)
-        line = {"scene": episode.scene, "episode_id": json_id(episode.episode_id), "instruction": episode.instruction}
+        asked = (
+            episode
+            if given == episode.instruction
+            else dataclasses.replace(episode, instruction=given)
+        )
+        line = {
+            "scene": episode.scene,
+            "episode_id": json_id(episode.episode_id),
+            "instruction": episode.instruction,
+        }
         for attempt in (1, 2):
             try:
                 drive = self.engine.run(asked)
                 break
             except Exception as error:
                 reason = f"{type(error).__name__}: {error}"
-                print(f"episode {episode.episode_id} in {episode.scene} failed ({reason}){', trying once more' if attempt == 1 else ''}", file=sys.stderr)
+                print(
+                    f"episode {episode.episode_id} in {episode.scene} failed "
+                    f"({reason}){', trying once more' if attempt == 1 else ''}",
+                    file=sys.stderr,
+                )
                 if attempt == 2:
                     self._failed.append(reason)
                     if len(self._failed) >= 3:
-                        raise RuntimeError(f"three episodes in a row failed, the last with {reason}") from error
-                    self.journal.append({**line, "result": error_line(episode, reason, given), "path": []})
+                        raise RuntimeError(
+                            f"three episodes in a row failed, the last with {reason}"
+                        ) from error
+                    self.journal.append(
+                        {**line, "result": error_line(episode, reason, given), "path": []}
+                    )
                     return
         self._failed.clear()
-        self.journal.append({**line, "result": self._measure(episode, drive, given), "path": _path(drive)})
+        self.journal.append(
+            {**line, "result": self._measure(episode, drive, given), "path": _path(drive)}
+        )
         self._keep_map(episode)
 
     def _measure(self, episode: Episode, drive: Drive, given: str) -> dict[str, Any]:
         truth = self.truth.get(episode.episode_id)
         reference = truth.locations if truth is not None and truth.locations else None
-        metrics = measure(drive.positions, drive.distances, drive.collided, drive.stopped, reference, self.thresholds)
+        metrics = measure(
+            drive.positions,
+            drive.distances,
+            drive.collided,
+            drive.stopped,
+            reference,
+            self.thresholds,
+        )
         return result_line(
             episode,
             metrics,
@@ -196,7 +284,12 @@ class EvaluateWorker:
             return
         floor = env.top_down_map()
         with atomic_path(path) as temporary:
-            np.savez_compressed(temporary, navigable=floor.navigable, origin=np.array(floor.origin), resolution=np.array(floor.resolution))
+            np.savez_compressed(
+                temporary,
+                navigable=floor.navigable,
+                origin=np.array(floor.origin),
+                resolution=np.array(floor.resolution),
+            )
 
     def close(self) -> None:
         """Close engine and journal."""
@@ -220,36 +313,65 @@ def _path(drive: Drive) -> list[list[float]]:
 
 
 def evaluate(
-    job: EvaluateJob, *, count: int | None = None, workers: int = 1, devices: tuple[str, ...] = (), place: Place | None = None
+    job: EvaluateJob,
+    *,
+    count: int | None = None,
+    workers: int = 1,
+    devices: tuple[str, ...] = (),
+    place: Place | None = None,
 ) -> dict[str, Any] | None:
-    """Run an evaluation to its end, resuming what is in ``job.out``; return the summary, or None on ranks that do not merge.
+    """
+    Run an evaluation to its end, resuming what is in ``job.out``; return the summary, or None on
+    ranks that do not merge.
 
     Raises:
         InputError: bad data, checkpoint or settings, or ``job.out`` belongs to another run.
         RuntimeError: a worker failed; the same call goes on where it stopped.
     """
     place = place or Place.from_environment()
-    identity: dict[str, Any] = {"agent": job.agent, "instructions": job.instructions, "engine": job.engine or "direct"}
+    identity: dict[str, Any] = {
+        "agent": job.agent,
+        "instructions": job.instructions,
+        "engine": job.engine or "direct",
+    }
     if job.checkpoint is not None and place.rank == 0:
         identity["checkpoint_sha256"] = checkpoint_digest(job.checkpoint)
     title = f"{job.agent} {job.settings.split}"
     done = execute(
-        job, job.settings, job.data_dir, place=place, workers=workers, count=count, identity={"evaluate": identity}, title=title, devices=devices
+        job,
+        job.settings,
+        job.data_dir,
+        place=place,
+        workers=workers,
+        count=count,
+        identity={"evaluate": identity},
+        title=title,
+        devices=devices,
     )
     if done is None:
         return None
     found, episodes = done
     settings = job.settings
     notes = {**identity, "checkpoint": None if job.checkpoint is None else str(job.checkpoint)}
-    notes |= {"dataset": settings.dataset, "split": settings.split, "seed": settings.seed, "thresholds": dataclasses.asdict(settings.thresholds)}
+    notes |= {
+        "dataset": settings.dataset,
+        "split": settings.split,
+        "seed": settings.seed,
+        "thresholds": dataclasses.asdict(settings.thresholds),
+    }
     if job.checkpoint is not None:
         config = json.loads((job.checkpoint / "config.json").read_text())
         notes["trained"] = bool(config.get("navigation", {}).get("trained", True))
     return merge(job.out, episodes, len(found.rejected), notes)
 
 
-def merge(out: Path, episodes: Sequence[Episode], rejected: int, notes: dict[str, Any]) -> dict[str, Any]:
-    """Write results.jsonl (each episode once, sorted), summary.json and report.html from the journals; return the summary."""
+def merge(
+    out: Path, episodes: Sequence[Episode], rejected: int, notes: dict[str, Any]
+) -> dict[str, Any]:
+    """
+    Write results.jsonl (each episode once, sorted), summary.json and report.html from the
+    journals; return the summary.
+    """
     journal = finished(out)
     ordered = sorted((key_of(e) for e in episodes), key=lambda k: (k[0], len(k[1]), k[1]))
     lines = [journal[key] for key in ordered]
@@ -259,10 +381,18 @@ def merge(out: Path, episodes: Sequence[Episode], rejected: int, notes: dict[str
     floors = {}
     for path in (out / "maps").glob("*.npz"):
         content = np.load(path)
-        floors[path.stem] = Map(content["navigable"], tuple(content["origin"].tolist()), float(content["resolution"]))
-    maps = [floors.get(map_name(by_key[key].scene, by_key[key].start_position[1])) for key in ordered]
+        floors[path.stem] = Map(
+            content["navigable"], tuple(content["origin"].tolist()), float(content["resolution"])
+        )
+    maps = [
+        floors.get(map_name(by_key[key].scene, by_key[key].start_position[1])) for key in ordered
+    ]
     references = [by_key[key].reference_path for key in ordered]
-    atomic_write(out / "results.jsonl", "".join(json.dumps(r, ensure_ascii=False) + "\n" for r in results))
-    write_report(out / "report.html", summary, results, [line["path"] for line in lines], references, maps)
+    atomic_write(
+        out / "results.jsonl", "".join(json.dumps(r, ensure_ascii=False) + "\n" for r in results)
+    )
+    write_report(
+        out / "report.html", summary, results, [line["path"] for line in lines], references, maps
+    )
     atomic_write(out / "summary.json", json.dumps(summary, indent=1) + "\n")
     return summary

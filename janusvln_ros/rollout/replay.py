@@ -1,4 +1,7 @@
-"""A recorded drive run through the policy again, offline and exact: what it decides on which frame, and how that agrees with the record."""
+"""
+A recorded drive run through the policy again, offline and exact: what it decides on which frame,
+and how that agrees with the record.
+"""
 
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
@@ -20,12 +23,17 @@ from janusvln_ros.policy.camera import Intrinsics, plan_view, uncalibrated_view
 NO_ACTION = 255
 
 Camera = Callable[[NDArray[np.uint8]], NDArray[np.uint8]]
-"""What the policy node does to a camera picture before the model sees it: rectify and crop, uint8 [H, W, 3] to uint8 [h, w, 3]."""
+"""
+What the policy node does to a camera picture before the model sees it: rectify and crop, uint8 [H,
+W, 3] to uint8 [h, w, 3].
+"""
 
 
 @dataclass(frozen=True)
 class Replayed:
-    """One decision of a replay, beside the picture it was made on (uint8 [H, W, 3], as recorded)."""
+    """
+    One decision of a replay, beside the picture it was made on (uint8 [H, W, 3], as recorded).
+    """
 
     moment: Moment
     rgb: NDArray[np.uint8]
@@ -33,7 +41,9 @@ class Replayed:
 
 
 def bag_camera(bag: Bag, topics: Topics, uncalibrated: bool) -> Camera:
-    """How this bag's pictures become the model's: from its ``camera_info``, as the policy node does it.
+    """
+    How this bag's pictures become the model's: from its ``camera_info``, as the policy node does
+    it.
 
     Args:
         bag: with a camera.
@@ -43,24 +53,44 @@ def bag_camera(bag: Bag, topics: Topics, uncalibrated: bool) -> Camera:
     Raises:
         InputError: no ``camera_info`` and not ``uncalibrated``, or one that is of no use.
     """
-    infos = [topic for topic, msgtype in bag.topics.items() if msgtype == "sensor_msgs/msg/CameraInfo" and bag.counts.get(topic, 0)]
+    infos = [
+        topic
+        for topic, msgtype in bag.topics.items()
+        if msgtype == "sensor_msgs/msg/CameraInfo" and bag.counts.get(topic, 0)
+    ]
     camera = camera_topic(bag, topics.image)
-    # The camera_info of a camera stands beside its image (REP-104 convention of image pipelines); of several, the one in the same namespace counts.
+    # The camera_info of a camera stands beside its image (REP-104 convention of image pipelines);
+    # of several, the one in the same namespace counts.
     folder = camera.removesuffix("/compressed").rpartition("/")[0]
     infos.sort(key=lambda topic: topic.rpartition("/")[0] != folder)
     if infos:
         info = bag.decode(next(bag.messages(infos[:1])))
-        return plan_view(Intrinsics(int(info.width), int(info.height), tuple(info.k), tuple(info.d), info.distortion_model)).apply
+        return plan_view(
+            Intrinsics(
+                int(info.width),
+                int(info.height),
+                tuple(info.k),
+                tuple(info.d),
+                info.distortion_model,
+            )
+        ).apply
     if not uncalibrated:
-        raise InputError(f"{bag.path} holds no camera_info, so the field of view of {camera} is unknown; give --uncalibrated to go on without")
+        raise InputError(
+            f"{bag.path} holds no camera_info, so the field of view of {camera} is "
+            "unknown; give --uncalibrated to go on without"
+        )
     frame = decode(bag.decode(next(bag.messages([camera]))))
     return uncalibrated_view(frame.shape[1], frame.shape[0]).apply
 
 
-def replay(bag: Bag, navigator: Navigator, moments: Sequence[Moment], topics: Topics, camera: Camera) -> Iterator[Replayed]:
-    """Decide again at every moment whose frame is in the bag; each new episode empties the memories.
+def replay(
+    bag: Bag, navigator: Navigator, moments: Sequence[Moment], topics: Topics, camera: Camera
+) -> Iterator[Replayed]:
+    """
+    Decide again at every moment whose frame is in the bag; each new episode empties the memories.
 
-    The frames are found by their header stamps. One that the bag lacks is passed over: compare the number of results with ``len(moments)``.
+    The frames are found by their header stamps. One that the bag lacks is passed over: compare the
+    number of results with ``len(moments)``.
     """
     image_topic = camera_topic(bag, topics.image)
     due: dict[int, deque[int]] = {}
@@ -79,13 +109,18 @@ def replay(bag: Bag, navigator: Navigator, moments: Sequence[Moment], topics: To
 
 
 def agreement(replayed: Sequence[tuple[Moment, Action | None]], parts: int = 10) -> dict[str, Any]:
-    """How decisions agree with the record: overall, per action, over time and as a confusion matrix (rows recorded, columns decided).
+    """
+    How decisions agree with the record: overall, per action, over time and as a confusion matrix
+    (rows recorded, columns decided).
 
     Args:
-        replayed: the moments and what was decided there; moments of which the record says nothing are counted but not compared.
+        replayed: the moments and what was decided there; moments of which the record says nothing
+            are counted but not compared.
         parts: into how many equal parts of the drive ``over_time`` is cut.
     """
-    pairs = [(moment.recorded, decided) for moment, decided in replayed if moment.recorded is not None]
+    pairs = [
+        (moment.recorded, decided) for moment, decided in replayed if moment.recorded is not None
+    ]
     names = [action.name for action in Action]
     confusion = {row.name: dict.fromkeys([*names, "NO_ACTION"], 0) for row in Action}
     for recorded, decided in pairs:
@@ -95,18 +130,36 @@ def agreement(replayed: Sequence[tuple[Moment, Action | None]], parts: int = 10)
         "decisions": len(replayed),
         "compared": len(pairs),
         "agreement": sum(equal) / len(equal) if equal else None,
-        "per_action": {name: {"recorded": sum(confusion[name].values()), "equal": confusion[name][name]} for name in names},
+        "per_action": {
+            name: {"recorded": sum(confusion[name].values()), "equal": confusion[name][name]}
+            for name in names
+        },
         "confusion": confusion,
-        "over_time": [float(np.mean(part)) for part in np.array_split(np.asarray(equal, float), min(parts, len(equal)))] if equal else [],
+        "over_time": [
+            float(np.mean(part))
+            for part in np.array_split(np.asarray(equal, float), min(parts, len(equal)))
+        ]
+        if equal
+        else [],
     }
 
 
 def decision_message(replayed: Replayed, executed: bool = False) -> Any:
-    """The ``janusvln_msgs/Decision`` of one replayed decision. Timings are left 0, so that the same bag and checkpoint give the same bytes."""
+    """
+    The ``janusvln_msgs/Decision`` of one replayed decision.
+
+    Timings are left 0, so that the same bag and checkpoint give the same bytes.
+    """
     types = message_types().types
     moment, decision = replayed.moment, replayed.decision
-    stamp = types["builtin_interfaces/msg/Time"](sec=moment.stamp // 10**9, nanosec=moment.stamp % 10**9)
-    probabilities = [decision.probabilities[a] for a in Action] if decision.probabilities else [float("nan")] * 4
+    stamp = types["builtin_interfaces/msg/Time"](
+        sec=moment.stamp // 10**9, nanosec=moment.stamp % 10**9
+    )
+    probabilities = (
+        [decision.probabilities[a] for a in Action]
+        if decision.probabilities
+        else [float("nan")] * 4
+    )
     return types[DECISION_TYPE](
         header=types["std_msgs/msg/Header"](stamp=stamp, frame_id=""),
         episode_id=moment.episode,
@@ -119,28 +172,51 @@ def decision_message(replayed: Replayed, executed: bool = False) -> Any:
         probabilities=np.asarray(probabilities, np.float32),
         executed=executed,
         **dict.fromkeys(("preprocess", "spatial", "vision", "prefill", "decode", "total"), 0.0),
-        **dict.fromkeys(("spatial_frames", "semantic_frames", "memory_capacity", "memory_bytes"), 0),
+        **dict.fromkeys(
+            ("spatial_frames", "semantic_frames", "memory_capacity", "memory_bytes"), 0
+        ),
     )
 
 
-def write_decision(writer: BagWriter, replayed: Replayed, overlay: NDArray[np.uint8] | None, encode: Callable[[NDArray[np.uint8]], bytes]) -> None:
-    """Append a decision to a bag, and its overlay picture as ``sensor_msgs/CompressedImage`` if there is one."""
+def write_decision(
+    writer: BagWriter,
+    replayed: Replayed,
+    overlay: NDArray[np.uint8] | None,
+    encode: Callable[[NDArray[np.uint8]], bytes],
+) -> None:
+    """
+    Append a decision to a bag, and its overlay picture as ``sensor_msgs/CompressedImage`` if there
+    is one.
+    """
     message = decision_message(replayed)
     writer.write_message("/policy/decision", replayed.moment.stamp, message)
     if overlay is not None:
-        picture = message_types().types["sensor_msgs/msg/CompressedImage"](header=message.header, format="jpeg", data=np.frombuffer(encode(overlay), np.uint8))
+        picture = message_types().types["sensor_msgs/msg/CompressedImage"](
+            header=message.header, format="jpeg", data=np.frombuffer(encode(overlay), np.uint8)
+        )
         writer.write_message("/policy/overlay/compressed", replayed.moment.stamp, picture)
 
 
-def against(old: Path, replayed: Sequence[tuple[Moment, Action | None]]) -> list[tuple[Moment, Action | None]]:
-    """The same moments with the decisions of an older replay in the place of the record, so that ``agreement`` compares the two.
+def against(
+    old: Path, replayed: Sequence[tuple[Moment, Action | None]]
+) -> list[tuple[Moment, Action | None]]:
+    """
+    The same moments with the decisions of an older replay in the place of the record, so that
+    ``agreement`` compares the two.
 
     Raises:
         InputError: the older file holds no decisions, or on none of these frames.
     """
     with open_bag(old) as bag:
         earlier = {(m.stamp, m.step): m.recorded for m in recorded_moments(bag)}
-    pairs = [(replace(m, recorded=earlier[(m.stamp, m.step)]), decided) for m, decided in replayed if (m.stamp, m.step) in earlier]
+    pairs = [
+        (replace(m, recorded=earlier[(m.stamp, m.step)]), decided)
+        for m, decided in replayed
+        if (m.stamp, m.step) in earlier
+    ]
     if not pairs:
-        raise InputError(f"{old} holds no decision on any of the {len(replayed)} frames of this replay: it is of another bag or of other --boundaries")
+        raise InputError(
+            f"{old} holds no decision on any of the {len(replayed)} frames of this "
+            "replay: it is of another bag or of other --boundaries"
+        )
     return pairs

@@ -10,50 +10,87 @@ from janusvln_ros.data.episodes import Episode, EpisodeSet, episodes_path, read_
 from janusvln_ros.errors import InputError
 from janusvln_ros.files import atomic_write
 from janusvln_ros.rollout.settings import Settings
-from janusvln_ros.rollout.shards import Job, Place, await_first_rank, choose, claim, run_sharded, versions
+from janusvln_ros.rollout.shards import (
+    Job,
+    Place,
+    await_first_rank,
+    choose,
+    claim,
+    run_sharded,
+    versions,
+)
 from sim_bridge.nav_env import scene_path
 
 
 def load_episodes(settings: Settings, data_dir: Path, place: Place) -> EpisodeSet:
-    """Read the episodes of the settings; a split of the houses that is not there yet is generated (by rank 0).
+    """
+    Read the episodes of the settings; a split of the houses that is not there yet is generated (by
+    rank 0).
 
     Episodes that cannot be used are named on stderr.
 
     Raises:
         InputError: the data are missing or damaged, or none of the episodes can be used.
     """
-    if settings.dataset == "houses" and place.rank == 0 and not episodes_path(data_dir, "houses", settings.split).is_file():
+    if (
+        settings.dataset == "houses"
+        and place.rank == 0
+        and not episodes_path(data_dir, "houses", settings.split).is_file()
+    ):
         from tqdm import tqdm
 
         from sim_bridge.homes import ensure_split
 
-        with tqdm(desc=f"generating houses of {settings.split} in {data_dir}, once", unit="home", file=sys.stderr) as bar:
+        with tqdm(
+            desc=f"generating houses of {settings.split} in {data_dir}, once",
+            unit="home",
+            file=sys.stderr,
+        ) as bar:
 
             def progress(done: int, total: int) -> None:
                 bar.total = total
                 bar.update(done - bar.n)
 
             ensure_split(data_dir, settings.split, progress=progress)
-    found = read_episodes(data_dir, settings.dataset, settings.split, role=settings.role, languages=settings.languages)
+    found = read_episodes(
+        data_dir,
+        settings.dataset,
+        settings.split,
+        role=settings.role,
+        languages=settings.languages,
+    )
     for sentence in found.rejected[:5] if place.rank == 0 else ():
         print(f"not used: {sentence}", file=sys.stderr)
     if len(found.rejected) > 5 and place.rank == 0:
-        print(f"not used: {len(found.rejected)} episodes in all; they are counted in the summary", file=sys.stderr)
+        print(
+            f"not used: {len(found.rejected)} episodes in all; they are counted in the summary",
+            file=sys.stderr,
+        )
     if not found.episodes:
-        raise InputError(f"{found.path} holds no episode that can be used ({len(found.rejected)} were rejected)")
+        raise InputError(
+            f"{found.path} holds no episode that can be used ({len(found.rejected)} were rejected)"
+        )
     return found
 
 
 def check_scenes(settings: Settings, data_dir: Path, episodes: list[Episode]) -> None:
-    """Find out before the first step whether scene files are missing.
+    """
+    Find out before the first step whether scene files are missing.
 
     Raises:
         InputError: the first missing file, and how many episodes need missing ones.
     """
-    missing = {scene: path for scene in {e.scene_id for e in episodes} if not (path := scene_path(data_dir, scene)).is_file()}
+    missing = {
+        scene: path
+        for scene in {e.scene_id for e in episodes}
+        if not (path := scene_path(data_dir, scene)).is_file()
+    }
     if missing:
         count = sum(e.scene_id in missing for e in episodes)
-        raise InputError(f"{missing[min(missing)]} is missing; {count} of {len(episodes)} episodes need one of {len(missing)} missing scenes")
+        raise InputError(
+            f"{missing[min(missing)]} is missing; {count} of {len(episodes)} episodes "
+            f"need one of {len(missing)} missing scenes"
+        )
 
 
 def execute(
@@ -68,10 +105,12 @@ def execute(
     title: str,
     devices: tuple[str, ...] = (),
 ) -> tuple[EpisodeSet, list[Episode]] | None:
-    """Prepare, claim the output folder and run the job over its episodes.
+    """
+    Prepare, claim the output folder and run the job over its episodes.
 
-    Returns the episode file and the episodes of this run where the results are to be merged (rank 0), None on other ranks.
-    ``identity`` is what, beside settings, data and versions, makes this run another one.
+    Returns the episode file and the episodes of this run where the results are to be merged (rank
+    0), None on other ranks. ``identity`` is what, beside settings, data and versions, makes this
+    run another one.
 
     Raises:
         InputError: bad data, or the output folder belongs to another run.
@@ -83,7 +122,15 @@ def execute(
     episodes = choose(found.episodes, count, settings.seed)
     if place.rank == 0:
         check_scenes(settings, data_dir, episodes)
-        claim(out, {**identity, "data": {"file": found.path.name, "sha256": found.digest}, "settings": dataclasses.asdict(settings), "versions": versions()})
+        claim(
+            out,
+            {
+                **identity,
+                "data": {"file": found.path.name, "sha256": found.digest},
+                "settings": dataclasses.asdict(settings),
+                "versions": versions(),
+            },
+        )
         atomic_write(out / "ready", "")
     if not run_sharded(job, episodes, workers, place, devices=devices, title=title):
         return None

@@ -1,4 +1,7 @@
-"""The settings of a rollout, read from ``config/eval/*.yaml``: every number that the published scripts hard-code is a field here."""
+"""
+The settings of a rollout, read from ``config/eval/*.yaml``: every number that the published
+scripts hard-code is a field here.
+"""
 
 import dataclasses
 import typing
@@ -20,7 +23,11 @@ Four = tuple[float, float, float, float]
 
 @dataclass(frozen=True)
 class EnvSection:
-    """What is simulated; metres and degrees. ``options`` go to the backend as they are (for habitat: how its server is started)."""
+    """
+    What is simulated; metres and degrees.
+
+    ``options`` go to the backend as they are (for habitat: how its server is started).
+    """
 
     up: str = "z"
     width: int = 640
@@ -50,7 +57,10 @@ class PolicySection:
 
 @dataclass(frozen=True)
 class ExpertSection:
-    """The follower along the reference path: metres to a way point at which it counts as passed, and to the end at which it stops."""
+    """
+    The follower along the reference path: metres to a way point at which it counts as passed, and
+    to the end at which it stops.
+    """
 
     waypoint_radius: float = 1.8
     stop_radius: float = 0.25
@@ -58,7 +68,10 @@ class ExpertSection:
 
 @dataclass(frozen=True)
 class BaselineSection:
-    """Agents that do not look: probabilities of STOP, MOVE_FORWARD, TURN_LEFT, TURN_RIGHT, and how near the oracle stops, metres."""
+    """
+    Agents that do not look: probabilities of STOP, MOVE_FORWARD, TURN_LEFT, TURN_RIGHT, and how
+    near the oracle stops, metres.
+    """
 
     random: Four = (0.02, 0.3267, 0.3267, 0.3266)
     forward: Four = (0.02, 0.68, 0.15, 0.15)
@@ -67,7 +80,10 @@ class BaselineSection:
 
 @dataclass(frozen=True)
 class CollectSection:
-    """Expert trajectories: every state nearer than ``stop_radius`` to the end is labelled STOP; a drive that ends farther than ``keep_distance`` is dropped."""
+    """
+    Expert trajectories: every state nearer than ``stop_radius`` to the end is labelled STOP; a
+    drive that ends farther than ``keep_distance`` is dropped.
+    """
 
     stop_radius: float = 0.5
     keep_distance: float = 1.0
@@ -76,7 +92,10 @@ class CollectSection:
 
 @dataclass(frozen=True)
 class DaggerSection:
-    """Model-driven trajectories, the published scheme's numbers first (see `rollout.dagger`), then those of classic relabelling."""
+    """
+    Model-driven trajectories, the published scheme's numbers first (see `rollout.dagger`), then
+    those of classic relabelling.
+    """
 
     p: float = 0.0
     data_it: int = 3
@@ -95,7 +114,10 @@ class DaggerSection:
         if not 0 <= self.p <= 1:
             raise InputError(f"dagger.p is {self.p}: give a probability")
         if self.num_future_steps < 1 or self.missed_stops < 1 or self.data_it < 0:
-            raise InputError("dagger.num_future_steps and dagger.missed_stops must be 1 or more, dagger.data_it 0 or more")
+            raise InputError(
+                "dagger.num_future_steps and dagger.missed_stops must be 1 or more, "
+                "dagger.data_it 0 or more"
+            )
 
 
 @dataclass(frozen=True)
@@ -120,10 +142,13 @@ class Settings:
 
 
 def load_settings(config: str | Path, changes: Sequence[str] = ()) -> Settings:
-    """Read settings from a YAML file, or by the name of one in ``config/eval``; ``changes`` are ``KEY=VALUE`` with dotted keys and YAML values.
+    """
+    Read settings from a YAML file, or by the name of one in ``config/eval``; ``changes`` are
+    ``KEY=VALUE`` with dotted keys and YAML values.
 
     Raises:
-        InputError: there is no such file, it is no YAML, a key is unknown, or a value has the wrong type.
+        InputError: there is no such file, it is no YAML, a key is unknown, or a value has the
+            wrong type.
     """
     path = Path(config)
     if path.suffix not in (".yaml", ".yml"):
@@ -157,13 +182,19 @@ def _build(kind: Any, content: Any, where: str) -> Any:
     unknown = sorted(set(content) - set(types))
     if unknown:
         raise InputError(f"{where}: unknown key {unknown[0]!r}; known are {', '.join(types)}")
-    return kind(**{key: _value(types[key], value, f"{where}: {key}") for key, value in content.items()})
+    return kind(
+        **{key: _value(types[key], value, f"{where}: {key}") for key, value in content.items()}
+    )
 
 
 def _value(kind: Any, value: Any, where: str) -> Any:
     if dataclasses.is_dataclass(kind):
         return _build(kind, value, where)
-    options = typing.get_args(kind) if typing.get_origin(kind) is not tuple and type(None) in typing.get_args(kind) else (kind,)
+    options = (
+        typing.get_args(kind)
+        if typing.get_origin(kind) is not tuple and type(None) in typing.get_args(kind)
+        else (kind,)
+    )
     if value is None and type(None) in options:
         return None
     for option in options:
@@ -189,8 +220,19 @@ def open_env(settings: Settings, data_dir: str | Path) -> NavEnv:
 
 
 def on_device(settings: Settings, device: str | None) -> Settings:
-    """Let Habitat draw on the graphics card that the model of this worker runs on, unless ``env.options.gpu`` says otherwise."""
-    if settings.backend != "habitat" or "gpu" in settings.env.options or device is None or not device.startswith("cuda"):
+    """
+    Let Habitat draw on the graphics card that the model of this worker runs on, unless
+    ``env.options.gpu`` says otherwise.
+    """
+    if (
+        settings.backend != "habitat"
+        or "gpu" in settings.env.options
+        or device is None
+        or not device.startswith("cuda")
+    ):
         return settings
     gpu = int(device.partition(":")[2] or 0)
-    return dataclasses.replace(settings, env=dataclasses.replace(settings.env, options={**settings.env.options, "gpu": gpu}))
+    return dataclasses.replace(
+        settings,
+        env=dataclasses.replace(settings.env, options={**settings.env.options, "gpu": gpu}),
+    )

@@ -1,7 +1,10 @@
-"""Many episodes over many processes: who takes which, how a run goes on after a kill, and how its progress is seen.
+"""
+Many episodes over many processes: who takes which, how a run goes on after a kill, and how its
+progress is seen.
 
-Results travel through files only (append-only journals, one per shard), so the ranks that torchrun starts need no process group, and a run killed at any
-moment goes on where it stopped, with any number of processes.
+Results travel through files only (append-only journals, one per shard), so the ranks that torchrun
+starts need no process group, and a run killed at any moment goes on where it stopped, with any
+number of processes.
 """
 
 import ctypes
@@ -28,7 +31,10 @@ from janusvln_ros.errors import InputError
 from janusvln_ros.files import atomic_write
 
 Key = tuple[str, str, str]
-"""What makes an episode one and the same: scene id, episode id, instruction (as published resuming has it)."""
+"""
+What makes an episode one and the same: scene id, episode id, instruction (as published resuming
+has it).
+"""
 
 
 def key_of(episode: Episode) -> Key:
@@ -38,7 +44,10 @@ def key_of(episode: Episode) -> Key:
 
 @dataclass(frozen=True)
 class Place:
-    """This process among those that torchrun (or SLURM) started: ``rank`` of ``world``; alone it is 0 of 1. ``local_rank`` chooses the GPU."""
+    """
+    This process among those that torchrun (or SLURM) started: ``rank`` of ``world``; alone it is 0
+    of 1. ``local_rank`` chooses the GPU.
+    """
 
     rank: int = 0
     world: int = 1
@@ -46,7 +55,8 @@ class Place:
 
     @classmethod
     def from_environment(cls) -> "Place":
-        """Read RANK, WORLD_SIZE and LOCAL_RANK.
+        """
+        Read RANK, WORLD_SIZE and LOCAL_RANK.
 
         Raises:
             InputError: they are no numbers or do not fit together.
@@ -55,14 +65,22 @@ class Place:
             rank, world = int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
             local = int(os.environ.get("LOCAL_RANK", str(rank)))
         except ValueError as error:
-            raise InputError(f"RANK, WORLD_SIZE and LOCAL_RANK must be numbers: {error}") from error
+            raise InputError(
+                f"RANK, WORLD_SIZE and LOCAL_RANK must be numbers: {error}"
+            ) from error
         if not 0 <= rank < world:
-            raise InputError(f"RANK is {rank} and WORLD_SIZE {world}: start the command with torchrun, or without both")
+            raise InputError(
+                f"RANK is {rank} and WORLD_SIZE {world}: start the command with "
+                "torchrun, or without both"
+            )
         return cls(rank, world, local)
 
 
 def choose(episodes: Sequence[Episode], count: int | None, seed: int) -> list[Episode]:
-    """Choose ``count`` episodes (None: all) at random but the same for equal seeds; a larger count contains the smaller one's."""
+    """
+    Choose ``count`` episodes (None: all) at random but the same for equal seeds; a larger count
+    contains the smaller one's.
+    """
     if count is None or count >= len(episodes):
         return list(episodes)
     if count < 1:
@@ -72,11 +90,15 @@ def choose(episodes: Sequence[Episode], count: int | None, seed: int) -> list[Ep
     return [episodes[i] for i in sorted(order[:count])]
 
 
-def share(episodes: Iterable[Episode], shard: int, shards: int, how: str = "balanced") -> list[Episode]:
-    """Return the episodes of one shard, those of a scene together, scenes in order.
+def share(
+    episodes: Iterable[Episode], shard: int, shards: int, how: str = "balanced"
+) -> list[Episode]:
+    """
+    Return the episodes of one shard, those of a scene together, scenes in order.
 
-    ``published``: every ``shards``-th episode of every scene. ``balanced``: runs of equal length (to within one) over all scenes, so that houses with
-    an episode or two are shared evenly and each is loaded by few processes.
+    ``published``: every ``shards``-th episode of every scene. ``balanced``: runs of equal length
+    (to within one) over all scenes, so that houses with an episode or two are shared evenly and
+    each is loaded by few processes.
     """
     by_scene: dict[str, list[Episode]] = defaultdict(list)
     for episode in episodes:
@@ -101,26 +123,36 @@ def versions() -> dict[str, str]:
 
 
 def claim(out: Path, manifest: dict[str, Any]) -> None:
-    """Write ``manifest.json`` into a new output folder, or check that the one there is the same.
+    """
+    Write ``manifest.json`` into a new output folder, or check that the one there is the same.
 
     Raises:
-        InputError: the folder belongs to a run with another manifest (the difference is named), or holds results without one.
+        InputError: the folder belongs to a run with another manifest (the difference is named), or
+            holds results without one.
     """
     path = out / "manifest.json"
     if not path.is_file():
         if any(out.glob("journal_*.jsonl")):
-            raise InputError(f"{out} holds journals without manifest.json, so what they belong to is unknown: choose another folder")
+            raise InputError(
+                f"{out} holds journals without manifest.json, so what they belong to "
+                "is unknown: choose another folder"
+            )
         atomic_write(path, json.dumps(manifest, indent=1, ensure_ascii=False) + "\n")
         return
     # A round trip through JSON makes lists of tuples, as they come back from the file.
     different = list(_differences(json.loads(path.read_text()), json.loads(json.dumps(manifest))))
     if different:
         reasons = "; ".join(different[:5])
-        raise InputError(f"{out} belongs to another run, so it is not resumed: {reasons}. Choose another --out, or repeat that run's arguments")
+        raise InputError(
+            f"{out} belongs to another run, so it is not resumed: {reasons}. Choose "
+            "another --out, or repeat that run's arguments"
+        )
 
 
 def await_first_rank(out: Path, place: Place, started: float, limit: float = 3600.0) -> None:
-    """On ranks other than 0: wait until rank 0 has prepared the data and written the manifest since ``started`` (seconds since the epoch).
+    """
+    On ranks other than 0: wait until rank 0 has prepared the data and written the manifest since
+    ``started`` (seconds since the epoch).
 
     Raises:
         InputError: that did not happen within ``limit`` seconds.
@@ -128,7 +160,10 @@ def await_first_rank(out: Path, place: Place, started: float, limit: float = 360
     ready = out / "ready"
     while place.rank > 0 and not (ready.is_file() and ready.stat().st_mtime >= started - 60):
         if time.time() > started + limit:
-            raise InputError(f"rank 0 prepared nothing in {out} within {limit:.0f} s: is it one folder that all ranks see?")
+            raise InputError(
+                f"rank 0 prepared nothing in {out} within {limit:.0f} s: is it one "
+                "folder that all ranks see?"
+            )
         time.sleep(0.2)
 
 
@@ -166,7 +201,11 @@ class Job(Protocol):
         ...
 
     def open(self, shard: int, device: str | None) -> Worker:
-        """Make the worker of a shard, in the process that will use it. ``device``: where its model runs; None: the default."""
+        """
+        Make the worker of a shard, in the process that will use it.
+
+        ``device``: where its model runs; None: the default.
+        """
         ...
 
 
@@ -179,11 +218,21 @@ def finished(out: Path) -> dict[Key, dict[str, Any]]:
     return lines
 
 
-def run_sharded(job: Job, episodes: Sequence[Episode], workers: int, place: Place, *, devices: Sequence[str] = (), title: str = "") -> bool:
-    """Do the episodes that no journal has yet, in ``workers`` processes on this rank (1: in this very process).
+def run_sharded(
+    job: Job,
+    episodes: Sequence[Episode],
+    workers: int,
+    place: Place,
+    *,
+    devices: Sequence[str] = (),
+    title: str = "",
+) -> bool:
+    """
+    Do the episodes that no journal has yet, in ``workers`` processes on this rank (1: in this very
+    process).
 
-    ``devices`` are given to the shards of this rank in turn. Progress goes to stderr. Returns True on the rank that must merge: rank 0, once the episodes
-    of all ranks are in.
+    ``devices`` are given to the shards of this rank in turn. Progress goes to stderr. Returns True
+    on the rank that must merge: rank 0, once the episodes of all ranks are in.
 
     Raises:
         InputError: a worker met bad input.
@@ -194,7 +243,8 @@ def run_sharded(job: Job, episodes: Sequence[Episode], workers: int, place: Plac
     wanted = {key_of(e) for e in episodes}
     done = set(finished(job.out)) & wanted
     shards = place.world * workers
-    # Several ranks start at different moments and see different journals, so their shares must not depend on them; one alone shares what is left evenly.
+    # Several ranks start at different moments and see different journals, so their shares must not
+    # depend on them; one alone shares what is left evenly.
     pool = list(episodes) if place.world > 1 else [e for e in episodes if key_of(e) not in done]
     mine: list[tuple[int, str | None, list[Episode]]] = []
     for w in range(workers):
@@ -223,7 +273,13 @@ def run_sharded(job: Job, episodes: Sequence[Episode], workers: int, place: Plac
             progress.close()
 
 
-def _work(job: Job, shard: int, device: str | None, episodes: list[Episode], after: Callable[[], Any] | None = None) -> None:
+def _work(
+    job: Job,
+    shard: int,
+    device: str | None,
+    episodes: list[Episode],
+    after: Callable[[], Any] | None = None,
+) -> None:
     worker = job.open(shard, device)
     try:
         for episode in episodes:
@@ -234,12 +290,20 @@ def _work(job: Job, shard: int, device: str | None, episodes: list[Episode], aft
         worker.close()
 
 
-def _spawn(job: Job, mine: list[tuple[int, str | None, list[Episode]]], progress: "_Progress | None") -> None:
-    """Run each shard in a process of its own (spawned: neither CUDA nor OpenGL survive a fork) and watch over them."""
+def _spawn(
+    job: Job, mine: list[tuple[int, str | None, list[Episode]]], progress: "_Progress | None"
+) -> None:
+    """
+    Run each shard in a process of its own (spawned: neither CUDA nor OpenGL survive a fork) and
+    watch over them.
+    """
     # Workers that each take all cores are slower together than one alone.
     os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // len(mine))))
     context = multiprocessing.get_context("spawn")
-    processes = [context.Process(target=_worker_process, args=(job, *item, os.getpid()), daemon=True) for item in mine]
+    processes = [
+        context.Process(target=_worker_process, args=(job, *item, os.getpid()), daemon=True)
+        for item in mine
+    ]
     for process in processes:
         process.start()
     try:
@@ -251,9 +315,14 @@ def _spawn(job: Job, mine: list[tuple[int, str | None, list[Episode]]], progress
             if 2 in bad:
                 raise InputError("a worker met bad input, see above")
             if bad:
-                raise RuntimeError(f"a worker ended with exit code {bad[0]}, see above; the same command goes on where this run stopped")
+                raise RuntimeError(
+                    f"a worker ended with exit code {bad[0]}, see above; the same "
+                    "command goes on where this run stopped"
+                )
         if any(p.exitcode for p in processes):
-            raise RuntimeError("a worker failed, see above; the same command goes on where this run stopped")
+            raise RuntimeError(
+                "a worker failed, see above; the same command goes on where this run stopped"
+            )
     finally:
         for process in processes:
             process.terminate()
@@ -261,9 +330,15 @@ def _spawn(job: Job, mine: list[tuple[int, str | None, list[Episode]]], progress
             process.join()
 
 
-def _worker_process(job: Job, shard: int, device: str | None, episodes: list[Episode], parent: int) -> None:
-    """Body of a worker process; ends with its parent, even if that was killed, so that two runs never write side by side."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the parent, which ends its workers
+def _worker_process(
+    job: Job, shard: int, device: str | None, episodes: list[Episode], parent: int
+) -> None:
+    """
+    Body of a worker process; ends with its parent, even if that was killed, so that two runs never
+    write side by side.
+    """
+    # Ctrl-C reaches the parent, which ends its workers
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG
     if os.getppid() != parent:
@@ -279,7 +354,10 @@ def _worker_process(job: Job, shard: int, device: str | None, episodes: list[Epi
 
 
 class _Progress:
-    """Counts finished episodes by reading what was appended to the journals of all ranks, and shows a bar on stderr."""
+    """
+    Counts finished episodes by reading what was appended to the journals of all ranks, and shows a
+    bar on stderr.
+    """
 
     def __init__(self, out: Path, wanted: set[Key], title: str) -> None:
         from tqdm import tqdm
@@ -287,7 +365,9 @@ class _Progress:
         self._out, self._wanted = out, wanted
         self._offsets: Counter[Path] = Counter()
         self._seen: set[Key] = set()
-        self._bar = tqdm(total=len(wanted), desc=title, unit="ep", file=sys.stderr, mininterval=1.0)
+        self._bar = tqdm(
+            total=len(wanted), desc=title, unit="ep", file=sys.stderr, mininterval=1.0
+        )
         self.update()
 
     def update(self) -> bool:

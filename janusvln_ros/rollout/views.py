@@ -1,7 +1,10 @@
-"""Views of generated homes with everything known about them: pictures, depth, poses, and what every patch shows.
+"""
+Views of generated homes with everything known about them: pictures, depth, poses, and what every
+patch shows.
 
-They teach and test the encoders of a small network (``training/encoders.py``). Homes are drawn from seeds of their own, so none of them occurs in any
-split of episodes; walks go along shortest paths with some random turns, in the robot's own steps.
+They teach and test the encoders of a small network (``training/encoders.py``). Homes are drawn
+from seeds of their own, so none of them occurs in any split of episodes; walks go along shortest
+paths with some random turns, in the robot's own steps.
 """
 
 import math
@@ -36,7 +39,9 @@ NAMES = (
     *(f"colour:wall {name}" for name in WALL_RGB),
     *(f"colour:thing {name}" for name in OBJECT_RGB),
 )
-"""What the shares of a patch are: one kind of surface or thing, and one colour, for every pixel."""
+"""
+What the shares of a patch are: one kind of surface or thing, and one colour, for every pixel.
+"""
 
 N_WHAT = len(SURFACES) + len(KINDS)
 WIDTH, HEIGHT = 224, 168
@@ -55,7 +60,10 @@ def draw_home(seed: int, index: int) -> tuple[Plan, tuple[Thing, ...], Scene]:
 
 
 def walk(rng: np.random.Generator, routes: RouteMap, plan: Plan, steps: int) -> np.ndarray:
-    """Poses float64 [steps, 3] (x, z, yaw) of a robot that walks to random places, with a random turn now and then."""
+    """
+    Poses float64 [steps, 3] (x, z, yaw) of a robot that walks to random places, with a random turn
+    now and then.
+    """
 
     def place() -> np.ndarray:
         while True:
@@ -91,15 +99,29 @@ def walk(rng: np.random.Generator, routes: RouteMap, plan: Plan, steps: int) -> 
     return np.array(poses)
 
 
-def shares_of(points_yx3: np.ndarray, hit_yx: np.ndarray, plan: Plan, things: tuple[Thing, ...], grid: tuple[int, int]) -> np.ndarray:
-    """Share of every patch that shows each of ``NAMES``: uint8 [gh, gw, K] from the world points (x, y, z) of a picture's pixels [H, W, 3]."""
+def shares_of(
+    points_yx3: np.ndarray,
+    hit_yx: np.ndarray,
+    plan: Plan,
+    things: tuple[Thing, ...],
+    grid: tuple[int, int],
+) -> np.ndarray:
+    """
+    Share of every patch that shows each of ``NAMES``: uint8 [gh, gw, K] from the world points (x,
+    y, z) of a picture's pixels [H, W, 3].
+    """
     x, y, z = points_yx3[..., 0], points_yx3[..., 1], points_yx3[..., 2]
     what, colour = np.zeros(x.shape, int), np.zeros(x.shape, int)
     walls, colours = list(WALL_RGB), list(OBJECT_RGB)
     for room in plan.rooms:
         x0, z0, x1, z1 = room.rect
         inside = (x > x0 - 0.03) & (x < x1 + 0.03) & (z > z0 - 0.03) & (z < z1 + 0.03)
-        edge = inside & ((np.abs(x - x0) < 0.05) | (np.abs(x - x1) < 0.05) | (np.abs(z - z0) < 0.05) | (np.abs(z - z1) < 0.05))
+        edge = inside & (
+            (np.abs(x - x0) < 0.05)
+            | (np.abs(x - x1) < 0.05)
+            | (np.abs(z - z0) < 0.05)
+            | (np.abs(z - z1) < 0.05)
+        )
         what[edge], colour[edge] = 3, 1 + walls.index(room.colour)
     floor, ceiling = y < 0.04, y > WALL_HEIGHT_M - 0.04
     what[floor], what[ceiling] = 1, 2
@@ -107,21 +129,51 @@ def shares_of(points_yx3: np.ndarray, hit_yx: np.ndarray, plan: Plan, things: tu
     kinds = [kind.name for kind in KINDS]
     for thing in things:
         x0, z0, x1, z1 = thing.rect
-        inside = (x > x0 - 0.02) & (x < x1 + 0.02) & (z > z0 - 0.02) & (z < z1 + 0.02) & (y > 0.02) & (y < thing.height + 0.03)
-        what[inside], colour[inside] = len(SURFACES) + kinds.index(thing.kind), 1 + len(walls) + colours.index(thing.colour)
+        inside = (
+            (x > x0 - 0.02)
+            & (x < x1 + 0.02)
+            & (z > z0 - 0.02)
+            & (z < z1 + 0.02)
+            & (y > 0.02)
+            & (y < thing.height + 0.03)
+        )
+        what[inside], colour[inside] = (
+            len(SURFACES) + kinds.index(thing.kind),
+            1 + len(walls) + colours.index(thing.colour),
+        )
     what[~hit_yx] = colour[~hit_yx] = 0
     rows, columns = grid
     # Each patch's pixels side by side, then counted.
-    groups = [g.reshape(rows, len(g) // rows, columns, -1).transpose(0, 2, 1, 3).reshape(rows, columns, -1) for g in (what, colour)]
-    counts = [(g[..., None] == np.arange(n)).mean(axis=2) for g, n in zip(groups, (N_WHAT, len(NAMES) - N_WHAT))]
+    groups = [
+        g.reshape(rows, len(g) // rows, columns, -1)
+        .transpose(0, 2, 1, 3)
+        .reshape(rows, columns, -1)
+        for g in (what, colour)
+    ]
+    counts = [
+        (g[..., None] == np.arange(n)).mean(axis=2)
+        for g, n in zip(groups, (N_WHAT, len(NAMES) - N_WHAT))
+    ]
     return np.round(np.concatenate(counts, axis=-1) * 255).astype(np.uint8)
 
 
-def see(scene: Scene, plan: Plan, things: tuple[Thing, ...], pose: np.ndarray, image_width: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """A picture at ``image_width`` (uint8 [h, w, 3]), the mean log depth of its patches [gh, gw] and their shares, from pose (x, z, yaw)."""
+def see(
+    scene: Scene, plan: Plan, things: tuple[Thing, ...], pose: np.ndarray, image_width: int
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """
+    A picture at ``image_width`` (uint8 [h, w, 3]), the mean log depth of its patches [gh, gw] and
+    their shares, from pose (x, z, yaw).
+    """
     settings = EnvSettings(width=WIDTH, height=HEIGHT)
     eye = np.array([pose[0], settings.camera_height, pose[1]])
-    rgb, depth = thread_renderer().render(scene, eye, rotation_of_yaw(pose[2]), width=WIDTH, height=HEIGHT, focal_length=settings.focal_length)
+    rgb, depth = thread_renderer().render(
+        scene,
+        eye,
+        rotation_of_yaw(pose[2]),
+        width=WIDTH,
+        height=HEIGHT,
+        focal_length=settings.focal_length,
+    )
     picture = resize(rgb, image_width)
     rows, columns = picture.shape[0] // PATCH, picture.shape[1] // PATCH
     # A few pixels of every patch tell enough; the picture is cut to a whole number of them.
@@ -142,16 +194,45 @@ def see(scene: Scene, plan: Plan, things: tuple[Thing, ...], pose: np.ndarray, i
     return picture, log_depth, shares_of(points, hit, plan, things, (rows, columns))
 
 
-def make_views(folder: str | Path, *, homes: int, walks: int, steps: int, image_width: int, seed: int = 0, first_home: int = 0) -> None:
-    """Write ``walks`` walks of ``steps`` frames through each of ``homes`` homes into ``folder`` (see ``training.encoders.Views``)."""
+def make_views(
+    folder: str | Path,
+    *,
+    homes: int,
+    walks: int,
+    steps: int,
+    image_width: int,
+    seed: int = 0,
+    first_home: int = 0,
+) -> None:
+    """
+    Write ``walks`` walks of ``steps`` frames through each of ``homes`` homes into ``folder`` (see
+    ``training.encoders.Views``).
+    """
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     height, width = resized_shape(HEIGHT, WIDTH, image_width)
     grid, total = (height // PATCH, width // PATCH), homes * walks
-    shapes = {"frames": ((height, width, 3), np.uint8), "depth": (grid, np.float16), "poses": ((3,), np.float32), "shares": ((*grid, len(NAMES)), np.uint8)}
-    arrays = {name: open_memmap(folder / f".{name}.tmp.npy", mode="w+", dtype=kind, shape=(total, steps, *shape)) for name, (shape, kind) in shapes.items()}
+    shapes = {
+        "frames": ((height, width, 3), np.uint8),
+        "depth": (grid, np.float16),
+        "poses": ((3,), np.float32),
+        "shares": ((*grid, len(NAMES)), np.uint8),
+    }
+    arrays = {
+        name: open_memmap(
+            folder / f".{name}.tmp.npy", mode="w+", dtype=kind, shape=(total, steps, *shape)
+        )
+        for name, (shape, kind) in shapes.items()
+    }
     values: np.ndarray
-    for row, frames in enumerate(tqdm(_walks(homes, walks, steps, image_width, seed, first_home), total=total, desc="views", mininterval=5)):
+    for row, frames in enumerate(
+        tqdm(
+            _walks(homes, walks, steps, image_width, seed, first_home),
+            total=total,
+            desc="views",
+            mininterval=5,
+        )
+    ):
         for name, values in zip(arrays, frames):
             arrays[name][row] = values
     for name, array in arrays.items():
@@ -160,7 +241,9 @@ def make_views(folder: str | Path, *, homes: int, walks: int, steps: int, image_
     atomic_write(folder / "names.txt", "\n".join(NAMES))
 
 
-def _walks(homes: int, walks: int, steps: int, image_width: int, seed: int, first_home: int) -> Iterator[tuple[np.ndarray, ...]]:
+def _walks(
+    homes: int, walks: int, steps: int, image_width: int, seed: int, first_home: int
+) -> Iterator[tuple[np.ndarray, ...]]:
     for index in range(first_home, first_home + homes):
         plan, things, scene = draw_home(seed, index)
         routes = RouteMap(plan, things, clearance=0.2)
@@ -168,4 +251,9 @@ def _walks(homes: int, walks: int, steps: int, image_width: int, seed: int, firs
         for _ in range(walks):
             poses = walk(rng, routes, plan, steps)
             seen = [see(scene, plan, things, pose, image_width) for pose in poses]
-            yield np.stack([s[0] for s in seen]), np.stack([s[1] for s in seen]), poses, np.stack([s[2] for s in seen])
+            yield (
+                np.stack([s[0] for s in seen]),
+                np.stack([s[1] for s in seen]),
+                poses,
+                np.stack([s[2] for s in seen]),
+            )

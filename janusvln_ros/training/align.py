@@ -1,8 +1,12 @@
-"""Teaching the mergers to speak the language model's words, before it reads them: a picture's token should lie near the words for what it shows.
+"""
+Teaching the mergers to speak the language model's words, before it reads them: a picture's token
+should lie near the words for what it shows.
 
-A large network gets this from its own pretraining on pictures with text. Here the views of generated homes (`janusvln_ros.rollout.views`) tell what every
-patch shows; both mergers and the word embeddings learn that a fused token points in the direction of its words: " red" and " lamp", or " red" and " room".
-An instruction and a picture then meet in one space, and attention between them has something to find. No action and no instruction is seen.
+A large network gets this from its own pretraining on pictures with text. Here the views of
+generated homes (`janusvln_ros.rollout.views`) tell what every patch shows; both mergers and the
+word embeddings learn that a fused token points in the direction of its words: " red" and " lamp",
+or " red" and " room". An instruction and a picture then meet in one space, and attention between
+them has something to find. No action and no instruction is seen.
 """
 
 from collections.abc import Sequence
@@ -24,8 +28,12 @@ NOTHING = "<|vision_pad|>"
 """Stands for what has no word: floors, ceilings, frames of doors."""
 
 
-def words_of(names: Sequence[str], tokenizer: PreTrainedTokenizerBase) -> tuple[list[int], np.ndarray]:
-    """Token ids of the words for what shares are called, and float32 [K, W]: how much of each share goes to each word.
+def words_of(
+    names: Sequence[str], tokenizer: PreTrainedTokenizerBase
+) -> tuple[list[int], np.ndarray]:
+    """
+    Token ids of the words for what shares are called, and float32 [K, W]: how much of each share
+    goes to each word.
 
     Raises:
         InputError: a word is not one token of the tokenizer.
@@ -35,21 +43,32 @@ def words_of(names: Sequence[str], tokenizer: PreTrainedTokenizerBase) -> tuple[
     for name in names:
         group, _, rest = name.partition(":")
         last = rest.split()[-1]
-        word = NOTHING if rest in ("other", "floor", "ceiling", "none") else " room" if (group, rest) == ("what", "wall") else f" {last}"
+        word = (
+            NOTHING
+            if rest in ("other", "floor", "ceiling", "none")
+            else " room"
+            if (group, rest) == ("what", "wall")
+            else f" {last}"
+        )
         if word not in words:
             words.append(word)
         rows.append(words.index(word))
     ids = [tokenizer.encode(word, add_special_tokens=False) for word in words]
     long = [word for word, i in zip(words, ids) if len(i) != 1]
     if long:
-        raise InputError(f"the tokenizer has no single token for {long}: train it on instructions that say these words")
+        raise InputError(
+            f"the tokenizer has no single token for {long}: train it on instructions "
+            "that say these words"
+        )
     table = np.zeros((len(names), len(words)), np.float32)
     table[np.arange(len(names)), rows] = 1
     return [i[0] for i in ids], table
 
 
 class ViewTokens(Dataset[dict[str, Any]]):
-    """What the frozen encoders make of single frames of ``views``, and the words each fused token should be near.
+    """
+    What the frozen encoders make of single frames of ``views``, and the words each fused token
+    should be near.
 
     Args:
         views: of homes.
@@ -65,11 +84,23 @@ class ViewTokens(Dataset[dict[str, Any]]):
             for walk in range(min(walks, len(views.frames))):
                 frames = np.asarray(views.frames[walk])
                 vision.append(vision_patches(model, frames).half().cpu().numpy())
-                spatial.append(model.spatial(images_of(frames)[None].to(model.device))[0, :, special:].half().cpu().numpy())
+                spatial.append(
+                    model.spatial(images_of(frames)[None].to(model.device))[0, :, special:]
+                    .half()
+                    .cpu()
+                    .numpy()
+                )
                 shares = merge_order(np.asarray(views.shares[walk])).astype(np.float32)
-                tokens = shares.reshape(len(frames), -1, MERGE**2, shares.shape[-1]).mean(axis=2) @ table
+                tokens = (
+                    shares.reshape(len(frames), -1, MERGE**2, shares.shape[-1]).mean(axis=2)
+                    @ table
+                )
                 targets.append(tokens / tokens.sum(-1, keepdims=True))
-        self.vision, self.spatial, self.targets = np.concatenate(vision), np.concatenate(spatial), np.concatenate(targets)
+        self.vision, self.spatial, self.targets = (
+            np.concatenate(vision),
+            np.concatenate(spatial),
+            np.concatenate(targets),
+        )
         self.grid = (views.depth.shape[2], views.depth.shape[3])
 
     def __len__(self) -> int:
@@ -81,11 +112,17 @@ class ViewTokens(Dataset[dict[str, Any]]):
 
 def collate_tokens(items: Sequence[dict[str, Any]]) -> dict[str, Tensor]:
     """Stack samples into float32 tensors."""
-    return {name: torch.from_numpy(np.stack([item[name] for item in items])).float() for name in items[0]}
+    return {
+        name: torch.from_numpy(np.stack([item[name] for item in items])).float()
+        for name in items[0]
+    }
 
 
 class AlignTask(nn.Module):
-    """The mergers and the word embeddings with the loss that brings them together; ``forward`` takes a batch of `collate_tokens`."""
+    """
+    The mergers and the word embeddings with the loss that brings them together; ``forward`` takes
+    a batch of `collate_tokens`.
+    """
 
     def __init__(self, model: JanusVLN, word_ids: Sequence[int], grid: tuple[int, int]) -> None:
         super().__init__()
@@ -98,11 +135,21 @@ class AlignTask(nn.Module):
             part.requires_grad_(True)
 
     def forward(self, vision: Tensor, spatial: Tensor, targets: Tensor) -> dict[str, Tensor]:
-        """``loss``: cross entropy between the words of a token and the angles to all words; ``right``: how often the nearest word is the largest share."""
+        """
+        ``loss``: cross entropy between the words of a token and the angles to all words;
+        ``right``: how often the nearest word is the largest share.
+        """
         model = self.model
         seen = model.vision.merger(vision.flatten(0, 1)).unflatten(0, (len(vision), -1))
         fused = model.fuse(seen, model.fusion(spatial.unflatten(1, self.grid)))
-        logits = self.scale * F.normalize(fused.float(), dim=-1) @ F.normalize(model.language.embed_tokens(self.words).float(), dim=-1).T
+        logits = (
+            self.scale
+            * F.normalize(fused.float(), dim=-1)
+            @ F.normalize(model.language.embed_tokens(self.words).float(), dim=-1).T
+        )
         loss = -(targets * F.log_softmax(logits, -1)).sum(-1).mean()
-        right = targets.gather(-1, logits.argmax(-1, keepdim=True)) >= targets.max(-1, keepdim=True).values - 1e-6
+        right = (
+            targets.gather(-1, logits.argmax(-1, keepdim=True))
+            >= targets.max(-1, keepdim=True).values - 1e-6
+        )
         return {"loss": loss, "right": right.float().mean()}

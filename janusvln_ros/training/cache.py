@@ -1,7 +1,10 @@
-"""Pictures of a training set, resized once, and what frozen encoders make of them: arrays on disk, mapped into memory.
+"""
+Pictures of a training set, resized once, and what frozen encoders make of them: arrays on disk,
+mapped into memory.
 
-Small networks train faster than pictures can be decoded, and frozen encoders give the same answer every time; so both are computed once per
-set and kept beside it in ``<set>.cache/``. The name of an array holds what it was made from, so nothing stale is ever read.
+Small networks train faster than pictures can be decoded, and frozen encoders give the same answer
+every time; so both are computed once per set and kept beside it in ``<set>.cache/``. The name of
+an array holds what it was made from, so nothing stale is ever read.
 """
 
 import hashlib
@@ -19,9 +22,13 @@ from janusvln_ros.files import alone, atomic_path
 from janusvln_ros.policy.preprocess import resize, resized_shape
 
 
-def array_on_disk(path: Path, shape: tuple[int, ...], dtype: np.dtype | type, fill: Callable[[np.ndarray], None]) -> np.ndarray:
-    """The array at ``path``, made with ``fill(array)`` where it is missing, by one process while others that want it wait; a kill while filling leaves
-    nothing behind that could be read."""
+def array_on_disk(
+    path: Path, shape: tuple[int, ...], dtype: np.dtype | type, fill: Callable[[np.ndarray], None]
+) -> np.ndarray:
+    """
+    The array at ``path``, made with ``fill(array)`` where it is missing, by one process while
+    others that want it wait; a kill while filling leaves nothing behind that could be read.
+    """
     with alone(path):
         if not path.is_file():
             with atomic_path(path) as temporary:
@@ -30,7 +37,10 @@ def array_on_disk(path: Path, shape: tuple[int, ...], dtype: np.dtype | type, fi
                 array.flush()
     array = np.load(path, mmap_mode="r")
     if array.shape != shape:
-        raise InputError(f"{path} is {array.shape} instead of {shape}: delete the folder {path.parent}, it is made anew")
+        raise InputError(
+            f"{path} is {array.shape} instead of {shape}: delete the folder "
+            f"{path.parent}, it is made anew"
+        )
     return array
 
 
@@ -40,7 +50,9 @@ def set_digest(trajectories: TrajectorySet) -> str:
 
 
 class FrameCache:
-    """All pictures of a set at ``image_width``: ``frames`` uint8 [N, h, w, 3]; those of trajectory i are ``start[i] : start[i + 1]``.
+    """
+    All pictures of a set at ``image_width``: ``frames`` uint8 [N, h, w, 3]; those of trajectory i
+    are ``start[i] : start[i + 1]``.
 
     Raises:
         InputError: a picture cannot be read, or has another shape than the first.
@@ -54,35 +66,58 @@ class FrameCache:
             height, width = resized_shape(picture.height, picture.width, image_width)
 
         def fill(array: np.ndarray) -> None:
-            for i in tqdm(range(len(trajectories)), desc=f"pictures of {trajectories.path.name}", mininterval=5):
-                array[self.start[i] : self.start[i + 1]] = self._read(trajectories, i, image_width, (height, width))
+            for i in tqdm(
+                range(len(trajectories)),
+                desc=f"pictures of {trajectories.path.name}",
+                mininterval=5,
+            ):
+                array[self.start[i] : self.start[i + 1]] = self._read(
+                    trajectories, i, image_width, (height, width)
+                )
 
         path = self.folder / f"frames-{self.digest}-{image_width}.npy"
         self.frames = array_on_disk(path, (int(self.start[-1]), height, width, 3), np.uint8, fill)
 
     @staticmethod
-    def _read(trajectories: TrajectorySet, index: int, image_width: int, shape: tuple[int, int]) -> np.ndarray:
+    def _read(
+        trajectories: TrajectorySet, index: int, image_width: int, shape: tuple[int, int]
+    ) -> np.ndarray:
         pictures = []
         for path in trajectories[index].frames:
             try:
                 with Image.open(path) as picture:
                     resized = resize(np.asarray(picture.convert("RGB")), image_width)
             except OSError as error:
-                raise InputError(f"{path} cannot be read as a picture ({error}): collect the trajectory again") from error
+                raise InputError(
+                    f"{path} cannot be read as a picture ({error}): collect the trajectory again"
+                ) from error
             if resized.shape[:2] != shape:
-                sizes = f"{resized.shape[1]}x{resized.shape[0]} after resizing, the set's first picture {shape[1]}x{shape[0]}"
+                sizes = (
+                    f"{resized.shape[1]}x{resized.shape[0]} after resizing, the set's "
+                    f"first picture {shape[1]}x{shape[0]}"
+                )
                 raise InputError(f"{path} is {sizes}: use pictures of one shape")
             pictures.append(resized)
         return np.stack(pictures)
 
-    def features(self, name: str, shape: tuple[int, ...], encode: Callable[[np.ndarray], np.ndarray]) -> np.ndarray:
-        """float16 [N, *shape]: ``encode`` (whole trajectory, uint8 [T, h, w, 3] -> [T, *shape]) of every trajectory; ``name`` must tell what ``encode`` is."""
+    def features(
+        self, name: str, shape: tuple[int, ...], encode: Callable[[np.ndarray], np.ndarray]
+    ) -> np.ndarray:
+        """
+        float16 [N, *shape]: ``encode`` (whole trajectory, uint8 [T, h, w, 3] -> [T, *shape]) of
+        every trajectory; ``name`` must tell what ``encode`` is.
+        """
 
         def fill(array: np.ndarray) -> None:
             for a, b in tqdm(list(self.spans()), desc="frozen encoders", mininterval=5):
                 array[a:b] = encode(np.asarray(self.frames[a:b]))
 
-        return array_on_disk(self.folder / f"features-{self.digest}-{name}.npy", (len(self.frames), *shape), np.float16, fill)
+        return array_on_disk(
+            self.folder / f"features-{self.digest}-{name}.npy",
+            (len(self.frames), *shape),
+            np.float16,
+            fill,
+        )
 
     def spans(self) -> Iterator[tuple[int, int]]:
         """First and last + 1 frame of each trajectory."""

@@ -1,13 +1,17 @@
-"""Teaching the encoders of a small network to see, before it learns to navigate; the heads that do it are thrown away.
+"""
+Teaching the encoders of a small network to see, before it learns to navigate; the heads that do it
+are thrown away.
 
-A large network starts from encoders that others have pretrained: Qwen's vision tower, VGGT's geometry. A small one has none, so this stage
-stands in for both, on views of generated homes with known answers. The *spatial encoder* learns geometry, frame by frame with its memory:
-log depth of every patch, where every patch lies in the coordinates of the first frame, and the pose relative to the first frame. The *vision
-tower* learns what things are: for every patch, which shares of it are walls of which colour, and things of which kind and colour. Neither ever
-sees an instruction or an action. Afterwards both are frozen, as published.
+A large network starts from encoders that others have pretrained: Qwen's vision tower, VGGT's
+geometry. A small one has none, so this stage stands in for both, on views of generated homes with
+known answers. The *spatial encoder* learns geometry, frame by frame with its memory: log depth of
+every patch, where every patch lies in the coordinates of the first frame, and the pose relative to
+the first frame. The *vision tower* learns what things are: for every patch, which shares of it are
+walls of which colour, and things of which kind and colour. Neither ever sees an instruction or an
+action. Afterwards both are frozen, as published.
 
-`gate` measures, in homes that were not seen, whether the geometry is geometry: against the best constant answer, and against a head that sees
-only the DINO part (one picture, no memory).
+`gate` measures, in homes that were not seen, whether the geometry is geometry: against the best
+constant answer, and against a head that sees only the DINO part (one picture, no memory).
 """
 
 from collections.abc import Sequence
@@ -30,13 +34,15 @@ HFOV_DEG = 79.0
 
 @dataclass(frozen=True)
 class Views:
-    """Walks through homes with known geometry; all arrays share W walks and S frames.
+    """
+    Walks through homes with known geometry; all arrays share W walks and S frames.
 
     Attributes:
         frames: uint8 [W, S, h, w, 3], resized as for the encoders.
         depth: float16 [W, S, gh, gw], mean log depth (log metres) of the pixels of a patch.
         poses: float32 [W, S, 3]: x, z (metres, world) and yaw (radians, left turns positive).
-        shares: uint8 [W, S, gh, gw, K]: share of a patch's pixels, 255 = all, that shows each of ``names``.
+        shares: uint8 [W, S, gh, gw, K]: share of a patch's pixels, 255 = all, that shows each of
+            ``names``.
         names: what the K shares are.
     """
 
@@ -48,19 +54,28 @@ class Views:
 
     @classmethod
     def load(cls, path: str | Path) -> "Views":
-        """Read what `save` wrote; the pictures stay on disk until they are used. Raises InputError."""
+        """
+        Read what `save` wrote; the pictures stay on disk until they are used. Raises InputError.
+        """
         folder = Path(path)
         try:
-            arrays = [np.load(folder / f"{name}.npy", mmap_mode="r") for name in ("frames", "depth", "poses", "shares")]
+            arrays = [
+                np.load(folder / f"{name}.npy", mmap_mode="r")
+                for name in ("frames", "depth", "poses", "shares")
+            ]
             names = (folder / "names.txt").read_text().split("\n")
         except (OSError, ValueError) as error:
-            raise InputError(f"{folder} holds no views ({error}): make them with 'janusvln data --views'") from error
+            raise InputError(
+                f"{folder} holds no views ({error}): make them with 'janusvln data --views'"
+            ) from error
         frames, depth, poses, shares = arrays
         return cls(frames, depth, poses, shares, tuple(names))
 
 
 def relative_poses(poses_BS3: Tensor) -> Tensor:
-    """Poses (x, z, yaw) in the coordinates of each walk's first frame: [B, S, 4] = metres right, metres ahead, cos and sin of the turn to the left.
+    """
+    Poses (x, z, yaw) in the coordinates of each walk's first frame: [B, S, 4] = metres right,
+    metres ahead, cos and sin of the turn to the left.
 
     An agent with yaw 0 looks along -z with +x to its right.
     """
@@ -73,7 +88,10 @@ def relative_poses(poses_BS3: Tensor) -> Tensor:
 
 
 def point_maps(log_depth_BSyx: Tensor, relative_BS4: Tensor, hfov_deg: float) -> Tensor:
-    """Where the middle of every patch lies in the first frame's coordinates: [B, S, gh, gw, 3] = metres right, ahead, up, from the first camera."""
+    """
+    Where the middle of every patch lies in the first frame's coordinates: [B, S, gh, gw, 3] =
+    metres right, ahead, up, from the first camera.
+    """
     rows, columns = log_depth_BSyx.shape[-2:]
     tangent = float(np.tan(np.radians(hfov_deg) / 2))
     x = (torch.arange(columns) + 0.5) / columns * 2 - 1
@@ -81,22 +99,53 @@ def point_maps(log_depth_BSyx: Tensor, relative_BS4: Tensor, hfov_deg: float) ->
     depth = log_depth_BSyx.exp()
     right, up = depth * x * tangent, -depth * y[:, None] * tangent * rows / columns
     cos, sin = relative_BS4[..., 2, None, None], relative_BS4[..., 3, None, None]
-    # A turn to the left by t carries the agent's ahead to (right, ahead) = (-sin t, cos t) of the first frame.
-    return torch.stack([right * cos - depth * sin + relative_BS4[..., 0, None, None], right * sin + depth * cos + relative_BS4[..., 1, None, None], up], dim=-1)
+    # A turn to the left by t carries the agent's ahead to (right, ahead) = (-sin t, cos t) of the
+    # first frame.
+    return torch.stack(
+        [
+            right * cos - depth * sin + relative_BS4[..., 0, None, None],
+            right * sin + depth * cos + relative_BS4[..., 1, None, None],
+            up,
+        ],
+        dim=-1,
+    )
 
 
 class EncoderHeads(nn.Module):
-    """The throw-away heads: depth and point of a patch (from the spatial tokens), pose of a frame (from its camera token), shares of a patch (vision)."""
+    """
+    The throw-away heads: depth and point of a patch (from the spatial tokens), pose of a frame
+    (from its camera token), shares of a patch (vision).
+    """
 
     def __init__(self, spatial_width: int, vision_width: int, n_shares: int) -> None:
         super().__init__()
-        self.patch = nn.Sequential(nn.LayerNorm(spatial_width), nn.Linear(spatial_width, 128), nn.GELU(), nn.Linear(128, 4))
-        self.pose = nn.Sequential(nn.LayerNorm(spatial_width), nn.Linear(spatial_width, 128), nn.GELU(), nn.Linear(128, 4))
+        self.patch = nn.Sequential(
+            nn.LayerNorm(spatial_width),
+            nn.Linear(spatial_width, 128),
+            nn.GELU(),
+            nn.Linear(128, 4),
+        )
+        self.pose = nn.Sequential(
+            nn.LayerNorm(spatial_width),
+            nn.Linear(spatial_width, 128),
+            nn.GELU(),
+            nn.Linear(128, 4),
+        )
         self.shares = nn.Sequential(nn.LayerNorm(vision_width), nn.Linear(vision_width, n_shares))
 
 
-def spatial_loss(heads: EncoderHeads, tokens_BSPC: Tensor, special: int, depth_BSyx: Tensor, poses_BS3: Tensor, hfov_deg: float) -> dict[str, Tensor]:
-    """Losses of the spatial encoder's tokens: ``depth`` (log metres, L1), ``point`` (metres, L1, shrunk with distance), ``pose`` (L1)."""
+def spatial_loss(
+    heads: EncoderHeads,
+    tokens_BSPC: Tensor,
+    special: int,
+    depth_BSyx: Tensor,
+    poses_BS3: Tensor,
+    hfov_deg: float,
+) -> dict[str, Tensor]:
+    """
+    Losses of the spatial encoder's tokens: ``depth`` (log metres, L1), ``point`` (metres, L1,
+    shrunk with distance), ``pose`` (L1).
+    """
     relative = relative_poses(poses_BS3)
     points = point_maps(depth_BSyx, relative, hfov_deg)
     patch = heads.patch(tokens_BSPC[:, :, special:]).unflatten(2, depth_BSyx.shape[-2:])
@@ -110,84 +159,138 @@ def spatial_loss(heads: EncoderHeads, tokens_BSPC: Tensor, special: int, depth_B
 
 
 def share_loss(logits: Tensor, shares: Tensor) -> Tensor:
-    """Cross entropy between predicted and true shares of a patch: [..., K] logits, [..., K] shares that add up to about 1."""
+    """
+    Cross entropy between predicted and true shares of a patch: [..., K] logits, [..., K] shares
+    that add up to about 1.
+    """
     target = shares / shares.sum(-1, keepdim=True).clamp_min(1e-6)
     return -(target * F.log_softmax(logits, -1)).sum(-1).mean()
 
 
 def merge_order(grid: np.ndarray) -> np.ndarray:
-    """Reorder [..., gh, gw, K] row by row to the vision tower's patch order: 2 x 2 groups row by row, inside a group row by row: [..., gh * gw, K]."""
+    """
+    Reorder [..., gh, gw, K] row by row to the vision tower's patch order: 2 x 2 groups row by row,
+    inside a group row by row: [..., gh * gw, K].
+    """
     *lead, rows, columns, k = grid.shape
     groups = grid.reshape(*lead, rows // 2, 2, columns // 2, 2, k)
     n = len(lead)
-    return groups.transpose(*range(n), n, n + 2, n + 1, n + 3, n + 4).reshape(*lead, rows * columns, k)
+    return groups.transpose(*range(n), n, n + 2, n + 1, n + 3, n + 4).reshape(
+        *lead, rows * columns, k
+    )
 
 
 def vision_patches(model: JanusVLN, frames_NhwC: np.ndarray) -> Tensor:
-    """The vision tower's patch features before its merger: [N, patches, width] in merge order, from uint8 [N, h, w, 3] (resized pictures).
+    """
+    The vision tower's patch features before its merger: [N, patches, width] in merge order, from
+    uint8 [N, h, w, 3] (resized pictures).
 
     Raises:
-        InputError: the tower's windows are smaller than the picture, so its patches would come in another order.
+        InputError: the tower's windows are smaller than the picture, so its patches would come in
+            another order.
     """
     rows = [pixel_rows(frame) for frame in frames_NhwC]
     grid = rows[0][1]
     window = model.config.vision.window_size
-    if len(model.vision.fullatt_block_indexes) < len(model.vision.blocks) and max(grid) * PATCH > window:
+    if (
+        len(model.vision.fullatt_block_indexes) < len(model.vision.blocks)
+        and max(grid) * PATCH > window
+    ):
         size = f"{grid[2] * PATCH}x{grid[1] * PATCH}"
-        raise InputError(f"vision_config.window_size {window} is smaller than a picture of {size}: use full attention or a larger window")
+        raise InputError(
+            f"vision_config.window_size {window} is smaller than a picture of {size}: "
+            "use full attention or a larger window"
+        )
     pixels = torch.from_numpy(np.concatenate([pixel for pixel, _ in rows])).to(model.device)
-    features = model.vision(pixels, grid_thw=torch.tensor([grid] * len(rows), device=model.device)).last_hidden_state
+    features = model.vision(
+        pixels, grid_thw=torch.tensor([grid] * len(rows), device=model.device)
+    ).last_hidden_state
     return features.unflatten(0, (len(rows), -1))
 
 
 def images_of(frames: np.ndarray) -> Tensor:
     """The spatial encoder's input: float32 [..., 3, h, w] in [0, 1] from uint8 [..., h, w, 3]."""
-    return torch.from_numpy(np.moveaxis(np.asarray(frames), -1, -3).astype(np.float32) / np.float32(255))
+    return torch.from_numpy(
+        np.moveaxis(np.asarray(frames), -1, -3).astype(np.float32) / np.float32(255)
+    )
 
 
 class ViewSamples(torch.utils.data.Dataset[dict[str, Any]]):
-    """``count`` stretches of ``frames`` consecutive frames from ``views``, drawn at random but always the same for the same seed."""
+    """
+    ``count`` stretches of ``frames`` consecutive frames from ``views``, drawn at random but always
+    the same for the same seed.
+    """
 
     def __init__(self, views: Views, frames: int, count: int, seed: int) -> None:
         self.views, self.frames, self.count, self.seed = views, frames, count, seed
         if views.frames.shape[1] < frames:
-            raise InputError(f"walks of {views.frames.shape[1]} frames are too short for stretches of {frames}: make longer views or lower encoder_frames")
+            raise InputError(
+                f"walks of {views.frames.shape[1]} frames are too short for stretches "
+                f"of {frames}: make longer views or lower encoder_frames"
+            )
 
     def __len__(self) -> int:
         return self.count
 
     def __getitem__(self, index: int) -> dict[str, Any]:
         rng = np.random.default_rng([self.seed, index])
-        walk, begin = rng.integers(self.views.frames.shape[0]), rng.integers(self.views.frames.shape[1] - self.frames + 1)
-        return {name: np.array(getattr(self.views, name)[walk, begin : begin + self.frames]) for name in ("frames", "depth", "poses", "shares")}
+        walk, begin = (
+            rng.integers(self.views.frames.shape[0]),
+            rng.integers(self.views.frames.shape[1] - self.frames + 1),
+        )
+        return {
+            name: np.array(getattr(self.views, name)[walk, begin : begin + self.frames])
+            for name in ("frames", "depth", "poses", "shares")
+        }
 
 
 def collate_views(samples: Sequence[dict[str, Any]]) -> dict[str, Any]:
     """Stack samples: float32 tensors, but ``frames`` uint8."""
-    stacked = {name: torch.from_numpy(np.stack([sample[name] for sample in samples])) for name in samples[0]}
+    stacked = {
+        name: torch.from_numpy(np.stack([sample[name] for sample in samples]))
+        for name in samples[0]
+    }
     return {name: value if name == "frames" else value.float() for name, value in stacked.items()}
 
 
 class EncoderTask(nn.Module):
-    """A network and the throw-away heads that teach its encoders; ``forward`` takes a batch of `collate_views` and returns the losses."""
+    """
+    A network and the throw-away heads that teach its encoders; ``forward`` takes a batch of
+    `collate_views` and returns the losses.
+    """
 
-    def __init__(self, model: JanusVLN, names: Sequence[str], pose_weight: float = 1.0, vision: bool = True) -> None:
+    def __init__(
+        self, model: JanusVLN, names: Sequence[str], pose_weight: float = 1.0, vision: bool = True
+    ) -> None:
         super().__init__()
         self.model, self.pose_weight, self.vision = model, pose_weight, vision
         self.n_what = sum(name.startswith("what:") for name in names)
-        self.heads = EncoderHeads(2 * model.config.spatial.embed_dim, model.config.vision.hidden_size, len(names))
+        self.heads = EncoderHeads(
+            2 * model.config.spatial.embed_dim, model.config.vision.hidden_size, len(names)
+        )
 
-    def forward(self, frames: Tensor, depth: Tensor, poses: Tensor, shares: Tensor) -> dict[str, Tensor]:
+    def forward(
+        self, frames: Tensor, depth: Tensor, poses: Tensor, shares: Tensor
+    ) -> dict[str, Tensor]:
         """``loss`` and its parts; frames uint8 [B, S, h, w, 3], the rest as in `Views`."""
         pictures = frames.cpu().numpy()
         tokens = self.model.spatial(images_of(pictures).to(depth.device))
-        losses = spatial_loss(self.heads, tokens, self.model.config.spatial.num_special_tokens, depth, poses, HFOV_DEG)
+        losses = spatial_loss(
+            self.heads,
+            tokens,
+            self.model.config.spatial.num_special_tokens,
+            depth,
+            poses,
+            HFOV_DEG,
+        )
         total = losses["depth"] + losses["point"] + self.pose_weight * losses["pose"]
         if not self.vision:
             return {"loss": total, **{name: value.detach() for name, value in losses.items()}}
         patches = vision_patches(self.model, pictures.reshape(-1, *pictures.shape[2:]))
         logits = self.heads.shares(patches)
-        target = torch.from_numpy(merge_order(shares.cpu().numpy().reshape(-1, *shares.shape[2:]))).to(logits.device)
+        target = torch.from_numpy(
+            merge_order(shares.cpu().numpy().reshape(-1, *shares.shape[2:]))
+        ).to(logits.device)
         losses["what"] = share_loss(logits[..., : self.n_what], target[..., : self.n_what])
         losses["colour"] = share_loss(logits[..., self.n_what :], target[..., self.n_what :])
         total = total + losses["what"] + losses["colour"]
@@ -195,25 +298,42 @@ class EncoderTask(nn.Module):
 
 
 @torch.no_grad()
-def encode_views(model: JanusVLN, views: Views, frames: int, stretches: int, seed: int) -> dict[str, Tensor]:
-    """Features and answers of ``stretches`` stretches of ``frames`` frames: ``spatial`` [n, S, P, 2C], ``dino`` [n, S, P0, C], ``depth``, ``relative``."""
+def encode_views(
+    model: JanusVLN, views: Views, frames: int, stretches: int, seed: int
+) -> dict[str, Tensor]:
+    """
+    Features and answers of ``stretches`` stretches of ``frames`` frames: ``spatial`` [n, S, P,
+    2C], ``dino`` [n, S, P0, C], ``depth``, ``relative``.
+    """
     rows: dict[str, list[Tensor]] = {"spatial": [], "dino": [], "depth": [], "relative": []}
     samples = ViewSamples(views, frames, stretches, seed)
     for start in range(0, stretches, 8):
         batch = collate_views([samples[i] for i in range(start, min(start + 8, stretches))])
         images = images_of(batch["frames"].numpy())
         rows["spatial"].append(model.spatial(images))
-        rows["dino"].append(model.spatial.patch_embed(images.flatten(0, 1)).unflatten(0, images.shape[:2]))
+        rows["dino"].append(
+            model.spatial.patch_embed(images.flatten(0, 1)).unflatten(0, images.shape[:2])
+        )
         rows["depth"].append(batch["depth"].flatten(2))
         rows["relative"].append(relative_poses(batch["poses"]))
     return {name: torch.cat(values) for name, values in rows.items()}
 
 
-def probe(features: Tensor, targets: Tensor, test_features: Tensor, steps: int = 400, seed: int = 0) -> Tensor:
-    """What a small head learns from frozen ``features`` [N, F] about ``targets`` [N, K]: its answers to ``test_features`` [M, F], [M, K]."""
+def probe(
+    features: Tensor, targets: Tensor, test_features: Tensor, steps: int = 400, seed: int = 0
+) -> Tensor:
+    """
+    What a small head learns from frozen ``features`` [N, F] about ``targets`` [N, K]: its answers
+    to ``test_features`` [M, F], [M, K].
+    """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        head = nn.Sequential(nn.LayerNorm(features.shape[1]), nn.Linear(features.shape[1], 128), nn.GELU(), nn.Linear(128, targets.shape[1]))
+        head = nn.Sequential(
+            nn.LayerNorm(features.shape[1]),
+            nn.Linear(features.shape[1], 128),
+            nn.GELU(),
+            nn.Linear(128, targets.shape[1]),
+        )
         optimizer = torch.optim.AdamW(head.parameters(), lr=2e-3)
         for _ in range(steps):
             rows = torch.randint(len(features), (1024,))
@@ -225,12 +345,25 @@ def probe(features: Tensor, targets: Tensor, test_features: Tensor, steps: int =
             return head(test_features)
 
 
-def gate(model: JanusVLN, train: Views, test: Views, frames: int = 12, stretches: int = 160, seed: int = 1) -> dict[str, dict[str, float]]:
-    """Is the spatial encoder geometric? Errors in the homes of ``test`` of heads of equal size, trained on ``train``, on three kinds of features.
+def gate(
+    model: JanusVLN,
+    train: Views,
+    test: Views,
+    frames: int = 12,
+    stretches: int = 160,
+    seed: int = 1,
+) -> dict[str, dict[str, float]]:
+    """
+    Is the spatial encoder geometric?
+
+    Errors in the homes of ``test`` of heads of equal size, trained on ``train``, on three kinds of
+    features.
 
     Returns:
-        For each of ``constant`` (the median answer of each patch and each frame number), ``dino`` (one picture, no memory; pose from the mean patch) and
-        ``spatial``: ``depth`` (mean absolute error of log depth), ``position`` (metres, relative to the first frame) and ``turn`` (degrees).
+        For each of ``constant`` (the median answer of each patch and each frame number), ``dino``
+        (one picture, no memory; pose from the mean patch) and ``spatial``: ``depth`` (mean
+        absolute error of log depth), ``position`` (metres, relative to the first frame) and
+        ``turn`` (degrees).
     """
     model.eval()
     a = encode_views(model, train, frames, stretches, seed)
@@ -240,7 +373,9 @@ def gate(model: JanusVLN, train: Views, test: Views, frames: int = 12, stretches
 
     def errors(depth: Tensor, relative: Tensor) -> dict[str, float]:
         truth = b["relative"][:, later]
-        difference = torch.atan2(relative[..., 3], relative[..., 2]) - torch.atan2(truth[..., 3], truth[..., 2])
+        difference = torch.atan2(relative[..., 3], relative[..., 2]) - torch.atan2(
+            truth[..., 3], truth[..., 2]
+        )
         turn = torch.atan2(difference.sin(), difference.cos()).abs()
         return {
             "depth": round(float((depth - b["depth"]).abs().mean()), 4),
@@ -249,12 +384,23 @@ def gate(model: JanusVLN, train: Views, test: Views, frames: int = 12, stretches
         }
 
     shape = b["relative"][:, later].shape
-    results = {"constant": errors(a["depth"].flatten(0, 1).median(dim=0).values, a["relative"][:, later].median(dim=0).values.expand(shape))}
+    results = {
+        "constant": errors(
+            a["depth"].flatten(0, 1).median(dim=0).values,
+            a["relative"][:, later].median(dim=0).values.expand(shape),
+        )
+    }
     for name, patches, camera in (
         ("dino", lambda d: d["dino"], lambda d: d["dino"].mean(dim=2)),
         ("spatial", lambda d: d["spatial"][:, :, special:], lambda d: d["spatial"][:, :, 0]),
     ):
-        depth = probe(patches(a).flatten(0, 2), a["depth"].reshape(-1, 1), patches(b).flatten(0, 2)).view(b["depth"].shape)
-        pose = probe(camera(a)[:, later].flatten(0, 1), a["relative"][:, later].flatten(0, 1), camera(b)[:, later].flatten(0, 1)).view(shape)
+        depth = probe(
+            patches(a).flatten(0, 2), a["depth"].reshape(-1, 1), patches(b).flatten(0, 2)
+        ).view(b["depth"].shape)
+        pose = probe(
+            camera(a)[:, later].flatten(0, 1),
+            a["relative"][:, later].flatten(0, 1),
+            camera(b)[:, later].flatten(0, 1),
+        ).view(shape)
         results[name] = errors(depth, pose)
     return results

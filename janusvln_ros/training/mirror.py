@@ -1,4 +1,7 @@
-"""Every trajectory once more with left and right exchanged: a second home and a second way for the price of one."""
+"""
+Every trajectory once more with left and right exchanged: a second home and a second way for the
+price of one.
+"""
 
 import re
 
@@ -16,6 +19,10 @@ def mirrored_actions(actions: np.ndarray) -> np.ndarray:
 
 
 def mirrored_instruction(text: str) -> str:
-    """The words "left" and "right" exchanged. For texts that use them for directions only, as those of the houses do."""
+    """
+    The words "left" and "right" exchanged.
+
+    For texts that use them for directions only, as those of the houses do.
+    """
     exchange = {"left": "right", "right": "left", "Left": "Right", "Right": "Left"}
     return re.sub(r"\b[lL]eft\b|\b[rR]ight\b", lambda found: exchange[found.group()], text)

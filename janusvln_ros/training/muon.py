@@ -1,4 +1,6 @@
-"""Muon for the weight matrices of hidden layers, AdamW for all other parameters, as one optimizer."""
+"""
+Muon for the weight matrices of hidden layers, AdamW for all other parameters, as one optimizer.
+"""
 
 from collections.abc import Callable
 from typing import Any
@@ -8,18 +10,24 @@ from torch import Tensor
 
 
 class MuonAndAdamW(torch.optim.Optimizer):
-    """`torch.optim.Muon` and `torch.optim.AdamW` behind one interface, so that the Trainer schedules and saves them together.
+    """
+    `torch.optim.Muon` and `torch.optim.AdamW` behind one interface, so that the Trainer schedules
+    and saves them together.
 
-    Muon's updates are scaled to the size of AdamW's (``match_rms_adamw``), so one learning rate serves both.
+    Muon's updates are scaled to the size of AdamW's (``match_rms_adamw``), so one learning rate
+    serves both.
 
     Args:
-        groups: groups of parameters with ``lr`` and ``weight_decay``; ``muon``: True where all of them are matrices of hidden layers.
+        groups: groups of parameters with ``lr`` and ``weight_decay``; ``muon``: True where all of
+            them are matrices of hidden layers.
         betas: of AdamW.
     """
 
     def __init__(self, groups: list[dict[str, Any]], betas: tuple[float, float]) -> None:
         self.parts: list[torch.optim.Optimizer] = []
-        matrices, others = ([group for group in groups if group["muon"] == kind] for kind in (True, False))
+        matrices, others = (
+            [group for group in groups if group["muon"] == kind] for kind in (True, False)
+        )
         if matrices:
             self.parts.append(torch.optim.Muon(matrices, adjust_lr_fn="match_rms_adamw"))
         if others:

@@ -22,43 +22,74 @@ from janusvln_ros.training.recipes import Recipe
 def shipped(path: str) -> Path:
     """``path``, or the file of that name that the package ships if there is none here."""
     here = Path(path)
-    return here if here.exists() or here.is_absolute() or not (share_dir() / path).exists() else share_dir() / path
+    return (
+        here
+        if here.exists() or here.is_absolute() or not (share_dir() / path).exists()
+        else share_dir() / path
+    )
 
 
 def build_model(recipe: Recipe) -> JanusVLN:
-    """The network a recipe starts from, on the CPU, with the right parts replaced and frozen.
+    """
+    The network a recipe starts from, on the CPU, with the right parts replaced and frozen.
 
     Raises:
         InputError: no model named, or parts that do not fit.
     """
     if not recipe.model:
-        raise InputError("the recipe names no model: give model=FOLDER (a checkpoint) or model=FILE.json (settings for random weights)")
+        raise InputError(
+            "the recipe names no model: give model=FOLDER (a checkpoint) or "
+            "model=FILE.json (settings for random weights)"
+        )
     path = shipped(recipe.model)
     dtype = "bfloat16" if recipe.bf16 and not recipe.fp32_parameters else "float32"
     if path.suffix == ".json":
         config = JanusVLNConfig.from_pretrained(path)
-        pretrained = [(name, prefix) for name, prefix in ((recipe.semantic_model, ""), (recipe.spatial_model, "vggt.")) if name]
-        model = from_parts(config, pretrained, dtype, recipe.seed) if pretrained else files.build(config, dtype=dtype, seed=recipe.seed)
+        pretrained = [
+            (name, prefix)
+            for name, prefix in ((recipe.semantic_model, ""), (recipe.spatial_model, "vggt."))
+            if name
+        ]
+        model = (
+            from_parts(config, pretrained, dtype, recipe.seed)
+            if pretrained
+            else files.build(config, dtype=dtype, seed=recipe.seed)
+        )
     else:
         model = JanusVLN.from_pretrained(str(path), dtype=dtype)
     if recipe.encoders:
         copy_encoders(model, recipe.encoders)
     if recipe.match_attention:
         match_attention(model)
-    frames = {name: value for name in ("initial_frames", "window_frames") if (value := getattr(recipe, name)) is not None}
+    frames = {
+        name: value
+        for name in ("initial_frames", "window_frames")
+        if (value := getattr(recipe, name)) is not None
+    }
     decoding: Decoding = "constrained" if recipe.memory == "dual" else "free"
     ablations = {name: getattr(recipe, name) for name in ("action_memory", "semantic_memory")}
-    navigation = replace(model.config.navigation, memory=recipe.memory, decoding=decoding, **ablations, **frames)
-    model.config = replace(model.config, navigation=navigation, lam=model.config.lam if recipe.lam is None else recipe.lam)
+    navigation = replace(
+        model.config.navigation, memory=recipe.memory, decoding=decoding, **ablations, **frames
+    )
+    model.config = replace(
+        model.config,
+        navigation=navigation,
+        lam=model.config.lam if recipe.lam is None else recipe.lam,
+    )
     return model
 
 
-def from_parts(config: JanusVLNConfig, parts: Sequence[tuple[str, str]], dtype: str, seed: int) -> JanusVLN:
-    """A network whose parts come from other people's checkpoints; what none of them has (the spatial merger) starts at random.
+def from_parts(
+    config: JanusVLNConfig, parts: Sequence[tuple[str, str]], dtype: str, seed: int
+) -> JanusVLN:
+    """
+    A network whose parts come from other people's checkpoints; what none of them has (the spatial
+    merger) starts at random.
 
     Args:
         config: of the whole network.
-        parts: folders or hub ids, each with what stands before its tensors' names in a JanusVLN checkpoint ("" for Qwen2.5-VL, "vggt." for VGGT).
+        parts: folders or hub ids, each with what stands before its tensors' names in a JanusVLN
+            checkpoint ("" for Qwen2.5-VL, "vggt." for VGGT).
         dtype: of the weights.
         seed: of the random ones.
 
@@ -78,12 +109,20 @@ def from_parts(config: JanusVLNConfig, parts: Sequence[tuple[str, str]], dtype: 
                         continue
                     value = tensors.get_tensor(published).to(files.as_dtype(dtype))
                     if tuple(value.shape) != wanted[name]:
-                        shapes = f"{published} is {list(value.shape)}, the settings want {list(wanted[name])}"
+                        shapes = (
+                            f"{published} is {list(value.shape)}, the settings want "
+                            f"{list(wanted[name])}"
+                        )
                         raise InputError(f"{checkpoint}: {shapes}: use the settings of that model")
                     found[name] = value
-    absent = sorted(name for name in wanted if name not in found and not name.startswith("fusion."))
+    absent = sorted(
+        name for name in wanted if name not in found and not name.startswith("fusion.")
+    )
     if absent:
-        raise InputError(f"{[c for c, _ in parts]} lack {len(absent)} tensors of the network, the first is {absent[0]}: check that the settings fit them")
+        raise InputError(
+            f"{[c for c, _ in parts]} lack {len(absent)} tensors of the network, the "
+            f"first is {absent[0]}: check that the settings fit them"
+        )
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         fusion = SpatialMerger(config).to(files.as_dtype(dtype))
@@ -94,52 +133,79 @@ def from_parts(config: JanusVLNConfig, parts: Sequence[tuple[str, str]], dtype: 
 
 
 def _old_layout(name: str) -> str:
-    """The name of a Qwen2.5-VL tensor in the layout before transformers 4.52, which published files have."""
+    """
+    The name of a Qwen2.5-VL tensor in the layout before transformers 4.52, which published files
+    have.
+    """
     name = re.sub(r"^model\.language_model\.", "model.", name)
     return re.sub(r"^model\.visual\.", "visual.", name)
 
 
 @torch.no_grad()
 def match_attention(model: JanusVLN) -> None:
-    """Set every query projection of the language model to its key projection.
+    """
+    Set every query projection of the language model to its key projection.
 
-    With random ones, whether a picture's token attends to the word for it is chance, and a small network needs long to find out that it should. With equal
-    ones the score of two tokens is their likeness in a random projection, on top of which training goes on (compare arXiv 2305.09828).
+    With random ones, whether a picture's token attends to the word for it is chance, and a small
+    network needs long to find out that it should. With equal ones the score of two tokens is their
+    likeness in a random projection, on top of which training goes on (compare arXiv 2305.09828).
     """
     for layer in model.language.layers:
         attention: Any = layer.self_attn
         head = model.config.text.hidden_size // model.config.text.num_attention_heads
-        groups = model.config.text.num_attention_heads // (model.config.text.num_key_value_heads or model.config.text.num_attention_heads)
+        groups = model.config.text.num_attention_heads // (
+            model.config.text.num_key_value_heads or model.config.text.num_attention_heads
+        )
         for name in ("weight", "bias"):
             keys = getattr(attention.k_proj, name)
-            getattr(attention.q_proj, name).copy_(keys.unflatten(0, (-1, head)).repeat_interleave(groups, dim=0).flatten(0, 1))
+            getattr(attention.q_proj, name).copy_(
+                keys.unflatten(0, (-1, head)).repeat_interleave(groups, dim=0).flatten(0, 1)
+            )
 
 
 def copy_encoders(model: JanusVLN, checkpoint: str) -> None:
-    """Replace the vision tower (without its merger) and the spatial encoder by those of ``checkpoint``. Raises InputError where sizes differ."""
+    """
+    Replace the vision tower (without its merger) and the spatial encoder by those of
+    ``checkpoint``. Raises InputError where sizes differ.
+    """
     source = JanusVLN.from_pretrained(checkpoint, dtype=model.dtype).state_dict()
     target = model.state_dict()
     for name, value in source.items():
         if name.startswith(("vision.", "spatial.")) and not name.startswith("vision.merger."):
             if name not in target or target[name].shape != value.shape:
                 wanted = list(target[name].shape) if name in target else "none"
-                raise InputError(f"{checkpoint}: {name} is {list(value.shape)}, the network wants {wanted}: train encoders of the same sizes")
+                raise InputError(
+                    f"{checkpoint}: {name} is {list(value.shape)}, the network wants "
+                    f"{wanted}: train encoders of the same sizes"
+                )
             target[name].copy_(value)
 
 
 TOKENIZER_FILES = (
-    "tokenizer.json", "tokenizer_config.json", "vocab.json", "merges.txt", "chat_template.json", "preprocessor_config.json", "generation_config.json",
-)  # fmt: skip
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "vocab.json",
+    "merges.txt",
+    "chat_template.json",
+    "preprocessor_config.json",
+    "generation_config.json",
+)
 """What is copied from the tokenizer's folder where it is there."""
 
 
-def finish(model: JanusVLN, recipe: Recipe, output: Path, *, trained: bool, tokenizer: Path | None = None) -> Path:
+def finish(
+    model: JanusVLN, recipe: Recipe, output: Path, *, trained: bool, tokenizer: Path | None = None
+) -> Path:
     """Write the checkpoint folder: weights, config, tokenizer and what generation needs."""
     folder = output / "checkpoint"
-    model.config = replace(model.config, navigation=replace(model.config.navigation, trained=trained))
+    model.config = replace(
+        model.config, navigation=replace(model.config.navigation, trained=trained)
+    )
     model.save_pretrained(folder, dtype="bfloat16" if recipe.bf16 else None)
     if tokenizer is not None:
         for name in TOKENIZER_FILES:
-            if (tokenizer / name).is_file() and (tokenizer / name).resolve() != (folder / name).resolve():
+            if (tokenizer / name).is_file() and (tokenizer / name).resolve() != (
+                folder / name
+            ).resolve():
                 shutil.copyfile(tokenizer / name, folder / name)
     return folder

@@ -1,8 +1,11 @@
-"""Recipes: everything that defines a training run, typed, read from ``config/train/NAME.yaml`` and overridden field by field.
+"""
+Recipes: everything that defines a training run, typed, read from ``config/train/NAME.yaml`` and
+overridden field by field.
 
-A recipe file is flat YAML whose keys are the fields of :class:`Recipe`; ``extends: OTHER`` starts from another recipe. On the command line
-any field is ``name=value``, the value being YAML (``learning_rate=1e-4``, ``data=[a,b]``). A name that is no field is an error that
-suggests the closest one, and a value of the wrong type is an error that says which type is wanted.
+A recipe file is flat YAML whose keys are the fields of :class:`Recipe`; ``extends: OTHER`` starts
+from another recipe. On the command line any field is ``name=value``, the value being YAML
+(``learning_rate=1e-4``, ``data=[a,b]``). A name that is no field is an error that suggests the
+closest one, and a value of the wrong type is an error that says which type is wanted.
 """
 
 import difflib
@@ -20,26 +23,46 @@ from janusvln_ros.files import atomic_write, share_dir
 
 @dataclass(frozen=True)
 class Recipe:
-    """One training run. Learning rates are per optimizer step; counts of frames and steps are whole numbers.
+    """
+    One training run.
 
-    The defaults of the optimizer are the published ones (MODEL: 64 processes x 1 x 8 = a global batch of 512 samples).
+    Learning rates are per optimizer step; counts of frames and steps are whole numbers.
+
+    The defaults of the optimizer are the published ones (MODEL: 64 processes x 1 x 8 = a global
+    batch of 512 samples).
     """
 
     # what is trained
     stage: Literal["encoders", "align", "navigate"] = "navigate"
-    """``encoders``: teach both encoders of a small network to see (depth, pose, what things are); ``align``: teach its mergers the words for it;
-    ``navigate``: actions."""
+    """
+    ``encoders``: teach both encoders of a small network to see (depth, pose, what things are);
+    ``align``: teach its mergers the words for it; ``navigate``: actions.
+    """
     memory: Literal["released", "dual"] = "released"
     model: str = ""
-    """Where the weights come from: a checkpoint folder or hub id; a ``.json`` file of settings starts from random weights."""
+    """
+    Where the weights come from: a checkpoint folder or hub id; a ``.json`` file of settings starts
+    from random weights.
+    """
     semantic_model: str = ""
-    """With a settings file as ``model``: take the semantic encoder and language model from this Qwen2.5-VL folder or hub id."""
+    """
+    With a settings file as ``model``: take the semantic encoder and language model from this
+    Qwen2.5-VL folder or hub id.
+    """
     spatial_model: str = ""
-    """With a settings file as ``model``: take the spatial encoder from this VGGT folder or hub id."""
+    """
+    With a settings file as ``model``: take the spatial encoder from this VGGT folder or hub id.
+    """
     encoders: str = ""
-    """A checkpoint whose vision tower and spatial encoder replace those of ``model`` (small networks, after the stage ``encoders``)."""
+    """
+    A checkpoint whose vision tower and spatial encoder replace those of ``model`` (small networks,
+    after the stage ``encoders``).
+    """
     match_attention: bool = False
-    """Start the language model with each query projection equal to its key projection, so that like attends to like from the first step (new networks)."""
+    """
+    Start the language model with each query projection equal to its key projection, so that like
+    attends to like from the first step (new networks).
+    """
     tokenizer: str = ""
     """Folder or hub id of the tokenizer; empty: that of ``model``."""
     lam: float | None = None
@@ -50,7 +73,10 @@ class Recipe:
     action_memory: Literal["none", "executed"] = "none"
     """``executed``: answers stay in the semantic memory (an ablation; `dual` only)."""
     semantic_memory: bool = True
-    """false: the language model sees the current frame only, whose geometry the spatial memory has made (an ablation; `dual` only)."""
+    """
+    false: the language model sees the current frame only, whose geometry the spatial memory has
+    made (an ablation; `dual` only).
+    """
     train_language_model: bool = True
     train_mergers: bool = True
     train_vision_tower: bool = False
@@ -60,7 +86,10 @@ class Recipe:
     data: list[str] = field(default_factory=list)
     """Files made by ``janusvln data``."""
     mirrored_data: list[str] = field(default_factory=list)
-    """``dual``: files of which every trajectory is taken with left and right exchanged, in pictures, actions and text (houses; not for texts of people)."""
+    """
+    ``dual``: files of which every trajectory is taken with left and right exchanged, in pictures,
+    actions and text (houses; not for texts of people).
+    """
     eval_data: list[str] = field(default_factory=list)
     eval_samples: int = 64
     """At most so many samples or trajectories are used for an evaluation during training."""
@@ -70,7 +99,10 @@ class Recipe:
     """``dual``: leave trajectories of more frames out (short routes first); 0: take all."""
     workers: int = 8
     prompt: Literal["training", "evaluation"] = "training"
-    """``released``: the published prompt of training, or that of evaluation (they differ in the published code)."""
+    """
+    ``released``: the published prompt of training, or that of evaluation (they differ in the
+    published code).
+    """
     model_max_length: int = 163840
 
     # stage encoders
@@ -91,17 +123,32 @@ class Recipe:
     stop_weight: float = 4.0
     """Weight of a step at which the expert stops."""
     sample_windows: float = 0.5
-    """Share of the batches whose (initial, window) is drawn, from (2, 4) up to the model's own, half of them with a jump between the positions of the two."""
+    """
+    Share of the batches whose (initial, window) is drawn, from (2, 4) up to the model's own, half
+    of them with a jump between the positions of the two.
+    """
     curriculum_steps: int = 0
-    """Forward passes over which the memory window grows from one frame to its full size: what is seen now is learned before what was seen."""
+    """
+    Forward passes over which the memory window grows from one frame to its full size: what is seen
+    now is learned before what was seen.
+    """
     guidance_weight: float = 0.0
-    """Weight of the helper loss: the next expert actions and the steps left, guessed by a head that is thrown away."""
+    """
+    Weight of the helper loss: the next expert actions and the steps left, guessed by a head that
+    is thrown away.
+    """
     cache_features: bool = False
-    """Keep what frozen encoders make of every frame on disk beside the set (small networks: 30 kB a frame)."""
+    """
+    Keep what frozen encoders make of every frame on disk beside the set (small networks: 30 kB a
+    frame).
+    """
 
     # optimizer
     optimizer: Literal["adamw", "muon"] = "adamw"
-    """``muon``: Muon for the matrices of hidden layers, AdamW for the rest; for networks that learn from nothing."""
+    """
+    ``muon``: Muon for the matrices of hidden layers, AdamW for the rest; for networks that learn
+    from nothing.
+    """
     learning_rate: float = 2e-5
     projector_learning_rate: float | None = 1e-5
     """For every parameter whose name contains ``merger``; None: ``learning_rate``."""
@@ -123,7 +170,10 @@ class Recipe:
     # numbers and machines
     bf16: bool = True
     fp32_parameters: bool = False
-    """Keep parameters in float32 under bf16 autocast (small models; the large ones keep bf16 parameters, as published)."""
+    """
+    Keep parameters in float32 under bf16 autocast (small models; the large ones keep bf16
+    parameters, as published).
+    """
     gradient_checkpointing: bool = True
     attention: Literal["sdpa", "eager", "flash_attention_2"] = "sdpa"
     deepspeed: str = ""
@@ -149,7 +199,9 @@ def recipe_names() -> list[str]:
 
 
 def load_recipe(name: str, overrides: Iterable[str] = ()) -> Recipe:
-    """Read the recipe ``name`` (a shipped one, or a path to a YAML file) and apply ``overrides`` (``field=value``).
+    """
+    Read the recipe ``name`` (a shipped one, or a path to a YAML file) and apply ``overrides``
+    (``field=value``).
 
     Raises:
         InputError: no such recipe or field, or a value of the wrong type.
@@ -158,7 +210,10 @@ def load_recipe(name: str, overrides: Iterable[str] = ()) -> Recipe:
     for override in overrides:
         key, equals, text = override.partition("=")
         if not equals:
-            raise InputError(f"{override!r} is not of the form field=value: write for example learning_rate=1e-4")
+            raise InputError(
+                f"{override!r} is not of the form field=value: write for example "
+                "learning_rate=1e-4"
+            )
         try:
             values[key.strip().replace("-", "_")] = yaml.safe_load(text) if text else ""
         except yaml.YAMLError as error:
@@ -167,7 +222,11 @@ def load_recipe(name: str, overrides: Iterable[str] = ()) -> Recipe:
 
 
 def build_recipe(values: Mapping[str, Any], name: str) -> Recipe:
-    """Check ``values`` against the fields of :class:`Recipe`; ``name`` is used in messages. Raises InputError."""
+    """
+    Check ``values`` against the fields of :class:`Recipe`; ``name`` is used in messages.
+
+    Raises InputError.
+    """
     known = {f.name: f.type for f in fields(Recipe)}
     checked: dict[str, Any] = {}
     for key, value in values.items():
@@ -192,7 +251,9 @@ def _read(name: str) -> dict[str, Any]:
         if not path.is_file():
             close = difflib.get_close_matches(name, recipe_names(), n=1, cutoff=0.4)
             hint = f"did you mean {close[0]!r}?" if close else f"there are {recipe_names()}"
-            raise InputError(f"there is no recipe {name!r}; {hint} A path to your own must end in .yaml")
+            raise InputError(
+                f"there is no recipe {name!r}; {hint} A path to your own must end in .yaml"
+            )
     try:
         values = yaml.safe_load(path.read_text())
     except OSError as error:
@@ -210,7 +271,9 @@ def _typed(key: str, value: Any, kind: Any, name: str) -> Any:
     choices = get_args(kind)
     if get_origin(kind) is Literal:
         if value not in choices:
-            raise InputError(f"recipe {name}: {key} is {value!r}, it must be one of {list(choices)}")
+            raise InputError(
+                f"recipe {name}: {key} is {value!r}, it must be one of {list(choices)}"
+            )
         return value
     if get_origin(kind) is list:
         items = [value] if isinstance(value, str) else value

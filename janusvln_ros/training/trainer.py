@@ -1,7 +1,10 @@
-"""The training loop: transformers' Trainer with our losses, learning rates by part, and checkpoints that survive a kill.
+"""
+The training loop: transformers' Trainer with our losses, learning rates by part, and checkpoints
+that survive a kill.
 
-Every recipe goes through `fit`. A task is a module whose ``forward`` takes a batch and returns ``{"loss": ..., further figures}``; the figures are averaged
-over the logging interval and written with the loss.
+Every recipe goes through `fit`. A task is a module whose ``forward`` takes a batch and returns
+``{"loss": ..., further figures}``; the figures are averaged over the logging interval and written
+with the loss.
 """
 
 import dataclasses
@@ -25,11 +28,16 @@ from janusvln_ros.training.muon import MuonAndAdamW
 from janusvln_ros.training.recipes import Recipe
 
 MERGERS = ("vision.merger.", "fusion.")
-"""Parameters of the two mergers, which the published code calls ``visual.merger`` and ``merger``."""
+"""
+Parameters of the two mergers, which the published code calls ``visual.merger`` and ``merger``.
+"""
 
 
 def freeze(model: JanusVLN, recipe: Recipe) -> None:
-    """Let exactly the parts named by the recipe's ``train_...`` fields learn (published: language model, lm_head and both mergers)."""
+    """
+    Let exactly the parts named by the recipe's ``train_...`` fields learn (published: language
+    model, lm_head and both mergers).
+    """
     for name, parameter in model.named_parameters():
         if name.startswith(MERGERS):
             parameter.requires_grad_(recipe.train_mergers)
@@ -42,11 +50,19 @@ def freeze(model: JanusVLN, recipe: Recipe) -> None:
 
 
 def parameter_groups(task: nn.Module, recipe: Recipe) -> list[dict[str, Any]]:
-    """The optimizer's groups: learning rate by part, and weight decay on all but biases and LayerNorms, as published.
-
-    The published trainer knows PyTorch's LayerNorm only, so RMSNorm weights decay; kept, since its checkpoints were made so.
     """
-    no_decay = {f"{name}.{p}" for name, module in task.named_modules() if isinstance(module, nn.LayerNorm) for p, _ in module.named_parameters(recurse=False)}
+    The optimizer's groups: learning rate by part, and weight decay on all but biases and
+    LayerNorms, as published.
+
+    The published trainer knows PyTorch's LayerNorm only, so RMSNorm weights decay; kept, since its
+    checkpoints were made so.
+    """
+    no_decay = {
+        f"{name}.{p}"
+        for name, module in task.named_modules()
+        if isinstance(module, nn.LayerNorm)
+        for p, _ in module.named_parameters(recurse=False)
+    }
     groups: dict[tuple[float, float, bool], list[nn.Parameter]] = {}
     for name, parameter in task.named_parameters():
         if not parameter.requires_grad:
@@ -58,19 +74,35 @@ def parameter_groups(task: nn.Module, recipe: Recipe) -> list[dict[str, Any]]:
         elif own.startswith("vision."):
             rate = recipe.vision_learning_rate
         decay = 0.0 if name in no_decay or name.endswith("bias") else recipe.weight_decay
-        hidden = recipe.optimizer == "muon" and parameter.ndim == 2 and not name.endswith(("embed_tokens.weight", "lm_head.weight"))
-        groups.setdefault((recipe.learning_rate if rate is None else rate, decay, hidden), []).append(parameter)
-    return [{"params": parameters, "lr": rate, "weight_decay": decay, "muon": hidden} for (rate, decay, hidden), parameters in groups.items()]
+        hidden = (
+            recipe.optimizer == "muon"
+            and parameter.ndim == 2
+            and not name.endswith(("embed_tokens.weight", "lm_head.weight"))
+        )
+        groups.setdefault(
+            (recipe.learning_rate if rate is None else rate, decay, hidden), []
+        ).append(parameter)
+    return [
+        {"params": parameters, "lr": rate, "weight_decay": decay, "muon": hidden}
+        for (rate, decay, hidden), parameters in groups.items()
+    ]
 
 
 class LengthGroupedBatches(Sampler[int]):
-    """An order in which neighbours have similar lengths, so that a batch pads little: blocks of 50 batches are drawn at random and sorted inside.
+    """
+    An order in which neighbours have similar lengths, so that a batch pads little: blocks of 50
+    batches are drawn at random and sorted inside.
 
     The same for every process and for the same ``seed`` and epoch; `set_epoch` changes it.
     """
 
     def __init__(self, lengths: Sequence[int], batch: int, seed: int) -> None:
-        self.lengths, self.batch, self.seed, self.epoch = torch.as_tensor(list(lengths)), batch, seed, 0
+        self.lengths, self.batch, self.seed, self.epoch = (
+            torch.as_tensor(list(lengths)),
+            batch,
+            seed,
+            0,
+        )
 
     def __len__(self) -> int:
         return len(self.lengths)
@@ -98,26 +130,41 @@ class LengthGroupedBatches(Sampler[int]):
 class NavigationTrainer(Trainer):
     """transformers' Trainer for a task module; see `fit`."""
 
-    def __init__(self, *args: Any, recipe: Recipe, lengths: Sequence[int] | None, **kwargs: Any) -> None:
+    def __init__(
+        self, *args: Any, recipe: Recipe, lengths: Sequence[int] | None, **kwargs: Any
+    ) -> None:
         self.recipe, self.lengths = recipe, lengths
         self.figures: dict[str, list[Tensor]] = {}
         super().__init__(*args, **kwargs)
-        self.model_accepts_loss_kwargs = False  # the loss is a mean over the batch: the Trainer divides it by the accumulation
+        # the loss is a mean over the batch: the Trainer divides it by the accumulation
+        self.model_accepts_loss_kwargs = False
 
     def create_optimizer(self, *_: Any, **__: Any) -> torch.optim.Optimizer:
         """AdamW or Muon over `parameter_groups`."""
         if self.optimizer is None:
             assert isinstance(self.model, nn.Module)
             groups, betas = parameter_groups(self.model, self.recipe), (0.9, self.recipe.beta2)
-            self.optimizer = MuonAndAdamW(groups, betas) if self.recipe.optimizer == "muon" else torch.optim.AdamW(groups, betas=betas)
+            self.optimizer = (
+                MuonAndAdamW(groups, betas)
+                if self.recipe.optimizer == "muon"
+                else torch.optim.AdamW(groups, betas=betas)
+            )
         return self.optimizer
 
     def _get_train_sampler(self, *args: Any, **kwargs: Any) -> Any:
         if self.lengths is None:
             return super()._get_train_sampler(*args, **kwargs)
-        return LengthGroupedBatches(self.lengths, self.recipe.batch * self.args.world_size, self.recipe.seed)
+        return LengthGroupedBatches(
+            self.lengths, self.recipe.batch * self.args.world_size, self.recipe.seed
+        )
 
-    def compute_loss(self, model: nn.Module, inputs: dict[str, Any], return_outputs: bool = False, num_items_in_batch: Any = None) -> Any:
+    def compute_loss(
+        self,
+        model: nn.Module,
+        inputs: dict[str, Any],
+        return_outputs: bool = False,
+        num_items_in_batch: Any = None,
+    ) -> Any:
         """The task's loss; its other figures are kept for the log."""
         outputs = model(**inputs)
         if model.training:
@@ -126,7 +173,9 @@ class NavigationTrainer(Trainer):
                     self.figures.setdefault(name, []).append(value.detach().float())
         return (outputs["loss"], outputs) if return_outputs else outputs["loss"]
 
-    def prediction_step(self, model: nn.Module, inputs: dict[str, Any], *_: Any, **__: Any) -> tuple[Tensor, None, None]:
+    def prediction_step(
+        self, model: nn.Module, inputs: dict[str, Any], *_: Any, **__: Any
+    ) -> tuple[Tensor, None, None]:
         """One evaluation batch: its loss; the other figures are kept under ``eval_``."""
         with torch.no_grad(), self.compute_loss_context_manager():
             outputs = model(**self._prepare_inputs(inputs))
@@ -158,7 +207,9 @@ def arguments(recipe: Recipe, total_steps: int) -> TrainingArguments:
         "max_grad_norm": recipe.max_grad_norm,
         "num_train_epochs": recipe.epochs,
         "max_steps": recipe.max_steps,
-        "lr_scheduler_type": "constant_with_warmup" if recipe.schedule == "constant" else recipe.schedule,
+        "lr_scheduler_type": "constant_with_warmup"
+        if recipe.schedule == "constant"
+        else recipe.schedule,
         "warmup_steps": math.ceil(recipe.warmup_ratio * total_steps),
         "bf16": recipe.bf16,
         "seed": recipe.seed,
@@ -184,17 +235,26 @@ def arguments(recipe: Recipe, total_steps: int) -> TrainingArguments:
         values |= {"fsdp": "full_shard auto_wrap", "fsdp_config": recipe.fsdp}
     unknown = [name for name in values if name not in known]
     if unknown:
-        raise InputError(f"this version of transformers has no training argument {unknown[0]!r}: install the versions in requirements/")
+        raise InputError(
+            f"this version of transformers has no training argument {unknown[0]!r}: "
+            "install the versions in requirements/"
+        )
     return TrainingArguments(**values)
 
 
 def last_state(output: str | Path) -> str | None:
-    """The newest complete state to go on from, or None; states that a kill left incomplete are removed."""
+    """
+    The newest complete state to go on from, or None; states that a kill left incomplete are
+    removed.
+    """
     folder = Path(output) / "state"
     if not folder.is_dir():
         return None
     for state in folder.glob("checkpoint-*"):
-        if re.fullmatch(r"checkpoint-\d+", state.name) and not (state / "trainer_state.json").is_file():
+        if (
+            re.fullmatch(r"checkpoint-\d+", state.name)
+            and not (state / "trainer_state.json").is_file()
+        ):
             shutil.rmtree(state)
     return get_last_checkpoint(str(folder))
 
@@ -207,14 +267,16 @@ def fit(
     collate: Callable[[Sequence[Any]], dict[str, Any]],
     lengths: Sequence[int] | None,
 ) -> NavigationTrainer:
-    """Train ``task`` by ``recipe``, going on from the newest state in ``<output>/state`` if there is one; returns the trainer when done.
+    """
+    Train ``task`` by ``recipe``, going on from the newest state in ``<output>/state`` if there is
+    one; returns the trainer when done.
 
     Args:
         task: the module to train; parameters that do not require a gradient stay as they are.
         recipe: steps, rates, batch sizes, places.
         train, evaluation: data sets of samples for ``collate``; ``evaluation`` may be None.
-        collate: makes the keyword arguments of ``task.forward`` from a list of samples.
-        lengths: a number for every training sample by which batches are grouped; None: plain shuffling.
+        collate: makes the keyword arguments of ``task.forward`` from a list of samples. lengths: a
+        number for every training sample by which batches are grouped; None: plain shuffling.
     """
     if recipe.threads:
         torch.set_num_threads(recipe.threads)
@@ -223,7 +285,8 @@ def fit(
     args = arguments(recipe, 1)
     steps = recipe.max_steps
     if steps <= 0:
-        steps = math.ceil(len(train) / (recipe.batch * recipe.accumulate * args.world_size) * recipe.epochs)  # type: ignore[arg-type]
+        batch = recipe.batch * recipe.accumulate * args.world_size
+        steps = math.ceil(len(train) / batch * recipe.epochs)  # type: ignore[arg-type]
     args = dataclasses.replace(args, warmup_steps=math.ceil(recipe.warmup_ratio * steps))
     trainer = NavigationTrainer(
         model=task,

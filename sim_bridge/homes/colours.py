@@ -1,4 +1,7 @@
-"""The colours that instructions can name: saturated ones for objects, lighter ones for walls, so that a red lamp shows before a red wall."""
+"""
+The colours that instructions can name: saturated ones for objects, lighter ones for walls, so that
+a red lamp shows before a red wall.
+"""
 
 OBJECT_RGB: dict[str, tuple[int, int, int]] = {
     "red": (214, 24, 24),
@@ -32,5 +35,9 @@ WALL_RGB: dict[str, tuple[int, int, int]] = {
 
 
 def shaded(rgb: tuple[int, int, int], factor: float) -> tuple[int, int, int]:
-    """``rgb`` made darker (``factor`` < 1), 8 bit; houses are rendered without lights, so faces carry their own shade."""
-    return tuple(max(0, min(255, round(channel * factor))) for channel in rgb)  # type: ignore[return-value]
+    """
+    ``rgb`` made darker (``factor`` < 1), 8 bit; houses are rendered without lights, so faces carry
+    their own shade.
+    """
+    red, green, blue = (max(0, min(255, round(channel * factor))) for channel in rgb)
+    return red, green, blue

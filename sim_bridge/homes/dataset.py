@@ -1,7 +1,10 @@
-"""The ``houses`` data set on disk: homes as ``.glb``, episodes and ground truth in the VLN-CE formats, per split.
+"""
+The ``houses`` data set on disk: homes as ``.glb``, episodes and ground truth in the VLN-CE
+formats, per split.
 
-A home depends on the seed, its family (training or unseen) and its number alone, an episode on its home, split and number alone: so files are the same
-bytes however many processes wrote them and however often they were interrupted.
+A home depends on the seed, its family (training or unseen) and its number alone, an episode on its
+home, split and number alone: so files are the same bytes however many processes wrote them and
+however often they were interrupted.
 """
 
 import hashlib
@@ -16,17 +19,29 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from janusvln_ros.data.episodes import Episode, GroundTruth, episodes_path, ground_truth_path, write_episodes, write_ground_truth
+from janusvln_ros.data.episodes import (
+    Episode,
+    GroundTruth,
+    episodes_path,
+    ground_truth_path,
+    write_episodes,
+    write_ground_truth,
+)
 from janusvln_ros.errors import InputError
 from janusvln_ros.files import alone, atomic_write
 
 GENERATOR = 1
-"""Number of the generator; raised when the same seed gives other homes or episodes, so that files of two kinds never mix."""
+"""
+Number of the generator; raised when the same seed gives other homes or episodes, so that files of
+two kinds never mix.
+"""
 
 
 @dataclass(frozen=True)
 class Split:
-    """How a split is drawn: which ``family`` of homes, its random ``stream``, and its default size."""
+    """
+    How a split is drawn: which ``family`` of homes, its random ``stream``, and its default size.
+    """
 
     family: str
     stream: int
@@ -41,12 +56,19 @@ SPLITS: Mapping[str, Split] = {
     "val_unseen": Split("unseen", 2, 60, 10),
     "val_memory": Split("unseen", 3, 60, 5, memory_only=True),
 }
-"""``val_seen``: training homes, new episodes. ``val_unseen``: new homes. ``val_memory``: new homes, only routes that need memory, detours among them."""
+"""
+``val_seen``: training homes, new episodes.
+
+``val_unseen``: new homes. ``val_memory``: new homes, only routes that need memory, detours among
+them.
+"""
 
 
 @dataclass(frozen=True)
 class Settings:
-    """What a split was drawn from. ``rooms`` is the smallest and largest number of rooms of a home."""
+    """
+    What a split was drawn from. ``rooms`` is the smallest and largest number of rooms of a home.
+    """
 
     seed: int
     homes: int
@@ -62,7 +84,9 @@ def home_name(family: str, index: int) -> str:
 
 def home_seed(seed: int, family: str, index: int) -> int:
     """Seed of a home; families and numbers never share one."""
-    return int.from_bytes(hashlib.sha256(f"janusvln houses {seed} {family} {index}".encode()).digest()[:6], "big")
+    return int.from_bytes(
+        hashlib.sha256(f"janusvln houses {seed} {family} {index}".encode()).digest()[:6], "big"
+    )
 
 
 def ensure_split(
@@ -76,37 +100,65 @@ def ensure_split(
     jobs: int | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> Path:
-    """Make sure that a split of generated houses lies in ``data_dir``, with its scenes, and return the path of its episodes.
+    """
+    Make sure that a split of generated houses lies in ``data_dir``, with its scenes, and return
+    the path of its episodes.
 
-    What is there is used as it is if it was drawn with what is asked for; an argument of None asks for nothing in particular. Missing homes
-    are generated, in ``jobs`` processes (None: one per core), resuming where an earlier call was interrupted.
+    What is there is used as it is if it was drawn with what is asked for; an argument of None asks
+    for nothing in particular. Missing homes are generated, in ``jobs`` processes (None: one per
+    core), resuming where an earlier call was interrupted.
 
     Args:
         progress: called with (homes done, homes in all).
 
     Raises:
-        InputError: unknown split, a bad number, or ``data_dir`` holds houses drawn with other settings.
+        InputError: unknown split, a bad number, or ``data_dir`` holds houses drawn with other
+            settings.
     """
     # What cannot be generated is refused before anything is written.
     _settings(data_dir, split, seed, homes, episodes_per_home, rooms)
-    # The ranks of a distributed run ask for the same split at the same time, and one of them generates it.
+    # The ranks of a distributed run ask for the same split at the same time, and one of them
+    # generates it.
     with alone(episodes_path(data_dir, "houses", split).parent):
-        return _ensure(data_dir, split, _settings(data_dir, split, seed, homes, episodes_per_home, rooms), jobs, progress)
+        return _ensure(
+            data_dir,
+            split,
+            _settings(data_dir, split, seed, homes, episodes_per_home, rooms),
+            jobs,
+            progress,
+        )
 
 
-def _ensure(data_dir: str | Path, split: str, wanted: Settings, jobs: int | None, progress: Callable[[int, int], None] | None) -> Path:
+def _ensure(
+    data_dir: str | Path,
+    split: str,
+    wanted: Settings,
+    jobs: int | None,
+    progress: Callable[[int, int], None] | None,
+) -> Path:
     """Generate what is missing of a split; the caller holds the lock."""
     path = episodes_path(data_dir, "houses", split)
     family = SPLITS[split].family
     _claim(data_dir, family, wanted)
     names = [home_name(family, i) for i in range(wanted.homes)]
-    complete = path.is_file() and ground_truth_path(data_dir, "houses", split).is_file() and _stored(path) == wanted
+    complete = (
+        path.is_file()
+        and ground_truth_path(data_dir, "houses", split).is_file()
+        and _stored(path) == wanted
+    )
     if complete and all(_scene_path(data_dir, name).is_file() for name in names):
         return path
     parts = path.parent / f".parts-{_digest(wanted)}"
     parts.mkdir(parents=True, exist_ok=True)
     tasks = [(str(data_dir), split, i, wanted, str(parts)) for i in range(wanted.homes)]
-    todo = [t for t in tasks if not ((parts / f"{names[t[2]]}.json").is_file() and _scene_path(data_dir, names[t[2]]).is_file())]
+    todo = [
+        t
+        for t in tasks
+        if not (
+            (parts / f"{names[t[2]]}.json").is_file()
+            and _scene_path(data_dir, names[t[2]]).is_file()
+        )
+    ]
     done = len(tasks) - len(todo)
     if progress:
         progress(done, len(tasks))
@@ -119,7 +171,11 @@ def _ensure(data_dir: str | Path, split: str, wanted: Settings, jobs: int | None
                 progress(done, len(tasks))
     else:
         # Spawned, not forked: the caller may hold threads or a GL context.
-        with ProcessPoolExecutor(min(jobs, len(todo)), multiprocessing.get_context("spawn"), initializer=_end_with_parent) as pool:
+        with ProcessPoolExecutor(
+            min(jobs, len(todo)),
+            multiprocessing.get_context("spawn"),
+            initializer=_end_with_parent,
+        ) as pool:
             try:
                 for _ in pool.map(_build, todo, chunksize=1):
                     done += 1
@@ -132,12 +188,22 @@ def _ensure(data_dir: str | Path, split: str, wanted: Settings, jobs: int | None
     return path
 
 
-def _settings(data_dir: str | Path, split: str, seed: int | None, homes: int | None, episodes_per_home: int | None, rooms: tuple[int, int] | None) -> Settings:
+def _settings(
+    data_dir: str | Path,
+    split: str,
+    seed: int | None,
+    homes: int | None,
+    episodes_per_home: int | None,
+    rooms: tuple[int, int] | None,
+) -> Settings:
     """What to draw: what is asked for, else what is there, else the defaults."""
     if split not in SPLITS:
         raise InputError(f"houses have no split {split!r}: use one of {', '.join(SPLITS)}")
     if rooms is not None and not 2 <= rooms[0] <= rooms[1] <= 12:
-        raise InputError(f"rooms {rooms[0]}-{rooms[1]} cannot be built: give a smallest and a largest number between 2 and 12, as 4-12")
+        raise InputError(
+            f"rooms {rooms[0]}-{rooms[1]} cannot be built: give a smallest and a "
+            "largest number between 2 and 12, as 4-12"
+        )
     for name, value in (("homes", homes), ("episodes per home", episodes_per_home)):
         if value is not None and value < 1:
             raise InputError(f"{name} is {value}: give at least 1")
@@ -147,12 +213,15 @@ def _settings(data_dir: str | Path, split: str, seed: int | None, homes: int | N
     base = Settings(0, default.homes, default.episodes_per_home, (4, 12))
     claim = _read_json(_claim_path(data_dir, default.family))
     if claim:
-        base = replace(base, seed=int(claim["seed"]), rooms=(int(claim["rooms"][0]), int(claim["rooms"][1])))
+        base = replace(
+            base, seed=int(claim["seed"]), rooms=(int(claim["rooms"][0]), int(claim["rooms"][1]))
+        )
     there = _stored(episodes_path(data_dir, "houses", split))
     if there and there.generator == GENERATOR:
         base = replace(base, homes=there.homes, episodes_per_home=there.episodes_per_home)
     given = {"seed": seed, "homes": homes, "episodes_per_home": episodes_per_home, "rooms": rooms}
-    return replace(base, **{k: v for k, v in given.items() if v is not None})  # type: ignore[arg-type]
+    told: dict[str, Any] = {k: v for k, v in given.items() if v is not None}
+    return replace(base, **told)
 
 
 def _claim_path(data_dir: str | Path, family: str) -> Path:
@@ -161,7 +230,9 @@ def _claim_path(data_dir: str | Path, family: str) -> Path:
 
 
 def scene_rooms(data_dir: str | Path, name: str) -> tuple[int, int]:
-    """The smallest and largest number of rooms that the homes of a family were drawn with, from the name of one of them.
+    """
+    The smallest and largest number of rooms that the homes of a family were drawn with, from the
+    name of one of them.
 
     Raises:
         InputError: no such homes were generated into ``data_dir``.
@@ -169,17 +240,25 @@ def scene_rooms(data_dir: str | Path, name: str) -> tuple[int, int]:
     path = _claim_path(data_dir, name.rpartition("_")[0])
     claim = _read_json(path)
     if claim is None:
-        raise InputError(f"{path} is missing, so nothing is known about the scene {name}: generate the houses with 'janusvln houses --out {data_dir}'")
+        raise InputError(
+            f"{path} is missing, so nothing is known about the scene {name}: generate "
+            f"the houses with 'janusvln houses --out {data_dir}'"
+        )
     return int(claim["rooms"][0]), int(claim["rooms"][1])
 
 
 def _claim(data_dir: str | Path, family: str, settings: Settings) -> None:
-    """Write down what the scenes of ``family`` are drawn from; refuse to mix scenes of two kinds."""
+    """
+    Write down what the scenes of ``family`` are drawn from; refuse to mix scenes of two kinds.
+    """
     path = _claim_path(data_dir, family)
     claim = {"seed": settings.seed, "rooms": list(settings.rooms), "generator": settings.generator}
     there = _read_json(path)
     if there and there != claim:
-        raise InputError(f"{path.parent} holds houses drawn with {there}, asked for is {claim}: choose another folder or delete {path.parent}")
+        raise InputError(
+            f"{path.parent} holds houses drawn with {there}, asked for is {claim}: "
+            f"choose another folder or delete {path.parent}"
+        )
     if not there:
         atomic_write(path, json.dumps(claim) + "\n")
 
@@ -190,7 +269,13 @@ def _stored(path: Path) -> Settings | None:
     if there is None:
         return None
     rooms = int(there["rooms"][0]), int(there["rooms"][1])
-    return Settings(int(there["seed"]), int(there["homes"]), int(there["episodes_per_home"]), rooms, int(there["generator"]))
+    return Settings(
+        int(there["seed"]),
+        int(there["homes"]),
+        int(there["episodes_per_home"]),
+        rooms,
+        int(there["generator"]),
+    )
 
 
 def _read_json(path: Path) -> dict[str, Any] | None:
@@ -200,7 +285,9 @@ def _read_json(path: Path) -> dict[str, Any] | None:
     except FileNotFoundError:
         return None
     except ValueError as error:
-        raise InputError(f"{path} is damaged ({error}): delete it and the houses beside it") from error
+        raise InputError(
+            f"{path} is damaged ({error}): delete it and the houses beside it"
+        ) from error
 
 
 def _digest(settings: Settings) -> str:
@@ -214,7 +301,9 @@ def _scene_path(data_dir: str | Path, name: str) -> Path:
 
 
 def _end_with_parent() -> None:
-    """Let this worker end when its parent is killed; a pool's workers would wait for work forever."""
+    """
+    Let this worker end when its parent is killed; a pool's workers would wait for work forever.
+    """
     parent = multiprocessing.parent_process()
 
     def wait() -> None:
@@ -226,7 +315,10 @@ def _end_with_parent() -> None:
 
 
 def _build(task: tuple[str, str, int, Settings, str]) -> None:
-    """Write the scene of one home and its episodes of one split; both files appear whole or not at all."""
+    """
+    Write the scene of one home and its episodes of one split; both files appear whole or not at
+    all.
+    """
     from sim_bridge.homes.episodes import make_episodes, make_home
 
     data_dir, split, index, settings, parts = task
@@ -234,24 +326,41 @@ def _build(task: tuple[str, str, int, Settings, str]) -> None:
     name = home_name(family, index)
     home = make_home(name, home_seed(settings.seed, family, index), settings.rooms)
     drawn = make_episodes(
-        home, settings.episodes_per_home, SPLITS[split].stream, unseen=family == "unseen", memory_only=SPLITS[split].memory_only
+        home,
+        settings.episodes_per_home,
+        SPLITS[split].stream,
+        unseen=family == "unseen",
+        memory_only=SPLITS[split].memory_only,
     )
     if not _scene_path(data_dir, name).is_file():
         atomic_write(_scene_path(data_dir, name), home.glb)
-    atomic_write(Path(parts) / f"{name}.json", json.dumps([[asdict(episode), asdict(truth)] for episode, truth in drawn]))
+    atomic_write(
+        Path(parts) / f"{name}.json",
+        json.dumps([[asdict(episode), asdict(truth)] for episode, truth in drawn]),
+    )
 
 
-def _merge(data_dir: str | Path, split: str, settings: Settings, parts: Path, names: list[str]) -> None:
+def _merge(
+    data_dir: str | Path, split: str, settings: Settings, parts: Path, names: list[str]
+) -> None:
     """Number the episodes of all homes and write the files of the split."""
     episodes: list[Episode] = []
     truths: dict[str, GroundTruth] = {}
     for name in names:
         for episode, truth in json.loads((parts / f"{name}.json").read_text()):
             number = str(len(episodes) + 1)
-            points = {k: tuple(episode[k]) for k in ("start_position", "start_rotation", "goal_position")}
+            points = {
+                k: tuple(episode[k]) for k in ("start_position", "start_rotation", "goal_position")
+            }
             points["reference_path"] = tuple(tuple(p) for p in episode["reference_path"])
-            episodes.append(Episode(**(episode | points | {"episode_id": number, "trajectory_id": number})))
-            truths[number] = GroundTruth(tuple(truth["actions"]), tuple(tuple(p) for p in truth["locations"]), truth["forward_steps"])
+            episodes.append(
+                Episode(**(episode | points | {"episode_id": number, "trajectory_id": number}))
+            )
+            truths[number] = GroundTruth(
+                tuple(truth["actions"]),
+                tuple(tuple(p) for p in truth["locations"]),
+                truth["forward_steps"],
+            )
     path = episodes_path(data_dir, "houses", split)
     write_ground_truth(ground_truth_path(data_dir, "houses", split), truths)
     write_episodes(path, episodes)

@@ -1,7 +1,10 @@
-"""Episodes in a home: a start, a goal beside a landmark, the shortest route between them, what to say about it, and the expert's actions.
+"""
+Episodes in a home: a start, a goal beside a landmark, the shortest route between them, what to say
+about it, and the expert's actions.
 
-The instruction determines the route: openings are named by the side they are on and by the colour of the room behind them, landmarks by colour and kind, and
-each name fits one opening or thing only where it is needed. Everything follows from the plan; nothing is rendered.
+The instruction determines the route: openings are named by the side they are on and by the colour
+of the room behind them, landmarks by colour and kind, and each name fits one opening or thing only
+where it is needed. Everything follows from the plan; nothing is rendered.
 """
 
 from collections.abc import Sequence
@@ -16,10 +19,20 @@ from sim_bridge.homes.furnish import KIND, Thing, furnish
 from sim_bridge.homes.instruction import Part, say
 from sim_bridge.homes.mesh import home_glb
 from sim_bridge.homes.plan import Door, Plan, make_plan
-from sim_bridge.homes.routes import RouteMap, bearing, blocked, distance_to_rect, heading, length, resample
+from sim_bridge.homes.routes import (
+    RouteMap,
+    bearing,
+    blocked,
+    distance_to_rect,
+    heading,
+    length,
+    resample,
+)
 
 FLOOR_Y_M = 0.001
-"""Height of the agent on the floor, metres: where habitat's navmesh lies over a slab 0.199 m thick."""
+"""
+Height of the agent on the floor, metres: where habitat's navmesh lies over a slab 0.199 m thick.
+"""
 
 GOAL_RADIUS_M = 3.0
 """Radius of a goal in the files, metres: the success distance of the published evaluation."""
@@ -33,7 +46,10 @@ STOP_RADIUS_M = 0.25
 
 @dataclass(frozen=True)
 class Home:
-    """A furnished home: its name (folder and file), the ``seed`` it was drawn from, ``plan`` and ``things``, and the bytes of its ``.glb``."""
+    """
+    A furnished home: its name (folder and file), the ``seed`` it was drawn from, ``plan`` and
+    ``things``, and the bytes of its ``.glb``.
+    """
 
     name: str
     seed: int
@@ -48,7 +64,10 @@ class Home:
 
 
 def make_home(name: str, seed: int, rooms: tuple[int, int] = (4, 12)) -> Home:
-    """Draw the home of ``seed`` with a number of rooms between both of ``rooms``; the same seed gives the same bytes."""
+    """
+    Draw the home of ``seed`` with a number of rooms between both of ``rooms``; the same seed gives
+    the same bytes.
+    """
     rng = np.random.default_rng([seed, 1])
     plan = make_plan(rng, int(rng.integers(rooms[0], rooms[1] + 1)))
     things = furnish(rng, plan)
@@ -70,18 +89,25 @@ class _Draft:
     tags: tuple[str, ...]
 
 
-def make_episodes(home: Home, count: int, stream: int, *, unseen: bool, memory_only: bool = False) -> list[tuple[Episode, GroundTruth]]:
-    """Draw ``count`` episodes in ``home``; ``stream`` tells the splits of one home apart.
+def make_episodes(
+    home: Home, count: int, stream: int, *, unseen: bool, memory_only: bool = False
+) -> list[tuple[Episode, GroundTruth]]:
+    """
+    Draw ``count`` episodes in ``home``; ``stream`` tells the splits of one home apart.
 
     Args:
         unseen: use only instruction texts kept for unseen homes, or only the others.
         memory_only: only routes that cannot be followed without remembering earlier frames.
 
     Returns:
-        Episodes (ids still to be numbered: "0") with the expert's actions and locations; fewer where the home offers no more.
+        Episodes (ids still to be numbered: "0") with the expert's actions and locations; fewer
+        where the home offers no more.
     """
     rng = np.random.default_rng([home.seed, 2, stream])
-    plain, close = (RouteMap(home.plan, home.things, clearance) for clearance in (PATH_CLEARANCE_M, AGENT_RADIUS_M))
+    plain, close = (
+        RouteMap(home.plan, home.things, clearance)
+        for clearance in (PATH_CLEARANCE_M, AGENT_RADIUS_M)
+    )
     grown = RouteMap.rects_only(home.plan, home.things, STEP_CLEARANCE_M)
     found: list[tuple[Episode, GroundTruth]] = []
     texts: set[str] = set()
@@ -101,7 +127,8 @@ def make_episodes(home: Home, count: int, stream: int, *, unseen: bool, memory_o
         else:
             continue
         texts.add(text)
-        # As habitat measures it: the shortest way for the agent's radius, which grazes corners that the reference path keeps clear of.
+        # As habitat measures it: the shortest way for the agent's radius, which grazes corners
+        # that the reference path keeps clear of.
         shortest = close.path(draft.start, draft.path[-1])
         if shortest is not None:
             found.append((_episode(home, draft, text, run, length(shortest)), run))
@@ -134,7 +161,19 @@ def _episode(home: Home, draft: _Draft, text: str, run: GroundTruth, geodesic: f
         info["visit"] = list(_point(draft.visit))
     half = draft.yaw / 2
     rotation = (0.0, float(np.sin(half)), 0.0, float(np.cos(half)))
-    return Episode("0", "0", home.scene_id, points[0], rotation, points[-1], GOAL_RADIUS_M, text, points, round(geodesic, 4), info=info)
+    return Episode(
+        "0",
+        "0",
+        home.scene_id,
+        points[0],
+        rotation,
+        points[-1],
+        GOAL_RADIUS_M,
+        text,
+        points,
+        round(geodesic, 4),
+        info=info,
+    )
 
 
 def _with_openings(plan: Plan, path: np.ndarray) -> np.ndarray:
@@ -162,15 +201,23 @@ def _point(p: np.ndarray) -> tuple[float, float, float]:
 # ---------------------------------------------------------------- drawing a route
 
 
-def _draw(rng: np.random.Generator, home: Home, routes: RouteMap, memory_only: bool, train: bool) -> _Draft | None:
-    """Draw a route and describe it; None where the draw does not work out (the caller draws again)."""
+def _draw(
+    rng: np.random.Generator, home: Home, routes: RouteMap, memory_only: bool, train: bool
+) -> _Draft | None:
+    """
+    Draw a route and describe it; None where the draw does not work out (the caller draws again).
+    """
     plan = home.plan
     memory = memory_only or rng.random() < 0.25
     # Ways back are no shortest paths: they are for training and for the split of their own.
     shares = [0.4, 0.2, 0.4] if memory_only else [0.5, 0.35, 0.15] if train else [0.58, 0.42, 0.0]
     kind = ("colour", "counting", "return")[int(rng.choice(3, p=shares))] if memory else ""
     low, high = {"return": (1, 2), "colour": (1, 4), "counting": (2, 4)}.get(kind, (0, 0))
-    crossed = int(rng.integers(low, high)) if kind else int(rng.choice(5, p=[0.42, 0.26, 0.18, 0.10, 0.04]))
+    crossed = (
+        int(rng.integers(low, high))
+        if kind
+        else int(rng.choice(5, p=[0.42, 0.26, 0.18, 0.10, 0.04]))
+    )
     first = int(rng.integers(len(plan.rooms)))
     start = _free_point(rng, plan, routes, first)
     goals = [t for t in home.things if _doors_between(plan, first, t.room) == crossed]
@@ -204,7 +251,15 @@ def _draw(rng: np.random.Generator, home: Home, routes: RouteMap, memory_only: b
     return _Draft(start, yaw, path, None, parts, rooms, goal, landmarks, tags)
 
 
-def _draw_return(rng: np.random.Generator, home: Home, routes: RouteMap, first: int, start: np.ndarray, visit: Thing, path: np.ndarray) -> _Draft | None:
+def _draw_return(
+    rng: np.random.Generator,
+    home: Home,
+    routes: RouteMap,
+    first: int,
+    start: np.ndarray,
+    visit: Thing,
+    path: np.ndarray,
+) -> _Draft | None:
     """A route to a thing in the next room and back to another thing in the first."""
     plan = home.plan
     crossings = _crossings(plan, path)
@@ -222,17 +277,28 @@ def _draw_return(rng: np.random.Generator, home: Home, routes: RouteMap, first: 
     if yaw is None:
         return None
     exits = _exit_part(rng, plan, crossings, 0, start, yaw)
-    if exits is None or not _comes_into_view(home, routes, path, visit) or not _comes_into_view(home, routes, home_path, goal):
+    if (
+        exits is None
+        or not _comes_into_view(home, routes, path, visit)
+        or not _comes_into_view(home, routes, home_path, goal)
+    ):
         return None
     to_visit, _ = _where(rng, plan, crossings[0], visit, plain=False)
     to_goal, side = _where(rng, plan, returns[0], goal, plain=True)
-    parts = (exits[0], Part("visit", turn=to_visit, thing=visit.name), Part("return"), Part("stop", turn=to_goal, side=side, thing=goal.name))
+    parts = (
+        exits[0],
+        Part("visit", turn=to_visit, thing=visit.name),
+        Part("return"),
+        Part("stop", turn=to_goal, side=side, thing=goal.name),
+    )
     rooms = (first, crossings[0][1], first)
     whole, tags = np.concatenate([path, home_path[1:]]), ("detour", "memory", "return")
     return _Draft(start, yaw, whole, path[-1], parts, rooms, goal, (visit, goal), tags)
 
 
-def _free_point(rng: np.random.Generator, plan: Plan, routes: RouteMap, room: int) -> np.ndarray | None:
+def _free_point(
+    rng: np.random.Generator, plan: Plan, routes: RouteMap, room: int
+) -> np.ndarray | None:
     """A point of a room with some space around."""
     x0, z0, x1, z1 = plan.rooms[room].rect
     for _ in range(10):
@@ -263,23 +329,42 @@ def standoff(thing: Thing) -> float:
     return 0.55 if thing.height >= 0.95 else 0.85
 
 
-def path_to_thing(home: Home, routes: RouteMap, start: np.ndarray, thing: Thing) -> np.ndarray | None:
-    """The shortest path to a place before ``thing`` from which, as one arrives, it is ahead; None where there is none."""
+def path_to_thing(
+    home: Home, routes: RouteMap, start: np.ndarray, thing: Thing
+) -> np.ndarray | None:
+    """
+    The shortest path to a place before ``thing`` from which, as one arrives, it is ahead; None
+    where there is none.
+    """
     gap = standoff(thing)
     x0, z0, x1, z1 = thing.rect
     fx, fz = thing.facing
     across_x, across_z = np.linspace(x0, x1, 5), np.linspace(z0, z1, 5)
-    fronts = {(0, 1): [(x, z1 + gap) for x in across_x], (0, -1): [(x, z0 - gap) for x in across_x]}
-    fronts |= {(1, 0): [(x1 + gap, z) for z in across_z], (-1, 0): [(x0 - gap, z) for z in across_z]}
+    fronts = {
+        (0, 1): [(x, z1 + gap) for x in across_x],
+        (0, -1): [(x, z0 - gap) for x in across_x],
+    }
+    fronts |= {
+        (1, 0): [(x1 + gap, z) for z in across_z],
+        (-1, 0): [(x0 - gap, z) for z in across_z],
+    }
     sides = [fronts[fx, fz]] if KIND[thing.kind].place == "wall" else list(fronts.values())
     corner = gap * 0.707
-    extra = [(x + sx * corner, z + sz * corner) for x, sx in ((x0, -1), (x1, 1)) for z, sz in ((z0, -1), (z1, 1))]
+    extra = [
+        (x + sx * corner, z + sz * corner)
+        for x, sx in ((x0, -1), (x1, 1))
+        for z, sz in ((z0, -1), (z1, 1))
+    ]
     middle = _middle(thing)
     extra = [p for p in extra if len(sides) > 1 or (np.array(p) - middle) @ np.array([fx, fz]) > 0]
     candidates = np.array([p for side in sides for p in side] + extra)
     keep = routes.free(candidates)
     candidates = candidates[keep]
-    candidates = candidates[[home.plan.room_at(c) == thing.room for c in candidates]] if len(candidates) else candidates
+    candidates = (
+        candidates[[home.plan.room_at(c) == thing.room for c in candidates]]
+        if len(candidates)
+        else candidates
+    )
     best: np.ndarray | None = None
     for c in sorted(candidates, key=lambda p: float(np.linalg.norm(p - start)))[:6]:
         path = routes.path(start, c)
@@ -293,7 +378,10 @@ def path_to_thing(home: Home, routes: RouteMap, start: np.ndarray, thing: Thing)
 
 
 def _crossings(plan: Plan, path: np.ndarray) -> list[tuple[int, int]] | None:
-    """Openings that a path goes through, in order, each with the room it leads into; None if the path leaves the house or the openings."""
+    """
+    Openings that a path goes through, in order, each with the room it leads into; None if the path
+    leaves the house or the openings.
+    """
     found: list[tuple[int, int]] = []
     here: int | None = None
     for p in resample(path, 0.04):
@@ -301,7 +389,12 @@ def _crossings(plan: Plan, path: np.ndarray) -> list[tuple[int, int]] | None:
         if room is None:
             return None
         if here is not None and room != here:
-            doors = [d for d in plan.doors_of[here] if plan.doors[d].other(here) == room and np.linalg.norm(np.array(plan.doors[d].centre) - p) < 0.7]
+            doors = [
+                d
+                for d in plan.doors_of[here]
+                if plan.doors[d].other(here) == room
+                and np.linalg.norm(np.array(plan.doors[d].centre) - p) < 0.7
+            ]
             if len(doors) != 1:
                 return None
             found.append((doors[0], room))
@@ -315,7 +408,10 @@ _TURNS = {"straight": (0.0, 20.0), "left": (42.0, 128.0), "around": (152.0, 180.
 
 
 def turn_name(angle: float) -> str | None:
-    """What one calls a turn by ``angle`` degrees (positive = left); None for angles between two names."""
+    """
+    What one calls a turn by ``angle`` degrees (positive = left); None for angles between two
+    names.
+    """
     size = abs(angle)
     if size <= _TURNS["straight"][1]:
         return "straight"
@@ -326,17 +422,27 @@ def turn_name(angle: float) -> str | None:
     return None
 
 
-def _start_yaw(rng: np.random.Generator, start: np.ndarray, path: np.ndarray, toward: np.ndarray) -> float | None:
-    """A start heading from which both the thing or opening named first and the first stretch of the path have one and the same turn name."""
+def _start_yaw(
+    rng: np.random.Generator, start: np.ndarray, path: np.ndarray, toward: np.ndarray
+) -> float | None:
+    """
+    A start heading from which both the thing or opening named first and the first stretch of the
+    path have one and the same turn name.
+    """
     ahead = resample(path, 0.6)[min(1, len(path))]
     direction = toward - start
     if abs(bearing(direction, ahead - start)) > 30:
         return None
-    wanted = ("straight", "left", "right", "around")[int(rng.choice(4, p=[0.22, 0.28, 0.28, 0.22]))]
+    wanted = ("straight", "left", "right", "around")[
+        int(rng.choice(4, p=[0.22, 0.28, 0.28, 0.22]))
+    ]
     for _ in range(30):
         yaw = float(rng.uniform(-np.pi, np.pi))
         forward = heading(yaw)
-        if turn_name(bearing(forward, direction)) == wanted and abs(abs(bearing(forward, ahead - start)) - abs(bearing(forward, direction))) < 35:
+        if (
+            turn_name(bearing(forward, direction)) == wanted
+            and abs(abs(bearing(forward, ahead - start)) - abs(bearing(forward, direction))) < 35
+        ):
             return round(yaw, 4)
     return None
 
@@ -348,7 +454,10 @@ def room_name(plan: Plan, index: int) -> str:
 
 
 def _door_sides(plan: Plan, room: int, entry: Door) -> dict[int, tuple[str, float]]:
-    """For someone coming into ``room`` through ``entry``: the side of each other opening ("left", "right", "ahead", "same" wall) and how far ahead (m)."""
+    """
+    For someone coming into ``room`` through ``entry``: the side of each other opening ("left",
+    "right", "ahead", "same" wall) and how far ahead (m).
+    """
     into = entry.into(room, plan.rooms)
     sides: dict[int, tuple[str, float]] = {}
     for index in plan.doors_of[room]:
@@ -365,9 +474,17 @@ def _door_sides(plan: Plan, room: int, entry: Door) -> dict[int, tuple[str, floa
 
 
 def _exit_part(
-    rng: np.random.Generator, plan: Plan, crossings: Sequence[tuple[int, int]], i: int, start: np.ndarray, yaw: float
+    rng: np.random.Generator,
+    plan: Plan,
+    crossings: Sequence[tuple[int, int]],
+    i: int,
+    start: np.ndarray,
+    yaw: float,
 ) -> tuple[Part, set[str]] | None:
-    """What to say about going through the i-th opening, and the tags it earns; None where it cannot be said shortly."""
+    """
+    What to say about going through the i-th opening, and the tags it earns; None where it cannot
+    be said shortly.
+    """
     door, target = plan.doors[crossings[i][0]], crossings[i][1]
     name = room_name(plan, target)
     if i == 0:
@@ -377,7 +494,11 @@ def _exit_part(
         if turn is None:
             return None
         # Without the colour the side must fit one opening only, with a margin.
-        others = [abs(bearing(np.array(door.centre) - start, np.array(plan.doors[d].centre) - start)) for d in plan.doors_of[room] if d != door.index]
+        others = [
+            abs(bearing(np.array(door.centre) - start, np.array(plan.doors[d].centre) - start))
+            for d in plan.doors_of[room]
+            if d != door.index
+        ]
         needed = any(a < 100 for a in others)
         return Part("exit", turn=turn, room=name if needed or rng.random() < 0.75 else ""), set()
     room = crossings[i - 1][1]
@@ -394,11 +515,16 @@ def _exit_part(
     if side == "ahead":
         return Part("exit", side="", room=name), set()
     if min(np.diff(alike)) > 0.8 and rng.random() < 0.5:
-        return Part("exit", side=side, ordinal=alike.index(far)), {"counting", "memory"} if alike.index(far) > 0 else {"counting"}
+        return Part("exit", side=side, ordinal=alike.index(far)), {
+            "counting",
+            "memory",
+        } if alike.index(far) > 0 else {"counting"}
     return Part("exit", side=side, room=name), set()
 
 
-def _hallway_exit(rng: np.random.Generator, plan: Plan, room: int, entry: Door, door: Door, name: str) -> tuple[Part, set[str]] | None:
+def _hallway_exit(
+    rng: np.random.Generator, plan: Plan, room: int, entry: Door, door: Door, name: str
+) -> tuple[Part, set[str]] | None:
     """What to say about walking along a hallway that was entered from the side."""
     into = entry.into(room, plan.rooms)
     offset = np.array(door.centre) - np.array(entry.centre)
@@ -408,7 +534,11 @@ def _hallway_exit(rng: np.random.Generator, plan: Plan, room: int, entry: Door, 
     along = float(offset @ axis)
     opposite = float(offset @ into) > 0.5
     if abs(along) < 0.45:
-        return (Part("exit", turn="straight", hallway="hallway", room=name), set()) if opposite else None
+        return (
+            (Part("exit", turn="straight", hallway="hallway", room=name), set())
+            if opposite
+            else None
+        )
     if abs(along) < 1.0:
         return None
     travel = axis * np.sign(along)
@@ -419,13 +549,25 @@ def _hallway_exit(rng: np.random.Generator, plan: Plan, room: int, entry: Door, 
     for index in plan.doors_of[room]:
         other = plan.doors[index]
         shift = np.array(other.centre) - np.array(entry.centre)
-        if index != entry.index and other.along_x == entry.along_x and (float(shift @ into) > 0.5) == opposite and float(shift @ travel) > -0.3:
+        if (
+            index != entry.index
+            and other.along_x == entry.along_x
+            and (float(shift @ into) > 0.5) == opposite
+            and float(shift @ travel) > -0.3
+        ):
             ahead.append(float(shift @ travel))
     ahead.sort()
     ordinal = ahead.index(abs(along))
     countable = ordinal < 4 and ahead[0] > 0.6
     if countable and rng.random() < 0.55:
-        part = Part("exit", turn=turn, side=side, ordinal=ordinal, hallway="hallway", room=name if rng.random() < 0.4 else "")
+        part = Part(
+            "exit",
+            turn=turn,
+            side=side,
+            ordinal=ordinal,
+            hallway="hallway",
+            room=name if rng.random() < 0.4 else "",
+        )
         return part, {"counting", "memory"} if ordinal > 0 and not part.room else {"counting"}
     return Part("exit", turn=turn, side=side, hallway="hallway", room=name), set()
 
@@ -441,7 +583,10 @@ def _describe(
     goal: Thing,
     kind: str,
 ) -> tuple[tuple[Part, ...], tuple[Thing, ...], tuple[str, ...]] | None:
-    """Parts of the instruction, the landmarks it names and its tags; None where the route cannot be told."""
+    """
+    Parts of the instruction, the landmarks it names and its tags; None where the route cannot be
+    told.
+    """
     plan = home.plan
     if not _comes_into_view(home, routes, path, goal):
         return None
@@ -464,7 +609,11 @@ def _describe(
     if kind == "colour":
         twins = [t for t in home.things if t.room == goal.room and t.kind == goal.kind]
         what = goal.kind if len(twins) > 1 or rng.random() < 0.5 else "thing"
-        thing = f"{what} {('with the colour of', 'that has the colour of')[int(rng.integers(2))]} the room where you started"
+        thing = (
+            f"{what} "
+            f"{('with the colour of', 'that has the colour of')[int(rng.integers(2))]} the "
+            "room where you started"
+        )
         tags |= {"colour", "memory"}
     if crossings:
         turn, side = _where(rng, plan, crossings[-1], goal, plain=kind != "colour")
@@ -484,13 +633,20 @@ def _describe(
     return tuple(parts), (*landmarks, goal), tuple(sorted(tags))
 
 
-def _where(rng: np.random.Generator, plan: Plan, crossing: tuple[int, int], thing: Thing, *, plain: bool) -> tuple[str, str]:
-    """What to say about where ``thing`` is for someone coming in through an opening: (turn, side), one of them or both "".
+def _where(
+    rng: np.random.Generator, plan: Plan, crossing: tuple[int, int], thing: Thing, *, plain: bool
+) -> tuple[str, str]:
+    """
+    What to say about where ``thing`` is for someone coming in through an opening: (turn, side),
+    one of them or both "".
 
-    A thing out of the picture as one comes in always gets one of them; ``plain`` allows the side, which needs a short name before it.
+    A thing out of the picture as one comes in always gets one of them; ``plain`` allows the side,
+    which needs a short name before it.
     """
     door, room = crossing
-    angle = bearing(plan.doors[door].into(room, plan.rooms), _middle(thing) - np.array(plan.doors[door].centre))
+    angle = bearing(
+        plan.doors[door].into(room, plan.rooms), _middle(thing) - np.array(plan.doors[door].centre)
+    )
     hand = "left" if angle > 0 else "right"
     if abs(angle) >= 36:
         return (hand, "") if not plain or rng.random() < 0.5 else ("", hand)
@@ -499,7 +655,12 @@ def _where(rng: np.random.Generator, plan: Plan, crossing: tuple[int, int], thin
     return "", "ahead" if abs(angle) < 10 else hand if abs(angle) >= 25 else ""
 
 
-def _add_pass(rng: np.random.Generator, parts: list[Part], landmarks: list[Thing], passed: list[tuple[Thing, str]]) -> None:
+def _add_pass(
+    rng: np.random.Generator,
+    parts: list[Part],
+    landmarks: list[Thing],
+    passed: list[tuple[Thing, str]],
+) -> None:
     """Mention one of the things passed in a room, in half of the cases."""
     if passed and rng.random() < 0.5 and sum(p.act == "pass" for p in parts) < 2:
         thing, side = passed[int(rng.integers(len(passed)))]
@@ -507,8 +668,13 @@ def _add_pass(rng: np.random.Generator, parts: list[Part], landmarks: list[Thing
         landmarks.append(thing)
 
 
-def _passed(home: Home, routes: RouteMap, path: np.ndarray, goal: Thing) -> list[tuple[Thing, str]]:
-    """Things that a path passes within 1 m and that were seen ahead before, with the side they are passed on."""
+def _passed(
+    home: Home, routes: RouteMap, path: np.ndarray, goal: Thing
+) -> list[tuple[Thing, str]]:
+    """
+    Things that a path passes within 1 m and that were seen ahead before, with the side they are
+    passed on.
+    """
     points = resample(path, 0.1)
     found = []
     for thing in home.things:
@@ -522,14 +688,19 @@ def _passed(home: Home, routes: RouteMap, path: np.ndarray, goal: Thing) -> list
         middle = _middle(thing)
         direction = points[min(nearest + 2, len(points) - 1)] - points[max(nearest - 2, 0)]
         angle = bearing(direction, middle - points[nearest])
-        if not 50 <= abs(angle) <= 130 or not _comes_into_view(home, routes, points[: nearest + 1], thing):
+        if not 50 <= abs(angle) <= 130 or not _comes_into_view(
+            home, routes, points[: nearest + 1], thing
+        ):
             continue
         found.append((thing, "left" if angle > 0 else "right"))
     return found
 
 
 def _comes_into_view(home: Home, routes: RouteMap, path: np.ndarray, thing: Thing) -> bool:
-    """Whether ``thing`` can be seen, well inside the picture, from at least two places 0.25 m apart on ``path``, looking along it."""
+    """
+    Whether ``thing`` can be seen, well inside the picture, from at least two places 0.25 m apart
+    on ``path``, looking along it.
+    """
     points = resample(path, 0.25)
     if len(points) < 3:
         return False
@@ -542,26 +713,43 @@ def _comes_into_view(home: Home, routes: RouteMap, path: np.ndarray, thing: Thin
     candidates = near & (angle < 34)
     if candidates.sum() < 2:
         return False
-    tall = np.array([*routes.walls, *(t.rect for t in home.things if t is not thing and t.height > 0.95)])
-    seen = ~blocked(points[candidates], np.broadcast_to(_middle(thing), (int(candidates.sum()), 2)), tall)
+    tall = np.array(
+        [*routes.walls, *(t.rect for t in home.things if t is not thing and t.height > 0.95)]
+    )
+    seen = ~blocked(
+        points[candidates], np.broadcast_to(_middle(thing), (int(candidates.sum()), 2)), tall
+    )
     return int(seen.sum()) >= 2
 
 
 # ---------------------------------------------------------------- the expert
 
 
-def run_expert(path: np.ndarray, yaw: float, grown: np.ndarray, routes: RouteMap, *, visit: np.ndarray | None = None) -> GroundTruth | None:
-    """Actions that follow ``path`` (x, z) with the four discrete actions, and the places they lead through; None if they would touch anything.
+def run_expert(
+    path: np.ndarray,
+    yaw: float,
+    grown: np.ndarray,
+    routes: RouteMap,
+    *,
+    visit: np.ndarray | None = None,
+) -> GroundTruth | None:
+    """
+    Actions that follow ``path`` (x, z) with the four discrete actions, and the places they lead
+    through; None if they would touch anything.
 
-    At each step the robot heads for the farthest corner of the path it can walk straight to, turns if that is more than half a turn off, and stops
-    within 0.25 m of the end.
+    At each step the robot heads for the farthest corner of the path it can walk straight to, turns
+    if that is more than half a turn off, and stops within 0.25 m of the end.
 
     Args:
         grown: [R, 4] walls and furniture with the clearance that a step must keep.
         visit: a corner of the path that must be reached before the corners after it count.
     """
     corners = np.asarray(path)
-    hold = len(corners) - 1 if visit is None else int(np.argmin(np.linalg.norm(corners - visit, axis=1)))
+    hold = (
+        len(corners) - 1
+        if visit is None
+        else int(np.argmin(np.linalg.norm(corners - visit, axis=1)))
+    )
     p, goal = corners[0].astype(np.float64), corners[-1]
     angle, k = float(np.degrees(yaw)), 1
     actions: list[int] = []

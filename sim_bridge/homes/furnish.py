@@ -1,6 +1,8 @@
-"""Furniture: what stands in a home, of which colour, and where.
+"""
+Furniture: what stands in a home, of which colour, and where.
 
-Things stand against walls or free in a room, leave 0.65 m passages and the openings clear, and every (colour, kind) occurs once in a home.
+Things stand against walls or free in a room, leave 0.65 m passages and the openings clear, and
+every (colour, kind) occurs once in a home.
 """
 
 from dataclasses import dataclass
@@ -11,14 +13,19 @@ from sim_bridge.homes.colours import OBJECT_RGB, WALL_RGB
 from sim_bridge.homes.plan import Plan, Rect, Room
 
 PASSAGE_M = 0.65
-"""Smallest distance between two things, or between a thing and a wall it does not touch, metres."""
+"""
+Smallest distance between two things, or between a thing and a wall it does not touch, metres.
+"""
 
 
 @dataclass(frozen=True)
 class Kind:
-    """A kind of thing: its ``size`` (width along the wall, depth, height, metres), and where it stands.
+    """
+    A kind of thing: its ``size`` (width along the wall, depth, height, metres), and where it
+    stands.
 
-    ``place`` is "wall" or "free"; ``goal`` false for things too flat or plain to stop at; ``weight`` is how often it is drawn.
+    ``place`` is "wall" or "free"; ``goal`` false for things too flat or plain to stop at;
+    ``weight`` is how often it is drawn.
     """
 
     name: str
@@ -47,7 +54,10 @@ KIND = {kind.name: kind for kind in KINDS}
 
 @dataclass(frozen=True)
 class Thing:
-    """A piece of furniture in room ``room``: ``rect`` is its footprint, ``height`` its top above the floor, ``facing`` the unit vector (x, z) of its front."""
+    """
+    A piece of furniture in room ``room``: ``rect`` is its footprint, ``height`` its top above the
+    floor, ``facing`` the unit vector (x, z) of its front.
+    """
 
     kind: str
     colour: str
@@ -74,14 +84,26 @@ def furnish(rng: np.random.Generator, plan: Plan) -> tuple[Thing, ...]:
 def _furnish_room(rng: np.random.Generator, plan: Plan, room: Room, used: set[str]) -> list[Thing]:
     """Things of one room; their colours differ from each other and from the walls."""
     area = (room.rect[2] - room.rect[0]) * (room.rect[3] - room.rect[1])
-    wanted = int(rng.integers(1, 3)) if room.hallway else int(np.clip(rng.normal(area / 3.2, 0.9), 3, 6))
+    wanted = (
+        int(rng.integers(1, 3))
+        if room.hallway
+        else int(np.clip(rng.normal(area / 3.2, 0.9), 3, 6))
+    )
     blocked = [_door_zone(plan, door, room) for door in plan.doors_of[room.index]]
-    # Colours of other rooms' walls come first: routes that end "at the thing with the colour of the room where you started" need them.
-    palette = [c for c in OBJECT_RGB if c != room.colour and not (c == "white" and room.colour == "grey")]
+    # Colours of other rooms' walls come first: routes that end "at the thing with the colour of
+    # the room where you started" need them.
+    palette = [
+        c for c in OBJECT_RGB if c != room.colour and not (c == "white" and room.colour == "grey")
+    ]
     if room.colour in ("white", "grey") and "white" in palette:
         palette.remove("white")
     palette = [palette[i] for i in rng.permutation(len(palette))]
-    weights = np.array([k.weight * (0.0 if room.hallway and (k.size[1] > 0.5 or k.place == "free") else 1.0) for k in KINDS])
+    weights = np.array(
+        [
+            k.weight * (0.0 if room.hallway and (k.size[1] > 0.5 or k.place == "free") else 1.0)
+            for k in KINDS
+        ]
+    )
     found: list[Thing] = []
     for _ in range(wanted * 6):
         if len(found) == wanted or not palette:
@@ -101,7 +123,9 @@ def _furnish_room(rng: np.random.Generator, plan: Plan, room: Room, used: set[st
             if placed is None:
                 continue
             rect, facing = placed
-            if any(_gap(rect, t.rect) < PASSAGE_M for t in found) or any(_gap(rect, zone) <= 0.0 for zone in blocked):
+            if any(_gap(rect, t.rect) < PASSAGE_M for t in found) or any(
+                _gap(rect, zone) <= 0.0 for zone in blocked
+            ):
                 continue
             found.append(Thing(kind.name, colour, room.index, rect, kind.size[2], facing))
             palette.remove(colour)
@@ -110,20 +134,34 @@ def _furnish_room(rng: np.random.Generator, plan: Plan, room: Room, used: set[st
     return found
 
 
-def _place(rng: np.random.Generator, room: Room, kind: Kind) -> tuple[Rect, tuple[int, int]] | None:
-    """A draw of where a thing of ``kind`` may stand in an empty ``room``, and its facing; None where it does not fit."""
+def _place(
+    rng: np.random.Generator, room: Room, kind: Kind
+) -> tuple[Rect, tuple[int, int]] | None:
+    """
+    A draw of where a thing of ``kind`` may stand in an empty ``room``, and its facing; None where
+    it does not fit.
+    """
     width, depth, _ = kind.size
     facing = ((0, 1), (0, -1), (1, 0), (-1, 0))[int(rng.integers(4))]
     x0, z0, x1, z1 = room.rect
     dx, dz = (width, depth) if facing[0] == 0 else (depth, width)
     if kind.place == "free":
-        low_x, high_x, low_z, high_z = x0 + PASSAGE_M, x1 - PASSAGE_M - dx, z0 + PASSAGE_M, z1 - PASSAGE_M - dz
+        low_x, high_x, low_z, high_z = (
+            x0 + PASSAGE_M,
+            x1 - PASSAGE_M - dx,
+            z0 + PASSAGE_M,
+            z1 - PASSAGE_M - dz,
+        )
         if low_x > high_x or low_z > high_z:
             return None
         x, z = float(rng.uniform(low_x, high_x)), float(rng.uniform(low_z, high_z))
     else:
         low, high = (x0, x1 - dx) if facing[0] == 0 else (z0, z1 - dz)
-        if high - low < 0.1 or (facing[0] == 0 and z1 - z0 < dz + 0.9) or (facing[0] != 0 and x1 - x0 < dx + 0.9):
+        if (
+            high - low < 0.1
+            or (facing[0] == 0 and z1 - z0 < dz + 0.9)
+            or (facing[0] != 0 and x1 - x0 < dx + 0.9)
+        ):
             return None
         along = float(rng.uniform(low, high))
         # Touch the wall at the side, or leave a passage there.
@@ -151,7 +189,10 @@ def _door_zone(plan: Plan, index: int, room: Room) -> Rect:
 
 
 def _gap(a: Rect, b: Rect) -> float:
-    """Distance of two rectangles along the axis that separates them most (negative where they overlap)."""
+    """
+    Distance of two rectangles along the axis that separates them most (negative where they
+    overlap).
+    """
     return max(b[0] - a[2], a[0] - b[2], b[1] - a[3], a[1] - b[3])
 
 

@@ -1,7 +1,10 @@
-"""Instructions from routes: what is said about each stretch of a route, in several phrasings with a small vocabulary.
+"""
+Instructions from routes: what is said about each stretch of a route, in several phrasings with a
+small vocabulary.
 
-A route is a list of ``Part``: leave a room through an opening, walk past a thing, stop at a thing. What the parts say is worked out from the plan by
-``sim_bridge.homes.episodes``; here it only becomes English.
+A route is a list of ``Part``: leave a room through an opening, walk past a thing, stop at a thing.
+What the parts say is worked out from the plan by ``sim_bridge.homes.episodes``; here it only
+becomes English.
 """
 
 from collections.abc import Sequence
@@ -14,12 +17,14 @@ ORDINALS = ("first", "second", "third", "fourth")
 
 @dataclass(frozen=True)
 class Part:
-    """One stretch of a route.
+    """
+    One stretch of a route.
 
-    ``act`` is "exit", "pass", "visit", "return" or "stop". ``turn``: how to begin, seen from the heading so far ("left", "right", "around", "straight",
-    "" if nothing needs saying).
-    ``side``: where the opening or thing is ("left", "right", "ahead", ""). ``ordinal``: which of several openings on that side, from 0, None if not said.
-    ``room``: name of the room one comes to ("" if not said). ``hallway``: name of the hallway one walks along before the exit, else "".
+    ``act`` is "exit", "pass", "visit", "return" or "stop". ``turn``: how to begin, seen from the
+    heading so far ("left", "right", "around", "straight", "" if nothing needs saying). ``side``:
+    where the opening or thing is ("left", "right", "ahead", ""). ``ordinal``: which of several
+    openings on that side, from 0, None if not said. ``room``: name of the room one comes to ("" if
+    not said). ``hallway``: name of the hallway one walks along before the exit, else "".
     ``thing``: name of the landmark.
     """
 
@@ -52,32 +57,82 @@ _FIRST_EXIT = {
         "turn right and leave through the door{into}",
         "leave through the door on your right{into}",
     ),
-    "around": ("turn around and go through the door{into}", "turn around and leave through the door{into}", "go through the door behind you{into}"),
-    "straight": ("go straight ahead through the door{into}", "walk forward through the door{into}", "go through the door in front of you{into}"),
+    "around": (
+        "turn around and go through the door{into}",
+        "turn around and leave through the door{into}",
+        "go through the door behind you{into}",
+    ),
+    "straight": (
+        "go straight ahead through the door{into}",
+        "walk forward through the door{into}",
+        "go through the door in front of you{into}",
+    ),
 }
 
 _EXIT = {
-    "left": ("take the {nth}door on your left{into}", "go through the {nth}door on the left{into}", "leave through the {nth}door on your left{into}"),
-    "right": ("take the {nth}door on your right{into}", "go through the {nth}door on the right{into}", "leave through the {nth}door on your right{into}"),
-    "ahead": ("go straight on through the door{into}", "walk straight across and through the door{into}", "take the door ahead of you{into}"),
+    "left": (
+        "take the {nth}door on your left{into}",
+        "go through the {nth}door on the left{into}",
+        "leave through the {nth}door on your left{into}",
+    ),
+    "right": (
+        "take the {nth}door on your right{into}",
+        "go through the {nth}door on the right{into}",
+        "leave through the {nth}door on your right{into}",
+    ),
+    "ahead": (
+        "go straight on through the door{into}",
+        "walk straight across and through the door{into}",
+        "take the door ahead of you{into}",
+    ),
     "": ("go through the door{into}", "take the door{into}", "leave through the door{into}"),
 }
 
 _PASS = {
-    "left": ("walk past the {thing} on your left", "pass the {thing} on your left", "go past the {thing} on the left"),
-    "right": ("walk past the {thing} on your right", "pass the {thing} on your right", "go past the {thing} on the right"),
+    "left": (
+        "walk past the {thing} on your left",
+        "pass the {thing} on your left",
+        "go past the {thing} on the left",
+    ),
+    "right": (
+        "walk past the {thing} on your right",
+        "pass the {thing} on your right",
+        "go past the {thing} on the right",
+    ),
     "": ("walk past the {thing}", "pass the {thing}", "go past the {thing}"),
 }
 
 _STOP = {
-    "": ("stop at the {thing}", "walk to the {thing} and stop", "stop next to the {thing}", "go to the {thing} and stop there", "wait at the {thing}"),
-    "left": ("stop at the {thing} on your left", "go to the {thing} on the left and stop", "walk to the {thing} on your left and stop"),
-    "right": ("stop at the {thing} on your right", "go to the {thing} on the right and stop", "walk to the {thing} on your right and stop"),
-    "ahead": ("stop at the {thing} ahead of you", "go straight to the {thing} and stop", "walk straight to the {thing} and stop"),
+    "": (
+        "stop at the {thing}",
+        "walk to the {thing} and stop",
+        "stop next to the {thing}",
+        "go to the {thing} and stop there",
+        "wait at the {thing}",
+    ),
+    "left": (
+        "stop at the {thing} on your left",
+        "go to the {thing} on the left and stop",
+        "walk to the {thing} on your left and stop",
+    ),
+    "right": (
+        "stop at the {thing} on your right",
+        "go to the {thing} on the right and stop",
+        "walk to the {thing} on your right and stop",
+    ),
+    "ahead": (
+        "stop at the {thing} ahead of you",
+        "go straight to the {thing} and stop",
+        "walk straight to the {thing} and stop",
+    ),
 }
 
 _VISIT = ("go to the {thing}", "walk to the {thing}", "go up to the {thing}")
-_RETURN = ("go back to the room where you started", "return to the room where you started", "walk back to the first room")
+_RETURN = (
+    "go back to the room where you started",
+    "return to the room where you started",
+    "walk back to the first room",
+)
 
 
 def say(rng: np.random.Generator, parts: Sequence[Part]) -> str:
@@ -89,7 +144,11 @@ def say(rng: np.random.Generator, parts: Sequence[Part]) -> str:
             text = clause
             continue
         last = i == len(clauses) - 1
-        joint = (" and ", ", then ", ". Then ", ". ")[int(rng.choice(4, p=[0.35, 0.25, 0.15, 0.25]))] if last else (", ", ", then ", ". ")[int(rng.integers(3))]
+        joint = (
+            (" and ", ", then ", ". Then ", ". ")[int(rng.choice(4, p=[0.35, 0.25, 0.15, 0.25]))]
+            if last
+            else (", ", ", then ", ". ")[int(rng.integers(3))]
+        )
         if joint == " and " and " and " in clauses[i - 1][-60:]:
             joint = ". "
         text += joint + (clause[0].upper() + clause[1:] if joint == ". " else clause)
@@ -109,7 +168,9 @@ def _clause(rng: np.random.Generator, part: Part, first: bool) -> str:
         if part.hallway:
             if part.turn == "straight":
                 return f"go straight across the hallway and through the door{into}"
-            return f"turn {part.turn} in the hallway and " + _pick(rng, _EXIT[part.side]).format(nth=nth, into=into)
+            return f"turn {part.turn} in the hallway and " + _pick(rng, _EXIT[part.side]).format(
+                nth=nth, into=into
+            )
         if first:
             return _pick(rng, _FIRST_EXIT[part.turn]).format(into=into)
         return _pick(rng, _EXIT[part.side]).format(nth=nth, into=into)

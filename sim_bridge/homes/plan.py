@@ -1,6 +1,8 @@
-"""Floor plans: rectangular rooms, walls 0.12 m thick, and openings without leaves between neighbours.
+"""
+Floor plans: rectangular rooms, walls 0.12 m thick, and openings without leaves between neighbours.
 
-Everything is in world metres on the floor, points as ``(x, z)`` (y is up), rectangles as ``(x0, z0, x1, z1)``.
+Everything is in world metres on the floor, points as ``(x, z)`` (y is up), rectangles as ``(x0,
+z0, x1, z1)``.
 """
 
 from dataclasses import dataclass, field
@@ -19,7 +21,9 @@ Rect = tuple[float, float, float, float]
 
 @dataclass(frozen=True)
 class Room:
-    """A room: ``index`` in its home, its free ``rect`` between the wall faces, and the ``colour`` of its walls by name.
+    """
+    A room: ``index`` in its home, its free ``rect`` between the wall faces, and the ``colour`` of
+    its walls by name.
 
     ``hallway`` tells a long narrow room from an ordinary one.
     """
@@ -37,9 +41,11 @@ class Room:
 
 @dataclass(frozen=True)
 class Door:
-    """An opening in the wall between ``rooms`` (lower, higher index).
+    """
+    An opening in the wall between ``rooms`` (lower, higher index).
 
-    ``centre`` lies in the middle of the wall; ``along_x`` is true if the wall runs along x (one walks through in z). ``width`` in metres.
+    ``centre`` lies in the middle of the wall; ``along_x`` is true if the wall runs along x (one
+    walks through in z). ``width`` in metres.
     """
 
     index: int
@@ -70,7 +76,10 @@ class Plan:
     doors_of: tuple[tuple[int, ...], ...] = field(default=())
 
     def room_at(self, point: np.ndarray) -> int | None:
-        """Index of the room in whose cell (walls shared half and half) ``point`` (x, z) lies, None outside."""
+        """
+        Index of the room in whose cell (walls shared half and half) ``point`` (x, z) lies, None
+        outside.
+        """
         half = WALL_THICKNESS_M / 2
         for room in self.rooms:
             x0, z0, x1, z1 = room.rect
@@ -80,9 +89,16 @@ class Plan:
 
 
 def make_plan(rng: np.random.Generator, n_rooms: int) -> Plan:
-    """Draw a floor plan of ``n_rooms`` rooms around the origin; every room can be reached from every other."""
+    """
+    Draw a floor plan of ``n_rooms`` rooms around the origin; every room can be reached from every
+    other.
+    """
     while True:
-        cells = _hallway_cells(rng, n_rooms) if n_rooms >= 5 and rng.random() < 0.45 else _split_cells(rng, n_rooms)
+        cells = (
+            _hallway_cells(rng, n_rooms)
+            if n_rooms >= 5 and rng.random() < 0.45
+            else _split_cells(rng, n_rooms)
+        )
         if cells is None:
             continue
         x0, z0 = min(c[0][0] for c in cells), min(c[0][1] for c in cells)
@@ -96,14 +112,20 @@ def make_plan(rng: np.random.Generator, n_rooms: int) -> Plan:
         if colours is None:
             continue
         half = WALL_THICKNESS_M / 2
-        rooms = tuple(Room(i, (r[0] + half, r[1] + half, r[2] - half, r[3] - half), colours[i], hall) for i, (r, hall) in enumerate(centred))
+        rooms = tuple(
+            Room(i, (r[0] + half, r[1] + half, r[2] - half, r[3] - half), colours[i], hall)
+            for i, (r, hall) in enumerate(centred)
+        )
         outline = (x0 - dx - half, z0 - dz - half, x1 - dx + half, z1 - dz + half)
         doors_of = tuple(tuple(d.index for d in doors if room.index in d.rooms) for room in rooms)
         return Plan(outline, rooms, tuple(doors), doors_of)
 
 
 def _split_cells(rng: np.random.Generator, n_rooms: int) -> list[tuple[Rect, bool]] | None:
-    """Cut a rectangle into ``n_rooms`` cells, always the largest one that can still be cut; None where the cuts do not work out."""
+    """
+    Cut a rectangle into ``n_rooms`` cells, always the largest one that can still be cut; None
+    where the cuts do not work out.
+    """
     area = n_rooms * rng.uniform(11.5, 15.0)
     aspect = rng.uniform(0.75, 1.35)
     width = float(np.sqrt(area * aspect))
@@ -115,8 +137,17 @@ def _split_cells(rng: np.random.Generator, n_rooms: int) -> list[tuple[Rect, boo
             low, high = ((x0, x1), (z0, z1))[along]
             if high - low < 2 * SMALLEST_SIDE_M:
                 continue
-            cut = float(rng.uniform(max(low + SMALLEST_SIDE_M, low + 0.38 * (high - low)), min(high - SMALLEST_SIDE_M, high - 0.38 * (high - low)) + 1e-9))
-            cells[i : i + 1] = [(x0, z0, cut, z1), (cut, z0, x1, z1)] if along == 0 else [(x0, z0, x1, cut), (x0, cut, x1, z1)]
+            cut = float(
+                rng.uniform(
+                    max(low + SMALLEST_SIDE_M, low + 0.38 * (high - low)),
+                    min(high - SMALLEST_SIDE_M, high - 0.38 * (high - low)) + 1e-9,
+                )
+            )
+            cells[i : i + 1] = (
+                [(x0, z0, cut, z1), (cut, z0, x1, z1)]
+                if along == 0
+                else [(x0, z0, x1, cut), (x0, cut, x1, z1)]
+            )
             break
         else:
             return None
@@ -142,25 +173,43 @@ def _hallway_cells(rng: np.random.Generator, n_rooms: int) -> list[tuple[Rect, b
 
 
 def _doors(rng: np.random.Generator, cells: list[tuple[Rect, bool]]) -> list[Door] | None:
-    """Openings along a random spanning tree of the neighbours, and a few more; a hallway opens into all of its neighbours."""
+    """
+    Openings along a random spanning tree of the neighbours, and a few more; a hallway opens into
+    all of its neighbours.
+    """
     shared: list[tuple[int, int, bool, float, float, float]] = []
     for a in range(len(cells)):
         for b in range(a + 1, len(cells)):
             (ax0, az0, ax1, az1), (bx0, bz0, bx1, bz1) = cells[a][0], cells[b][0]
             for along_x, low, high, wall in (
-                (True, max(ax0, bx0), min(ax1, bx1), az1 if abs(az1 - bz0) < 1e-9 else az0 if abs(az0 - bz1) < 1e-9 else None),
-                (False, max(az0, bz0), min(az1, bz1), ax1 if abs(ax1 - bx0) < 1e-9 else ax0 if abs(ax0 - bx1) < 1e-9 else None),
+                (
+                    True,
+                    max(ax0, bx0),
+                    min(ax1, bx1),
+                    az1 if abs(az1 - bz0) < 1e-9 else az0 if abs(az0 - bz1) < 1e-9 else None,
+                ),
+                (
+                    False,
+                    max(az0, bz0),
+                    min(az1, bz1),
+                    ax1 if abs(ax1 - bx0) < 1e-9 else ax0 if abs(ax0 - bx1) < 1e-9 else None,
+                ),
             ):
                 if wall is not None and high - low >= 1.6:
                     shared.append((a, b, along_x, low, high, wall))
     # Hallways first: each of their walls gets its opening before the tree is completed.
-    order = sorted(rng.permutation(len(shared)).tolist(), key=lambda i: not (cells[shared[i][0]][1] or cells[shared[i][1]][1]))
+    order = sorted(
+        rng.permutation(len(shared)).tolist(),
+        key=lambda i: not (cells[shared[i][0]][1] or cells[shared[i][1]][1]),
+    )
     component = list(range(len(cells)))
     doors: list[Door] = []
     for i in order:
         a, b, along_x, low, high, wall = shared[i]
         hallway = cells[a][1] or cells[b][1]
-        if component[a] == component[b] and rng.random() >= (0.12 if any(c[1] for c in cells) else 0.3):
+        if component[a] == component[b] and rng.random() >= (
+            0.12 if any(c[1] for c in cells) else 0.3
+        ):
             continue
         component = [component[a] if c == component[b] else c for c in component]
         width = float(rng.uniform(0.92, 1.0))
@@ -168,12 +217,17 @@ def _doors(rng: np.random.Generator, cells: list[tuple[Rect, bool]]) -> list[Doo
         spread = rng.uniform(low + margin, high - margin)
         middle = (low + high) / 2
         along = float(spread if not hallway else middle + 0.6 * (spread - middle))
-        doors.append(Door(len(doors), (a, b), (along, wall) if along_x else (wall, along), along_x, width))
+        doors.append(
+            Door(len(doors), (a, b), (along, wall) if along_x else (wall, along), along_x, width)
+        )
     return doors if len(set(component)) == 1 else None
 
 
 def _colours(rng: np.random.Generator, n_rooms: int, doors: list[Door]) -> list[str] | None:
-    """A wall colour for every room, different from those of all rooms up to two doors away; None where the draw fails."""
+    """
+    A wall colour for every room, different from those of all rooms up to two doors away; None
+    where the draw fails.
+    """
     near: list[set[int]] = [set() for _ in range(n_rooms)]
     for door in doors:
         near[door.rooms[0]].add(door.rooms[1])
@@ -182,7 +236,9 @@ def _colours(rng: np.random.Generator, n_rooms: int, doors: list[Door]) -> list[
     colours: list[str] = []
     for room in range(n_rooms):
         taken = {colours[r] for n in near[room] for r in ({n} | near[n]) if r < room}
-        fresh = [c for c in names if c not in taken and c not in colours] or [c for c in names if c not in taken]
+        fresh = [c for c in names if c not in taken and c not in colours] or [
+            c for c in names if c not in taken
+        ]
         if not fresh:
             return None
         colours.append(fresh[int(rng.integers(len(fresh)))])

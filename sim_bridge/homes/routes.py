@@ -1,6 +1,9 @@
-"""Shortest paths in a home from its plan, exactly: a visibility graph over the corners of walls and furniture, grown by a clearance.
+"""
+Shortest paths in a home from its plan, exactly: a visibility graph over the corners of walls and
+furniture, grown by a clearance.
 
-Points are (x, z) on the floor, metres. Nothing is rendered or rasterised, so thousands of routes take seconds.
+Points are (x, z) on the floor, metres. Nothing is rendered or rasterised, so thousands of routes
+take seconds.
 """
 
 from collections.abc import Sequence
@@ -15,12 +18,20 @@ _EPS = 1e-6
 
 
 def wall_rects(plan: Plan) -> list[Rect]:
-    """The walls of a home as rectangles, cut at the openings; each room contributes its half of the thickness."""
+    """
+    The walls of a home as rectangles, cut at the openings; each room contributes its half of the
+    thickness.
+    """
     half = WALL_THICKNESS_M / 2
     rects: list[Rect] = []
     for room in plan.rooms:
         x0, z0, x1, z1 = room.rect
-        for along_x, at, outwards, low, high in ((True, z0, -half, x0, x1), (True, z1, half, x0, x1), (False, x0, -half, z0, z1), (False, x1, half, z0, z1)):
+        for along_x, at, outwards, low, high in (
+            (True, z0, -half, x0, x1),
+            (True, z1, half, x0, x1),
+            (False, x0, -half, z0, z1),
+            (False, x1, half, z0, z1),
+        ):
             holes = []
             for index in plan.doors_of[room.index]:
                 door = plan.doors[index]
@@ -29,12 +40,15 @@ def wall_rects(plan: Plan) -> list[Rect]:
                     holes.append((along - door.width / 2, along + door.width / 2))
             edges = [low - half, *[e for hole in sorted(holes) for e in hole], high + half]
             a, b = min(at, at + outwards), max(at, at + outwards)
-            rects += [(s, a, e, b) if along_x else (a, s, b, e) for s, e in zip(edges[::2], edges[1::2])]
+            rects += [
+                (s, a, e, b) if along_x else (a, s, b, e) for s, e in zip(edges[::2], edges[1::2])
+            ]
     return rects
 
 
 def blocked(a: np.ndarray, b: np.ndarray, rects: np.ndarray) -> np.ndarray:
-    """Whether segments pass through the inside of any rectangle.
+    """
+    Whether segments pass through the inside of any rectangle.
 
     Args:
         a: [N, 2] starts, (x, z) metres.
@@ -52,17 +66,25 @@ def blocked(a: np.ndarray, b: np.ndarray, rects: np.ndarray) -> np.ndarray:
         start, delta = a[:, axis, None], (b[:, axis] - a[:, axis])[:, None]
         still = np.abs(delta) < 1e-12
         delta = np.where(still, 1.0, delta)
-        near, far = (rects[None, :, axis] + _EPS - start) / delta, (rects[None, :, axis + 2] - _EPS - start) / delta
+        near, far = (
+            (rects[None, :, axis] + _EPS - start) / delta,
+            (rects[None, :, axis + 2] - _EPS - start) / delta,
+        )
         near, far = np.minimum(near, far), np.maximum(near, far)
         inside = (start > rects[None, :, axis] + _EPS) & (start < rects[None, :, axis + 2] - _EPS)
-        near, far = np.where(still, np.where(inside, -np.inf, np.inf), near), np.where(still, np.where(inside, np.inf, -np.inf), far)
+        near, far = (
+            np.where(still, np.where(inside, -np.inf, np.inf), near),
+            np.where(still, np.where(inside, np.inf, -np.inf), far),
+        )
         np.maximum(low, near, out=low)
         np.minimum(high, far, out=high)
     return np.any(low < high, axis=1)
 
 
 class RouteMap:
-    """Free floor of a home for a point that keeps ``clearance`` metres from walls and furniture."""
+    """
+    Free floor of a home for a point that keeps ``clearance`` metres from walls and furniture.
+    """
 
     def __init__(self, plan: Plan, things: Sequence[Thing], clearance: float) -> None:
         self.clearance = clearance
@@ -84,7 +106,9 @@ class RouteMap:
     @staticmethod
     def rects_only(plan: Plan, things: Sequence[Thing], clearance: float) -> np.ndarray:
         """Walls and furniture grown by ``clearance``: [R, 4]."""
-        return np.array(wall_rects(plan) + [t.rect for t in things], np.float64) + clearance * np.array([-1.0, -1.0, 1.0, 1.0])
+        return np.array(
+            wall_rects(plan) + [t.rect for t in things], np.float64
+        ) + clearance * np.array([-1.0, -1.0, 1.0, 1.0])
 
     def free(self, points: np.ndarray) -> np.ndarray:
         """Whether points [N, 2] keep the clearance: bool [N]."""
@@ -97,12 +121,22 @@ class RouteMap:
         start, goal = np.asarray(start, np.float64), np.asarray(goal, np.float64)
         if not blocked(start[None], goal[None], self.rects)[0]:
             return np.array([start, goal])
-        from_start = np.where(blocked(np.broadcast_to(start, self.nodes.shape), self.nodes, self.rects), np.inf, np.linalg.norm(self.nodes - start, axis=1))
-        to_goal = np.where(blocked(np.broadcast_to(goal, self.nodes.shape), self.nodes, self.rects), np.inf, np.linalg.norm(self.nodes - goal, axis=1))
+        from_start = np.where(
+            blocked(np.broadcast_to(start, self.nodes.shape), self.nodes, self.rects),
+            np.inf,
+            np.linalg.norm(self.nodes - start, axis=1),
+        )
+        to_goal = np.where(
+            blocked(np.broadcast_to(goal, self.nodes.shape), self.nodes, self.rects),
+            np.inf,
+            np.linalg.norm(self.nodes - goal, axis=1),
+        )
         rows, columns = np.nonzero(np.isfinite(from_start))[0], np.nonzero(np.isfinite(to_goal))[0]
         if not len(rows) or not len(columns):
             return None
-        total = from_start[rows, None] + self._distance[np.ix_(rows, columns)] + to_goal[None, columns]
+        total = (
+            from_start[rows, None] + self._distance[np.ix_(rows, columns)] + to_goal[None, columns]
+        )
         best = np.unravel_index(int(np.argmin(total)), total.shape)
         if not np.isfinite(total[best]):
             return None
@@ -128,7 +162,10 @@ def resample(path: np.ndarray, step: float) -> np.ndarray:
 
 
 def bearing(forward: np.ndarray, direction: np.ndarray) -> float:
-    """Angle from ``forward`` to ``direction`` (both (x, z)) in degrees, positive to the left, in (-180, 180]."""
+    """
+    Angle from ``forward`` to ``direction`` (both (x, z)) in degrees, positive to the left, in
+    (-180, 180].
+    """
     left = np.array([forward[1], -forward[0]])
     return float(np.degrees(np.arctan2(left @ direction, forward @ direction)))
 

@@ -11,7 +11,9 @@ import pytest
 from janusvln_ros.cli.main import main
 from janusvln_ros.data.trajectories import read_trajectories
 
-spec = importlib.util.spec_from_file_location("bag_fixtures", Path(__file__).parents[1] / "data_room" / "bag_fixtures.py")
+spec = importlib.util.spec_from_file_location(
+    "bag_fixtures", Path(__file__).parents[1] / "data_room" / "bag_fixtures.py"
+)
 bags = importlib.util.module_from_spec(spec)
 spec.loader.exec_module(bags)
 
@@ -25,7 +27,20 @@ def drive(tmp_path):
 
 def test_import_twice_gives_one_trajectory(drive, tmp_path, capsys):
     for _ in range(2):
-        assert main(["import-bag", str(drive), "--out", str(tmp_path / "out"), "--scene", "kitchen", "--json"]) == 0
+        assert (
+            main(
+                [
+                    "import-bag",
+                    str(drive),
+                    "--out",
+                    str(tmp_path / "out"),
+                    "--scene",
+                    "kitchen",
+                    "--json",
+                ]
+            )
+            == 0
+        )
     report = json.loads(capsys.readouterr().out.splitlines()[-1])
     assert report["kept"] == 1 and report["episodes"][0]["steps"] == len(ACTIONS) + 1
     (trajectory,) = read_trajectories(tmp_path / "out")
@@ -42,7 +57,11 @@ def test_video_shows_every_picture_and_png_the_whole_path(drive, tmp_path, capsy
     assert main(["render", str(drive), "--out", str(tmp_path / "v.mp4")]) == 0
     reader = imageio_ffmpeg.read_frames(str(tmp_path / "v.mp4"))
     meta = next(reader)
-    assert meta["size"] == (640 + 480, 480) and meta["codec"].startswith("h264") and sum(1 for _ in reader) > 50
+    assert (
+        meta["size"] == (640 + 480, 480)
+        and meta["codec"].startswith("h264")
+        and sum(1 for _ in reader) > 50
+    )
     assert main(["render", str(drive), "--out", str(tmp_path / "end.png")]) == 0
     assert cv2.imread(str(tmp_path / "end.png")).shape == (480, 640 + 480, 3)
 

@@ -1,4 +1,6 @@
-"""``janusvln bench`` times any size from its config.json, in the shape that outside checks read."""
+"""
+``janusvln bench`` times any size from its config.json, in the shape that outside checks read.
+"""
 
 import importlib.util
 import json
@@ -14,7 +16,26 @@ STAGES = {"preprocess", "spatial", "vision", "prefill", "decode"}
 
 @pytest.mark.parametrize("memory", ["released", "dual"])
 def test_one_object_with_the_seconds_of_every_step(memory, capsys):
-    assert main(["bench", "--config", TINY, "--frames", "3", "--memory", memory, "--warmup", "1", "--size", "160", "120", "--json"]) == 0
+    assert (
+        main(
+            [
+                "bench",
+                "--config",
+                TINY,
+                "--frames",
+                "3",
+                "--memory",
+                memory,
+                "--warmup",
+                "1",
+                "--size",
+                "160",
+                "120",
+                "--json",
+            ]
+        )
+        == 0
+    )
     out = json.loads(capsys.readouterr().out)
     assert [step["frame"] for step in out["frames"]] == [1, 2, 3]
     for step in out["frames"]:
@@ -24,12 +45,33 @@ def test_one_object_with_the_seconds_of_every_step(memory, capsys):
 
 
 def test_table_shows_each_stage(capsys):
-    assert main(["bench", "--config", TINY, "--frames", "2", "--memory", "dual", "--warmup", "0", "--size", "160", "120"]) == 0
+    assert (
+        main(
+            [
+                "bench",
+                "--config",
+                TINY,
+                "--frames",
+                "2",
+                "--memory",
+                "dual",
+                "--warmup",
+                "0",
+                "--size",
+                "160",
+                "120",
+            ]
+        )
+        == 0
+    )
     out = capsys.readouterr().out
     assert all(stage in out for stage in STAGES) and "peak" in out
 
 
-@pytest.mark.parametrize("arguments, says", [(["--config", "/nowhere"], "/nowhere"), (["--config", TINY, "--frames", "0"], "--frames 0")])
+@pytest.mark.parametrize(
+    "arguments, says",
+    [(["--config", "/nowhere"], "/nowhere"), (["--config", TINY, "--frames", "0"], "--frames 0")],
+)
 def test_what_cannot_be_timed_is_said_in_one_sentence(arguments, says, capsys):
     assert main(["bench", *arguments]) == 2
     captured = capsys.readouterr()
@@ -37,13 +79,32 @@ def test_what_cannot_be_timed_is_said_in_one_sentence(arguments, says, capsys):
 
 
 def test_published_way_of_computing_gives_the_same_answers(capsys, monkeypatch):
-    """The baseline of docs/performance.md refuses to report anything if it does not; past three evictions, with a window of 2 + 4 frames."""
+    """
+    The baseline of docs/performance.md refuses to report anything if it does not; past three
+    evictions, with a window of 2 + 4 frames.
+    """
     root = Path(__file__).parents[2]
-    spec = importlib.util.spec_from_file_location("model_steps", root / "benchmarks" / "model_steps.py")
+    spec = importlib.util.spec_from_file_location(
+        "model_steps", root / "benchmarks" / "model_steps.py"
+    )
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     config = str(root / "test" / "data" / "model" / "tiny")
-    monkeypatch.setattr("sys.argv", ["model_steps.py", "--config", config, "--frames", "9", "--long", "10", "--threads", "1", "--no-docs"])
+    monkeypatch.setattr(
+        "sys.argv",
+        [
+            "model_steps.py",
+            "--config",
+            config,
+            "--frames",
+            "9",
+            "--long",
+            "10",
+            "--threads",
+            "1",
+            "--no-docs",
+        ],
+    )
     module.main()
     out = capsys.readouterr().out
     assert "| published style |" in out and "Step time at frame 10 over frame 9" in out

@@ -1,4 +1,7 @@
-"""janusvln collect: trajectories that can be learned from, the same however many processes wrote them."""
+"""
+janusvln collect: trajectories that can be learned from, the same however many processes wrote
+them.
+"""
 
 import json
 
@@ -9,19 +12,44 @@ from janusvln_ros.data.trajectories import read_trajectories
 
 
 def collect(capsys, small_houses, out, *arguments):
-    code = main(["collect", "--data", str(small_houses), "--out", str(out), "--width", "48", "--height", "36", "--json", *map(str, arguments)])
+    code = main(
+        [
+            "collect",
+            "--data",
+            str(small_houses),
+            "--out",
+            str(out),
+            "--width",
+            "48",
+            "--height",
+            "36",
+            "--json",
+            *map(str, arguments),
+        ]
+    )
     text, err = capsys.readouterr()
     return code, json.loads(text) if text else None, err
 
 
-def test_expert_trajectories_are_written_and_do_not_depend_on_the_number_of_processes(capsys, small_houses, tmp_path):
+def test_expert_trajectories_are_written_and_do_not_depend_on_the_number_of_processes(
+    capsys, small_houses, tmp_path
+):
     code, one, _ = collect(capsys, small_houses, tmp_path / "one", "--noise", 0.2, "--limit", 5)
     assert code == 0 and one["episodes"] == one["kept"] == 5
-    code, two, _ = collect(capsys, small_houses, tmp_path / "two", "--noise", 0.2, "--limit", 5, "--workers", 2)
+    code, two, _ = collect(
+        capsys, small_houses, tmp_path / "two", "--noise", 0.2, "--limit", 5, "--workers", 2
+    )
     assert code == 0 and two["frames"] == one["frames"]
     deviations = 0
-    for a, b in zip(read_trajectories(tmp_path / "one"), read_trajectories(tmp_path / "two"), strict=True):
-        assert (a.id, a.instruction, a.actions, a.labels) == (b.id, b.instruction, b.actions, b.labels)
+    for a, b in zip(
+        read_trajectories(tmp_path / "one"), read_trajectories(tmp_path / "two"), strict=True
+    ):
+        assert (a.id, a.instruction, a.actions, a.labels) == (
+            b.id,
+            b.instruction,
+            b.actions,
+            b.labels,
+        )
         assert [p.read_bytes() for p in a.frames] == [p.read_bytes() for p in b.frames]
         assert a.labels[-1] == 0
         deviations += sum(x != y for x, y in zip(a.labels, (*a.actions[1:], 0)))
@@ -34,7 +62,12 @@ def test_finished_episodes_are_not_driven_again(capsys, small_houses, tmp_path):
     frame = next((tmp_path / "c/images").rglob("000.jpg"))
     before = frame.stat().st_mtime_ns
     code, result, err = collect(capsys, small_houses, tmp_path / "c", "--limit", 5)
-    assert code == 0 and result["episodes"] == 5 and "resuming: 3 of 5" in err and frame.stat().st_mtime_ns == before
+    assert (
+        code == 0
+        and result["episodes"] == 5
+        and "resuming: 3 of 5" in err
+        and frame.stat().st_mtime_ns == before
+    )
 
 
 def test_other_noise_is_refused_in_the_same_folder(capsys, small_houses, tmp_path):

@@ -1,4 +1,7 @@
-"""The demo on the real graph: it repeats itself, it shares the machine, it cleans up, and what a user gets wrong is one sentence."""
+"""
+The demo on the real graph: it repeats itself, it shares the machine, it cleans up, and what a user
+gets wrong is one sentence.
+"""
 
 import json
 import os
@@ -19,7 +22,17 @@ from janusvln_ros.cli.main import main
 from janusvln_ros.nodes.processes import domain_ports, reserved_domain
 
 pytestmark = pytest.mark.ros
-KEYS = {"steps", "success", "distance_to_goal", "path_length", "checkpoint", "trained", "timings", "images", "files"}
+KEYS = {
+    "steps",
+    "success",
+    "distance_to_goal",
+    "path_length",
+    "checkpoint",
+    "trained",
+    "timings",
+    "images",
+    "files",
+}
 
 
 @pytest.fixture(scope="module")
@@ -32,11 +45,21 @@ def data_dir(tmp_path_factory):
 
 
 def start(folder, data_dir, *options, **environment):
-    command = [sys.executable, "-c", "import sys; from janusvln_ros.cli.main import main; sys.exit(main(sys.argv[1:]))", "demo"]
+    command = [
+        sys.executable,
+        "-c",
+        "import sys; from janusvln_ros.cli.main import main; sys.exit(main(sys.argv[1:]))",
+        "demo",
+    ]
     command += ["--data-dir", str(data_dir), "--size", "128x96", *options]
     folder.mkdir(exist_ok=True)
     return subprocess.Popen(
-        command, cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env={**os.environ, "OMP_NUM_THREADS": "1", **environment}
+        command,
+        cwd=folder,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "OMP_NUM_THREADS": "1", **environment},
     )
 
 
@@ -77,13 +100,18 @@ def gone(pids):
 
 
 def rows(folder):
-    found = [json.loads(line) for line in (next(folder.glob("runs/demo-*")) / "decisions.jsonl").read_text().splitlines()]
+    found = [
+        json.loads(line)
+        for line in (next(folder.glob("runs/demo-*")) / "decisions.jsonl").read_text().splitlines()
+    ]
     for row in found:
         assert row.pop("timings")["total"] > 0
     return found
 
 
-def test_two_demos_at_once_with_the_same_seed_make_the_same_decisions_and_print_one_object_each(tmp_path, data_dir):
+def test_two_demos_at_once_with_the_same_seed_make_the_same_decisions_and_print_one_object_each(
+    tmp_path, data_dir
+):
     options = ["--json", "--max-steps", "6", "--seed", "3"]
     both = [start(tmp_path / name, data_dir, *options) for name in ("a", "b")]
     ended = [end(process) for process in both]
@@ -103,9 +131,13 @@ def test_two_demos_at_once_with_the_same_seed_make_the_same_decisions_and_print_
     assert not list((tmp_path / "a/runs").glob(".*"))
 
 
-@pytest.mark.parametrize(("number", "expected"), [(signal.SIGINT, 130), pytest.param(signal.SIGTERM, 143, marks=pytest.mark.slow)])
+@pytest.mark.parametrize(
+    ("number", "expected"),
+    [(signal.SIGINT, 130), pytest.param(signal.SIGTERM, 143, marks=pytest.mark.slow)],
+)
 def test_ctrl_c_ends_every_process_and_leaves_nothing(tmp_path, data_dir, number, expected):
-    # In continuous mode a step takes time, so that the drive is still under way when the signal comes.
+    # In continuous mode a step takes time, so that the drive is still under way when the signal
+    # comes.
     process = start(tmp_path, data_dir, "--max-steps", "5000", "--mode", "continuous")
     try:
         while " ms " not in (line := process.stderr.readline()):
@@ -125,7 +157,16 @@ def test_ctrl_c_ends_every_process_and_leaves_nothing(tmp_path, data_dir, number
 
 
 def test_without_egl_the_demo_says_so_and_leaves_nothing(tmp_path, data_dir):
-    code, out, err = end(start(tmp_path, data_dir, "--max-steps", "2", __EGL_VENDOR_LIBRARY_DIRS=str(tmp_path), EGL_PLATFORM="nowhere"))
+    code, out, err = end(
+        start(
+            tmp_path,
+            data_dir,
+            "--max-steps",
+            "2",
+            __EGL_VENDOR_LIBRARY_DIRS=str(tmp_path),
+            EGL_PLATFORM="nowhere",
+        )
+    )
     assert code == 1 and out == ""
     assert "error:" in err and "EGL" in err and "Traceback" not in err
     assert list((tmp_path / "runs").iterdir()) == []
@@ -149,7 +190,9 @@ def test_without_egl_the_demo_says_so_and_leaves_nothing(tmp_path, data_dir):
         (["--split", "test"], "no split 'test'"),
     ],
 )
-def test_what_a_user_gets_wrong_is_one_sentence_and_nothing_is_written(tmp_path, data_dir, monkeypatch, capsys, options, words):
+def test_what_a_user_gets_wrong_is_one_sentence_and_nothing_is_written(
+    tmp_path, data_dir, monkeypatch, capsys, options, words
+):
     monkeypatch.chdir(tmp_path)
     assert main(["demo", "--data-dir", str(data_dir), *options]) == 2
     printed = capsys.readouterr()
@@ -167,7 +210,9 @@ def test_a_domain_that_somebody_uses_is_refused(tmp_path, data_dir, monkeypatch,
     assert f"domain {free} is in use" in capsys.readouterr().err
 
 
-def test_a_folder_that_holds_something_is_not_written_over(tmp_path, data_dir, monkeypatch, capsys):
+def test_a_folder_that_holds_something_is_not_written_over(
+    tmp_path, data_dir, monkeypatch, capsys
+):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "kept").mkdir()
     (tmp_path / "kept/file").write_text("x")

@@ -1,4 +1,7 @@
-"""janusvln evaluate: figures a script can read, files a person can read, and a kill at any moment costs nothing."""
+"""
+janusvln evaluate: figures a script can read, files a person can read, and a kill at any moment
+costs nothing.
+"""
 
 import json
 import os
@@ -23,20 +26,54 @@ def evaluate(capsys, *arguments) -> tuple[int, dict | None, str]:
     return code, json.loads(out) if out else None, err
 
 
-def test_expert_succeeds_everywhere_and_every_promised_key_is_there(capsys, small_houses, tmp_path):
-    code, summary, err = evaluate(capsys, "expert", "--data", small_houses, "--episodes", 6, "--out", tmp_path / "e")
+def test_expert_succeeds_everywhere_and_every_promised_key_is_there(
+    capsys, small_houses, tmp_path
+):
+    code, summary, err = evaluate(
+        capsys, "expert", "--data", small_houses, "--episodes", 6, "--out", tmp_path / "e"
+    )
     assert code == 0 and summary["episodes"] == 6
-    for key in ("success_rate", "success_rate_1m", "spl", "oracle_success_rate", "navigation_error", "ndtw"):
+    for key in (
+        "success_rate",
+        "success_rate_1m",
+        "spl",
+        "oracle_success_rate",
+        "navigation_error",
+        "ndtw",
+    ):
         low, high = summary[f"{key}_ci95"]
         assert low <= summary[key] <= high
-    assert summary["success_rate"] == summary["success_rate_1m"] == 1.0 and summary["spl"] > 0.97 and summary["navigation_error"] < 0.3
-    assert summary["checks"] == {"asked_every_step": True, "outputs_vary": True, "camera_moved": True, "chose_to_stop": True}
+    assert (
+        summary["success_rate"] == summary["success_rate_1m"] == 1.0
+        and summary["spl"] > 0.97
+        and summary["navigation_error"] < 0.3
+    )
+    assert summary["checks"] == {
+        "asked_every_step": True,
+        "outputs_vary": True,
+        "camera_moved": True,
+        "chose_to_stop": True,
+    }
     assert "checks of a real run: all passed" in err
-    assert {p.name for p in (tmp_path / "e").iterdir()} >= {"manifest.json", "results.jsonl", "summary.json", "report.html"}
+    assert {p.name for p in (tmp_path / "e").iterdir()} >= {
+        "manifest.json",
+        "results.jsonl",
+        "summary.json",
+        "report.html",
+    }
     assert json.loads((tmp_path / "e/summary.json").read_text()) == summary
     lines = [json.loads(text) for text in (tmp_path / "e/results.jsonl").read_text().splitlines()]
     assert len({(x["scene_id"], x["episode_id"]) for x in lines}) == 6
-    assert list(lines[0])[:8] == ["scene_id", "episode_id", "success", "spl", "os", "ne", "steps", "episode_instruction"]
+    assert list(lines[0])[:8] == [
+        "scene_id",
+        "episode_id",
+        "success",
+        "spl",
+        "os",
+        "ne",
+        "steps",
+        "episode_instruction",
+    ]
 
 
 class Tags(HTMLParser):
@@ -50,14 +87,30 @@ class Tags(HTMLParser):
 
 
 def test_report_is_one_file_with_a_picture_of_every_failure(capsys, small_houses, tmp_path):
-    _, summary, _ = evaluate(capsys, "random", "--data", small_houses, "--episodes", 5, "--out", tmp_path / "r", "--set", "rules.max_steps=30")
+    _, summary, _ = evaluate(
+        capsys,
+        "random",
+        "--data",
+        small_houses,
+        "--episodes",
+        5,
+        "--out",
+        tmp_path / "r",
+        "--set",
+        "rules.max_steps=30",
+    )
     tags = Tags()
     tags.feed((tmp_path / "r/report.html").read_text())
-    assert summary["success_rate_1m"] < 1 and tags.seen.count("image") == tags.seen.count("circle") == 5
+    assert (
+        summary["success_rate_1m"] < 1
+        and tags.seen.count("image") == tags.seen.count("circle") == 5
+    )
     assert all(link.startswith("data:image/png;base64,") for link in tags.links)
 
 
-def test_frozen_camera_and_silent_agent_do_not_pass_the_checks(capsys, small_houses, tmp_path, monkeypatch):
+def test_frozen_camera_and_silent_agent_do_not_pass_the_checks(
+    capsys, small_houses, tmp_path, monkeypatch
+):
     from sim_bridge.houses import HousesEnv
 
     rendered = HousesEnv.render
@@ -69,32 +122,75 @@ def test_frozen_camera_and_silent_agent_do_not_pass_the_checks(capsys, small_hou
 
     monkeypatch.setattr(HousesEnv, "render", frozen)
     never = ["--set", "baselines.forward=[0, 1, 0, 0]", "--set", "rules.max_steps=10"]
-    _, summary, err = evaluate(capsys, "forward", "--data", small_houses, "--episodes", 3, "--out", tmp_path / "f", *never)
-    assert summary["checks"] == {"asked_every_step": True, "outputs_vary": False, "camera_moved": False, "chose_to_stop": False}
+    _, summary, err = evaluate(
+        capsys, "forward", "--data", small_houses, "--episodes", 3, "--out", tmp_path / "f", *never
+    )
+    assert summary["checks"] == {
+        "asked_every_step": True,
+        "outputs_vary": False,
+        "camera_moved": False,
+        "chose_to_stop": False,
+    }
     assert "NOT passed: outputs_vary, camera_moved, chose_to_stop" in err
 
 
 def test_what_the_agent_is_told_is_noted_in_every_line(capsys, small_houses, tmp_path):
     for mode in ("removed", "swapped"):
         limit = ["--set", "rules.max_steps=5"]
-        code, summary, _ = evaluate(capsys, "random", "--data", small_houses, "--episodes", 4, "--out", tmp_path / mode, "--instructions", mode, *limit)
-        lines = [json.loads(text) for text in (tmp_path / mode / "results.jsonl").read_text().splitlines()]
+        code, summary, _ = evaluate(
+            capsys,
+            "random",
+            "--data",
+            small_houses,
+            "--episodes",
+            4,
+            "--out",
+            tmp_path / mode,
+            "--instructions",
+            mode,
+            *limit,
+        )
+        lines = [
+            json.loads(text)
+            for text in (tmp_path / mode / "results.jsonl").read_text().splitlines()
+        ]
         assert code == 0 and summary["instructions"] == mode and len(lines) == 4
         assert all(x["instruction_given"] != x["episode_instruction"] for x in lines)
         assert all((x["instruction_given"] == "") == (mode == "removed") for x in lines)
 
 
-def test_policy_is_asked_at_every_step_and_its_checkpoint_is_in_the_manifest(capsys, small_houses, tmp_path):
+def test_policy_is_asked_at_every_step_and_its_checkpoint_is_in_the_manifest(
+    capsys, small_houses, tmp_path
+):
     limit = ["--set", "rules.max_steps=4"]
-    code, summary, _ = evaluate(capsys, "policy", "--data", small_houses, "--episodes", 2, "--out", tmp_path / "p", *limit)
-    assert code == 0 and summary["checks"]["asked_every_step"] and isinstance(summary["trained"], bool)
+    code, summary, _ = evaluate(
+        capsys, "policy", "--data", small_houses, "--episodes", 2, "--out", tmp_path / "p", *limit
+    )
+    assert (
+        code == 0
+        and summary["checks"]["asked_every_step"]
+        and isinstance(summary["trained"], bool)
+    )
     manifest = json.loads((tmp_path / "p/manifest.json").read_text())
     assert len(manifest["evaluate"]["checkpoint_sha256"]) == len(manifest["data"]["sha256"]) == 64
-    assert manifest["settings"]["seed"] == 42 and manifest["settings"]["policy"]["prompt"] == "evaluation" and "torch" in manifest["versions"]
+    assert (
+        manifest["settings"]["seed"] == 42
+        and manifest["settings"]["policy"]["prompt"] == "evaluation"
+        and "torch" in manifest["versions"]
+    )
 
 
 def test_other_settings_or_data_are_refused_in_the_same_folder(capsys, small_houses, tmp_path):
-    common = ["--data", small_houses, "--episodes", 2, "--out", tmp_path / "x", "--set", "rules.max_steps=5"]
+    common = [
+        "--data",
+        small_houses,
+        "--episodes",
+        2,
+        "--out",
+        tmp_path / "x",
+        "--set",
+        "rules.max_steps=5",
+    ]
     assert evaluate(capsys, "random", *common)[0] == 0
     code, summary, err = evaluate(capsys, "random", *common, "--seed", 7)
     assert code == 2 and summary is None and "settings.seed was 42 and is 7" in err
@@ -105,7 +201,11 @@ def test_other_settings_or_data_are_refused_in_the_same_folder(capsys, small_hou
 def test_missing_scene_is_an_error_before_the_first_step(capsys, small_houses, tmp_path):
     (tmp_path / "datasets").symlink_to(small_houses / "datasets")
     code, _, err = evaluate(capsys, "expert", "--data", tmp_path, "--out", tmp_path / "m")
-    assert code == 2 and "18 of 18 episodes need one of 3 missing scenes" in err and ".glb is missing" in err
+    assert (
+        code == 2
+        and "18 of 18 episodes need one of 3 missing scenes" in err
+        and ".glb is missing" in err
+    )
 
 
 @pytest.mark.parametrize(
@@ -121,13 +221,41 @@ def test_missing_scene_is_an_error_before_the_first_step(capsys, small_houses, t
 def test_bad_input_is_one_sentence(capsys, small_houses, tmp_path, arguments, reason):
     data = tmp_path if "r2r" in arguments else small_houses
     code, summary, err = evaluate(capsys, *arguments, "--data", data, "--out", tmp_path / "o")
-    assert code == 2 and summary is None and err.splitlines()[-1].startswith("error: ") and reason in err
+    assert (
+        code == 2
+        and summary is None
+        and err.splitlines()[-1].startswith("error: ")
+        and reason in err
+    )
 
 
 def start(data: Path, out: Path, workers: int) -> subprocess.Popen:
-    command = [sys.executable, "-m", "janusvln_ros.cli.main", "evaluate", "random", "--data", str(data), "--out", str(out), *SMALL]
-    command += ["--workers", str(workers), "--set", "baselines.random=[0.01, 0.4, 0.3, 0.29]", "--set", "rules.max_steps=200"]
-    return subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, env={**os.environ, "OMP_NUM_THREADS": "1"})
+    command = [
+        sys.executable,
+        "-m",
+        "janusvln_ros.cli.main",
+        "evaluate",
+        "random",
+        "--data",
+        str(data),
+        "--out",
+        str(out),
+        *SMALL,
+    ]
+    command += [
+        "--workers",
+        str(workers),
+        "--set",
+        "baselines.random=[0.01, 0.4, 0.3, 0.29]",
+        "--set",
+        "rules.max_steps=200",
+    ]
+    return subprocess.Popen(
+        command,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+    )
 
 
 def written(out: Path) -> int:
@@ -158,32 +286,78 @@ def test_run_killed_five_times_ends_with_the_results_of_an_undisturbed_one(small
     assert last.returncode == 0, err.decode()
     assert undisturbed.wait(120) == 0
     results = (broken / "results.jsonl").read_text()
-    assert sorted(results.splitlines()) == sorted((whole / "results.jsonl").read_text().splitlines())
+    assert sorted(results.splitlines()) == sorted(
+        (whole / "results.jsonl").read_text().splitlines()
+    )
     assert len(results.splitlines()) == 18
     assert b"resuming" in err
 
 
-def test_ranks_started_by_torchrun_share_the_work_and_rank_0_writes_the_summary(small_houses, tmp_path):
+def test_ranks_started_by_torchrun_share_the_work_and_rank_0_writes_the_summary(
+    small_houses, tmp_path
+):
     processes = []
     for rank in (1, 0):
-        command = [sys.executable, "-m", "janusvln_ros.cli.main", "evaluate", "random", "--data", str(small_houses), "--out", str(tmp_path / "t"), *SMALL]
-        environment = {**os.environ, "RANK": str(rank), "WORLD_SIZE": "2", "LOCAL_RANK": str(rank), "OMP_NUM_THREADS": "1"}
+        command = [
+            sys.executable,
+            "-m",
+            "janusvln_ros.cli.main",
+            "evaluate",
+            "random",
+            "--data",
+            str(small_houses),
+            "--out",
+            str(tmp_path / "t"),
+            *SMALL,
+        ]
+        environment = {
+            **os.environ,
+            "RANK": str(rank),
+            "WORLD_SIZE": "2",
+            "LOCAL_RANK": str(rank),
+            "OMP_NUM_THREADS": "1",
+        }
         command += ["--episodes", "6", "--set", "rules.max_steps=10", "--json"]
-        processes.append(subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=environment))
+        processes.append(
+            subprocess.Popen(
+                command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=environment
+            )
+        )
     (out_1, err_1), (out_0, err_0) = (p.communicate(timeout=120) for p in processes)
     assert [p.returncode for p in processes] == [0, 0], err_0 + err_1
     assert json.loads(out_0)["episodes"] == 6 and out_1 == b""
-    counts = [len((tmp_path / f"t/journal_{rank}.jsonl").read_text().splitlines()) for rank in (0, 1)]
+    counts = [
+        len((tmp_path / f"t/journal_{rank}.jsonl").read_text().splitlines()) for rank in (0, 1)
+    ]
     assert counts == [3, 3]
 
 
 def test_simulator_in_another_process_gives_the_same_results(capsys, small_houses, tmp_path):
-    server = [sys.executable, str(Path(__file__).parents[2] / "sim_bridge/habitat_server.py"), "--backend", "houses"]
+    server = [
+        sys.executable,
+        str(Path(__file__).parents[2] / "sim_bridge/habitat_server.py"),
+        "--backend",
+        "houses",
+    ]
     common = ["expert", "--data", small_houses, "--episodes", 3]
     assert evaluate(capsys, *common, "--out", tmp_path / "here")[0] == 0
-    code, _, err = evaluate(capsys, *common, "--out", tmp_path / "there", "--backend", "habitat", "--set", f"env.options.command={json.dumps(server)}")
+    code, _, err = evaluate(
+        capsys,
+        *common,
+        "--out",
+        tmp_path / "there",
+        "--backend",
+        "habitat",
+        "--set",
+        f"env.options.command={json.dumps(server)}",
+    )
     assert code == 0, err
-    here, there = ([json.loads(x) for x in (tmp_path / name / "results.jsonl").read_text().splitlines()] for name in ("here", "there"))
+    here, there = (
+        [json.loads(x) for x in (tmp_path / name / "results.jsonl").read_text().splitlines()]
+        for name in ("here", "there")
+    )
     assert [x["actions"] for x in here] == [x["actions"] for x in there]
     for a, b in zip(here, there, strict=True):
-        assert a["ne"] == pytest.approx(b["ne"], abs=1e-5) and a["ndtw"] == pytest.approx(b["ndtw"], abs=1e-5)
+        assert a["ne"] == pytest.approx(b["ne"], abs=1e-5) and a["ndtw"] == pytest.approx(
+            b["ndtw"], abs=1e-5
+        )

@@ -28,8 +28,15 @@ def full():
 
 def test_full_size_has_the_published_parameters_less_those_never_used(full):
     heads, last_pair, mask_token = 2 * 32_650_000, 2 * 302_360_000 / 24, 1024
-    assert full["parameters"]["total"] == pytest.approx(9_314_832_390 - heads - last_pair - mask_token, rel=1e-5)
-    assert full["frame"] == {"pixels": [640, 480], "resized": [644, 490], "patches": [46, 35], "fused_tokens": 391}
+    assert full["parameters"]["total"] == pytest.approx(
+        9_314_832_390 - heads - last_pair - mask_token, rel=1e-5
+    )
+    assert full["frame"] == {
+        "pixels": [640, 480],
+        "resized": [644, 490],
+        "patches": [46, 35],
+        "fused_tokens": 391,
+    }
 
 
 def test_full_size_spatial_memory_is_the_published_one_less_its_last_layer(full):
@@ -46,7 +53,10 @@ def test_full_size_fits_where_it_should(full):
 
 def test_smaller_window_and_memory_in_a_byte_take_less(full):
     small = describe(str(FULL), "dual", (4, 12), (640, 480), "int8")
-    assert small["precisions"]["bfloat16"]["memories"]["spatial"] < 0.18 * full["precisions"]["bfloat16"]["memories"]["spatial"]
+    assert (
+        small["precisions"]["bfloat16"]["memories"]["spatial"]
+        < 0.18 * full["precisions"]["bfloat16"]["memories"]["spatial"]
+    )
     assert set(small["precisions"]["int4"]["memories"]) == {"spatial", "semantic"}
 
 
@@ -67,7 +77,12 @@ def test_counted_bytes_of_a_spatial_memory_in_a_byte_are_those_of_a_navigator(pr
     navigator = Navigator(plain.model, plain.tokenizer, spatial_precision=precision)
     navigator.reset("go")
     navigator.step(np.zeros((120, 160, 3), np.uint8))
-    assert navigator._spatial.nbytes == describe(str(TINY), "dual", None, (160, 120), precision)["precisions"]["float32"]["memories"]["spatial"]
+    assert (
+        navigator._spatial.nbytes
+        == describe(str(TINY), "dual", None, (160, 120), precision)["precisions"]["float32"][
+            "memories"
+        ]["spatial"]
+    )
 
 
 def test_counted_bytes_of_weights_are_those_of_the_network():
@@ -92,7 +107,11 @@ def folder(tmp_path):
 
 def test_folder_with_weights_names_what_is_read_past(folder, capsys):
     file = folder / "model.safetensors"
-    save_file(load_file(file) | {"vggt.depth_head.weight": torch.zeros(7)}, file, metadata={"format": "pt"})
+    save_file(
+        load_file(file) | {"vggt.depth_head.weight": torch.zeros(7)},
+        file,
+        metadata={"format": "pt"},
+    )
     assert main(["info", str(folder), "--json"]) == 0
     out = json.loads(capsys.readouterr().out)
     assert out["weights"]["files"] == 1 and list(out["weights"]["read_past"].values()) == [7]

@@ -1,4 +1,7 @@
-"""``--ros``: the same episodes through the real graph give the same results as directly, byte for byte."""
+"""
+``--ros``: the same episodes through the real graph give the same results as directly, byte for
+byte.
+"""
 
 import pytest
 
@@ -23,9 +26,15 @@ def data_dir(tmp_path_factory):
 
 @pytest.mark.parametrize(
     ("agent", "rules"),
-    [("random", "{max_steps: 20}"), ("policy", "{max_steps: 4}"), pytest.param("policy", "{max_steps: 40, max_blocked: 2}", marks=pytest.mark.slow)],
+    [
+        ("random", "{max_steps: 20}"),
+        ("policy", "{max_steps: 4}"),
+        pytest.param("policy", "{max_steps: 40, max_blocked: 2}", marks=pytest.mark.slow),
+    ],
 )
-def test_an_agent_drives_through_ros_as_it_drives_directly(tmp_path, data_dir, monkeypatch, capsys, agent, rules):
+def test_an_agent_drives_through_ros_as_it_drives_directly(
+    tmp_path, data_dir, monkeypatch, capsys, agent, rules
+):
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
     common = ["evaluate", agent, "--data", str(data_dir), "--set", f"rules={rules}", *SIZE]
     assert main([*common, "--out", str(tmp_path / "direct")]) == 0
@@ -36,13 +45,53 @@ def test_an_agent_drives_through_ros_as_it_drives_directly(tmp_path, data_dir, m
 
 
 def test_an_empty_instruction_cannot_go_through_the_policy_node(tmp_path, data_dir, capsys):
-    assert main(["evaluate", "policy", "--data", str(data_dir), "--ros", "--instructions", "removed", "--out", str(tmp_path / "out"), *SIZE]) == 2
+    assert (
+        main(
+            [
+                "evaluate",
+                "policy",
+                "--data",
+                str(data_dir),
+                "--ros",
+                "--instructions",
+                "removed",
+                "--out",
+                str(tmp_path / "out"),
+                *SIZE,
+            ]
+        )
+        == 2
+    )
     assert "empty instruction" in capsys.readouterr().err
 
 
 def test_trajectories_are_collected_through_ros(tmp_path, data_dir):
     for name, more in (("direct", []), ("ros", ["--ros"])):
-        assert main(["collect", "--data", str(data_dir), "--split", "val_unseen", "--limit", "1", "--out", str(tmp_path / name), *SIZE, *more]) == 0
-    files = sorted(p.relative_to(tmp_path / "direct") for p in (tmp_path / "direct").rglob("*.jpg"))
-    assert files and files == sorted(p.relative_to(tmp_path / "ros") for p in (tmp_path / "ros").rglob("*.jpg"))
-    assert all((tmp_path / "direct" / p).read_bytes() == (tmp_path / "ros" / p).read_bytes() for p in files)
+        assert (
+            main(
+                [
+                    "collect",
+                    "--data",
+                    str(data_dir),
+                    "--split",
+                    "val_unseen",
+                    "--limit",
+                    "1",
+                    "--out",
+                    str(tmp_path / name),
+                    *SIZE,
+                    *more,
+                ]
+            )
+            == 0
+        )
+    files = sorted(
+        p.relative_to(tmp_path / "direct") for p in (tmp_path / "direct").rglob("*.jpg")
+    )
+    assert files and files == sorted(
+        p.relative_to(tmp_path / "ros") for p in (tmp_path / "ros").rglob("*.jpg")
+    )
+    assert all(
+        (tmp_path / "direct" / p).read_bytes() == (tmp_path / "ros" / p).read_bytes()
+        for p in files
+    )

@@ -10,7 +10,9 @@ from janusvln_ros.cli.main import main
 def test_show_prints_every_field_with_the_overrides(capsys):
     assert main(["train", "tiny", "learning_rate=1e-4", "--show", "--json"]) == 0
     shown = json.loads(capsys.readouterr().out)
-    assert shown["learning_rate"] == 1e-4 and shown["memory"] == "dual" and shown["stop_weight"] > 1
+    assert (
+        shown["learning_rate"] == 1e-4 and shown["memory"] == "dual" and shown["stop_weight"] > 1
+    )
 
 
 @pytest.mark.parametrize(

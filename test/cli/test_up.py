@@ -1,4 +1,7 @@
-"""``janusvln up``: the nodes run until Ctrl-C, then none is left; one that dies takes the others along and is named."""
+"""
+``janusvln up``: the nodes run until Ctrl-C, then none is left; one that dies takes the others
+along and is named.
+"""
 
 import os
 import signal
@@ -38,16 +41,33 @@ def until(condition, seconds=60.0):
 
 @pytest.fixture
 def robot(tmp_path):
-    """The graph 'robot' (motion and policy) up in a domain of its own: the process and its nodes' ids."""
+    """
+    The graph 'robot' (motion and policy) up in a domain of its own: the process and its nodes'
+    ids.
+    """
     with reserved_domain() as domain:
-        command = [sys.executable, "-c", "import sys; from janusvln_ros.cli.main import main; sys.exit(main(sys.argv[1:]))", "up", "robot", "--localhost"]
+        command = [
+            sys.executable,
+            "-c",
+            "import sys; from janusvln_ros.cli.main import main; sys.exit(main(sys.argv[1:]))",
+            "up",
+            "robot",
+            "--localhost",
+        ]
         command += ["--domain", str(domain), "--log-dir", str(tmp_path / "logs")]
-        process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env={**os.environ, "OMP_NUM_THREADS": "1"})
+        process = subprocess.Popen(
+            command, stderr=subprocess.PIPE, text=True, env={**os.environ, "OMP_NUM_THREADS": "1"}
+        )
         try:
             assert "motion, policy started" in process.stderr.readline()
             nodes = children(process.pid)
             assert len(nodes) == 2
-            until(lambda: "motion" in (tmp_path / "logs/motion.log").read_text().split("\n", 1)[1] or not running(nodes[0]))
+            until(
+                lambda: (
+                    "motion" in (tmp_path / "logs/motion.log").read_text().split("\n", 1)[1]
+                    or not running(nodes[0])
+                )
+            )
             yield process, nodes
         finally:
             process.kill()
@@ -86,9 +106,20 @@ def test_a_wrong_word_is_one_sentence(capsys, words, sentence):
     assert printed.err.startswith("error: ") and sentence in printed.err
 
 
-def test_a_wrong_parameter_ends_the_graph_with_a_sentence_that_names_it(tmp_path, capsys, monkeypatch):
+def test_a_wrong_parameter_ends_the_graph_with_a_sentence_that_names_it(
+    tmp_path, capsys, monkeypatch
+):
     monkeypatch.setenv("ROS_AUTOMATIC_DISCOVERY_RANGE", "LOCALHOST")
     with reserved_domain() as domain:
-        words = ["up", "simulation", "--domain", str(domain), "--log-dir", str(tmp_path), "--param", "sim_bridge.hfov:=500.0"]
+        words = [
+            "up",
+            "simulation",
+            "--domain",
+            str(domain),
+            "--log-dir",
+            str(tmp_path),
+            "--param",
+            "sim_bridge.hfov:=500.0",
+        ]
         assert main(words) == 1
     assert "parameter 'hfov' of sim_bridge is 500.0" in capsys.readouterr().err

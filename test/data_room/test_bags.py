@@ -11,19 +11,32 @@ from janusvln_ros.data.bags import BagWriter, header_stamp, message_types, open_
 from janusvln_ros.errors import InputError
 
 
-def write_rosbag2(path: Path, plugin: StoragePlugin, compression: CompressionMode, count: int = 20) -> Path:
+def write_rosbag2(
+    path: Path, plugin: StoragePlugin, compression: CompressionMode, count: int = 20
+) -> Path:
     writer = Writer(path, version=8, storage_plugin=plugin)
     if compression != CompressionMode.NONE:
         writer.set_compression(compression, CompressionFormat.ZSTD)
     with writer:
-        connection = writer.add_connection("/image", "sensor_msgs/msg/Image", typestore=message_types())
+        connection = writer.add_connection(
+            "/image", "sensor_msgs/msg/Image", typestore=message_types()
+        )
         for n in range(count):
-            writer.write(connection, n * 10**8, bytes(message_types().serialize_cdr(image(n * 10**8 + 5, n), "sensor_msgs/msg/Image")))
+            writer.write(
+                connection,
+                n * 10**8,
+                bytes(
+                    message_types().serialize_cdr(image(n * 10**8 + 5, n), "sensor_msgs/msg/Image")
+                ),
+            )
     return path
 
 
 @pytest.mark.parametrize("plugin", [StoragePlugin.SQLITE3, StoragePlugin.MCAP])
-@pytest.mark.parametrize("compression", [CompressionMode.NONE, CompressionMode.FILE, CompressionMode.MESSAGE, CompressionMode.STORAGE])
+@pytest.mark.parametrize(
+    "compression",
+    [CompressionMode.NONE, CompressionMode.FILE, CompressionMode.MESSAGE, CompressionMode.STORAGE],
+)
 def test_every_storage_and_compression_reads_the_same(tmp_path, plugin, compression):
     if (plugin, compression) == (StoragePlugin.SQLITE3, CompressionMode.STORAGE):
         pytest.skip("sqlite3 has no storage compression")
@@ -64,7 +77,9 @@ def test_truncated_mcap_is_read_up_to_the_cut_and_says_so(tmp_path, share):
     cut.write_bytes(content[: int(len(content) * share)])
     with open_bag(cut) as bag:
         messages = list(bag.messages())
-        assert 0 < len(messages) <= 400 and [int(bag.decode(m).data[0]) for m in messages] == [n % 256 for n in range(len(messages))]
+        assert 0 < len(messages) <= 400 and [int(bag.decode(m).data[0]) for m in messages] == [
+            n % 256 for n in range(len(messages))
+        ]
         assert "truncated or damaged" in bag.damage and bag.counts["/image"] == len(messages)
 
 
@@ -90,7 +105,12 @@ def test_empty_file_missing_file_and_foreign_file_are_sentences(tmp_path):
     (tmp_path / "empty.mcap").touch()
     (tmp_path / "text.mcap").write_text("not a bag")
     (tmp_path / "folder").mkdir()
-    words = {"empty.mcap": "0 bytes", "text.mcap": "not a readable rosbag2", "none.mcap": "does not exist", "folder": "holds no rosbag2 file"}
+    words = {
+        "empty.mcap": "0 bytes",
+        "text.mcap": "not a readable rosbag2",
+        "none.mcap": "does not exist",
+        "folder": "holds no rosbag2 file",
+    }
     for name, expected in words.items():
         with pytest.raises(InputError, match=expected), open_bag(tmp_path / name):
             pass
@@ -98,18 +118,28 @@ def test_empty_file_missing_file_and_foreign_file_are_sentences(tmp_path):
 
 def test_missing_topic_lists_what_the_bag_holds_and_guesses(tmp_path):
     with open_bag(write_drive(tmp_path / "a.mcap", [1])) as bag:
-        with pytest.raises(InputError, match=r"no camera topic '/front/image'; it holds .*/image \(sensor_msgs/msg/Image.*did you mean --image-topic /image"):
+        with pytest.raises(
+            InputError,
+            match=r"no camera topic '/front/image'; it holds .*/image "
+            r"\(sensor_msgs/msg/Image.*did you mean --image-topic /image",
+        ):
             bag.topic_of_type(["sensor_msgs/msg/Image"], "/front/image", "camera", "--image-topic")
 
 
 def test_bytes_that_do_not_fit_their_type_are_named(tmp_path):
     with BagWriter(tmp_path / "a.mcap") as writer:
         writer.write("/image", "sensor_msgs/msg/Image", 7, b"\x00\x01\x00\x00abc")
-    with open_bag(tmp_path / "a.mcap") as bag, pytest.raises(InputError, match="/image at 7 ns does not decode"):
+    with (
+        open_bag(tmp_path / "a.mcap") as bag,
+        pytest.raises(InputError, match="/image at 7 ns does not decode"),
+    ):
         bag.decode(next(bag.messages()))
 
 
 def test_copied_bag_folder_still_opens(tmp_path):
-    shutil.move(write_rosbag2(tmp_path / "bag", StoragePlugin.MCAP, CompressionMode.NONE), tmp_path / "renamed")
+    shutil.move(
+        write_rosbag2(tmp_path / "bag", StoragePlugin.MCAP, CompressionMode.NONE),
+        tmp_path / "renamed",
+    )
     with open_bag(tmp_path / "renamed") as bag:
         assert bag.counts == {"/image": 20}

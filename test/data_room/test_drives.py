@@ -1,4 +1,7 @@
-"""Which frames of a recorded drive a policy would have decided on, and the import of drives as training data."""
+"""
+Which frames of a recorded drive a policy would have decided on, and the import of drives as
+training data.
+"""
 
 import numpy as np
 import pytest
@@ -18,15 +21,24 @@ def test_odometry_moments_follow_the_motion_and_carry_the_words(tmp_path):
     with open_bag(write_drive(tmp_path / "a.mcap", ACTIONS)) as bag:
         moments = odometry_moments(bag, Topics(), None)
     assert [int(m.recorded) for m in moments] == [*ACTIONS, 0]
-    assert {m.instruction for m in moments} == {"go to the red door"} and [m.step for m in moments] == list(range(9))
+    assert {m.instruction for m in moments} == {"go to the red door"} and [
+        m.step for m in moments
+    ] == list(range(9))
 
 
 def report(nanoseconds, step, action):
     pose = odometry(0, 0, 0, 0).pose.pose
     return T["janusvln_msgs/msg/StepReport"](
-        header=header(nanoseconds), episode_id=1, step=step, action=action, frame_stamp=stamp(nanoseconds - 5), status=0, error_msg="", pose_change=pose,
+        header=header(nanoseconds),
+        episode_id=1,
+        step=step,
+        action=action,
+        frame_stamp=stamp(nanoseconds - 5),
+        status=0,
+        error_msg="",
+        pose_change=pose,
         collided=False,
-    )  # fmt: skip
+    )
 
 
 def test_stop_at_the_step_limit_is_no_decision_of_the_recorded_policy(tmp_path):
@@ -35,7 +47,9 @@ def test_stop_at_the_step_limit_is_no_decision_of_the_recorded_policy(tmp_path):
         writer.write_message("/motion/step_report", 20, report(20, 0, 1))
         writer.write_message("/motion/step_report", 30, report(30, 1, 0))
     with open_bag(tmp_path / "a.mcap") as bag:
-        assert [(m.stamp, m.recorded) for m in recorded_moments(bag)] == [(10, Action.MOVE_FORWARD)]
+        assert [(m.stamp, m.recorded) for m in recorded_moments(bag)] == [
+            (10, Action.MOVE_FORWARD)
+        ]
 
 
 def test_step_reports_alone_tell_the_frames_and_actions(tmp_path):
@@ -43,7 +57,10 @@ def test_step_reports_alone_tell_the_frames_and_actions(tmp_path):
         writer.write_message("/motion/step_report", 20, report(20, 0, 1))
         writer.write_message("/motion/step_report", 30, report(30, 1, 0))
     with open_bag(tmp_path / "a.mcap") as bag:
-        assert [(m.stamp, m.recorded) for m in recorded_moments(bag)] == [(15, Action.MOVE_FORWARD), (25, Action.STOP)]
+        assert [(m.stamp, m.recorded) for m in recorded_moments(bag)] == [
+            (15, Action.MOVE_FORWARD),
+            (25, Action.STOP),
+        ]
 
 
 def test_interval_moments_are_evenly_spaced(tmp_path):
@@ -68,12 +85,18 @@ def test_odometry_whose_clock_goes_backwards_is_refused(tmp_path):
         for n in range(40):
             writer.write_message("/image", n * 10**8, image((n % 20) * 10**8, n))
             writer.write_message("/odom", n * 10**8, odometry((n % 20) * 10**8, n, 0, 0))
-    with open_bag(tmp_path / "a.mcap") as bag, pytest.raises(InputError, match="goes backwards 1 times"):
+    with (
+        open_bag(tmp_path / "a.mcap") as bag,
+        pytest.raises(InputError, match="goes backwards 1 times"),
+    ):
         odometry_moments(bag, Topics(), "walk")
 
 
 def test_bag_without_words_asks_for_them(tmp_path):
-    with open_bag(write_drive(tmp_path / "a.mcap", ACTIONS, instruction=None)) as bag, pytest.raises(InputError, match="--instruction"):
+    with (
+        open_bag(write_drive(tmp_path / "a.mcap", ACTIONS, instruction=None)) as bag,
+        pytest.raises(InputError, match="--instruction"),
+    ):
         odometry_moments(bag, Topics(), None)
 
 
@@ -82,7 +105,12 @@ def test_two_cameras_must_be_told_apart(tmp_path):
         writer.write_message("/front/image", 0, image(0))
         writer.write_message("/rear/image", 0, image(0))
         writer.write_message("/depth/image", 0, image(0))
-    with open_bag(tmp_path / "a.mcap") as bag, pytest.raises(InputError, match="several camera topics: /depth/image, /front/image, /rear/image"):
+    with (
+        open_bag(tmp_path / "a.mcap") as bag,
+        pytest.raises(
+            InputError, match="several camera topics: /depth/image, /front/image, /rear/image"
+        ),
+    ):
         interval_moments(bag, Topics(), "walk", 1.0)
 
 
@@ -95,7 +123,12 @@ def test_imported_drive_is_a_trajectory_like_any_other(tmp_path):
     (trajectory,) = read_trajectories(tmp_path / "out")
     assert trajectory.actions == (-1, *ACTIONS) and trajectory.targets[-1] == Action.STOP
     assert trajectory.instruction == "go to the red door" and len(trajectory.frames) == 9
-    assert report["kept"] and report["actions"] == {"MOVE_FORWARD": 5, "TURN_LEFT": 1, "TURN_RIGHT": 2, "STOP": 1}
+    assert report["kept"] and report["actions"] == {
+        "MOVE_FORWARD": 5,
+        "TURN_LEFT": 1,
+        "TURN_RIGHT": 2,
+        "STOP": 1,
+    }
     assert report["drift_m"] < 0.1 and report["dropped"] == 0 and report["blurred"] == 0
 
 
@@ -128,7 +161,11 @@ def test_velocity_only_drive_is_cut_like_one_with_odometry(tmp_path):
         for n in range(100):
             writer.write_message("/image", n * 10**8, image(n * 10**8, n))
             speed = 0.25 if n % 20 < 10 else 0.0
-            writer.write_message("/cmd_vel", n * 10**8, twist(linear=vector(x=speed, y=0.0, z=0.0), angular=vector(x=0.0, y=0.0, z=0.0)))
+            writer.write_message(
+                "/cmd_vel",
+                n * 10**8,
+                twist(linear=vector(x=speed, y=0.0, z=0.0), angular=vector(x=0.0, y=0.0, z=0.0)),
+            )
     with open_bag(tmp_path / "a.mcap") as bag:
         moments = odometry_moments(bag, Topics(), "go on")
     assert [m.recorded for m in moments] == [Action.MOVE_FORWARD] * 5 + [Action.STOP]

@@ -1,4 +1,7 @@
-"""Episode files: every format of the data folder is read, damage is named, and writing is reproducible."""
+"""
+Episode files: every format of the data folder is read, damage is named, and writing is
+reproducible.
+"""
 
 import gzip
 import json
@@ -7,7 +10,16 @@ from pathlib import Path
 
 import pytest
 
-from janusvln_ros.data.episodes import Episode, GroundTruth, json_id, read_episodes, read_ground_truth, scene_name, write_episodes, write_ground_truth
+from janusvln_ros.data.episodes import (
+    Episode,
+    GroundTruth,
+    json_id,
+    read_episodes,
+    read_ground_truth,
+    scene_name,
+    write_episodes,
+    write_ground_truth,
+)
 from janusvln_ros.errors import InputError
 
 
@@ -33,7 +45,10 @@ def put(path: Path, content) -> Path:
 
 
 def put_r2r(data_dir: Path, *items) -> Path:
-    return put(data_dir / "datasets/r2r/val_unseen/val_unseen.json.gz", {"episodes": items, "instruction_vocab": {"word_list": []}})
+    return put(
+        data_dir / "datasets/r2r/val_unseen/val_unseen.json.gz",
+        {"episodes": items, "instruction_vocab": {"word_list": []}},
+    )
 
 
 def test_r2r_episode_is_read_with_every_field(tmp_path):
@@ -41,27 +56,70 @@ def test_r2r_episode_is_read_with_every_field(tmp_path):
     found = read_episodes(tmp_path, "r2r", "val_unseen")
     assert found.path == path and not found.rejected and len(found.digest) == 64
     assert found.episodes == (
-        Episode("1", "41", "mp3d/abc/abc.glb", (1.0, 0.17, -2.5), (0.0, 0.6, 0.0, 0.8), (4.0, 0.17, 2.0), 3.0, "Go to the door.",
-                ((1.0, 0.17, -2.5), (4.0, 0.17, 2.0)), 6.5),
-    )  # fmt: skip
+        Episode(
+            "1",
+            "41",
+            "mp3d/abc/abc.glb",
+            (1.0, 0.17, -2.5),
+            (0.0, 0.6, 0.0, 0.8),
+            (4.0, 0.17, 2.0),
+            3.0,
+            "Go to the door.",
+            ((1.0, 0.17, -2.5), (4.0, 0.17, 2.0)),
+            6.5,
+        ),
+    )
     assert found.episodes[0].scene == "abc"
 
 
 def rxr_item(number, language):
-    instruction = {"instruction_id": str(number), "instruction_text": f"in {language}", "language": language, "annotator_id": "9"}
+    instruction = {
+        "instruction_id": str(number),
+        "instruction_text": f"in {language}",
+        "language": language,
+        "annotator_id": "9",
+    }
     instruction |= {"edit_distance": 0.1, "timed_instruction": []}
     return r2r_item(number, episode_id=str(number), trajectory_id="7", instruction=instruction)
 
 
 def test_rxr_is_read_without_vocabulary_by_role_and_language(tmp_path):
     folder = tmp_path / "datasets/rxr/val_unseen"
-    put(folder / "val_unseen_guide.json.gz", {"episodes": [rxr_item(1, "en-US"), rxr_item(2, "hi-IN"), rxr_item(3, "en-IN"), rxr_item(4, "te-IN")]})
+    put(
+        folder / "val_unseen_guide.json.gz",
+        {
+            "episodes": [
+                rxr_item(1, "en-US"),
+                rxr_item(2, "hi-IN"),
+                rxr_item(3, "en-IN"),
+                rxr_item(4, "te-IN"),
+            ]
+        },
+    )
     put(folder / "val_unseen_follower.json.gz", {"episodes": [rxr_item(8, "en-US")]})
-    assert [e.episode_id for e in read_episodes(tmp_path, "rxr", "val_unseen").episodes] == ["1", "2", "3", "4"]
-    assert [e.episode_id for e in read_episodes(tmp_path, "rxr", "val_unseen", languages=["en"]).episodes] == ["1", "3"]
-    assert [e.episode_id for e in read_episodes(tmp_path, "rxr", "val_unseen", languages=["en-IN", "te-IN"]).episodes] == ["3", "4"]
-    assert [e.episode_id for e in read_episodes(tmp_path, "rxr", "val_unseen", role="follower").episodes] == ["8"]
-    with pytest.raises(InputError, match=r"no episode in de; there are en-IN, en-US, hi-IN, te-IN"):
+    assert [e.episode_id for e in read_episodes(tmp_path, "rxr", "val_unseen").episodes] == [
+        "1",
+        "2",
+        "3",
+        "4",
+    ]
+    assert [
+        e.episode_id
+        for e in read_episodes(tmp_path, "rxr", "val_unseen", languages=["en"]).episodes
+    ] == ["1", "3"]
+    assert [
+        e.episode_id
+        for e in read_episodes(
+            tmp_path, "rxr", "val_unseen", languages=["en-IN", "te-IN"]
+        ).episodes
+    ] == ["3", "4"]
+    assert [
+        e.episode_id
+        for e in read_episodes(tmp_path, "rxr", "val_unseen", role="follower").episodes
+    ] == ["8"]
+    with pytest.raises(
+        InputError, match=r"no episode in de; there are en-IN, en-US, hi-IN, te-IN"
+    ):
         read_episodes(tmp_path, "rxr", "val_unseen", languages=["de"])
 
 
@@ -99,7 +157,9 @@ def test_bad_episode_is_named_and_counted_while_the_others_stay(tmp_path, change
 
 def test_missing_folder_is_an_error_that_names_it(tmp_path):
     (tmp_path / "datasets").mkdir()
-    with pytest.raises(InputError, match=r"val_unseen\.json\.gz is missing: there is no folder .*/datasets/r2r;"):
+    with pytest.raises(
+        InputError, match=r"val_unseen\.json\.gz is missing: there is no folder .*/datasets/r2r;"
+    ):
         read_episodes(tmp_path, "r2r", "val_unseen")
 
 
@@ -126,13 +186,30 @@ def test_unknown_names_are_errors(tmp_path, dataset, role):
 
 
 def houses_episode(**changes) -> Episode:
-    first = Episode("1", "1", "houses/h1/h1.glb", (0.0, 0.0, 0.1), (0.0, 0.0, 0.0, 1.0), (3.0, 0.0, 0.1), 3.0, "Walk to the blue lamp, don't stop!",
-                    ((0.0, 0.0, 0.1), (3.0, 0.0, 0.1)), 3.25, "en", {"rooms": 4, "tags": ["memory"]})  # fmt: skip
+    first = Episode(
+        "1",
+        "1",
+        "houses/h1/h1.glb",
+        (0.0, 0.0, 0.1),
+        (0.0, 0.0, 0.0, 1.0),
+        (3.0, 0.0, 0.1),
+        3.0,
+        "Walk to the blue lamp, don't stop!",
+        ((0.0, 0.0, 0.1), (3.0, 0.0, 0.1)),
+        3.25,
+        "en",
+        {"rooms": 4, "tags": ["memory"]},
+    )
     return replace(first, **changes)
 
 
 def test_written_episodes_are_read_back_equal_and_bytes_repeat(tmp_path):
-    episodes = (houses_episode(), houses_episode(episode_id="x9", instruction="Geh zur Tür", language="de-DE", geodesic_distance=None))
+    episodes = (
+        houses_episode(),
+        houses_episode(
+            episode_id="x9", instruction="Geh zur Tür", language="de-DE", geodesic_distance=None
+        ),
+    )
     path = tmp_path / "datasets/houses/train/train.json.gz"
     write_episodes(path, episodes)
     first = path.read_bytes()
@@ -147,7 +224,11 @@ def test_written_file_has_the_schema_of_r2r(tmp_path):
     (item,) = content["episodes"]
     assert set(item) == set(r2r_item()) and item["episode_id"] == 1
     assert set(item["instruction"]) == {"instruction_text", "instruction_tokens"}
-    words = [content["instruction_vocab"]["word_list"][t] for t in item["instruction"]["instruction_tokens"] if t]
+    words = [
+        content["instruction_vocab"]["word_list"][t]
+        for t in item["instruction"]["instruction_tokens"]
+        if t
+    ]
     assert words == ["walk", "to", "the", "blue", "lamp", ",", "don't", "stop", "!"]
     assert len(item["instruction"]["instruction_tokens"]) == 200
 

@@ -6,7 +6,14 @@ import cv2
 import numpy as np
 import pytest
 
-from janusvln_ros.data.images import blank, compressed_to_rgb, decode, depth_to_metres, image_data, image_to_rgb
+from janusvln_ros.data.images import (
+    blank,
+    compressed_to_rgb,
+    decode,
+    depth_to_metres,
+    image_data,
+    image_to_rgb,
+)
 from janusvln_ros.errors import InputError
 
 RGB = np.random.default_rng(0).integers(0, 255, (6, 8, 3), np.uint8)
@@ -16,7 +23,17 @@ def image(encoding, pixels, step=None, data=None, **fields):
     height, width = pixels.shape[:2]
     raw = np.ascontiguousarray(pixels).tobytes() if data is None else data
     step = len(raw) // height if step is None else step
-    return SimpleNamespace(**{"height": height, "width": width, "encoding": encoding, "step": step, "is_bigendian": 0, "data": raw} | fields)
+    return SimpleNamespace(
+        **{
+            "height": height,
+            "width": width,
+            "encoding": encoding,
+            "step": step,
+            "is_bigendian": 0,
+            "data": raw,
+        }
+        | fields
+    )
 
 
 def padded(message, extra):
@@ -44,15 +61,22 @@ def test_colours_come_out_red_first_whatever_the_order_and_the_padding(encoding,
 
 @pytest.mark.parametrize("encoding", ["mono8", "8UC1"])
 def test_grey_becomes_three_equal_channels(encoding):
-    assert np.array_equal(image_to_rgb(padded(image(encoding, RGB[..., 0]), 3)), np.repeat(RGB[..., :1], 3, 2))
+    assert np.array_equal(
+        image_to_rgb(padded(image(encoding, RGB[..., 0]), 3)), np.repeat(RGB[..., :1], 3, 2)
+    )
 
 
-@pytest.mark.parametrize(("encoding", "order"), [("yuv422", "uyvy"), ("uyvy", "uyvy"), ("yuv422_yuy2", "yuyv"), ("yuyv", "yuyv")])
+@pytest.mark.parametrize(
+    ("encoding", "order"),
+    [("yuv422", "uyvy"), ("uyvy", "uyvy"), ("yuv422_yuy2", "yuyv"), ("yuyv", "yuyv")],
+)
 def test_yuv_422_in_either_byte_order(encoding, order):
     # BT.601, limited range: a saturated red, computed by hand
     y, u, v = 81, 90, 240
     pair = [u, y, v, y] if order == "uyvy" else [y, u, y, v]
-    out = image_to_rgb(padded(image(encoding, np.zeros((4, 6, 2), np.uint8), data=bytes(pair * 12)), 2))
+    out = image_to_rgb(
+        padded(image(encoding, np.zeros((4, 6, 2), np.uint8), data=bytes(pair * 12)), 2)
+    )
     assert out.shape == (4, 6, 3) and np.abs(out.astype(int) - [254, 0, 0]).max() <= 2
 
 
@@ -97,13 +121,18 @@ PNG = cv2.imencode(".png", RGB[..., ::-1])[1].tobytes()
 
 def test_jpeg_and_png_come_out_red_first():
     assert np.array_equal(compressed_to_rgb(compressed(PNG, "png")), RGB)
-    assert np.abs(decode(compressed(JPEG, "rgb8; jpeg compressed bgr8")).astype(int) - SMOOTH).mean() < 3
+    assert (
+        np.abs(decode(compressed(JPEG, "rgb8; jpeg compressed bgr8")).astype(int) - SMOOTH).mean()
+        < 3
+    )
     red = np.zeros((16, 16, 3), np.uint8)
     red[..., 2] = 255
     assert decode(compressed(cv2.imencode(".jpg", red)[1].tobytes()))[8, 8].tolist()[0] > 240
 
 
-@pytest.mark.parametrize("data", [JPEG[:-2], JPEG[: len(JPEG) // 2], JPEG[:20], PNG[:-12], PNG[: len(PNG) // 2]])
+@pytest.mark.parametrize(
+    "data", [JPEG[:-2], JPEG[: len(JPEG) // 2], JPEG[:20], PNG[:-12], PNG[: len(PNG) // 2]]
+)
 def test_a_picture_cut_short_is_refused_rather_than_filled_with_grey(data):
     with pytest.raises(InputError, match="cut short"):
         compressed_to_rgb(compressed(data))
@@ -120,7 +149,9 @@ def test_no_picture_is_refused(data):
 
 
 @pytest.mark.parametrize("big", [0, 1])
-@pytest.mark.parametrize(("encoding", "kind", "scale"), [("32FC1", "f4", 1), ("16UC1", "u2", 1000)])
+@pytest.mark.parametrize(
+    ("encoding", "kind", "scale"), [("32FC1", "f4", 1), ("16UC1", "u2", 1000)]
+)
 def test_depth_in_metres_in_either_byte_order(encoding, kind, scale, big):
     depth = np.array([[1.5, 2.25], [0.0, 4.0]], np.float32)
     raw = (depth * scale).astype((">" if big else "<") + kind).tobytes()
@@ -130,7 +161,9 @@ def test_depth_in_metres_in_either_byte_order(encoding, kind, scale, big):
 
 def test_depth_that_is_not_a_number_or_not_ahead_is_unknown():
     depth = np.array([[np.nan, np.inf, -1.0, 3.0]], np.float32)
-    assert np.isfinite(depth_to_metres(image("32FC1", depth))).tolist() == [[False, False, False, True]]
+    assert np.isfinite(depth_to_metres(image("32FC1", depth))).tolist() == [
+        [False, False, False, True]
+    ]
 
 
 def test_depth_of_another_encoding_is_named():

@@ -26,26 +26,40 @@ def test_commanded_steps_come_back_as_they_were_given(pause_s, error):
 
 def test_steady_driving_gives_a_step_for_every_quarter_metre():
     stamps = [n * 20_000_000 for n in range(501)]
-    odometry = odometry_from_poses(stamps, [(0.4 * s / 1e9, 0.0, 0.0) for s in stamps])  # 4 m in 10 s
-    actions = [step.action for step in cut_into_steps(np.arange(0, stamps[-1], 33_333_333), odometry)]
+    # 4 m in 10 s
+    odometry = odometry_from_poses(stamps, [(0.4 * s / 1e9, 0.0, 0.0) for s in stamps])
+    actions = [
+        step.action for step in cut_into_steps(np.arange(0, stamps[-1], 33_333_333), odometry)
+    ]
     assert set(actions[:-1]) == {F}
     assert len(actions) - 1 in (15, 16)  # each step ends at the first frame past its end
 
 
 def test_standing_gives_nothing_but_the_final_stop():
     stamps = [n * 20_000_000 for n in range(500)]
-    assert [s.action for s in cut_into_steps(np.asarray(stamps), odometry_from_poses(stamps, [(1.0, 2.0, 3.0)] * 500))] == [S]
+    assert [
+        s.action
+        for s in cut_into_steps(
+            np.asarray(stamps), odometry_from_poses(stamps, [(1.0, 2.0, 3.0)] * 500)
+        )
+    ] == [S]
 
 
 def test_turn_across_the_end_of_the_circle_is_one_direction():
     yaws = (np.linspace(3.0, 3.0 + np.pi / 2, 300) + np.pi) % (2 * np.pi) - np.pi
     stamps = [n * 20_000_000 for n in range(300)]
-    actions = [s.action for s in cut_into_steps(np.asarray(stamps), odometry_from_poses(stamps, [(0, 0, y) for y in yaws]))]
+    actions = [
+        s.action
+        for s in cut_into_steps(
+            np.asarray(stamps), odometry_from_poses(stamps, [(0, 0, y) for y in yaws])
+        )
+    ]
     assert set(actions) == {L, S} and actions.count(L) in (5, 6)
 
 
 def test_velocity_is_integrated_like_odometry():
-    commands = [(0.25, 0.0)] * 40 + [(0.0, -0.5)] * 26  # 1 m, then 13 * 0.05... radians to the right
+    # 1 m, then 13 * 0.05... radians to the right
+    commands = [(0.25, 0.0)] * 40 + [(0.0, -0.5)] * 26
     stamps = [n * 100_000_000 for n in range(len(commands))]
     odometry = odometry_from_velocity(stamps, commands)
     assert odometry.x[40] == pytest.approx(1.0)

@@ -1,4 +1,7 @@
-"""Trajectories: both published layouts give the labels the published code gives, and writing survives a kill."""
+"""
+Trajectories: both published layouts give the labels the published code gives, and writing survives
+a kill.
+"""
 
 import json
 from pathlib import Path
@@ -10,12 +13,16 @@ from janusvln_ros.data.episodes import Episode, write_episodes
 from janusvln_ros.data.trajectories import TrajectoryWriter, merge, read_trajectories, video_name
 from janusvln_ros.errors import InputError
 
-CASES = json.loads((Path(__file__).parents[1] / "data/trajectories/create_data_cases.json").read_text())
+CASES = json.loads(
+    (Path(__file__).parents[1] / "data/trajectories/create_data_cases.json").read_text()
+)
 
 
 def episode(number: str, text="Go.", scene="houses/h1/h1.glb") -> Episode:
     start, goal = (0.0, 0.0, 0.0), (3.0, 0.0, 0.0)
-    return Episode(number, number, scene, start, (0.0, 0.0, 0.0, 1.0), goal, 3.0, text, (start, goal), 3.0)
+    return Episode(
+        number, number, scene, start, (0.0, 0.0, 0.0, 1.0), goal, 3.0, text, (start, goal), 3.0
+    )
 
 
 def touch(folder: Path, names) -> None:
@@ -30,12 +37,16 @@ def test_named_frames_give_the_published_labels_in_both_root_layouts(tmp_path, l
     case = CASES["vlnce"]
     root = tmp_path / "trajectory_data" / layout
     touch(root / "7", case["files"])
-    write_episodes(tmp_path / "datasets/r2r/train/train.json.gz", [episode("7", "Go to the door.\r\n ")])
+    write_episodes(
+        tmp_path / "datasets/r2r/train/train.json.gz", [episode("7", "Go to the door.\r\n ")]
+    )
     (found,) = read_trajectories(root if below else root.parent)
     assert [Action(a).name for a in found.targets] == case["labels"]
     assert [p.name for p in found.frames] == case["files"]
     assert found.id == 7 and found.instruction == "Go to the door.\r\n " and found.labels is None
-    assert found.actions[0] == -1 and found.actions[1:] == tuple(Action[x] for x in case["labels"][:-1])
+    assert found.actions[0] == -1 and found.actions[1:] == tuple(
+        Action[x] for x in case["labels"][:-1]
+    )
 
 
 def test_annotated_frames_give_the_published_labels(tmp_path):
@@ -80,7 +91,9 @@ def test_bad_named_trajectory_is_described_and_the_next_is_read(tmp_path, names,
 
 
 def test_frames_are_ordered_by_number_not_by_name(tmp_path):
-    touch(tmp_path / "1", [f"step_{i}_{'STOP' if i == 11 else 'TURN_LEFT'}.png" for i in range(12)])
+    touch(
+        tmp_path / "1", [f"step_{i}_{'STOP' if i == 11 else 'TURN_LEFT'}.png" for i in range(12)]
+    )
     (found,) = read_trajectories(tmp_path, instructions={"1": "a"})
     assert [p.name.split("_")[1] for p in found.frames] == [str(i) for i in range(12)]
 
@@ -126,7 +139,9 @@ def test_what_is_written_is_read_back(tmp_path):
     assert second.video == "images/h1_houses_000012" and second.labels == (2, 0) == second.targets
     assert [p.read_bytes() for p in second.frames] == [b"a", b"b"]
     assert first.labels is None and first.targets == (0,)
-    assert [json.loads(x)["save"] for x in (tmp_path / "result.jsonl").read_text().splitlines()] == [1, 0, 1]
+    assert [
+        json.loads(x)["save"] for x in (tmp_path / "result.jsonl").read_text().splitlines()
+    ] == [1, 0, 1]
 
 
 def test_kill_between_frames_and_journal_is_repaired_by_doing_the_episode_again(tmp_path):
@@ -140,7 +155,10 @@ def test_kill_between_frames_and_journal_is_repaired_by_doing_the_episode_again(
     writer.close()
     merge(tmp_path)
     assert [len(t.frames) for t in read_trajectories(tmp_path)] == [1, 1]
-    assert sorted(p.name for p in (tmp_path / "images").iterdir()) == ["h1_houses_000001", "h1_houses_000002"]
+    assert sorted(p.name for p in (tmp_path / "images").iterdir()) == [
+        "h1_houses_000001",
+        "h1_houses_000002",
+    ]
 
 
 def test_shards_see_each_others_episodes_and_merge_into_one_list(tmp_path):
@@ -149,7 +167,10 @@ def test_shards_see_each_others_episodes_and_merge_into_one_list(tmp_path):
     writers[1].write(episode("1", scene="houses/h2/h2.glb"), [b"b"], [-1])
     assert writers[0].done() == writers[1].done() == {("h1", "1"), ("h2", "1")}
     merge(tmp_path)
-    assert [t.video for t in read_trajectories(tmp_path)] == ["images/h1_houses_000001", "images/h2_houses_000001"]
+    assert [t.video for t in read_trajectories(tmp_path)] == [
+        "images/h1_houses_000001",
+        "images/h2_houses_000001",
+    ]
 
 
 def test_wrong_number_of_frames_is_refused_before_anything_is_written(tmp_path):

@@ -1,4 +1,7 @@
-"""Metrics: equal to habitat-lab's on drives it recorded, right at the edges, and honest about what cannot be measured."""
+"""
+Metrics: equal to habitat-lab's on drives it recorded, right at the edges, and honest about what
+cannot be measured.
+"""
 
 import json
 import math
@@ -8,7 +11,17 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from janusvln_ros.evaluation.metrics import Thresholds, bootstrap, dtw, mean, measure, ndtw, rate, wilson, without_repeats
+from janusvln_ros.evaluation.metrics import (
+    Thresholds,
+    bootstrap,
+    dtw,
+    mean,
+    measure,
+    ndtw,
+    rate,
+    wilson,
+    without_repeats,
+)
 
 DATA = Path(__file__).parents[1] / "data/evaluation"
 RUNS = json.loads((DATA / "habitat_runs.json").read_text())
@@ -25,8 +38,14 @@ def test_recorded_habitat_drives_get_habitats_metrics(episode, run):
         stopped=RUNS[episode][run]["last_action"] == 0,
         reference_R3=recorded[f"{episode}_gt"],
     )
-    assert (found.success, found.os) == (bool(expected["success"]), bool(expected["oracle_success"]))
-    assert (found.steps, found.collisions) == (expected["steps_taken"], expected["collision_count"])
+    assert (found.success, found.os) == (
+        bool(expected["success"]),
+        bool(expected["oracle_success"]),
+    )
+    assert (found.steps, found.collisions) == (
+        expected["steps_taken"],
+        expected["collision_count"],
+    )
     assert found.ne == pytest.approx(expected["distance_to_goal"], abs=1e-6)
     assert found.oracle_ne == pytest.approx(expected["oracle_navigation_error"], abs=1e-6)
     assert found.spl == pytest.approx(expected["spl"], abs=1e-5)
@@ -37,7 +56,13 @@ def test_recorded_habitat_drives_get_habitats_metrics(episode, run):
 
 def line(*distances: float, stopped=True, goal=10.0, **options):
     """Measure a drive along a line whose distance to the goal is as given."""
-    return measure([[goal - d, 0, 0] for d in distances], distances, [False] * (len(distances) - 1), stopped, **options)
+    return measure(
+        [[goal - d, 0, 0] for d in distances],
+        distances,
+        [False] * (len(distances) - 1),
+        stopped,
+        **options,
+    )
 
 
 def test_success_needs_stop_and_a_distance_strictly_below_the_threshold():
@@ -64,10 +89,24 @@ def test_start_at_the_goal_is_a_perfect_drive_not_a_division_by_zero():
 
 def test_unreachable_goal_is_a_failure_with_infinite_error():
     found = measure([[0, 0, 0], [1, 0, 0]], [math.inf, math.inf], [False], True)
-    assert not found.success and not found.os and found.spl == 0.0 and found.ne == math.inf and found.pl == 0.0
+    assert (
+        not found.success
+        and not found.os
+        and found.spl == 0.0
+        and found.ne == math.inf
+        and found.pl == 0.0
+    )
 
 
-@pytest.mark.parametrize("bad", [([[0, 0, math.nan]], [1.0], []), ([[0, 0, 0]], [math.nan], []), ([[0, 0, 0]], [1.0], [True]), ([[0, 0]], [1.0], [])])
+@pytest.mark.parametrize(
+    "bad",
+    [
+        ([[0, 0, math.nan]], [1.0], []),
+        ([[0, 0, 0]], [math.nan], []),
+        ([[0, 0, 0]], [1.0], [True]),
+        ([[0, 0]], [1.0], []),
+    ],
+)
 def test_what_is_not_a_number_or_does_not_fit_is_an_error(bad):
     with pytest.raises(ValueError, match=r"not a number|do not belong"):
         measure(*bad, stopped=True)

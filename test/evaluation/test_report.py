@@ -35,16 +35,48 @@ def write(tmp_path, count, instruction="go", floor=None, success=False):
     point, goal = (0.0, 0.0, 0.0), (2.0, 0.0, 1.0)
     results, paths = [], []
     for number in range(count):
-        episode = Episode(str(number), "1", "houses/h/h.glb", point, (0.0, 0.0, 0.0, 1.0), goal, 3.0, instruction, (point, goal), 2.2)
+        episode = Episode(
+            str(number),
+            "1",
+            "houses/h/h.glb",
+            point,
+            (0.0, 0.0, 0.0, 1.0),
+            goal,
+            3.0,
+            instruction,
+            (point, goal),
+            2.2,
+        )
         metrics = measure([[0, 0, 0], [0.25, 0, 0]], [5.0, 0.5 if success else 4.0], [False], True)
-        options = {"chose_stop": True, "calls": 1, "frames_changed": 0, "poses_changed": 1, "reference_actions": (1, 0), "given": instruction}
+        options = {
+            "chose_stop": True,
+            "calls": 1,
+            "frames_changed": 0,
+            "poses_changed": 1,
+            "reference_actions": (1, 0),
+            "given": instruction,
+        }
         results.append(result_line(episode, metrics, actions=[0], status="stopped", **options))
         paths.append([[0, 0, 0], [0.25, 0, 0]])
     results.append(error_line(episode, "OSError: <gone>", instruction))
     paths.append([])
-    summary = {**summarize(results), "agent": "policy", "instructions": "normal", "checkpoint": None, "dataset": "houses", "split": "val_unseen"}
+    summary = {
+        **summarize(results),
+        "agent": "policy",
+        "instructions": "normal",
+        "checkpoint": None,
+        "dataset": "houses",
+        "split": "val_unseen",
+    }
     summary["thresholds"] = {"success": 3.0, "near": 0.5}
-    write_report(tmp_path / "report.html", summary, results, paths, [(point, goal)] * len(results), [floor] * len(results))
+    write_report(
+        tmp_path / "report.html",
+        summary,
+        results,
+        paths,
+        [(point, goal)] * len(results),
+        [floor] * len(results),
+    )
     reader = Reader()
     reader.feed((tmp_path / "report.html").read_text())
     return reader
@@ -61,7 +93,9 @@ def test_failures_are_drawn_on_the_part_of_the_map_around_them(tmp_path):
     navigable[40:160] = True
     reader = write(tmp_path, 2, floor=Map(navigable, (-5.0, -5.0), 0.05))
     assert len(reader.images) == 3
-    picture = cv2.imdecode(np.frombuffer(base64.b64decode(reader.images[0].split(",")[1]), np.uint8), 0)
+    picture = cv2.imdecode(
+        np.frombuffer(base64.b64decode(reader.images[0].split(",")[1]), np.uint8), 0
+    )
     # x from -1 to 3 and z from -1 to 2 m, at 5 cm; all of it navigable.
     assert picture.shape == (60, 80) and (picture == 255).all()
     assert reader.points[:2] == ["0.00,0.00 2.00,1.00", "0.00,0.00 0.25,0.00"]

@@ -1,4 +1,6 @@
-"""The robot of test/nodes with faults injected, and a table of the times to zero velocity at the end."""
+"""
+The robot of test/nodes with faults injected, and a table of the times to zero velocity at the end.
+"""
 
 import importlib.util
 import json
@@ -8,7 +10,9 @@ from pathlib import Path
 
 import pytest
 
-spec = importlib.util.spec_from_file_location("small_robot", Path(__file__).parents[1] / "nodes" / "conftest.py")
+spec = importlib.util.spec_from_file_location(
+    "small_robot", Path(__file__).parents[1] / "nodes" / "conftest.py"
+)
 small_robot = importlib.util.module_from_spec(spec)
 spec.loader.exec_module(small_robot)
 script, robot = small_robot.script, small_robot.robot
@@ -26,7 +30,9 @@ class Watch:
     def driving(self, speed=0.1):
         """Into the middle of a step."""
         base = self.r.base
-        self.r.graph.until(lambda: abs(base.command[0]) > speed or abs(base.command[1]) > speed, "motion")
+        self.r.graph.until(
+            lambda: abs(base.command[0]) > speed or abs(base.command[1]) > speed, "motion"
+        )
         return self
 
     def zero(self, fault, within=PROMISE):
@@ -36,10 +42,17 @@ class Watch:
         base.times.clear()
         begun = time.monotonic()
         fault()
-        self.r.graph.until(lambda: base.command == (0.0, 0.0) or time.monotonic() - base.commanded_at > 0.2, "zero velocity")
+        self.r.graph.until(
+            lambda: base.command == (0.0, 0.0) or time.monotonic() - base.commanded_at > 0.2,
+            "zero velocity",
+        )
         self.r.graph.spin(0.3)
         moving = [t for t, c in zip(base.times, base.commands) if c != (0.0, 0.0)]
-        stopped = [t for t, c in zip(base.times, base.commands) if c == (0.0, 0.0) and t >= max(moving, default=begun)]
+        stopped = [
+            t
+            for t, c in zip(base.times, base.commands)
+            if c == (0.0, 0.0) and t >= max(moving, default=begun)
+        ]
         # without a zero command it is the base's own time-out that stopped it
         seconds = (stopped[0] if stopped else max(moving, default=begun) + 0.2) - begun
         MEASURED[self.name] = max(seconds, MEASURED.get(self.name, 0.0))

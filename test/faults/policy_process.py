@@ -13,7 +13,12 @@ class Forward:
         pass
 
     def step(self, rgb, commit=True):
-        return SimpleNamespace(action=Action.MOVE_FORWARD, text="MOVE_FORWARD", probabilities=None, timings={"total": 0.0})
+        return SimpleNamespace(
+            action=Action.MOVE_FORWARD,
+            text="MOVE_FORWARD",
+            probabilities=None,
+            timings={"total": 0.0},
+        )
 
 
 if __name__ == "__main__":

@@ -1,4 +1,7 @@
-"""Every fault of the table on the real graph: the base is at rest in time, the status is the right one, and the next instruction runs."""
+"""
+Every fault of the table on the real graph: the base is at rest in time, the status is the right
+one, and the next instruction runs.
+"""
 
 import math
 import os
@@ -52,7 +55,10 @@ def test_camera_rate_drops(robot):
             timer.callback = lambda: shoot() if next(shots) % 5 == 0 else None
     _, result = r.outcome(r.go())
     assert result.error_code == Code.NONE and result.steps == 3  # slower, but right
-    r.graph.until(lambda: r.policy.rates["image"].health(time.monotonic()).level == 1, "the warning about the rate")
+    r.graph.until(
+        lambda: r.policy.rates["image"].health(time.monotonic()).level == 1,
+        "the warning about the rate",
+    )
 
 
 def test_frames_are_frozen_and_identical(robot):
@@ -61,18 +67,26 @@ def test_frames_are_frozen_and_identical(robot):
     r.base.picture = lambda: still
     _, result = r.outcome(r.go())
     assert result.error_code == Code.BAD_FRAME and "frozen" in result.error_msg and r.base.x < 0.3
-    r.base.picture = lambda: np.random.default_rng(r.base.frames_sent).integers(0, 255, (48, 64, 3), np.uint8)
+    r.base.picture = lambda: np.random.default_rng(r.base.frames_sent).integers(
+        0, 255, (48, 64, 3), np.uint8
+    )
     recovers(r)
 
 
-@pytest.mark.parametrize(("shift", "words"), [(-20 * S, "older|old"), (20 * S, "future"), (None, "zero")], ids=["stale", "future", "zero"])
+@pytest.mark.parametrize(
+    ("shift", "words"),
+    [(-20 * S, "older|old"), (20 * S, "future"), (None, "zero")],
+    ids=["stale", "future", "zero"],
+)
 def test_stamps_are(robot, shift, words):
     import re
 
     r = robot(*FORWARD, policy={"frame_timeout": 1.0})
     r.base.stamp_shift = shift
     _, result = r.outcome(r.go())
-    assert result.error_code == Code.NO_FRAME and re.search(words, result.error_msg) and r.base.x == 0
+    assert (
+        result.error_code == Code.NO_FRAME and re.search(words, result.error_msg) and r.base.x == 0
+    )
     r.base.stamp_shift = 0
     recovers(r)
 
@@ -112,7 +126,11 @@ def test_image_has_the_wrong(robot, fields, words):
     if "height" in fields and fields["height"] == 24:
         r.base.image_fields = {"height": 24, "width": 128, "step": 384}
     _, result = r.outcome(r.go())
-    assert result.error_code == Code.BAD_FRAME and re.search(words, result.error_msg) and r.base.x == 0
+    assert (
+        result.error_code == Code.BAD_FRAME
+        and re.search(words, result.error_msg)
+        and r.base.x == 0
+    )
     r.base.image_fields = {}
     recovers(r)
 
@@ -121,7 +139,9 @@ def test_jpeg_is_truncated(robot):
     r = robot(*FORWARD, policy={"frame_timeout": 1.0})
     r.base.cut = 700
     _, result = r.outcome(r.go())
-    assert result.error_code == Code.BAD_FRAME and "cut short" in result.error_msg and r.base.x == 0
+    assert (
+        result.error_code == Code.BAD_FRAME and "cut short" in result.error_msg and r.base.x == 0
+    )
     r.base.cut = None
     recovers(r)
 
@@ -145,7 +165,9 @@ def test_frames_are_black(robot):
     r.base.picture = lambda: np.zeros((48, 64, 3), np.uint8)
     _, result = r.outcome(r.go())
     assert result.error_code == Code.BAD_FRAME and "black" in result.error_msg and r.base.x == 0
-    r.base.picture = lambda: np.random.default_rng(r.base.frames_sent).integers(0, 255, (48, 64, 3), np.uint8)
+    r.base.picture = lambda: np.random.default_rng(r.base.frames_sent).integers(
+        0, 255, (48, 64, 3), np.uint8
+    )
     recovers(r)
 
 
@@ -155,7 +177,8 @@ def test_images_flood_at_one_kilohertz(robot):
         if timer.timer_period_ns == S // 10:
             timer.timer_period_ns = S // 1000
     _, result = r.outcome(r.go())
-    assert result.error_code in (Code.NONE, Code.STALE), result.error_msg  # starved inputs may stop a step; they never let it run
+    # starved inputs may stop a step; they never let it run
+    assert result.error_code in (Code.NONE, Code.STALE), result.error_msg
     assert r.base.x <= 0.25 * result.steps + 0.05
 
 
@@ -201,7 +224,9 @@ def test_odometry(robot, watch, value):
     handle = r.go()
     watch(r).driving().zero(lambda: setattr(r.base, "odom_x", value))
     _, result = r.outcome(handle)
-    assert result.error_code == Code.STALE and ("jumped" in result.error_msg or "not a number" in result.error_msg)
+    assert result.error_code == Code.STALE and (
+        "jumped" in result.error_msg or "not a number" in result.error_msg
+    )
     r.base.odom_x = None
     r.graph.spin(0.3)
     recovers(r)
@@ -213,7 +238,11 @@ def test_odometry(robot, watch, value):
 def test_inference_overruns(robot):
     r = robot(*FORWARD, seconds=3.0, policy={"inference_timeout": 0.5})
     _, result = r.outcome(r.go())
-    assert result.error_code == Code.INFERENCE_FAILED and "longer than 0.5" in result.error_msg and r.base.x == 0
+    assert (
+        result.error_code == Code.INFERENCE_FAILED
+        and "longer than 0.5" in result.error_msg
+        and r.base.x == 0
+    )
     r.script.seconds = 0.0
     r.graph.spin(3.5)
     assert r.base.x == 0  # the late decision was thrown away
@@ -224,7 +253,11 @@ def test_inference_overruns(robot):
     ("answer", "code", "words"),
     [
         (FloatingPointError("the scores are not finite"), Code.INFERENCE_FAILED, "not finite"),
-        (RuntimeError("CUDA out of memory. Tried to allocate 2 GiB"), Code.INFERENCE_FAILED, "out of memory"),
+        (
+            RuntimeError("CUDA out of memory. Tried to allocate 2 GiB"),
+            Code.INFERENCE_FAILED,
+            "out of memory",
+        ),
         ("turn around bright eyes", Code.NOT_UNDERSTOOD, "bright eyes"),
     ],
     ids=["logits that are not numbers", "out of memory", "text that is no action"],
@@ -251,7 +284,9 @@ def test_new_instruction_in_mid_step(robot, watch):
     r = robot(Action.MOVE_FORWARD, Action.STOP)
     old = r.go("one")
     futures = []
-    watch(r).driving().zero(lambda: futures.append(r.client.send_goal_async(r.Goal(instruction="two"))))
+    watch(r).driving().zero(
+        lambda: futures.append(r.client.send_goal_async(r.Goal(instruction="two")))
+    )
     assert r.outcome(old)[1].error_code == Code.PREEMPTED
     assert r.outcome(r.graph.result(futures[0]))[1].error_code == Code.NONE
 
@@ -272,7 +307,9 @@ def test_two_clients_of_motion(robot):
     assert abs(r.base.yaw) < 0.1  # the other's turn never happened
 
 
-@pytest.mark.parametrize("text", ["", "x" * 100_000, "\x00\x07\x1b"], ids=["empty", "huge", "control characters"])
+@pytest.mark.parametrize(
+    "text", ["", "x" * 100_000, "\x00\x07\x1b"], ids=["empty", "huge", "control characters"]
+)
 def test_instruction_is(robot, text):
     r = robot()
     assert r.outcome(r.go(text))[1].error_code == Code.INVALID_INSTRUCTION
@@ -310,7 +347,9 @@ def test_deactivated_in_mid_step(robot, watch, name):
     handle = r.go()
     node = getattr(r, name)
     watch(r).driving().zero(node.trigger_deactivate)
-    assert r.outcome(handle)[1].error_code == (Code.DISARMED if name == "motion" else Code.NOT_ACTIVE)
+    assert r.outcome(handle)[1].error_code == (
+        Code.DISARMED if name == "motion" else Code.NOT_ACTIVE
+    )
     node.trigger_activate()
     if name == "motion":
         assert not r.motion.machine.armed and r.arm(True).success
@@ -328,7 +367,14 @@ def test_obstacle_appears(robot, watch):
     ahead = [3.0]
 
     def look():
-        scan = LaserScan(angle_min=-1.5, angle_max=1.5, angle_increment=0.02, range_min=0.05, range_max=9.0, ranges=ahead * 151)
+        scan = LaserScan(
+            angle_min=-1.5,
+            angle_max=1.5,
+            angle_increment=0.02,
+            range_min=0.05,
+            range_max=9.0,
+            ranges=ahead * 151,
+        )
         scan.header.stamp = r.base.now()
         scans.publish(scan)
 
@@ -340,7 +386,10 @@ def test_obstacle_appears(robot, watch):
     assert r.outcome(handle)[1].error_code == Code.BLOCKED
     ahead[0] = 3.0
     handle = None
-    r.graph.until(lambda: r.policy.machine.phase is Phase.IDLE and r.motion.machine.ranges.clearance > 2, "a free way")
+    r.graph.until(
+        lambda: r.policy.machine.phase is Phase.IDLE and r.motion.machine.ranges.clearance > 2,
+        "a free way",
+    )
     r.script.answers = list(FORWARD)
     handle = r.go()
     watch(r).driving().zero(timer.cancel)  # and the scanner dies
@@ -353,7 +402,12 @@ def test_obstacle_appears(robot, watch):
 def start(name, r, *arguments):
     path = Path(__file__).with_name(f"{name}_process.py")
     environment = os.environ | {"ROS_DOMAIN_ID": str(r.graph.context.get_domain_id())}
-    return subprocess.Popen([sys.executable, str(path), "--ros-args", *arguments], env=environment, stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
+    return subprocess.Popen(
+        [sys.executable, str(path), "--ros-args", *arguments],
+        env=environment,
+        stderr=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+    )
 
 
 def test_policy_killed_and_restarted(robot, watch):
@@ -361,7 +415,13 @@ def test_policy_killed_and_restarted(robot, watch):
     words = ["-p", "settle_time:=0.0", "-p", "frame_max_age:=5.0"]
     process = start("policy", r, *words)
     try:
-        r.graph.until(lambda: time.monotonic() - r.motion.machine.heartbeat_at < 0.1 and r.client.server_is_ready(), "the policy process")
+        r.graph.until(
+            lambda: (
+                time.monotonic() - r.motion.machine.heartbeat_at < 0.1
+                and r.client.server_is_ready()
+            ),
+            "the policy process",
+        )
         assert r.arm(True).success
         r.go()
         watch(r).driving().zero(lambda: process.send_signal(signal.SIGKILL))
@@ -369,7 +429,10 @@ def test_policy_killed_and_restarted(robot, watch):
         assert r.base.x < 0.3
         process = start("policy", r, *words)
         x = r.base.x
-        r.graph.until(lambda: time.monotonic() - r.motion.machine.heartbeat_at < 0.1, "the new policy process")
+        r.graph.until(
+            lambda: time.monotonic() - r.motion.machine.heartbeat_at < 0.1,
+            "the new policy process",
+        )
         assert r.base.x == pytest.approx(x, abs=1e-6)  # nothing moves until somebody says so
         r.graph.until(r.client.server_is_ready, "follow_instruction")
         r.go()
@@ -380,7 +443,11 @@ def test_policy_killed_and_restarted(robot, watch):
 
 
 def test_motion_killed(robot, watch):
-    r = robot(*FORWARD, policy={"server_timeout": 1.0, "step_timeout": 3.0, "cancel_timeout": 0.5}, without="motion")
+    r = robot(
+        *FORWARD,
+        policy={"server_timeout": 1.0, "step_timeout": 3.0, "cancel_timeout": 0.5},
+        without="motion",
+    )
     process = start("motion", r, "-p", "base_timeout:=0.2")
     try:
         r.graph.until(r.arming.service_is_ready, "the motion process")

@@ -1,4 +1,7 @@
-"""Faults at random moments while the shipped policy drives in the continuous house simulator, each process on its own, as on a robot."""
+"""
+Faults at random moments while the shipped policy drives in the continuous house simulator, each
+process on its own, as on a robot.
+"""
 
 import json
 import subprocess
@@ -22,9 +25,28 @@ def data_dir(tmp_path_factory):
 
 @pytest.mark.parametrize("faults", ["cancel,preempt,estop,disarm", "flood,freeze", "kill_policy"])
 def test_no_unsafe_moment_in_the_house_simulator(faults, data_dir):
-    command = [sys.executable, "-m", "janusvln_ros.cli.main", "soak", "--hours", "0.007", "--every", "3", "--faults", faults, "--data-dir", str(data_dir)]
-    done = subprocess.run([*command, "--size", "160x120", "--json"], capture_output=True, text=True, timeout=200)
+    command = [
+        sys.executable,
+        "-m",
+        "janusvln_ros.cli.main",
+        "soak",
+        "--hours",
+        "0.007",
+        "--every",
+        "3",
+        "--faults",
+        faults,
+        "--data-dir",
+        str(data_dir),
+    ]
+    done = subprocess.run(
+        [*command, "--size", "160x120", "--json"], capture_output=True, text=True, timeout=200
+    )
     assert done.returncode == 0, done.stderr
     report = json.loads(done.stdout)
     assert report["faults"] >= 1 and report["decisions"] > 0 and report["error"] == ""
-    assert report["unsafe_moments"] == 0 and report["unsafe"] == [] and report["published_frames"] > 50
+    assert (
+        report["unsafe_moments"] == 0
+        and report["unsafe"] == []
+        and report["published_frames"] > 50
+    )

@@ -1,4 +1,7 @@
-"""A small checkpoint in the published layout, and what the published code computes with it (see test/data/model/README.md)."""
+"""
+A small checkpoint in the published layout, and what the published code computes with it (see
+test/data/model/README.md).
+"""
 
 import json
 from pathlib import Path

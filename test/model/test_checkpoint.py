@@ -1,4 +1,6 @@
-"""Checkpoints: every published tensor is accounted for, and a bad file is named with its remedy."""
+"""
+Checkpoints: every published tensor is accounted for, and a bad file is named with its remedy.
+"""
 
 import gzip
 import json
@@ -36,8 +38,12 @@ def test_all_published_tensors_are_loaded_or_named_as_unused(published, publishe
     account = files.account(published["state_dict"], published_model)
     account.check("published")
     assert len(account.used) + len(account.unused) == published["n_keys"] == 2068
-    reasons = {reason: sum(why == reason for why in account.unused.values()) for reason in account.unused.values()}
-    assert sorted(reasons.values()) == [1, 36, 124]  # mask token; last pair of blocks; point and depth heads
+    reasons = {
+        reason: sum(why == reason for why in account.unused.values())
+        for reason in account.unused.values()
+    }
+    # mask token; last pair of blocks; point and depth heads
+    assert sorted(reasons.values()) == [1, 36, 124]
     parameters = sum(value.numel() for value in published_model.state_dict().values())
     assert parameters == sum(torch.Size(shape).numel() for shape in account.used.values())
 
@@ -49,22 +55,36 @@ def test_names_map_both_ways(published_model):
 
 def test_saved_checkpoint_reads_back_bit_by_bit_and_in_published_names(model, tiny, tmp_path):
     model.save_pretrained(tmp_path)
-    original, written = load_file(tiny / "model.safetensors"), load_file(tmp_path / "model.safetensors")
-    assert set(written) < set(original) and all(torch.equal(written[name], original[name]) for name in written)
+    original, written = (
+        load_file(tiny / "model.safetensors"),
+        load_file(tmp_path / "model.safetensors"),
+    )
+    assert set(written) < set(original) and all(
+        torch.equal(written[name], original[name]) for name in written
+    )
     again = JanusVLN.from_pretrained(tmp_path)
-    assert all(torch.equal(a, b) for a, b in zip(model.state_dict().values(), again.state_dict().values()))
+    assert all(
+        torch.equal(a, b) for a, b in zip(model.state_dict().values(), again.state_dict().values())
+    )
 
 
 def test_others_may_read_the_weights_of_a_checkpoint_as_they_may_its_config(model, tmp_path):
     model.save_pretrained(tmp_path)
-    assert (tmp_path / "model.safetensors").stat().st_mode == (tmp_path / "config.json").stat().st_mode
+    assert (tmp_path / "model.safetensors").stat().st_mode == (
+        tmp_path / "config.json"
+    ).stat().st_mode
 
 
 def test_shards_read_like_one_file(model, tmp_path):
     files.save(model, tmp_path, shard_bytes=1_000_000)
-    assert len(list(tmp_path.glob("model-*-of-*.safetensors"))) > 3 and not (tmp_path / "model.safetensors").exists()
+    assert (
+        len(list(tmp_path.glob("model-*-of-*.safetensors"))) > 3
+        and not (tmp_path / "model.safetensors").exists()
+    )
     again = JanusVLN.from_pretrained(tmp_path)
-    assert all(torch.equal(a, b) for a, b in zip(model.state_dict().values(), again.state_dict().values()))
+    assert all(
+        torch.equal(a, b) for a, b in zip(model.state_dict().values(), again.state_dict().values())
+    )
 
 
 def test_dtype_is_that_of_the_config_or_the_one_asked_for(model, tiny, tmp_path):
@@ -76,7 +96,10 @@ def test_dtype_is_that_of_the_config_or_the_one_asked_for(model, tiny, tmp_path)
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 def test_rotary_frequencies_are_float32_whatever_the_weights(tiny, dtype):
-    loaded, cast = JanusVLN.from_pretrained(tiny, dtype=dtype), JanusVLN.from_pretrained(tiny).to(getattr(torch, dtype))
+    loaded, cast = (
+        JanusVLN.from_pretrained(tiny, dtype=dtype),
+        JanusVLN.from_pretrained(tiny).to(getattr(torch, dtype)),
+    )
     for model in (loaded, cast):
         for rotary in (model.language.rotary_emb, model.vision.rotary_pos_emb):
             assert rotary.inv_freq.dtype == torch.float32 and rotary.inv_freq.device.type == "cpu"
@@ -99,7 +122,9 @@ def test_random_network_depends_on_its_seed_alone(tiny):
     state = torch.random.get_rng_state()
     a, b, c = (files.build(config, seed=seed).state_dict() for seed in (3, 3, 4))
     assert torch.equal(torch.random.get_rng_state(), state)
-    assert all(torch.equal(x, y) for x, y in zip(a.values(), b.values())) and not torch.equal(a["lm_head.weight"], c["lm_head.weight"])
+    assert all(torch.equal(x, y) for x, y in zip(a.values(), b.values())) and not torch.equal(
+        a["lm_head.weight"], c["lm_head.weight"]
+    )
     assert all(value.isfinite().all() for value in a.values())
 
 
@@ -112,11 +137,23 @@ def change(folder, edit):
 @pytest.mark.parametrize(
     ("edit", "words"),
     [
-        (lambda w: w.pop("model.layers.1.mlp.up_proj.weight"), ["model.layers.1.mlp.up_proj.weight", "copy"]),
-        (lambda w: w.update({"model.layers.9.mlp.up_proj.weight": torch.zeros(1)}), ["model.layers.9.mlp.up_proj.weight", "config.json"]),
+        (
+            lambda w: w.pop("model.layers.1.mlp.up_proj.weight"),
+            ["model.layers.1.mlp.up_proj.weight", "copy"],
+        ),
+        (
+            lambda w: w.update({"model.layers.9.mlp.up_proj.weight": torch.zeros(1)}),
+            ["model.layers.9.mlp.up_proj.weight", "config.json"],
+        ),
         (lambda w: w.update({"nonsense": torch.zeros(1)}), ["nonsense"]),
-        (lambda w: w.update({"merger.ln_q.weight": torch.zeros(5)}), ["merger.ln_q.weight", r"\[5\]", r"\[128\]"]),
-        (lambda w: (w.pop("lm_head.weight"), w.update({"merger.ln_q.weight": torch.zeros(5)})), ["lm_head.weight", "merger.ln_q.weight"]),
+        (
+            lambda w: w.update({"merger.ln_q.weight": torch.zeros(5)}),
+            ["merger.ln_q.weight", r"\[5\]", r"\[128\]"],
+        ),
+        (
+            lambda w: (w.pop("lm_head.weight"), w.update({"merger.ln_q.weight": torch.zeros(5)})),
+            ["lm_head.weight", "merger.ln_q.weight"],
+        ),
     ],
     ids=["missing", "extra", "unknown", "misshapen", "two at once"],
 )
@@ -129,13 +166,20 @@ def test_wrong_tensors_are_named_with_what_to_do(folder, edit, words):
 
 def test_dead_weight_may_be_absent_and_leftovers_may_be_there(folder, model):
     def edit(weights):
-        for name in [name for name in weights if re.search(r"mask_token|vggt\.\w+_head|_blocks\.3\.", name)]:
+        for name in [
+            name for name in weights if re.search(r"mask_token|vggt\.\w+_head|_blocks\.3\.", name)
+        ]:
             del weights[name]
-        weights |= {"vggt.camera_head.trunk.weight": torch.zeros(2), "classifier.0.weight": torch.zeros(2)}
+        weights |= {
+            "vggt.camera_head.trunk.weight": torch.zeros(2),
+            "classifier.0.weight": torch.zeros(2),
+        }
 
     change(folder, edit)
     again = JanusVLN.from_pretrained(folder)
-    assert all(torch.equal(a, b) for a, b in zip(model.state_dict().values(), again.state_dict().values()))
+    assert all(
+        torch.equal(a, b) for a, b in zip(model.state_dict().values(), again.state_dict().values())
+    )
 
 
 def test_damaged_file_is_named(folder):
@@ -177,8 +221,14 @@ def test_hub_id_without_network_says_so(monkeypatch):
 def test_hub_id_becomes_its_snapshot(monkeypatch, tiny, model):
     import huggingface_hub
 
-    monkeypatch.setattr(huggingface_hub, "snapshot_download", lambda name, allow_patterns: str(tiny) if name == "somebody/some-model" else None)
-    assert torch.equal(JanusVLN.from_pretrained("somebody/some-model").lm_head.weight, model.lm_head.weight)
+    monkeypatch.setattr(
+        huggingface_hub,
+        "snapshot_download",
+        lambda name, allow_patterns: str(tiny) if name == "somebody/some-model" else None,
+    )
+    assert torch.equal(
+        JanusVLN.from_pretrained("somebody/some-model").lm_head.weight, model.lm_head.weight
+    )
 
 
 @pytest.mark.parametrize("dtype", ["float33", "int8", "Tensor", 3])
@@ -189,7 +239,9 @@ def test_unknown_dtype_is_named(tiny, dtype):
 
 def test_penalty_comes_from_its_file_and_the_end_token_from_the_config(folder):
     config = JanusVLNConfig.from_pretrained(folder)
-    (folder / "generation_config.json").write_text(json.dumps({"eos_token_id": [5, 6], "repetition_penalty": 1.05}))
+    (folder / "generation_config.json").write_text(
+        json.dumps({"eos_token_id": [5, 6], "repetition_penalty": 1.05})
+    )
     assert files.generation(folder, config) == files.Generation((402,), 1.05)
     (folder / "generation_config.json").write_text(json.dumps({"repetition_penalty": -1}))
     with pytest.raises(InputError, match="repetition_penalty"):

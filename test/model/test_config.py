@@ -14,32 +14,70 @@ def values(tiny):
 
 
 def test_sizes_that_the_published_code_hard_codes_hold_where_the_file_is_silent(values):
-    del values["vggt_config"], values["navigation"], values["lam"], values["vggt_merger_hidden_dim"]
+    del (
+        values["vggt_config"],
+        values["navigation"],
+        values["lam"],
+        values["vggt_merger_hidden_dim"],
+    )
     config = JanusVLNConfig.from_dict(values)
-    assert (config.spatial.embed_dim, config.spatial.depth, config.spatial.dino_depth, config.spatial.num_heads) == (1024, 24, 24, 16)
+    assert (
+        config.spatial.embed_dim,
+        config.spatial.depth,
+        config.spatial.dino_depth,
+        config.spatial.num_heads,
+    ) == (1024, 24, 24, 16)
     navigation = config.navigation
-    assert (navigation.num_history, navigation.image_width, navigation.max_new_tokens) == (8, 644, 24)
+    assert (navigation.num_history, navigation.image_width, navigation.max_new_tokens) == (
+        8,
+        644,
+        24,
+    )
     assert (navigation.initial_frames, navigation.window_frames) == (8, 48)
-    assert (config.lam, config.vggt_merger_hidden_dim, navigation.memory) == (0.2, 4096, "released")
+    assert (config.lam, config.vggt_merger_hidden_dim, navigation.memory) == (
+        0.2,
+        4096,
+        "released",
+    )
 
 
 def test_rope_type_mrope_means_default_and_keeps_its_sections(values):
     rope = JanusVLNConfig.from_dict(values).text.rope_parameters
-    assert rope["rope_type"] == "default" and rope["mrope_section"] == [2, 3, 3] and rope["rope_theta"] == 1e6
+    assert (
+        rope["rope_type"] == "default"
+        and rope["mrope_section"] == [2, 3, 3]
+        and rope["rope_theta"] == 1e6
+    )
 
 
 def test_written_config_is_flat_and_reads_back_the_same(values, tmp_path):
     config = JanusVLNConfig.from_dict(values)
     config.save_pretrained(tmp_path)
     written = json.loads((tmp_path / "config.json").read_text())
-    assert "text_config" not in written and written["hidden_size"] == values["hidden_size"] and written["model_type"] == "qwen2_5_vl"
-    assert written["vision_token_id"] == values["vision_token_id"], "keys that mean nothing here are kept"
+    assert (
+        "text_config" not in written
+        and written["hidden_size"] == values["hidden_size"]
+        and written["model_type"] == "qwen2_5_vl"
+    )
+    assert written["vision_token_id"] == values["vision_token_id"], (
+        "keys that mean nothing here are kept"
+    )
     assert JanusVLNConfig.from_pretrained(tmp_path).to_dict() == config.to_dict()
 
 
 def test_nested_config_of_newer_transformers_reads_like_the_flat_one(values):
-    text_keys = ("hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads", "num_key_value_heads", "rope_theta", "rope_scaling")
-    nested = {key: value for key, value in values.items() if key not in text_keys} | {"text_config": {key: values[key] for key in text_keys}}
+    text_keys = (
+        "hidden_size",
+        "intermediate_size",
+        "num_hidden_layers",
+        "num_attention_heads",
+        "num_key_value_heads",
+        "rope_theta",
+        "rope_scaling",
+    )
+    nested = {key: value for key, value in values.items() if key not in text_keys} | {
+        "text_config": {key: values[key] for key in text_keys}
+    }
     assert JanusVLNConfig.from_dict(nested).to_dict() == JanusVLNConfig.from_dict(values).to_dict()
 
 

@@ -1,4 +1,7 @@
-"""The semantic memory: streaming equals one masked pass, nothing is read twice, nothing of a leaf or of an uncommitted step remains."""
+"""
+The semantic memory: streaming equals one masked pass, nothing is read twice, nothing of a leaf or
+of an uncommitted step remains.
+"""
 
 import pytest
 import torch
@@ -65,16 +68,41 @@ def whole(network, fused, window=WINDOW, answers=None, jump=0):
     T = len(fused)
     answers = torch.zeros(1, T, 1, dtype=torch.long) if answers is None else answers
     with torch.no_grad():
-        return dual.episode_pass(*network, torch.tensor([PROMPT]), torch.tensor([5]), fused[None], FRAME, GRID, QUESTION, answers, window, jump)[0]
+        return dual.episode_pass(
+            *network,
+            torch.tensor([PROMPT]),
+            torch.tensor([5]),
+            fused[None],
+            FRAME,
+            GRID,
+            QUESTION,
+            answers,
+            window,
+            jump,
+        )[0]
 
 
-@pytest.mark.parametrize("window", [FrameWindow(2, 3), FrameWindow(0, 3), FrameWindow(2, 0), FrameWindow(0, 0), FrameWindow(1, 1), FrameWindow(4, 48)])
+@pytest.mark.parametrize(
+    "window",
+    [
+        FrameWindow(2, 3),
+        FrameWindow(0, 3),
+        FrameWindow(2, 0),
+        FrameWindow(0, 0),
+        FrameWindow(1, 1),
+        FrameWindow(4, 48),
+    ],
+)
 def test_streaming_equals_one_pass_past_three_evictions_of_the_whole_window(network, window):
     fused = frames(window.slots + 3 * max(window.window, 1) + 2 if window.window < 10 else 12)
-    torch.testing.assert_close(stream(network, fused, window), whole(network, fused, window)[:, 0], atol=1e-4, rtol=1e-4)
+    torch.testing.assert_close(
+        stream(network, fused, window), whole(network, fused, window)[:, 0], atol=1e-4, rtol=1e-4
+    )
 
 
-@pytest.mark.parametrize("change", [FrameWindow(2, 4), FrameWindow(2, 2), FrameWindow(3, 3), FrameWindow(1, 3)])
+@pytest.mark.parametrize(
+    "change", [FrameWindow(2, 4), FrameWindow(2, 2), FrameWindow(3, 3), FrameWindow(1, 3)]
+)
 def test_a_window_wrong_by_one_frame_is_seen(network, change):
     fused = frames(12)
     assert (stream(network, fused) - whole(network, fused, change)[:, 0]).abs().max() > 1e-2
@@ -87,7 +115,16 @@ def test_frames_are_kept_as_the_rule_says(network):
         step(network, memory, frame)
         memory.commit()
         kept.append(memory.frames)
-    assert kept == [[0], [0, 1], [0, 1, 2], [0, 1, 2, 3], [0, 1, 2, 3, 4], [0, 1, 3, 4, 5], [0, 1, 4, 5, 6], [0, 1, 5, 6, 7]]
+    assert kept == [
+        [0],
+        [0, 1],
+        [0, 1, 2],
+        [0, 1, 2, 3],
+        [0, 1, 2, 3, 4],
+        [0, 1, 3, 4, 5],
+        [0, 1, 4, 5, 6],
+        [0, 1, 5, 6, 7],
+    ]
 
 
 def test_leaf_leaves_no_trace(network):
@@ -111,7 +148,9 @@ def test_uncommitted_step_leaves_no_trace(network, before):
     plain, tried = new_memory(network), new_memory(network)
     for i, frame in enumerate(frames(before + 1)):
         step(network, tried, frames(1, seed=50 + i)[0])  # taken back
-        torch.testing.assert_close(step(network, tried, frame), step(network, plain, frame), atol=1e-5, rtol=1e-5)
+        torch.testing.assert_close(
+            step(network, tried, frame), step(network, plain, frame), atol=1e-5, rtol=1e-5
+        )
         tried.commit()
         plain.commit()
     assert tried.frames == plain.frames
@@ -151,7 +190,9 @@ def test_reset_forgets_everything_and_a_longer_prompt_is_taken(network):
     dual.read_prompt(network[0], memory, long)
     fresh = dual.SemanticMemory(network[0].config, FrameWindow(2, 3), dual.FrameLayout(*GRID), 8)
     dual.read_prompt(network[0], fresh, long)
-    torch.testing.assert_close(step(network, memory, frames(1)[0]), step(network, fresh, frames(1)[0]))
+    torch.testing.assert_close(
+        step(network, memory, frames(1)[0]), step(network, fresh, frames(1)[0])
+    )
     assert memory.frames == []
 
 
@@ -167,7 +208,9 @@ def test_positions_are_given_once_and_a_jump_moves_all_but_the_initial_frames(ne
     fused = frames(7)
     plain, jumped = whole(network, fused), whole(network, fused, jump=40)
     torch.testing.assert_close(jumped[:2], plain[:2], atol=1e-5, rtol=1e-5)
-    assert (jumped[2:] - plain[2:]).abs().amax() > 1e-2, "the distance to the prompt and the initial frames has grown"
+    assert (jumped[2:] - plain[2:]).abs().amax() > 1e-2, (
+        "the distance to the prompt and the initial frames has grown"
+    )
     alone = FrameWindow(0, 3)
     moved = whole(network, fused, alone, jump=40)
     assert (moved - whole(network, fused, alone)).abs().amax() > 1e-2
@@ -182,7 +225,14 @@ def test_tree_of_answers_scores_each_token_as_if_it_were_alone(network):
     #       7 ── 8 ── 9
     #   .──<  `─ 10
     #       11
-    got = step(network, memory, frame, tree_tokens=[7, 11, 8, 10, 9], tree_parents=[-1, -1, 0, 0, 2], tree_depths=[0, 0, 1, 1, 2])
+    got = step(
+        network,
+        memory,
+        frame,
+        tree_tokens=[7, 11, 8, 10, 9],
+        tree_parents=[-1, -1, 0, 0, 2],
+        tree_depths=[0, 0, 1, 1, 2],
+    )
     for row, path in {1: [7], 2: [11], 3: [7, 8], 4: [7, 10], 5: [7, 8, 9]}.items():
         expected = step(network, memory, frame)[0]
         torch.testing.assert_close(got[0], expected, atol=1e-5, rtol=1e-5)
@@ -197,7 +247,10 @@ def test_answers_of_several_tokens_equal_reading_them_one_by_one(network):
     got = whole(network, fused, answers=answers)
     for t in range(9):
         expected = [step(network, memory, fused[t])[0]]
-        expected += [network[1](dual.read_answer(network[0], memory, int(token)))[0].detach() for token in answers[0, t, :2]]
+        expected += [
+            network[1](dual.read_answer(network[0], memory, int(token)))[0].detach()
+            for token in answers[0, t, :2]
+        ]
         torch.testing.assert_close(got[t], torch.stack(expected), atol=1e-4, rtol=1e-4)
         memory.commit()
 
@@ -208,8 +261,28 @@ def test_episodes_of_a_batch_do_not_see_each_other_nor_their_padding(network):
     fused = torch.stack([a, torch.cat([b, torch.full((3, 6, CHANNELS), 99.0)])])
     answers = torch.zeros(2, 9, 1, dtype=torch.long)
     with torch.no_grad():
-        together = dual.episode_pass(*network, prompts, torch.tensor([3, 5]), fused, FRAME, GRID, QUESTION, answers, FrameWindow(2, 3))
-        alone = dual.episode_pass(*network, prompts[:1, :3], torch.tensor([3]), a[None], FRAME, GRID, QUESTION, answers[:1], FrameWindow(2, 3))
+        together = dual.episode_pass(
+            *network,
+            prompts,
+            torch.tensor([3, 5]),
+            fused,
+            FRAME,
+            GRID,
+            QUESTION,
+            answers,
+            FrameWindow(2, 3),
+        )
+        alone = dual.episode_pass(
+            *network,
+            prompts[:1, :3],
+            torch.tensor([3]),
+            a[None],
+            FRAME,
+            GRID,
+            QUESTION,
+            answers[:1],
+            FrameWindow(2, 3),
+        )
     torch.testing.assert_close(together[0], alone[0], atol=1e-4, rtol=1e-4)
     torch.testing.assert_close(together[1, :6], whole(network, b), atol=1e-4, rtol=1e-4)
 
@@ -217,7 +290,9 @@ def test_episodes_of_a_batch_do_not_see_each_other_nor_their_padding(network):
 def test_mask_is_the_written_rule(network):
     lengths, prompt, block, leaf, window = torch.tensor([3, 4]), 4, 2, 2, FrameWindow(1, 2)
     mask = dual.episode_mask(lengths, prompt, 5, block, leaf, window)[:, 0]
-    rows = [("prompt", -1, i) for i in range(prompt)] + [(kind, t, i) for t in range(5) for kind in ("frame", "leaf") for i in range(2)]
+    rows = [("prompt", -1, i) for i in range(prompt)] + [
+        (kind, t, i) for t in range(5) for kind in ("frame", "leaf") for i in range(2)
+    ]
     for b in range(2):
         for q, (kind_q, t_q, _) in enumerate(rows):
             for k, (kind_k, t_k, i_k) in enumerate(rows):
@@ -234,13 +309,24 @@ def test_executed_actions_before_each_frame_stream_as_in_one_pass(network):
     fused, layout = frames(9), dual.FrameLayout(*GRID, before=2)
     executed = torch.randint(0, 30, (1, 9, 2), generator=torch.Generator().manual_seed(8))
     answers = torch.zeros(1, 9, 1, dtype=torch.long)
-    arguments = (torch.tensor([PROMPT]), torch.tensor([5]), fused[None], FRAME, GRID, QUESTION, answers, FrameWindow(2, 3))
+    arguments = (
+        torch.tensor([PROMPT]),
+        torch.tensor([5]),
+        fused[None],
+        FRAME,
+        GRID,
+        QUESTION,
+        answers,
+        FrameWindow(2, 3),
+    )
     with torch.no_grad():
         got = dual.episode_pass(*network, *arguments, executed_BTP=executed)[0, :, 0]
         none = dual.episode_pass(*network, *arguments)[0, :, 0]
     memory, expected = new_memory(network, layout=layout), []
     for t in range(9):
-        hidden = dual.read_frame(network[0], memory, [*executed[0, t].tolist(), *FRAME], fused[t], QUESTION)
+        hidden = dual.read_frame(
+            network[0], memory, [*executed[0, t].tolist(), *FRAME], fused[t], QUESTION
+        )
         expected.append(network[1](hidden)[0].detach())
         memory.commit()
     torch.testing.assert_close(got, torch.stack(expected), atol=1e-4, rtol=1e-4)
@@ -250,7 +336,17 @@ def test_executed_actions_before_each_frame_stream_as_in_one_pass(network):
 def test_gradients_reach_frames_and_language_model_and_are_finite_under_padding(network):
     fused = torch.stack([frames(5), frames(5, seed=2)]).requires_grad_()
     answers = torch.tensor([[[3], [4], [-100], [5], [6]], [[3], [4], [-100], [-100], [-100]]])
-    logits = dual.episode_pass(*network, torch.tensor([PROMPT, PROMPT]), torch.tensor([5, 2]), fused, FRAME, GRID, QUESTION, answers, FrameWindow(1, 1))
+    logits = dual.episode_pass(
+        *network,
+        torch.tensor([PROMPT, PROMPT]),
+        torch.tensor([5, 2]),
+        fused,
+        FRAME,
+        GRID,
+        QUESTION,
+        answers,
+        FrameWindow(1, 1),
+    )
     dual.action_loss(logits, answers).backward()
     assert torch.isfinite(fused.grad).all()
     touched = fused.grad.abs().amax(dim=(2, 3)) > 0
@@ -263,7 +359,10 @@ def test_gradients_reach_frames_and_language_model_and_are_finite_under_padding(
 
 def test_loss_is_the_weighted_mean_over_supervised_steps():
     logits = torch.randn(1, 3, 2, 7, generator=torch.Generator().manual_seed(0))
-    answers, weights = torch.tensor([[[1, 2], [3, -100], [-100, -100]]]), torch.tensor([[1.0, 4.0, 100.0]])
+    answers, weights = (
+        torch.tensor([[[1, 2], [3, -100], [-100, -100]]]),
+        torch.tensor([[1.0, 4.0, 100.0]]),
+    )
     nll = -torch.log_softmax(logits, -1)
     expected = (nll[0, 0, 0, 1] + nll[0, 0, 1, 2] + 4 * nll[0, 1, 0, 3]) / 5
     torch.testing.assert_close(dual.action_loss(logits, answers, weights), expected)
@@ -314,14 +413,22 @@ def test_answer_longer_than_its_rows_is_refused(network):
 
 
 def test_recorded_steps_are_replayed_only_while_nothing_but_numbers_changes(network, monkeypatch):
-    """A stand-in for a CUDA graph: runs the function again, but insists on the Python numbers of the recording."""
+    """
+    A stand-in for a CUDA graph: runs the function again, but insists on the Python numbers of the
+    recording.
+    """
 
     class Recorded:
         made = 0
 
         def __init__(self, function, *examples):
             Recorded.made += 1
-            self.function, self.inputs, self.rows, self.replays = function, [e.clone() for e in examples], (memory._begin, memory._end), 0
+            self.function, self.inputs, self.rows, self.replays = (
+                function,
+                [e.clone() for e in examples],
+                (memory._begin, memory._end),
+                0,
+            )
 
         def __call__(self, *inputs):
             assert (memory._begin, memory._end) == self.rows

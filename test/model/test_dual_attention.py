@@ -15,7 +15,11 @@ class Layer(nn.Module):
 
 def case(S, N, B=1):
     generator = torch.Generator().manual_seed(S)
-    q, k, v = torch.randn(B, 6, S, 8, generator=generator), torch.randn(B, 2, N, 8, generator=generator), torch.randn(B, 2, N, 8, generator=generator)
+    q, k, v = (
+        torch.randn(B, 6, S, 8, generator=generator),
+        torch.randn(B, 2, N, 8, generator=generator),
+        torch.randn(B, 2, N, 8, generator=generator),
+    )
     return q, k, v
 
 
@@ -29,7 +33,9 @@ def test_any_mask_over_grouped_heads(S, N):
     q, k, v = case(S, N)
     visible = torch.rand(S, N, generator=torch.Generator().manual_seed(1)) > 0.4
     visible[:, 0] = True
-    out, _ = memory_attention(Layer(), q, k, v, group_mask(visible, 3, torch.float32), scaling=8**-0.5)
+    out, _ = memory_attention(
+        Layer(), q, k, v, group_mask(visible, 3, torch.float32), scaling=8**-0.5
+    )
     torch.testing.assert_close(out, plain(q, k, v, visible), atol=1e-6, rtol=1e-5)
 
 

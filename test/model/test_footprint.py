@@ -1,4 +1,7 @@
-"""Operations are those that MODEL_SPEC's authors counted for the published sizes; shares grow with what they should grow with."""
+"""
+Operations are those that MODEL_SPEC's authors counted for the published sizes; shares grow with
+what they should grow with.
+"""
 
 from pathlib import Path
 
@@ -8,7 +11,9 @@ from janusvln_ros.model import JanusVLNConfig
 from janusvln_ros.model.footprint import FrameSize, Work, step_work
 from janusvln_ros.model.memory import FrameWindow
 
-FULL = JanusVLNConfig.from_pretrained(Path(__file__).parents[2] / "benchmarks" / "configs" / "full")
+FULL = JanusVLNConfig.from_pretrained(
+    Path(__file__).parents[2] / "benchmarks" / "configs" / "full"
+)
 FRAME = FrameSize(35, 46)
 WINDOW = FrameWindow(8, 48)
 TERA = 1e12
@@ -16,7 +21,11 @@ TERA = 1e12
 
 @pytest.fixture(scope="module")
 def works():
-    return {(memory, number): step_work(FULL, FRAME, memory, WINDOW, number) for memory in ("released", "dual") for number in (1, 9, 57, 200)}
+    return {
+        (memory, number): step_work(FULL, FRAME, memory, WINDOW, number)
+        for memory in ("released", "dual")
+        for number in (1, 9, 57, 200)
+    }
 
 
 def test_vision_tower_takes_two_tera_operations_a_picture(works):
@@ -26,13 +35,17 @@ def test_vision_tower_takes_two_tera_operations_a_picture(works):
 @pytest.mark.parametrize("number, published", [(1, 3.7), (9, 5.8), (57, 18.1)])
 def test_spatial_encoder_is_the_published_one_less_a_layer(works, number, published):
     less = (1.23 + 0.98 + 0.256 * number) / 24
-    assert works["released", number]["spatial"].operations == pytest.approx((published + 0.04 - less) * TERA, rel=0.02)
+    assert works["released", number]["spatial"].operations == pytest.approx(
+        (published + 0.04 - less) * TERA, rel=0.02
+    )
 
 
 def test_released_reads_nine_pictures_and_dual_one(works):
     assert works["released", 9]["prefill"].operations == pytest.approx(51.7 * TERA, rel=0.02)
     assert works["released", 1]["prefill"].operations == pytest.approx(8.6 * TERA, rel=0.08)
-    assert works["dual", 57]["prefill"].operations < 0.2 * works["released", 57]["prefill"].operations
+    assert (
+        works["dual", 57]["prefill"].operations < 0.2 * works["released", 57]["prefill"].operations
+    )
 
 
 @pytest.mark.parametrize("memory", ["released", "dual"])

@@ -1,4 +1,7 @@
-"""The window rule and the spatial memory: what is remembered, where it lies, and that nothing grows or is lost by a failed step."""
+"""
+The window rule and the spatial memory: what is remembered, where it lies, and that nothing grows
+or is lost by a failed step.
+"""
 
 import json
 import re
@@ -9,16 +12,35 @@ import torch
 from janusvln_ros.errors import InputError
 from janusvln_ros.model.memory import ALL_FRAMES, FrameWindow, SpatialMemory
 
-WINDOWS = [FrameWindow(8, 48), FrameWindow(2, 4), FrameWindow(0, 3), FrameWindow(3, 0), FrameWindow(1, 1), FrameWindow(0, 0)]
+WINDOWS = [
+    FrameWindow(8, 48),
+    FrameWindow(2, 4),
+    FrameWindow(0, 3),
+    FrameWindow(3, 0),
+    FrameWindow(1, 1),
+    FrameWindow(0, 0),
+]
 
 
 def memory_of(window, tokens=2):
-    return SpatialMemory(layers=1, heads=1, head_dim=1, tokens=tokens, window=window, dtype=torch.float32, device="cpu")
+    return SpatialMemory(
+        layers=1,
+        heads=1,
+        head_dim=1,
+        tokens=tokens,
+        window=window,
+        dtype=torch.float32,
+        device="cpu",
+    )
 
 
 def attended(memory, frame):
     """Feed a frame whose keys are its number; the frames attended, ascending."""
-    k, v = memory.attend(0, torch.full((1, memory.tokens, 1), float(frame)), torch.full((1, memory.tokens, 1), -float(frame)))
+    k, v = memory.attend(
+        0,
+        torch.full((1, memory.tokens, 1), float(frame)),
+        torch.full((1, memory.tokens, 1), -float(frame)),
+    )
     assert torch.equal(k, -v)
     return sorted(int(x) for x in k[0, :: memory.tokens, 0])
 
@@ -32,7 +54,10 @@ def test_attended_and_kept_frames_are_those_of_the_published_cache(data):
             seen = attended(memory, t)
             memory.commit()
             if t in published:
-                assert (seen, memory.frames) == (published[t]["attended"], published[t]["kept"]), (name, t)
+                assert (seen, memory.frames) == (published[t]["attended"], published[t]["kept"]), (
+                    name,
+                    t,
+                )
 
 
 @pytest.mark.parametrize("window", WINDOWS, ids=str)

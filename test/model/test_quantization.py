@@ -10,7 +10,13 @@ import torch
 from janusvln_ros.errors import InputError
 from janusvln_ros.model import JanusVLNConfig, checkpoint
 from janusvln_ros.model.memory import FrameWindow, SpatialMemory
-from janusvln_ros.model.quantization import QuantizedSpatialMemory, group_size, quantize_language, quantize_rows, quantized_spatial_memory
+from janusvln_ros.model.quantization import (
+    QuantizedSpatialMemory,
+    group_size,
+    quantize_language,
+    quantize_rows,
+    quantized_spatial_memory,
+)
 
 SETTINGS = json.loads((Path(__file__).parents[2] / "config" / "model" / "tiny.json").read_text())
 # Qwen's own initial weights: with larger ones a random network magnifies every rounding.
@@ -40,7 +46,9 @@ def test_only_linear_layers_of_the_language_model_are_touched():
     before = dict(plain.named_parameters())
     quantize_language(model, "int8")
     changed = {name for name, p in model.named_parameters() if type(p) is not type(before[name])}
-    assert changed and all(name.startswith("language.layers.") and name.endswith("_proj.weight") for name in changed)
+    assert changed and all(
+        name.startswith("language.layers.") and name.endswith("_proj.weight") for name in changed
+    )
     assert len(changed) == 7 * CONFIG.text.num_hidden_layers
     for name in set(before) - changed:
         torch.testing.assert_close(model.get_parameter(name), before[name], atol=0, rtol=0)
@@ -49,7 +57,11 @@ def test_only_linear_layers_of_the_language_model_are_touched():
 def test_int8_row_takes_a_quarter_of_float32():
     model = quantize_language(checkpoint.build(CONFIG), "int8")
     weight = model.language.layers[0].mlp.gate_proj.weight
-    assert weight.qdata.dtype == torch.int8 and weight.qdata.shape == (512, 192) and weight.scale.numel() == 512
+    assert (
+        weight.qdata.dtype == torch.int8
+        and weight.qdata.shape == (512, 192)
+        and weight.scale.numel() == 512
+    )
 
 
 def test_group_is_the_largest_that_divides_a_row():
@@ -64,7 +76,10 @@ def test_unknown_precision_is_refused(precision):
 
 @pytest.mark.parametrize("storage, bound", [(torch.int8, 1 / 250), (torch.float8_e4m3fn, 1 / 15)])
 def test_rows_come_back_within_half_a_step_of_their_largest_number(storage, bound):
-    x = torch.randn(3, 50, 16, generator=torch.Generator().manual_seed(0)) * torch.logspace(-4, 2, 50)[:, None]
+    x = (
+        torch.randn(3, 50, 16, generator=torch.Generator().manual_seed(0))
+        * torch.logspace(-4, 2, 50)[:, None]
+    )
     values, scale = quantize_rows(x, storage)
     error = (values.float() * scale.float() - x).abs()
     assert values.itemsize == 1 and (error <= bound * x.abs().amax(-1, keepdim=True) + 1e-7).all()
@@ -74,14 +89,19 @@ def test_rows_come_back_within_half_a_step_of_their_largest_number(storage, boun
 def test_spatial_memory_in_a_byte_past_three_evictions(precision, bound):
     encoder = checkpoint.build(replace(CONFIG)).spatial
     window = FrameWindow(1, 2)
-    exact, small = encoder.new_memory(56, 84, window), quantized_spatial_memory(encoder, 56, 84, window, precision)
+    exact, small = (
+        encoder.new_memory(56, 84, window),
+        quantized_spatial_memory(encoder, 56, 84, window, precision),
+    )
     assert isinstance(small, QuantizedSpatialMemory) and small.nbytes < 0.4 * exact.nbytes
     images = torch.rand(10, 3, 56, 84, generator=torch.Generator().manual_seed(0))
     for i, image in enumerate(images):
         with torch.no_grad():
             a, b = encoder.encode_frame(image, exact), encoder.encode_frame(image, small)
         error = float((a - b).norm() / a.norm())
-        assert error == 0 if i == 0 else 0 < error < bound, "the current frame is exact, remembered ones are near"
+        assert error == 0 if i == 0 else 0 < error < bound, (
+            "the current frame is exact, remembered ones are near"
+        )
         exact.commit()
         small.commit()
     assert exact.frames == small.frames == [0, 8, 9]

@@ -9,16 +9,30 @@ from janusvln_ros.errors import InputError
 from janusvln_ros.model.checkpoint import published_name
 from janusvln_ros.model.released import freeze_as_published, sample_logits, sample_loss
 
-MEAN, STD = torch.tensor([0.48145466, 0.4578275, 0.40821073]), torch.tensor([0.26862954, 0.26130258, 0.27577711])
+MEAN, STD = (
+    torch.tensor([0.48145466, 0.4578275, 0.40821073]),
+    torch.tensor([0.26862954, 0.26130258, 0.27577711]),
+)
 
 
 def pictures(expected, frames):
-    """Both encoders' inputs of the first frames, 168 wide; written out here, as the policy's own are tested elsewhere."""
-    resized = [np.asarray(Image.fromarray(f.numpy()).resize((168, 126), Image.Resampling.BICUBIC)) for f in expected["frames_raw_uint8"][:frames]]
+    """
+    Both encoders' inputs of the first frames, 168 wide; written out here, as the policy's own are
+    tested elsewhere.
+    """
+    resized = [
+        np.asarray(Image.fromarray(f.numpy()).resize((168, 126), Image.Resampling.BICUBIC))
+        for f in expected["frames_raw_uint8"][:frames]
+    ]
     images = torch.from_numpy(np.stack(resized)).permute(0, 3, 1, 2).float() / 255
     normal = (images[:, :, :112] - MEAN[:, None, None]) / STD[:, None, None]
-    groups = normal.unfold(2, 28, 28).unfold(3, 28, 28).unfold(4, 14, 14).unfold(5, 14, 14)  # [k, 3, G, g, M, m, 14, 14]
-    rows = groups.permute(0, 2, 3, 4, 5, 1, 6, 7).unsqueeze(6).expand(-1, -1, -1, -1, -1, -1, 2, -1, -1)
+    # [k, 3, G, g, M, m, 14, 14]
+    groups = normal.unfold(2, 28, 28).unfold(3, 28, 28).unfold(4, 14, 14).unfold(5, 14, 14)
+    rows = (
+        groups.permute(0, 2, 3, 4, 5, 1, 6, 7)
+        .unsqueeze(6)
+        .expand(-1, -1, -1, -1, -1, -1, 2, -1, -1)
+    )
     return images, rows.reshape(-1, 1176)
 
 
@@ -28,26 +42,61 @@ def test_loss_logits_and_gradients_are_the_published_ones(model, expected, frame
     freeze_as_published(model)
     model.train()
     images, rows = pictures(expected, frames)
-    logits = sample_logits(model, images, rows, expected[prefix + "input_ids"], expected[prefix + "labels"])
-    torch.testing.assert_close(logits, expected[prefix + "logits_supervised_rows"], atol=1e-4, rtol=1e-4)
+    logits = sample_logits(
+        model, images, rows, expected[prefix + "input_ids"], expected[prefix + "labels"]
+    )
+    torch.testing.assert_close(
+        logits, expected[prefix + "logits_supervised_rows"], atol=1e-4, rtol=1e-4
+    )
     loss = sample_loss(logits, expected[prefix + "labels"])
     torch.testing.assert_close(loss, expected[prefix + "loss"].squeeze(), atol=1e-5, rtol=1e-5)
     loss.backward()
-    gradients = {published_name(name): parameter.grad for name, parameter in model.named_parameters() if parameter.grad is not None}
-    published = {key.removeprefix(prefix + "grad."): value for key, value in expected.items() if key.startswith(prefix + "grad.")}
+    gradients = {
+        published_name(name): parameter.grad
+        for name, parameter in model.named_parameters()
+        if parameter.grad is not None
+    }
+    published = {
+        key.removeprefix(prefix + "grad."): value
+        for key, value in expected.items()
+        if key.startswith(prefix + "grad.")
+    }
     assert published
     for name, gradient in published.items():
-        torch.testing.assert_close(gradients[name], gradient, atol=1e-5, rtol=1e-4, msg=lambda m, name=name: f"{name}: {m}")
+        torch.testing.assert_close(
+            gradients[name],
+            gradient,
+            atol=1e-5,
+            rtol=1e-4,
+            msg=lambda m, name=name: f"{name}: {m}",
+        )
 
 
 def test_both_encoders_are_frozen_and_everything_else_learns(model, expected):
     freeze_as_published(model)
     images, rows = pictures(expected, 5)
-    sample_loss(sample_logits(model, images, rows, expected["train5.input_ids"], expected["train5.labels"]), expected["train5.labels"]).backward()
-    learns = {published_name(name) for name, parameter in model.named_parameters() if parameter.grad is not None}
-    frozen = {published_name(name) for name, parameter in model.named_parameters() if parameter.grad is None}
-    assert all(name.startswith(("vggt.", "visual.blocks.", "visual.patch_embed.")) for name in frozen)
-    assert all(name.startswith(("model.", "lm_head.", "merger.", "visual.merger.")) for name in learns)
+    sample_loss(
+        sample_logits(
+            model, images, rows, expected["train5.input_ids"], expected["train5.labels"]
+        ),
+        expected["train5.labels"],
+    ).backward()
+    learns = {
+        published_name(name)
+        for name, parameter in model.named_parameters()
+        if parameter.grad is not None
+    }
+    frozen = {
+        published_name(name)
+        for name, parameter in model.named_parameters()
+        if parameter.grad is None
+    }
+    assert all(
+        name.startswith(("vggt.", "visual.blocks.", "visual.patch_embed.")) for name in frozen
+    )
+    assert all(
+        name.startswith(("model.", "lm_head.", "merger.", "visual.merger.")) for name in learns
+    )
 
 
 def test_pictures_that_do_not_fit_the_prompt_are_refused(model, expected):
@@ -59,4 +108,10 @@ def test_pictures_that_do_not_fit_the_prompt_are_refused(model, expected):
 def test_sample_without_a_label_is_refused(model, expected):
     images, rows = pictures(expected, 1)
     with pytest.raises(InputError, match="supervised"):
-        sample_logits(model, images, rows, expected["train1.input_ids"], torch.full_like(expected["train1.labels"], -100))
+        sample_logits(
+            model,
+            images,
+            rows,
+            expected["train1.input_ids"],
+            torch.full_like(expected["train1.labels"], -100),
+        )

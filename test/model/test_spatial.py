@@ -11,7 +11,15 @@ from janusvln_ros.model.config import SpatialConfig
 from janusvln_ros.model.memory import ALL_FRAMES, FrameWindow
 from janusvln_ros.model.spatial import SpatialEncoder, rope_table, rotate
 
-CONFIG = SpatialConfig(embed_dim=32, num_heads=2, depth=4, dino_depth=2, dino_num_heads=2, image_size=56, num_register_tokens=2)
+CONFIG = SpatialConfig(
+    embed_dim=32,
+    num_heads=2,
+    depth=4,
+    dino_depth=2,
+    dino_num_heads=2,
+    image_size=56,
+    num_register_tokens=2,
+)
 
 
 @pytest.fixture(scope="module")
@@ -20,8 +28,11 @@ def encoder():
     torch.manual_seed(0)
     encoder = SpatialEncoder(CONFIG)
     for name, parameter in encoder.named_parameters():
-        if "norm" in name or "token" in name:  # else the first frame's tokens and the norms would be next to invisible
-            torch.nn.init.normal_(parameter, mean=1.0 if name.endswith("norm.weight") else 0.0, std=0.5)
+        # else the first frame's tokens and the norms would be next to invisible
+        if "norm" in name or "token" in name:
+            torch.nn.init.normal_(
+                parameter, mean=1.0 if name.endswith("norm.weight") else 0.0, std=0.5
+            )
     return encoder.eval()
 
 
@@ -32,8 +43,14 @@ def images():
 
 @pytest.fixture(scope="module")
 def golden_images(expected):
-    pictures = [Image.fromarray(frame.numpy()).resize((168, 126), Image.Resampling.BICUBIC) for frame in expected["frames_raw_uint8"]]
-    return torch.from_numpy(np.stack([np.asarray(p) for p in pictures])).permute(0, 3, 1, 2).float() / 255
+    pictures = [
+        Image.fromarray(frame.numpy()).resize((168, 126), Image.Resampling.BICUBIC)
+        for frame in expected["frames_raw_uint8"]
+    ]
+    return (
+        torch.from_numpy(np.stack([np.asarray(p) for p in pictures])).permute(0, 3, 1, 2).float()
+        / 255
+    )
 
 
 def stream(encoder, images_S3HW, window):
@@ -48,42 +65,75 @@ def stream(encoder, images_S3HW, window):
 @torch.no_grad()
 def test_patch_tokens_and_places_are_the_published_ones(model, expected, golden_images):
     dino = model.spatial.patch_embed
-    torch.testing.assert_close(dino.position_embedding(9, 12)[0], expected["vggt_pos_embed_interpolated"], atol=1e-6, rtol=0)
-    torch.testing.assert_close(dino(golden_images[:1])[0], expected["dino_patch_tokens_frame0"], atol=2e-5, rtol=1e-5)
+    torch.testing.assert_close(
+        dino.position_embedding(9, 12)[0],
+        expected["vggt_pos_embed_interpolated"],
+        atol=1e-6,
+        rtol=0,
+    )
+    torch.testing.assert_close(
+        dino(golden_images[:1])[0], expected["dino_patch_tokens_frame0"], atol=2e-5, rtol=1e-5
+    )
 
 
 @torch.no_grad()
 def test_every_layer_of_a_frame_causal_pass_is_the_published_one(model, expected, golden_images):
-    for ours, published in zip(model.spatial.layers(golden_images[None, :3]), expected["vggt_full3_all_layers"]):
+    for ours, published in zip(
+        model.spatial.layers(golden_images[None, :3]), expected["vggt_full3_all_layers"]
+    ):
         torch.testing.assert_close(ours[0, 1:], published, atol=2e-5, rtol=1e-5)
-    torch.testing.assert_close(model.spatial(golden_images[None])[0, 10:], expected["vggt_full_tokens"], atol=2e-5, rtol=1e-5)
+    torch.testing.assert_close(
+        model.spatial(golden_images[None])[0, 10:],
+        expected["vggt_full_tokens"],
+        atol=2e-5,
+        rtol=1e-5,
+    )
 
 
 @torch.no_grad()
-def test_streaming_with_eviction_gives_the_published_tokens_and_memory(model, expected, golden_images, facts):
+def test_streaming_with_eviction_gives_the_published_tokens_and_memory(
+    model, expected, golden_images, facts
+):
     window = FrameWindow(2, 4)
     memory = model.spatial.new_memory(126, 168, window)
     for t, image in enumerate(golden_images):
         tokens = model.spatial.encode_frame(image, memory)
-        torch.testing.assert_close(tokens, expected[f"step{t:02d}.vggt_tokens"], atol=2e-5, rtol=1e-5)
+        torch.testing.assert_close(
+            tokens, expected[f"step{t:02d}.vggt_tokens"], atol=2e-5, rtol=1e-5
+        )
         memory.commit()
     assert [[frame] for frame in memory.frames] == facts["final_cache_frame_ids"]
-    # The published cache holds keys before norm and RoPE, ours after; frames 9 and 10 were written down.
+    # The published cache holds keys before norm and RoPE, ours after; frames 9 and 10 were written
+    # down.
     attention = model.spatial.global_blocks[1].attn
     P = memory.tokens
     for i, frame in enumerate(memory.frames[3:5]):
         slot = slice(window.slot(frame) * P, (window.slot(frame) + 1) * P)
-        k = rotate(attention.k_norm(expected["final_cache.layer1.k_raw"][0, :, i]), *rope_table(9, 12, 5, 16, torch.device("cpu")))
+        k = rotate(
+            attention.k_norm(expected["final_cache.layer1.k_raw"][0, :, i]),
+            *rope_table(9, 12, 5, 16, torch.device("cpu")),
+        )
         torch.testing.assert_close(memory.k_LHND[1, :, slot], k, atol=2e-5, rtol=1e-5)
-        torch.testing.assert_close(memory.v_LHND[1, :, slot], expected["final_cache.layer1.v"][0, :, i], atol=2e-5, rtol=1e-5)
+        torch.testing.assert_close(
+            memory.v_LHND[1, :, slot],
+            expected["final_cache.layer1.v"][0, :, i],
+            atol=2e-5,
+            rtol=1e-5,
+        )
 
 
-@pytest.mark.parametrize("window", [FrameWindow(2, 3), FrameWindow(0, 2), FrameWindow(4, 1), FrameWindow(1, 0), ALL_FRAMES], ids=str)
+@pytest.mark.parametrize(
+    "window",
+    [FrameWindow(2, 3), FrameWindow(0, 2), FrameWindow(4, 1), FrameWindow(1, 0), ALL_FRAMES],
+    ids=str,
+)
 @pytest.mark.parametrize("query_rows", [1, 45, 512], ids="rows{}".format)
 @torch.no_grad()
 def test_streaming_equals_one_windowed_pass(encoder, images, window, query_rows, monkeypatch):
     monkeypatch.setattr(module, "QUERY_ROWS", query_rows)
-    streamed = stream(encoder, images, FrameWindow(0, len(images)) if window is ALL_FRAMES else window)
+    streamed = stream(
+        encoder, images, FrameWindow(0, len(images)) if window is ALL_FRAMES else window
+    )
     other = torch.rand_like(images)
     both = encoder(torch.stack([images, other]), window)
     torch.testing.assert_close(both[0], streamed, atol=1e-5, rtol=1e-5)
@@ -129,12 +179,18 @@ def test_the_order_of_slots_does_not_matter(encoder, images):
     rows = (order[:, None] * P + torch.arange(P)).flatten()
     memory.k_LHND.copy_(memory.k_LHND[:, :, rows].clone())
     memory.v_LHND.copy_(memory.v_LHND[:, :, rows].clone())
-    torch.testing.assert_close(encoder.encode_frame(images[12], memory), expected, atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(
+        encoder.encode_frame(images[12], memory), expected, atol=1e-5, rtol=1e-5
+    )
 
 
 def test_every_parameter_learns(encoder, images):
     encoder(images[None, :3]).square().mean().backward()
-    without = [name for name, parameter in encoder.named_parameters() if parameter.grad is None or not parameter.grad.any()]
+    without = [
+        name
+        for name, parameter in encoder.named_parameters()
+        if parameter.grad is None or not parameter.grad.any()
+    ]
     encoder.zero_grad()
     assert not without
 

@@ -1,4 +1,7 @@
-"""A whole robot in one process and on one executor: the real policy and motion nodes around a small simulated base, with a model that follows a script."""
+"""
+A whole robot in one process and on one executor: the real policy and motion nodes around a small
+simulated base, with a model that follows a script.
+"""
 
 import atexit
 import contextlib
@@ -22,7 +25,11 @@ PATIENCE = 60.0  # seconds; a loaded machine may need them, an idle one never do
 
 
 class Script:
-    """A model that answers with what it is given, in order, and then stops. An exception in the list is raised; text is no action."""
+    """
+    A model that answers with what it is given, in order, and then stops.
+
+    An exception in the list is raised; text is no action.
+    """
 
     def __init__(self, *answers, seconds=0.0):
         self.answers = list(answers)
@@ -50,8 +57,15 @@ class Script:
 
 def decision(action, text=None):
     shares = {a: 0.7 if a is action else 0.1 for a in Action}
-    timings = dict.fromkeys(("preprocess", "spatial", "vision", "prefill", "decode", "total"), 0.001)
-    return SimpleNamespace(action=action, text=action.name if action is not None else text, probabilities=shares, timings=timings)
+    timings = dict.fromkeys(
+        ("preprocess", "spatial", "vision", "prefill", "decode", "total"), 0.001
+    )
+    return SimpleNamespace(
+        action=action,
+        text=action.name if action is not None else text,
+        probabilities=shares,
+        timings=timings,
+    )
 
 
 @functools.cache
@@ -62,7 +76,10 @@ def domain():
 
 
 class PatientClock:
-    """A steady clock for nodes that share one executor: it stands still while the machine does something else, so that a loaded one breaks no time-out."""
+    """
+    A steady clock for nodes that share one executor: it stands still while the machine does
+    something else, so that a loaded one breaks no time-out.
+    """
 
     def __init__(self):
         self.now = self.real = time.monotonic()
@@ -76,7 +93,11 @@ class PatientClock:
 
 
 class Graph:
-    """The nodes of one test and the time to spin them. ``clock``: what they take for the steady clock."""
+    """
+    The nodes of one test and the time to spin them.
+
+    ``clock``: what they take for the steady clock.
+    """
 
     def __init__(self, clock=time.monotonic):
         self.clock = clock
@@ -131,11 +152,15 @@ class Graph:
         self.executor.shutdown()
         self.nodes.clear()
         self.context.try_shutdown()
-        gc.collect()  # a participant lives as long as anything that refers to it, and would be seen by the next test
+        # a participant lives as long as anything that refers to it, and would be seen by the next
+        # test
+        gc.collect()
 
 
 class Base:
-    """A differential base with a camera: takes cmd_vel, publishes odometry at 50 Hz and frames at 10 Hz, and stops by itself after 0.2 s without commands.
+    """
+    A differential base with a camera: takes cmd_vel, publishes odometry at 50 Hz and frames at 10
+    Hz, and stops by itself after 0.2 s without commands.
 
     The attributes are its faults: set them to break something.
     """
@@ -157,7 +182,8 @@ class Base:
         self.x = self.y = self.yaw = self.v = self.w = 0.0
         self.command, self.commanded_at, self.ticked = (0.0, 0.0), 0.0, self.steady()
         self.commands, self.times, self.frames_sent = [], [], 0
-        self.clock = self.node.create_publisher(Clock, "/clock", 10) if clock else None  # the base gives the time, 1000 s after the machine started
+        # the base gives the time, 1000 s after the machine started
+        self.clock = self.node.create_publisher(Clock, "/clock", 10) if clock else None
         self.offset = 1000 * 10**9
         self.Time, self.Clock, self.Image = Time, Clock, Image
         self.raw = self.node.create_publisher(Image, "image", 1)
@@ -166,10 +192,16 @@ class Base:
         self.odom_late, self.odom_waiting = 0, []  # measurements that are under way
         self.stuck = False
         self.stamp_shift = 0  # ns, of frames
-        self.picture = lambda: np.random.default_rng(self.frames_sent).integers(0, 255, (48, 64, 3), np.uint8)
+        self.picture = lambda: np.random.default_rng(self.frames_sent).integers(
+            0, 255, (48, 64, 3), np.uint8
+        )
         self.cut = None  # bytes of a frame that are sent
         self.odom_x = None
-        self.Odometry, self.CompressedImage, self.CameraInfo = Odometry, CompressedImage, CameraInfo
+        self.Odometry, self.CompressedImage, self.CameraInfo = (
+            Odometry,
+            CompressedImage,
+            CameraInfo,
+        )
         self.node.create_subscription(Twist, "cmd_vel", self.on_command, 1)
         self.odom = self.node.create_publisher(Odometry, "odom", 10)
         self.image = self.node.create_publisher(CompressedImage, "image/compressed", 1)
@@ -184,7 +216,11 @@ class Base:
 
     def now(self):
         """The time as a stamp."""
-        ns = time.monotonic_ns() + self.offset if self.clock else self.node.get_clock().now().nanoseconds
+        ns = (
+            time.monotonic_ns() + self.offset
+            if self.clock
+            else self.node.get_clock().now().nanoseconds
+        )
         return self.stamp(ns)
 
     def stamp(self, ns):
@@ -208,7 +244,10 @@ class Base:
             message.header.stamp = self.now()
             message.pose.pose.position.x = self.x if self.odom_x is None else self.odom_x
             message.pose.pose.position.y = self.y
-            message.pose.pose.orientation.z, message.pose.pose.orientation.w = math.sin(self.yaw / 2), math.cos(self.yaw / 2)
+            message.pose.pose.orientation.z, message.pose.pose.orientation.w = (
+                math.sin(self.yaw / 2),
+                math.cos(self.yaw / 2),
+            )
             message.twist.twist.linear.x, message.twist.twist.angular.z = self.v, self.w
             self.odom_waiting.append(message)
             while len(self.odom_waiting) > self.odom_late:
@@ -222,14 +261,23 @@ class Base:
         if self.info_on:
             f = 32 / math.tan(math.radians(39.5))
             k = [f, 0.0, 31.5, 0.0, f, 23.5, 0.0, 0.0, 1.0]
-            self.info.publish(self.CameraInfo(width=64, height=48, k=k, distortion_model="plumb_bob", d=[0.0] * 5))
+            self.info.publish(
+                self.CameraInfo(
+                    width=64, height=48, k=k, distortion_model="plumb_bob", d=[0.0] * 5
+                )
+            )
         if self.camera_on:
             picture = np.ascontiguousarray(self.picture())
             jpeg = cv2.imencode(".jpg", picture)[1].tobytes()[: self.cut]
             message = self.CompressedImage(format="jpeg", data=array("B", jpeg))
             message.header.stamp, message.header.frame_id = self.stamp(ns), "camera"
             self.image.publish(message)
-            fields = {"height": 48, "width": 64, "encoding": "rgb8", "step": 192} | self.image_fields
+            fields = {
+                "height": 48,
+                "width": 64,
+                "encoding": "rgb8",
+                "step": 192,
+            } | self.image_fields
             raw = self.Image(data=array("B", picture.tobytes()), **fields)
             raw.header = message.header
             self.raw.publish(raw)
@@ -239,7 +287,9 @@ class Base:
 class Robot:
     """Base, motion and policy, with a client that gives instructions and arms."""
 
-    def __init__(self, graph, script, motion=None, policy=None, armed=True, clock=False, without=""):
+    def __init__(
+        self, graph, script, motion=None, policy=None, armed=True, clock=False, without=""
+    ):
         from janusvln_msgs.action import FollowInstruction
         from janusvln_msgs.msg import Decision, StepReport
         from rclpy.action import ActionClient
@@ -251,35 +301,56 @@ class Robot:
         self.graph, self.script = graph, script
         self.base = Base(graph, clock)
         if clock:
-            motion, policy = {"use_sim_time": True} | (motion or {}), {"use_sim_time": True} | (policy or {})
-        patient = {"base_timeout": 0.2, "odom_timeout": 0.3, "heartbeat_timeout": 0.3, "stop_time": 3.0}
+            motion, policy = (
+                {"use_sim_time": True} | (motion or {}),
+                {"use_sim_time": True} | (policy or {}),
+            )
+        patient = {
+            "base_timeout": 0.2,
+            "odom_timeout": 0.3,
+            "heartbeat_timeout": 0.3,
+            "stop_time": 3.0,
+        }
         self.motion = without != "motion" and graph.add(MotionNode, **patient | (motion or {}))
         defaults = {"settle_time": 0.0, "frame_timeout": 5.0, "frame_max_age": 5.0}
-        self.policy = without != "policy" and graph.add(lambda **options: PolicyNode(lambda values: script, **options), **defaults | (policy or {}))
+        self.policy = without != "policy" and graph.add(
+            lambda **options: PolicyNode(lambda values: script, **options),
+            **defaults | (policy or {}),
+        )
         self.Goal = FollowInstruction.Goal
         self.client = ActionClient(self.base.node, FollowInstruction, "follow_instruction")
         self.arming = self.base.node.create_client(SetBool, "motion/arm")
         self.ArmRequest = SetBool.Request
         self.decisions, self.reports, self.feedback = [], [], []
         self.base.node.create_subscription(Decision, "policy/decision", self.decisions.append, 50)
-        self.base.node.create_subscription(StepReport, "motion/step_report", self.reports.append, 50)
+        self.base.node.create_subscription(
+            StepReport, "motion/step_report", self.reports.append, 50
+        )
         if without:
             return
         graph.until(lambda: self.policy.machine.active, "the policy node to become active")
         graph.until(self.client.server_is_ready, "follow_instruction")
         graph.until(lambda: self.policy.steps.server_is_ready(), "execute_step")
         graph.until(lambda: self.motion.machine.odom is not None, "odometry")
-        graph.until(lambda: self.motion.machine.heartbeat_at > 0 or not self.policy.values.execute, "a heartbeat")
+        graph.until(
+            lambda: self.motion.machine.heartbeat_at > 0 or not self.policy.values.execute,
+            "a heartbeat",
+        )
         if armed:
             assert self.arm(True).success
 
     def arm(self, on):
         self.graph.until(self.arming.service_is_ready, "motion/arm")
-        return self.graph.result(self.arming.call_async(self.ArmRequest(data=on)), "the answer of motion/arm")
+        return self.graph.result(
+            self.arming.call_async(self.ArmRequest(data=on)), "the answer of motion/arm"
+        )
 
     def go(self, instruction="go", **options):
         """Send an instruction and return its goal handle."""
-        future = self.client.send_goal_async(self.Goal(instruction=instruction, **options), feedback_callback=lambda m: self.feedback.append(m.feedback))
+        future = self.client.send_goal_async(
+            self.Goal(instruction=instruction, **options),
+            feedback_callback=lambda m: self.feedback.append(m.feedback),
+        )
         handle = self.graph.result(future, "the goal to be accepted")
         assert handle.accepted
         return handle

@@ -1,4 +1,7 @@
-"""A world without a renderer for tests of the bridge: one empty room whose picture tells the pose, so that frames can be told apart."""
+"""
+A world without a renderer for tests of the bridge: one empty room whose picture tells the pose, so
+that frames can be told apart.
+"""
 
 import math
 
@@ -6,14 +9,31 @@ import numpy as np
 
 from janusvln_ros.actions import Action
 from janusvln_ros.data.episodes import Episode
-from sim_bridge.nav_env import EnvSettings, Observation, TopDownMap, rotation_of_yaw, yaw_of_rotation
+from sim_bridge.nav_env import (
+    EnvSettings,
+    Observation,
+    TopDownMap,
+    rotation_of_yaw,
+    yaw_of_rotation,
+)
 
 HALF = 3.0
 
 
 def episode(name="1", goal=(0.0, 0.0, -2.0)):
     start = (0.0, 0.0, 0.0)
-    return Episode(name, name, "flat/flat.glb", start, (0.0, 0.0, 0.0, 1.0), goal, 3.0, f"Walk to the goal of {name}.", (start, goal), math.dist(start, goal))
+    return Episode(
+        name,
+        name,
+        "flat/flat.glb",
+        start,
+        (0.0, 0.0, 0.0, 1.0),
+        goal,
+        3.0,
+        f"Walk to the goal of {name}.",
+        (start, goal),
+        math.dist(start, goal),
+    )
 
 
 class FlatEnv:
@@ -33,11 +53,15 @@ class FlatEnv:
         assert not self.episode_over
         collided = False
         if action == Action.MOVE_FORWARD:
-            target = self.position + self.settings.forward_step * np.array([-math.sin(self.yaw), 0, -math.cos(self.yaw)])
+            target = self.position + self.settings.forward_step * np.array(
+                [-math.sin(self.yaw), 0, -math.cos(self.yaw)]
+            )
             collided = not self.is_navigable(target)
             self.position = self.position if collided else target
         elif action != Action.STOP:
-            self.yaw += math.radians(self.settings.turn_step) * (1 if action == Action.TURN_LEFT else -1)
+            self.yaw += math.radians(self.settings.turn_step) * (
+                1 if action == Action.TURN_LEFT else -1
+            )
         self.steps += 1
         self.episode_over = action == Action.STOP or self.steps >= self.settings.max_steps
         observation = self.render()
@@ -50,8 +74,14 @@ class FlatEnv:
     def render(self):
         shape = (self.settings.height, self.settings.width)
         rgb = np.zeros((*shape, 3), np.uint8)
-        rgb[:] = [int(40 + 20 * (self.position[0] + HALF)), int(40 + 20 * (self.position[2] + HALF)), int(40 + 30 * (self.yaw % 6.28))]
-        return Observation(rgb, np.full(shape, 2.0, np.float32), self.position.copy(), rotation_of_yaw(self.yaw))
+        rgb[:] = [
+            int(40 + 20 * (self.position[0] + HALF)),
+            int(40 + 20 * (self.position[2] + HALF)),
+            int(40 + 30 * (self.yaw % 6.28)),
+        ]
+        return Observation(
+            rgb, np.full(shape, 2.0, np.float32), self.position.copy(), rotation_of_yaw(self.yaw)
+        )
 
     def set_state(self, position, rotation):
         self.position, self.yaw = np.array(position, float), yaw_of_rotation(rotation)

@@ -1,4 +1,7 @@
-"""The simulated base: it does what it is told within its limits, stops when told nothing, and measures itself imperfectly on request."""
+"""
+The simulated base: it does what it is told within its limits, stops when told nothing, and
+measures itself imperfectly on request.
+"""
 
 import itertools
 import math
@@ -6,7 +9,16 @@ import math
 import numpy as np
 import pytest
 
-from sim_bridge.continuous import Base, BaseSettings, PlanarPose, compose, relative, scan_from_depth, to_map, to_world
+from sim_bridge.continuous import (
+    Base,
+    BaseSettings,
+    PlanarPose,
+    compose,
+    relative,
+    scan_from_depth,
+    to_map,
+    to_world,
+)
 
 ORIGIN = PlanarPose(0.0, 0.0, 0.0)
 
@@ -29,7 +41,10 @@ def test_world_and_map_poses_convert_both_ways(pose):
 
 
 def test_forward_in_the_world_is_forward_in_the_map():
-    start, end = to_map(np.zeros(3), np.array([0, 0, 0, 1]))[0], to_map(np.array([0, 0, -0.25]), np.array([0, 0, 0, 1]))[0]
+    start, end = (
+        to_map(np.zeros(3), np.array([0, 0, 0, 1]))[0],
+        to_map(np.array([0, 0, -0.25]), np.array([0, 0, 0, 1]))[0],
+    )
     assert (relative(start, end).x, relative(start, end).y) == (0.25, 0.0)
 
 
@@ -40,10 +55,16 @@ def test_composing_undoes_taking_apart():
 
 
 def test_speed_and_acceleration_stay_within_the_limits():
-    base = Base(BaseSettings(max_linear=0.5, linear_acceleration=1.0, max_angular=1.0), lambda x, y: True, ORIGIN)
+    base = Base(
+        BaseSettings(max_linear=0.5, linear_acceleration=1.0, max_angular=1.0),
+        lambda x, y: True,
+        ORIGIN,
+    )
     measured = drive(base, 99.0, -99.0, 2.0)
     speeds = [m.linear for m in measured]
-    assert max(speeds) == pytest.approx(0.5) and min(m.angular for m in measured) == pytest.approx(-1.0)
+    assert max(speeds) == pytest.approx(0.5) and min(m.angular for m in measured) == pytest.approx(
+        -1.0
+    )
     assert max(b - a for a, b in itertools.pairwise(speeds)) <= 0.02 + 1e-9
 
 
@@ -66,7 +87,9 @@ def test_the_base_stops_at_an_obstacle_and_can_turn_there():
 def test_without_noise_odometry_is_the_truth():
     base = Base(BaseSettings(), lambda x, y: True, ORIGIN)
     last = drive(base, 0.4, 0.6, 3.0)[-1]
-    assert (last.pose.x, last.pose.y, last.pose.yaw) == pytest.approx((base.pose.x, base.pose.y, base.pose.yaw))
+    assert (last.pose.x, last.pose.y, last.pose.yaw) == pytest.approx(
+        (base.pose.x, base.pose.y, base.pose.yaw)
+    )
 
 
 def test_noise_has_the_given_size_and_repeats_with_its_seed():
@@ -93,14 +116,20 @@ def test_scan_gives_the_range_along_each_beam():
     depth = np.full((48, 64), 2.0, np.float32)
     focal = 32 / math.tan(math.radians(39.5))
     ranges = scan_from_depth(depth, focal, 1.25, 16)
-    assert ranges[8] == pytest.approx(2.0, abs=0.02) and ranges[0] == pytest.approx(2.0 / math.cos(math.radians(37)), rel=0.03)
+    assert ranges[8] == pytest.approx(2.0, abs=0.02) and ranges[0] == pytest.approx(
+        2.0 / math.cos(math.radians(37)), rel=0.03
+    )
     assert ranges == pytest.approx(ranges[::-1], rel=1e-5)
 
 
 def test_scan_looks_right_to_left_and_leaves_out_the_floor():
     focal = 32 / math.tan(math.radians(39.5))
     down = (np.arange(48) + 0.5 - 24) / focal
-    floor = np.where(down > 0, 1.25 / np.maximum(down, 1e-9), np.inf).astype(np.float32)[:, None].repeat(64, 1)
+    floor = (
+        np.where(down > 0, 1.25 / np.maximum(down, 1e-9), np.inf)
+        .astype(np.float32)[:, None]
+        .repeat(64, 1)
+    )
     assert np.isposinf(scan_from_depth(floor, focal, 1.25, 16)).all()
     floor[20:28, 40:] = 1.0  # something on the right of the picture
     ranges = scan_from_depth(floor, focal, 1.25, 16)

@@ -1,4 +1,7 @@
-"""The simulator bridge: in lockstep nothing moves or is published unless asked; in continuous mode it is a base that stops when nobody speaks to it."""
+"""
+The simulator bridge: in lockstep nothing moves or is published unless asked; in continuous mode it
+is a base that stops when nobody speaks to it.
+"""
 
 import importlib.util
 import json
@@ -35,7 +38,9 @@ from janusvln_ros.errors import InputError
 from sim_bridge import bridge_node
 from sim_bridge.bridge_node import SimBridge, declare_parameters
 
-spec = importlib.util.spec_from_file_location("flat_world", Path(__file__).with_name("flat_world.py"))
+spec = importlib.util.spec_from_file_location(
+    "flat_world", Path(__file__).with_name("flat_world.py")
+)
 flat_world = importlib.util.module_from_spec(spec)
 spec.loader.exec_module(flat_world)
 
@@ -50,9 +55,18 @@ class Graph:
     def __init__(self, data_dir, domain, **parameters):
         self.context = rclpy.Context()
         rclpy.init(context=self.context, domain_id=domain)
-        overrides = {"data_dir": str(data_dir), "image_width": 64, "image_height": 48, **parameters}
+        overrides = {
+            "data_dir": str(data_dir),
+            "image_width": 64,
+            "image_height": 48,
+            **parameters,
+        }
         self.executor = SingleThreadedExecutor(context=self.context)
-        self.bridge = SimBridge(flat_world.FlatEnv, context=self.context, parameter_overrides=[Parameter(k, value=v) for k, v in overrides.items()])
+        self.bridge = SimBridge(
+            flat_world.FlatEnv,
+            context=self.context,
+            parameter_overrides=[Parameter(k, value=v) for k, v in overrides.items()],
+        )
         self.client = rclpy.create_node("client", context=self.context)
         self.executor.add_node(self.bridge)
         self.executor.add_node(self.client)
@@ -83,7 +97,9 @@ class Graph:
 
     def step(self, number, action, stamp=None, episode=1):
         self.until(self.steps.server_is_ready)
-        goal = ExecuteStep.Goal(episode_id=episode, step=number, action=action, frame_stamp=stamp or self.bridge.stamp)
+        goal = ExecuteStep.Goal(
+            episode_id=episode, step=number, action=action, frame_stamp=stamp or self.bridge.stamp
+        )
         accepted = self.steps.send_goal_async(goal)
         self.until(accepted.done)
         result = accepted.result().get_result_async()
@@ -101,7 +117,10 @@ class Graph:
 @pytest.fixture(scope="module")
 def data_dir(tmp_path_factory):
     folder = tmp_path_factory.mktemp("data")
-    write_episodes(folder / "datasets/houses/val_unseen/val_unseen.json.gz", [flat_world.episode("1"), flat_world.episode("2", (0.0, 0.0, -2.5))])
+    write_episodes(
+        folder / "datasets/houses/val_unseen/val_unseen.json.gz",
+        [flat_world.episode("1"), flat_world.episode("2", (0.0, 0.0, -2.5))],
+    )
     return folder
 
 
@@ -120,16 +139,31 @@ def continuous(data_dir):
 
 
 def test_a_late_comer_gets_the_frame_its_intrinsics_and_the_time(lockstep):
-    for kind, topic in ((Image, "image"), (CompressedImage, "image/compressed"), (Image, "depth"), (CameraInfo, "camera_info"), (Odometry, "odom")):
+    for kind, topic in (
+        (Image, "image"),
+        (CompressedImage, "image/compressed"),
+        (Image, "depth"),
+        (CameraInfo, "camera_info"),
+        (Odometry, "odom"),
+    ):
         lockstep.listen(kind, topic, KEPT)
     lockstep.listen(Clock, "/clock")
     lockstep.until(lambda: all(lockstep.got.values()))
     got = {topic: messages[0] for topic, messages in lockstep.got.items()}
-    assert got["image"].encoding == "rgb8" and (got["image"].width, got["image"].height, got["image"].step) == (64, 48, 192)
-    assert got["depth"].encoding == "32FC1" and np.frombuffer(got["depth"].data, np.float32) == pytest.approx(2.0)
+    assert got["image"].encoding == "rgb8" and (
+        got["image"].width,
+        got["image"].height,
+        got["image"].step,
+    ) == (64, 48, 192)
+    assert got["depth"].encoding == "32FC1" and np.frombuffer(
+        got["depth"].data, np.float32
+    ) == pytest.approx(2.0)
     focal = 32 / math.tan(math.radians(39.5))
     assert list(got["camera_info"].k) == pytest.approx([focal, 0, 31.5, 0, focal, 23.5, 0, 0, 1])
-    stamps = [got[topic].header.stamp for topic in ("image", "image/compressed", "depth", "camera_info", "odom")] + [got["/clock"].clock]
+    stamps = [
+        got[topic].header.stamp
+        for topic in ("image", "image/compressed", "depth", "camera_info", "odom")
+    ] + [got["/clock"].clock]
     assert all(stamp == lockstep.bridge.stamp for stamp in stamps) and stamps[0].sec > 0
 
 
@@ -137,7 +171,10 @@ def test_nothing_advances_unless_asked(lockstep):
     lockstep.listen(Image, "image", KEPT)
     lockstep.listen(Clock, "/clock")
     lockstep.until(lambda: len(lockstep.got["/clock"]) >= 3)
-    assert len(lockstep.got["image"]) == 1 and len({(c.clock.sec, c.clock.nanosec) for c in lockstep.got["/clock"]}) == 1
+    assert (
+        len(lockstep.got["image"]) == 1
+        and len({(c.clock.sec, c.clock.nanosec) for c in lockstep.got["/clock"]}) == 1
+    )
 
 
 def test_a_step_moves_and_its_result_names_the_frame_it_produced(lockstep):
@@ -147,11 +184,21 @@ def test_a_step_moves_and_its_result_names_the_frame_it_produced(lockstep):
     before = lockstep.bridge.stamp
     left = lockstep.step(0, 2)
     forward = lockstep.step(1, 1)
-    lockstep.until(lambda: len(lockstep.got["image"]) == 3 and len(lockstep.got["motion/step_report"]) == 2)
-    assert [m.header.stamp for m in lockstep.got["image"]] == [before, left.end_stamp, forward.end_stamp]
+    lockstep.until(
+        lambda: len(lockstep.got["image"]) == 3 and len(lockstep.got["motion/step_report"]) == 2
+    )
+    assert [m.header.stamp for m in lockstep.got["image"]] == [
+        before,
+        left.end_stamp,
+        forward.end_stamp,
+    ]
     assert left.status == forward.status == RESULT.SUCCEEDED
-    assert 2 * math.atan2(left.pose_change.orientation.z, left.pose_change.orientation.w) == pytest.approx(math.radians(15))
-    assert (forward.pose_change.position.x, forward.pose_change.position.y) == pytest.approx((0.25, 0.0))
+    assert 2 * math.atan2(
+        left.pose_change.orientation.z, left.pose_change.orientation.w
+    ) == pytest.approx(math.radians(15))
+    assert (forward.pose_change.position.x, forward.pose_change.position.y) == pytest.approx(
+        (0.25, 0.0)
+    )
     assert [r.step for r in lockstep.got["motion/step_report"]] == [0, 1]
 
 
@@ -159,7 +206,9 @@ def test_a_step_moves_and_its_result_names_the_frame_it_produced(lockstep):
     ("number", "action", "old_frame", "status"),
     [(0, 1, False, RESULT.REFUSED), (1, 9, False, RESULT.REFUSED), (1, 1, True, RESULT.STALE)],
 )
-def test_a_repeated_malformed_or_stale_goal_moves_nothing(lockstep, number, action, old_frame, status):
+def test_a_repeated_malformed_or_stale_goal_moves_nothing(
+    lockstep, number, action, old_frame, status
+):
     first = lockstep.bridge.stamp
     lockstep.step(0, 1)
     pose = lockstep.bridge.base.pose
@@ -170,7 +219,11 @@ def test_a_repeated_malformed_or_stale_goal_moves_nothing(lockstep, number, acti
 
 def test_a_collision_is_blocked_and_uses_up_the_step(lockstep):
     results = [lockstep.step(i, 1) for i in range(13)]
-    assert [r.status for r in results[:11]] == [RESULT.SUCCEEDED] * 11 and results[-1].status == RESULT.BLOCKED and results[-1].collided
+    assert (
+        [r.status for r in results[:11]] == [RESULT.SUCCEEDED] * 11
+        and results[-1].status == RESULT.BLOCKED
+        and results[-1].collided
+    )
     assert results[-1].end_stamp != results[-2].end_stamp
 
 
@@ -186,7 +239,11 @@ def test_reset_starts_the_named_episode_or_the_next_and_tells_of_an_unknown_one(
     lockstep.step(0, 1)
     before = lockstep.bridge.time
     response = lockstep.call(ResetEpisode, "reset_episode")
-    assert response.success and response.episode_id == "2" and response.instruction == "Walk to the goal of 2."
+    assert (
+        response.success
+        and response.episode_id == "2"
+        and response.instruction == "Walk to the goal of 2."
+    )
     assert lockstep.bridge.time > before and response.frame_stamp == lockstep.bridge.stamp
     assert lockstep.call(ResetEpisode, "reset_episode").episode_id == "1"
     unknown = lockstep.call(ResetEpisode, "reset_episode", ResetEpisode.Request(episode_id="77"))
@@ -199,8 +256,18 @@ def test_metrics_count_what_happened_and_an_episode_that_is_over_takes_no_step(l
         lockstep.step(i, action)
     response = lockstep.call(GetMetrics, "get_metrics")
     metrics = json.loads(response.metrics_json)
-    assert response.success and metrics["actions"] == [1, 1, 2, 3, 0] and metrics["steps"] == 5 and metrics["frames"] == 6
-    assert metrics["success"] and metrics["spl"] == 1.0 and metrics["path_length"] == pytest.approx(0.5) and metrics["distance_to_goal"] == pytest.approx(1.5)
+    assert (
+        response.success
+        and metrics["actions"] == [1, 1, 2, 3, 0]
+        and metrics["steps"] == 5
+        and metrics["frames"] == 6
+    )
+    assert (
+        metrics["success"]
+        and metrics["spl"] == 1.0
+        and metrics["path_length"] == pytest.approx(0.5)
+        and metrics["distance_to_goal"] == pytest.approx(1.5)
+    )
     assert lockstep.step(5, 1).status == RESULT.FAILED
 
 
@@ -225,8 +292,13 @@ def test_the_base_moves_on_cmd_vel_and_brakes_when_the_commands_end(continuous):
 
 
 def test_an_emergency_stop_holds_the_base_whatever_is_commanded(continuous):
-    out, stop = continuous.client.create_publisher(Twist, "cmd_vel", 1), continuous.client.create_publisher(Bool, "estop", 1)
-    continuous.until(lambda: out.get_subscription_count() > 0 and stop.get_subscription_count() > 0)
+    out, stop = (
+        continuous.client.create_publisher(Twist, "cmd_vel", 1),
+        continuous.client.create_publisher(Bool, "estop", 1),
+    )
+    continuous.until(
+        lambda: out.get_subscription_count() > 0 and stop.get_subscription_count() > 0
+    )
     command = Twist()
     command.linear.x = 0.5
     continuous.client.create_timer(0.02, lambda: out.publish(command))
@@ -252,26 +324,42 @@ def test_the_scan_shows_the_wall_ahead(continuous):
     continuous.until(lambda: continuous.got["scan"])
     scan = continuous.got["scan"][-1]
     middle = np.asarray(scan.ranges)[len(scan.ranges) // 2]
-    assert middle == pytest.approx(2.0, abs=0.02) and scan.angle_min == pytest.approx(-scan.angle_max)
+    assert middle == pytest.approx(2.0, abs=0.02) and scan.angle_min == pytest.approx(
+        -scan.angle_max
+    )
 
 
 def test_reset_puts_a_moving_base_back_to_the_start_at_rest(continuous):
     continuous.bridge.base.command(0.5, 0.0, time.monotonic())
     continuous.until(lambda: continuous.bridge.base.linear > 0.1)
     response = continuous.call(ResetEpisode, "reset_episode", ResetEpisode.Request(episode_id="1"))
-    assert response.success and continuous.bridge.base.linear == 0.0 and continuous.bridge.base.pose.x == 0.0
+    assert (
+        response.success
+        and continuous.bridge.base.linear == 0.0
+        and continuous.bridge.base.pose.x == 0.0
+    )
     metrics = json.loads(continuous.call(GetMetrics, "get_metrics").metrics_json)
     assert metrics["path_length"] == 0.0 and not metrics["stop_called"]
 
 
 @pytest.mark.parametrize(
     ("name", "value", "words"),
-    [("mode", "lock-step", "lockstep, continuous"), ("image_width", 7, "32"), ("hfov", 500.0, "170"), ("seed", "zero", "int"), ("speed", 1.0, "it has ")],
+    [
+        ("mode", "lock-step", "lockstep, continuous"),
+        ("image_width", 7, "32"),
+        ("hfov", 500.0, "170"),
+        ("seed", "zero", "int"),
+        ("speed", 1.0, "it has "),
+    ],
 )
-def test_a_wrong_parameter_ends_the_node_with_a_sentence_that_names_it(data_dir, name, value, words):
+def test_a_wrong_parameter_ends_the_node_with_a_sentence_that_names_it(
+    data_dir, name, value, words
+):
     context = rclpy.Context()
     rclpy.init(context=context, domain_id=62)
-    node = rclpy.create_node("sim_bridge", context=context, parameter_overrides=[Parameter(name, value=value)])
+    node = rclpy.create_node(
+        "sim_bridge", context=context, parameter_overrides=[Parameter(name, value=value)]
+    )
     with pytest.raises(InputError, match=f"'{name}'.*{words}"):
         declare_parameters(node)
     node.destroy_node()
@@ -281,9 +369,14 @@ def test_a_wrong_parameter_ends_the_node_with_a_sentence_that_names_it(data_dir,
 def test_the_shipped_file_gives_every_parameter_once():
     import yaml
 
-    values = yaml.safe_load((Path(__file__).resolve().parents[2] / "config/sim_bridge.yaml").read_text())["/**"]["ros__parameters"]
+    values = yaml.safe_load(
+        (Path(__file__).resolve().parents[2] / "config/sim_bridge.yaml").read_text()
+    )["/**"]["ros__parameters"]
     assert set(values) == set(bridge_node.PARAMETERS)
-    assert all(type(values[name]) is type(parameter.default) for name, parameter in bridge_node.PARAMETERS.items())
+    assert all(
+        type(values[name]) is type(parameter.default)
+        for name, parameter in bridge_node.PARAMETERS.items()
+    )
 
 
 def test_when_a_reset_is_answered_the_odometry_tells_of_the_new_place(data_dir):
@@ -297,7 +390,9 @@ def test_when_a_reset_is_answered_the_odometry_tells_of_the_new_place(data_dir):
             return graph.got["odom"][-1].pose.pose.position.x > 0.1
 
         graph.until(forward)
-        assert graph.call(ResetEpisode, "reset_episode", ResetEpisode.Request(episode_id="1")).success
+        assert graph.call(
+            ResetEpisode, "reset_episode", ResetEpisode.Request(episode_id="1")
+        ).success
         graph.spin(0.1)
         assert graph.got["odom"][-1].pose.pose.position.x == 0.0
     finally:
@@ -312,4 +407,7 @@ def test_frames_are_counted_over_all_episodes(continuous):
     first = frames()["frames_total"]
     continuous.call(ResetEpisode, "reset_episode", ResetEpisode.Request(episode_id="1"))
     after = frames()
-    assert after["frames_total"] >= first + after["frames"] and after["frames"] < after["frames_total"]
+    assert (
+        after["frames_total"] >= first + after["frames"]
+        and after["frames"] < after["frames_total"]
+    )

@@ -1,4 +1,7 @@
-"""The motion node's decisions: profiles, corridor, arming, and zero velocity whenever anything is wrong. Without ROS and without a clock."""
+"""
+The motion node's decisions: profiles, corridor, arming, and zero velocity whenever anything is
+wrong. Without ROS and without a clock.
+"""
 
 import itertools
 import math
@@ -41,7 +44,10 @@ DT = 0.02
 
 
 class Rig:
-    """A state machine driving a simulated base: acceleration limits, odometry with relative noise and latency, all on one pretended clock."""
+    """
+    A state machine driving a simulated base: acceleration limits, odometry with relative noise and
+    latency, all on one pretended clock.
+    """
 
     def __init__(self, noise=0.0, latency=0.0, seed=0, yaw=0.0, **settings):
         self.settings = Settings(**{"base_timeout": 0.2, "latency": latency + DT, **settings})
@@ -83,7 +89,14 @@ class Rig:
             self.do(Heartbeat(self.now, self.epoch))
         if self.watch["ranges"]:
             self.do(Ranges(self.now, self.ros, self.clearance - self.x, self.known))
-        self.queue.append((self.now + self.latency, Sample(self.ros, Pose2(*self.measured[:2], wrap(self.measured[2])), self.v, self.w)))
+        self.queue.append(
+            (
+                self.now + self.latency,
+                Sample(
+                    self.ros, Pose2(*self.measured[:2], wrap(self.measured[2])), self.v, self.w
+                ),
+            )
+        )
         while self.queue and self.queue[0][0] <= self.now:
             sample = self.queue.popleft()[1]
             if self.watch["odom"]:
@@ -108,7 +121,17 @@ class Rig:
 
     def goal(self, action, epoch=1, step=None, frame_stamp=None):
         step = len(self.done) if step is None else step
-        return self.do(Goal(self.now, len(self.done), epoch, step, int(action), self.ros if frame_stamp is None else frame_stamp, self.ros))
+        return self.do(
+            Goal(
+                self.now,
+                len(self.done),
+                epoch,
+                step,
+                int(action),
+                self.ros if frame_stamp is None else frame_stamp,
+                self.ros,
+            )
+        )
 
     def run(self, action, seconds=30.0, **options):
         """A whole step; its result."""
@@ -135,7 +158,11 @@ class Rig:
 def test_forward_goes_a_quarter_of_a_metre_and_rests():
     rig = Rig()
     done = rig.run(Action.MOVE_FORWARD)
-    assert done.status == StepStatus.SUCCEEDED and rig.x == pytest.approx(0.25, abs=0.02) and abs(rig.v) < 0.02
+    assert (
+        done.status == StepStatus.SUCCEEDED
+        and rig.x == pytest.approx(0.25, abs=0.02)
+        and abs(rig.v) < 0.02
+    )
     assert done.moved.x == pytest.approx(rig.x, abs=0.005) and done.end_stamp <= rig.ros
 
 
@@ -150,12 +177,18 @@ def test_turns_are_fifteen_degrees_across_the_wrap_of_the_angle(action, sign, he
 
 
 @pytest.mark.parametrize("action", [Action.MOVE_FORWARD, Action.TURN_LEFT, Action.TURN_RIGHT])
-def test_with_two_percent_noise_and_fifty_milliseconds_latency_95_percent_of_steps_are_within_the_bar(action):
+def test_with_2_percent_noise_and_50_ms_latency_95_percent_of_steps_are_within_the_bar(
+    action,
+):
     errors = []
     for seed in range(40):
         rig = Rig(noise=0.02, latency=0.05, seed=seed)
         assert rig.run(action).status == StepStatus.SUCCEEDED
-        errors.append(abs(rig.x - 0.25) / 0.02 if action is Action.MOVE_FORWARD else abs(math.degrees(abs(rig.yaw)) - 15) / 1.5)
+        errors.append(
+            abs(rig.x - 0.25) / 0.02
+            if action is Action.MOVE_FORWARD
+            else abs(math.degrees(abs(rig.yaw)) - 15) / 1.5
+        )
     assert sorted(errors)[37] <= 1.0  # 38 of 40
 
 
@@ -181,7 +214,12 @@ def test_profile_speeds_up_cruises_and_brakes():
     assert profile(1.0, 0.3, 0.3, 0.5, 0.1, 0.03) == 0.3
     assert profile(0.01, 0.3, 0.3, 0.5, 0.1, 0.03) == pytest.approx(0.1)
     assert profile(1e-6, 0.3, 0.3, 0.5, 0.1, 0.03) == 0.03
-    assert profile(0.0, 0.3, 0.3, 0.5, 0.1, 0.03) == profile(-1.0, 0.3, 0.3, 0.5, 0.1, 0.03) == profile(math.nan, 0.3, 0.3, 0.5, 0.1, 0.03) == 0.0
+    assert (
+        profile(0.0, 0.3, 0.3, 0.5, 0.1, 0.03)
+        == profile(-1.0, 0.3, 0.3, 0.5, 0.1, 0.03)
+        == profile(math.nan, 0.3, 0.3, 0.5, 0.1, 0.03)
+        == 0.0
+    )
 
 
 def test_a_step_forward_holds_its_heading():
@@ -231,7 +269,9 @@ def test_arming_is_refused(change, words):
         state, _ = advance(state, EmergencyStop(rig.now, True), rig.settings)
     if change.get("inactive"):
         state, _ = advance(state, Activate(rig.now, False), rig.settings)
-    assert words in arming_problem(state, rig.now + change.get("late", 0.0), change.get("settings", rig.settings))
+    assert words in arming_problem(
+        state, rig.now + change.get("late", 0.0), change.get("settings", rig.settings)
+    )
     assert arming_problem(rig.state, rig.now, rig.settings) is None
 
 
@@ -244,7 +284,9 @@ def zero_after(rig, seconds):
     return rig.now - begun
 
 
-@pytest.mark.parametrize(("source", "words"), [("odom", "odometry"), ("heartbeat", "heartbeat"), ("ranges", "scan")])
+@pytest.mark.parametrize(
+    ("source", "words"), [("odom", "odometry"), ("heartbeat", "heartbeat"), ("ranges", "scan")]
+)
 @pytest.mark.parametrize("action", [Action.MOVE_FORWARD, Action.TURN_LEFT])
 def test_zero_velocity_soon_after_a_watched_input_goes_stale(source, words, action):
     rig = Rig(range_source="scan").driving(action, 0.2)
@@ -276,7 +318,9 @@ def test_odometry_whose_stamps_do_not_advance_is_stale():
     assert rig.done[-1].status == StepStatus.STALE
 
 
-@pytest.mark.parametrize("sample", [Pose2(math.nan, 0, 0), Pose2(0, math.inf, 0), Pose2(0, 0, math.nan)])
+@pytest.mark.parametrize(
+    "sample", [Pose2(math.nan, 0, 0), Pose2(0, math.inf, 0), Pose2(0, 0, math.nan)]
+)
 def test_odometry_that_is_not_a_number_stops_at_once(sample):
     rig = Rig().driving()
     rig.do(Odometry(rig.now, Sample(rig.ros + 1, sample)))
@@ -298,7 +342,9 @@ def test_a_clock_that_jumps_back_stops_and_the_next_step_runs_on_the_new_time():
         rig.do(Odometry(rig.now, sample._replace(stamp=sample.stamp - 100 * S)))
         rig.tick()
     assert rig.done[-1].status == StepStatus.STALE
-    rig.state, _ = advance(rig.state, Odometry(rig.now, sample._replace(stamp=sample.stamp - 99 * S)), rig.settings)
+    rig.state, _ = advance(
+        rig.state, Odometry(rig.now, sample._replace(stamp=sample.stamp - 99 * S)), rig.settings
+    )
     assert rig.state.odom.stamp == sample.stamp - 99 * S
 
 
@@ -345,7 +391,9 @@ def test_an_episode_or_step_that_is_not_newer_is_refused(epoch, step):
     rig = Rig()
     rig.run(Action.TURN_LEFT, epoch=1, step=0)
     yaw = rig.yaw
-    assert rig.run(Action.TURN_LEFT, epoch=epoch, step=step).status == StepStatus.REFUSED and rig.yaw == pytest.approx(yaw, abs=1e-3)
+    assert rig.run(
+        Action.TURN_LEFT, epoch=epoch, step=step
+    ).status == StepStatus.REFUSED and rig.yaw == pytest.approx(yaw, abs=1e-3)
 
 
 def test_a_second_goal_during_a_step_is_refused_and_the_step_goes_on():
@@ -359,7 +407,11 @@ def test_a_second_goal_during_a_step_is_refused_and_the_step_goes_on():
 def test_a_decision_on_an_old_future_or_unstamped_frame_is_refused(age, words):
     rig = Rig()
     done = rig.run(Action.MOVE_FORWARD, frame_stamp=0 if age is None else rig.ros - round(age * S))
-    assert done.status in (StepStatus.STALE, StepStatus.REFUSED) and words in done.message and rig.x == 0
+    assert (
+        done.status in (StepStatus.STALE, StepStatus.REFUSED)
+        and words in done.message
+        and rig.x == 0
+    )
 
 
 @pytest.mark.parametrize("action", [4, 255])
@@ -406,7 +458,9 @@ def test_does_not_go_forward_where_nothing_can_be_seen():
     rig.known = 0.0
     rig.tick()
     done = rig.run(Action.MOVE_FORWARD)
-    assert done.status == StepStatus.BLOCKED and rig.x == 0 and "0% of the corridor" in done.message
+    assert (
+        done.status == StepStatus.BLOCKED and rig.x == 0 and "0% of the corridor" in done.message
+    )
     assert rig.run(Action.TURN_LEFT).status == StepStatus.SUCCEEDED
 
 
@@ -449,7 +503,9 @@ def test_a_discrete_base_gets_one_command_and_its_motion_is_waited_for():
         rig.tick()
     rig.command = (0.0, 0.0)
     assert rig.finish().status == StepStatus.SUCCEEDED
-    assert [c for _, c in rig.log if isinstance(c, Drive)] == [] and [c for _, c in rig.log if isinstance(c, Discrete)] == [Discrete(Action.TURN_LEFT)]
+    assert [c for _, c in rig.log if isinstance(c, Drive)] == [] and [
+        c for _, c in rig.log if isinstance(c, Discrete)
+    ] == [Discrete(Action.TURN_LEFT)]
 
 
 def test_a_discrete_base_is_told_to_stop_when_something_goes_wrong():
@@ -468,10 +524,29 @@ def test_whatever_happens_the_base_only_moves_while_armed_and_every_goal_is_answ
     for _ in range(600):
         happening = dice.random()
         if happening < 0.04:
-            rig.do(Goal(rig.now, asked, dice.choice([1, 1, 1, 2]), asked, dice.choice([0, 1, 2, 3, 9]), rig.ros - dice.choice([0, 0, 30 * S]), rig.ros))
+            rig.do(
+                Goal(
+                    rig.now,
+                    asked,
+                    dice.choice([1, 1, 1, 2]),
+                    asked,
+                    dice.choice([0, 1, 2, 3, 9]),
+                    rig.ros - dice.choice([0, 0, 30 * S]),
+                    rig.ros,
+                )
+            )
             asked += 1
         elif happening < 0.05:
-            rig.do(dice.choice([Arm(rig.now, False), EmergencyStop(rig.now, True), Activate(rig.now, False), Stop(rig.now, StepStatus.CANCELED, "")]))
+            rig.do(
+                dice.choice(
+                    [
+                        Arm(rig.now, False),
+                        EmergencyStop(rig.now, True),
+                        Activate(rig.now, False),
+                        Stop(rig.now, StepStatus.CANCELED, ""),
+                    ]
+                )
+            )
         elif happening < 0.08:
             rig.do(EmergencyStop(rig.now, False))
             rig.do(Activate(rig.now))
@@ -482,9 +557,21 @@ def test_whatever_happens_the_base_only_moves_while_armed_and_every_goal_is_answ
             rig.clearance = rig.x + dice.choice([0.2, 5.0])
         rig.tick()
         if rig.command != (0.0, 0.0):
-            assert rig.state.armed and rig.state.active and not rig.state.estop and rig.state.phase is Phase.DRIVING
-            assert rig.now - rig.state.odom_at <= 0.2 + DT and rig.now - rig.state.heartbeat_at <= 0.25 + DT
-            assert all(map(math.isfinite, rig.command)) and abs(rig.command[0]) <= 0.3 and abs(rig.command[1]) <= 0.8
+            assert (
+                rig.state.armed
+                and rig.state.active
+                and not rig.state.estop
+                and rig.state.phase is Phase.DRIVING
+            )
+            assert (
+                rig.now - rig.state.odom_at <= 0.2 + DT
+                and rig.now - rig.state.heartbeat_at <= 0.25 + DT
+            )
+            assert (
+                all(map(math.isfinite, rig.command))
+                and abs(rig.command[0]) <= 0.3
+                and abs(rig.command[1]) <= 0.8
+            )
     for _ in range(300):
         rig.tick()
     assert sorted(d.goal.key for d in rig.done) == list(range(asked))
@@ -493,7 +580,11 @@ def test_whatever_happens_the_base_only_moves_while_armed_and_every_goal_is_answ
 def test_the_last_gate_lets_no_number_through_that_is_none():
     motion = pytest.importorskip("janusvln_ros.nodes.motion")
     settings = Settings(speed=0.3, rate=0.8)
-    assert motion.safe_velocity(math.nan, 0.1, settings) == motion.safe_velocity(0.1, math.inf, settings) == (0.0, 0.0)
+    assert (
+        motion.safe_velocity(math.nan, 0.1, settings)
+        == motion.safe_velocity(0.1, math.inf, settings)
+        == (0.0, 0.0)
+    )
     assert motion.safe_velocity(9.0, -9.0, settings) == (0.3, -0.8)
 
 
@@ -509,7 +600,9 @@ def scan(**at):
 
 
 def corridor(ranges, mount=control.ORIGIN, half_width=0.25):
-    return scan_corridor(ranges, -math.pi / 2, math.pi / 180, 0.1, 8.0, mount=mount, half_width=half_width)
+    return scan_corridor(
+        ranges, -math.pi / 2, math.pi / 180, 0.1, 8.0, mount=mount, half_width=half_width
+    )
 
 
 def test_corridor_sees_what_is_in_the_way_and_not_what_is_beside_it():
@@ -534,7 +627,10 @@ def test_nearest_looks_all_around():
 
 
 def floor_image(height=1.25, pitch=0.0, wall=math.inf, box=None):
-    """Depth of a flat floor, a wall ahead, and a box (distance, height) 0.4 m wide; 120 x 160 pixels, 79 degrees."""
+    """
+    Depth of a flat floor, a wall ahead, and a box (distance, height) 0.4 m wide; 120 x 160 pixels,
+    79 degrees.
+    """
     f = 80 / math.tan(math.radians(39.5))
     v, u = np.mgrid[0:120, 0:160]
     right, down = (u - 79.5) / f, (v - 59.5) / f
@@ -544,13 +640,35 @@ def floor_image(height=1.25, pitch=0.0, wall=math.inf, box=None):
         depth = np.minimum(depth, np.where(along > 0, wall / along, np.inf))
         if box:
             t = box[0] / along
-            depth = np.where((np.abs(t * right) < 0.2) & (height + t * up < box[1]) & (along > 0) & (t < depth), t, depth)
-    return np.where(np.isfinite(depth), depth, np.nan).astype(np.float32), (f, 0, 79.5, 0, f, 59.5, 0, 0, 1)
+            depth = np.where(
+                (np.abs(t * right) < 0.2) & (height + t * up < box[1]) & (along > 0) & (t < depth),
+                t,
+                depth,
+            )
+    return np.where(np.isfinite(depth), depth, np.nan).astype(np.float32), (
+        f,
+        0,
+        79.5,
+        0,
+        f,
+        59.5,
+        0,
+        0,
+        1,
+    )
 
 
 @pytest.mark.parametrize("pitch", [0.0, 0.3])
 def test_depth_corridor_sees_walls_and_low_boxes_and_not_the_floor(pitch):
-    look = {"height": 1.25, "pitch": pitch, "forward": 0.0, "half_width": 0.25, "low": 0.06, "high": 1.5, "stride": 1}
+    look = {
+        "height": 1.25,
+        "pitch": pitch,
+        "forward": 0.0,
+        "half_width": 0.25,
+        "low": 0.06,
+        "high": 1.5,
+        "stride": 1,
+    }
     depth, k = floor_image(pitch=pitch)
     assert depth_corridor(depth, k, **look)[0] == math.inf
     depth, k = floor_image(pitch=pitch, wall=2.0)
@@ -562,7 +680,16 @@ def test_depth_corridor_sees_walls_and_low_boxes_and_not_the_floor(pitch):
 
 def test_depth_that_is_unknown_is_not_free():
     depth, k = floor_image(wall=2.0)
-    clearance, known = depth_corridor(np.full_like(depth, np.nan), k, height=1.25, pitch=0.0, forward=0.0, half_width=0.25, low=0.06, high=1.5)
+    clearance, known = depth_corridor(
+        np.full_like(depth, np.nan),
+        k,
+        height=1.25,
+        pitch=0.0,
+        forward=0.0,
+        half_width=0.25,
+        low=0.06,
+        high=1.5,
+    )
     assert clearance == math.inf and known == 0.0
 
 

@@ -1,4 +1,7 @@
-"""The graph of the demo when a node dies: whatever is killed in mid-run, the base comes to rest and the reason is told."""
+"""
+The graph of the demo when a node dies: whatever is killed in mid-run, the base comes to rest and
+the reason is told.
+"""
 
 import os
 import signal
@@ -13,7 +16,12 @@ from nav_msgs.msg import Odometry
 
 from janusvln_ros.nodes.graph_client import GraphClient
 from janusvln_ros.nodes.graphs import resolve
-from janusvln_ros.nodes.processes import NodeEndedError, Processes, middleware_environment, reserved_domain
+from janusvln_ros.nodes.processes import (
+    NodeEndedError,
+    Processes,
+    middleware_environment,
+    reserved_domain,
+)
 
 pytestmark = pytest.mark.ros
 
@@ -37,15 +45,26 @@ def test_the_base_comes_to_rest_when_a_node_is_killed_in_mid_run(tmp_path, data_
         with Processes(specs, tmp_path, environment) as processes:
             client = GraphClient(environment, lambda: None if dead else processes.check())
             try:
-                client.node.create_subscription(Odometry, "ground_truth", lambda m: speeds.append((m.twist.twist.linear.x, m.twist.twist.angular.z)), 50)
+                client.node.create_subscription(
+                    Odometry,
+                    "ground_truth",
+                    lambda m: speeds.append((m.twist.twist.linear.x, m.twist.twist.angular.z)),
+                    50,
+                )
                 client.wait_ready()
                 episode = client.reset("")
                 client.arm()
                 client.instruct("walk on")
-                client.until(lambda: bool(speeds) and speeds[-1] != (0.0, 0.0), 60.0, "the robot did not move")
+                client.until(
+                    lambda: bool(speeds) and speeds[-1] != (0.0, 0.0),
+                    60.0,
+                    "the robot did not move",
+                )
                 dead.append(victim)
                 os.kill(processes.running[victim].pid, signal.SIGKILL)
-                client.until(lambda: speeds[-1] == (0.0, 0.0), 20.0, "the base did not come to rest")
+                client.until(
+                    lambda: speeds[-1] == (0.0, 0.0), 20.0, "the base did not come to rest"
+                )
                 seen = len(speeds)
                 client.until(lambda: len(speeds) > seen + 25, 20.0, "the simulator went silent")
                 assert set(speeds[seen:]) == {(0.0, 0.0)}, "the base moved again"

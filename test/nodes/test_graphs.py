@@ -1,4 +1,7 @@
-"""Which nodes run together is declared once: 'janusvln up' and the launch files start the same nodes with the same parameters and remaps."""
+"""
+Which nodes run together is declared once: 'janusvln up' and the launch files start the same nodes
+with the same parameters and remaps.
+"""
 
 import importlib
 import importlib.util
@@ -14,8 +17,20 @@ import pytest
 import yaml
 
 from janusvln_ros.errors import InputError
-from janusvln_ros.nodes.graphs import graph_arguments, graph_names, parse_assignments, parse_parameters, resolve
-from janusvln_ros.nodes.processes import NodeEndedError, Processes, domain_owners, domain_ports, reserved_domain
+from janusvln_ros.nodes.graphs import (
+    graph_arguments,
+    graph_names,
+    parse_assignments,
+    parse_parameters,
+    resolve,
+)
+from janusvln_ros.nodes.processes import (
+    NodeEndedError,
+    Processes,
+    domain_owners,
+    domain_ports,
+    reserved_domain,
+)
 
 ROOT = Path(__file__).resolve().parents[2]
 GIVEN = [
@@ -51,31 +66,58 @@ def test_every_parameter_of_every_graph_is_one_that_its_node_declares_with_the_r
 
     defaults = {"sim_bridge": {name: p.default for name, p in bridge_node.PARAMETERS.items()}}
     for node in ("policy", "motion", "player"):
-        defaults[node] = {p.name: p.default for p in importlib.import_module(f"janusvln_ros.nodes.{node}").PARAMETERS}
-    full = {"replay": {"bag": "x", "rate": "2"}, "simulation": {"seed": "1", "episode": "1", "checkpoint": "x"}, "robot": {"transport": "raw"}}
+        defaults[node] = {
+            p.name: p.default
+            for p in importlib.import_module(f"janusvln_ros.nodes.{node}").PARAMETERS
+        }
+    full = {
+        "replay": {"bag": "x", "rate": "2"},
+        "simulation": {"seed": "1", "episode": "1", "checkpoint": "x"},
+        "robot": {"transport": "raw"},
+    }
     for graph, given in full.items():
-        for mode in [{"mode": "lockstep"}, {"mode": "continuous"}] if graph == "simulation" else [{}]:
+        for mode in (
+            [{"mode": "lockstep"}, {"mode": "continuous"}] if graph == "simulation" else [{}]
+        ):
             for spec in resolve(graph, {**given, **mode}):
                 for name, value in spec.parameters.items():
                     if name != "use_sim_time":
-                        assert type(value) is type(defaults[spec.executable][name]), f"{graph}: {spec.executable}.{name} = {value!r}"
+                        assert type(value) is type(defaults[spec.executable][name]), (
+                            f"{graph}: {spec.executable}.{name} = {value!r}"
+                        )
 
 
 def test_every_parameter_file_of_a_graph_exists():
-    assert all(path.is_file() for graph, given in GIVEN for spec in resolve(graph, given) for path in spec.files)
+    assert all(
+        path.is_file()
+        for graph, given in GIVEN
+        for spec in resolve(graph, given)
+        for path in spec.files
+    )
 
 
 def test_the_base_timeout_that_motion_is_told_is_the_one_that_the_simulated_base_has():
-    shipped = yaml.safe_load((ROOT / "config/sim_bridge.yaml").read_text())["/**"]["ros__parameters"]["cmd_vel_timeout"]
-    assert by_name("simulation", mode="continuous")["motion"].parameters["base_timeout"] == shipped <= 0.3
+    shipped = yaml.safe_load((ROOT / "config/sim_bridge.yaml").read_text())["/**"][
+        "ros__parameters"
+    ]["cmd_vel_timeout"]
+    assert (
+        by_name("simulation", mode="continuous")["motion"].parameters["base_timeout"]
+        == shipped
+        <= 0.3
+    )
 
 
 def test_a_camera_topic_takes_its_compressed_topic_along():
-    assert by_name("robot", image="/oakd/rgb")["policy"].remaps == {"image": "/oakd/rgb", "image/compressed": "/oakd/rgb/compressed"}
+    assert by_name("robot", image="/oakd/rgb")["policy"].remaps == {
+        "image": "/oakd/rgb",
+        "image/compressed": "/oakd/rgb/compressed",
+    }
     assert by_name("robot")["policy"].remaps == {}
 
 
-@pytest.mark.parametrize("text", ["007", "1", "true", "null", "a b", 'say "x"', "~", "ü", "1e5", "[1]"])
+@pytest.mark.parametrize(
+    "text", ["007", "1", "true", "null", "a b", 'say "x"', "~", "ü", "1e5", "[1]"]
+)
 def test_text_reaches_a_node_as_the_same_text(text):
     words = by_name("simulation", episode=text)["sim_bridge"].arguments()
     word = next(w for w in words if w.startswith("episode_id:="))
@@ -104,7 +146,9 @@ def test_a_wrong_argument_is_named(graph, given, words):
 
 def test_words_of_the_command_line_are_read_as_launch_reads_them():
     assert parse_assignments(["a:=b:=c", "d:="]) == {"a": "b:=c", "d": ""}
-    assert parse_parameters(["sim_bridge.frame_rate:=15.0", "sim_bridge.sliding:=false"]) == {"sim_bridge": {"frame_rate": 15.0, "sliding": False}}
+    assert parse_parameters(["sim_bridge.frame_rate:=15.0", "sim_bridge.sliding:=false"]) == {
+        "sim_bridge": {"frame_rate": 15.0, "sliding": False}
+    }
     for bad in (["a=b"], [":=b"]):
         with pytest.raises(InputError):
             parse_assignments(bad)
@@ -122,12 +166,16 @@ def test_the_launch_file_only_names_its_graph(graph):
 
 @pytest.mark.parametrize(("graph", "given"), [g for g in GIVEN if g[0] != "robot"])
 def test_launch_starts_the_nodes_that_up_starts(graph, given):
-    pytest.importorskip("launch_ros.actions", reason="launch is not on PyPI; this runs where ROS 2 is installed")
+    pytest.importorskip(
+        "launch_ros.actions", reason="launch is not on PyPI; this runs where ROS 2 is installed"
+    )
     from launch.actions import DeclareLaunchArgument, OpaqueFunction
 
     from launch import LaunchContext
 
-    spec = importlib.util.spec_from_file_location("launch_file", ROOT / "launch" / f"{graph}.launch.py")
+    spec = importlib.util.spec_from_file_location(
+        "launch_file", ROOT / "launch" / f"{graph}.launch.py"
+    )
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     context = LaunchContext()
@@ -138,8 +186,12 @@ def test_launch_starts_the_nodes_that_up_starts(graph, given):
             entity.visit(context)
         elif isinstance(entity, OpaqueFunction):
             started = entity.visit(context)
-    assert [(n.node_package, n.node_executable) for n in started] == [("janusvln_ros", s.executable) for s in resolve(graph, given)]
-    assert [a.name for a in graph_arguments(graph)] == [a.name for a in module.generate_launch_description().get_launch_arguments()]
+    assert [(n.node_package, n.node_executable) for n in started] == [
+        ("janusvln_ros", s.executable) for s in resolve(graph, given)
+    ]
+    assert [a.name for a in graph_arguments(graph)] == [
+        a.name for a in module.generate_launch_description().get_launch_arguments()
+    ]
 
 
 # processes
@@ -166,28 +218,48 @@ def until(condition, seconds=30.0):
 def test_stopping_ends_even_a_process_that_ignores_signals_and_its_children(tmp_path):
     code = (
         "import signal, subprocess, sys, time\n"
-        "signal.signal(signal.SIGINT, signal.SIG_IGN); signal.signal(signal.SIGTERM, signal.SIG_IGN)\n"
-        "print(subprocess.Popen([sys.executable, '-c', 'import time; time.sleep(600)']).pid, flush=True); time.sleep(600)"
+        "signal.signal(signal.SIGINT, signal.SIG_IGN); signal.signal(signal.SIGTERM, "
+        "signal.SIG_IGN)\n"
+        "print(subprocess.Popen([sys.executable, '-c', 'import time; "
+        "time.sleep(600)']).pid, flush=True); time.sleep(600)"
     )
     with Processes([], tmp_path, dict(os.environ)) as processes:
         processes.start("stubborn", script(code))
-        until(lambda: len((tmp_path / "stubborn.log").read_text().splitlines()) == 2 + code.count("\n"))
-        pids = [processes.running["stubborn"].pid, int((tmp_path / "stubborn.log").read_text().splitlines()[-1])]
+        until(
+            lambda: (
+                len((tmp_path / "stubborn.log").read_text().splitlines()) == 2 + code.count("\n")
+            )
+        )
+        pids = [
+            processes.running["stubborn"].pid,
+            int((tmp_path / "stubborn.log").read_text().splitlines()[-1]),
+        ]
         assert all(alive(pid) for pid in pids)
     until(lambda: not any(alive(pid) for pid in pids))
 
 
 def test_a_node_that_ends_is_told_of_with_its_sentence(tmp_path):
     with Processes([], tmp_path, dict(os.environ)) as processes:
-        processes.start("policy", script("import sys; print('noise'); print('error: checkpoint x is not there'); sys.exit(2)"))
-        with pytest.raises(NodeEndedError, match=r"'policy' ended with exit code 2.*\nerror: checkpoint x is not there") as told:
+        processes.start(
+            "policy",
+            script(
+                "import sys; print('noise'); print('error: checkpoint x is not "
+                "there'); sys.exit(2)"
+            ),
+        )
+        with pytest.raises(
+            NodeEndedError,
+            match=r"'policy' ended with exit code 2.*\nerror: checkpoint x is not there",
+        ) as told:
             until(processes.check)
         assert "noise" not in str(told.value)
 
 
 def test_a_killed_node_is_told_of_with_its_last_lines_and_the_signal(tmp_path):
     with Processes([], tmp_path, dict(os.environ)) as processes:
-        processes.start("motion", script("import os; print('step 3', flush=True); os.kill(os.getpid(), 9)"))
+        processes.start(
+            "motion", script("import os; print('step 3', flush=True); os.kill(os.getpid(), 9)")
+        )
         with pytest.raises(NodeEndedError, match=r"killed by SIGKILL(.|\n)*step 3"):
             until(processes.check)
 
@@ -197,7 +269,9 @@ def test_nodes_do_not_outlive_a_parent_that_was_killed(tmp_path):
         "import os, pathlib, sys, time\n"
         "from janusvln_ros.nodes.processes import Processes\n"
         f"with Processes([], pathlib.Path({str(tmp_path)!r}), dict(os.environ)) as p:\n"
-        "    p.start('child', [sys.executable, '-c', 'import time; time.sleep(600)']); print(p.running['child'].pid, flush=True); time.sleep(600)"
+        "    p.start('child', [sys.executable, '-c', 'import time; "
+        "time.sleep(600)']); print(p.running['child'].pid, flush=True); "
+        "time.sleep(600)"
     )
     parent = subprocess.Popen(script(code), stdout=subprocess.PIPE, text=True)
     child = int(parent.stdout.readline())
@@ -225,7 +299,10 @@ def test_a_domain_whose_port_somebody_has_open_is_in_use():
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as taken:
         taken.bind(("127.0.0.1", domain_ports(free)[10]))
         assert os.getuid() in domain_owners(free)
-        with pytest.raises(InputError, match=f"domain {free} is in use.*user id {os.getuid()}"), reserved_domain(free):
+        with (
+            pytest.raises(InputError, match=f"domain {free} is in use.*user id {os.getuid()}"),
+            reserved_domain(free),
+        ):
             pass
         with reserved_domain() as other:
             assert other != free
@@ -247,9 +324,12 @@ def test_a_domain_out_of_range_is_refused(domain):
 
 def test_up_lists_the_nodes_without_starting_them():
     done = subprocess.run(
-        script("import sys; from janusvln_ros.cli.main import main; sys.exit(main(sys.argv[1:]))") + ["up", "simulation", "--json", "mode:=continuous"],
+        script("import sys; from janusvln_ros.cli.main import main; sys.exit(main(sys.argv[1:]))")
+        + ["up", "simulation", "--json", "mode:=continuous"],
         capture_output=True,
         text=True,
         check=True,
     )
-    assert [node["executable"] for node in json.loads(done.stdout)["nodes"]] == names("simulation", mode="continuous")
+    assert [node["executable"] for node in json.loads(done.stdout)["nodes"]] == names(
+        "simulation", mode="continuous"
+    )

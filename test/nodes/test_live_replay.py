@@ -1,4 +1,7 @@
-"""A drive recorded from the graph: replayed offline it is decided the same, and so it is live, on the clock of the bag."""
+"""
+A drive recorded from the graph: replayed offline it is decided the same, and so it is live, on the
+clock of the bag.
+"""
 
 import json
 import os
@@ -26,14 +29,31 @@ COMMAND = [sys.executable, "-m", "janusvln_ros.cli.main"]
 def drive(tmp_path_factory):
     """The bag of a short drive in lockstep."""
     folder = tmp_path_factory.mktemp("drive")
-    words = ["demo", "--record", "--max-steps", "12", "--size", "320x240", "--out", str(folder / "demo"), "--data-dir", str(folder / "data"), "--json"]
+    words = [
+        "demo",
+        "--record",
+        "--max-steps",
+        "12",
+        "--size",
+        "320x240",
+        "--out",
+        str(folder / "demo"),
+        "--data-dir",
+        str(folder / "data"),
+        "--json",
+    ]
     subprocess.run([*COMMAND, *words], check=True, capture_output=True, timeout=280)
     (bag,) = (folder / "demo" / "bags").glob("drive-*.mcap")
     return bag
 
 
 def test_recorded_drive_replays_offline_to_the_same_decisions(drive, tmp_path):
-    done = subprocess.run([*COMMAND, "replay", str(drive), "--out", str(tmp_path / "out"), "--json"], check=True, capture_output=True, text=True)
+    done = subprocess.run(
+        [*COMMAND, "replay", str(drive), "--out", str(tmp_path / "out"), "--json"],
+        check=True,
+        capture_output=True,
+        text=True,
+    )
     result = json.loads(done.stdout)
     assert result["agreement"] == 1.0 and result["missing_frames"] == 0
     with open_bag(drive) as bag:
@@ -44,7 +64,11 @@ def test_recorded_drive_replays_live_to_the_same_decisions(drive, tmp_path):
     with open_bag(drive) as bag:
         recorded = {moment.stamp: moment.recorded for moment in recorded_moments(bag)}
     domain = "96"
-    environment = {**os.environ, "ROS_DOMAIN_ID": domain, "ROS_AUTOMATIC_DISCOVERY_RANGE": "LOCALHOST"}
+    environment = {
+        **os.environ,
+        "ROS_DOMAIN_ID": domain,
+        "ROS_AUTOMATIC_DISCOVERY_RANGE": "LOCALHOST",
+    }
     context = rclpy.Context()
     rclpy.init(context=context, domain_id=int(domain))
     node = rclpy.create_node("listener", context=context)
@@ -52,9 +76,23 @@ def test_recorded_drive_replays_live_to_the_same_decisions(drive, tmp_path):
     executor.add_node(node)
     live = {}
     node.create_subscription(
-        Decision, "policy/decision", lambda m: live.update({m.header.stamp.sec * 10**9 + m.header.stamp.nanosec: (int(m.action), m.executed)}), 100
+        Decision,
+        "policy/decision",
+        lambda m: live.update(
+            {m.header.stamp.sec * 10**9 + m.header.stamp.nanosec: (int(m.action), m.executed)}
+        ),
+        100,
     )
-    command = [*COMMAND, "up", "replay", f"bag:={drive}", "transport:=raw", "--localhost", "--log-dir", str(tmp_path / "logs")]
+    command = [
+        *COMMAND,
+        "up",
+        "replay",
+        f"bag:={drive}",
+        "transport:=raw",
+        "--localhost",
+        "--log-dir",
+        str(tmp_path / "logs"),
+    ]
     with subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True) as process:
         end = time.monotonic() + 200
         while process.poll() is None and time.monotonic() < end:
@@ -68,5 +106,7 @@ def test_recorded_drive_replays_live_to_the_same_decisions(drive, tmp_path):
     rclpy.shutdown(context=context)
     assert process.returncode == 0, said
     # the frame after the last step is decided on too; the record has nothing there
-    assert {stamp: live[stamp][0] for stamp in recorded} == {stamp: int(action) for stamp, action in recorded.items()}
+    assert {stamp: live[stamp][0] for stamp in recorded} == {
+        stamp: int(action) for stamp, action in recorded.items()
+    }
     assert not any(executed for _, executed in live.values())

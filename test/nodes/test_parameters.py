@@ -1,4 +1,7 @@
-"""Parameters: one table is the source of the declarations and of the shipped files; a wrong value stops the node with a sentence that names it."""
+"""
+Parameters: one table is the source of the declarations and of the shipped files; a wrong value
+stops the node with a sentence that names it.
+"""
 
 import math
 import os
@@ -29,7 +32,9 @@ def table(name):
 def test_the_shipped_file_is_the_table(name):
     module = table(name)
     text = (ROOT / "config" / f"{name}.yaml").read_text()
-    assert text == as_yaml(module.TITLE, module.PARAMETERS), f"run: python -m janusvln_ros.nodes.parameters {name} > config/{name}.yaml"
+    assert text == as_yaml(module.TITLE, module.PARAMETERS), (
+        f"run: python -m janusvln_ros.nodes.parameters {name} > config/{name}.yaml"
+    )
     values = yaml.safe_load(text)["/**"]["ros__parameters"]
     assert values == {p.name: p.default for p in module.PARAMETERS}
 
@@ -58,7 +63,11 @@ SPEED = Param("speed", 0.3, "how fast", 0.0, 2.0)
         (SPEED, 1, "'speed' is 1 (int); write 1.0 with a decimal point"),
         (SPEED, "fast", "'speed' is 'fast' (str)"),
         (Param("n", 3, "how many", 1, 9), True, "'n' is True (bool)"),
-        (Param("mode", "a", "which", choices=("a", "b")), "c", "'mode' is 'c'; it must be one of a, b"),
+        (
+            Param("mode", "a", "which", choices=("a", "b")),
+            "c",
+            "'mode' is 'c'; it must be one of a, b",
+        ),
         (Param("mount", [0.0, 0.0], "where"), [1.0], "list of 2"),
         (Param("mount", [0.0, 0.0], "where"), [1.0, math.inf], "finite"),
         (Param("mount", [0.0, 0.0], "where"), 7, "list of 2"),
@@ -102,9 +111,15 @@ def test_live_parameters_change_at_once_and_wrong_ones_and_others_are_refused(gr
 
 
 def start(executable, *arguments, domain):
-    environment = os.environ | {"ROS_DOMAIN_ID": str(domain), "ROS_AUTOMATIC_DISCOVERY_RANGE": "LOCALHOST", "OMP_NUM_THREADS": "1"}
+    environment = os.environ | {
+        "ROS_DOMAIN_ID": str(domain),
+        "ROS_AUTOMATIC_DISCOVERY_RANGE": "LOCALHOST",
+        "OMP_NUM_THREADS": "1",
+    }
     words = [sys.executable, "-m", f"janusvln_ros.nodes.{executable}", "--ros-args", *arguments]
-    return subprocess.Popen(words, cwd=ROOT, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    return subprocess.Popen(
+        words, cwd=ROOT, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
 
 
 @pytest.mark.ros
@@ -115,7 +130,9 @@ def start(executable, *arguments, domain):
         ("policy", ["-p", "checkpoint:=/nowhere/at/all"], 1, "/nowhere/at/all"),
     ],
 )
-def test_a_process_that_cannot_start_says_why_in_one_sentence(executable, arguments, code, words, graph):
+def test_a_process_that_cannot_start_says_why_in_one_sentence(
+    executable, arguments, code, words, graph
+):
     process = start(executable, *arguments, domain=graph.context.get_domain_id())
     _, errors = process.communicate(timeout=120)
     assert process.returncode == code, errors

@@ -14,7 +14,9 @@ from janusvln_ros.data.bags import Message, open_bag
 from janusvln_ros.nodes.player import PlayClock, played_name
 from janusvln_ros.nodes.recorder import Ring, Trigger, bag_name
 
-spec = importlib.util.spec_from_file_location("bag_fixtures", Path(__file__).parents[1] / "data_room" / "bag_fixtures.py")
+spec = importlib.util.spec_from_file_location(
+    "bag_fixtures", Path(__file__).parents[1] / "data_room" / "bag_fixtures.py"
+)
 bags = importlib.util.module_from_spec(spec)
 spec.loader.exec_module(bags)
 
@@ -39,8 +41,13 @@ def test_jump_of_the_loop_starts_the_bag_again():
 
 
 def test_recorded_decisions_are_played_under_another_name_and_the_clock_is_not():
-    assert played_name("/policy/decision", "janusvln_msgs/msg/Decision") == "/recorded/policy/decision"
-    assert played_name("/motion/step_report", "janusvln_msgs/msg/StepReport") == "/motion/step_report"
+    assert (
+        played_name("/policy/decision", "janusvln_msgs/msg/Decision")
+        == "/recorded/policy/decision"
+    )
+    assert (
+        played_name("/motion/step_report", "janusvln_msgs/msg/StepReport") == "/motion/step_report"
+    )
     assert played_name("/clock", "rosgraph_msgs/msg/Clock") is None
 
 
@@ -102,10 +109,15 @@ class Client:
         self.node = rclpy.create_node("client", context=self.context)
         self.executor = SingleThreadedExecutor(context=self.context)
         self.executor.add_node(self.node)
-        arguments = [word for name, value in parameters.items() for word in ("-p", f"{name}:={value}")]
+        arguments = [
+            word for name, value in parameters.items() for word in ("-p", f"{name}:={value}")
+        ]
         code = f"from janusvln_ros.nodes.{executable} import main; main()"
         self.process = subprocess.Popen(
-            [sys.executable, "-c", code, "--ros-args", *arguments], env={**os.environ, "ROS_DOMAIN_ID": str(domain)}, stderr=subprocess.PIPE, text=True
+            [sys.executable, "-c", code, "--ros-args", *arguments],
+            env={**os.environ, "ROS_DOMAIN_ID": str(domain)},
+            stderr=subprocess.PIPE,
+            text=True,
         )
 
     def until(self, condition, seconds=40.0):
@@ -144,7 +156,8 @@ def test_player_publishes_every_message_in_order_with_a_rising_clock_and_ends(tm
         assert client.process.returncode == 0
     stamps = [m.header.stamp.sec * S + m.header.stamp.nanosec for m in got[Image]]
     assert stamps == sorted(stamps) and len(stamps) == images
-    # odometry is discovered beside the camera that is waited for, so its very first messages may be missed
+    # odometry is discovered beside the camera that is waited for, so its very first messages may
+    # be missed
     assert odometry - 10 <= len(got[Odometry]) <= odometry
     clock = [m.clock.sec * S + m.clock.nanosec for m in got[Clock]]
     assert clock == sorted(clock) and len(clock) > 20
@@ -168,12 +181,18 @@ def test_player_stands_while_paused(tmp_path):
 def test_player_says_which_bag_is_missing():
     with Client(92, "player", bag="/no/such/bag.mcap") as client:
         _, stderr = client.process.communicate(timeout=40)
-        assert client.process.returncode == 2 and "error: bag /no/such/bag.mcap does not exist" in stderr and "Traceback" not in stderr
+        assert (
+            client.process.returncode == 2
+            and "error: bag /no/such/bag.mcap does not exist" in stderr
+            and "Traceback" not in stderr
+        )
 
 
 @pytest.mark.ros
 def test_recorder_writes_a_whole_bag_around_an_instruction_and_an_incident_on_request(tmp_path):
-    with Client(93, "recorder", folder=tmp_path, image_transport="raw", lead=30.0, idle=1.0) as client:
+    with Client(
+        93, "recorder", folder=tmp_path, image_transport="raw", lead=30.0, idle=1.0
+    ) as client:
         images = client.node.create_publisher(Image, "image", 10)
         words = client.node.create_publisher(String, "instruction", 10)
         decisions = client.node.create_publisher(Decision, "policy/decision", 10)
@@ -196,7 +215,11 @@ def test_recorder_writes_a_whole_bag_around_an_instruction_and_an_incident_on_re
     (drive,) = tmp_path.glob("drive-*.mcap")
     (incident,) = tmp_path.glob("incident-*.mcap")
     with open_bag(drive) as bag:
-        assert bag.damage is None and bag.counts == {"/image": 5, "/instruction": 1, "/policy/decision": 1}
+        assert bag.damage is None and bag.counts == {
+            "/image": 5,
+            "/instruction": 1,
+            "/policy/decision": 1,
+        }
         assert bag.decode(next(bag.messages(["/policy/decision"]))).step == 7
     with open_bag(incident) as bag:  # taken while the rest may still have been on its way
         assert bag.damage is None and bag.counts

@@ -7,7 +7,11 @@ ROOT = Path(__file__).resolve().parents[2]
 
 
 def test_every_promise_names_tests_that_exist():
-    rows = [line for line in (ROOT / "docs/reliability.md").read_text().splitlines() if line.startswith("|") and "`test_" in line]
+    rows = [
+        line
+        for line in (ROOT / "docs/reliability.md").read_text().splitlines()
+        if line.startswith("|") and "`test_" in line
+    ]
     sources = "\n".join(p.read_text() for p in (ROOT / "test").rglob("test_*.py"))
     defined = set(re.findall(r"def (test_\w+)\(", sources))
     named = {name for row in rows for name in re.findall(r"`(test_\w+)`", row)}

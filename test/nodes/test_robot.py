@@ -1,4 +1,7 @@
-"""policy and motion on a real ROS graph with a simulated base: an instruction becomes motion, and everything else does not."""
+"""
+policy and motion on a real ROS graph with a simulated base: an instruction becomes motion, and
+everything else does not.
+"""
 
 import math
 import threading
@@ -19,21 +22,41 @@ def test_an_instruction_drives_the_base_step_by_step_and_ends_where_the_model_st
     status, result = r.outcome(r.go("go to the door\x07 and\nstop"))
     assert (result.error_code, result.error_msg) == (Code.NONE, "") and status == SUCCEEDED
     assert result.steps == 3 and result.path_length == pytest.approx(0.25, abs=0.03)
-    assert r.base.x == pytest.approx(0.25, abs=0.03) and r.base.yaw == pytest.approx(0.2618, abs=0.04)
-    r.graph.until(lambda: len(r.decisions) == 3 and len(r.reports) == 3 and len(r.feedback) == 3, "decisions, reports and feedback")
-    assert [d.action for d in r.decisions] == [1, 2, 0] and [d.step for d in r.decisions] == [0, 1, 2]
-    assert {d.instruction for d in r.decisions} == {"go to the door and stop"} and all(d.executed for d in r.decisions)
-    assert r.decisions[0].header.frame_id == "camera" and sum(r.decisions[0].probabilities) == pytest.approx(1.0)
-    assert [p.status for p in r.reports] == [0, 0, 0] and r.reports[0].pose_change.position.x == pytest.approx(0.25, abs=0.03)
+    assert r.base.x == pytest.approx(0.25, abs=0.03) and r.base.yaw == pytest.approx(
+        0.2618, abs=0.04
+    )
+    r.graph.until(
+        lambda: len(r.decisions) == 3 and len(r.reports) == 3 and len(r.feedback) == 3,
+        "decisions, reports and feedback",
+    )
+    assert [d.action for d in r.decisions] == [1, 2, 0] and [d.step for d in r.decisions] == [
+        0,
+        1,
+        2,
+    ]
+    assert {d.instruction for d in r.decisions} == {"go to the door and stop"} and all(
+        d.executed for d in r.decisions
+    )
+    assert r.decisions[0].header.frame_id == "camera" and sum(
+        r.decisions[0].probabilities
+    ) == pytest.approx(1.0)
+    assert [p.status for p in r.reports] == [0, 0, 0] and r.reports[
+        0
+    ].pose_change.position.x == pytest.approx(0.25, abs=0.03)
     frames = [d.header.stamp.sec * 10**9 + d.header.stamp.nanosec for d in r.decisions]
     ends = [p.header.stamp.sec * 10**9 + p.header.stamp.nanosec for p in r.reports]
-    assert all(frame >= end for frame, end in zip(frames[1:], ends))  # never a picture from before the motion ended
+    # never a picture from before the motion ended
+    assert all(frame >= end for frame, end in zip(frames[1:], ends))
 
 
 def test_a_disarmed_robot_decides_and_stays(robot):
     r = robot(*[Action.MOVE_FORWARD] * 5, armed=False)
     status, result = r.outcome(r.go())
-    assert status == ABORTED and result.error_code == Code.DISARMED and "motion/arm" in result.error_msg
+    assert (
+        status == ABORTED
+        and result.error_code == Code.DISARMED
+        and "motion/arm" in result.error_msg
+    )
     assert r.base.x == 0 and not any(v for v, _ in r.base.commands)
 
 
@@ -66,28 +89,50 @@ def test_a_newer_instruction_wins_and_the_old_one_ends_preempted(robot):
     new = r.go("second")
     assert r.outcome(old)[1].error_code == Code.PREEMPTED
     assert r.outcome(new)[1].error_code == Code.NONE
-    assert r.script.instructions[-2:] == ["first", "second"] and r.decisions[-1].instruction == "second"
+    assert (
+        r.script.instructions[-2:] == ["first", "second"]
+        and r.decisions[-1].instruction == "second"
+    )
     ids = [d.episode_id for d in r.decisions]
     assert ids == sorted(ids) and ids[-1] > ids[0]
 
 
-@pytest.mark.parametrize(("text", "words"), [("", "empty"), ("x" * 100_000, "100000 characters"), ("\x00\x1b\n", "empty")])
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [("", "empty"), ("x" * 100_000, "100000 characters"), ("\x00\x1b\n", "empty")],
+)
 def test_an_instruction_that_is_none_is_refused_with_its_reason(robot, text, words):
     r = robot()
     status, result = r.outcome(r.go(text))
-    assert status == ABORTED and result.error_code == Code.INVALID_INSTRUCTION and words in result.error_msg
+    assert (
+        status == ABORTED
+        and result.error_code == Code.INVALID_INSTRUCTION
+        and words in result.error_msg
+    )
 
 
 def test_text_that_is_no_action_moves_nothing(robot):
     r = robot("I like turtles")
     _, result = r.outcome(r.go())
-    assert result.error_code == Code.NOT_UNDERSTOOD and "turtles" in result.error_msg and r.base.x == 0
+    assert (
+        result.error_code == Code.NOT_UNDERSTOOD
+        and "turtles" in result.error_msg
+        and r.base.x == 0
+    )
     r.graph.until(lambda: r.decisions, "the decision")
-    assert (r.decisions[0].action, r.decisions[0].status, r.decisions[0].executed) == (255, 1, False)
+    assert (r.decisions[0].action, r.decisions[0].status, r.decisions[0].executed) == (
+        255,
+        1,
+        False,
+    )
 
 
 def test_watch_only_decides_and_moves_nothing(robot):
-    r = robot(*[Action.MOVE_FORWARD] * 50, armed=False, policy={"execute": False, "frames": "interval", "interval": 0.2})
+    r = robot(
+        *[Action.MOVE_FORWARD] * 50,
+        armed=False,
+        policy={"execute": False, "frames": "interval", "interval": 0.2},
+    )
     handle = r.go()
     r.graph.until(lambda: len(r.decisions) >= 4, "decisions")
     r.graph.result(handle.cancel_goal_async())
@@ -109,7 +154,9 @@ def test_activation_fails_until_the_model_is_loaded(graph, script):
 
     from janusvln_ros.nodes.policy import PolicyNode
 
-    node = graph.add(lambda **options: PolicyNode(lambda values: script(), **options), autostart=False)
+    node = graph.add(
+        lambda **options: PolicyNode(lambda values: script(), **options), autostart=False
+    )
     assert node.trigger_configure() == TransitionCallbackReturn.SUCCESS
     assert node.trigger_activate() == TransitionCallbackReturn.FAILURE
     graph.until(lambda: node.session is not None, "the model")
@@ -129,7 +176,9 @@ def test_a_model_that_cannot_be_loaded_ends_an_autostarted_node(graph):
     assert "out of memory" in node.last_error
 
 
-def test_a_result_that_comes_when_the_node_is_being_destroyed_does_not_end_the_models_thread(robot):
+def test_a_result_that_comes_when_the_node_is_being_destroyed_does_not_end_the_models_thread(
+    robot,
+):
     r = robot(Action.STOP)
     r.policy.destroy_guard_condition(r.policy.wake)
     done = threading.Event()
@@ -142,7 +191,12 @@ def test_pipeline_settle_decides_before_the_motion_is_confirmed_and_commits(robo
     r = robot(*[Action.MOVE_FORWARD] * 3, policy={"pipeline": "settle"}, motion={"rest_time": 0.5})
     _, result = r.outcome(r.go())
     assert result.error_code == Code.NONE and result.steps == 4
-    assert r.script.uncommitted == 3 and r.script.commits == 3 and r.policy.hidden >= 0 and r.policy.discarded == 0
+    assert (
+        r.script.uncommitted == 3
+        and r.script.commits == 3
+        and r.policy.hidden >= 0
+        and r.policy.discarded == 0
+    )
     assert r.base.x == pytest.approx(0.75, abs=0.06)
 
 
@@ -170,13 +224,31 @@ def test_overlay_and_diagnostics_are_published(robot):
     r = robot(Action.TURN_LEFT, policy={"expected_image_rate": 10.0})
     overlays, health = [], {}
     r.base.node.create_subscription(Image, "policy/overlay", overlays.append, 1)
-    r.base.node.create_subscription(DiagnosticArray, "/diagnostics", lambda m: health.update({s.name: s for s in m.status}), 10)
-    r.graph.until(lambda: r.policy.overlay_out.get_subscription_count() == 1, "the overlay's subscriber")
+    r.base.node.create_subscription(
+        DiagnosticArray, "/diagnostics", lambda m: health.update({s.name: s for s in m.status}), 10
+    )
+    r.graph.until(
+        lambda: r.policy.overlay_out.get_subscription_count() == 1, "the overlay's subscriber"
+    )
     assert r.outcome(r.go())[1].error_code == Code.NONE
-    r.graph.until(lambda: overlays and {"/policy: state", "/policy: image", "/motion: state", "/motion: odom"} <= set(health), "overlay and diagnostics")
+    r.graph.until(
+        lambda: (
+            overlays
+            and {"/policy: state", "/policy: image", "/motion: state", "/motion: odom"}
+            <= set(health)
+        ),
+        "overlay and diagnostics",
+    )
     assert (overlays[0].height, overlays[0].width, overlays[0].encoding) == (48, 64, "rgb8")
     values = {v.key: v.value for v in health["/policy: state"].values}
-    assert {"inference_p50", "inference_p99", "callback_late_max", "last_error", "memory_capacity", "phase"} <= set(values)
+    assert {
+        "inference_p50",
+        "inference_p99",
+        "callback_late_max",
+        "last_error",
+        "memory_capacity",
+        "phase",
+    } <= set(values)
 
 
 def test_a_namespace_moves_every_name_of_a_robot(graph, script):
@@ -184,11 +256,15 @@ def test_a_namespace_moves_every_name_of_a_robot(graph, script):
     from janusvln_ros.nodes.policy import PolicyNode
 
     motion = graph.add(lambda **options: MotionNode(namespace="/r1", **options))
-    policy = graph.add(lambda **options: PolicyNode(lambda values: script(), namespace="/r1", **options))
+    policy = graph.add(
+        lambda **options: PolicyNode(lambda values: script(), namespace="/r1", **options)
+    )
     graph.until(lambda: policy.machine.active, "the policy node")
     for node in (motion, policy):
         names = [n for n, _ in node.get_publisher_names_and_types_by_node(node.get_name(), "/r1")]
-        names += [n for n, _ in node.get_subscriber_names_and_types_by_node(node.get_name(), "/r1")]
+        names += [
+            n for n, _ in node.get_subscriber_names_and_types_by_node(node.get_name(), "/r1")
+        ]
         elsewhere = {n for n in names if not n.startswith("/r1/")}
         assert elsewhere <= {"/rosout", "/parameter_events", "/diagnostics", "/clock"}
 
@@ -204,7 +280,11 @@ def test_velocities_can_be_stamped(graph):
     graph.until(lambda: node.velocity_out.get_subscription_count() == 1, "the subscriber")
     node._send(0.1, 0.2)
     graph.until(lambda: got, "a velocity")
-    assert got[0].header.frame_id == "foot" and got[0].header.stamp.sec > 0 and got[0].twist.linear.x == 0.1
+    assert (
+        got[0].header.frame_id == "foot"
+        and got[0].header.stamp.sec > 0
+        and got[0].twist.linear.x == 0.1
+    )
 
 
 def test_a_laser_scan_stops_the_step(robot):
@@ -212,11 +292,23 @@ def test_a_laser_scan_stops_the_step(robot):
 
     from janusvln_ros.nodes.running import steady_timer
 
-    r = robot(*[Action.MOVE_FORWARD] * 9, motion={"range_source": "scan", "range_timeout": 1.0}, policy={"max_blocked": 1}, armed=False)
+    r = robot(
+        *[Action.MOVE_FORWARD] * 9,
+        motion={"range_source": "scan", "range_timeout": 1.0},
+        policy={"max_blocked": 1},
+        armed=False,
+    )
     scans = r.base.node.create_publisher(LaserScan, "scan", 5)
 
     def look():
-        scan = LaserScan(angle_min=-1.5, angle_max=1.5, angle_increment=0.02, range_min=0.05, range_max=9.0, ranges=[0.5 - r.base.x] * 151)
+        scan = LaserScan(
+            angle_min=-1.5,
+            angle_max=1.5,
+            angle_increment=0.02,
+            range_min=0.05,
+            range_max=9.0,
+            ranges=[0.5 - r.base.x] * 151,
+        )
         scan.header.stamp = r.base.now()
         scans.publish(scan)
 
@@ -224,7 +316,9 @@ def test_a_laser_scan_stops_the_step(robot):
     r.graph.until(lambda: r.motion.machine.ranges is not None, "a scan")
     assert r.arm(True).success
     _, result = r.outcome(r.go())
-    assert result.error_code == Code.BLOCKED and "ahead" in result.error_msg and 0.05 < r.base.x < 0.2
+    assert (
+        result.error_code == Code.BLOCKED and "ahead" in result.error_msg and 0.05 < r.base.x < 0.2
+    )
     assert r.reports[-1].status == StepStatus.BLOCKED
 
 
@@ -236,7 +330,9 @@ def test_a_depth_image_stops_the_step(graph):
 
     node = graph.add(MotionNode, range_source="depth", autostart=False)
     depth = np.full((48, 64), 0.8, np.float32)
-    message = Image(height=48, width=64, encoding="32FC1", step=256, data=image_data(depth.view(np.uint8)))
+    message = Image(
+        height=48, width=64, encoding="32FC1", step=256, data=image_data(depth.view(np.uint8))
+    )
     message.header.stamp.sec = 5
     node._on_depth(message)
     assert node.machine.ranges is None  # no intrinsics yet

@@ -1,4 +1,7 @@
-"""The shipped robots and the security policy: they start, they name what exists, and nothing is armed by a file."""
+"""
+The shipped robots and the security policy: they start, they name what exists, and nothing is armed
+by a file.
+"""
 
 import xml.etree.ElementTree as ET
 from pathlib import Path
@@ -39,10 +42,16 @@ def test_no_shipped_robot_claims_a_base_timeout_that_nobody_measured(robot):
 
 
 def test_a_robots_file_gives_topics_and_what_the_user_says_wins():
-    specs = {s.executable: s for s in resolve("robot", {"robot": "turtlebot4", "odom": "wheels/odom", "speed": "0.1"})}
+    specs = {
+        s.executable: s
+        for s in resolve("robot", {"robot": "turtlebot4", "odom": "wheels/odom", "speed": "0.1"})
+    }
     assert specs["policy"].remaps["image"] == "oakd/rgb/preview/image_raw"
     assert specs["policy"].remaps["odom"] == specs["motion"].remaps["odom"] == "wheels/odom"
-    assert specs["policy"].parameters["image_transport"] == "raw" and specs["motion"].parameters["speed"] == 0.1
+    assert (
+        specs["policy"].parameters["image_transport"] == "raw"
+        and specs["motion"].parameters["speed"] == 0.1
+    )
     assert [p.name for p in specs["motion"].files] == ["motion.yaml", "turtlebot4.yaml"]
 
 
@@ -71,7 +80,13 @@ def test_a_nodes_section_reaches_it_in_any_namespace(graph, namespace):
     from janusvln_ros.nodes.parameters import declare
 
     path = str(ROOT / "config/robots/turtlebot4.yaml")
-    words = ["--ros-args", "--params-file", str(ROOT / "config/motion.yaml"), "--params-file", path]
+    words = [
+        "--ros-args",
+        "--params-file",
+        str(ROOT / "config/motion.yaml"),
+        "--params-file",
+        path,
+    ]
     node = LifecycleNode("motion", namespace=namespace, context=graph.context, cli_args=words)
     try:
         values = declare(node, PARAMETERS)
@@ -88,14 +103,21 @@ def allowed(node):
     kinds = {"topics": "topic", "services": "service", "actions": "action"}
     verbs = ("publish", "subscribe", "request", "reply", "call", "execute")
     return {
-        (group, verb): {e.text.strip() for block in profile.findall(group) if block.get(verb) == "ALLOW" for e in block.findall(item)}
+        (group, verb): {
+            e.text.strip()
+            for block in profile.findall(group)
+            if block.get(verb) == "ALLOW"
+            for e in block.findall(item)
+        }
         for group, item in kinds.items()
         for verb in verbs
     }
 
 
 @pytest.mark.ros
-@pytest.mark.parametrize("setting", [{}, {"range_source": "depth"}, {"output": "discrete"}], ids=str)
+@pytest.mark.parametrize(
+    "setting", [{}, {"range_source": "depth"}, {"output": "discrete"}], ids=str
+)
 def test_the_security_policy_names_every_topic_service_and_action_that_motion_uses(graph, setting):
     from janusvln_ros.nodes.motion import MotionNode
 
@@ -103,8 +125,12 @@ def test_the_security_policy_names_every_topic_service_and_action_that_motion_us
 
 
 @pytest.mark.ros
-@pytest.mark.parametrize("setting", [{"pipeline": "settle"}, {"execute": False}, {"image_transport": "raw"}], ids=str)
-def test_the_security_policy_names_every_topic_service_and_action_that_policy_uses(graph, script, setting):
+@pytest.mark.parametrize(
+    "setting", [{"pipeline": "settle"}, {"execute": False}, {"image_transport": "raw"}], ids=str
+)
+def test_the_security_policy_names_every_topic_service_and_action_that_policy_uses(
+    graph, script, setting
+):
     from janusvln_ros.nodes.policy import PolicyNode
 
     node = graph.add(lambda **options: PolicyNode(lambda values: script(), **options), **setting)
@@ -119,19 +145,39 @@ def check(graph, node, calls):
     def plain(pairs):
         return {n for n, _ in pairs if "/_action/" not in n}
 
-    graph.until(lambda: any("/_action/" in n for n, _ in node.get_service_names_and_types_by_node(name, "/")), "discovery")
+    graph.until(
+        lambda: any(
+            "/_action/" in n for n, _ in node.get_service_names_and_types_by_node(name, "/")
+        ),
+        "discovery",
+    )
     published = plain(node.get_publisher_names_and_types_by_node(name, "/"))
     subscribed = plain(node.get_subscriber_names_and_types_by_node(name, "/"))
     served = plain(node.get_service_names_and_types_by_node(name, "/"))
     called = plain(node.get_client_names_and_types_by_node(name, "/"))
-    actions = {n.split("/_action/")[0] for n, _ in node.get_service_names_and_types_by_node(name, "/") if "/_action/" in n}
+    actions = {
+        n.split("/_action/")[0]
+        for n, _ in node.get_service_names_and_types_by_node(name, "/")
+        if "/_action/" in n
+    }
 
     def absolute(names):
-        return {n if n.startswith("/") else f"/{n}" if not n.startswith("~") else f"/{name}{n[1:]}" for n in names}
+        return {
+            n if n.startswith("/") else f"/{n}" if not n.startswith("~") else f"/{name}{n[1:]}"
+            for n in names
+        }
 
-    assert published <= absolute(may["topics", "publish"]), published - absolute(may["topics", "publish"])
-    assert subscribed <= absolute(may["topics", "subscribe"]), subscribed - absolute(may["topics", "subscribe"])
-    assert served <= absolute(may["services", "reply"]), served - absolute(may["services", "reply"])
-    assert called <= absolute(may["services", "request"]), called - absolute(may["services", "request"])
+    assert published <= absolute(may["topics", "publish"]), published - absolute(
+        may["topics", "publish"]
+    )
+    assert subscribed <= absolute(may["topics", "subscribe"]), subscribed - absolute(
+        may["topics", "subscribe"]
+    )
+    assert served <= absolute(may["services", "reply"]), served - absolute(
+        may["services", "reply"]
+    )
+    assert called <= absolute(may["services", "request"]), called - absolute(
+        may["services", "request"]
+    )
     assert actions == absolute(may["actions", "execute"])
     assert {f"/{c}" for c in calls} <= absolute(may["actions", "call"])

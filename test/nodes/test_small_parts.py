@@ -1,4 +1,7 @@
-"""Choosing frames of a stream, poses, rates, the overlay, the model's thread: the small pure parts of the nodes."""
+"""
+Choosing frames of a stream, poses, rates, the overlay, the model's thread: the small pure parts of
+the nodes.
+"""
 
 import math
 import threading
@@ -13,7 +16,16 @@ from janusvln_ros.errors import InputError
 from janusvln_ros.nodes import health, stepping, worker
 from janusvln_ros.nodes.choosing import Chooser
 from janusvln_ros.nodes.overlay import draw, wrapped
-from janusvln_ros.nodes.poses import Pose2, Sample, Track, finite, relative, sample_of, wrap, yaw_of
+from janusvln_ros.nodes.poses import (
+    Pose2,
+    Sample,
+    Track,
+    finite,
+    relative,
+    sample_of,
+    wrap,
+    yaw_of,
+)
 from janusvln_ros.nodes.stepping import Code
 from janusvln_ros.policy.camera import Intrinsics
 
@@ -50,7 +62,11 @@ def test_no_frame_is_left_out_where_one_topic_lags_steps_behind_the_other(late):
     c.frame(1 * S)
     chosen = []
     for t in range(2, 12):
-        moments = [("frames", t), ("reports", t - 3)] if late == "reports" else [("reports", t), ("frames", t - 3)]
+        moments = (
+            [("frames", t), ("reports", t - 3)]
+            if late == "reports"
+            else [("reports", t), ("frames", t - 3)]
+        )
         for topic, at in moments:
             if at >= 2 and topic == "frames" and c.frame(at * S):
                 chosen.append(at)
@@ -65,7 +81,9 @@ def test_odometry_chooses_by_travel_or_turning_from_the_last_chosen_pose():
     assert c.frame(1)
     chosen = []
     for i in range(2, 30):
-        c.odometry(Pose2(0.1 * (i - 1), 0, 3.1) if i < 9 else Pose2(0.7, 0, wrap(3.1 + 0.1 * (i - 8))))
+        c.odometry(
+            Pose2(0.1 * (i - 1), 0, 3.1) if i < 9 else Pose2(0.7, 0, wrap(3.1 + 0.1 * (i - 8)))
+        )
         if c.frame(i):
             chosen.append(i)
     assert chosen[0] == 4 and len([i for i in chosen if i < 9]) == 2  # 0.3 m and 0.6 m
@@ -96,7 +114,9 @@ def test_relative_motion_is_in_the_frame_of_the_start():
 @pytest.mark.parametrize("angle", [0.0, 1.0, -1.0, 3.1, -3.1])
 @pytest.mark.parametrize("scale", [1.0, 0.5, 7.0])
 def test_heading_of_a_quaternion_of_any_length(angle, scale):
-    assert yaw_of(0, 0, scale * math.sin(angle / 2), scale * math.cos(angle / 2)) == pytest.approx(angle)
+    assert yaw_of(0, 0, scale * math.sin(angle / 2), scale * math.cos(angle / 2)) == pytest.approx(
+        angle
+    )
 
 
 def test_a_quaternion_of_zeros_has_no_heading_and_the_sample_is_not_finite():
@@ -115,7 +135,11 @@ def test_track_interpolates_across_the_wrap_and_starts_anew_when_time_jumps_back
     track.add(Sample(0, Pose2(0, 0, 3.1), 0.0))
     track.add(Sample(10, Pose2(1, 0, -3.1), 0.4))
     middle = track.at(5)
-    assert middle.pose.x == 0.5 and abs(middle.pose.yaw) == pytest.approx(math.pi, abs=0.01) and middle.speed == 0.2
+    assert (
+        middle.pose.x == 0.5
+        and abs(middle.pose.yaw) == pytest.approx(math.pi, abs=0.01)
+        and middle.speed == 0.2
+    )
     assert track.at(10).pose.x == 1 and track.at(11) is None and track.at(-1) is None
     track.add(Sample(3, Pose2()))
     assert track.at(5) is None and len(track.samples) == 1
@@ -140,7 +164,11 @@ def test_a_camera_that_silently_falls_to_ten_hertz_shows_up():
 
 def test_percentiles():
     assert health.percentile([], 0.5) != health.percentile([], 0.5)
-    assert health.percentile(range(1, 101), 0.99) == 99 and health.percentile([5.0], 0.99) == 5.0 and health.percentile([3, 1, 2], 0.5) == 2
+    assert (
+        health.percentile(range(1, 101), 0.99) == 99
+        and health.percentile([5.0], 0.99) == 5.0
+        and health.percentile([3, 1, 2], 0.5) == 2
+    )
 
 
 def test_a_late_timer_is_told_once_by_how_much():
@@ -182,7 +210,12 @@ def test_jobs_run_in_order_and_one_that_raises_does_not_end_the_thread():
     w.put(lambda: 2)
     w.put(done.set)
     assert done.wait(10) and w.end(10)
-    assert got[0] == 1 and isinstance(got[1], worker.Crashed) and "ZeroDivisionError" in got[1].message and got[2] == 2
+    assert (
+        got[0] == 1
+        and isinstance(got[1], worker.Crashed)
+        and "ZeroDivisionError" in got[1].message
+        and got[2] == 2
+    )
 
 
 class Model:
@@ -201,7 +234,9 @@ class Model:
     def step(self, rgb, commit=True):
         if isinstance(self.answer, BaseException):
             raise self.answer
-        return SimpleNamespace(action=Action.STOP, text="STOP", probabilities=self.answer, timings={"total": 0.1})
+        return SimpleNamespace(
+            action=Action.STOP, text="STOP", probabilities=self.answer, timings={"total": 0.1}
+        )
 
 
 F = 32 / math.tan(math.radians(39.5))
@@ -214,7 +249,12 @@ def picture(seed=1, size=(48, 64)):
 
 
 def session(model, **options):
-    made = worker.Session(model, worker.Eyes(**{"allow_uncalibrated": False, "refuse_blank": True, "refuse_frozen": True} | options))
+    made = worker.Session(
+        model,
+        worker.Eyes(
+            **{"allow_uncalibrated": False, "refuse_blank": True, "refuse_frozen": True} | options
+        ),
+    )
     made.reset(1, "go")
     return made
 
@@ -226,17 +266,32 @@ def decide(s, message=None, camera=CAMERA, moved=False):
 def test_a_decision_comes_with_its_frame_and_probabilities():
     shares = dict.fromkeys(Action, 0.25)
     got = decide(session(Model(shares)))
-    assert isinstance(got, stepping.Decided) and got.action is Action.STOP and got.payload.probabilities == (0.25,) * 4 and got.payload.rgb.shape == (48, 64, 3)
-    assert all(map(math.isnan, decide(session(Model(None))).payload.probabilities))  # free decoding
+    assert (
+        isinstance(got, stepping.Decided)
+        and got.action is Action.STOP
+        and got.payload.probabilities == (0.25,) * 4
+        and got.payload.rgb.shape == (48, 64, 3)
+    )
+    # free decoding
+    assert all(map(math.isnan, decide(session(Model(None))).payload.probabilities))
 
 
 def test_probabilities_that_are_no_numbers_are_a_failure_not_a_decision():
     got = decide(session(Model(dict.fromkeys(Action, math.nan))))
-    assert isinstance(got, stepping.Failed) and got.code == Code.INFERENCE_FAILED and "not numbers" in got.message
+    assert (
+        isinstance(got, stepping.Failed)
+        and got.code == Code.INFERENCE_FAILED
+        and "not numbers" in got.message
+    )
 
 
 @pytest.mark.parametrize(
-    "error", [MemoryError(), RuntimeError("CUDA out of memory. Tried to allocate 2 GiB"), type("OutOfMemoryError", (RuntimeError,), {})("x")]
+    "error",
+    [
+        MemoryError(),
+        RuntimeError("CUDA out of memory. Tried to allocate 2 GiB"),
+        type("OutOfMemoryError", (RuntimeError,), {})("x"),
+    ],
 )
 def test_out_of_memory_is_named_and_the_model_is_usable_again(error):
     model = Model(error)
@@ -264,7 +319,13 @@ def test_nothing_is_decided_after_a_reset_that_failed():
     ("message", "words"),
     [
         (SimpleNamespace(format="jpeg", data=b""), "empty"),
-        (SimpleNamespace(format="png", data=cv2.imencode(".png", np.zeros((48, 64, 3), np.uint8))[1].tobytes()), "black"),
+        (
+            SimpleNamespace(
+                format="png",
+                data=cv2.imencode(".png", np.zeros((48, 64, 3), np.uint8))[1].tobytes(),
+            ),
+            "black",
+        ),
         (picture(size=(24, 32)), "camera_info is for 64 x 48"),
         (SimpleNamespace(format="jpeg", data=None), "cannot be read"),
     ],
@@ -276,16 +337,23 @@ def test_a_frame_that_cannot_be_used_is_named(message, words):
 
 def test_a_frame_equal_to_the_last_one_is_refused_only_if_the_robot_moved():
     s = session(Model(None))
-    assert isinstance(decide(s), stepping.Decided) and isinstance(decide(s, moved=False), stepping.Decided)
+    assert isinstance(decide(s), stepping.Decided) and isinstance(
+        decide(s, moved=False), stepping.Decided
+    )
     assert "frozen" in decide(s, moved=True).message
     assert isinstance(decide(s, picture(2), moved=True), stepping.Decided)
-    assert isinstance(decide(session(Model(None), refuse_frozen=False), moved=True), stepping.Decided)
+    assert isinstance(
+        decide(session(Model(None), refuse_frozen=False), moved=True), stepping.Decided
+    )
 
 
 def test_without_camera_info_frames_are_refused_unless_allowed():
     assert "no camera_info" in decide(session(Model(None)), camera=None).message
     s = session(Model(None), allow_uncalibrated=True)
-    assert isinstance(decide(s, camera=None), stepping.Decided) and "no intrinsics" in s.eyes.warnings[0]
+    assert (
+        isinstance(decide(s, camera=None), stepping.Decided)
+        and "no intrinsics" in s.eyes.warnings[0]
+    )
     zero = Intrinsics(64, 48, (0.0,) * 9)
     assert isinstance(decide(s, camera=zero), stepping.Decided)
     assert "no usable intrinsics" in decide(session(Model(None)), camera=zero).message
@@ -300,8 +368,17 @@ def test_warm_up_leaves_empty_memories():
 def test_memory_fill_of_either_kind_of_memory():
     model = Model(None)
     model.spatial_frames, model.frames_seen, model.memory_bytes = [0, 1, 2], 30, 99
-    model.model = SimpleNamespace(config=SimpleNamespace(navigation=SimpleNamespace(initial_frames=8, window_frames=48, num_history=8)))
+    model.model = SimpleNamespace(
+        config=SimpleNamespace(
+            navigation=SimpleNamespace(initial_frames=8, window_frames=48, num_history=8)
+        )
+    )
     seen = worker.look(model, model.step(None), np.zeros((2, 2, 3), np.uint8))
-    assert (seen.spatial_frames, seen.semantic_frames, seen.capacity, seen.memory_bytes) == (3, 3, 56, 99)
+    assert (seen.spatial_frames, seen.semantic_frames, seen.capacity, seen.memory_bytes) == (
+        3,
+        3,
+        56,
+        99,
+    )
     model.memory = "released"
     assert worker.look(model, model.step(None), np.zeros((2, 2, 3), np.uint8)).semantic_frames == 8

@@ -1,4 +1,6 @@
-"""What the soak calls unsafe, growth and drift; the drive itself is in test/faults/test_soak.py."""
+"""
+What the soak calls unsafe, growth and drift; the drive itself is in test/faults/test_soak.py.
+"""
 
 import subprocess
 import sys
@@ -55,8 +57,22 @@ def test_resident_memory_of_a_process_and_of_none():
 
 @pytest.mark.parametrize(
     ("words", "told"),
-    [(["--hours", "0"], "--hours is 0.0"), (["--faults", "earthquake"], "'earthquake'"), (["--every", "0"], "--every"), (["--size", "big"], "--size is 'big'")],
+    [
+        (["--hours", "0"], "--hours is 0.0"),
+        (["--faults", "earthquake"], "'earthquake'"),
+        (["--every", "0"], "--every"),
+        (["--size", "big"], "--size is 'big'"),
+    ],
 )
 def test_a_wrong_option_is_named(words, told):
-    done = subprocess.run([sys.executable, "-m", "janusvln_ros.cli.main", "soak", *words], capture_output=True, text=True)
-    assert done.returncode == 2 and told in done.stderr and "Traceback" not in done.stderr and done.stdout == ""
+    done = subprocess.run(
+        [sys.executable, "-m", "janusvln_ros.cli.main", "soak", *words],
+        capture_output=True,
+        text=True,
+    )
+    assert (
+        done.returncode == 2
+        and told in done.stderr
+        and "Traceback" not in done.stderr
+        and done.stdout == ""
+    )

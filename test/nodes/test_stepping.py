@@ -76,13 +76,37 @@ class World:
         return self.do(Frame(self.now, self.ros if stamp is None else stamp, self.ros))
 
     def decide(self, action=Action.MOVE_FORWARD, ticket=None, text=""):
-        return self.do(Decided(self.now, self.state.ticket if ticket is None else ticket, action, text))
+        return self.do(
+            Decided(self.now, self.state.ticket if ticket is None else ticket, action, text)
+        )
 
-    def result(self, status=StepStatus.SUCCEEDED, dx=0.25, dyaw=0.0, end=None, goal=None, message=""):
+    def result(
+        self, status=StepStatus.SUCCEEDED, dx=0.25, dyaw=0.0, end=None, goal=None, message=""
+    ):
         epoch, step = goal or self.state.goal
-        return self.do(StepResult(self.now, epoch, step, status, message, self.ros if end is None else end, dx, 0.0, dyaw, self.ros))
+        return self.do(
+            StepResult(
+                self.now,
+                epoch,
+                step,
+                status,
+                message,
+                self.ros if end is None else end,
+                dx,
+                0.0,
+                dyaw,
+                self.ros,
+            )
+        )
 
-    def step(self, action=Action.MOVE_FORWARD, status=StepStatus.SUCCEEDED, dx=0.25, dyaw=0.0, seconds=1.0):
+    def step(
+        self,
+        action=Action.MOVE_FORWARD,
+        status=StepStatus.SUCCEEDED,
+        dx=0.25,
+        dyaw=0.0,
+        seconds=1.0,
+    ):
         """One whole step: frame, decision, motion."""
         self.now += 0.01
         self.only(self.frame(), Infer)
@@ -115,12 +139,19 @@ def test_one_step_goes_from_frame_to_decision_to_motion_to_the_next_frame(world)
     assert world.only(world.frame(world.ros), Infer)
     assert world.only(world.decide(Action.STOP), SendGoal).action is Action.STOP
     finish = world.only(world.result(dx=0), Finish)
-    assert (finish.key, finish.code, finish.steps) == (key, Code.NONE, 2) and world.state.phase is Phase.IDLE
+    assert (finish.key, finish.code, finish.steps) == (
+        key,
+        Code.NONE,
+        2,
+    ) and world.state.phase is Phase.IDLE
 
 
 def test_instruction_is_refused_while_not_active():
     state, commands = advance(State(), Start(0.0, 7, "go", 0), Settings())
-    assert commands == (Finish(7, Code.NOT_ACTIVE, "the policy node is not active"),) and state == State()
+    assert (
+        commands == (Finish(7, Code.NOT_ACTIVE, "the policy node is not active"),)
+        and state == State()
+    )
 
 
 @pytest.mark.parametrize("text", ["", " \n\t ", "\x00\x01", "a" * 4001, "\u200b"])
@@ -129,12 +160,18 @@ def test_an_instruction_without_content_is_refused_and_disturbs_nothing(world, t
     world.frame()
     before = world.state
     key, commands = world.start(text)
-    assert world.only(commands, Finish).code == Code.INVALID_INSTRUCTION and world.only(commands, Finish).key == key
+    assert (
+        world.only(commands, Finish).code == Code.INVALID_INSTRUCTION
+        and world.only(commands, Finish).key == key
+    )
     assert world.state == before
 
 
 def test_control_characters_become_spaces_and_other_scripts_stay():
-    assert clean_instruction("go\x1b[31m left\r\nथोड़ा आगे 走到门口 🚪") == "go [31m left थोड़ा आगे 走到门口 🚪"
+    assert (
+        clean_instruction("go\x1b[31m left\r\nथोड़ा आगे 走到门口 🚪")
+        == "go [31m left थोड़ा आगे 走到门口 🚪"
+    )
     with pytest.raises(InputError, match="4000"):
         clean_instruction("x" * 100_000)
 
@@ -234,7 +271,9 @@ def test_missing_intrinsics_are_told_as_a_bad_frame(world):
 def test_one_bad_frame_is_passed_over(world):
     world.start()
     world.frame()
-    assert world.only(world.do(Failed(world.now, world.state.ticket, Code.BAD_FRAME, "JPEG cut short")), Publish).failed
+    assert world.only(
+        world.do(Failed(world.now, world.state.ticket, Code.BAD_FRAME, "JPEG cut short")), Publish
+    ).failed
     world.now += 0.1
     assert world.only(world.frame(), Infer)
     assert world.only(world.decide(), SendGoal).step == 0
@@ -249,7 +288,8 @@ def test_nothing_but_bad_frames_ends_the_episode_with_the_reason(world):
         world.do(Failed(world.now, world.state.ticket, Code.BAD_FRAME, "JPEG cut short"))
         codes += [c.code for c in world.tick() if isinstance(c, Finish)]
     assert codes == [Code.BAD_FRAME]
-    assert len([c for c in world.log if isinstance(c, Publish)]) == 1  # told once, not thirty times
+    # told once, not thirty times
+    assert len([c for c in world.log if isinstance(c, Publish)]) == 1
 
 
 def test_text_that_is_no_action_moves_nothing_and_is_not_stop(world):
@@ -257,14 +297,25 @@ def test_text_that_is_no_action_moves_nothing_and_is_not_stop(world):
     world.frame()
     commands = world.decide(None, text="I am a teapot")
     assert not [c for c in commands if isinstance(c, SendGoal)]
-    assert world.only(commands, Finish).code == Code.NOT_UNDERSTOOD and "teapot" in world.only(commands, Finish).message
+    assert (
+        world.only(commands, Finish).code == Code.NOT_UNDERSTOOD
+        and "teapot" in world.only(commands, Finish).message
+    )
     assert not world.only(commands, Publish).executed
 
 
 def test_a_failure_of_the_model_ends_the_episode_and_the_next_one_runs(world):
     world.start()
     world.frame()
-    assert world.only(world.do(Failed(world.now, world.state.ticket, Code.INFERENCE_FAILED, "out of memory")), Finish).code == Code.INFERENCE_FAILED
+    assert (
+        world.only(
+            world.do(
+                Failed(world.now, world.state.ticket, Code.INFERENCE_FAILED, "out of memory")
+            ),
+            Finish,
+        ).code
+        == Code.INFERENCE_FAILED
+    )
     world.start()
     world.now += 0.1
     world.frame()
@@ -274,7 +325,15 @@ def test_a_failure_of_the_model_ends_the_episode_and_the_next_one_runs(world):
 def test_an_instruction_that_the_model_cannot_take_ends_the_episode(world):
     key, _ = world.start()
     assert world.do(ResetFailed(world.now, 3, Code.INVALID_INSTRUCTION, "old")) == ()
-    assert world.only(world.do(ResetFailed(world.now, world.state.epoch, Code.INVALID_INSTRUCTION, "too long")), Finish).key == key
+    assert (
+        world.only(
+            world.do(
+                ResetFailed(world.now, world.state.epoch, Code.INVALID_INSTRUCTION, "too long")
+            ),
+            Finish,
+        ).key
+        == key
+    )
 
 
 def test_inference_that_takes_too_long_ends_the_episode_and_its_answer_is_thrown_away(world):
@@ -310,7 +369,9 @@ def test_a_blocked_step_is_used_up_and_three_in_a_row_end_the_episode(world):
     world.step(status=StepStatus.BLOCKED, dx=0.0)
     world.step()  # free again: the count starts anew
     for _ in range(2):
-        assert not [c for c in world.step(status=StepStatus.BLOCKED, dx=0.0) if isinstance(c, Finish)]
+        assert not [
+            c for c in world.step(status=StepStatus.BLOCKED, dx=0.0) if isinstance(c, Finish)
+        ]
     finish = world.only(world.step(status=StepStatus.BLOCKED, dx=0.0), Finish)
     assert finish.code == Code.BLOCKED and finish.steps == 6
 
@@ -319,7 +380,9 @@ def test_blocked_steps_never_end_an_evaluation():
     world = World(max_blocked=0, progress_window=0)
     world.start()
     for _ in range(50):
-        assert not [c for c in world.step(status=StepStatus.BLOCKED, dx=0.0) if isinstance(c, Finish)]
+        assert not [
+            c for c in world.step(status=StepStatus.BLOCKED, dx=0.0) if isinstance(c, Finish)
+        ]
 
 
 def test_step_limit_counts_decisions(world):
@@ -337,19 +400,29 @@ def test_turning_to_and_fro_is_no_progress(world):
     world.start()
     for i in range(11):
         world.step((Action.TURN_LEFT, Action.TURN_RIGHT)[i % 2], dx=0.0, dyaw=0.26 * (-1) ** i)
-    assert world.only(world.step(Action.TURN_RIGHT, dx=0.0, dyaw=-0.26), Finish).code == Code.NO_PROGRESS
+    assert (
+        world.only(world.step(Action.TURN_RIGHT, dx=0.0, dyaw=-0.26), Finish).code
+        == Code.NO_PROGRESS
+    )
 
 
 def test_looking_around_once_is_progress_enough(world):
     world.start()
     for _ in range(24):
-        assert not [c for c in world.step(Action.TURN_LEFT, dx=0.0, dyaw=0.2618) if isinstance(c, Finish)]
+        assert not [
+            c for c in world.step(Action.TURN_LEFT, dx=0.0, dyaw=0.2618) if isinstance(c, Finish)
+        ]
 
 
 def test_many_steps_on_the_spot_are_no_progress():
     world = World(progress_window=8)
     world.start()
-    finishes = [c for i in range(12) for c in (world.step(Action.TURN_LEFT, dx=0.0, dyaw=0.26) if world.state.start else ()) if isinstance(c, Finish)]
+    finishes = [
+        c
+        for i in range(12)
+        for c in (world.step(Action.TURN_LEFT, dx=0.0, dyaw=0.26) if world.state.start else ())
+        if isinstance(c, Finish)
+    ]
     assert [f.code for f in finishes] == [Code.NO_PROGRESS]
 
 
@@ -358,14 +431,19 @@ def test_path_length_follows_the_reported_motion(world):
     world.step(dx=0.25)
     world.step(Action.TURN_LEFT, dx=0.0, dyaw=1.5708)
     world.step(dx=0.2)
-    assert world.state.path == pytest.approx(0.45) and world.state.pose[:2] == pytest.approx((0.25, 0.2), abs=1e-3)
+    assert world.state.path == pytest.approx(0.45) and world.state.pose[:2] == pytest.approx(
+        (0.25, 0.2), abs=1e-3
+    )
 
 
 def test_cancel_while_deciding_answers_at_once_and_the_decision_never_acts(world):
     key, _ = world.start()
     world.frame()
     ticket, epoch = world.state.ticket, world.state.epoch
-    assert world.only(world.do(Cancel(world.now, key, Code.CANCELED, "by the client")), Finish).code == Code.CANCELED
+    assert (
+        world.only(world.do(Cancel(world.now, key, Code.CANCELED, "by the client")), Finish).code
+        == Code.CANCELED
+    )
     assert world.state.epoch == epoch + 1
     assert world.decide(ticket=ticket) == ()
 
@@ -397,11 +475,16 @@ def test_the_newest_instruction_wins_and_starts_only_at_standstill(world):
     second, commands = world.start("two")
     assert [type(c) for c in commands] == [CancelGoal]
     third, commands = world.start("three")
-    assert world.only(commands, Finish) == Finish(second, Code.PREEMPTED, "a newer instruction arrived")
+    assert world.only(commands, Finish) == Finish(
+        second, Code.PREEMPTED, "a newer instruction arrived"
+    )
     world.now += 0.4
     end = world.ros
     commands = world.result(StepStatus.CANCELED, goal=goal, end=end)
-    assert world.only(commands, Finish).key == first and world.only(commands, Finish).code == Code.PREEMPTED
+    assert (
+        world.only(commands, Finish).key == first
+        and world.only(commands, Finish).code == Code.PREEMPTED
+    )
     assert world.only(commands, Reset).instruction == "three" and world.state.start.key == third
     world.tick()
     assert world.frame(end - 1) == ()  # still moving when it was taken
@@ -413,7 +496,10 @@ def test_preemption_while_deciding_drops_the_old_decision(world):
     world.frame()
     ticket = world.state.ticket
     _, commands = world.start("two")
-    assert world.only(commands, Reset).instruction == "two" and world.only(commands, Finish).code == Code.PREEMPTED
+    assert (
+        world.only(commands, Reset).instruction == "two"
+        and world.only(commands, Finish).code == Code.PREEMPTED
+    )
     assert world.decide(ticket=ticket) == ()
 
 
@@ -425,7 +511,10 @@ def test_deactivation_stops_the_step_and_refuses_what_waits(world):
     second, _ = world.start("two")
     commands = world.do(Cancel(world.now, None, Code.NOT_ACTIVE, "deactivated", deactivate=True))
     assert world.only(commands, Finish).key == second
-    assert world.only(world.result(StepStatus.CANCELED, goal=goal), Finish) and world.state.phase is Phase.IDLE
+    assert (
+        world.only(world.result(StepStatus.CANCELED, goal=goal), Finish)
+        and world.state.phase is Phase.IDLE
+    )
     assert world.only(world.start()[1], Finish).code == Code.NOT_ACTIVE
 
 
@@ -512,7 +601,9 @@ def test_an_early_decision_counts_if_the_final_pose_agrees(world):
     assert world.decide(Action.TURN_LEFT, infer.ticket) == () and world.state.phase is Phase.MOVING
     world.now += 0.1
     commands = world.result(dx=0.25)
-    assert isinstance(commands[0], Commit) and world.only(commands, SendGoal) == SendGoal(11, 1, Action.TURN_LEFT, infer.stamp)
+    assert isinstance(commands[0], Commit) and world.only(commands, SendGoal) == SendGoal(
+        11, 1, Action.TURN_LEFT, infer.stamp
+    )
     assert world.state.hidden == pytest.approx(0.2)
 
 
@@ -531,7 +622,10 @@ def test_an_early_decision_is_thrown_away_if_the_final_pose_disagrees(world, fin
     world.decide(Action.TURN_LEFT, infer.ticket)
     world.now += 0.1
     commands = world.result(**{"dx": 0.25} | final)
-    assert not [c for c in commands if isinstance(c, (Commit, SendGoal))] and world.state.discarded == 1
+    assert (
+        not [c for c in commands if isinstance(c, (Commit, SendGoal))]
+        and world.state.discarded == 1
+    )
     world.now += 0.1
     assert world.only(world.frame(), Infer).commit
 
@@ -578,7 +672,9 @@ def test_watch_only_sends_no_goals_and_goes_on_after_stop():
         world.frame(stamp)
         world.decide(Action.STOP)
     assert [c.step for c in world.log if isinstance(c, Publish)] == [0, 1, 2]
-    assert not [c for c in world.log if isinstance(c, (SendGoal, Finish))] and not any(p.executed for p in world.log if isinstance(p, Publish))
+    assert not [c for c in world.log if isinstance(c, (SendGoal, Finish))] and not any(
+        p.executed for p in world.log if isinstance(p, Publish)
+    )
 
 
 def test_watch_only_keeps_every_chosen_frame_while_the_model_is_slow():
@@ -606,7 +702,11 @@ def test_watch_only_a_backward_jump_starts_a_new_episode_and_jitter_does_not():
     world.frame(50 * S - S // 2)
     assert world.state.epoch == epoch
     commands = world.frame(10 * S)
-    assert world.only(commands, Reset).epoch == epoch + 1 and world.only(commands, Infer).stamp == 10 * S and world.state.step == 0
+    assert (
+        world.only(commands, Reset).epoch == epoch + 1
+        and world.only(commands, Infer).stamp == 10 * S
+        and world.state.step == 0
+    )
 
 
 def test_watch_only_has_no_timeouts_of_frames_and_no_time_limit():
@@ -649,11 +749,19 @@ def events(world):
 
 @pytest.mark.parametrize("execute", [True, False])
 @pytest.mark.parametrize("seed", range(40))
-def test_whatever_happens_a_goal_is_sent_only_for_the_newest_decision_of_a_living_episode_and_everybody_is_answered_once(seed, execute):
+def test_whatever_happens_goals_are_of_the_newest_decision_and_everybody_is_answered_once(
+    seed, execute
+):
     import random
 
     dice = random.Random(seed)
-    world = World(execute=execute, clock_checks=execute, frame_timeout=0.5, progress_window=3, oscillation_steps=2)
+    world = World(
+        execute=execute,
+        clock_checks=execute,
+        frame_timeout=0.5,
+        progress_window=3,
+        oscillation_steps=2,
+    )
     answered, asked, flying = [], [], None
     for i in range(400):
         world.now += dice.choice([0.0, 0.01, 0.2])
@@ -664,7 +772,9 @@ def test_whatever_happens_a_goal_is_sent_only_for_the_newest_decision_of_a_livin
         before = world.state
         for command in world.do(event):
             if isinstance(command, SendGoal):
-                assert execute and before.active and flying is None, "a second motion while one is under way"
+                assert execute and before.active and flying is None, (
+                    "a second motion while one is under way"
+                )
                 assert isinstance(event, Decided) or before.early is not None
                 assert (command.epoch, command.step) == (world.state.epoch, world.state.step)
                 flying = (command.epoch, command.step)
@@ -675,7 +785,9 @@ def test_whatever_happens_a_goal_is_sent_only_for_the_newest_decision_of_a_livin
         if world.state.goal is None:
             flying = None
         assert world.state.epoch >= before.epoch and world.state.ticket >= before.ticket
-        assert (world.state.goal is not None) <= (world.state.phase in (Phase.MOVING, Phase.ENDING))
+        assert (world.state.goal is not None) <= (
+            world.state.phase in (Phase.MOVING, Phase.ENDING)
+        )
         assert len(world.state.pending) <= stepping.MAX_QUEUE
     world.do(Cancel(world.now, None, Code.CANCELED, "the end"))
     world.tick(1000)
@@ -686,6 +798,10 @@ def test_whatever_happens_a_goal_is_sent_only_for_the_newest_decision_of_a_livin
 def test_codes_are_those_of_the_interface():
     action = pytest.importorskip("janusvln_msgs.action")
     names = [n for n in vars(Code) if n.isupper()]
-    assert len(names) == 18 and all(getattr(Code, n) == getattr(action.FollowInstruction.Result, n) for n in names)
+    assert len(names) == 18 and all(
+        getattr(Code, n) == getattr(action.FollowInstruction.Result, n) for n in names
+    )
     statuses = [n for n in vars(StepStatus) if n.isupper()]
-    assert len(statuses) == 8 and all(getattr(StepStatus, n) == getattr(action.ExecuteStep.Result, n) for n in statuses)
+    assert len(statuses) == 8 and all(
+        getattr(StepStatus, n) == getattr(action.ExecuteStep.Result, n) for n in statuses
+    )

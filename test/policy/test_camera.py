@@ -1,4 +1,7 @@
-"""Any calibrated camera becomes the one that the model was trained with: straight lines, 79 degrees, 4:3, square pixels, never stretched."""
+"""
+Any calibrated camera becomes the one that the model was trained with: straight lines, 79 degrees,
+4:3, square pixels, never stretched.
+"""
 
 import math
 
@@ -7,7 +10,13 @@ import numpy as np
 import pytest
 
 from janusvln_ros.errors import InputError
-from janusvln_ros.policy.camera import Intrinsics, mounting_warning, plan_view, project, uncalibrated_view
+from janusvln_ros.policy.camera import (
+    Intrinsics,
+    mounting_warning,
+    plan_view,
+    project,
+    uncalibrated_view,
+)
 
 TAN = math.tan(math.radians(39.5))
 
@@ -15,11 +24,16 @@ TAN = math.tan(math.radians(39.5))
 def pinhole(width, height, hfov=None, f=None, d=(), model="plumb_bob", cx=None, cy=None, fy=None):
     f = f or width / 2 / math.tan(math.radians(hfov) / 2)
     cx, cy = (width - 1) / 2 if cx is None else cx, (height - 1) / 2 if cy is None else cy
-    return Intrinsics(width, height, (f, 0.0, cx, 0.0, fy or f, cy, 0.0, 0.0, 1.0), tuple(d), model)
+    return Intrinsics(
+        width, height, (f, 0.0, cx, 0.0, fy or f, cy, 0.0, 0.0, 1.0), tuple(d), model
+    )
 
 
 def seen_by(camera, tangents=8):
-    """What the camera sees of a plane ahead that shows its own coordinates: red grows to the right, green downwards, over +-2 tangents."""
+    """
+    What the camera sees of a plane ahead that shows its own coordinates: red grows to the right,
+    green downwards, over +-2 tangents.
+    """
     v, u = np.mgrid[0 : camera.height, 0 : camera.width]
     k = np.array(camera.k).reshape(3, 3)
     pixels = np.stack([u, v], -1).reshape(-1, 1, 2).astype(np.float64)
@@ -50,7 +64,9 @@ CAMERAS = {
     "off centre": pinhole(800, 600, f=300, cx=360, cy=320),
     "pixels that are not square": pinhole(640, 480, f=230, fy=280),
     "barrel distortion": pinhole(640, 480, f=260, d=(-0.25, 0.06, 0.001, -0.001, 0.0)),
-    "rational model": pinhole(640, 480, f=260, d=(0.1, 0.05, 0.0, 0.0, 0.01, 0.3, 0.1, 0.02), model="rational_polynomial"),
+    "rational model": pinhole(
+        640, 480, f=260, d=(0.1, 0.05, 0.0, 0.0, 0.01, 0.3, 0.1, 0.02), model="rational_polynomial"
+    ),
     "fisheye": pinhole(640, 480, f=190, d=(0.02, -0.01, 0.003, -0.001), model="equidistant"),
 }
 
@@ -63,7 +79,10 @@ def test_the_view_is_79_degrees_straight_and_square(camera):
     assert width / height == pytest.approx(4 / 3, abs=0.01)
     wanted_x = ((np.arange(width) + 0.5) / width * 2 - 1) * TAN
     wanted_y = ((np.arange(height) + 0.5) / height * 2 - 1) * TAN * 0.75
-    assert np.abs(out[..., 0] - wanted_x).max() < 0.05 and np.abs(out[..., 1] - wanted_y[:, None]).max() < 0.05
+    assert (
+        np.abs(out[..., 0] - wanted_x).max() < 0.05
+        and np.abs(out[..., 1] - wanted_y[:, None]).max() < 0.05
+    )
     assert view.hfov_deg == pytest.approx(79, abs=1) and view.warnings == ()
 
 
@@ -79,12 +98,25 @@ def test_the_view_is_79_degrees_straight_and_square(camera):
 )
 def test_a_narrower_camera_is_warned_of_and_never_stretched(camera, hfov):
     view = plan_view(camera)
-    assert view.hfov_deg <= hfov and len(view.warnings) == 1 and f"{view.hfov_deg:.1f} of the 79" in view.warnings[0]
+    assert (
+        view.hfov_deg <= hfov
+        and len(view.warnings) == 1
+        and f"{view.hfov_deg:.1f} of the 79" in view.warnings[0]
+    )
     out = directions(view.apply(seen_by(camera)))
-    per_pixel_x, per_pixel_y = np.diff(out[..., 0], axis=1).mean(), np.diff(out[..., 1], axis=0).mean()
+    per_pixel_x, per_pixel_y = (
+        np.diff(out[..., 0], axis=1).mean(),
+        np.diff(out[..., 1], axis=0).mean(),
+    )
     assert per_pixel_x == pytest.approx(per_pixel_y, rel=0.03)
-    low, high = (project(camera, np.array([[-1.0, -0.75], [1.0, 0.75]]) * math.tan(math.radians(view.hfov_deg / 2)))).tolist()
-    assert min(low) > -2 and high[0] < camera.width + 1 and high[1] < camera.height + 1  # only what the camera sees
+    low, high = (
+        project(
+            camera,
+            np.array([[-1.0, -0.75], [1.0, 0.75]]) * math.tan(math.radians(view.hfov_deg / 2)),
+        )
+    ).tolist()
+    # only what the camera sees
+    assert min(low) > -2 and high[0] < camera.width + 1 and high[1] < camera.height + 1
 
 
 @pytest.mark.parametrize(
@@ -109,12 +141,22 @@ def test_a_frame_of_another_size_than_camera_info_is_refused():
             plan_view(camera).apply(np.zeros((240, 320, 3), np.uint8))
 
 
-@pytest.mark.parametrize(("size", "cut"), [((640, 360), (480, 360)), ((480, 640), (480, 360)), ((640, 480), (640, 480))])
+@pytest.mark.parametrize(
+    ("size", "cut"), [((640, 360), (480, 360)), ((480, 640), (480, 360)), ((640, 480), (640, 480))]
+)
 def test_without_intrinsics_the_middle_is_cut_to_shape(size, cut):
     view = uncalibrated_view(*size)
-    frame = np.arange(size[0] * size[1] * 3, dtype=np.uint32).astype(np.uint8).reshape(size[1], size[0], 3)
+    frame = (
+        np.arange(size[0] * size[1] * 3, dtype=np.uint32)
+        .astype(np.uint8)
+        .reshape(size[1], size[0], 3)
+    )
     out = view.apply(frame)
-    assert out.shape == (cut[1], cut[0], 3) and "no intrinsics" in view.warnings[0] and view.hfov_deg is None
+    assert (
+        out.shape == (cut[1], cut[0], 3)
+        and "no intrinsics" in view.warnings[0]
+        and view.hfov_deg is None
+    )
     top, left = (size[1] - cut[1]) // 2, (size[0] - cut[0]) // 2
     assert np.array_equal(out, frame[top : top + cut[1], left : left + cut[0]])
 

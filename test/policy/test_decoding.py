@@ -1,4 +1,6 @@
-"""Only the four words are reachable, their probabilities add up, and anything else is not an action."""
+"""
+Only the four words are reachable, their probabilities add up, and anything else is not an action.
+"""
 
 import math
 from pathlib import Path
@@ -8,7 +10,12 @@ import torch
 
 from janusvln_ros.actions import Action
 from janusvln_ros.errors import InputError
-from janusvln_ros.policy.decoding import action_tree, most_probable, parse_action, repetition_penalty
+from janusvln_ros.policy.decoding import (
+    action_tree,
+    most_probable,
+    parse_action,
+    repetition_penalty,
+)
 from janusvln_ros.policy.tokenizer import byte_tokenizer, load_tokenizer
 
 DATA = Path(__file__).parents[1] / "data" / "policy"
@@ -30,19 +37,27 @@ class Spelling:
 SPELLINGS = {
     "single tokens": Spelling(STOP=[1], MOVE_FORWARD=[2], TURN_LEFT=[3], TURN_RIGHT=[4]),
     "shared TURN": Spelling(STOP=[1], MOVE_FORWARD=[2, 7], TURN_LEFT=[3, 5], TURN_RIGHT=[3, 6]),
-    "one word begins another": Spelling(STOP=[1], MOVE_FORWARD=[1, 2], TURN_LEFT=[1, 2, 3], TURN_RIGHT=[4]),
-    "common beginning": Spelling(STOP=[8, 1], MOVE_FORWARD=[8, 2], TURN_LEFT=[8, 3, 3, 1], TURN_RIGHT=[8, 3, 3, 2]),
+    "one word begins another": Spelling(
+        STOP=[1], MOVE_FORWARD=[1, 2], TURN_LEFT=[1, 2, 3], TURN_RIGHT=[4]
+    ),
+    "common beginning": Spelling(
+        STOP=[8, 1], MOVE_FORWARD=[8, 2], TURN_LEFT=[8, 3, 3, 1], TURN_RIGHT=[8, 3, 3, 2]
+    ),
     "bytes": byte_tokenizer({"<|im_start|>": 300, "<|im_end|>": 301}),
     "trained": load_tokenizer(DATA / "tokenizer"),
 }
 
 
-@pytest.mark.parametrize("text, action", [("STOP", 0), ("MOVE_FORWARD", 1), ("TURN_LEFT", 2), ("TURN_RIGHT", 3)])
+@pytest.mark.parametrize(
+    "text, action", [("STOP", 0), ("MOVE_FORWARD", 1), ("TURN_LEFT", 2), ("TURN_RIGHT", 3)]
+)
 def test_the_four_words_are_actions(text, action):
     assert parse_action(text) is Action(action)
 
 
-@pytest.mark.parametrize("text", ["", "stop", " STOP", "STOP\n", "MOVE FORWARD", "STOP STOP", "I would stop", "0"])
+@pytest.mark.parametrize(
+    "text", ["", "stop", " STOP", "STOP\n", "MOVE FORWARD", "STOP STOP", "I would stop", "0"]
+)
 def test_any_other_text_is_no_action_and_above_all_not_stop(text):
     assert parse_action(text) is None
 
@@ -55,7 +70,9 @@ def test_walking_the_tree_reaches_each_word_and_nothing_else(name):
     def reach(prefix):
         if prefix in tree.words.values():
             return {prefix}
-        nexts = choices.get(prefix) or {w[len(prefix)] for w in tree.words.values() if w[: len(prefix)] == prefix}
+        nexts = choices.get(prefix) or {
+            w[len(prefix)] for w in tree.words.values() if w[: len(prefix)] == prefix
+        }
         assert len(nexts) > 1 or prefix not in choices, "a forced token is no branch"
         return set().union(*(reach((*prefix, t)) for t in nexts))
 

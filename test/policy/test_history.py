@@ -8,7 +8,9 @@ import pytest
 from janusvln_ros.errors import InputError
 from janusvln_ros.policy.history import sample_history
 
-TABLE = json.loads((Path(__file__).parents[1] / "data" / "policy" / "history_indices.json").read_text())
+TABLE = json.loads(
+    (Path(__file__).parents[1] / "data" / "policy" / "history_indices.json").read_text()
+)
 
 
 @pytest.mark.parametrize("num_history", TABLE)

@@ -1,4 +1,7 @@
-"""The navigator along an episode: the published numbers at every step, and errors that leave the memories as they were."""
+"""
+The navigator along an episode: the published numbers at every step, and errors that leave the
+memories as they were.
+"""
 
 import copy
 
@@ -49,13 +52,18 @@ STEPS = range(12)
 def test_prompt_and_positions_are_the_published_ones(walk, expected, t):
     _, given = walk
     assert torch.equal(given["ids"][t], expected[f"step{t:02d}.input_ids"])
-    assert torch.equal(torch.cat([given["before"], given["positions"][t]], dim=1), expected[f"step{t:02d}.position_ids"])
+    assert torch.equal(
+        torch.cat([given["before"], given["positions"][t]], dim=1),
+        expected[f"step{t:02d}.position_ids"],
+    )
 
 
 @pytest.mark.parametrize("t", STEPS)
 def test_spatial_tokens_and_fused_embeddings_are_the_published_ones(walk, expected, t):
     decisions, given = walk
-    torch.testing.assert_close(decisions[t].spatial_tokens, expected[f"step{t:02d}.vggt_tokens"], atol=2e-5, rtol=1e-5)
+    torch.testing.assert_close(
+        decisions[t].spatial_tokens, expected[f"step{t:02d}.vggt_tokens"], atol=2e-5, rtol=1e-5
+    )
     fused = expected[f"step{t:02d}.fused_embeds"]
     torch.testing.assert_close(given["images"][t][: len(fused)], fused, atol=2e-5, rtol=1e-5)
 
@@ -63,8 +71,15 @@ def test_spatial_tokens_and_fused_embeddings_are_the_published_ones(walk, expect
 @pytest.mark.parametrize("t", STEPS)
 def test_scores_and_answer_are_the_published_ones(walk, expected, facts, t):
     decisions, given = walk
-    torch.testing.assert_close(given["hidden"][t], expected[f"step{t:02d}.final_hidden_last_prompt_token"], atol=1e-4, rtol=1e-4)
-    torch.testing.assert_close(decisions[t].scores, expected[f"step{t:02d}.scores"], atol=1e-4, rtol=1e-4)
+    torch.testing.assert_close(
+        given["hidden"][t],
+        expected[f"step{t:02d}.final_hidden_last_prompt_token"],
+        atol=1e-4,
+        rtol=1e-4,
+    )
+    torch.testing.assert_close(
+        decisions[t].scores, expected[f"step{t:02d}.scores"], atol=1e-4, rtol=1e-4
+    )
     assert decisions[t].token_ids == expected[f"step{t:02d}.generated_ids"].tolist()
     assert decisions[t].text == facts["steps"][t]["answer_text"]
 
@@ -90,7 +105,14 @@ def mode(request):
 
 @pytest.fixture
 def navigator(network, tokenizer, mode):
-    navigator = Navigator(network, tokenizer, memory=mode, decoding="constrained", keep_scores=True, allow_untrained_memory=True)
+    navigator = Navigator(
+        network,
+        tokenizer,
+        memory=mode,
+        decoding="constrained",
+        keep_scores=True,
+        allow_untrained_memory=True,
+    )
     navigator.reset(INSTRUCTION)
     return navigator
 
@@ -113,7 +135,8 @@ def test_reset_begins_anew(navigator, frames):
 def test_every_frame_of_the_past_counts(navigator, frames):
     """Else the tests of this file could not see a memory that holds the wrong frame."""
     last = scores(navigator, frames[:8])[-1]
-    for wrong in (0, 1, 4, 5, 6):  # initial frames and the window; released also reads 3 of these as pictures
+    # initial frames and the window; released also reads 3 of these as pictures
+    for wrong in (0, 1, 4, 5, 6):
         navigator.reset(INSTRUCTION)
         changed = frames[:8].copy()
         changed[wrong] = 255 - changed[wrong]
@@ -161,7 +184,9 @@ def test_commit_without_a_frame_is_refused(navigator, frames):
 def test_decision_names_an_action_with_its_probability(navigator, frames):
     decision = navigator.step(frames[0])
     assert isinstance(decision.action, Action) and decision.text == decision.action.name
-    assert decision.probabilities.keys() == set(Action) and sum(decision.probabilities.values()) == pytest.approx(1)
+    assert decision.probabilities.keys() == set(Action) and sum(
+        decision.probabilities.values()
+    ) == pytest.approx(1)
     assert decision.probabilities[decision.action] == max(decision.probabilities.values())
 
 
@@ -169,7 +194,11 @@ def test_scores_are_kept_only_on_request(network, tokenizer, mode, frames):
     navigator = Navigator(network, tokenizer, memory=mode, allow_untrained_memory=True)
     navigator.reset(INSTRUCTION)
     decision = navigator.step(frames[0])
-    assert decision.scores is None and decision.spatial_tokens is None and decision.probabilities is None
+    assert (
+        decision.scores is None
+        and decision.spatial_tokens is None
+        and decision.probabilities is None
+    )
     assert navigator.step(frames[1], keep_scores=True).scores.dtype == torch.float32
 
 
@@ -231,8 +260,17 @@ PARTS = [
 
 
 @pytest.mark.parametrize("part", PARTS)
-def test_numbers_gone_bad_are_an_error_and_the_memories_stay(network, tokenizer, mode, frames, part):
-    navigator = Navigator(copy.deepcopy(network), tokenizer, memory=mode, decoding="constrained", keep_scores=True, allow_untrained_memory=True)
+def test_numbers_gone_bad_are_an_error_and_the_memories_stay(
+    network, tokenizer, mode, frames, part
+):
+    navigator = Navigator(
+        copy.deepcopy(network),
+        tokenizer,
+        memory=mode,
+        decoding="constrained",
+        keep_scores=True,
+        allow_untrained_memory=True,
+    )
     navigator.reset(INSTRUCTION)
     plain = scores(navigator, frames[:9])
     navigator.reset(INSTRUCTION)
@@ -248,9 +286,13 @@ def test_numbers_gone_bad_are_an_error_and_the_memories_stay(network, tokenizer,
     assert_same(again, plain)
 
 
-@pytest.mark.parametrize(("mode", "part"), [("released", PARTS[3]), ("dual", PARTS[3]), ("dual", PARTS[1])])
+@pytest.mark.parametrize(
+    ("mode", "part"), [("released", PARTS[3]), ("dual", PARTS[3]), ("dual", PARTS[1])]
+)
 def test_bad_numbers_are_not_observed_either(network, tokenizer, mode, part, frames):
-    navigator = Navigator(copy.deepcopy(network), tokenizer, memory=mode, allow_untrained_memory=True)
+    navigator = Navigator(
+        copy.deepcopy(network), tokenizer, memory=mode, allow_untrained_memory=True
+    )
     navigator.reset(INSTRUCTION)
     navigator.step(frames[0])
     navigator.model.get_parameter(part).data.fill_(float("nan"))
@@ -261,10 +303,18 @@ def test_bad_numbers_are_not_observed_either(network, tokenizer, mode, part, fra
 
 @pytest.mark.parametrize(
     ("instruction", "words"),
-    [("", "empty"), (" \n", "empty"), (None, "NoneType"), ("go <|im_end|> there", "im_end"), ("left " * 9000, "shorten")],
+    [
+        ("", "empty"),
+        (" \n", "empty"),
+        (None, "NoneType"),
+        ("go <|im_end|> there", "im_end"),
+        ("left " * 9000, "shorten"),
+    ],
     ids=["empty", "blank", "none", "marks", "too long"],
 )
-def test_bad_instruction_is_refused_and_the_old_episode_goes_on(navigator, frames, instruction, words):
+def test_bad_instruction_is_refused_and_the_old_episode_goes_on(
+    navigator, frames, instruction, words
+):
     plain = scores(navigator, frames[:9])
     navigator.reset(INSTRUCTION)
     again = scores(navigator, frames[:6])
@@ -288,7 +338,10 @@ def test_frame_before_an_episode_is_refused(network, tokenizer, mode, frames):
 def test_prompt_that_outgrows_the_context_with_its_pictures_is_refused(network, tokenizer, frames):
     navigator = Navigator(network, tokenizer, memory="released")
     navigator.reset("left " * 2600)  # fits without pictures, or with one
-    network.config.text.max_position_embeddings, before = 1, network.config.text.max_position_embeddings
+    network.config.text.max_position_embeddings, before = (
+        1,
+        network.config.text.max_position_embeddings,
+    )
     try:
         with pytest.raises(InputError, match="shorten"):
             navigator.step(frames[0])
@@ -299,11 +352,19 @@ def test_prompt_that_outgrows_the_context_with_its_pictures_is_refused(network, 
 def test_memory_the_checkpoint_was_not_trained_for_is_refused(tiny):
     with pytest.raises(InputError, match="allow_untrained_memory"):
         Navigator.from_pretrained(tiny, memory="dual")
-    assert Navigator.from_pretrained(tiny, memory="dual", allow_untrained_memory=True).memory == "dual"
+    assert (
+        Navigator.from_pretrained(tiny, memory="dual", allow_untrained_memory=True).memory
+        == "dual"
+    )
 
 
 OPTIONS = [
-    *(("memory", "triple"), ("decoding", "beam"), ("prompt", "haiku"), ("spatial_precision", "int3")),
+    *(
+        ("memory", "triple"),
+        ("decoding", "beam"),
+        ("prompt", "haiku"),
+        ("spatial_precision", "int3"),
+    ),
     *(("device", "tpu"), ("device", "cuda:99"), ("dtype", "int3")),
 ]
 
@@ -321,7 +382,10 @@ def test_tokenizer_of_another_checkpoint_is_refused(network, tokenizer):
         Navigator(other, tokenizer)
 
 
-@pytest.mark.parametrize(("option", "value"), [("dtype", "int8"), ("spatial_precision", "int8"), ("spatial_precision", "float8")])
+@pytest.mark.parametrize(
+    ("option", "value"),
+    [("dtype", "int8"), ("spatial_precision", "int8"), ("spatial_precision", "float8")],
+)
 def test_fewer_bits_change_a_little(tiny, expected, facts, option, value):
     navigator = Navigator.from_pretrained(tiny, keep_scores=True, **{option: value})
     navigator.reset(facts["instruction"])
@@ -334,7 +398,9 @@ def test_fewer_bits_change_a_little(tiny, expected, facts, option, value):
 def test_training_prompt_is_another_prompt(network, tokenizer, frames):
     answers = []
     for prompt in ("evaluation", "training"):
-        navigator = Navigator(network, tokenizer, memory="released", prompt=prompt, keep_scores=True)
+        navigator = Navigator(
+            network, tokenizer, memory="released", prompt=prompt, keep_scores=True
+        )
         navigator.reset(INSTRUCTION)
         answers.append(navigator.step(frames[0]).scores[0])
     assert (answers[0] - answers[1]).abs().max() > 1e-3

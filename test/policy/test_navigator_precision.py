@@ -1,4 +1,7 @@
-"""Smaller numbers reach the network through the navigator, and answers stay near those of full precision."""
+"""
+Smaller numbers reach the network through the navigator, and answers stay near those of full
+precision.
+"""
 
 import numpy as np
 import pytest
@@ -25,7 +28,14 @@ def exact(tiny, frames):
     return last_scores(Navigator.from_pretrained(tiny, keep_scores=True), frames)
 
 
-@pytest.mark.parametrize("options, low, high", [({"dtype": "int8"}, 1e-6, 0.05), ({"dtype": "int4"}, 1e-3, 0.7), ({"spatial_precision": "int8"}, 1e-7, 0.02)])
+@pytest.mark.parametrize(
+    "options, low, high",
+    [
+        ({"dtype": "int8"}, 1e-6, 0.05),
+        ({"dtype": "int4"}, 1e-3, 0.7),
+        ({"spatial_precision": "int8"}, 1e-7, 0.02),
+    ],
+)
 def test_scores_move_a_little_and_not_more(tiny, frames, exact, options, low, high):
     scores = last_scores(Navigator.from_pretrained(tiny, keep_scores=True, **options), frames)
     error = float((scores - exact).norm() / exact.norm())
@@ -39,13 +49,18 @@ def test_int8_language_model_is_what_was_asked_for(tiny):
 
 
 def test_dual_memory_runs_on_an_int8_language_model(tiny, frames):
-    navigator = Navigator.from_pretrained(tiny, dtype="int8", memory="dual", decoding="constrained", allow_untrained_memory=True)
+    navigator = Navigator.from_pretrained(
+        tiny, dtype="int8", memory="dual", decoding="constrained", allow_untrained_memory=True
+    )
     navigator.reset("walk past the sofa")
     chances = [navigator.step(frame).probabilities for frame in frames]
     assert all(np.isclose(sum(p.values()), 1) for p in chances)
 
 
-@pytest.mark.parametrize("options, says", [({"dtype": "int3"}, "int3"), ({"spatial_precision": "int4"}, "spatial_precision")])
+@pytest.mark.parametrize(
+    "options, says",
+    [({"dtype": "int3"}, "int3"), ({"spatial_precision": "int4"}, "spatial_precision")],
+)
 def test_unknown_precision_is_refused(tiny, options, says):
     with pytest.raises(InputError, match=says):
         Navigator.from_pretrained(tiny, **options)

@@ -1,6 +1,9 @@
-"""Everything the navigator does to be fast changes nothing: against a naive network that keeps nothing and computes all, every step.
+"""
+Everything the navigator does to be fast changes nothing: against a naive network that keeps
+nothing and computes all, every step.
 
-Each test here fails when its short cut is wrong by one frame; `test_short_cut_that_is_wrong_by_one_frame_shows` proves it.
+Each test here fails when its short cut is wrong by one frame;
+`test_short_cut_that_is_wrong_by_one_frame_shows` proves it.
 """
 
 import copy
@@ -24,7 +27,10 @@ PENALTY = 1.3
 
 
 class Naive:
-    """The released mode without a memory of anything: all frames from the raw pictures, all rows, no cache, at every call."""
+    """
+    The released mode without a memory of anything: all frames from the raw pictures, all rows, no
+    cache, at every call.
+    """
 
     def __init__(self, model, tokenizer):
         self.model, self.tokenizer = model, tokenizer
@@ -35,7 +41,9 @@ class Naive:
         resized = [resize(rgb, navigation.image_width) for rgb in frames]
         height, width = resized[0].shape[:2]
         images = torch.from_numpy(np.stack([spatial_input(r) for r in resized]))
-        spatial = model.spatial(images[None], FrameWindow(navigation.initial_frames, navigation.window_frames))[0, -1]
+        spatial = model.spatial(
+            images[None], FrameWindow(navigation.initial_frames, navigation.window_frames)
+        )[0, -1]
         geometry = model.geometry(spatial, height, width)
         indices = sample_history(len(frames), navigation.num_history)
         rows, grids = zip(*(pixel_rows(resized[i]) for i in indices))
@@ -46,13 +54,22 @@ class Naive:
 
     @torch.no_grad()
     def scores(self, frames, answer=()):
-        """Scores of what follows the prompt and ``answer``, penalty included, from one pass over everything and all rows of the head."""
+        """
+        Scores of what follows the prompt and ``answer``, penalty included, from one pass over
+        everything and all rows of the head.
+        """
         ids, fused, grid = self.prompt(frames)
         ids = [*ids, *answer]
         positions, _ = prompt_positions(ids, self.model.config.image_token_id, *grid)
         language = self.model.language
-        output = language(inputs_embeds=self.model.embed(torch.tensor(ids), fused)[None], position_ids=positions[:, None], use_cache=False)
-        return repetition_penalty(self.model.lm_head(output.last_hidden_state)[0], ids, PENALTY)[-1]
+        output = language(
+            inputs_embeds=self.model.embed(torch.tensor(ids), fused)[None],
+            position_ids=positions[:, None],
+            use_cache=False,
+        )
+        return repetition_penalty(self.model.lm_head(output.last_hidden_state)[0], ids, PENALTY)[
+            -1
+        ]
 
 
 @pytest.fixture(scope="module")
@@ -61,7 +78,14 @@ def naive(network, tokenizer):
 
 
 def released(network, tokenizer, decoding="free"):
-    navigator = Navigator(network, tokenizer, memory="released", decoding=decoding, generation=Generation((402,), PENALTY), keep_scores=True)
+    navigator = Navigator(
+        network,
+        tokenizer,
+        memory="released",
+        decoding=decoding,
+        generation=Generation((402,), PENALTY),
+        keep_scores=True,
+    )
     navigator.reset(INSTRUCTION)
     return navigator
 
@@ -77,23 +101,32 @@ def walk(navigator, frames):
 
 
 def test_every_step_equals_computing_everything_anew(network, tokenizer, naive_walk, frames):
-    torch.testing.assert_close(walk(released(network, tokenizer), frames), naive_walk, atol=1e-4, rtol=1e-4)
+    torch.testing.assert_close(
+        walk(released(network, tokenizer), frames), naive_walk, atol=1e-4, rtol=1e-4
+    )
 
 
-def test_tokens_of_an_answer_equal_reading_prompt_and_answer_anew(network, tokenizer, naive, frames):
+def test_tokens_of_an_answer_equal_reading_prompt_and_answer_anew(
+    network, tokenizer, naive, frames
+):
     navigator = released(network, tokenizer)
     for t in range(7):
         decision = navigator.step(frames[t])
         answer = []
         for token, row in zip(decision.token_ids, decision.scores, strict=True):
-            torch.testing.assert_close(row, naive.scores(frames[: t + 1], answer), atol=1e-4, rtol=1e-4)
+            torch.testing.assert_close(
+                row, naive.scores(frames[: t + 1], answer), atol=1e-4, rtol=1e-4
+            )
             assert token == int(row.argmax())
             answer.append(token)
         assert len(answer) == 3 or answer[-1] == 402
 
 
 def test_forced_tokens_change_no_probability(network, tokenizer, naive, frames):
-    """Constrained decoding reads a few branch tokens at once; here every word is read token by token, each from the start."""
+    """
+    Constrained decoding reads a few branch tokens at once; here every word is read token by token,
+    each from the start.
+    """
     navigator = released(network, tokenizer, "constrained")
     tree = navigator._tree
     for t in range(6):
@@ -103,39 +136,61 @@ def test_forced_tokens_change_no_probability(network, tokenizer, naive, frames):
             chance = 1.0
             for i, token in enumerate(word):
                 rivals = sorted({w[i] for w in tree.words.values() if w[:i] == word[:i]})
-                odds = torch.softmax(naive.scores(frames[: t + 1], word[:i])[rivals].double(), dim=-1)
+                odds = torch.softmax(
+                    naive.scores(frames[: t + 1], word[:i])[rivals].double(), dim=-1
+                )
                 chance *= float(odds[rivals.index(token)])
             expected[action] = chance
         assert decision.probabilities == pytest.approx(expected, abs=1e-4)
         assert decision.action == max(Action, key=expected.get)
-    assert tree.tokens, "the tokenizer must spell the words in several tokens, else nothing was tested"
+    assert tree.tokens, (
+        "the tokenizer must spell the words in several tokens, else nothing was tested"
+    )
 
 
 def test_one_image_and_one_preprocessing_a_step(network, tokenizer, frames, monkeypatch):
     navigator = released(copy.deepcopy(network), tokenizer)
     images, prepared, head_rows = [], [], []
     encode = navigator.model.encode_vision
-    navigator.model.encode_vision = lambda rows, grid: (images.append(len(grid)), encode(rows, grid))[1]
+    navigator.model.encode_vision = lambda rows, grid: (
+        images.append(len(grid)),
+        encode(rows, grid),
+    )[1]
     monkeypatch.setattr(navigator_module, "resize", lambda *a: (prepared.append(1), resize(*a))[1])
-    navigator.model.lm_head.register_forward_hook(lambda module, inputs, output: head_rows.append(len(inputs[0])))
+    navigator.model.lm_head.register_forward_hook(
+        lambda module, inputs, output: head_rows.append(len(inputs[0]))
+    )
     walk(navigator, frames)
     assert images == [1] * 14 and len(prepared) == 14
     assert set(head_rows) == {1}
 
 
 def test_the_last_pair_of_spatial_blocks_is_not_there(network):
-    assert len(network.spatial.frame_blocks) == len(network.spatial.global_blocks) == network.config.spatial.depth - 1
+    assert (
+        len(network.spatial.frame_blocks)
+        == len(network.spatial.global_blocks)
+        == network.config.spatial.depth - 1
+    )
 
 
 @pytest.mark.parametrize("mode", ["released", "dual"])
 def test_buffers_are_made_at_the_first_frame_and_never_again(network, tokenizer, frames, mode):
-    navigator = Navigator(network, tokenizer, memory=mode, decoding="constrained", allow_untrained_memory=True)
+    navigator = Navigator(
+        network, tokenizer, memory=mode, decoding="constrained", allow_untrained_memory=True
+    )
     navigator.reset(INSTRUCTION)
 
     def buffers():
         r = navigator._reading
-        language = (r.features_FnD, r.cache.k_L1HND) if mode == "released" else (r.memory.k_LKND, r.memory.v_LKND)
-        return [(t.data_ptr(), t.shape) for t in (navigator._spatial.k_LHND, navigator._spatial.v_LHND, *language)]
+        language = (
+            (r.features_FnD, r.cache.k_L1HND)
+            if mode == "released"
+            else (r.memory.k_LKND, r.memory.v_LKND)
+        )
+        return [
+            (t.data_ptr(), t.shape)
+            for t in (navigator._spatial.k_LHND, navigator._spatial.v_LHND, *language)
+        ]
 
     navigator.step(frames[0])
     first, size = buffers(), navigator.memory_bytes
@@ -146,9 +201,13 @@ def test_buffers_are_made_at_the_first_frame_and_never_again(network, tokenizer,
     assert buffers() == first and navigator.memory_bytes == size
 
 
-def test_episode_longer_than_was_set_aside_goes_on(network, tokenizer, naive_walk, frames, monkeypatch):
+def test_episode_longer_than_was_set_aside_goes_on(
+    network, tokenizer, naive_walk, frames, monkeypatch
+):
     monkeypatch.setattr(reading, "FEATURE_FRAMES", 3)
-    torch.testing.assert_close(walk(released(network, tokenizer), frames), naive_walk, atol=1e-4, rtol=1e-4)
+    torch.testing.assert_close(
+        walk(released(network, tokenizer), frames), naive_walk, atol=1e-4, rtol=1e-4
+    )
 
 
 def later_history(n, k):
@@ -159,8 +218,12 @@ def shifted_features(self, indices):
     return self.original[[max(i - 1, 0) for i in indices]]
 
 
-@pytest.mark.parametrize("wrong", ["history", "features", "slot", "window", "initial", "first frame", "geometry"])
-def test_short_cut_that_is_wrong_by_one_frame_shows(network, tokenizer, naive_walk, frames, monkeypatch, wrong):
+@pytest.mark.parametrize(
+    "wrong", ["history", "features", "slot", "window", "initial", "first frame", "geometry"]
+)
+def test_short_cut_that_is_wrong_by_one_frame_shows(
+    network, tokenizer, naive_walk, frames, monkeypatch, wrong
+):
     network = copy.deepcopy(network)
     navigator = released(network, tokenizer)
     if wrong == "history":
@@ -175,17 +238,35 @@ def test_short_cut_that_is_wrong_by_one_frame_shows(network, tokenizer, naive_wa
 
         navigator._reading.observe = late
     elif wrong == "slot":  # a frame overwrites one that is still to be seen
-        monkeypatch.setattr(FrameWindow, "slot", lambda self, f: f if f < self.initial else self.initial + (f - self.initial + (f >= 6)) % (self.window + 1))
+        monkeypatch.setattr(
+            FrameWindow,
+            "slot",
+            lambda self, f: (
+                f
+                if f < self.initial
+                else self.initial + (f - self.initial + (f >= 6)) % (self.window + 1)
+            ),
+        )
     elif wrong in ("window", "initial"):
         made = network.spatial.new_memory
-        network.spatial.new_memory = lambda h, w, fw: made(h, w, FrameWindow(fw.initial + (wrong == "initial"), fw.window + (wrong == "window")))
+        network.spatial.new_memory = lambda h, w, fw: made(
+            h, w, FrameWindow(fw.initial + (wrong == "initial"), fw.window + (wrong == "window"))
+        )
     elif wrong == "first frame":  # the second frame is taken for the first as well
         encode = network.spatial.encode_frame
 
         def twice(image, memory):
             if memory.seen != 1:
                 return encode(image, memory)
-            alone = SpatialMemory(len(network.spatial.global_blocks), 2, 16, memory.tokens, memory.window, torch.float32, "cpu")
+            alone = SpatialMemory(
+                len(network.spatial.global_blocks),
+                2,
+                16,
+                memory.tokens,
+                memory.window,
+                torch.float32,
+                "cpu",
+            )
             return encode(image, alone)
 
         network.spatial.encode_frame = twice

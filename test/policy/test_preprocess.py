@@ -33,9 +33,17 @@ def test_resized_picture_is_the_published_one(case):
 @pytest.mark.parametrize("case", CASES)
 def test_rows_of_the_vision_tower_are_the_published_ones(case):
     values, grid = preprocess.pixel_rows(preprocess.resize(picture(f"{case}_raw"), 644))
-    assert list(grid) == META[case]["grid_thw"] and len(values) == META[case]["n_rows"] and values.dtype == np.float32
-    np.testing.assert_allclose(values[ROWS[f"{case}.rows"]], ROWS[f"{case}.pixel_values_rows"], atol=1e-6, rtol=0)
-    np.testing.assert_allclose(values[:5].astype(np.float64).sum(1), META[case]["row_sums_first5"], rtol=1e-6)
+    assert (
+        list(grid) == META[case]["grid_thw"]
+        and len(values) == META[case]["n_rows"]
+        and values.dtype == np.float32
+    )
+    np.testing.assert_allclose(
+        values[ROWS[f"{case}.rows"]], ROWS[f"{case}.pixel_values_rows"], atol=1e-6, rtol=0
+    )
+    np.testing.assert_allclose(
+        values[:5].astype(np.float64).sum(1), META[case]["row_sums_first5"], rtol=1e-6
+    )
     np.testing.assert_allclose(values.astype(np.float64).sum(), META[case]["sum"], rtol=1e-7)
 
 
@@ -51,7 +59,8 @@ def test_too_small_a_picture_is_enlarged_to_the_least_area():
 
 
 def test_480_rows_become_35_patch_rows_by_the_published_float_expression():
-    assert preprocess.resized_shape(480, 640, 644) == (490, 644)  # exact arithmetic gives 34.5, which rounds to 34
+    # exact arithmetic gives 34.5, which rounds to 34
+    assert preprocess.resized_shape(480, 640, 644) == (490, 644)
 
 
 def test_spatial_input_is_the_byte_over_255():

@@ -1,4 +1,7 @@
-"""A toy simulator on a plane, and agents that follow a script: the world in which the published loops were recorded."""
+"""
+A toy simulator on a plane, and agents that follow a script: the world in which the published loops
+were recorded.
+"""
 
 import json
 import math
@@ -25,7 +28,18 @@ def world(x: float, y: float) -> tuple[float, float, float]:
 def toy_episode(number, path, scene="mp3d/scA/scA.glb", text="go", heading=0.0) -> Episode:
     yaw = math.radians(heading - 90) / 2
     points = tuple(world(*p) for p in path)
-    return Episode(str(number), str(number), scene, points[0], (0.0, math.sin(yaw), 0.0, math.cos(yaw)), points[-1], 3.0, text, points, None)
+    return Episode(
+        str(number),
+        str(number),
+        scene,
+        points[0],
+        (0.0, math.sin(yaw), 0.0, math.cos(yaw)),
+        points[-1],
+        3.0,
+        text,
+        points,
+        None,
+    )
 
 
 class ToyEnv:
@@ -39,7 +53,11 @@ class ToyEnv:
     def reset(self, episode):
         self.episode, self.episode_over, self.steps = episode, False, 0
         _, y, _, w = episode.start_rotation
-        self.x, self.y, self.heading = episode.start_position[0], -episode.start_position[2], round(math.degrees(2 * math.atan2(y, w)) + 90)
+        self.x, self.y, self.heading = (
+            episode.start_position[0],
+            -episode.start_position[2],
+            round(math.degrees(2 * math.atan2(y, w)) + 90),
+        )
         return self.observation()
 
     def step(self, action):
@@ -57,7 +75,12 @@ class ToyEnv:
         rgb = np.zeros((6, 8, 3), np.uint8)
         rgb[..., 0] = self.steps % 256
         yaw = math.radians(self.heading - 90) / 2
-        return Observation(rgb, np.zeros((6, 8), np.float32), np.array(world(self.x, self.y)), np.array([0, math.sin(yaw), 0, math.cos(yaw)]))
+        return Observation(
+            rgb,
+            np.zeros((6, 8), np.float32),
+            np.array(world(self.x, self.y)),
+            np.array([0, math.sin(yaw), 0, math.cos(yaw)]),
+        )
 
     render = observation
 
@@ -90,14 +113,24 @@ class ToyEnv:
 
 
 class ScriptAgent:
-    """Answers from a script, cycled over its calls, as the recorded model did; notes each call as the recording does."""
+    """
+    Answers from a script, cycled over its calls, as the recorded model did; notes each call as the
+    recording does.
+    """
 
     def __init__(self, script, num_history=8):
         self.script, self.num_history = script, num_history
         self.asked, self.all_calls, self.image_ids = count(), [], []
 
     def reset(self, episode, env):
-        self.episode, self.env, self.calls, self.frames, self.seen, self.led_here = episode, env, 0, [], [], []
+        self.episode, self.env, self.calls, self.frames, self.seen, self.led_here = (
+            episode,
+            env,
+            0,
+            [],
+            [],
+            [],
+        )
 
     def act(self, observation, executed=None):
         self.led_here.append(executed)
@@ -119,7 +152,10 @@ class ScriptAgent:
 
 @pytest.fixture
 def toy_episodes() -> list[Episode]:
-    return [toy_episode(e["episode_id"], e["reference_path"], e["scene"], e["instruction"]) for e in LOOPS["world"]["episodes_for_eval"]]
+    return [
+        toy_episode(e["episode_id"], e["reference_path"], e["scene"], e["instruction"])
+        for e in LOOPS["world"]["episodes_for_eval"]
+    ]
 
 
 @pytest.fixture

@@ -20,14 +20,19 @@ def mixture(toy, other, beta, missed_stops=8):
 def drive(toy, agent):
     visited = []
     engine = DirectEngine(toy.Env(), agent, Rules())
-    found = engine.run(toy.episode(1, ZIGZAG), lambda observation, action: visited.append((observation.position, int(action))))
+    found = engine.run(
+        toy.episode(1, ZIGZAG),
+        lambda observation, action: visited.append((observation.position, int(action))),
+    )
     return found, visited
 
 
 def test_without_noise_the_expert_drives_and_labels_are_what_was_executed(toy):
     agent = mixture(toy, None, 1.0)
     found, _ = drive(toy, agent)
-    assert found.actions == agent.labels and found.status == "stopped" and found.distances[-1] < 0.5
+    assert (
+        found.actions == agent.labels and found.status == "stopped" and found.distances[-1] < 0.5
+    )
 
 
 def test_noise_changes_what_is_executed_but_not_the_labels(toy):
@@ -75,7 +80,12 @@ def worker(toy, monkeypatch):
     def make(out, other, beta, changes=(), env=None):
         settings = load_settings("houses", changes)
         engine = "janusvln_ros.rollout.collect.make_engine"
-        monkeypatch.setattr(engine, lambda name, settings, data, agent, shard: DirectEngine(env or toy.Env(), agent, settings.rules))
+        monkeypatch.setattr(
+            engine,
+            lambda name, settings, data, agent, shard: DirectEngine(
+                env or toy.Env(), agent, settings.rules
+            ),
+        )
         return LabelledWorker(settings, out, out, 0, other, beta, {}, None)
 
     return make
@@ -92,13 +102,19 @@ def test_trajectory_on_disk_is_the_drive(toy, worker, tmp_path):
     assert len(found.frames) == len(found.actions) == len(found.labels) and found.actions[0] == -1
 
 
-def test_expert_drive_that_never_arrives_is_dropped_but_a_models_is_kept_with_its_labels(toy, worker, tmp_path):
+def test_expert_drive_that_never_arrives_is_dropped_but_a_models_is_kept_with_its_labels(
+    toy, worker, tmp_path
+):
     changes = ["rules.max_steps=12"]
     expert = worker(tmp_path / "expert", None, 1.0, changes)
     expert.run(toy.episode(5, [[0, 0], [9, 0]]))
     expert.close()
     (line,) = merge(tmp_path / "expert")
-    assert line["annotation"] is None and line["result"]["save"] == 0 and line["result"]["status"] == "step_limit"
+    assert (
+        line["annotation"] is None
+        and line["result"]["save"] == 0
+        and line["result"]["status"] == "step_limit"
+    )
     model = worker(tmp_path / "model", toy.Agent(["TURN_LEFT"]), 0.0, changes)
     model.run(toy.episode(5, [[0, 0], [9, 0]]))
     model.close()
@@ -107,7 +123,9 @@ def test_expert_drive_that_never_arrives_is_dropped_but_a_models_is_kept_with_it
     assert len(found.frames) == 12 and found.actions == (-1, *[2] * 11) and 0 not in found.labels
 
 
-def test_episode_without_a_way_to_the_goal_is_skipped_and_three_in_a_row_stop_the_run(toy, worker, tmp_path):
+def test_episode_without_a_way_to_the_goal_is_skipped_and_three_in_a_row_stop_the_run(
+    toy, worker, tmp_path
+):
     class Islands(toy.Env):
         def expert_action(self, target, radius):
             raise InputError("no way leads there")

@@ -1,4 +1,7 @@
-"""DAgger: the published scheme gives the published traces; its faults are not repeated, and each difference has a test of its own."""
+"""
+DAgger: the published scheme gives the published traces; its faults are not repeated, and each
+difference has a test of its own.
+"""
 
 import json
 import random
@@ -9,18 +12,30 @@ import pytest
 from janusvln_ros.rollout.dagger import drive_published, expert_share, judge
 from janusvln_ros.rollout.settings import DaggerSection, ExpertSection
 
-CASES = [c["name"] for c in json.loads((Path(__file__).parents[1] / "data/rollout/loops.json").read_text())["dagger"]]
+CASES = [
+    c["name"]
+    for c in json.loads((Path(__file__).parents[1] / "data/rollout/loops.json").read_text())[
+        "dagger"
+    ]
+]
 
 
 def replay(toy, name):
-    """Drive a recorded case; return the recording, the drive, the agent, the result line and whether it is kept."""
+    """
+    Drive a recorded case; return the recording, the drive, the agent, the result line and whether
+    it is kept.
+    """
     case = next(c for c in toy.loops["dagger"] if c["name"] == name)
     options = case["options"]
-    dagger = DaggerSection(**{k: options[k] for k in ("p", "data_it", "num_future_steps", "force_expert")})
+    dagger = DaggerSection(
+        **{k: options[k] for k in ("p", "data_it", "num_future_steps", "force_expert")}
+    )
     episode = toy.episode(12, case["reference_path"], heading=case["heading_deg"])
     env, agent = toy.Env(), toy.Agent(case["script"], options["num_history"])
     rng = random.Random(options["python_random_seed"])
-    found = drive_published(env, agent, episode, dagger, ExpertSection(), options["len_gt_actions"], rng)
+    found = drive_published(
+        env, agent, episode, dagger, ExpertSection(), options["len_gt_actions"], rng
+    )
     result, save = judge(episode, found, dagger, options["len_gt_actions"])
     return case, found, agent, result, save
 
@@ -33,7 +48,14 @@ def test_published_scheme_gives_the_published_trace(toy, name):
     assert agent.all_calls == case["model_calls"]
     expected = case["metrics"]
     assert int(save) == result["save"] == expected["save"]
-    for key in ("success", "step_id", "ref_actions_len", "accumulated_error", "model_success", "force_episode_end"):
+    for key in (
+        "success",
+        "step_id",
+        "ref_actions_len",
+        "accumulated_error",
+        "model_success",
+        "force_episode_end",
+    ):
         assert result[key] == expected[key], key
     assert result["distance_to_goal"] == pytest.approx(expected["distance_to_goal"], abs=1e-12)
     assert result["relative_pl"] == pytest.approx(expected["pl"], abs=1e-12)
@@ -45,7 +67,9 @@ def test_frames_at_which_the_expert_drives_leave_no_gap_in_memory_unlike_bug_13(
     asked = [call[0] for call in agent.all_calls]
     assert agent.seen, "the expert drives in this case"
     assert sorted(asked + agent.seen) == agent.frames == list(range(len(found.drive.actions)))
-    assert agent.led_here == [None, *found.drive.actions[:-1]], "it is told what was really executed"
+    assert agent.led_here == [None, *found.drive.actions[:-1]], (
+        "it is told what was really executed"
+    )
 
 
 def test_text_that_is_no_action_hands_over_to_the_expert_and_is_never_executed_as_stop(toy):
@@ -54,12 +78,25 @@ def test_text_that_is_no_action_hands_over_to_the_expert_and_is_never_executed_a
     assert found.drive.actions.count(0) == 1 and not found.model_success
 
 
-def test_drive_does_not_depend_on_which_episodes_came_before_unlike_the_seed_per_rank(toy, tmp_path):
+def test_drive_does_not_depend_on_which_episodes_came_before_unlike_the_seed_per_rank(
+    toy, tmp_path
+):
     from janusvln_ros.rollout.agents import episode_random
 
     first, second = toy.episode(1, [[0, 0], [6, 0]]), toy.episode(2, [[0, 0], [6, 0]])
-    assert episode_random(0, first, "dagger").random() == episode_random(0, first, "dagger").random()
-    assert len({episode_random(seed, e, "dagger").random() for seed in (0, 1) for e in (first, second)}) == 4
+    assert (
+        episode_random(0, first, "dagger").random() == episode_random(0, first, "dagger").random()
+    )
+    assert (
+        len(
+            {
+                episode_random(seed, e, "dagger").random()
+                for seed in (0, 1)
+                for e in (first, second)
+            }
+        )
+        == 4
+    )
 
 
 def test_expert_share_falls_from_round_to_round():
@@ -74,9 +111,14 @@ def test_published_worker_keeps_frames_of_kept_drives_only(toy, tmp_path):
     from janusvln_ros.rollout.settings import Settings
 
     case = next(c for c in toy.loops["dagger"] if c["name"] == "detour")
-    kept, dropped = toy.episode(12, case["reference_path"]), toy.episode(13, [[0, 0], [3, 0], [6, 0]])
+    kept, dropped = (
+        toy.episode(12, case["reference_path"]),
+        toy.episode(13, [[0, 0], [3, 0], [6, 0]]),
+    )
     truth = {e.episode_id: GroundTruth((1,) * 30, (), 30) for e in (kept, dropped)}
-    worker = PublishedWorker(Settings(), toy.Env(), toy.Agent(case["script"]), truth, TrajectoryWriter(tmp_path, "r2r"))
+    worker = PublishedWorker(
+        Settings(), toy.Env(), toy.Agent(case["script"]), truth, TrajectoryWriter(tmp_path, "r2r")
+    )
     worker.run(kept)
     worker.agent = toy.Agent(["expert"])
     worker.run(dropped)
@@ -84,6 +126,11 @@ def test_published_worker_keeps_frames_of_kept_drives_only(toy, tmp_path):
     lines = merge(tmp_path)
     assert [line["result"]["save"] for line in lines] == [1, 0]
     (found,) = read_trajectories(tmp_path)
-    assert found.video == case["annotation"][0]["video"] and list(found.actions) == case["annotation"][0]["actions"]
+    assert (
+        found.video == case["annotation"][0]["video"]
+        and list(found.actions) == case["annotation"][0]["actions"]
+    )
     assert len(found.frames) == case["n_saved_frames"]
-    assert [str(found.frames[i].relative_to(tmp_path)) for i in (0, -1)] == case["saved_files_first_last"]
+    assert [str(found.frames[i].relative_to(tmp_path)) for i in (0, -1)] == case[
+        "saved_files_first_last"
+    ]

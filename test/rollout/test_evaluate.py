@@ -1,4 +1,7 @@
-"""The evaluation loop gives the published result lines; its faults are not repeated, and each difference has a test of its own."""
+"""
+The evaluation loop gives the published result lines; its faults are not repeated, and each
+difference has a test of its own.
+"""
 
 import json
 from dataclasses import dataclass, field, replace
@@ -16,8 +19,22 @@ from janusvln_ros.rollout.engine import DirectEngine, Rules
 from janusvln_ros.rollout.evaluate import EvaluateWorker, checkpoint_digest, merge, told
 from janusvln_ros.rollout.shards import Place, run_sharded
 
-PUBLISHED = ("scene_id", "episode_id", "success", "spl", "os", "ne", "steps", "episode_instruction")
-NAMES = [c["name"] for c in json.loads((Path(__file__).parents[1] / "data/rollout/loops.json").read_text())["eval"]]
+PUBLISHED = (
+    "scene_id",
+    "episode_id",
+    "success",
+    "spl",
+    "os",
+    "ne",
+    "steps",
+    "episode_instruction",
+)
+NAMES = [
+    c["name"]
+    for c in json.loads((Path(__file__).parents[1] / "data/rollout/loops.json").read_text())[
+        "eval"
+    ]
+]
 
 
 @dataclass
@@ -40,24 +57,40 @@ class AsWritten(dict):
     """Tells every agent the episode's own text."""
 
     def __missing__(self, key):
-        return {e["scene"] + str(e["episode_id"]): e["instruction"] for e in WORLD}[key[0] + key[1]]
+        return {e["scene"] + str(e["episode_id"]): e["instruction"] for e in WORLD}[
+            key[0] + key[1]
+        ]
 
 
-WORLD = json.loads((Path(__file__).parents[1] / "data/rollout/loops.json").read_text())["world"]["episodes_for_eval"]
+WORLD = json.loads((Path(__file__).parents[1] / "data/rollout/loops.json").read_text())["world"][
+    "episodes_for_eval"
+]
 
 
-NOTES = {"agent": "toy", "dataset": "toy", "split": "all", "thresholds": {"success": 3.0, "near": 1.0}}
+NOTES = {
+    "agent": "toy",
+    "dataset": "toy",
+    "split": "all",
+    "thresholds": {"success": 3.0, "near": 1.0},
+}
 
 
 def replay(toy, name, out, episodes):
-    """Run a recorded case; return the recording, the agent, and the lines in the order in which they were written."""
+    """
+    Run a recorded case; return the recording, the agent, and the lines in the order in which they
+    were written.
+    """
     case = next(c for c in toy.loops["eval"] if c["name"] == name)
     options = case["options"]
     rank, world = options.get("rank", 0), options.get("world", 1)
     agent = toy.Agent(case["script"])
     for line in options.get("resume", ()):
         with Journal(out / "journal_0.jsonl") as journal:
-            key = {"scene": line["scene_id"], "episode_id": line["episode_id"], "instruction": line["episode_instruction"]}
+            key = {
+                "scene": line["scene_id"],
+                "episode_id": line["episode_id"],
+                "instruction": line["episode_instruction"],
+            }
             journal.append({**key, "result": line, "path": []})
     job = ToyJob(toy, out, agent, Rules(options.get("max_steps", 400), "stop"))
     merges = run_sharded(job, episodes, 1, Place(rank, world))
@@ -77,28 +110,49 @@ def test_loop_gives_the_published_result_lines(toy, toy_episodes, tmp_path, name
     if name != "max_steps":  # the forced STOP needs no answer, see below
         # The recording leaves out the last calls of a long case.
         assert agent.all_calls[: len(case["model_calls"])] == case["model_calls"]
-        assert len(agent.all_calls) == sum(line["calls"] for line in lines if "calls" in line) >= len(case["model_calls"])
+        assert (
+            len(agent.all_calls)
+            == sum(line["calls"] for line in lines if "calls" in line)
+            >= len(case["model_calls"])
+        )
         if case["image_ids_of_call_12"] is not None:
             assert agent.image_ids[12] == case["image_ids_of_call_12"]
 
 
-def test_model_is_not_asked_for_the_answer_that_the_forced_stop_discards_unlike_bug_5(toy, toy_episodes, tmp_path):
+def test_model_is_not_asked_for_the_answer_that_the_forced_stop_discards_unlike_bug_5(
+    toy, toy_episodes, tmp_path
+):
     case, agent, lines = replay(toy, "max_steps", tmp_path, toy_episodes)
     limit = case["options"]["max_steps"]
-    assert {line["steps"] for line in lines} == {limit + 1} and {line["status"] for line in lines} == {"step_limit"}
+    assert {line["steps"] for line in lines} == {limit + 1} and {
+        line["status"] for line in lines
+    } == {"step_limit"}
     recorded = [call for call in case["model_calls"] if call[0] < limit]
-    assert agent.all_calls[: len(recorded)] == recorded and len(agent.all_calls) == limit * len(lines)
+    assert agent.all_calls[: len(recorded)] == recorded and len(agent.all_calls) == limit * len(
+        lines
+    )
 
 
-def test_garbage_is_reported_and_by_default_stops_nothing_unlike_bug_5(toy, toy_episodes, tmp_path):
+def test_garbage_is_reported_and_by_default_stops_nothing_unlike_bug_5(
+    toy, toy_episodes, tmp_path
+):
     _, _, lines = replay(toy, "garbage_stops", tmp_path / "stop", toy_episodes)
-    assert {line["status"] for line in lines} == {"not_understood"} and not any(line["chose_stop"] for line in lines)
+    assert {line["status"] for line in lines} == {"not_understood"} and not any(
+        line["chose_stop"] for line in lines
+    )
     episode = toy.episode(1, [[0, 0], [1, 0]])
     drive = DirectEngine(toy.Env(), toy.Agent(["MOVE_FORWARD", "stop"]), Rules()).run(episode)
-    assert drive.actions == [1] and not drive.stopped and drive.status == "not_understood" and drive.calls == 2
+    assert (
+        drive.actions == [1]
+        and not drive.stopped
+        and drive.status == "not_understood"
+        and drive.calls == 2
+    )
 
 
-def test_finished_run_can_be_resumed_and_its_files_are_valid_unlike_bug_3(toy, toy_episodes, tmp_path):
+def test_finished_run_can_be_resumed_and_its_files_are_valid_unlike_bug_3(
+    toy, toy_episodes, tmp_path
+):
     for _ in range(2):
         agent = toy.Agent(["expert"])
         assert run_sharded(ToyJob(toy, tmp_path, agent), toy_episodes, 1, Place())
@@ -108,8 +162,12 @@ def test_finished_run_can_be_resumed_and_its_files_are_valid_unlike_bug_3(toy, t
     assert [line["episode_id"] for line in lines] == [1, 2, 3, 4, 5]
 
 
-def test_one_process_without_torchrun_is_enough_and_an_empty_rank_is_fine_unlike_bug_4(toy, toy_episodes, tmp_path):
-    assert not run_sharded(ToyJob(toy, tmp_path, toy.Agent(["expert"])), toy_episodes, 1, Place(7, 8))
+def test_one_process_without_torchrun_is_enough_and_an_empty_rank_is_fine_unlike_bug_4(
+    toy, toy_episodes, tmp_path
+):
+    assert not run_sharded(
+        ToyJob(toy, tmp_path, toy.Agent(["expert"])), toy_episodes, 1, Place(7, 8)
+    )
     assert run_sharded(ToyJob(toy, tmp_path, toy.Agent(["expert"])), toy_episodes, 1, Place(0, 1))
     assert merge(tmp_path, toy_episodes, 0, NOTES)["success_rate"] == 1.0
 
@@ -119,7 +177,12 @@ def test_results_do_not_depend_on_the_number_of_ranks(toy, toy_episodes, tmp_pat
     for world in (1, 2, 3):
         out = tmp_path / str(world)
         for rank in range(world - 1, -1, -1):
-            run_sharded(ToyJob(toy, out, RandomAgent(3, (0.05, 0.5, 0.25, 0.2))), toy_episodes, 1, Place(rank, world))
+            run_sharded(
+                ToyJob(toy, out, RandomAgent(3, (0.05, 0.5, 0.25, 0.2))),
+                toy_episodes,
+                1,
+                Place(rank, world),
+            )
         merge(out, toy_episodes, 0, NOTES)
         texts.append((out / "results.jsonl").read_text())
     assert texts[0] == texts[1] == texts[2] and len(texts[0].splitlines()) == 5
@@ -151,16 +214,29 @@ class Broken:
         return Action.STOP
 
 
-def test_episode_that_fails_is_tried_again_and_then_counts_as_a_failure_with_its_reason(toy, toy_episodes, tmp_path, capsys):
+def test_episode_that_fails_is_tried_again_and_then_counts_as_a_failure_with_its_reason(
+    toy, toy_episodes, tmp_path, capsys
+):
     run_sharded(ToyJob(toy, tmp_path, Broken(3)), toy_episodes, 1, Place())
     summary = merge(tmp_path, toy_episodes, 2, NOTES)
     lines = [json.loads(text) for text in (tmp_path / "results.jsonl").read_text().splitlines()]
-    assert [line["status"] for line in lines] == ["error", "stopped", "stopped", "stopped", "stopped"]
-    assert "the server is gone" in lines[0]["error"] and "the server is gone" in capsys.readouterr().err
+    assert [line["status"] for line in lines] == [
+        "error",
+        "stopped",
+        "stopped",
+        "stopped",
+        "stopped",
+    ]
+    assert (
+        "the server is gone" in lines[0]["error"]
+        and "the server is gone" in capsys.readouterr().err
+    )
     assert (summary["episodes"], summary["errors"], summary["rejected"]) == (5, 1, 2)
 
 
-def test_run_in_which_everything_fails_is_stopped_instead_of_reported_as_zero(toy, toy_episodes, tmp_path):
+def test_run_in_which_everything_fails_is_stopped_instead_of_reported_as_zero(
+    toy, toy_episodes, tmp_path
+):
     with pytest.raises(RuntimeError, match="three episodes in a row"):
         run_sharded(ToyJob(toy, tmp_path, Broken(100)), toy_episodes, 1, Place())
 
@@ -172,14 +248,20 @@ def test_simulators_limit_and_collisions_end_a_drive(toy):
 
     class Wall(toy.Env):
         def step(self, action):
-            observation = super().step(Action.TURN_LEFT if action == Action.MOVE_FORWARD else action)
+            observation = super().step(
+                Action.TURN_LEFT if action == Action.MOVE_FORWARD else action
+            )
             observation.collided = action == Action.MOVE_FORWARD
             return observation
 
-    drive = DirectEngine(Wall(), toy.Agent(["MOVE_FORWARD", "MOVE_FORWARD", "TURN_LEFT"]), Rules(30, max_blocked=3)).run(episode)
+    drive = DirectEngine(
+        Wall(), toy.Agent(["MOVE_FORWARD", "MOVE_FORWARD", "TURN_LEFT"]), Rules(30, max_blocked=3)
+    ).run(episode)
     assert drive.status == "step_limit", "a turn in between begins the count anew"
     drive = DirectEngine(Wall(), toy.Agent(["MOVE_FORWARD"]), Rules(max_blocked=3)).run(episode)
-    assert drive.status == "blocked" and drive.actions == [1, 1, 1] and drive.collided == [True] * 3
+    assert (
+        drive.status == "blocked" and drive.actions == [1, 1, 1] and drive.collided == [True] * 3
+    )
 
 
 def test_distance_that_is_not_a_number_is_a_fault_and_not_a_result(toy):
@@ -191,30 +273,50 @@ def test_distance_that_is_not_a_number_is_a_fault_and_not_a_result(toy):
         DirectEngine(Lost(), toy.Agent(["STOP"]), Rules()).run(toy.episode(1, [[0, 0], [9, 0]]))
 
 
-def test_goal_out_of_reach_fails_and_is_counted_while_means_stay_finite(toy, toy_episodes, tmp_path):
+def test_goal_out_of_reach_fails_and_is_counted_while_means_stay_finite(
+    toy, toy_episodes, tmp_path
+):
     class Island(toy.Env):
         def geodesic_distance(self, a, b):
-            return float("inf") if self.episode.episode_id == "2" else super().geodesic_distance(a, b)
+            return (
+                float("inf") if self.episode.episode_id == "2" else super().geodesic_distance(a, b)
+            )
 
     agent = toy.Agent(["expert"])
-    worker = EvaluateWorker(tmp_path, 0, DirectEngine(Island(), agent), Thresholds(), {}, AsWritten())
+    worker = EvaluateWorker(
+        tmp_path, 0, DirectEngine(Island(), agent), Thresholds(), {}, AsWritten()
+    )
     for episode in toy_episodes:
         worker.run(episode)
     worker.close()
     summary = merge(tmp_path, toy_episodes, 0, NOTES)
-    assert summary["unreachable"] == 1 and summary["success_rate"] == pytest.approx(0.8) and np.isfinite(summary["navigation_error"])
+    assert (
+        summary["unreachable"] == 1
+        and summary["success_rate"] == pytest.approx(0.8)
+        and np.isfinite(summary["navigation_error"])
+    )
 
 
 def test_oracle_stops_exactly_where_the_goal_is_near(toy):
-    early = DirectEngine(toy.Env(), OracleStopAgent(toy.Agent(["STOP"]), 1.0), Rules(20)).run(toy.episode(1, [[0, 0], [2, 0]]))
-    assert early.actions == [2] * 20 + [0] and early.status == "step_limit", "the agent's own STOP becomes a turn"
-    straight = DirectEngine(toy.Env(), OracleStopAgent(toy.Agent(["MOVE_FORWARD"]), 1.0), Rules()).run(toy.episode(1, [[0, 0], [2, 0]]))
+    early = DirectEngine(toy.Env(), OracleStopAgent(toy.Agent(["STOP"]), 1.0), Rules(20)).run(
+        toy.episode(1, [[0, 0], [2, 0]])
+    )
+    assert early.actions == [2] * 20 + [0] and early.status == "step_limit", (
+        "the agent's own STOP becomes a turn"
+    )
+    straight = DirectEngine(
+        toy.Env(), OracleStopAgent(toy.Agent(["MOVE_FORWARD"]), 1.0), Rules()
+    ).run(toy.episode(1, [[0, 0], [2, 0]]))
     assert straight.actions == [1] * 5 + [0] and straight.distances[-1] == pytest.approx(0.75)
 
 
 def test_random_agent_repeats_for_a_seed_and_differs_between_episodes_and_seeds(toy):
     def drive(seed, number):
-        return DirectEngine(toy.Env(), RandomAgent(seed, (0.02, 0.4, 0.3, 0.28)), Rules(60)).run(toy.episode(number, [[0, 0], [9, 0]])).actions
+        return (
+            DirectEngine(toy.Env(), RandomAgent(seed, (0.02, 0.4, 0.3, 0.28)), Rules(60))
+            .run(toy.episode(number, [[0, 0], [9, 0]]))
+            .actions
+        )
 
     assert drive(1, 1) == drive(1, 1)
     assert len({tuple(drive(s, n)) for s in (1, 2) for n in (1, 2)}) == 4
@@ -252,6 +354,11 @@ def test_engine_of_another_room_is_made_from_its_name_in_the_worker(tmp_path, mo
     monkeypatch.setitem(sys.modules, "graph_of_nodes", module)
     settings = Settings()
     agent = RandomAgent(1, (1, 0, 0, 0))
-    assert make_engine("graph_of_nodes:make", settings, tmp_path, agent, 3) == (settings, tmp_path, agent, 3)
+    assert make_engine("graph_of_nodes:make", settings, tmp_path, agent, 3) == (
+        settings,
+        tmp_path,
+        agent,
+        3,
+    )
     with pytest.raises(InputError, match="needs no_such_module, which is not installed"):
         make_engine("no_such_module:make", settings, tmp_path, agent, 0)

@@ -19,15 +19,35 @@ def test_shipped_settings_name_every_field(name):
     for field in dataclasses.fields(Settings):
         assert field.name in content
         if dataclasses.is_dataclass(getattr(Settings(), field.name)):
-            names = {f.name for f in dataclasses.fields(getattr(Settings(), field.name))} - {"options"}
+            names = {f.name for f in dataclasses.fields(getattr(Settings(), field.name))} - {
+                "options"
+            }
             assert set(content[field.name]) == names, f"{name}.yaml: {field.name}"
 
 
 def test_r2r_has_the_published_numbers():
     s = load_settings("r2r")
-    assert (s.env.width, s.env.height, s.env.hfov, s.env.camera_height, s.env.agent_height, s.env.agent_radius) == (640, 480, 79.0, 1.25, 1.5, 0.1)
-    assert (s.env.forward_step, s.env.turn_step, s.env.sliding, s.env.max_steps) == (0.25, 15.0, True, 500)
-    assert (s.rules.max_steps, s.rules.not_understood, s.thresholds.success, s.thresholds.oracle, s.seed) == (400, "stop", 3.0, 3.0, 42)
+    assert (
+        s.env.width,
+        s.env.height,
+        s.env.hfov,
+        s.env.camera_height,
+        s.env.agent_height,
+        s.env.agent_radius,
+    ) == (640, 480, 79.0, 1.25, 1.5, 0.1)
+    assert (s.env.forward_step, s.env.turn_step, s.env.sliding, s.env.max_steps) == (
+        0.25,
+        15.0,
+        True,
+        500,
+    )
+    assert (
+        s.rules.max_steps,
+        s.rules.not_understood,
+        s.thresholds.success,
+        s.thresholds.oracle,
+        s.seed,
+    ) == (400, "stop", 3.0, 3.0, 42)
     assert (s.expert.waypoint_radius, s.expert.stop_radius, s.sharding) == (1.8, 0.25, "published")
     d = s.dagger
     assert (d.p, d.data_it, d.num_future_steps, d.error_rate, d.max_errors) == (0.0, 3, 1, 0.8, 12)
@@ -35,8 +55,23 @@ def test_r2r_has_the_published_numbers():
 
 
 def test_single_values_can_be_changed():
-    s = load_settings("r2r", ["rules.max_steps=300", "languages=[en, hi-IN]", "policy.memory=dual", "split=val_seen", "env.hfov=90"])
-    assert (s.rules.max_steps, s.languages, s.policy.memory, s.split, s.env.hfov) == (300, ("en", "hi-IN"), "dual", "val_seen", 90.0)
+    s = load_settings(
+        "r2r",
+        [
+            "rules.max_steps=300",
+            "languages=[en, hi-IN]",
+            "policy.memory=dual",
+            "split=val_seen",
+            "env.hfov=90",
+        ],
+    )
+    assert (s.rules.max_steps, s.languages, s.policy.memory, s.split, s.env.hfov) == (
+        300,
+        ("en", "hi-IN"),
+        "dual",
+        "val_seen",
+        90.0,
+    )
 
 
 @pytest.mark.parametrize(
@@ -67,7 +102,11 @@ def test_missing_settings_file_names_those_there_are():
 
 def test_habitat_draws_on_the_card_of_the_workers_model_unless_told_otherwise():
     habitat = load_settings("r2r")
-    assert on_device(habitat, "cuda:3").env.options == {"gpu": 3} and on_device(habitat, "cuda").env.options == {"gpu": 0}
+    assert on_device(habitat, "cuda:3").env.options == {"gpu": 3} and on_device(
+        habitat, "cuda"
+    ).env.options == {"gpu": 0}
     assert on_device(habitat, None) == on_device(habitat, "cpu") == habitat
     fixed = load_settings("r2r", ["env.options.gpu=-1"])
-    assert on_device(fixed, "cuda:3") == fixed and on_device(load_settings("houses"), "cuda:3") == load_settings("houses")
+    assert on_device(fixed, "cuda:3") == fixed and on_device(
+        load_settings("houses"), "cuda:3"
+    ) == load_settings("houses")

@@ -1,4 +1,6 @@
-"""Sharding, manifests and worker processes: every episode once, and never under another run's name."""
+"""
+Sharding, manifests and worker processes: every episode once, and never under another run's name.
+"""
 
 import json
 from dataclasses import dataclass
@@ -14,7 +16,21 @@ from janusvln_ros.rollout.shards import Place, choose, claim, finished, key_of, 
 
 def episodes(*scenes: str) -> list[Episode]:
     point = (0.0, 0.0, 0.0)
-    return [Episode(str(i), str(i), f"x/{s}/{s}.glb", point, (0.0, 0.0, 0.0, 1.0), point, 3.0, f"go {i}", (point,), 1.0) for i, s in enumerate(scenes)]
+    return [
+        Episode(
+            str(i),
+            str(i),
+            f"x/{s}/{s}.glb",
+            point,
+            (0.0, 0.0, 0.0, 1.0),
+            point,
+            3.0,
+            f"go {i}",
+            (point,),
+            1.0,
+        )
+        for i, s in enumerate(scenes)
+    ]
 
 
 @pytest.mark.parametrize("how", ["published", "balanced"])
@@ -33,13 +49,21 @@ def test_published_shards_take_every_nth_episode_of_each_scene_in_order():
 def test_balanced_shards_are_equally_long_where_scenes_have_one_episode_each():
     lengths = [len(share(episodes(*"abcdefgh"), shard, 3)) for shard in range(3)]
     assert max(lengths) - min(lengths) <= 1
-    assert [len(share(episodes(*"abcdefgh"), shard, 3, "published")) for shard in range(3)] == [8, 0, 0]
+    assert [len(share(episodes(*"abcdefgh"), shard, 3, "published")) for shard in range(3)] == [
+        8,
+        0,
+        0,
+    ]
 
 
 def test_larger_choice_contains_the_smaller_one_and_repeats_for_a_seed():
     pool = episodes(*"abcdefghij")
     small, large = choose(pool, 3, 1), choose(pool, 6, 1)
-    assert len(small) == 3 and set(map(key_of, small)) <= set(map(key_of, large)) and choose(pool, 3, 1) == small
+    assert (
+        len(small) == 3
+        and set(map(key_of, small)) <= set(map(key_of, large))
+        and choose(pool, 3, 1) == small
+    )
     assert choose(pool, 3, 2) != small and choose(pool, 99, 1) == pool == choose(pool, None, 1)
     with pytest.raises(InputError, match="1 or more"):
         choose(pool, 0, 1)
@@ -51,7 +75,14 @@ def test_resuming_under_another_manifest_is_refused_and_the_difference_named(tmp
     with pytest.raises(InputError, match=r"settings\.seed was 1 and is 2"):
         claim(tmp_path, {"agent": "expert", "settings": {"seed": 2, "languages": ("en",)}})
     with pytest.raises(InputError, match=r"checkpoint_sha256 was null and is .abc"):
-        claim(tmp_path, {"agent": "expert", "settings": {"seed": 1, "languages": ("en",)}, "checkpoint_sha256": "abc"})
+        claim(
+            tmp_path,
+            {
+                "agent": "expert",
+                "settings": {"seed": 1, "languages": ("en",)},
+                "checkpoint_sha256": "abc",
+            },
+        )
 
 
 def test_journals_of_an_unknown_run_are_refused(tmp_path):
@@ -60,7 +91,10 @@ def test_journals_of_an_unknown_run_are_refused(tmp_path):
         claim(tmp_path, {})
 
 
-@pytest.mark.parametrize(("variables", "reason"), [({"RANK": "2", "WORLD_SIZE": "2"}, "RANK is 2"), ({"RANK": "one"}, "must be numbers")])
+@pytest.mark.parametrize(
+    ("variables", "reason"),
+    [({"RANK": "2", "WORLD_SIZE": "2"}, "RANK is 2"), ({"RANK": "one"}, "must be numbers")],
+)
 def test_rank_that_makes_no_sense_is_an_error(monkeypatch, variables, reason):
     for name, value in variables.items():
         monkeypatch.setenv(name, value)
@@ -95,15 +129,26 @@ class CountingWorker:
     def run(self, episode):
         if episode.episode_id == "3" and self.job.bad:
             raise InputError("bad scene") if self.job.bad == "input" else ValueError("a fault")
-        self.journal.append({"scene": episode.scene, "episode_id": int(episode.episode_id), "instruction": episode.instruction})
+        self.journal.append(
+            {
+                "scene": episode.scene,
+                "episode_id": int(episode.episode_id),
+                "instruction": episode.instruction,
+            }
+        )
 
     def close(self):
         self.journal.close()
 
 
 def test_episode_in_two_journals_is_counted_once(tmp_path):
-    (tmp_path / "journal_0.jsonl").write_text('{"scene": "a", "episode_id": 1, "instruction": "go"}\n')
-    (tmp_path / "journal_1.jsonl").write_text('{"scene": "a", "episode_id": 1, "instruction": "go"}\n{"scene": "a", "episode_id": 2, "instruction": "g')
+    (tmp_path / "journal_0.jsonl").write_text(
+        '{"scene": "a", "episode_id": 1, "instruction": "go"}\n'
+    )
+    (tmp_path / "journal_1.jsonl").write_text(
+        '{"scene": "a", "episode_id": 1, "instruction": "go"}\n{"scene": "a", '
+        '"episode_id": 2, "instruction": "g'
+    )
     assert list(finished(tmp_path)) == [("a", "1", "go")]
 
 
@@ -116,16 +161,23 @@ def test_failure_in_this_process_ends_the_run_and_it_goes_on_afterwards(tmp_path
     assert run_sharded(CountingJob(tmp_path), pool, 1, Place())
     assert len(finished(tmp_path)) == 6
     assert sum(len(p.read_text().splitlines()) for p in tmp_path.glob("journal_*")) == 6
-    assert json.loads((tmp_path / "journal_0.jsonl").read_text().splitlines()[3])["episode_id"] == 3
+    assert (
+        json.loads((tmp_path / "journal_0.jsonl").read_text().splitlines()[3])["episode_id"] == 3
+    )
 
 
 def test_what_a_kill_left_over_is_shared_evenly_among_the_processes(tmp_path, monkeypatch):
     pool = episodes(*"aabbccdd")
     with Journal(tmp_path / "journal_0.jsonl") as journal:
         for e in pool[:4]:
-            journal.append({"scene": e.scene, "episode_id": e.episode_id, "instruction": e.instruction})
+            journal.append(
+                {"scene": e.scene, "episode_id": e.episode_id, "instruction": e.instruction}
+            )
     shares = []
-    monkeypatch.setattr("janusvln_ros.rollout.shards._spawn", lambda job, mine, progress: shares.extend(len(item[2]) for item in mine))
+    monkeypatch.setattr(
+        "janusvln_ros.rollout.shards._spawn",
+        lambda job, mine, progress: shares.extend(len(item[2]) for item in mine),
+    )
     monkeypatch.setattr("janusvln_ros.rollout.shards._Progress.update", lambda self: True)
     run_sharded(CountingJob(tmp_path), pool, 2, Place())
     assert shares == [2, 2]

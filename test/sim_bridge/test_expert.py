@@ -45,7 +45,11 @@ def test_labels_do_not_flicker(env):
     for _ in range(5):
         env.set_state(random_place(env, rng), rotation_of_yaw(rng.uniform(-np.pi, np.pi)))
         actions = drive(env, random_place(env, rng))
-        assert not [pair for pair in itertools.pairwise(actions) if set(pair) == {Action.TURN_LEFT, Action.TURN_RIGHT}]
+        assert not [
+            pair
+            for pair in itertools.pairwise(actions)
+            if set(pair) == {Action.TURN_LEFT, Action.TURN_RIGHT}
+        ]
 
 
 def test_the_label_is_a_function_of_the_state(env):

@@ -1,4 +1,7 @@
-"""The built-in simulator against the real habitat-sim, within the limits recommended with its results. Nothing is fitted to them."""
+"""
+The built-in simulator against the real habitat-sim, within the limits recommended with its
+results. Nothing is fitted to them.
+"""
 
 import json
 
@@ -63,7 +66,10 @@ def test_depth_is_habitats(views):
 
 
 def test_navigability_is_habitats(quiet, navmesh):
-    agrees = np.array([quiet.is_navigable(p) for p in navmesh["navigable_points"]]) == navmesh["navigable"]
+    agrees = (
+        np.array([quiet.is_navigable(p) for p in navmesh["navigable_points"]])
+        == navmesh["navigable"]
+    )
     assert agrees[:200].mean() >= 0.95
     assert agrees[200:].mean() >= 0.90
     clear_cut = np.abs(navmesh["navigable_margin"]) >= 0.1
@@ -72,9 +78,15 @@ def test_navigability_is_habitats(quiet, navmesh):
 
 
 def test_the_floor_plan_is_habitats(quiet, navmesh):
-    grid, (x0, z0), cell = navmesh["grid"].astype(bool), navmesh["grid_origin"], float(navmesh["grid_resolution"])
+    grid, (x0, z0), cell = (
+        navmesh["grid"].astype(bool),
+        navmesh["grid_origin"],
+        float(navmesh["grid_resolution"]),
+    )
     i, j = np.mgrid[: grid.shape[0], : grid.shape[1]]
-    points = np.stack([x0 + (i + 0.5) * cell, np.full(grid.shape, 0.001), z0 + (j + 0.5) * cell], axis=-1).reshape(-1, 3)
+    points = np.stack(
+        [x0 + (i + 0.5) * cell, np.full(grid.shape, 0.001), z0 + (j + 0.5) * cell], axis=-1
+    ).reshape(-1, 3)
     assert np.mean([quiet.is_navigable(p) for p in points] == grid.ravel()) >= 0.975
 
 
@@ -87,7 +99,9 @@ def test_islands_and_their_areas_are_habitats(quiet, habitat):
 
 def test_snapping_is_habitats(quiet, navmesh):
     off = []
-    for p, expected in zip(navmesh["snap_points"].astype(float), navmesh["snap_result"].astype(float)):
+    for p, expected in zip(
+        navmesh["snap_points"].astype(float), navmesh["snap_result"].astype(float)
+    ):
         found = quiet.snap_point(p)
         assert (found is None) == bool(np.isnan(expected).any()), p
         if found is not None and expected[1] < 0.3:
@@ -102,7 +116,12 @@ def test_snapping_is_habitats(quiet, navmesh):
 
 
 def test_geodesic_distances_are_habitats(quiet, navmesh):
-    pairs = zip(navmesh["geodesic_start"], navmesh["geodesic_end"], navmesh["geodesic_kind"], navmesh["geodesic_distance"])
+    pairs = zip(
+        navmesh["geodesic_start"],
+        navmesh["geodesic_end"],
+        navmesh["geodesic_kind"],
+        navmesh["geodesic_distance"],
+    )
     off, snapped = [], []
     for a, b, kind, expected in pairs:
         found = quiet.geodesic_distance(a, b)
@@ -122,7 +141,10 @@ def test_distance_to_goal_along_golden_trajectories_is_habitats(quiet, habitat):
     episodes = {e.episode_id: e for e in read_episodes(habitat, "r2r", "val_unseen").episodes}
     with np.load(habitat / "episodes" / "trajectories.npz") as file:
         for key, episode in episodes.items():
-            positions, distances = file[f"{key}_follower_positions"], file[f"{key}_follower_distance_to_goal"]
+            positions, distances = (
+                file[f"{key}_follower_positions"],
+                file[f"{key}_follower_distance_to_goal"],
+            )
             found = [quiet.geodesic_distance(p, episode.goal_position) for p in positions]
             assert np.abs(np.array(found) - distances).max() <= 0.35
 
@@ -131,12 +153,28 @@ def test_distance_to_goal_along_golden_trajectories_is_habitats(quiet, habitat):
 
 
 def steps(file):
-    """Every action of the sequences: pose before, action, pose after, and the sequence's flags at it."""
+    """
+    Every action of the sequences: pose before, action, pose after, and the sequence's flags at it.
+    """
     for n in range(len(file["actions"])):
         for t, action in enumerate(file["actions"][n]):
-            before = (file["positions"][n, t].astype(float), file["rotations_xyzw"][n, t].astype(float))
-            after = (file["positions"][n, t + 1].astype(float), file["rotations_xyzw"][n, t + 1].astype(float))
-            yield before, Action(action), after, {k: bool(file[k][n, t]) for k in ("collided", "straight_clear", "target_other_island")}
+            before = (
+                file["positions"][n, t].astype(float),
+                file["rotations_xyzw"][n, t].astype(float),
+            )
+            after = (
+                file["positions"][n, t + 1].astype(float),
+                file["rotations_xyzw"][n, t + 1].astype(float),
+            )
+            yield (
+                before,
+                Action(action),
+                after,
+                {
+                    k: bool(file[k][n, t])
+                    for k in ("collided", "straight_clear", "target_other_island")
+                },
+            )
 
 
 def load(habitat, name):
@@ -153,14 +191,18 @@ def test_one_forward_step_with_sliding_is_habitats(quiet, habitat):
         seen = quiet.step(action)
         off = np.linalg.norm(seen.position - after[0])
         flags.append(seen.collided == flag["collided"])
-        (other if flag["target_other_island"] else against if flag["collided"] else free).append(off)
+        (other if flag["target_other_island"] else against if flag["collided"] else free).append(
+            off
+        )
     assert len(free) > 600 and len(against) > 400 and len(other) > 10
     assert np.mean(free) <= 0.002
     assert np.quantile(free, 0.99) <= 0.05
     assert np.mean(against) <= 0.03
     assert np.quantile(against, 0.95) <= 0.12
     assert np.mean(flags) >= 0.95
-    assert np.mean(np.array(other) < 1e-3) >= 0.9, "a step toward another island does not move at all"
+    assert np.mean(np.array(other) < 1e-3) >= 0.9, (
+        "a step toward another island does not move at all"
+    )
 
 
 def test_one_forward_step_without_sliding_is_habitats(house_a, habitat):
@@ -171,7 +213,9 @@ def test_one_forward_step_without_sliding_is_habitats(house_a, habitat):
             env.set_state(*before)
             seen = env.step(action)
             assert seen.collided == flag["collided"]
-            (against if flag["collided"] else free).append(np.linalg.norm(seen.position - after[0]))
+            (against if flag["collided"] else free).append(
+                np.linalg.norm(seen.position - after[0])
+            )
     assert len(free) > 20 and len(against) > 30
     assert np.mean(free) <= 0.002
     assert np.mean(against) <= 0.03
@@ -185,7 +229,16 @@ def test_turns_are_habitats(quiet, habitat):
             quiet.set_state(*before)
             seen = quiet.step(action)
             assert np.abs(seen.position - after[0]).max() <= 1e-5
-            assert abs(np.remainder(yaw_of_rotation(seen.rotation) - yaw_of_rotation(after[1]) + np.pi, 2 * np.pi) - np.pi) <= 1e-4
+            assert (
+                abs(
+                    np.remainder(
+                        yaw_of_rotation(seen.rotation) - yaw_of_rotation(after[1]) + np.pi,
+                        2 * np.pi,
+                    )
+                    - np.pi
+                )
+                <= 1e-4
+            )
             assert not seen.collided
             count += 1
     assert count > 500
@@ -201,7 +254,10 @@ def replay(env, position, rotation, actions):
 
 def test_sixty_actions_in_a_row_end_near_where_habitat_ends(quiet, habitat):
     file = load(habitat, "sliding_on.npz")
-    ends = [replay(quiet, p[0], r[0], a) for p, r, a in zip(file["positions"], file["rotations_xyzw"], file["actions"])]
+    ends = [
+        replay(quiet, p[0], r[0], a)
+        for p, r, a in zip(file["positions"], file["rotations_xyzw"], file["actions"])
+    ]
     off = np.linalg.norm(np.array(ends) - file["positions"][:, -1], axis=1)
     assert np.median(off) <= 0.1
     assert np.quantile(off, 0.75) <= 0.25
@@ -212,7 +268,12 @@ def test_the_followers_actions_lead_where_they_led_in_habitat(quiet, habitat):
     with np.load(habitat / "episodes" / "trajectories.npz") as file:
         off = [
             np.linalg.norm(
-                replay(quiet, file[f"{key}_follower_positions"][0], file[f"{key}_follower_rotations_xyzw"][0], run["follower"]["actions"])
+                replay(
+                    quiet,
+                    file[f"{key}_follower_positions"][0],
+                    file[f"{key}_follower_rotations_xyzw"][0],
+                    run["follower"]["actions"],
+                )
                 - file[f"{key}_follower_positions"][-1]
             )
             for key, run in runs.items()

@@ -1,4 +1,7 @@
-"""Client and protocol of the habitat backend, over a server of the built-in simulator and over servers that misbehave."""
+"""
+Client and protocol of the habitat backend, over a server of the built-in simulator and over
+servers that misbehave.
+"""
 
 import ast
 import contextlib
@@ -36,26 +39,42 @@ def package_is_importable(monkeypatch):
 
 @pytest.fixture
 def remote(house_a, habitat):
-    env = make_env("habitat", scene=house_a, data_dir=habitat, command=[sys.executable, str(SERVER), "--backend", "houses"], **SMALL)
+    env = make_env(
+        "habitat",
+        scene=house_a,
+        data_dir=habitat,
+        command=[sys.executable, str(SERVER), "--backend", "houses"],
+        **SMALL,
+    )
     yield env
     env.close()
 
 
 def misbehaving(tmp_path, body, **options):
-    """An environment over a server that runs ``body`` with ``answer(request)`` at hand for what an honest server would reply."""
+    """
+    An environment over a server that runs ``body`` with ``answer(request)`` at hand for what an
+    honest server would reply.
+    """
     script = tmp_path / "server.py"
     script.write_text(
         "import os, socket, sys, time\nfrom pathlib import Path\nimport numpy as np\n"
-        f"sys.path.insert(0, {str(SERVER.parent)!r})\nfrom habitat_server import *\n"  # as on Habitat's side: without this package
+        # as on Habitat's side: without this package
+        f"sys.path.insert(0, {str(SERVER.parent)!r})\nfrom habitat_server import *\n"
         "c = socket.socket(socket.AF_UNIX)\nc.connect(sys.argv[-1])\n"
-        f"here = Path({str(tmp_path)!r})\nruns = here / 'runs'\nruns.write_text((runs.read_text() if runs.exists() else '') + 'x')\n"
+        f"here = Path({str(tmp_path)!r})\nruns = here / "
+        "'runs'\nruns.write_text((runs.read_text() if runs.exists() else '') + 'x')\n"
         "def honest():\n"
         "    r = receive(c)\n"
-        "    k = {'hello': {'python': '3', 'versions': {}}, 'load': {'navmesh': 'x'}, 'set_state': {}}.get(r['kind'])\n"
+        "    k = {'hello': {'python': '3', 'versions': {}}, 'load': {'navmesh': 'x'}, "
+        "'set_state': {}}.get(r['kind'])\n"
         "    if k is None: return r\n"
         "    send(c, {'ok': True, **k})\n" + textwrap.dedent(body)
     )
-    return make_env("habitat", command=[sys.executable, str(script)], **{**SMALL, "request_timeout": 3.0, **options})
+    return make_env(
+        "habitat",
+        command=[sys.executable, str(script)],
+        **{**SMALL, "request_timeout": 3.0, **options},
+    )
 
 
 # Over the honest server
@@ -69,13 +88,18 @@ def test_it_is_a_nav_env(remote):
 def test_everything_is_as_without_a_process_between(remote, house_a, habitat):
     local = make_env("houses", scene=house_a, data_dir=habitat, **SMALL)
     episode = read_episodes(habitat, "r2r", "val_unseen").episodes[0]
-    for a, b in ((remote.reset(episode), local.reset(episode)), *((remote.step(Action(n)), local.step(Action(n))) for n in (1, 2, 1, 1, 3, 1))):
+    for a, b in (
+        (remote.reset(episode), local.reset(episode)),
+        *((remote.step(Action(n)), local.step(Action(n))) for n in (1, 2, 1, 1, 3, 1)),
+    ):
         np.testing.assert_array_equal(a.rgb, b.rgb)
         np.testing.assert_array_equal(a.depth, b.depth)
         np.testing.assert_allclose(a.position, b.position, atol=1e-12)
         np.testing.assert_allclose(a.rotation, b.rotation, atol=1e-12)
         assert a.collided == b.collided
-        assert remote.expert_action(episode.goal_position, 0.25) == local.expert_action(episode.goal_position, 0.25)
+        assert remote.expert_action(episode.goal_position, 0.25) == local.expert_action(
+            episode.goal_position, 0.25
+        )
     rng = np.random.default_rng(0)
     for p, q in rng.uniform((-1, 0, -1), (12, 0.5, 10), (6, 2, 3)):
         assert remote.is_navigable(p) == local.is_navigable(p)
@@ -129,8 +153,13 @@ def test_the_server_ends_with_its_client_and_leaves_nothing(remote):
 
 
 def test_a_crash_is_reported_with_its_last_words(tmp_path, house_a):
-    with pytest.raises(SimulatorError, match=r"(?s)twice in a row.*status 7.*CUDA is out of sorts"):
-        body = "while honest() is None: pass\nprint('CUDA is out of sorts', file=sys.stderr, flush=True)\nos._exit(7)"
+    with pytest.raises(
+        SimulatorError, match=r"(?s)twice in a row.*status 7.*CUDA is out of sorts"
+    ):
+        body = (
+            "while honest() is None: pass\nprint('CUDA is out of sorts', file=sys.stderr, "
+            "flush=True)\nos._exit(7)"
+        )
         env = misbehaving(tmp_path, body, scene=house_a)
         env.is_navigable(POSE[0])
     assert (tmp_path / "runs").read_text() == "xx"
@@ -145,17 +174,27 @@ def test_a_crash_before_connecting_is_reported_with_its_last_words(tmp_path):
 def test_a_server_that_never_connects_is_given_up(tmp_path):
     (tmp_path / "server.py").write_text("import time\ntime.sleep(100)")
     with pytest.raises(SimulatorError, match="did not connect within"):
-        make_env("habitat", command=[sys.executable, str(tmp_path / "server.py")], start_timeout=0.5)
+        make_env(
+            "habitat", command=[sys.executable, str(tmp_path / "server.py")], start_timeout=0.5
+        )
 
 
 def test_a_hang_is_ended_by_the_time_out(tmp_path, house_a):
-    env = misbehaving(tmp_path, "while honest() is None: pass\ntime.sleep(100)", scene=house_a, request_timeout=0.4)
+    env = misbehaving(
+        tmp_path,
+        "while honest() is None: pass\ntime.sleep(100)",
+        scene=house_a,
+        request_timeout=0.4,
+    )
     with pytest.raises(SimulatorError, match="no answer within"):
         env.is_navigable(POSE[0])
 
 
 def test_a_message_that_trickles_in_does_not_outlive_the_time_out(tmp_path, house_a):
-    body = "while honest() is None: pass\nwhile True:\n    c.sendall(HEADER.pack(MAGIC, 1, 0, 100000, 0)[:1])\n    time.sleep(0.15)"
+    body = (
+        "while honest() is None: pass\nwhile True:\n    c.sendall(HEADER.pack(MAGIC, 1, "
+        "0, 100000, 0)[:1])\n    time.sleep(0.15)"
+    )
     env = misbehaving(tmp_path, body, scene=house_a, request_timeout=0.4)
     with pytest.raises(SimulatorError, match="no answer within"):
         env.is_navigable(POSE[0])
@@ -164,7 +203,10 @@ def test_a_message_that_trickles_in_does_not_outlive_the_time_out(tmp_path, hous
 @pytest.mark.parametrize(
     "body, words",
     [
-        ("c.sendall(b'Traceback (most recent call last): oh dear' * 3)", "where a message should begin"),
+        (
+            "c.sendall(b'Traceback (most recent call last): oh dear' * 3)",
+            "where a message should begin",
+        ),
         ("c.sendall(HEADER.pack(MAGIC, 1, 0, 10, 1 << 60))", "more than is allowed"),
         ("c.sendall(HEADER.pack(MAGIC, 1, 0, 5, 0) + b'{{{{{')", "cannot be read"),
         ("send(c, {'ok': True})", "a reply without"),
@@ -173,13 +215,18 @@ def test_a_message_that_trickles_in_does_not_outlive_the_time_out(tmp_path, hous
     ],
 )
 def test_garbage_is_refused(tmp_path, house_a, body, words):
-    env = misbehaving(tmp_path, f"while honest() is None: pass\n{body}\ntime.sleep(100)", scene=house_a)
+    env = misbehaving(
+        tmp_path, f"while honest() is None: pass\n{body}\ntime.sleep(100)", scene=house_a
+    )
     with pytest.raises(SimulatorError, match=f"(?s){words}"):
         env.is_navigable(POSE[0])
 
 
 def test_pictures_of_the_wrong_shape_are_refused(tmp_path, house_a):
-    body = "while honest() is None: pass\nsend(c, {'ok': True, 'rgb': np.zeros((2, 2, 3), np.uint8), 'depth': np.zeros((2, 2), np.float32)})\nc.recv(1)"
+    body = (
+        "while honest() is None: pass\nsend(c, {'ok': True, 'rgb': np.zeros((2, 2, 3), "
+        "np.uint8), 'depth': np.zeros((2, 2), np.float32)})\nc.recv(1)"
+    )
     env = misbehaving(tmp_path, body, scene=house_a)
     env.set_state(*POSE)
     with pytest.raises(SimulatorError, match="pictures"):
@@ -189,7 +236,10 @@ def test_pictures_of_the_wrong_shape_are_refused(tmp_path, house_a):
 
 def test_another_version_of_the_protocol_is_named(tmp_path):
     with pytest.raises(SimulatorError, match="speaks version 2"):
-        misbehaving(tmp_path, "receive(c)\nc.sendall(HEADER.pack(MAGIC, 2, 0, 2, 0) + b'{}')\ntime.sleep(100)")
+        misbehaving(
+            tmp_path,
+            "receive(c)\nc.sendall(HEADER.pack(MAGIC, 2, 0, 2, 0) + b'{}')\ntime.sleep(100)",
+        )
 
 
 def test_a_python_that_is_not_there_is_named(monkeypatch):
@@ -215,7 +265,10 @@ def test_messages_arrive_as_they_were_sent(wire):
     message = {
         "kind": "x",
         "numbers": [1, 2.5, None, True],
-        "nested": {"image": np.arange(24, dtype=np.uint8).reshape(2, 4, 3), "list": [np.array([1.5, -2.0], np.float32)]},
+        "nested": {
+            "image": np.arange(24, dtype=np.uint8).reshape(2, 4, 3),
+            "list": [np.array([1.5, -2.0], np.float32)],
+        },
         "empty": np.zeros((0, 3)),
         "mask": np.array([[True, False]]),
     }
@@ -284,9 +337,17 @@ def test_what_is_too_large_is_not_sent(wire, monkeypatch):
 
 
 def test_a_request_with_bad_values_is_answered_and_not_obeyed():
-    for request in ({"kind": "step", "action": 9}, {"kind": "set_state", "position": [0, 0], "rotation": [0, 0, 0, 1]}, {"kind": "exec"}, {}):
+    for request in (
+        {"kind": "step", "action": 9},
+        {"kind": "set_state", "position": [0, 0], "rotation": [0, 0, 0, 1]},
+        {"kind": "exec"},
+        {},
+    ):
         with pytest.raises(habitat_server.BadRequestError):
-            habitat_server.answer(mock.Mock(spec=["set_state", "act"], set_state=pytest.fail, act=pytest.fail), request)
+            habitat_server.answer(
+                mock.Mock(spec=["set_state", "act"], set_state=pytest.fail, act=pytest.fail),
+                request,
+            )
 
 
 # Habitat's side
@@ -294,13 +355,21 @@ def test_a_request_with_bad_values_is_answered_and_not_obeyed():
 
 def test_the_server_file_is_python_3_9_and_needs_only_numpy():
     tree = ast.parse(SERVER.read_text(), feature_version=(3, 9))
-    at_import = {name.name.split(".")[0] for node in tree.body if isinstance(node, ast.Import) for name in node.names}
-    at_import |= {node.module.split(".")[0] for node in tree.body if isinstance(node, ast.ImportFrom)}
+    at_import = {
+        name.name.split(".")[0]
+        for node in tree.body
+        if isinstance(node, ast.Import)
+        for name in node.names
+    }
+    at_import |= {
+        node.module.split(".")[0] for node in tree.body if isinstance(node, ast.ImportFrom)
+    }
     assert at_import <= {"numpy", *sys.stdlib_module_names}
 
 
 STAND_IN = """
-# habitat_sim's documented names and types, over the built-in simulator: whether our server calls them rightly, not what Habitat answers.
+# habitat_sim's documented names and types, over the built-in simulator: whether our server calls
+# them rightly, not what Habitat answers.
 import types
 import numpy as np
 from sim_bridge import make_env
@@ -319,7 +388,9 @@ class ActuationSpec:
     def __init__(self, amount): self.amount = amount
 class ActionSpec:
     def __init__(self, name, actuation=None): self.name, self.actuation = name, actuation
-agent = types.SimpleNamespace(AgentConfiguration=Bag, ActionSpec=ActionSpec, ActuationSpec=ActuationSpec)
+agent = types.SimpleNamespace(
+    AgentConfiguration=Bag, ActionSpec=ActionSpec, ActuationSpec=ActuationSpec
+)
 class ShortestPath(Bag): geodesic_distance = np.inf
 class NavMeshSettings(Bag):
     def set_defaults(self): self.agent_radius, self.agent_height = 0.1, 1.5
@@ -333,11 +404,14 @@ class Simulator:
     def __init__(self, cfg): self.reconfigure(cfg)
     def reconfigure(self, cfg):
         body, (rgb, depth) = cfg.agents[0], cfg.agents[0].sensor_specifications
-        assert (rgb.uuid, rgb.sensor_type, depth.uuid, depth.sensor_type) == ("rgb", "color", "depth", "depth")
+        assert (rgb.uuid, rgb.sensor_type) == ("rgb", "color")
+        assert (depth.uuid, depth.sensor_type) == ("depth", "depth")
         steps = {n: s.actuation.amount for n, s in body.action_space.items()}
-        self.env = make_env("houses", scene=cfg.sim_cfg.scene_id, sliding=cfg.sim_cfg.allow_sliding, width=rgb.resolution[1], height=rgb.resolution[0],
-            hfov=rgb.hfov, camera_height=rgb.position[1], agent_height=body.height, agent_radius=body.radius, forward_step=steps["move_forward"],
-            turn_step=steps["turn_left"])
+        self.env = make_env(
+            "houses", scene=cfg.sim_cfg.scene_id, sliding=cfg.sim_cfg.allow_sliding,
+            width=rgb.resolution[1], height=rgb.resolution[0], hfov=rgb.hfov,
+            camera_height=rgb.position[1], agent_height=body.height, agent_radius=body.radius,
+            forward_step=steps["move_forward"], turn_step=steps["turn_left"])
         self.pathfinder = self
         self.is_loaded = False
     def recompute_navmesh(self, pathfinder, settings):
@@ -345,22 +419,30 @@ class Simulator:
         self.is_loaded = True
         return True
     def get_agent(self, number): return self
-    def set_state(self, state, reset_sensors): self.env.set_state(state.position.astype(float), state.rotation.coeffs.astype(float))
+    def set_state(self, state, reset_sensors):
+        self.env.set_state(state.position.astype(float), state.rotation.coeffs.astype(float))
     def get_state(self):
         o = self.env.observation()
-        return AgentState(position=o.position.astype(np.float32), rotation=Bag(coeffs=o.rotation.astype(np.float32)))
-    def act(self, name): return self.env.step({"move_forward": Action(1), "turn_left": Action(2), "turn_right": Action(3)}[name]).collided
+        rotation = Bag(coeffs=o.rotation.astype(np.float32))
+        return AgentState(position=o.position.astype(np.float32), rotation=rotation)
+    def act(self, name):
+        actions = {"move_forward": Action(1), "turn_left": Action(2), "turn_right": Action(3)}
+        return self.env.step(actions[name]).collided
     def get_sensor_observations(self):
         o = self.env.render()
-        return {"rgb": np.concatenate([o.rgb, np.full((*o.rgb.shape[:2], 1), 255, np.uint8)], axis=2), "depth": o.depth}
+        opaque = np.full((*o.rgb.shape[:2], 1), 255, np.uint8)
+        return {"rgb": np.concatenate([o.rgb, opaque], axis=2), "depth": o.depth}
     def is_navigable(self, p): return self.env.is_navigable(p)
     def snap_point(self, p):
         q = self.env.snap_point(p)
         return np.full(3, np.nan, np.float32) if q is None else q.astype(np.float32)
     def find_path(self, path):
-        path.geodesic_distance = self.env.geodesic_distance(path.requested_start, path.requested_end)
+        start, end = path.requested_start, path.requested_end
+        path.geodesic_distance = self.env.geodesic_distance(start, end)
         return np.isfinite(path.geodesic_distance)
-    def make_greedy_follower(self, agent_id, goal_radius, *, stop_key, forward_key, left_key, right_key, fix_thrashing):
+    def make_greedy_follower(
+        self, agent_id, goal_radius, *, stop_key, forward_key, left_key, right_key, fix_thrashing
+    ):
         keys = [stop_key, forward_key, left_key, right_key]
         def along(goal):
             try: return keys[self.env.expert_action(goal, goal_radius)]
@@ -387,7 +469,9 @@ def test_habitats_side_calls_what_habitat_documents(tmp_path, house_a, habitat, 
     assert seen.rgb.shape == (24, 32, 3)
     assert env.is_navigable(seen.position)
     assert env.snap_point([100.0, 0, 0]) is None
-    assert env.geodesic_distance(seen.position, episode.goal_position) == pytest.approx(local.geodesic_distance(seen.position, episode.goal_position), abs=0.01)
+    assert env.geodesic_distance(seen.position, episode.goal_position) == pytest.approx(
+        local.geodesic_distance(seen.position, episode.goal_position), abs=0.01
+    )
     assert env.geodesic_distance(seen.position, [100.0, 0, 0]) == np.inf
     assert env.top_down_map().navigable.shape == (4, 6)
     with pytest.raises(InputError, match="no way"):
@@ -410,7 +494,9 @@ LAYOUTS = {
               main_agent:
                 height: 0.88
                 radius: 0.18
-                sim_sensors: {rgb_sensor: {width: 640, height: 480, hfov: 79, position: [0, 0.88, 0]}, depth_sensor: {width: 640}}
+                sim_sensors:
+                  rgb_sensor: {width: 640, height: 480, hfov: 79, position: [0, 0.88, 0]}
+                  depth_sensor: {width: 640}
         """,
     "capitals": """
         ENVIRONMENT: {MAX_EPISODE_STEPS: 500}

@@ -1,4 +1,6 @@
-"""The built-in simulator as its users meet it: episodes, errors, scenes of other kinds, threads."""
+"""
+The built-in simulator as its users meet it: episodes, errors, scenes of other kinds, threads.
+"""
 
 import gc
 import os
@@ -21,11 +23,18 @@ AHEAD = rotation_of_yaw(0.0)
 
 
 def room(path, *extra, up="z", size=6.0):
-    """A square floor with its top at height 0 and whatever else stands on it (world axes, y up), written with the given up axis."""
-    floor = trimesh.creation.box((size, 0.199, size), trimesh.transformations.translation_matrix((0, -0.0995, 0)))
+    """
+    A square floor with its top at height 0 and whatever else stands on it (world axes, y up),
+    written with the given up axis.
+    """
+    floor = trimesh.creation.box(
+        (size, 0.199, size), trimesh.transformations.translation_matrix((0, -0.0995, 0))
+    )
     scene = trimesh.Scene([floor, *extra])
     if up == "z":
-        scene.apply_transform(np.array([[1, 0, 0, 0], [0, 0, -1, 0], [0, 1, 0, 0], [0, 0, 0, 1]], float))
+        scene.apply_transform(
+            np.array([[1, 0, 0, 0], [0, 0, -1, 0], [0, 1, 0, 0], [0, 0, 0, 1]], float)
+        )
     path.write_bytes(trimesh.exchange.gltf.export_glb(scene))
     return path
 
@@ -52,7 +61,9 @@ def test_an_episode_runs_from_its_start_to_stop(env, episode):
     assert (seen.depth.shape, seen.depth.dtype) == ((48, 64), np.float32)
     assert not env.episode_over
     moved = env.step(Action.TURN_LEFT)
-    assert yaw_of_rotation(moved.rotation) - yaw_of_rotation(seen.rotation) == pytest.approx(np.radians(15))
+    assert yaw_of_rotation(moved.rotation) - yaw_of_rotation(seen.rotation) == pytest.approx(
+        np.radians(15)
+    )
     stopped = env.step(Action.STOP)
     assert env.episode_over
     np.testing.assert_array_equal(stopped.rgb, moved.rgb)
@@ -97,7 +108,12 @@ def test_step_sizes_follow_the_settings(house_a):
 
 
 def test_a_wall_stops_a_head_on_step_and_the_flag_says_so(tmp_path):
-    env = make_env("houses", scene=room(tmp_path / "r.glb", box((4, 2.5, 0.2), (0, 1.25, -1))), width=8, height=6)
+    env = make_env(
+        "houses",
+        scene=room(tmp_path / "r.glb", box((4, 2.5, 0.2), (0, 1.25, -1))),
+        width=8,
+        height=6,
+    )
     env.set_state([0, 0, -0.7], AHEAD)
     seen = env.step(Action.MOVE_FORWARD)
     assert seen.collided
@@ -106,7 +122,13 @@ def test_a_wall_stops_a_head_on_step_and_the_flag_says_so(tmp_path):
 
 @pytest.mark.parametrize("sliding", [True, False])
 def test_only_sliding_moves_along_a_wall(tmp_path, sliding):
-    env = make_env("houses", scene=room(tmp_path / "r.glb", box((4, 2.5, 0.2), (0, 1.25, -1))), width=8, height=6, sliding=sliding)
+    env = make_env(
+        "houses",
+        scene=room(tmp_path / "r.glb", box((4, 2.5, 0.2), (0, 1.25, -1))),
+        width=8,
+        height=6,
+        sliding=sliding,
+    )
     env.set_state([0, 0, -0.75], rotation_of_yaw(np.radians(60)))
     for _ in range(3):
         seen = env.step(Action.MOVE_FORWARD)
@@ -133,7 +155,8 @@ def test_the_wrong_up_axis_is_named(tmp_path):
 
 
 def test_textures_are_upright_and_the_right_way_round(tmp_path):
-    colors = np.array([[[255, 0, 0], [0, 255, 0]], [[0, 0, 255], [255, 255, 0]]], np.uint8)  # top row red, green
+    # top row red, green
+    colors = np.array([[[255, 0, 0], [0, 255, 0]], [[0, 0, 255], [255, 255, 0]]], np.uint8)
     image = Image.fromarray(np.repeat(np.repeat(colors, 32, axis=0), 32, axis=1))
     corners = np.array([[-1, 0.25, -1], [1, 0.25, -1], [1, 2.25, -1], [-1, 2.25, -1]], float)
     material = trimesh.visual.material.PBRMaterial(baseColorTexture=image)
@@ -142,17 +165,26 @@ def test_textures_are_upright_and_the_right_way_round(tmp_path):
     env = make_env("houses", scene=room(tmp_path / "r.glb", picture), width=64, height=48, hfov=90)
     env.set_state([0, 0, 0], AHEAD)
     rgb = env.render().rgb
-    assert [rgb[v, u].tolist() for v, u in ((12, 20), (12, 44), (36, 20), (36, 44))] == [[255, 0, 0], [0, 255, 0], [0, 0, 255], [255, 255, 0]]
+    assert [rgb[v, u].tolist() for v, u in ((12, 20), (12, 44), (36, 20), (36, 44))] == [
+        [255, 0, 0],
+        [0, 255, 0],
+        [0, 0, 255],
+        [255, 255, 0],
+    ]
 
 
 def test_back_faces_are_not_drawn(env, tmp_path):
-    env = make_env("houses", scene=room(tmp_path / "r.glb", box((1, 2.5, 1), (0, 1.25, 0))), width=8, height=6)
+    env = make_env(
+        "houses", scene=room(tmp_path / "r.glb", box((1, 2.5, 1), (0, 1.25, 0))), width=8, height=6
+    )
     env.set_state([0, 0, 0], AHEAD)  # inside the box
     assert not (env.render().rgb == [200, 30, 30]).all(axis=-1).any()
 
 
 def stairs(rise=0.2, run=0.3, count=14):
-    steps = [box((2, rise * (n + 1), run), (0, rise * (n + 1) / 2, -1 - run * n)) for n in range(count)]
+    steps = [
+        box((2, rise * (n + 1), run), (0, rise * (n + 1) / 2, -1 - run * n)) for n in range(count)
+    ]
     top = rise * count
     return [*steps, box((2, 0.2, 4), (0, top - 0.1, -1 - run * (count - 0.5) - 2))], top
 
@@ -188,7 +220,9 @@ def test_a_low_beam_blocks_the_way(tmp_path):
 def test_a_wider_agent_keeps_farther_from_walls(tmp_path):
     scene = room(tmp_path / "r.glb", box((4, 2.5, 0.2), (0, 1.25, -1)))
     assert make_env("houses", scene=scene, width=8, height=6).is_navigable([0, 0, -0.7])
-    assert not make_env("houses", scene=scene, width=8, height=6, agent_radius=0.3).is_navigable([0, 0, -0.7])
+    assert not make_env("houses", scene=scene, width=8, height=6, agent_radius=0.3).is_navigable(
+        [0, 0, -0.7]
+    )
 
 
 def test_top_down_map_shows_where_one_can_stand(env):
@@ -196,7 +230,10 @@ def test_top_down_map_shows_where_one_can_stand(env):
     plan = env.top_down_map()
     rng = np.random.default_rng(0)
     for x, z in rng.uniform((0.1, 0.1), (10.9, 8.9), (200, 2)):
-        row, column = int((z - plan.origin[1]) / plan.resolution), int((x - plan.origin[0]) / plan.resolution)
+        row, column = (
+            int((z - plan.origin[1]) / plan.resolution),
+            int((x - plan.origin[0]) / plan.resolution),
+        )
         assert plan.navigable[row, column] == env.is_navigable([x, 0.001, z])
 
 
@@ -253,7 +290,9 @@ def test_many_environments_share_scene_and_surface(house_a):
     assert len(pictures) == 5
 
 
-def test_the_surface_of_a_scene_long_past_is_given_back_without_a_garbage_collection(house_a, tmp_path):
+def test_the_surface_of_a_scene_long_past_is_given_back_without_a_garbage_collection(
+    house_a, tmp_path
+):
     first = make_env("houses", scene=house_a, width=16, height=12)
     assert np.isfinite(first.geodesic_distance([5.5, 0.001, 4.5], [1.5, 0.001, 4.5]))
     surface = weakref.ref(first.mesh)
@@ -261,7 +300,9 @@ def test_the_surface_of_a_scene_long_past_is_given_back_without_a_garbage_collec
     gc.disable()
     try:
         for n in range(CACHED_MESHES):
-            make_env("houses", scene=room(tmp_path / f"{n}.glb", size=2.0), width=16, height=12).close()
+            make_env(
+                "houses", scene=room(tmp_path / f"{n}.glb", size=2.0), width=16, height=12
+            ).close()
         assert surface() is None
     finally:
         gc.enable()
@@ -307,12 +348,25 @@ def test_a_damaged_scene_is_an_error_with_its_path(tmp_path, house_a):
 
 def test_asking_without_a_scene_is_an_error():
     env = make_env("houses", width=8, height=6)
-    for ask in (env.render, env.top_down_map, lambda: env.is_navigable([0, 0, 0]), lambda: env.step(Action.STOP)):
+    for ask in (
+        env.render,
+        env.top_down_map,
+        lambda: env.is_navigable([0, 0, 0]),
+        lambda: env.step(Action.STOP),
+    ):
         with pytest.raises(InputError, match="scene"):
             ask()
 
 
-@pytest.mark.parametrize("position, rotation", [([0, 0], AHEAD), ([0, 0, float("nan")], AHEAD), ([0, 0, 0], [0, 0, 0, 0]), ([0, 0, 0], [0, 0, 1])])
+@pytest.mark.parametrize(
+    "position, rotation",
+    [
+        ([0, 0], AHEAD),
+        ([0, 0, float("nan")], AHEAD),
+        ([0, 0, 0], [0, 0, 0, 0]),
+        ([0, 0, 0], [0, 0, 1]),
+    ],
+)
 def test_a_bad_pose_is_refused(env, position, rotation):
     with pytest.raises(InputError, match="position"):
         env.set_state(position, rotation)
@@ -362,13 +416,21 @@ def test_an_environment_that_was_forked_says_so(env):
 
 def test_a_scene_with_textures_of_several_sizes_and_instances_is_drawn(tmp_path):
     def panel(image, x):
-        corners = np.array([[x - 0.4, 0.5, -1], [x + 0.4, 0.5, -1], [x + 0.4, 2, -1], [x - 0.4, 2, -1]], float)
+        corners = np.array(
+            [[x - 0.4, 0.5, -1], [x + 0.4, 0.5, -1], [x + 0.4, 2, -1], [x - 0.4, 2, -1]], float
+        )
         visual = trimesh.visual.TextureVisuals(
-            uv=[[0, 0], [1, 0], [1, 1], [0, 1]], material=trimesh.visual.material.PBRMaterial(baseColorTexture=image, baseColorFactor=[255, 128, 255, 255])
+            uv=[[0, 0], [1, 0], [1, 1], [0, 1]],
+            material=trimesh.visual.material.PBRMaterial(
+                baseColorTexture=image, baseColorFactor=[255, 128, 255, 255]
+            ),
         )
         return trimesh.Trimesh(corners, [[0, 1, 2], [0, 2, 3]], visual=visual, process=False)
 
-    panels = [panel(Image.new("RGB", (8, 8), (200, 200, 0)), -0.5), panel(Image.new("RGB", (16, 4), (0, 200, 200)), 0.5)]
+    panels = [
+        panel(Image.new("RGB", (8, 8), (200, 200, 0)), -0.5),
+        panel(Image.new("RGB", (16, 4), (0, 200, 200)), 0.5),
+    ]
     env = make_env("houses", scene=room(tmp_path / "r.glb", *panels), width=64, height=48, hfov=90)
     env.set_state([0, 0, 0], AHEAD)
     rgb = env.render().rgb
@@ -388,5 +450,7 @@ def test_a_mirrored_instance_shows_its_outside(tmp_path):
     env = make_env("houses", scene=tmp_path / "m.glb", width=32, height=24)
     env.set_state([0, 0, 0], AHEAD)
     seen = env.render()
-    assert seen.depth[12, 16] == pytest.approx(1.9, abs=1e-3), "the near side is in front, not culled"
+    assert seen.depth[12, 16] == pytest.approx(1.9, abs=1e-3), (
+        "the near side is in front, not culled"
+    )
     assert seen.rgb[12, 16].tolist() == [30, 30, 200]

@@ -14,7 +14,15 @@ from janusvln_ros.training.align import AlignTask, collate_tokens, words_of
 from janusvln_ros.training.attention import episode_attention
 from janusvln_ros.training.network import match_attention
 
-NAMES = ("what:floor", "what:wall", "what:lamp", "colour:none", "colour:wall red", "colour:thing red", "colour:thing blue")
+NAMES = (
+    "what:floor",
+    "what:wall",
+    "what:lamp",
+    "colour:none",
+    "colour:wall red",
+    "colour:thing red",
+    "colour:thing blue",
+)
 
 
 @pytest.fixture
@@ -27,7 +35,15 @@ def tokenizer():
 def test_walls_and_things_of_one_colour_share_its_word(tokenizer):
     ids, table = words_of(NAMES, tokenizer)
     words = [tokenizer.decode([i]) for i in ids]
-    assert [words[i] for i in table.argmax(1)] == ["<|vision_pad|>", " room", " lamp", "<|vision_pad|>", " red", " red", " blue"]
+    assert [words[i] for i in table.argmax(1)] == [
+        "<|vision_pad|>",
+        " room",
+        " lamp",
+        "<|vision_pad|>",
+        " red",
+        " red",
+        " blue",
+    ]
     assert (table.sum(1) == 1).all()
 
 
@@ -44,12 +60,22 @@ def test_tokens_move_to_their_words_and_nothing_else_learns(tokenizer, micro):
     rng = np.random.default_rng(0)
     items = []
     for k in range(8):  # pictures whose features tell one of two words
-        vision, spatial = rng.normal(size=(48, 32)).astype(np.float16), rng.normal(size=(48, 64)).astype(np.float16)
+        vision, spatial = (
+            rng.normal(size=(48, 32)).astype(np.float16),
+            rng.normal(size=(48, 64)).astype(np.float16),
+        )
         vision[:, :4] = 6 * (k % 2)
-        items.append({"vision": vision, "spatial": spatial, "targets": np.tile(table[5 + k % 2], (12, 1))})
+        items.append(
+            {"vision": vision, "spatial": spatial, "targets": np.tile(table[5 + k % 2], (12, 1))}
+        )
     batch = collate_tokens(items)
     learning = {name for name, p in task.named_parameters() if p.requires_grad}
-    assert all(name.startswith(("model.vision.merger", "model.fusion", "model.language.embed_tokens", "scale")) for name in learning)
+    assert all(
+        name.startswith(
+            ("model.vision.merger", "model.fusion", "model.language.embed_tokens", "scale")
+        )
+        for name in learning
+    )
     optimizer = torch.optim.AdamW([p for p in task.parameters() if p.requires_grad], lr=1e-2)
     for _ in range(30):
         out = task(**batch)
@@ -66,7 +92,9 @@ def test_attention_in_pieces_is_attention_with_the_whole_mask():
     bias = torch.zeros(mask.shape).masked_fill_(~mask, float("-inf"))
     q, k, v = torch.randn(2, 4, R, 12), torch.randn(2, 2, R, 12), torch.randn(2, 2, R, 12)
     ours, _ = episode_attention(torch.nn.Identity(), q, k, v, bias)
-    whole = torch.nn.functional.scaled_dot_product_attention(q, k.repeat_interleave(2, 1), v.repeat_interleave(2, 1), attn_mask=mask).transpose(1, 2)
+    whole = torch.nn.functional.scaled_dot_product_attention(
+        q, k.repeat_interleave(2, 1), v.repeat_interleave(2, 1), attn_mask=mask
+    ).transpose(1, 2)
     torch.testing.assert_close(ours, whole)
     with pytest.raises(ValueError, match="mask"):
         episode_attention(torch.nn.Identity(), q, k, v, None)
@@ -77,6 +105,9 @@ def test_matched_attention_scores_a_token_highest_with_its_like(micro):
     match_attention(model)
     attention = model.language.layers[0].self_attn
     x = torch.randn(6, 48)
-    q, k = attention.q_proj(x).unflatten(-1, (4, 12)), attention.k_proj(x).unflatten(-1, (2, 12)).repeat_interleave(2, dim=1)
+    q, k = (
+        attention.q_proj(x).unflatten(-1, (4, 12)),
+        attention.k_proj(x).unflatten(-1, (2, 12)).repeat_interleave(2, dim=1),
+    )
     scores = torch.einsum("qhd,khd->qk", q, k)
     assert (scores.argmax(1) == torch.arange(6)).float().mean() > 0.8

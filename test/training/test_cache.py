@@ -26,7 +26,10 @@ def make(path: Path, started, made) -> None:
 def test_processes_that_want_one_array_make_it_once(tmp_path):
     context = get_context("fork")
     started = context.Barrier(3)
-    processes = [context.Process(target=make, args=(tmp_path / "features.npy", started, tmp_path / "made")) for _ in range(3)]
+    processes = [
+        context.Process(target=make, args=(tmp_path / "features.npy", started, tmp_path / "made"))
+        for _ in range(3)
+    ]
     for process in processes:
         process.start()
     for process in processes:
@@ -43,7 +46,12 @@ def test_an_array_whose_making_failed_is_made_by_the_next(tmp_path):
     with pytest.raises(OSError, match="disk full"):
         array_on_disk(tmp_path / "features.npy", (6,), np.float16, broken)
     assert not (tmp_path / "features.npy").exists() and not list(tmp_path.glob("*.npy"))
-    assert array_on_disk(tmp_path / "features.npy", (6,), np.float16, lambda array: array.fill(2)).tolist() == [2] * 6
+    assert (
+        array_on_disk(
+            tmp_path / "features.npy", (6,), np.float16, lambda array: array.fill(2)
+        ).tolist()
+        == [2] * 6
+    )
 
 
 def test_a_process_waits_while_another_one_fills(tmp_path):
@@ -55,9 +63,15 @@ def test_a_process_waits_while_another_one_fills(tmp_path):
         array[:] = 7
 
     def late():
-        seen.append(array_on_disk(tmp_path / "a.npy", (2,), np.float16, lambda array: array.fill(1)).tolist())
+        seen.append(
+            array_on_disk(
+                tmp_path / "a.npy", (2,), np.float16, lambda array: array.fill(1)
+            ).tolist()
+        )
 
-    first = threading.Thread(target=array_on_disk, args=(tmp_path / "a.npy", (2,), np.float16, slow))
+    first = threading.Thread(
+        target=array_on_disk, args=(tmp_path / "a.npy", (2,), np.float16, slow)
+    )
     first.start()
     filling.wait(30)
     second = threading.Thread(target=late)

@@ -1,4 +1,7 @@
-"""Teaching small encoders to see: the geometry they are taught is right, and the gate can tell geometry from none."""
+"""
+Teaching small encoders to see: the geometry they are taught is right, and the gate can tell
+geometry from none.
+"""
 
 import math
 
@@ -10,7 +13,17 @@ from janusvln_ros.errors import InputError
 from janusvln_ros.model import JanusVLNConfig
 from janusvln_ros.model.checkpoint import build
 from janusvln_ros.policy.preprocess import pixel_rows
-from janusvln_ros.training.encoders import EncoderTask, Views, ViewSamples, collate_views, gate, merge_order, point_maps, relative_poses, vision_patches
+from janusvln_ros.training.encoders import (
+    EncoderTask,
+    Views,
+    ViewSamples,
+    collate_views,
+    gate,
+    merge_order,
+    point_maps,
+    relative_poses,
+    vision_patches,
+)
 from sim_bridge.homes.colours import WALL_RGB
 
 
@@ -23,7 +36,8 @@ def views(tmp_path_factory) -> Views:
 
 
 def test_pose_relative_to_the_first_frame_is_right_ahead_and_turn():
-    # Looking along -x (yaw 90 degrees): ahead is -x, right is -z. Then two metres ahead, one to the right, turned left by 30 degrees.
+    # Looking along -x (yaw 90 degrees): ahead is -x, right is -z. Then two metres ahead, one to
+    # the right, turned left by 30 degrees.
     poses = torch.tensor([[[5.0, 7.0, math.pi / 2], [3.0, 6.0, math.pi / 2 + math.pi / 6]]])
     right, ahead, cos, sin = relative_poses(poses)[0, 1].tolist()
     assert (right, ahead) == pytest.approx((1.0, 2.0), abs=1e-6)
@@ -31,13 +45,15 @@ def test_pose_relative_to_the_first_frame_is_right_ahead_and_turn():
 
 
 def test_points_of_one_place_agree_between_frames():
-    # A wall two metres ahead of the first frame; the robot walks one metre towards it and turns left by 90 degrees: the wall is then one metre to its right.
+    # A wall two metres ahead of the first frame; the robot walks one metre towards it and turns
+    # left by 90 degrees: the wall is then one metre to its right.
     relative = torch.tensor([[[0.0, 0.0, 1.0, 0.0], [0.0, 1.0, 0.0, 1.0]]])
     depth = torch.tensor([2.0, 1.0]).log().view(1, 2, 1, 1).expand(1, 2, 2, 2)
     points = point_maps(depth, relative, 90.0)
     assert points[0, 0, :, :, 1].tolist() == [[2.0, 2.0], [2.0, 2.0]]
     assert points[0, 0, 0, 1].tolist() == pytest.approx([1.0, 2.0, 1.0])
-    # The second frame looks to the first one's left: its ahead (1 m) is -1 m right, its right (0.5 m) is ahead.
+    # The second frame looks to the first one's left: its ahead (1 m) is -1 m right, its right (0.5
+    # m) is ahead.
     assert points[0, 1, 0, 1].tolist() == pytest.approx([-1.0, 1.5, 0.5], abs=1e-6)
 
 
@@ -55,8 +71,12 @@ def test_vision_patches_are_what_the_merger_takes(micro):
     model = build(JanusVLNConfig.from_pretrained(micro))
     frames = np.random.default_rng(0).integers(0, 255, (3, 84, 112, 3), np.uint8)
     rows = [pixel_rows(frame) for frame in frames]
-    whole = model.encode_vision(torch.from_numpy(np.concatenate([r for r, _ in rows])), torch.tensor([g for _, g in rows]))
-    torch.testing.assert_close(model.vision.merger(vision_patches(model, frames).flatten(0, 1)), whole)
+    whole = model.encode_vision(
+        torch.from_numpy(np.concatenate([r for r, _ in rows])), torch.tensor([g for _, g in rows])
+    )
+    torch.testing.assert_close(
+        model.vision.merger(vision_patches(model, frames).flatten(0, 1)), whole
+    )
 
 
 def test_views_show_what_they_say(views):
@@ -65,16 +85,22 @@ def test_views_show_what_they_say(views):
     assert np.abs(views.shares[..., what].sum(-1).astype(int) - 255).max() <= len(what)
     steps = np.linalg.norm(np.diff(views.poses[..., :2], axis=1), axis=-1)
     turns = np.abs(np.degrees(np.diff(views.poses[..., 2], axis=1)))
-    assert all(np.isclose(s, 0.25, atol=1e-4) ^ np.isclose(t, 15, atol=1e-2) for s, t in zip(steps.ravel(), turns.ravel()))
+    assert all(
+        np.isclose(s, 0.25, atol=1e-4) ^ np.isclose(t, 15, atol=1e-2)
+        for s, t in zip(steps.ravel(), turns.ravel())
+    )
     depth = np.exp(views.depth.astype(float))
     assert depth.min() >= 0.1 and depth.max() <= 10.0 and depth.std() > 0.2
-    # Patches that show nothing but one room's wall have about the colour that its name says (windows and shades aside).
+    # Patches that show nothing but one room's wall have about the colour that its name says
+    # (windows and shades aside).
     patches = views.frames.reshape(4, 6, 6, 14, 8, 14, 3).mean(axis=(3, 5))
     off = []
     for i, name in enumerate(views.names):
         if name.startswith("colour:wall "):
             alone = patches[views.shares[..., i] == 255]
-            off += np.abs(alone - WALL_RGB[name.removeprefix("colour:wall ")]).max(axis=-1).tolist()
+            off += (
+                np.abs(alone - WALL_RGB[name.removeprefix("colour:wall ")]).max(axis=-1).tolist()
+            )
     assert len(off) > 50 and np.median(off) < 40
 
 
@@ -103,21 +129,34 @@ def test_encoders_learn(views, micro):
 def test_gate_sees_through_an_encoder_that_knows_nothing(views, micro):
     model = build(JanusVLNConfig.from_pretrained(micro))
     blind = gate(model, views, views, frames=4, stretches=16)
-    assert set(blind) == {"constant", "dino", "spatial"} and all(np.isfinite(value) for row in blind.values() for value in row.values())
-    # An encoder whose camera token holds the pose and whose patches hold the depth passes with ease.
+    assert set(blind) == {"constant", "dino", "spatial"} and all(
+        np.isfinite(value) for row in blind.values() for value in row.values()
+    )
+    # An encoder whose camera token holds the pose and whose patches hold the depth passes with
+    # ease.
     known = iter(())
 
     def cheat(images, *_):
         nonlocal known
         sample = next(known)
         tokens = torch.zeros(*sample["depth"].shape[:2], 2 + 48, 64)
-        tokens[:, :, 2:, :8] = sample["depth"].flatten(2)[..., None] * torch.linspace(0.5, 1, 8) + torch.linspace(-1, 1, 8).sign()
+        tokens[:, :, 2:, :8] = (
+            sample["depth"].flatten(2)[..., None] * torch.linspace(0.5, 1, 8)
+            + torch.linspace(-1, 1, 8).sign()
+        )
         tokens[:, :, 0, :4] = relative_poses(sample["poses"])
         tokens[:, :, 0, 4:8] = 1 - relative_poses(sample["poses"])
         return tokens
 
     model.spatial.forward = cheat
-    batches = [collate_views([ViewSamples(views, 4, 16, seed)[i] for i in range(s, s + 8)]) for seed in (1, 2) for s in (0, 8)]
+    batches = [
+        collate_views([ViewSamples(views, 4, 16, seed)[i] for i in range(s, s + 8)])
+        for seed in (1, 2)
+        for s in (0, 8)
+    ]
     known = iter(batches)
     seeing = gate(model, views, views, frames=4, stretches=16)
-    assert seeing["spatial"]["depth"] < 0.5 * blind["constant"]["depth"] and seeing["spatial"]["turn"] < 0.5 * blind["constant"]["turn"]
+    assert (
+        seeing["spatial"]["depth"] < 0.5 * blind["constant"]["depth"]
+        and seeing["spatial"]["turn"] < 0.5 * blind["constant"]["turn"]
+    )

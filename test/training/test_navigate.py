@@ -1,4 +1,7 @@
-"""What is learned from a batch: the published loss for samples, and every step of a trajectory exactly as the navigator will see it."""
+"""
+What is learned from a batch: the published loss for samples, and every step of a trajectory
+exactly as the navigator will see it.
+"""
 
 import json
 from pathlib import Path
@@ -41,25 +44,46 @@ def test_released_loss_through_the_collator_is_the_published_one(frames):
     expected = load_file(GOLDEN / "tiny_expected.safetensors")
     model = JanusVLN.from_pretrained(GOLDEN / "tiny").train()
     instruction = json.loads((GOLDEN / "tiny_expected.json").read_text())["instruction"]
-    pictures = np.stack([resize(f, model.config.navigation.image_width) for f in expected["frames_raw_uint8"][:frames].numpy()])
+    pictures = np.stack(
+        [
+            resize(f, model.config.navigation.image_width)
+            for f in expected["frames_raw_uint8"][:frames].numpy()
+        ]
+    )
     task = ReleasedTask(model, load_tokenizer(GOLDEN / "tiny"))
     ids, labels = task.ids_and_labels(instruction, frames, 24, Action.TURN_LEFT)
-    assert ids == expected[f"train{frames}.input_ids"].tolist() and labels == expected[f"train{frames}.labels"].tolist()
+    assert (
+        ids == expected[f"train{frames}.input_ids"].tolist()
+        and labels == expected[f"train{frames}.labels"].tolist()
+    )
     out = task(**collate_samples([{"frames": pictures, "instruction": instruction, "action": 2}]))
-    torch.testing.assert_close(out["loss"], expected[f"train{frames}.loss"].squeeze(), atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(
+        out["loss"], expected[f"train{frames}.loss"].squeeze(), atol=1e-5, rtol=1e-5
+    )
 
 
 def test_released_batch_is_the_mean_of_its_samples(recipe):
     model = build_model(recipe())
     task = ReleasedTask(model, load_tokenizer(TOKENIZER))
     rng = np.random.default_rng(0)
-    items = [{"frames": rng.integers(0, 255, (k, 84, 112, 3), np.uint8), "instruction": "go", "action": k} for k in (1, 2)]
+    items = [
+        {
+            "frames": rng.integers(0, 255, (k, 84, 112, 3), np.uint8),
+            "instruction": "go",
+            "action": k,
+        }
+        for k in (1, 2)
+    ]
     single = [task(**collate_samples([item]))["loss"] for item in items]
     torch.testing.assert_close(task(**collate_samples(items))["loss"], torch.stack(single).mean())
 
 
-@pytest.mark.parametrize(("cached", "semantic_memory"), [(True, True), (False, True), (False, False)])
-def test_every_supervised_step_sees_what_the_navigator_sees(recipe, drives, cached, semantic_memory):
+@pytest.mark.parametrize(
+    ("cached", "semantic_memory"), [(True, True), (False, True), (False, False)]
+)
+def test_every_supervised_step_sees_what_the_navigator_sees(
+    recipe, drives, cached, semantic_memory
+):
     torch.manual_seed(0)
     model = build_model(recipe(semantic_memory=semantic_memory)).eval()
     tokenizer = load_tokenizer(TOKENIZER)
@@ -80,7 +104,9 @@ def test_every_supervised_step_sees_what_the_navigator_sees(recipe, drives, cach
             decision = navigator.step(np.asarray(Image.open(path).convert("RGB")))
             ours = logits[row, step].softmax(-1)
             theirs = torch.tensor([decision.probabilities[action] for action in Action])
-            torch.testing.assert_close(ours.double(), theirs.double(), atol=1e-3 if cached else 1e-5, rtol=0)
+            torch.testing.assert_close(
+                ours.double(), theirs.double(), atol=1e-3 if cached else 1e-5, rtol=0
+            )
 
 
 def test_padding_changes_no_loss(recipe, drives):
@@ -89,7 +115,9 @@ def test_padding_changes_no_loss(recipe, drives):
     items = Trajectories([TrajectorySet(drives)], model, tokenizer, recipe(), False)
     task = DualTask(model, tokenizer, guidance=0.5)
     alone = [task(**collate_trajectories([items[i]]))["loss"] for i in (0, 7)]
-    torch.testing.assert_close(task(**collate_trajectories([items[0], items[7]]))["loss"], torch.stack(alone).mean())
+    torch.testing.assert_close(
+        task(**collate_trajectories([items[0], items[7]]))["loss"], torch.stack(alone).mean()
+    )
 
 
 def test_changes_of_action_and_stops_weigh_more():
@@ -107,7 +135,12 @@ def test_missed_and_false_stops_are_told_apart():
     for step, action in enumerate((0, 1, 1, 0, 2)):
         logits[0, step, action] = 9
     figures = step_figures(logits, torch.arange(4), torch.tensor([[1, 1, 0, 0, IGNORED]]))
-    assert {k: round(float(v), 4) for k, v in figures.items()} == {"accuracy": 0.5, "changes": 0.0, "stop_missed": 0.5, "stop_false": 0.5}
+    assert {k: round(float(v), 4) for k, v in figures.items()} == {
+        "accuracy": 0.5,
+        "changes": 0.0,
+        "stop_missed": 0.5,
+        "stop_false": 0.5,
+    }
 
 
 def test_executed_actions_before_frames_are_an_ablation_that_changes_the_scores(recipe, drives):
@@ -118,49 +151,82 @@ def test_executed_actions_before_frames_are_an_ablation_that_changes_the_scores(
     items = Trajectories([TrajectorySet(drives)], model, tokenizer, recipe(), False)
     batch = collate_trajectories([items[1]])
     plain = DualTask(model, tokenizer)(**batch)["loss"]
-    model.config = replace(model.config, navigation=replace(model.config.navigation, action_memory="executed"))
+    model.config = replace(
+        model.config, navigation=replace(model.config.navigation, action_memory="executed")
+    )
     assert not torch.isclose(plain, DualTask(model, tokenizer)(**batch)["loss"])
 
 
 @pytest.mark.parametrize("cached", [True, False])
-def test_mirrored_trajectory_is_that_of_mirrored_pictures_turns_and_words(recipe, drives, tmp_path, cached):
+def test_mirrored_trajectory_is_that_of_mirrored_pictures_turns_and_words(
+    recipe, drives, tmp_path, cached
+):
     model, tokenizer = build_model(recipe()).eval(), load_tokenizer(TOKENIZER)
     sets = TrajectorySet(drives)
     lines = [json.loads(line) for line in drives.read_text().splitlines()]
     exchange = {-1: -1, 0: 0, 1: 1, 2: 3, 3: 2}
     for number, line in enumerate(lines):
-        frames = [np.asarray(Image.open(path).convert("RGB"))[:, ::-1] for path in sets[number].frames]
+        frames = [
+            np.asarray(Image.open(path).convert("RGB"))[:, ::-1] for path in sets[number].frames
+        ]
         (tmp_path / str(number)).mkdir()
         for i, frame in enumerate(frames):
             Image.fromarray(frame).save(tmp_path / str(number) / f"{i:03d}.png")
         line["folder"], line["frames"] = str(number), [f"{i:03d}.png" for i in range(len(frames))]
-        line["targets"], line["actions"] = ([exchange[a] for a in line[name]] for name in ("targets", "actions"))
+        line["targets"], line["actions"] = (
+            [exchange[a] for a in line[name]] for name in ("targets", "actions")
+        )
     (tmp_path / "flipped.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
     both = Trajectories([sets], model, tokenizer, recipe(), cached, [sets])
-    flipped = Trajectories([TrajectorySet(tmp_path / "flipped.jsonl")], model, tokenizer, recipe(), cached)
+    flipped = Trajectories(
+        [TrajectorySet(tmp_path / "flipped.jsonl")], model, tokenizer, recipe(), cached
+    )
     assert len(both) == 2 * len(flipped) == len(both.lengths)  # "go to the red lamp" has no sides
     for k in (0, 5):
         mirrored, expected = both[len(flipped) + k], flipped[k]
         assert mirrored.keys() == expected.keys()
         for name, value in expected.items():
-            np.testing.assert_allclose(np.asarray(mirrored[name], np.float32), np.asarray(value, np.float32), atol=2e-3, err_msg=name)
-        assert not np.array_equal(mirrored["vision" if cached else "frames"], both[k]["vision" if cached else "frames"])
+            np.testing.assert_allclose(
+                np.asarray(mirrored[name], np.float32),
+                np.asarray(value, np.float32),
+                atol=2e-3,
+                err_msg=name,
+            )
+        assert not np.array_equal(
+            mirrored["vision" if cached else "frames"], both[k]["vision" if cached else "frames"]
+        )
 
 
 def test_left_and_right_are_exchanged_in_words_and_turns_and_back_again():
-    text = "Turn left, then take the door on your right. Left of the brightly lit table is the leftmost chair."
-    assert mirrored_instruction(text) == "Turn right, then take the door on your left. Right of the brightly lit table is the leftmost chair."
+    text = (
+        "Turn left, then take the door on your right. Left of the brightly lit table is "
+        "the leftmost chair."
+    )
+    assert (
+        mirrored_instruction(text)
+        == "Turn right, then take the door on your left. Right of the brightly lit table "
+        "is the leftmost chair."
+    )
     assert mirrored_instruction(mirrored_instruction(text)) == text
     assert mirrored_actions(np.array([-1, 0, 1, 2, 3])).tolist() == [-1, 0, 1, 3, 2]
 
 
-def test_a_text_that_is_kept_for_unseen_homes_does_not_come_in_by_the_mirror(recipe, drives, tmp_path):
+def test_a_text_that_is_kept_for_unseen_homes_does_not_come_in_by_the_mirror(
+    recipe, drives, tmp_path
+):
     model, tokenizer = build_model(recipe()).eval(), load_tokenizer(TOKENIZER)
     lines = [json.loads(line) for line in drives.read_text().splitlines()]
     for number, line in enumerate(lines):
-        line["instruction"], line["folder"] = f"Turn left and go to chair number {number}.", str((drives.parent / line["folder"]).resolve())
+        line["instruction"], line["folder"] = (
+            f"Turn left and go to chair number {number}.",
+            str((drives.parent / line["folder"]).resolve()),
+        )
     (tmp_path / "sides.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
-    kept = [number for number in range(len(lines)) if not is_unseen_text(f"Turn right and go to chair number {number}.")]
+    kept = [
+        number
+        for number in range(len(lines))
+        if not is_unseen_text(f"Turn right and go to chair number {number}.")
+    ]
     assert 0 < len(kept) < len(lines)
     sides = TrajectorySet(tmp_path / "sides.jsonl")
     items = Trajectories([sides], model, tokenizer, recipe(), False, [sides])

@@ -1,4 +1,7 @@
-"""The training loop: repeatable, resumable after a kill, the same on one process and on two, and learning what it is shown."""
+"""
+The training loop: repeatable, resumable after a kill, the same on one process and on two, and
+learning what it is shown.
+"""
 
 import json
 import os
@@ -20,20 +23,34 @@ from janusvln_ros.policy import Navigator
 from janusvln_ros.training.muon import MuonAndAdamW
 from janusvln_ros.training.network import build_model
 from janusvln_ros.training.run import train
-from janusvln_ros.training.trainer import LengthGroupedBatches, freeze, last_state, parameter_groups
+from janusvln_ros.training.trainer import (
+    LengthGroupedBatches,
+    freeze,
+    last_state,
+    parameter_groups,
+)
 
 ROOT = Path(__file__).resolve().parents[2]
 
 
 def curve(output) -> list[float]:
-    return [entry["loss"] for entry in json.loads((Path(output) / "history.json").read_text()) if "loss" in entry]
+    return [
+        entry["loss"]
+        for entry in json.loads((Path(output) / "history.json").read_text())
+        if "loss" in entry
+    ]
 
 
 def command(recipe, *more) -> tuple[list[str], dict[str, str]]:
     """The command line of ``janusvln train`` for a recipe that was built here."""
     path = Path(recipe.output).with_suffix(".yaml")
     path.write_text(yaml.safe_dump(asdict(recipe)))
-    env = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT), "CUDA_VISIBLE_DEVICES": ""}
+    env = {
+        **os.environ,
+        "OMP_NUM_THREADS": "1",
+        "PYTHONPATH": str(ROOT),
+        "CUDA_VISIBLE_DEVICES": "",
+    }
     return [*more, "-m", "janusvln_ros.cli.main", "train", str(path)], env
 
 
@@ -57,7 +74,8 @@ def test_it_learns_and_the_checkpoint_drives(recipe, tmp_path, drives):
 def test_stopped_run_goes_on_with_the_curve_of_an_undisturbed_one(recipe, tmp_path, optimizer):
     train(recipe(max_steps=6, output=tmp_path / "whole", save_steps=3, optimizer=optimizer))
     whole = curve(tmp_path / "whole")
-    # As after a kill: the state of step 3 is complete, that of step 6 is not, and nothing was written at the end.
+    # As after a kill: the state of step 3 is complete, that of step 6 is not, and nothing was
+    # written at the end.
     state = tmp_path / "whole" / "state"
     import shutil
 
@@ -65,7 +83,10 @@ def test_stopped_run_goes_on_with_the_curve_of_an_undisturbed_one(recipe, tmp_pa
     killed = tmp_path / "killed" / "state"
     assert {p.name for p in state.glob("checkpoint-*")} == {"checkpoint-3", "checkpoint-6"}
     (killed / "checkpoint-6" / "trainer_state.json").unlink()
-    assert last_state(tmp_path / "killed").endswith("checkpoint-3") and not (killed / "checkpoint-6").exists()
+    assert (
+        last_state(tmp_path / "killed").endswith("checkpoint-3")
+        and not (killed / "checkpoint-6").exists()
+    )
     train(recipe(max_steps=6, output=tmp_path / "killed", save_steps=3, optimizer=optimizer))
     assert curve(tmp_path / "killed") == pytest.approx(whole, abs=1e-6)
 
@@ -76,7 +97,13 @@ def test_kill_minus_nine_loses_at_most_the_steps_since_the_last_state(recipe, tm
     train(whole)
     killed = recipe(max_steps=30, save_steps=5, output=tmp_path / "killed")
     arguments, env = command(killed)
-    process = subprocess.Popen([sys.executable, *arguments], env=env, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    process = subprocess.Popen(
+        [sys.executable, *arguments],
+        env=env,
+        cwd=ROOT,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
     deadline = time.monotonic() + 120
     while not list((tmp_path / "killed" / "state").glob("checkpoint-*/trainer_state.json")):
         assert process.poll() is None and time.monotonic() < deadline
@@ -84,17 +111,38 @@ def test_kill_minus_nine_loses_at_most_the_steps_since_the_last_state(recipe, tm
     process.send_signal(signal.SIGKILL)
     process.wait()
     assert not (tmp_path / "killed" / "checkpoint").exists()
-    subprocess.run([sys.executable, *arguments], env=env, cwd=ROOT, check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    subprocess.run(
+        [sys.executable, *arguments],
+        env=env,
+        cwd=ROOT,
+        check=True,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
     assert curve(tmp_path / "killed") == pytest.approx(curve(tmp_path / "whole"), abs=1e-5)
 
 
 @pytest.mark.slow
 def test_two_processes_give_the_loss_of_one_at_the_same_global_batch(recipe, tmp_path):
-    one = recipe(max_steps=20, batch=4, sample_windows=0, guidance_weight=0.3, output=tmp_path / "one")
+    one = recipe(
+        max_steps=20, batch=4, sample_windows=0, guidance_weight=0.3, output=tmp_path / "one"
+    )
     train(one)
-    two = recipe(max_steps=20, batch=2, sample_windows=0, guidance_weight=0.3, output=tmp_path / "two")
-    arguments, env = command(two, "-m", "torch.distributed.run", "--nproc-per-node", "2", "--master-port", "29731")
-    subprocess.run([sys.executable, *arguments], env=env, cwd=ROOT, check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, timeout=280)
+    two = recipe(
+        max_steps=20, batch=2, sample_windows=0, guidance_weight=0.3, output=tmp_path / "two"
+    )
+    arguments, env = command(
+        two, "-m", "torch.distributed.run", "--nproc-per-node", "2", "--master-port", "29731"
+    )
+    subprocess.run(
+        [sys.executable, *arguments],
+        env=env,
+        cwd=ROOT,
+        check=True,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        timeout=280,
+    )
     assert curve(tmp_path / "two") == pytest.approx(curve(tmp_path / "one"), abs=1e-3)
 
 
@@ -108,12 +156,20 @@ def test_published_parts_learn_and_the_others_stay_as_they_were(recipe, micro):
     before = build_model(recipe()).state_dict()
     result = train(recipe(memory="dual", max_steps=3))
     after = JanusVLN.from_pretrained(result["checkpoint"]).state_dict()
-    moved = {name.split(".")[0] if not name.startswith("vision.merger") else "vision.merger" for name in before if not torch.equal(before[name], after[name])}
+    moved = {
+        name.split(".")[0] if not name.startswith("vision.merger") else "vision.merger"
+        for name in before
+        if not torch.equal(before[name], after[name])
+    }
     assert moved == {"vision.merger", "fusion", "language", "lm_head"}
 
 
 def test_learning_rates_and_decay_go_by_part(recipe):
-    rates = {"learning_rate": "1e-3", "projector_learning_rate": "1e-4", "vision_learning_rate": "1e-5"}
+    rates = {
+        "learning_rate": "1e-3",
+        "projector_learning_rate": "1e-4",
+        "vision_learning_rate": "1e-5",
+    }
     values = recipe(**rates, train_vision_tower=True, train_spatial_encoder=True, weight_decay=0.1)
     model = build_model(values)
     freeze(model, values)
@@ -121,7 +177,11 @@ def test_learning_rates_and_decay_go_by_part(recipe):
     task.model = model
     groups = parameter_groups(task, values)
     of = {id(p): (g["lr"], g["weight_decay"]) for g in groups for p in g["params"]}
-    assert of[id(model.vision.merger.mlp[0].weight)] == of[id(model.fusion.mlp[0].weight)] == (1e-4, 0.1)
+    assert (
+        of[id(model.vision.merger.mlp[0].weight)]
+        == of[id(model.fusion.mlp[0].weight)]
+        == (1e-4, 0.1)
+    )
     assert of[id(model.vision.patch_embed.proj.weight)] == (1e-5, 0.1)
     assert of[id(model.language.norm.weight)] == (1e-3, 0.1)  # RMSNorm weights decay, as published
     assert of[id(model.language.layers[0].self_attn.q_proj.bias)] == (1e-3, 0.0)
@@ -133,7 +193,10 @@ def test_length_groups_hold_every_sample_once_and_pad_little():
     sampler = LengthGroupedBatches(lengths, 4, seed=0)
     order = list(sampler)
     assert sorted(order) == list(range(403)) and order == list(sampler)
-    spread = [max(part) - min(part) for part in (([lengths[i] for i in order[k : k + 4]]) for k in range(0, 400, 4))]
+    spread = [
+        max(part) - min(part)
+        for part in (([lengths[i] for i in order[k : k + 4]]) for k in range(0, 400, 4))
+    ]
     assert sum(spread) / len(spread) < 5
     sampler.set_epoch(1)
     assert list(sampler) != order
@@ -146,9 +209,22 @@ def test_muon_is_for_matrices_of_hidden_layers_only(recipe):
     task = torch.nn.Module()
     task.model = model
     name_of = {id(p): name for name, p in model.named_parameters()}
-    muon = {name_of[id(p)] for group in parameter_groups(task, values) if group["muon"] for p in group["params"]}
-    assert {"language.layers.0.self_attn.q_proj.weight", "language.layers.0.mlp.down_proj.weight", "fusion.mlp.0.weight"} <= muon
-    assert not [name for name in muon if name.endswith(("embed_tokens.weight", "lm_head.weight", "bias")) or "norm" in name]
+    muon = {
+        name_of[id(p)]
+        for group in parameter_groups(task, values)
+        if group["muon"]
+        for p in group["params"]
+    }
+    assert {
+        "language.layers.0.self_attn.q_proj.weight",
+        "language.layers.0.mlp.down_proj.weight",
+        "fusion.mlp.0.weight",
+    } <= muon
+    assert not [
+        name
+        for name in muon
+        if name.endswith(("embed_tokens.weight", "lm_head.weight", "bias")) or "norm" in name
+    ]
 
 
 def test_muon_and_adamw_together_step_as_each_does_alone():
@@ -163,7 +239,13 @@ def test_muon_and_adamw_together_step_as_each_does_alone():
 
     def together(matrix, vector):
         rates = {"lr": 1e-2, "weight_decay": 0.1}
-        return MuonAndAdamW([{"params": [matrix], **rates, "muon": True}, {"params": [vector], **rates, "muon": False}], betas=(0.9, 0.98))
+        return MuonAndAdamW(
+            [
+                {"params": [matrix], **rates, "muon": True},
+                {"params": [vector], **rates, "muon": False},
+            ],
+            betas=(0.9, 0.98),
+        )
 
     m1, v1 = (torch.nn.Parameter(t.clone()) for t in (matrix, vector))
     alone = [

@@ -17,7 +17,11 @@ from sim_bridge.homes.dataset import home_seed
 
 
 def contents(folder):
-    return {str(p.relative_to(folder)): hashlib.sha256(p.read_bytes()).hexdigest() for p in sorted(folder.rglob("*")) if p.is_file()}
+    return {
+        str(p.relative_to(folder)): hashlib.sha256(p.read_bytes()).hexdigest()
+        for p in sorted(folder.rglob("*"))
+        if p.is_file()
+    }
 
 
 @pytest.fixture(scope="module")
@@ -30,14 +34,28 @@ def data(tmp_path_factory):
 
 
 def test_two_processes_write_the_same_bytes_as_one(data, tmp_path):
-    ensure_split(tmp_path, "val_unseen", seed=4, homes=4, episodes_per_home=3, rooms=(4, 7), jobs=2)
+    ensure_split(
+        tmp_path, "val_unseen", seed=4, homes=4, episodes_per_home=3, rooms=(4, 7), jobs=2
+    )
     alone = contents(data)
     assert contents(tmp_path) == {k: v for k, v in alone.items() if "unseen" in k}
 
 
 def test_two_ranks_that_ask_for_one_split_at_once_both_get_it(data, tmp_path):
     with ThreadPoolExecutor(2) as pool:
-        ranks = [pool.submit(ensure_split, tmp_path, "val_unseen", seed=4, homes=4, episodes_per_home=3, rooms=(4, 7), jobs=1) for _ in range(2)]
+        ranks = [
+            pool.submit(
+                ensure_split,
+                tmp_path,
+                "val_unseen",
+                seed=4,
+                homes=4,
+                episodes_per_home=3,
+                rooms=(4, 7),
+                jobs=1,
+            )
+            for _ in range(2)
+        ]
     assert ranks[0].result() == ranks[1].result()
     assert contents(tmp_path) == {k: v for k, v in contents(data).items() if "unseen" in k}
 
@@ -48,12 +66,32 @@ def test_an_interrupted_run_goes_on_where_it_stopped_and_ends_with_the_same_byte
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        ensure_split(tmp_path, "train", seed=4, homes=4, episodes_per_home=3, rooms=(4, 7), jobs=1, progress=interrupt)
+        ensure_split(
+            tmp_path,
+            "train",
+            seed=4,
+            homes=4,
+            episodes_per_home=3,
+            rooms=(4, 7),
+            jobs=1,
+            progress=interrupt,
+        )
     assert not (tmp_path / "datasets/houses/train/train.json.gz").exists()
     counts = []
-    ensure_split(tmp_path, "train", seed=4, homes=4, episodes_per_home=3, rooms=(4, 7), jobs=1, progress=lambda done, total: counts.append(done))
+    ensure_split(
+        tmp_path,
+        "train",
+        seed=4,
+        homes=4,
+        episodes_per_home=3,
+        rooms=(4, 7),
+        jobs=1,
+        progress=lambda done, total: counts.append(done),
+    )
     assert counts == [2, 3, 4]
-    assert {k: v for k, v in contents(data).items() if "house_" in k or "/train" in k}.items() <= contents(tmp_path).items()
+    assert {
+        k: v for k, v in contents(data).items() if "house_" in k or "/train" in k
+    }.items() <= contents(tmp_path).items()
 
 
 def test_splits_read_back_with_their_ground_truth_and_scenes(data):
@@ -62,26 +100,38 @@ def test_splits_read_back_with_their_ground_truth_and_scenes(data):
         assert not episodes.rejected and len(episodes.episodes) == 12
         truth = read_ground_truth(ground_truth_path(data, "houses", split))
         assert set(truth) == {e.episode_id for e in episodes.episodes}
-        assert all(truth[e.episode_id].actions[-1] == 0 and len(truth[e.episode_id].actions) == e.info["steps"] for e in episodes.episodes)
+        assert all(
+            truth[e.episode_id].actions[-1] == 0
+            and len(truth[e.episode_id].actions) == e.info["steps"]
+            for e in episodes.episodes
+        )
         assert all((data / "scene_datasets" / e.scene_id).is_file() for e in episodes.episodes)
 
 
 def test_no_house_seed_and_no_instruction_of_unseen_splits_occurs_in_training(data):
     seen, unseen = (
-        [e for split in splits for e in read_episodes(data, "houses", split).episodes] for splits in (("train", "val_seen"), ("val_unseen", "val_memory"))
+        [e for split in splits for e in read_episodes(data, "houses", split).episodes]
+        for splits in (("train", "val_seen"), ("val_unseen", "val_memory"))
     )
     for key in (lambda e: e.info["house_seed"], lambda e: e.scene_id, lambda e: e.instruction):
         assert not {key(e) for e in seen} & {key(e) for e in unseen}
 
 
 def test_val_seen_visits_training_homes_with_new_episodes(data):
-    train, seen = (read_episodes(data, "houses", split).episodes for split in ("train", "val_seen"))
+    train, seen = (
+        read_episodes(data, "houses", split).episodes for split in ("train", "val_seen")
+    )
     assert {e.scene_id for e in seen} <= {e.scene_id for e in train}
     assert not {e.start_position for e in train} & {e.start_position for e in seen}
 
 
 def test_seeds_of_homes_never_repeat():
-    seeds = {home_seed(seed, family, i) for seed in range(3) for family in ("house", "unseen") for i in range(700)}
+    seeds = {
+        home_seed(seed, family, i)
+        for seed in range(3)
+        for family in ("house", "unseen")
+        for i in range(700)
+    }
     assert len(seeds) == 3 * 2 * 700
 
 
@@ -106,10 +156,14 @@ def test_another_seed_does_not_mix_with_the_houses_that_are_there(data):
 
 
 def test_the_scene_is_a_glb_and_the_vocabulary_covers_the_instructions(data):
-    assert next((data / "scene_datasets/houses").rglob("house_00000.glb")).read_bytes()[:4] == b"glTF"
+    assert (
+        next((data / "scene_datasets/houses").rglob("house_00000.glb")).read_bytes()[:4] == b"glTF"
+    )
     file = json.loads(gzip.decompress((data / "datasets/houses/train/train.json.gz").read_bytes()))
     unknown = file["instruction_vocab"]["word_list"].index("<unk>")
-    assert all(unknown not in item["instruction"]["instruction_tokens"] for item in file["episodes"])
+    assert all(
+        unknown not in item["instruction"]["instruction_tokens"] for item in file["episodes"]
+    )
 
 
 @pytest.mark.parametrize(
@@ -132,15 +186,29 @@ def test_what_cannot_be_generated_is_refused_in_one_sentence(tmp_path, arguments
 
 def test_the_command_writes_splits_a_picture_and_one_json_object(tmp_path, capsys):
     picture = tmp_path / "plan.png"
-    size = ["--splits", "val_unseen", "--unseen-homes", "2", "--episodes-per-home", "2", "--rooms", "4-5"]
+    size = [
+        "--splits",
+        "val_unseen",
+        "--unseen-homes",
+        "2",
+        "--episodes-per-home",
+        "2",
+        "--rooms",
+        "4-5",
+    ]
     words = ["houses", "--out", str(tmp_path / "d"), "--seed", "2", *size]
     assert main([*words, "--jobs", "1", "--picture", str(picture), "--json"]) == 0
     report = json.loads(capsys.readouterr().out)
-    assert report["splits"]["val_unseen"]["episodes"] == 4 and report["splits"]["val_unseen"]["homes"] == 2
+    assert (
+        report["splits"]["val_unseen"]["episodes"] == 4
+        and report["splits"]["val_unseen"]["homes"] == 2
+    )
     assert picture.read_bytes()[:4] == b"\x89PNG"
 
 
-@pytest.mark.parametrize("bad", [["--rooms", "many"], ["--rooms", "0-3"], ["--jobs", "0"], ["--seed", "-3"]])
+@pytest.mark.parametrize(
+    "bad", [["--rooms", "many"], ["--rooms", "0-3"], ["--jobs", "0"], ["--seed", "-3"]]
+)
 def test_the_command_refuses_bad_arguments_with_exit_code_2(tmp_path, capsys, bad):
     assert main(["houses", "--out", str(tmp_path), "--splits", "train", *bad]) == 2
     assert capsys.readouterr().err.startswith("error: ")
@@ -150,7 +218,15 @@ def test_the_command_refuses_bad_arguments_with_exit_code_2(tmp_path, capsys, ba
 def test_killed_with_sigkill_it_leaves_no_process_and_goes_on_to_the_same_bytes(tmp_path):
     def words(folder):
         size = ["--splits", "val_unseen", "--unseen-homes", "8", "--seed", "3", "--jobs", "2"]
-        return [sys.executable, "-m", "janusvln_ros.cli.main", "houses", "--out", str(folder), *size]
+        return [
+            sys.executable,
+            "-m",
+            "janusvln_ros.cli.main",
+            "houses",
+            "--out",
+            str(folder),
+            *size,
+        ]
 
     run = subprocess.Popen(words(tmp_path / "a"), stderr=subprocess.DEVNULL)
     deadline = time.monotonic() + 120
@@ -160,7 +236,9 @@ def test_killed_with_sigkill_it_leaves_no_process_and_goes_on_to_the_same_bytes(
     run.kill()
     run.wait()
     deadline = time.monotonic() + 30
-    while any(Path(f"/proc/{child}").exists() for child in children) and time.monotonic() < deadline:
+    while (
+        any(Path(f"/proc/{child}").exists() for child in children) and time.monotonic() < deadline
+    ):
         time.sleep(0.1)
     assert children and not any(Path(f"/proc/{child}").exists() for child in children)
     for folder in ("a", "b"):

@@ -52,14 +52,26 @@ def test_an_instruction_is_either_for_training_or_for_unseen_homes(homes):
 def test_the_goal_lies_within_a_metre_of_the_landmark_named_last(homes):
     for home, episode, _ in every(homes):
         goal = np.array([[episode.goal_position[0], episode.goal_position[2]]])
-        assert distance_to_rect(goal, thing_named(home, episode.info["goal_landmark"]).rect)[0] < 1.0
+        assert (
+            distance_to_rect(goal, thing_named(home, episode.info["goal_landmark"]).rect)[0] < 1.0
+        )
 
 
 def test_the_reference_path_goes_from_start_to_goal_through_every_opening(homes):
     for home, episode, _ in every(homes):
         path = np.array(episode.reference_path)[:, [0, 2]]
-        assert episode.reference_path[0] == episode.start_position and episode.reference_path[-1] == episode.goal_position
-        openings = [d for d in home.plan.doors if any(np.linalg.norm(p - d.centre) < d.width / 2 and min(abs(p - d.centre)) < 1e-3 for p in path)]
+        assert (
+            episode.reference_path[0] == episode.start_position
+            and episode.reference_path[-1] == episode.goal_position
+        )
+        openings = [
+            d
+            for d in home.plan.doors
+            if any(
+                np.linalg.norm(p - d.centre) < d.width / 2 and min(abs(p - d.centre)) < 1e-3
+                for p in path
+            )
+        ]
         assert len(openings) >= min(1, episode.info["rooms_crossed"])
         assert len({home.plan.room_at(p + 1e-3) for p in path}) >= len(set(episode.info["rooms"]))
 
@@ -105,7 +117,10 @@ def test_the_simulators_expert_arrives_on_a_near_shortest_way(homes, env):
 
 
 def matching(rgb, colour):
-    """Pixels of a picture whose hue, or whose lightness if the colour has no hue, is that of a named colour."""
+    """
+    Pixels of a picture whose hue, or whose lightness if the colour has no hue, is that of a named
+    colour.
+    """
     want = np.array(OBJECT_RGB[colour], float)
     image = rgb.reshape(-1, 3).astype(float)
     if colour in ("black", "white"):
@@ -124,7 +139,10 @@ def test_the_last_landmark_fills_part_of_the_picture_when_the_expert_stops(homes
             for action in truth.actions:
                 last = env.step(Action(action))
             colour = thing_named(home, episode.info["goal_landmark"]).colour
-            assert matching(last.rgb, colour) > 0.015 * 112 * 84, (episode.instruction, episode.info)
+            assert matching(last.rgb, colour) > 0.015 * 112 * 84, (
+                episode.instruction,
+                episode.info,
+            )
 
 
 def heading_of(rotation):
@@ -133,8 +151,13 @@ def heading_of(rotation):
 
 
 def side_of(forward, direction):
-    """Degrees from one (x, z) vector to another, positive to the left: seen from above with z down the page, left is counter-clockwise."""
-    return math.degrees(math.atan2(forward[1] * direction[0] - forward[0] * direction[1], forward @ direction))
+    """
+    Degrees from one (x, z) vector to another, positive to the left: seen from above with z down
+    the page, left is counter-clockwise.
+    """
+    return math.degrees(
+        math.atan2(forward[1] * direction[0] - forward[0] * direction[1], forward @ direction)
+    )
 
 
 FIRST = {"left": (30, 140), "right": (-140, -30), "around": (140, 180), "straight": (0, 30)}
@@ -154,7 +177,9 @@ def test_the_first_turn_is_the_one_that_is_said(homes):
     checked = 0
     for _, episode, _ in every(homes):
         said = first_turn(episode.instruction)
-        if said is None or episode.instruction.lower().startswith(("pass", "walk past", "go past")):
+        if said is None or episode.instruction.lower().startswith(
+            ("pass", "walk past", "go past")
+        ):
             continue
         forward = heading_of(episode.start_rotation)
         path = np.array(episode.reference_path)[:, [0, 2]]
@@ -170,18 +195,36 @@ def test_the_first_turn_is_the_one_that_is_said(homes):
 def test_doors_on_the_left_and_right_are_there(homes):
     checked = 0
     for home, episode, _ in every(homes):
-        if "hallway" in episode.instruction or "visit" in episode.info or episode.info["rooms_crossed"] < 2:
+        if (
+            "hallway" in episode.instruction
+            or "visit" in episode.info
+            or episode.info["rooms_crossed"] < 2
+        ):
             continue
         path = np.array(episode.reference_path)[:, [0, 2]]
-        doors = [d for p in path for d in home.plan.doors if np.linalg.norm(p - d.centre) < d.width / 2 + 1e-6 and min(abs(p - np.array(d.centre))) < 1e-3]
-        said = re.findall(r"door (?:on (?:your|the) (left|right)|(ahead)|)|(straight across|straight on)", episode.instruction.split("door", 1)[1])
+        doors = [
+            d
+            for p in path
+            for d in home.plan.doors
+            if np.linalg.norm(p - d.centre) < d.width / 2 + 1e-6
+            and min(abs(p - np.array(d.centre))) < 1e-3
+        ]
+        said = re.findall(
+            r"door (?:on (?:your|the) (left|right)|(ahead)|)|(straight across|straight on)",
+            episode.instruction.split("door", 1)[1],
+        )
         rooms = [home.plan.room_at(path[0])]
         for door in doors:
             rooms.append(door.other(rooms[-1]))
         for i, (side, *_) in enumerate(said[: len(doors) - 1]):
             if side:
-                before, after = doors[i].into(rooms[i + 1], home.plan.rooms), doors[i + 1].into(rooms[i + 2], home.plan.rooms)
-                assert side_of(before, after) == pytest.approx(90 if side == "left" else -90), episode.instruction
+                before, after = (
+                    doors[i].into(rooms[i + 1], home.plan.rooms),
+                    doors[i + 1].into(rooms[i + 2], home.plan.rooms),
+                )
+                assert side_of(before, after) == pytest.approx(90 if side == "left" else -90), (
+                    episode.instruction
+                )
                 checked += 1
     assert checked >= 5
 
@@ -191,11 +234,21 @@ def test_the_side_of_the_last_thing_is_true_for_someone_coming_in(homes):
     for home, episode, _ in every(homes):
         if episode.info["rooms_crossed"] != 1:
             continue
-        rest = re.sub(r"^.*?door( on your (left|right)| behind you| in front of you)?( into the \w+ \w+)?", "", episode.instruction)
+        rest = re.sub(
+            r"^.*?door( on your (left|right)| behind you| in front of you)?( into the \w+ \w+)?",
+            "",
+            episode.instruction,
+        )
         said = re.search(r"(?:on (?:your|the)|turn(?: to your)?) (left|right)", rest)
         if said and not re.search("past|[Pp]ass", rest):
             path = np.array(episode.reference_path)[:, [0, 2]]
-            (door,) = [d for p in path for d in home.plan.doors if np.linalg.norm(p - d.centre) < d.width / 2 and min(abs(p - np.array(d.centre))) < 1e-3]
+            (door,) = [
+                d
+                for p in path
+                for d in home.plan.doors
+                if np.linalg.norm(p - d.centre) < d.width / 2
+                and min(abs(p - np.array(d.centre))) < 1e-3
+            ]
             thing = thing_named(home, episode.info["goal_landmark"])
             middle = np.array([thing.rect[0] + thing.rect[2], thing.rect[1] + thing.rect[3]]) / 2
             angle = side_of(door.into(thing.room, home.plan.rooms), middle - np.array(door.centre))
@@ -217,8 +270,13 @@ def test_routes_of_the_tag_colour_end_at_the_only_thing_there_with_the_colour_of
             if "colour" in episode.info["tags"]:
                 goal = thing_named(home, episode.info["goal_landmark"])
                 assert goal.colour == episode.info["rooms"][0]
-                assert [t for t in home.things if t.room == goal.room and t.colour == goal.colour] == [goal]
-                assert goal.colour not in re.sub(r"into the \w+ room", "", episode.instruction).split()
+                assert [
+                    t for t in home.things if t.room == goal.room and t.colour == goal.colour
+                ] == [goal]
+                assert (
+                    goal.colour
+                    not in re.sub(r"into the \w+ room", "", episode.instruction).split()
+                )
                 seen += 1
     assert seen
 
@@ -234,7 +292,10 @@ def test_routes_of_the_memory_split_all_need_memory_and_ways_back_end_in_the_fir
         for episode, _ in drawn:
             assert "memory" in episode.info["tags"]
             if "return" in episode.info["tags"]:
-                start, goal = (home.plan.room_at(np.array(p)[[0, 2]]) for p in (episode.start_position, episode.goal_position))
+                start, goal = (
+                    home.plan.room_at(np.array(p)[[0, 2]])
+                    for p in (episode.start_position, episode.goal_position)
+                )
                 assert start == goal and episode.info["rooms"][0] == episode.info["rooms"][-1]
                 assert tuple(episode.info["visit"]) in episode.reference_path
             if "counting" in episode.info["tags"]:
@@ -244,13 +305,17 @@ def test_routes_of_the_memory_split_all_need_memory_and_ways_back_end_in_the_fir
 def test_ways_back_are_no_part_of_the_plain_unseen_split():
     for i in range(4):
         home = make_home(f"unseen_{i:05d}", home_seed(11, "unseen", i))
-        assert not any("detour" in e.info["tags"] for e, _ in make_episodes(home, 8, 2, unseen=True))
+        assert not any(
+            "detour" in e.info["tags"] for e, _ in make_episodes(home, 8, 2, unseen=True)
+        )
 
 
 def test_named_colours_are_told_apart_by_hue_or_lightness():
     names = list(OBJECT_RGB)
     for i, a in enumerate(names):
         for b in names[i + 1 :]:
-            first, second = (np.array(colorsys.rgb_to_hls(*(c / 255 for c in OBJECT_RGB[n]))) for n in (a, b))
+            first, second = (
+                np.array(colorsys.rgb_to_hls(*(c / 255 for c in OBJECT_RGB[n]))) for n in (a, b)
+            )
             hue = abs(first[0] - second[0])
             assert min(hue, 1 - hue) > 0.03 or abs(first[1] - second[1]) > 0.15, (a, b)

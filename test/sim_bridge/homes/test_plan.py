@@ -29,7 +29,10 @@ def test_a_robot_0_58_m_wide_reaches_every_opening_from_every_other_past_the_fur
 def test_rooms_two_doors_apart_have_different_wall_colours():
     for plan, _ in plans():
         for room in plan.rooms:
-            around = [plan.rooms[plan.doors[d].other(room.index)].colour for d in plan.doors_of[room.index]]
+            around = [
+                plan.rooms[plan.doors[d].other(room.index)].colour
+                for d in plan.doors_of[room.index]
+            ]
             reached = {plan.doors[d].other(room.index) for d in plan.doors_of[room.index]}
             assert len({plan.rooms[r].colour for r in reached}) == len(reached)
             assert room.colour not in around
@@ -56,7 +59,10 @@ def test_shortest_path_around_a_corner_is_exact():
     routes = RouteMap(plan, [], 0.1)
     (a, b), door = (plan.rooms[0].centre, plan.rooms[1].centre), plan.doors[0]
     path = routes.path(np.array(a), np.array(b))
-    through = routes.path(np.array(a), np.array(door.centre)), routes.path(np.array(door.centre), np.array(b))
+    through = (
+        routes.path(np.array(a), np.array(door.centre)),
+        routes.path(np.array(door.centre), np.array(b)),
+    )
     assert through[0] is not None and through[1] is not None
     total = np.linalg.norm(np.diff(path, axis=0), axis=1).sum()
     detour = sum(np.linalg.norm(np.diff(p, axis=0), axis=1).sum() for p in through)
@@ -65,9 +71,14 @@ def test_shortest_path_around_a_corner_is_exact():
 
 def test_outside_there_is_no_way():
     plan, _ = next(plans(1))
-    assert RouteMap(plan, [], 0.1).path(np.array(plan.rooms[0].centre), np.array([100.0, 0.0])) is None
+    assert (
+        RouteMap(plan, [], 0.1).path(np.array(plan.rooms[0].centre), np.array([100.0, 0.0]))
+        is None
+    )
 
 
 @pytest.mark.parametrize("n_rooms", [2, 12])
 def test_the_same_seed_gives_the_same_plan(n_rooms):
-    assert make_plan(np.random.default_rng(5), n_rooms) == make_plan(np.random.default_rng(5), n_rooms)
+    assert make_plan(np.random.default_rng(5), n_rooms) == make_plan(
+        np.random.default_rng(5), n_rooms
+    )
