@@ -37,8 +37,8 @@ coverage: setup  ## line coverage of what drives the robot, node processes and f
 bench: setup  ## the figures of docs/performance.md, measured here
 	@for script in benchmarks/*.py; do echo "== $$script"; $(PYTHON_BIN) $$script || exit 1; done
 
-lint: setup  ## ruff and mypy
-	@$(VENV)/bin/ruff check . && $(VENV)/bin/mypy
+lint: setup  ## format, ruff and mypy
+	@$(VENV)/bin/ruff format --check . && $(VENV)/bin/ruff check . && $(VENV)/bin/mypy
 
 clean:  ## remove builds, environments and runs
 	rm -rf build install log runs .venv .venv-310 .venv-jazzy *.egg-info .pytest_cache .mypy_cache .ruff_cache
