@@ -215,7 +215,7 @@ def main() -> int:
     if args.role:
         (publish if args.role == "publish" else subscribe)(args)
         return 0
-    from janusvln_ros.nodes.processes import reserved_domain
+    from janusvln_ros.graph.processes import reserved_domain
 
     with reserved_domain() as domain:
         results = [measure(args, domain, *setting) for setting in SETTINGS]

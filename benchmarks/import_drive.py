@@ -24,9 +24,9 @@ from janusvln_ros.data.drive_import import import_drive
 from janusvln_ros.data.drives import Topics
 from janusvln_ros.data.episodes import Episode, read_episodes, read_ground_truth
 from janusvln_ros.data.trajectories import TrajectoryWriter, merge, read_trajectories
-from janusvln_ros.nodes.graph_client import GraphClient
-from janusvln_ros.nodes.graphs import resolve
-from janusvln_ros.nodes.processes import Processes, middleware_environment, reserved_domain
+from janusvln_ros.graph.client import GraphClient
+from janusvln_ros.graph.composition import resolve
+from janusvln_ros.graph.processes import Processes, middleware_environment, reserved_domain
 from sim_bridge.homes import ensure_split
 
 

@@ -78,9 +78,9 @@ def main() -> int:
     from std_msgs.msg import String
 
     from janusvln_ros.actions import Action
-    from janusvln_ros.nodes.health import percentile
+    from janusvln_ros.graph.processes import reserved_domain
     from janusvln_ros.nodes.policy import PolicyNode, load_navigator
-    from janusvln_ros.nodes.processes import reserved_domain
+    from janusvln_ros.protocol.health import percentile
 
     def always_forward(values: SimpleNamespace) -> object:
         # the model computes as ever; only what it answers is replaced, so that the drive does not

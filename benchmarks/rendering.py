@@ -23,8 +23,8 @@ from typing import Any
 import numpy as np
 
 from janusvln_ros.actions import Action
+from janusvln_ros.geometry import rotation_of_yaw
 from sim_bridge import make_env
-from sim_bridge.nav_env import rotation_of_yaw
 from sim_bridge.navmesh import CELL_M
 from sim_bridge.renderer import thread_renderer
 

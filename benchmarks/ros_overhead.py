@@ -18,7 +18,7 @@ from janusvln_msgs.msg import Decision
 
 from janusvln_ros.actions import Action
 from janusvln_ros.data.episodes import read_episodes
-from janusvln_ros.nodes.ros_engine import LockstepGraph
+from janusvln_ros.graph.lockstep import LockstepGraph
 from sim_bridge import make_env
 from sim_bridge.homes import ensure_split
 

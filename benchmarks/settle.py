@@ -24,10 +24,10 @@ def drive(pipeline: str, steps: int, checkpoint: str, data: Path) -> dict[str, A
     from diagnostic_msgs.msg import DiagnosticArray
     from nav_msgs.msg import Odometry
 
-    from janusvln_ros.nodes.graph_client import GraphClient
-    from janusvln_ros.nodes.graphs import resolve
-    from janusvln_ros.nodes.health import percentile
-    from janusvln_ros.nodes.processes import Processes, middleware_environment, reserved_domain
+    from janusvln_ros.graph.client import GraphClient
+    from janusvln_ros.graph.composition import resolve
+    from janusvln_ros.graph.processes import Processes, middleware_environment, reserved_domain
+    from janusvln_ros.protocol.health import percentile
 
     given = {
         "mode": "continuous",

@@ -3,7 +3,7 @@ Start the graph 'replay' of config/graphs.yaml, as 'janusvln up replay' does; --
 arguments.
 """
 
-from janusvln_ros.nodes.launching import describe
+from janusvln_ros.graph.launching import describe
 
 
 def generate_launch_description():

@@ -3,7 +3,7 @@ Start the graph 'robot' of config/graphs.yaml, as 'janusvln up robot' does; --sh
 arguments. See docs/robot.md.
 """
 
-from janusvln_ros.nodes.launching import describe
+from janusvln_ros.graph.launching import describe
 
 
 def generate_launch_description():

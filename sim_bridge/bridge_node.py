@@ -59,17 +59,9 @@ from std_srvs.srv import Trigger
 from janusvln_ros.actions import FORWARD_STEP_M, TURN_STEP_DEG, Action
 from janusvln_ros.data.episodes import Episode, read_episodes
 from janusvln_ros.errors import InputError
+from janusvln_ros.geometry import Pose2, relative, to_map, to_world
 from sim_bridge.backends import make_env
-from sim_bridge.continuous import (
-    Base,
-    BaseSettings,
-    Odometry,
-    PlanarPose,
-    relative,
-    scan_from_depth,
-    to_map,
-    to_world,
-)
+from sim_bridge.continuous import Base, BaseSettings, Odometry, scan_from_depth
 from sim_bridge.nav_env import MAX_DEPTH_M, NavEnv, Observation, TopDownMap
 from sim_bridge.tally import Tally
 
@@ -265,7 +257,7 @@ def time_message(seconds: float) -> Time:
     return Time(sec=microseconds // 1_000_000, nanosec=microseconds % 1_000_000 * 1000)
 
 
-def pose_message(pose: PlanarPose, height: float = 0.0) -> Pose:
+def pose_message(pose: Pose2, height: float = 0.0) -> Pose:
     """A planar pose as a ROS pose."""
     message = Pose()
     message.position.x, message.position.y, message.position.z = pose.x, pose.y, height
@@ -814,7 +806,7 @@ class SimBridge(Node):
             )
         return None
 
-    def _on_stepped(self, handle: Any, before: PlanarPose, done: "Future[Frame]") -> None:
+    def _on_stepped(self, handle: Any, before: Pose2, done: "Future[Frame]") -> None:
         self.busy = False
         error = done.exception()
         if error is not None:

@@ -1,11 +1,6 @@
 """
 A differential base as a robot has it, without ROS: velocity commands in, a pose and imperfect
 odometry out.
-
-Two frames of reference meet here. The *world* of a simulator has y up; its poses are (x, y, z) and
-a quaternion x, y, z, w about +y, and an agent looks along its own -z. The *map* of ROS (REP-103)
-has z up and x forward: ``x_map = -z_world``, ``y_map = -x_world``, ``z_map = y_world``; yaw is the
-same angle in both.
 """
 
 import math
@@ -15,60 +10,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from janusvln_ros.geometry import Pose2, wrap
+
 SUBSTEP_S = 0.01
 """Longest time over which a velocity is taken as constant, seconds."""
-
-
-@dataclass(frozen=True)
-class PlanarPose:
-    """A pose on the floor: metres and radians, x forward, y left, yaw about z up (REP-103)."""
-
-    x: float
-    y: float
-    yaw: float
-
-
-def to_map(position: np.ndarray, rotation_xyzw: np.ndarray) -> tuple[PlanarPose, float]:
-    """
-    Return the planar pose and the height (metres) in the map of a world pose; the rotation must be
-    about the world's y.
-    """
-    yaw = 2.0 * math.atan2(float(rotation_xyzw[1]), float(rotation_xyzw[3]))
-    return PlanarPose(-float(position[2]), -float(position[0]), wrap(yaw)), float(position[1])
-
-
-def to_world(pose: PlanarPose, height: float) -> tuple[np.ndarray, np.ndarray]:
-    """
-    Return the world position float64[3] and quaternion float64[4] (x, y, z, w) of a planar pose;
-    the inverse of `to_map`.
-    """
-    return np.array([-pose.y, height, -pose.x]), np.array(
-        [0.0, math.sin(pose.yaw / 2), 0.0, math.cos(pose.yaw / 2)]
-    )
-
-
-def wrap(angle: float) -> float:
-    """Return ``angle`` (radians) in (-pi, pi]."""
-    return math.pi - (math.pi - angle) % (2.0 * math.pi)
-
-
-def relative(start: PlanarPose, end: PlanarPose) -> PlanarPose:
-    """
-    Return ``end`` as seen from ``start``: what a robot at ``start`` has to move to get to ``end``.
-    """
-    dx, dy = end.x - start.x, end.y - start.y
-    cos, sin = math.cos(start.yaw), math.sin(start.yaw)
-    return PlanarPose(cos * dx + sin * dy, -sin * dx + cos * dy, wrap(end.yaw - start.yaw))
-
-
-def compose(start: PlanarPose, change: PlanarPose) -> PlanarPose:
-    """Return the pose reached from ``start`` by ``change``; the inverse of `relative`."""
-    cos, sin = math.cos(start.yaw), math.sin(start.yaw)
-    return PlanarPose(
-        start.x + cos * change.x - sin * change.y,
-        start.y + sin * change.x + cos * change.y,
-        wrap(start.yaw + change.yaw),
-    )
 
 
 @dataclass(frozen=True)
@@ -99,7 +44,7 @@ class Odometry:
     """
 
     time: float
-    pose: PlanarPose
+    pose: Pose2
     linear: float
     angular: float
 
@@ -119,7 +64,7 @@ class Base:
         self,
         settings: BaseSettings,
         free: Callable[[float, float], bool],
-        pose: PlanarPose,
+        pose: Pose2,
         seed: int = 0,
     ):
         self.settings = settings
@@ -198,7 +143,7 @@ class Base:
         if self.blocked:
             x, y, forward, self.linear = self.pose.x, self.pose.y, 0.0, 0.0
         self.path_length += abs(forward)
-        self.pose = PlanarPose(x, y, wrap(self.pose.yaw + turn))
+        self.pose = Pose2(x, y, wrap(self.pose.yaw + turn))
         self._measure(forward, turn)
 
     def _measure(self, forward: float, turn: float) -> None:
@@ -212,7 +157,7 @@ class Base:
             self._measured.x + forward * math.cos(middle),
             self._measured.y + forward * math.sin(middle),
         )
-        self._measured = PlanarPose(x, y, wrap(self._measured.yaw + turn))
+        self._measured = Pose2(x, y, wrap(self._measured.yaw + turn))
 
     def _draw_noise(self) -> None:
         self._travelled = [0.0, 0.0]

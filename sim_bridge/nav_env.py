@@ -189,21 +189,6 @@ class NavEnv(Protocol):
         ...
 
 
-def rotation_of_yaw(yaw: float) -> NDArray[np.float64]:
-    """The quaternion x y z w (float64 [4]) of a left turn by ``yaw`` radians about +y."""
-    return np.array([0.0, math.sin(yaw / 2), 0.0, math.cos(yaw / 2)])
-
-
-def yaw_of_rotation(rotation: ArrayLike) -> float:
-    """
-    The yaw in radians, in (-pi, pi], of the quaternion ``rotation`` [4] x y z w; a tilt is
-    ignored.
-    """
-    _, y, _, w = np.asarray(rotation, float)
-    yaw = 2 * math.atan2(y, w)
-    return math.remainder(yaw, 2 * math.pi) if abs(yaw) > math.pi else yaw
-
-
 def scene_path(data_dir: str | Path, scene_id: str) -> Path:
     """Where the scene of an episode lies: ``<data_dir>/scene_datasets/<scene_id>``."""
     return Path(data_dir) / "scene_datasets" / scene_id

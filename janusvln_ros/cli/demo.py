@@ -31,11 +31,12 @@ from types import FrameType
 from typing import TYPE_CHECKING, Any
 
 from janusvln_ros.errors import InputError
+from janusvln_ros.geometry import yaw_of_rotation
 
 if TYPE_CHECKING:
     from janusvln_ros.data.drawing import Floor, Picture
     from janusvln_ros.data.episodes import Episode
-    from janusvln_ros.nodes.graph_client import Heard, Outcome
+    from janusvln_ros.graph.client import Heard, Outcome
 
 LOCKSTEP_VIDEO_FPS = 4.0
 
@@ -135,11 +136,11 @@ def run(args: argparse.Namespace) -> int:
     Exit code 0: the drive was made and everything is written (whether or not the policy found its
     way); 1: the graph failed.
     """
-    from janusvln_ros.nodes.installed import require_ros
+    from janusvln_ros.graph.installed import require_ros
 
     require_ros()
-    from janusvln_ros.nodes.graph_client import GraphTimeoutError
-    from janusvln_ros.nodes.processes import NodeEndedError
+    from janusvln_ros.graph.client import GraphTimeoutError
+    from janusvln_ros.graph.processes import NodeEndedError
 
     plan = make_plan(args)
     out = args.out or free_folder(Path("runs"))
@@ -189,7 +190,7 @@ def make_plan(args: argparse.Namespace) -> Plan:
         InputError: the instruction, checkpoint, size, house or episode cannot be used.
     """
     from janusvln_ros.data.episodes import read_episodes
-    from janusvln_ros.nodes.stepping import clean_instruction
+    from janusvln_ros.protocol.driving import clean_instruction
 
     given = None if args.instruction is None else clean_instruction(args.instruction)
     check_checkpoint(args.checkpoint)
@@ -304,9 +305,9 @@ def drive(args: argparse.Namespace, plan: Plan, folder: Path, final: Path) -> di
     Start the graph, make the drive, end the graph, and write the results into ``folder``, which
     will be called ``final``; return the summary.
     """
-    from janusvln_ros.nodes.graph_client import GraphClient, GraphTimeoutError
-    from janusvln_ros.nodes.graphs import resolve
-    from janusvln_ros.nodes.processes import Processes, middleware_environment, reserved_domain
+    from janusvln_ros.graph.client import GraphClient, GraphTimeoutError
+    from janusvln_ros.graph.composition import resolve
+    from janusvln_ros.graph.processes import Processes, middleware_environment, reserved_domain
 
     episode = plan.episode
     given = {
@@ -383,7 +384,7 @@ def summarize(
     heard: "Heard",
 ) -> dict[str, Any]:
     """What the drive came to."""
-    from janusvln_ros.nodes.graph_client import timing_summary
+    from janusvln_ros.graph.client import timing_summary
 
     checkpoint, trained = checkpoint_facts(args.checkpoint)
     received = len(heard.frames)
@@ -439,7 +440,7 @@ def write_results(
     """Write the four files and put their final places into ``summary``."""
     from janusvln_ros.data.drawing import floor_picture, write_picture, write_video
     from janusvln_ros.files import atomic_write
-    from janusvln_ros.nodes.graph_client import decision_row
+    from janusvln_ros.graph.client import decision_row
 
     atomic_write(
         folder / "decisions.jsonl",
@@ -448,7 +449,7 @@ def write_results(
     assert heard.floor is not None
     episode, path = plan.episode, metrics["positions"]
     floor = heard.floor.around([*path, episode.goal_position, *episode.reference_path])
-    heading = pose_headings(metrics)[-1]
+    heading = yaw_of_rotation(metrics["rotations"][-1])
     radius = episode.goal_radius
     write_picture(
         folder / "path.png",
@@ -477,13 +478,6 @@ def write_results(
     atomic_write(folder / "summary.json", json.dumps(summary, indent=2) + "\n")
 
 
-def pose_headings(metrics: dict[str, Any]) -> list[float]:
-    """The heading in radians at each place of the bridge's record."""
-    import math
-
-    return [2 * math.atan2(rotation[1], rotation[3]) for rotation in metrics["rotations"]]
-
-
 def video_rate(stamps: list[int]) -> float:
     """Frames per second of a video that plays as fast as the drive was."""
     return (
@@ -504,7 +498,7 @@ def video_pictures(plan: Plan, heard: "Heard", floor: "Floor") -> Iterator["Pict
 
     from janusvln_ros.actions import Action
     from janusvln_ros.data.drawing import camera_picture, floor_picture, side_by_side
-    from janusvln_ros.nodes.graph_client import nanoseconds
+    from janusvln_ros.graph.client import nanoseconds
 
     poses = sorted(heard.poses)
     pose_stamps = [p[0] for p in poses]

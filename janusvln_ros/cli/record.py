@@ -35,7 +35,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Run the recorder node in this process until it is interrupted."""
-    from janusvln_ros.nodes.installed import require_ros
+    from janusvln_ros.graph.installed import require_ros
     from janusvln_ros.nodes.recorder import make_node
     from janusvln_ros.nodes.running import run_node
 

@@ -98,6 +98,7 @@ def run(args: argparse.Namespace) -> int:
     import torch
     from tqdm import tqdm
 
+    from janusvln_ros.camera.images import encode_jpeg
     from janusvln_ros.cli.main import print_json
     from janusvln_ros.data.bags import BagWriter, open_bag
     from janusvln_ros.data.drives import (
@@ -106,7 +107,6 @@ def run(args: argparse.Namespace) -> int:
         odometry_moments,
         recorded_moments,
     )
-    from janusvln_ros.data.images import encode_jpeg
     from janusvln_ros.errors import InputError
     from janusvln_ros.files import atomic_write
     from janusvln_ros.policy import Navigator, default_checkpoint

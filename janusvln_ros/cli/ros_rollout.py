@@ -21,7 +21,7 @@ from janusvln_ros.rollout.settings import Settings, open_env
 from sim_bridge import NavEnv, Observation
 
 if TYPE_CHECKING:
-    from janusvln_ros.nodes.ros_engine import LockstepGraph
+    from janusvln_ros.graph.lockstep import LockstepGraph
 
 SAME_PLACE_M = 1e-6
 """How far the mirror may be from the simulated robot, metres: they make the same steps."""
@@ -125,7 +125,7 @@ class PolicyNodeEngine:
                 "the node policy refuses an empty instruction: run --instructions "
                 "removed without --ros"
             )
-        from janusvln_ros.nodes.ros_engine import LockstepGraph
+        from janusvln_ros.graph.lockstep import LockstepGraph
 
         if self.graph is None:
             self.graph = LockstepGraph(self.bridge, self.policy, self.bags)
@@ -202,7 +202,7 @@ class RosEnv:
 
     def reset(self, episode: Episode) -> Observation:
         """Start ``episode`` in the graph and in the mirror."""
-        from janusvln_ros.nodes.ros_engine import LockstepGraph
+        from janusvln_ros.graph.lockstep import LockstepGraph
 
         if self.graph is None:
             self.graph = LockstepGraph(self.bridge, None)

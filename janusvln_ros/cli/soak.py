@@ -105,10 +105,10 @@ def run(args: argparse.Namespace) -> int:
     for name in faults:
         if name not in FAULTS:
             raise InputError(f"--faults names '{name}': choose of {', '.join(FAULTS)}")
-    from janusvln_ros.nodes.installed import require_ros
+    from janusvln_ros.graph.installed import require_ros
 
     require_ros()
-    from janusvln_ros.nodes.soak import Plan, soak
+    from janusvln_ros.graph.soak import Plan, soak
 
     width, _, height = args.size.partition("x")
     if not (width.isdigit() and height.isdigit()):

@@ -66,13 +66,13 @@ def run(args: argparse.Namespace) -> int:
     Exit code 0: ended by SIGTERM, or a node was done (the player at the end of its bag); 130: by
     Ctrl-C; 1: a node failed.
     """
-    from janusvln_ros.nodes.graphs import (
+    from janusvln_ros.graph.composition import (
         graph_arguments,
         parse_assignments,
         parse_parameters,
         resolve,
     )
-    from janusvln_ros.nodes.processes import (
+    from janusvln_ros.graph.processes import (
         NodeEndedError,
         Processes,
         command,
@@ -100,7 +100,7 @@ def run(args: argparse.Namespace) -> int:
             }
         )
         return 0
-    from janusvln_ros.nodes.installed import require_ros
+    from janusvln_ros.graph.installed import require_ros
 
     require_ros()
     if args.domain is not None and not 0 <= args.domain <= 101:

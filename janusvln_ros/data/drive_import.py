@@ -15,7 +15,7 @@ from janusvln_ros.actions import FORWARD_STEP_M, TURN_STEP_DEG, Action
 from janusvln_ros.data.bags import Bag, header_stamp
 from janusvln_ros.data.drives import Topics, camera_topic, drive_spans, read_odometry
 from janusvln_ros.data.episodes import Episode
-from janusvln_ros.data.images import decode, encode_jpeg
+from janusvln_ros.camera.images import decode, encode_jpeg
 from janusvln_ros.data.motion import Odometry, Step, cut_into_steps, step_rate
 from janusvln_ros.data.trajectories import TrajectoryWriter
 from janusvln_ros.errors import InputError

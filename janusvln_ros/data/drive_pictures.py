@@ -20,7 +20,7 @@ from janusvln_ros.data.drives import (
     drive_spans,
     read_odometry,
 )
-from janusvln_ros.data.images import decode
+from janusvln_ros.camera.images import decode
 from janusvln_ros.data.motion import Odometry
 from janusvln_ros.errors import InputError
 

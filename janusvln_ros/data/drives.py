@@ -3,6 +3,7 @@ Recorded drives: which frames of a bag a policy would have decided on, and what 
 there.
 """
 
+from janusvln_ros.geometry import yaw_of
 from dataclasses import dataclass
 from typing import Any
 
@@ -164,8 +165,9 @@ def read_odometry(bag: Bag, topics: Topics) -> Odometry:
         stamps, poses = [], []
         for message in bag.messages([topic]):
             pose = bag.decode(message).pose.pose
+            q = pose.orientation
             stamps.append(header_stamp(message.cdr))
-            poses.append((pose.position.x, pose.position.y, _yaw(pose.orientation)))
+            poses.append((pose.position.x, pose.position.y, yaw_of(q.x, q.y, q.z, q.w)))
         _refuse_backward(bag, topic, stamps)
         return odometry_from_poses(stamps, poses)
     topic = bag.topic_of_type(VELOCITY_TYPES, topics.cmd_vel, "velocity", "--cmd-vel-topic")
@@ -243,7 +245,3 @@ def _held(bag: Bag, msgtypes: tuple[str, ...]) -> list[str]:
 
 def _nanoseconds(stamp: Any) -> int:
     return int(stamp.sec) * 10**9 + int(stamp.nanosec)
-
-
-def _yaw(q: Any) -> float:
-    return float(np.arctan2(2 * (q.w * q.z + q.x * q.y), 1 - 2 * (q.y * q.y + q.z * q.z)))

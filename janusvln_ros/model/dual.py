@@ -44,9 +44,9 @@ from transformers import Qwen2_5_VLTextConfig, Qwen2_5_VLTextModel
 
 from janusvln_ros.errors import InputError
 from janusvln_ros.model.attention import MEMORY_ATTENTION, group_mask
-from janusvln_ros.model.graphs import RecordedCall
 from janusvln_ros.model.last_layer import last_layer
 from janusvln_ros.model.memory import FrameWindow
+from janusvln_ros.model.recording import RecordedCall
 
 IGNORED = -100
 """Label of what is not supervised."""

@@ -5,7 +5,7 @@ from typing import Any
 from builtin_interfaces.msg import Time
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
 
-from janusvln_ros.nodes.health import Health
+from janusvln_ros.protocol.health import Health
 
 
 def nanoseconds(stamp: Any) -> int:

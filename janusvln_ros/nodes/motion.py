@@ -26,14 +26,16 @@ from std_msgs.msg import Bool, UInt8, UInt64
 from std_srvs.srv import SetBool
 
 from janusvln_ros.actions import FORWARD_STEP_M, TURN_STEP_DEG
-from janusvln_ros.data.images import depth_to_metres
+from janusvln_ros.camera.images import depth_to_metres
 from janusvln_ros.errors import InputError
-from janusvln_ros.nodes import control, health
+from janusvln_ros.geometry import Pose2
 from janusvln_ros.nodes.messages import diagnostics_message, nanoseconds, stamp_message
 from janusvln_ros.nodes.parameters import Param, declare, follow_changes
-from janusvln_ros.nodes.poses import Pose2, sample_of
 from janusvln_ros.nodes.running import leave, run_node, steady_now, steady_timer
-from janusvln_ros.nodes.stepping import StepStatus
+from janusvln_ros.protocol import health
+from janusvln_ros.protocol import moving as control
+from janusvln_ros.protocol.driving import StepStatus
+from janusvln_ros.protocol.odometry import sample_of
 
 TITLE = "Parameters of the node 'motion': one bounded step at a time on odometry."
 

@@ -30,16 +30,14 @@ from std_msgs.msg import String, UInt64
 from std_srvs.srv import Trigger
 
 from janusvln_ros.actions import FORWARD_STEP_M, TURN_STEP_DEG, Action
-from janusvln_ros.data.images import image_data
+from janusvln_ros.camera.images import image_data
+from janusvln_ros.camera.view import Intrinsics, mounting_warning
 from janusvln_ros.errors import InputError
-from janusvln_ros.nodes import health, stepping
-from janusvln_ros.nodes.choosing import MODES, REMEMBERED, Chooser
+from janusvln_ros.geometry import Pose2, relative
 from janusvln_ros.nodes.messages import diagnostics_message, nanoseconds, stamp_message
 from janusvln_ros.nodes.overlay import draw
 from janusvln_ros.nodes.parameters import Param, declare, follow_changes
-from janusvln_ros.nodes.poses import Pose2, Sample, Track, finite, relative, sample_of
 from janusvln_ros.nodes.running import leave, run_node, steady_now, steady_timer
-from janusvln_ros.nodes.stepping import Code, Phase, Settings, State
 from janusvln_ros.nodes.worker import (
     Crashed,
     Eyes,
@@ -50,7 +48,11 @@ from janusvln_ros.nodes.worker import (
     free_memory,
     warm_up,
 )
-from janusvln_ros.policy.camera import Intrinsics, mounting_warning
+from janusvln_ros.protocol import driving as stepping
+from janusvln_ros.protocol import health
+from janusvln_ros.protocol.choosing import MODES, REMEMBERED, Chooser
+from janusvln_ros.protocol.driving import Code, Phase, Settings, State
+from janusvln_ros.protocol.odometry import Sample, Track, finite, sample_of
 
 TITLE = (
     "Parameters of the node 'policy': camera frames and an instruction in, one step at a time out."

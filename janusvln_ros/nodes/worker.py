@@ -21,11 +21,11 @@ import numpy as np
 import numpy.typing as npt
 
 from janusvln_ros.actions import Action
-from janusvln_ros.data.images import blank, decode
+from janusvln_ros.camera.images import blank, decode
+from janusvln_ros.camera.view import Intrinsics, View, plan_view, uncalibrated_view
 from janusvln_ros.errors import InputError
-from janusvln_ros.nodes import stepping
-from janusvln_ros.nodes.stepping import Code
-from janusvln_ros.policy.camera import Intrinsics, View, plan_view, uncalibrated_view
+from janusvln_ros.protocol import driving as stepping
+from janusvln_ros.protocol.driving import Code
 
 WARM_UP_INSTRUCTION = "walk forward"
 WARM_UP_SHAPE = (480, 640, 3)

@@ -14,8 +14,8 @@ from typing import Any
 import numpy as np
 
 from janusvln_ros.actions import Action
+from janusvln_ros.camera.images import encode_jpeg
 from janusvln_ros.data.episodes import Episode, json_id
-from janusvln_ros.data.images import encode_jpeg
 from janusvln_ros.data.trajectories import TrajectoryWriter
 from janusvln_ros.errors import InputError
 from janusvln_ros.rollout.agents import Agent, ExpertAgent, LabelledMixture

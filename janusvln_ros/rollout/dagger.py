@@ -20,8 +20,8 @@ from pathlib import Path
 from typing import Any
 
 from janusvln_ros.actions import Action
+from janusvln_ros.camera.images import encode_jpeg
 from janusvln_ros.data.episodes import Episode, GroundTruth, ground_truth_path, read_ground_truth
-from janusvln_ros.data.images import encode_jpeg
 from janusvln_ros.data.trajectories import TrajectoryWriter
 from janusvln_ros.errors import InputError
 from janusvln_ros.evaluation.metrics import measure

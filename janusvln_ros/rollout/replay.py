@@ -13,12 +13,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from janusvln_ros.actions import Action
+from janusvln_ros.camera.images import decode
+from janusvln_ros.camera.view import Intrinsics, plan_view, uncalibrated_view
 from janusvln_ros.data.bags import Bag, BagWriter, header_stamp, message_types, open_bag
 from janusvln_ros.data.drives import DECISION_TYPE, Moment, Topics, camera_topic, recorded_moments
-from janusvln_ros.data.images import decode
 from janusvln_ros.errors import InputError
 from janusvln_ros.policy import Decision, Navigator
-from janusvln_ros.policy.camera import Intrinsics, plan_view, uncalibrated_view
 
 NO_ACTION = 255
 

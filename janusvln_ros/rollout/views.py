@@ -18,13 +18,14 @@ from tqdm import tqdm
 
 from janusvln_ros.actions import FORWARD_STEP_M, TURN_STEP_DEG
 from janusvln_ros.files import atomic_write
+from janusvln_ros.geometry import rotation_of_yaw
 from janusvln_ros.policy.preprocess import PATCH, resize, resized_shape
 from sim_bridge.homes.colours import OBJECT_RGB, WALL_RGB
 from sim_bridge.homes.furnish import KINDS, Thing, furnish
 from sim_bridge.homes.mesh import home_glb
 from sim_bridge.homes.plan import WALL_HEIGHT_M, Plan, make_plan
 from sim_bridge.homes.routes import RouteMap, bearing, heading
-from sim_bridge.nav_env import MAX_DEPTH_M, EnvSettings, rotation_of_yaw
+from sim_bridge.nav_env import MAX_DEPTH_M, EnvSettings
 from sim_bridge.renderer import thread_renderer
 from sim_bridge.scene import Scene, load_scene
 

@@ -19,7 +19,7 @@ pytest.importorskip("janusvln_msgs", reason="needs the interfaces: scripts/build
 pytest.importorskip("moderngl", reason="needs the simulator: pip install janusvln_ros[sim]")
 
 from janusvln_ros.cli.main import main
-from janusvln_ros.nodes.processes import domain_ports, reserved_domain
+from janusvln_ros.graph.processes import domain_ports, reserved_domain
 
 pytestmark = pytest.mark.ros
 KEYS = {

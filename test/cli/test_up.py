@@ -16,7 +16,7 @@ pytest.importorskip("rclpy", reason="needs ROS 2")
 pytest.importorskip("janusvln_msgs", reason="needs the interfaces: scripts/build_msgs.sh")
 
 from janusvln_ros.cli.main import main
-from janusvln_ros.nodes.processes import reserved_domain
+from janusvln_ros.graph.processes import reserved_domain
 
 pytestmark = pytest.mark.ros
 

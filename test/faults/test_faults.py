@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 
 from janusvln_ros.actions import Action
-from janusvln_ros.nodes.stepping import Code, Phase, StepStatus
+from janusvln_ros.protocol.driving import Code, Phase, StepStatus
 
 pytestmark = [pytest.mark.faults, pytest.mark.ros]
 FORWARD = [Action.MOVE_FORWARD] * 20

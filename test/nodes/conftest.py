@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 
 from janusvln_ros.actions import Action
-from janusvln_ros.nodes.processes import reserved_domain
+from janusvln_ros.graph.processes import reserved_domain
 
 HELD = contextlib.ExitStack()
 atexit.register(HELD.close)

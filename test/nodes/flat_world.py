@@ -9,13 +9,8 @@ import numpy as np
 
 from janusvln_ros.actions import Action
 from janusvln_ros.data.episodes import Episode
-from sim_bridge.nav_env import (
-    EnvSettings,
-    Observation,
-    TopDownMap,
-    rotation_of_yaw,
-    yaw_of_rotation,
-)
+from janusvln_ros.geometry import rotation_of_yaw, yaw_of_rotation
+from sim_bridge.nav_env import EnvSettings, Observation, TopDownMap
 
 HALF = 3.0
 

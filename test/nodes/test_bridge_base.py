@@ -9,18 +9,10 @@ import math
 import numpy as np
 import pytest
 
-from sim_bridge.continuous import (
-    Base,
-    BaseSettings,
-    PlanarPose,
-    compose,
-    relative,
-    scan_from_depth,
-    to_map,
-    to_world,
-)
+from janusvln_ros.geometry import Pose2, compose, relative, to_map, to_world
+from sim_bridge.continuous import Base, BaseSettings, scan_from_depth
 
-ORIGIN = PlanarPose(0.0, 0.0, 0.0)
+ORIGIN = Pose2(0.0, 0.0, 0.0)
 
 
 def drive(base, linear, angular, seconds, step=0.02):
@@ -34,7 +26,7 @@ def drive(base, linear, angular, seconds, step=0.02):
     return measured
 
 
-@pytest.mark.parametrize("pose", [ORIGIN, PlanarPose(1.0, -2.0, 3.0), PlanarPose(-4.0, 0.5, -1.0)])
+@pytest.mark.parametrize("pose", [ORIGIN, Pose2(1.0, -2.0, 3.0), Pose2(-4.0, 0.5, -1.0)])
 def test_world_and_map_poses_convert_both_ways(pose):
     back, height = to_map(*to_world(pose, 0.1))
     assert (back.x, back.y, back.yaw, height) == pytest.approx((pose.x, pose.y, pose.yaw, 0.1))
@@ -49,7 +41,7 @@ def test_forward_in_the_world_is_forward_in_the_map():
 
 
 def test_composing_undoes_taking_apart():
-    a, b = PlanarPose(1.0, 2.0, 2.5), PlanarPose(-1.0, 0.5, -2.9)
+    a, b = Pose2(1.0, 2.0, 2.5), Pose2(-1.0, 0.5, -2.9)
     again = compose(a, relative(a, b))
     assert (again.x, again.y, again.yaw) == pytest.approx((b.x, b.y, b.yaw))
 

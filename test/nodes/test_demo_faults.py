@@ -14,9 +14,9 @@ pytest.importorskip("moderngl", reason="needs the simulator: pip install janusvl
 
 from nav_msgs.msg import Odometry
 
-from janusvln_ros.nodes.graph_client import GraphClient
-from janusvln_ros.nodes.graphs import resolve
-from janusvln_ros.nodes.processes import (
+from janusvln_ros.graph.client import GraphClient
+from janusvln_ros.graph.composition import resolve
+from janusvln_ros.graph.processes import (
     NodeEndedError,
     Processes,
     middleware_environment,

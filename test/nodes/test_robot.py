@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from janusvln_ros.actions import Action
-from janusvln_ros.nodes.stepping import Code, Phase, StepStatus
+from janusvln_ros.protocol.driving import Code, Phase, StepStatus
 
 pytestmark = pytest.mark.ros
 
@@ -325,7 +325,7 @@ def test_a_laser_scan_stops_the_step(robot):
 def test_a_depth_image_stops_the_step(graph):
     from sensor_msgs.msg import CameraInfo, Image
 
-    from janusvln_ros.data.images import image_data
+    from janusvln_ros.camera.images import image_data
     from janusvln_ros.nodes.motion import MotionNode
 
     node = graph.add(MotionNode, range_source="depth", autostart=False)

@@ -10,7 +10,7 @@ import pytest
 import yaml
 
 from janusvln_ros.errors import InputError
-from janusvln_ros.nodes.graphs import resolve
+from janusvln_ros.graph.composition import resolve
 
 ROOT = Path(__file__).resolve().parents[2]
 ROBOTS = sorted(p.stem for p in (ROOT / "config/robots").glob("*.yaml"))

@@ -12,22 +12,16 @@ import numpy as np
 import pytest
 
 from janusvln_ros.actions import Action
+from janusvln_ros.camera.view import Intrinsics
 from janusvln_ros.errors import InputError
-from janusvln_ros.nodes import health, stepping, worker
-from janusvln_ros.nodes.choosing import Chooser
+from janusvln_ros.geometry import Pose2, relative, wrap, yaw_of
+from janusvln_ros.nodes import worker
 from janusvln_ros.nodes.overlay import draw, wrapped
-from janusvln_ros.nodes.poses import (
-    Pose2,
-    Sample,
-    Track,
-    finite,
-    relative,
-    sample_of,
-    wrap,
-    yaw_of,
-)
-from janusvln_ros.nodes.stepping import Code
-from janusvln_ros.policy.camera import Intrinsics
+from janusvln_ros.protocol import driving as stepping
+from janusvln_ros.protocol import health
+from janusvln_ros.protocol.choosing import Chooser
+from janusvln_ros.protocol.driving import Code
+from janusvln_ros.protocol.odometry import Sample, Track, finite, sample_of
 
 S = 1_000_000_000
 

@@ -7,8 +7,8 @@ import pytest
 
 from janusvln_ros.actions import Action
 from janusvln_ros.errors import InputError
+from janusvln_ros.geometry import rotation_of_yaw
 from sim_bridge.expert import ReferencePathFollower
-from sim_bridge.nav_env import rotation_of_yaw
 
 
 def drive(env, target, radius=0.25, limit=200):

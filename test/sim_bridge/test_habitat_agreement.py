@@ -11,9 +11,9 @@ from PIL import Image
 
 from janusvln_ros.actions import Action
 from janusvln_ros.data.episodes import read_episodes
+from janusvln_ros.geometry import wrap, yaw_of_rotation
 from sim_bridge import make_env
 from sim_bridge.expert import ReferencePathFollower
-from sim_bridge.nav_env import yaw_of_rotation
 
 
 @pytest.fixture(scope="module")
@@ -229,16 +229,8 @@ def test_turns_are_habitats(quiet, habitat):
             quiet.set_state(*before)
             seen = quiet.step(action)
             assert np.abs(seen.position - after[0]).max() <= 1e-5
-            assert (
-                abs(
-                    np.remainder(
-                        yaw_of_rotation(seen.rotation) - yaw_of_rotation(after[1]) + np.pi,
-                        2 * np.pi,
-                    )
-                    - np.pi
-                )
-                <= 1e-4
-            )
+            off = wrap(yaw_of_rotation(seen.rotation) - yaw_of_rotation(after[1]))
+            assert abs(off) <= 1e-4
             assert not seen.collided
             count += 1
     assert count > 500

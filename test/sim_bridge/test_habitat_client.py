@@ -21,10 +21,11 @@ import pytest
 from janusvln_ros.actions import Action
 from janusvln_ros.data.episodes import read_episodes
 from janusvln_ros.errors import InputError
+from janusvln_ros.geometry import rotation_of_yaw
 from sim_bridge import habitat_server, make_env
 from sim_bridge.habitat_client import SimulatorError, settings_from_habitat_yaml
 from sim_bridge.habitat_server import DisconnectedError, ProtocolError, receive, send
-from sim_bridge.nav_env import NavEnv, rotation_of_yaw
+from sim_bridge.nav_env import NavEnv
 
 SERVER = Path(habitat_server.__file__)
 ROOT = SERVER.parents[1]

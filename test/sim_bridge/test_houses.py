@@ -15,8 +15,9 @@ from PIL import Image
 from janusvln_ros.actions import Action
 from janusvln_ros.data.episodes import read_episodes
 from janusvln_ros.errors import InputError
+from janusvln_ros.geometry import rotation_of_yaw, yaw_of_rotation
 from sim_bridge import make_env
-from sim_bridge.nav_env import NavEnv, rotation_of_yaw, yaw_of_rotation
+from sim_bridge.nav_env import NavEnv
 from sim_bridge.navmesh import CACHED_MESHES
 
 AHEAD = rotation_of_yaw(0.0)

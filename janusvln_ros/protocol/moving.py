@@ -15,8 +15,9 @@ import numpy as np
 import numpy.typing as npt
 
 from janusvln_ros.actions import Action
-from janusvln_ros.nodes.poses import Pose2, Sample, finite, relative
-from janusvln_ros.nodes.stepping import StepStatus
+from janusvln_ros.geometry import Pose2, relative
+from janusvln_ros.protocol.driving import StepStatus
+from janusvln_ros.protocol.odometry import Sample, finite
 
 DOWNSTREAM_TIMEOUT = 0.3
 """

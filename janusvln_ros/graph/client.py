@@ -30,6 +30,7 @@ from std_srvs.srv import SetBool
 
 from janusvln_ros.actions import Action
 from janusvln_ros.data.drawing import Floor
+from janusvln_ros.geometry import yaw_of
 
 STAGES = ("preprocess", "spatial", "vision", "prefill", "decode", "total")
 """Stages of a decision that are timed, in order."""
@@ -362,7 +363,7 @@ class GraphClient:
                 -place.y,
                 place.z,
                 -place.x,
-                2 * math.atan2(turn.z, turn.w),
+                yaw_of(turn.x, turn.y, turn.z, turn.w),
             )
         )
 

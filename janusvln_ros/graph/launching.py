@@ -11,7 +11,7 @@ from launch_ros.actions import Node
 from launch_ros.parameter_descriptions import ParameterValue
 
 from janusvln_ros.files import share_dir
-from janusvln_ros.nodes.graphs import PACKAGE, NodeSpec, graph_arguments, resolve
+from janusvln_ros.graph.composition import PACKAGE, NodeSpec, graph_arguments, resolve
 from launch import LaunchDescription  # type: ignore[attr-defined]  # not our launch/
 
 

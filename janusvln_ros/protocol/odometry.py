@@ -1,44 +1,11 @@
-"""
-Planar poses from odometry: relative motion, angles that wrap, the pose at a stamp.
-
-Metres, radians, x forward, y left, counter-clockwise (REP-103).
-"""
+"""Odometry as the nodes use it: one message as a sample, and the pose at a stamp between them."""
 
 import math
 from bisect import bisect_left
 from collections import deque
 from typing import Any, NamedTuple
 
-
-class Pose2(NamedTuple):
-    """A pose on the floor."""
-
-    x: float = 0.0
-    y: float = 0.0
-    yaw: float = 0.0
-
-
-def wrap(angle: float) -> float:
-    """``angle`` in [-pi, pi]."""
-    return math.remainder(angle, math.tau)
-
-
-def yaw_of(x: float, y: float, z: float, w: float) -> float:
-    """
-    Heading of a quaternion, which need not have length one; NaN if it has length zero or is not
-    finite.
-    """
-    norm = x * x + y * y + z * z + w * w
-    if not norm > 1e-12:
-        return math.nan
-    return math.atan2(2 * (w * z + x * y), norm - 2 * (y * y + z * z))
-
-
-def relative(start: Pose2, end: Pose2) -> Pose2:
-    """``end`` in the frame of ``start``."""
-    dx, dy = end.x - start.x, end.y - start.y
-    cos, sin = math.cos(start.yaw), math.sin(start.yaw)
-    return Pose2(cos * dx + sin * dy, cos * dy - sin * dx, wrap(end.yaw - start.yaw))
+from janusvln_ros.geometry import Pose2, wrap, yaw_of
 
 
 class Sample(NamedTuple):

@@ -12,8 +12,10 @@ import numpy as np
 import pytest
 
 from janusvln_ros.actions import Action
-from janusvln_ros.nodes import control
-from janusvln_ros.nodes.control import (
+from janusvln_ros.geometry import Pose2, wrap
+from janusvln_ros.protocol import moving as control
+from janusvln_ros.protocol.driving import StepStatus
+from janusvln_ros.protocol.moving import (
     Activate,
     Arm,
     Discrete,
@@ -36,8 +38,7 @@ from janusvln_ros.nodes.control import (
     profile,
     scan_corridor,
 )
-from janusvln_ros.nodes.poses import Pose2, Sample, wrap
-from janusvln_ros.nodes.stepping import StepStatus
+from janusvln_ros.protocol.odometry import Sample
 
 S = 1_000_000_000
 DT = 0.02

@@ -22,16 +22,16 @@ from rclpy.qos import QoSProfile
 from sensor_msgs.msg import CompressedImage
 from std_msgs.msg import Bool, String, UInt64
 
-from janusvln_ros.nodes.graph_client import ERROR_NAMES, GraphClient, GraphTimeoutError
-from janusvln_ros.nodes.graphs import resolve
-from janusvln_ros.nodes.health import percentile
-from janusvln_ros.nodes.processes import (
+from janusvln_ros.graph.client import ERROR_NAMES, GraphClient, GraphTimeoutError
+from janusvln_ros.graph.composition import resolve
+from janusvln_ros.graph.processes import (
     NodeEndedError,
     Processes,
     command,
     middleware_environment,
     reserved_domain,
 )
+from janusvln_ros.protocol.health import percentile
 
 PROMISE = 0.35
 """Seconds to zero velocity."""

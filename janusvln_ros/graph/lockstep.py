@@ -17,16 +17,16 @@ from sensor_msgs.msg import Image
 from std_srvs.srv import Trigger
 
 from janusvln_ros.actions import Action
-from janusvln_ros.data.images import image_to_rgb
-from janusvln_ros.nodes.graph_client import (
+from janusvln_ros.camera.images import image_to_rgb
+from janusvln_ros.graph.client import (
     Episode,
     GraphClient,
     GraphTimeoutError,
     Outcome,
     nanoseconds,
 )
-from janusvln_ros.nodes.graphs import resolve
-from janusvln_ros.nodes.processes import Processes, middleware_environment, reserved_domain
+from janusvln_ros.graph.composition import resolve
+from janusvln_ros.graph.processes import Processes, middleware_environment, reserved_domain
 
 FRAME_SECONDS = 5.0
 """How long to wait for a frame before the bridge is asked for it again."""

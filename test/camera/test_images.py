@@ -6,7 +6,7 @@ import cv2
 import numpy as np
 import pytest
 
-from janusvln_ros.data.images import (
+from janusvln_ros.camera.images import (
     blank,
     compressed_to_rgb,
     decode,

@@ -9,7 +9,7 @@ import pytest
 
 pytest.importorskip("rclpy")
 
-from janusvln_ros.nodes.soak import BRAKING, PROMISE, Growth, RestWatch, drift, resident_bytes
+from janusvln_ros.graph.soak import BRAKING, PROMISE, Growth, RestWatch, drift, resident_bytes
 
 
 def test_motion_is_unsafe_only_after_the_promise_and_the_braking_and_is_counted_once():

@@ -7,8 +7,8 @@ import pytest
 
 from janusvln_ros.actions import Action
 from janusvln_ros.errors import InputError
-from janusvln_ros.nodes import stepping
-from janusvln_ros.nodes.stepping import (
+from janusvln_ros.protocol import driving as stepping
+from janusvln_ros.protocol.driving import (
     Cancel,
     CancelGoal,
     Code,

@@ -7,7 +7,7 @@ Only header stamps are looked at, never a clock.
 import math
 from collections import deque
 
-from janusvln_ros.nodes.poses import Pose2, relative
+from janusvln_ros.geometry import Pose2, relative
 
 MODES = ("recorded", "odom", "interval")
 

@@ -21,7 +21,7 @@ from typing import IO
 
 from janusvln_ros.errors import InputError
 from janusvln_ros.files import share_dir
-from janusvln_ros.nodes.graphs import NodeSpec
+from janusvln_ros.graph.composition import NodeSpec
 
 STOP_SECONDS = 1.2
 """

@@ -17,14 +17,14 @@ import pytest
 import yaml
 
 from janusvln_ros.errors import InputError
-from janusvln_ros.nodes.graphs import (
+from janusvln_ros.graph.composition import (
     graph_arguments,
     graph_names,
     parse_assignments,
     parse_parameters,
     resolve,
 )
-from janusvln_ros.nodes.processes import (
+from janusvln_ros.graph.processes import (
     NodeEndedError,
     Processes,
     domain_owners,
@@ -267,7 +267,7 @@ def test_a_killed_node_is_told_of_with_its_last_lines_and_the_signal(tmp_path):
 def test_nodes_do_not_outlive_a_parent_that_was_killed(tmp_path):
     code = (
         "import os, pathlib, sys, time\n"
-        "from janusvln_ros.nodes.processes import Processes\n"
+        "from janusvln_ros.graph.processes import Processes\n"
         f"with Processes([], pathlib.Path({str(tmp_path)!r}), dict(os.environ)) as p:\n"
         "    p.start('child', [sys.executable, '-c', 'import time; "
         "time.sleep(600)']); print(p.running['child'].pid, flush=True); "

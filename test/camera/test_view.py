@@ -9,14 +9,14 @@ import cv2
 import numpy as np
 import pytest
 
-from janusvln_ros.errors import InputError
-from janusvln_ros.policy.camera import (
+from janusvln_ros.camera.view import (
     Intrinsics,
     mounting_warning,
     plan_view,
     project,
     uncalibrated_view,
 )
+from janusvln_ros.errors import InputError
 
 TAN = math.tan(math.radians(39.5))
 

@@ -1,0 +1,1 @@
+"""What the nodes decide, without ROS: pure state machines and the functions they stand on."""
