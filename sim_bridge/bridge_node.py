@@ -58,11 +58,12 @@ from std_srvs.srv import Trigger
 
 from janusvln_ros.actions import FORWARD_STEP_M, TURN_STEP_DEG, Action
 from janusvln_ros.data.episodes import Episode, read_episodes
+from janusvln_ros.data.top_down_map import TopDownMap
 from janusvln_ros.errors import InputError
 from janusvln_ros.geometry import Pose2, relative, to_map, to_world
 from sim_bridge.backends import make_env
 from sim_bridge.continuous import Base, BaseSettings, Odometry, scan_from_depth
-from sim_bridge.nav_env import MAX_DEPTH_M, NavEnv, Observation, TopDownMap
+from sim_bridge.nav_env import MAX_DEPTH_M, NavEnv, Observation
 from sim_bridge.tally import Tally
 
 try:
@@ -552,12 +553,7 @@ class SimBridge(Node):
         assert floor is not None
 
         def free(x: float, y: float) -> bool:
-            row, column = (
-                int((-x - floor.origin[1]) // floor.resolution),
-                int((-y - floor.origin[0]) // floor.resolution),
-            )
-            rows, columns = floor.navigable.shape
-            return 0 <= row < rows and 0 <= column < columns and bool(floor.navigable[row, column])
+            return floor.is_navigable(-y, -x)
 
         self.base = Base(settings, free, pose, values["seed"])
 

@@ -22,10 +22,11 @@ from numpy.typing import ArrayLike, NDArray
 
 from janusvln_ros.actions import Action
 from janusvln_ros.data.episodes import Episode
+from janusvln_ros.data.top_down_map import TopDownMap
 from janusvln_ros.errors import InputError
 from sim_bridge import habitat_server
 from sim_bridge.habitat_server import DisconnectedError, ProtocolError, receive, send
-from sim_bridge.nav_env import EnvSettings, Observation, TopDownMap, scene_path
+from sim_bridge.nav_env import EnvSettings, Observation, scene_path
 
 LOG = logging.getLogger(__name__)
 LAST_WORDS_LINES = 30

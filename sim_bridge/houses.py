@@ -10,10 +10,11 @@ from numpy.typing import ArrayLike, NDArray
 
 from janusvln_ros.actions import Action
 from janusvln_ros.data.episodes import Episode
+from janusvln_ros.data.top_down_map import TopDownMap
 from janusvln_ros.errors import InputError
 from sim_bridge.expert import shortest_path_action
 from sim_bridge.motion import move_forward, turn
-from sim_bridge.nav_env import MAX_DEPTH_M, EnvSettings, Observation, TopDownMap, scene_path
+from sim_bridge.nav_env import MAX_DEPTH_M, EnvSettings, Observation, scene_path
 from sim_bridge.navmesh import CELL_M, NavMesh, navmesh_of
 from sim_bridge.renderer import Renderer, thread_renderer
 from sim_bridge.scene import Scene, load_scene

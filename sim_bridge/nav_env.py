@@ -18,6 +18,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from janusvln_ros.actions import FORWARD_STEP_M, TURN_STEP_DEG, Action
 from janusvln_ros.data.episodes import Episode
+from janusvln_ros.data.top_down_map import TopDownMap
 from janusvln_ros.errors import InputError
 
 MAX_DEPTH_M = 10.0
@@ -96,21 +97,6 @@ class Observation:
     position: NDArray[np.float64]
     rotation: NDArray[np.float64]
     collided: bool = False
-
-
-@dataclass(frozen=True)
-class TopDownMap:
-    """
-    Where the agent can stand on one floor, seen from above: ``navigable`` bool [rows along +z,
-    columns along +x].
-
-    Cell [r, c] covers x from ``origin[0] + c * resolution`` and z from ``origin[1] + r *
-    resolution``; metres, world frame.
-    """
-
-    navigable: NDArray[np.bool_]
-    origin: tuple[float, float]
-    resolution: float
 
 
 @runtime_checkable

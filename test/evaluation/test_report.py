@@ -7,8 +7,9 @@ import cv2
 import numpy as np
 
 from janusvln_ros.data.episodes import Episode
+from janusvln_ros.data.top_down_map import TopDownMap
 from janusvln_ros.evaluation.metrics import measure
-from janusvln_ros.evaluation.report import Map, write_report
+from janusvln_ros.evaluation.report import write_report
 from janusvln_ros.evaluation.summary import error_line, result_line, summarize
 
 NASTY = 'Go to <b>"the door"</b> & stop</svg><script>alert(1)</script>'
@@ -91,7 +92,7 @@ def test_texts_are_shown_as_texts_and_never_run(tmp_path):
 def test_failures_are_drawn_on_the_part_of_the_map_around_them(tmp_path):
     navigable = np.zeros((200, 300), bool)
     navigable[40:160] = True
-    reader = write(tmp_path, 2, floor=Map(navigable, (-5.0, -5.0), 0.05))
+    reader = write(tmp_path, 2, floor=TopDownMap(navigable, (-5.0, -5.0), 0.05))
     assert len(reader.images) == 3
     picture = cv2.imdecode(
         np.frombuffer(base64.b64decode(reader.images[0].split(",")[1]), np.uint8), 0
