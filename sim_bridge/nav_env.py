@@ -20,6 +20,7 @@ from janusvln_ros.actions import FORWARD_STEP_M, TURN_STEP_DEG, Action
 from janusvln_ros.data.episodes import Episode
 from janusvln_ros.data.top_down_map import TopDownMap
 from janusvln_ros.errors import InputError
+from janusvln_ros.evaluation.drive import Drive
 
 MAX_DEPTH_M = 10.0
 """Depth is clipped here, as in the published settings."""
@@ -173,6 +174,16 @@ class NavEnv(Protocol):
         Release what the environment holds; it cannot be used afterwards. Closing twice is fine.
         """
         ...
+
+
+def record_place(drive: Drive, env: NavEnv, seen: Observation) -> None:
+    """
+    Add to the record of the episode under way in ``env`` where the agent is, what it sees, and how
+    far its goal is.
+    """
+    assert env.episode is not None
+    distance = env.geodesic_distance(seen.position, env.episode.goal_position)
+    drive.add_place(seen.position, seen.rotation, seen.rgb, distance, seen.collided)
 
 
 def scene_path(data_dir: str | Path, scene_id: str) -> Path:

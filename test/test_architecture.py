@@ -23,7 +23,7 @@ MAY_IMPORT = {
     "training": {"policy", "model", "data", "rollout"},
     "rollout": {"policy", "sim_bridge", "evaluation", "data", "protocol", "camera"},
     "evaluation": {"data"},
-    "sim_bridge": {"data"},
+    "sim_bridge": {"evaluation", "data"},
     "policy": {"model", "camera"},
     "data": {"camera", "protocol"},
     "protocol": set(),

@@ -15,8 +15,9 @@ from typing import TYPE_CHECKING, Any
 from janusvln_ros.actions import Action
 from janusvln_ros.data.episodes import Episode
 from janusvln_ros.errors import InputError
+from janusvln_ros.evaluation.drive import Drive
 from janusvln_ros.rollout.agents import Agent, PolicyAgent
-from janusvln_ros.rollout.engine import DirectEngine, Drive, Engine, Rules, Watch
+from janusvln_ros.rollout.engine import DirectEngine, Engine, Rules, Watch
 from janusvln_ros.rollout.settings import Settings, open_env
 from sim_bridge import NavEnv, Observation
 
@@ -152,18 +153,7 @@ class PolicyNodeEngine:
         if status == "error":
             raise RuntimeError(f"follow_instruction ended with {outcome.code}: {outcome.message}")
         asked = metrics["steps"] if status == "simulator_limit" else len(decisions)
-        distances = [math.inf if d is None else d for d in metrics["distances"]]
-        return Drive(
-            positions=metrics["positions"],
-            rotations=metrics["rotations"],
-            distances=distances,
-            actions=metrics["actions"],
-            collided=metrics["collided"],
-            status=status,
-            calls=asked,
-            frames_changed=metrics["frames_changed"],
-            poses_changed=metrics["poses_changed"],
-        )
+        return Drive.from_json(metrics, status=status, calls=asked)
 
     def close_graph(self) -> None:
         """End the nodes; the next episode starts them again."""

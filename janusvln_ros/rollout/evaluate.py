@@ -24,6 +24,7 @@ from janusvln_ros.data.episodes import (
 from janusvln_ros.data.journal import Journal
 from janusvln_ros.data.top_down_map import TopDownMap
 from janusvln_ros.errors import InputError
+from janusvln_ros.evaluation.drive import Drive
 from janusvln_ros.evaluation.metrics import Thresholds, measure
 from janusvln_ros.evaluation.report import write_report
 from janusvln_ros.evaluation.summary import error_line, result_line, summarize
@@ -35,7 +36,7 @@ from janusvln_ros.rollout.agents import (
     PolicyAgent,
     RandomAgent,
 )
-from janusvln_ros.rollout.engine import Drive, Engine
+from janusvln_ros.rollout.engine import Engine
 from janusvln_ros.rollout.engines import make_engine
 from janusvln_ros.rollout.run import execute
 from janusvln_ros.rollout.settings import Settings, on_device
@@ -254,25 +255,13 @@ class EvaluateWorker:
     def _measure(self, episode: Episode, drive: Drive, given: str) -> dict[str, Any]:
         truth = self.truth.get(episode.episode_id)
         reference = truth.locations if truth is not None and truth.locations else None
-        metrics = measure(
-            drive.positions,
-            drive.distances,
-            drive.collided,
-            drive.stopped,
-            reference,
-            self.thresholds,
-        )
         return result_line(
             episode,
-            metrics,
-            actions=drive.actions,
-            status=drive.status,
-            chose_stop=drive.status == "stopped" and not self.oracle_stops,
-            calls=drive.calls,
-            frames_changed=drive.frames_changed,
-            poses_changed=drive.poses_changed,
-            reference_actions=None if truth is None else truth.actions,
+            drive,
+            measure(drive, reference, self.thresholds),
             given=given,
+            chose_stop=drive.status == "stopped" and not self.oracle_stops,
+            reference_actions=None if truth is None else truth.actions,
         )
 
     def _keep_map(self, episode: Episode) -> None:

@@ -8,6 +8,7 @@ import numpy as np
 
 from janusvln_ros.data.episodes import Episode
 from janusvln_ros.data.top_down_map import TopDownMap
+from janusvln_ros.evaluation.drive import Drive
 from janusvln_ros.evaluation.metrics import measure
 from janusvln_ros.evaluation.report import write_report
 from janusvln_ros.evaluation.summary import error_line, result_line, summarize
@@ -48,16 +49,17 @@ def write(tmp_path, count, instruction="go", floor=None, success=False):
             (point, goal),
             2.2,
         )
-        metrics = measure([[0, 0, 0], [0.25, 0, 0]], [5.0, 0.5 if success else 4.0], [False], True)
-        options = {
-            "chose_stop": True,
-            "calls": 1,
-            "frames_changed": 0,
-            "poses_changed": 1,
-            "reference_actions": (1, 0),
-            "given": instruction,
-        }
-        results.append(result_line(episode, metrics, actions=[0], status="stopped", **options))
+        drive = Drive(
+            positions=[[0, 0, 0], [0.25, 0, 0]],
+            distances=[5.0, 0.5 if success else 4.0],
+            actions=[0],
+            collided=[False],
+            status="stopped",
+            calls=1,
+            poses_changed=1,
+        )
+        options = {"given": instruction, "chose_stop": True, "reference_actions": (1, 0)}
+        results.append(result_line(episode, drive, measure(drive), **options))
         paths.append([[0, 0, 0], [0.25, 0, 0]])
     results.append(error_line(episode, "OSError: <gone>", instruction))
     paths.append([])
