@@ -14,7 +14,7 @@ from janusvln_ros.data.top_down_map import TopDownMap
 from janusvln_ros.errors import InputError
 from janusvln_ros.evaluation.drive import Drive, finite
 from janusvln_ros.evaluation.metrics import Thresholds, measure
-from sim_bridge.nav_env import MAX_DEPTH_M, NavEnv, Observation, record_place
+from sim_bridge.nav_env import MAX_DEPTH_M, NavEnv, Observation, parameter_names, record_place
 
 
 @dataclass
@@ -41,25 +41,8 @@ class World:
 
     def __init__(self, values: Mapping[str, Any], factory: Callable[..., NavEnv]):
         self.values = values
-        same = [
-            "hfov",
-            "camera_height",
-            "agent_height",
-            "agent_radius",
-            "forward_step",
-            "turn_step",
-            "sliding",
-            "max_steps",
-            "success_distance",
-        ]
-        size = {"width": values["image_width"], "height": values["image_height"]}
-        self.env = factory(
-            values["backend"],
-            data_dir=values["data_dir"],
-            up=values["scene_up"],
-            **size,
-            **{name: values[name] for name in same},
-        )
+        settings = {name: values[there] for name, there in parameter_names().items()}
+        self.env = factory(values["backend"], data_dir=values["data_dir"], **settings)
         self.episodes: dict[tuple[str, str], tuple[Episode, ...]] = {}
         self.current = ("", "", -1)
         self.drive = Drive()

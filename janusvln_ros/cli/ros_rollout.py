@@ -20,6 +20,7 @@ from janusvln_ros.rollout.agents import Agent, PolicyAgent
 from janusvln_ros.rollout.engine import DirectEngine, Engine, Rules, Watch
 from janusvln_ros.rollout.settings import Settings, open_env
 from sim_bridge import NavEnv, Observation
+from sim_bridge.nav_env import parameter_names
 
 if TYPE_CHECKING:
     from janusvln_ros.graph.lockstep import LockstepGraph
@@ -63,20 +64,14 @@ def make_engine(
 
 def bridge_parameters(settings: Settings, data_dir: Path) -> dict[str, Any]:
     """Parameters of ``sim_bridge`` for these settings."""
-    env = dataclasses.asdict(settings.env)
-    env.pop("options")
-    names = {"up": "scene_up", "width": "image_width", "height": "image_height"}
-    place = {
+    env = {there: getattr(settings.env, name) for name, there in parameter_names().items()}
+    return env | {
         "backend": settings.backend,
         "data_dir": str(data_dir),
         "dataset": settings.dataset,
         "split": settings.split,
+        "publish_compressed": False,
     }
-    return (
-        {names.get(name, name): value for name, value in env.items()}
-        | place
-        | {"publish_compressed": False}
-    )
 
 
 class PolicyNodeEngine:
