@@ -31,7 +31,7 @@ faults: setup  ## every fault injected into the real graph
 	@$(PYTHON_BIN) -m pytest -q -m faults test/faults
 
 coverage: setup  ## line coverage of what drives the robot, node processes and faults included; fails below 90 %
-	@$(PYTHON_BIN) -m coverage erase && $(PYTHON_BIN) -m coverage run -m pytest -q -m "not slow" test/nodes test/policy test/faults test/cli/test_ros_rollout.py
+	@$(PYTHON_BIN) -m coverage erase && $(PYTHON_BIN) -m coverage run -m pytest -q -m "not slow" test/nodes test/policy test/faults test/graph/test_ros_engine.py
 	@$(PYTHON_BIN) -m coverage combine -q && $(PYTHON_BIN) -m coverage report --include "janusvln_ros/nodes/*,janusvln_ros/policy/*" --fail-under 90
 
 bench: setup  ## the figures of docs/performance.md, measured here

@@ -18,7 +18,7 @@ MAY_IMPORT = {
         *("graph", "nodes", "training", "rollout", "evaluation", "policy", "data", "camera"),
         *("model", "protocol", "sim_bridge"),
     },
-    "graph": {"nodes", "protocol", "evaluation", "data", "camera"},
+    "graph": {"nodes", "rollout", "protocol", "evaluation", "sim_bridge", "data", "camera"},
     "nodes": {"protocol", "policy", "data", "camera"},
     "training": {"policy", "model", "data", "rollout"},
     "rollout": {"policy", "sim_bridge", "evaluation", "data", "protocol", "camera"},

@@ -15,10 +15,12 @@ torchrun every rank takes its share.
 
 import argparse
 import sys
+from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-ROS_ENGINE = "janusvln_ros.cli.ros_rollout:make_engine"
-"""Where ``--ros`` finds the engine that drives through the graph; imported by the workers only."""
+if TYPE_CHECKING:
+    from janusvln_ros.rollout.engine import MakeEngine
 
 
 def add_rollout_arguments(parser: argparse.ArgumentParser, dataset: str | None = "houses") -> None:
@@ -84,6 +86,29 @@ def settings_changes(args: argparse.Namespace) -> list[str]:
     return [f"{key}={value}" for key, value in short.items() if value is not None] + args.set
 
 
+def engine_of(args: argparse.Namespace, bags: Path | None = None) -> "MakeEngine":
+    """
+    What drives: the graph of nodes with ``--ros`` (which then records into the folder ``bags``),
+    else agent and simulator in one process.
+
+    Raises:
+        InputError: the graph cannot be imported because something that it needs is not installed.
+    """
+    from janusvln_ros.errors import InputError
+    from janusvln_ros.rollout.engine import direct_engine
+
+    if not args.ros:
+        return direct_engine
+    try:
+        from janusvln_ros.graph.ros_engine import make_engine
+    except ModuleNotFoundError as error:
+        raise InputError(
+            f"driving through the graph of nodes needs {error.name}, which is not installed: "
+            "source ROS 2 and this package's workspace"
+        ) from error
+    return partial(make_engine, bags=bags)
+
+
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options."""
     add_rollout_arguments(parser)
@@ -117,7 +142,7 @@ def run(args: argparse.Namespace) -> int:
     from janusvln_ros.rollout.shards import Place
 
     settings = load_settings(args.config or args.dataset, ["split=train", *settings_changes(args)])
-    job = CollectJob(args.out, settings, args.data, args.noise, ROS_ENGINE if args.ros else None)
+    job = CollectJob(args.out, settings, args.data, args.noise, engine_of(args))
     identity = {"collect": {"noise": args.noise}}
     done = execute(
         job,

@@ -20,7 +20,12 @@ config/eval/*.yaml.
 import argparse
 from pathlib import Path
 
-from janusvln_ros.cli.collect import ROS_ENGINE, add_rollout_arguments, finish, settings_changes
+from janusvln_ros.cli.collect import (
+    add_rollout_arguments,
+    engine_of,
+    finish,
+    settings_changes,
+)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -98,7 +103,7 @@ def run(args: argparse.Namespace) -> int:
         args.data,
         args.scheme,
         checkpoint,
-        engine=ROS_ENGINE if args.ros else None,
+        engine=engine_of(args),
     )
     identity = {
         "dagger": {

@@ -24,7 +24,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from janusvln_ros.cli.collect import ROS_ENGINE, add_rollout_arguments, settings_changes
+from janusvln_ros.cli.collect import add_rollout_arguments, engine_of, settings_changes
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -117,13 +117,7 @@ def run(args: argparse.Namespace) -> int:
         args.out
         or Path("runs") / f"eval-{settings.dataset}-{args.agent}-{datetime.now():%Y%m%d-%H%M%S}"
     )
-    engine = (
-        None
-        if not args.ros
-        else f"{ROS_ENGINE}:{(out / 'bags').resolve()}"
-        if args.record
-        else ROS_ENGINE
-    )
+    engine = engine_of(args, (out / "bags").resolve() if args.record else None)
     job = EvaluateJob(out, settings, args.data, args.agent, checkpoint, args.instructions, engine)
     summary = evaluate(
         job,

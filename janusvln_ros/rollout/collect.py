@@ -18,7 +18,7 @@ from janusvln_ros.data.trajectories import TrajectoryWriter
 from janusvln_ros.errors import InputError
 from janusvln_ros.evaluation.drive import Drive, finite
 from janusvln_ros.rollout.agents import Agent, ExpertAgent, LabelledMixture
-from janusvln_ros.rollout.engines import make_engine
+from janusvln_ros.rollout.engine import MakeEngine, direct_engine
 from janusvln_ros.rollout.settings import Settings
 from janusvln_ros.rollout.shards import Worker
 from sim_bridge import Observation
@@ -35,7 +35,7 @@ class CollectJob:
     settings: Settings
     data_dir: Path
     noise: float = 0.0
-    engine: str | None = None
+    engine: MakeEngine = direct_engine
 
     def __post_init__(self) -> None:
         if not 0 <= self.noise < 1:
@@ -77,14 +77,14 @@ class LabelledWorker:
         other: Agent | None,
         beta: float,
         note: Mapping[str, Any],
-        engine: str | None,
+        engine: MakeEngine,
     ) -> None:
         self.settings, self.note, self.keep_unfinished = settings, dict(note), other is not None
         expert = ExpertAgent(settings.collect.stop_radius, settings.expert.waypoint_radius)
         self.agent = LabelledMixture(
             expert, other, beta, settings.seed, settings.dagger.missed_stops
         )
-        self.engine = make_engine(engine, settings, data_dir, self.agent, shard)
+        self.engine = engine(settings, data_dir, self.agent)
         self.writer = TrajectoryWriter(out, settings.dataset, shard)
         self._failed: list[str] = []
 

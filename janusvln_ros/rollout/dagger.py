@@ -28,7 +28,7 @@ from janusvln_ros.evaluation.drive import Drive
 from janusvln_ros.evaluation.metrics import measure
 from janusvln_ros.rollout.agents import Agent, episode_random
 from janusvln_ros.rollout.collect import LabelledWorker, result_line
-from janusvln_ros.rollout.engine import Watch
+from janusvln_ros.rollout.engine import MakeEngine, Watch, direct_engine
 from janusvln_ros.rollout.evaluate import make_agent
 from janusvln_ros.rollout.settings import (
     DaggerSection,
@@ -174,12 +174,12 @@ class DaggerJob:
     scheme: str
     checkpoint: Path | None
     agent: str = "policy"
-    engine: str | None = None
+    engine: MakeEngine = direct_engine
 
     def __post_init__(self) -> None:
         if self.scheme not in SCHEMES:
             raise InputError(f"--scheme is {self.scheme!r}: use one of {', '.join(SCHEMES)}")
-        if self.engine is not None and self.scheme == "published":
+        if self.engine is not direct_engine and self.scheme == "published":
             raise InputError(
                 "the published scheme needs the simulator at hand: leave --ros out, "
                 "or use --scheme classic"

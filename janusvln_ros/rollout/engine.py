@@ -9,14 +9,15 @@ room, so that nothing here needs ROS.
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from pathlib import Path
 from typing import Protocol
 
 from janusvln_ros.actions import Action
 from janusvln_ros.data.episodes import Episode
-from janusvln_ros.errors import InputError
+from janusvln_ros.data.top_down_map import TopDownMap
 from janusvln_ros.evaluation.drive import Drive
 from janusvln_ros.rollout.agents import Agent
+from janusvln_ros.rollout.settings import Rules, Settings, open_env
 from sim_bridge import NavEnv, Observation
 from sim_bridge.nav_env import record_place
 
@@ -30,32 +31,6 @@ text that is no action, did not get on, or a fault.
 """
 
 
-@dataclass(frozen=True)
-class Rules:
-    """
-    When an episode ends other than by the agent's own STOP.
-
-    ``max_steps``: a STOP is forced in place of this action (counted from 0; the published 400).
-    ``not_understood``: text that is no action ends the episode as a failure ("fail") or counts as
-    STOP ("stop", as published). ``max_blocked``: so many collisions in a row end it; None: any
-    number is fine.
-    """
-
-    max_steps: int = 400
-    not_understood: str = "fail"
-    max_blocked: int | None = None
-
-    def __post_init__(self) -> None:
-        if self.max_steps < 1:
-            raise InputError(f"rules.max_steps is {self.max_steps}: give 1 or more")
-        if self.not_understood not in ("fail", "stop"):
-            raise InputError(
-                f"rules.not_understood is {self.not_understood!r}: give 'fail' or 'stop'"
-            )
-        if self.max_blocked is not None and self.max_blocked < 1:
-            raise InputError(f"rules.max_blocked is {self.max_blocked}: give 1 or more, or null")
-
-
 class Engine(Protocol):
     """
     Runs episodes one after the other.
@@ -67,16 +42,35 @@ class Engine(Protocol):
         """Run one episode to its end."""
         ...
 
+    def top_down_map(self) -> TopDownMap:
+        """The floor on which the last drive was, from above."""
+        ...
+
     def close(self) -> None:
         """Release simulator and agent."""
         ...
 
 
+MakeEngine = Callable[[Settings, Path, Agent], Engine]
+"""
+Makes the engine of a worker, in the process that will use it, from the settings of the run, the
+user's data folder and who drives. It must be picklable.
+"""
+
+
 class DirectEngine:
     """Agent and simulator in this process, one call after the other."""
 
-    def __init__(self, env: NavEnv, agent: Agent, rules: Rules = Rules()) -> None:
+    def __init__(self, env: NavEnv, agent: Agent, rules: Rules) -> None:
         self.env, self.agent, self.rules = env, agent, rules
+
+    def begin(self, episode: Episode) -> Observation:
+        """Start ``episode``; return what is seen at its start."""
+        return self.env.reset(episode)
+
+    def execute(self, action: Action) -> Observation:
+        """Carry out one action."""
+        return self.env.step(action)
 
     def run(self, episode: Episode, watch: Watch | None = None) -> Drive:
         """
@@ -85,7 +79,7 @@ class DirectEngine:
         At ``max_steps`` STOP is executed without asking the agent, whose answer could not matter.
         """
         env, agent, rules = self.env, self.agent, self.rules
-        observation = env.reset(episode)
+        observation = self.begin(episode)
         agent.reset(episode, env)
         drive = Drive()
         record_place(drive, env, observation)
@@ -105,7 +99,7 @@ class DirectEngine:
                     action = Action.STOP
             if watch is not None:
                 watch(observation, action)
-            observation = env.step(action)
+            observation = self.execute(action)
             drive.actions.append(int(action))
             record_place(drive, env, observation)
             if action == Action.STOP:
@@ -125,6 +119,15 @@ class DirectEngine:
             )
         return drive
 
+    def top_down_map(self) -> TopDownMap:
+        """See ``Engine``."""
+        return self.env.top_down_map()
+
     def close(self) -> None:
         """Close the simulator."""
         self.env.close()
+
+
+def direct_engine(settings: Settings, data_dir: Path, agent: Agent) -> Engine:
+    """The engine in which agent and simulator share a process: a `MakeEngine`."""
+    return DirectEngine(open_env(settings, data_dir), agent, settings.rules)

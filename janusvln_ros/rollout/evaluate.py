@@ -36,12 +36,10 @@ from janusvln_ros.rollout.agents import (
     PolicyAgent,
     RandomAgent,
 )
-from janusvln_ros.rollout.engine import Engine
-from janusvln_ros.rollout.engines import make_engine
+from janusvln_ros.rollout.engine import Engine, MakeEngine, direct_engine
 from janusvln_ros.rollout.run import execute
 from janusvln_ros.rollout.settings import Settings, on_device
 from janusvln_ros.rollout.shards import Place, Worker, finished, key_of
-from sim_bridge import NavEnv
 
 AGENTS = ("policy", "expert", "random", "forward", "oracle-stop")
 INSTRUCTIONS = ("normal", "removed", "swapped")
@@ -140,7 +138,7 @@ def told(episodes: Sequence[Episode], instructions: str, seed: int) -> dict[tupl
 class EvaluateJob:
     """
     Evaluate ``agent`` (of `AGENTS`), told ``instructions`` (of `INSTRUCTIONS`), on the episodes of
-    ``settings``; ``engine`` as in `make_engine`.
+    ``settings``, driven through what ``engine`` makes.
     """
 
     out: Path
@@ -149,7 +147,7 @@ class EvaluateJob:
     agent: str
     checkpoint: Path | None = None
     instructions: str = "normal"
-    engine: str | None = None
+    engine: MakeEngine = direct_engine
 
     @property
     def sharding(self) -> str:
@@ -170,7 +168,7 @@ class EvaluateJob:
             self.data_dir, s.dataset, s.split, role=s.role, languages=s.languages
         ).episodes
         given = told(everything, self.instructions, s.seed)
-        engine = make_engine(self.engine, on_device(s, device), self.data_dir, agent, shard)
+        engine = self.engine(on_device(s, device), self.data_dir, agent)
         return EvaluateWorker(
             self.out,
             shard,
@@ -266,11 +264,9 @@ class EvaluateWorker:
 
     def _keep_map(self, episode: Episode) -> None:
         """Keep the map of the floor for the report, once for each scene and height."""
-        env: NavEnv | None = getattr(self.engine, "env", None)
         path = self.out / "maps" / f"{map_name(episode.scene, episode.start_position[1])}.npz"
-        if env is None or path.is_file():
-            return
-        env.top_down_map().save(path)
+        if not path.is_file():
+            self.engine.top_down_map().save(path)
 
     def close(self) -> None:
         """Close engine and journal."""
@@ -313,7 +309,7 @@ def evaluate(
     identity: dict[str, Any] = {
         "agent": job.agent,
         "instructions": job.instructions,
-        "engine": job.engine or "direct",
+        "engine": "direct" if job.engine is direct_engine else "ros",
     }
     if job.checkpoint is not None and place.rank == 0:
         identity["checkpoint_sha256"] = checkpoint_digest(job.checkpoint)

@@ -15,7 +15,6 @@ import yaml
 from janusvln_ros.errors import InputError
 from janusvln_ros.evaluation.metrics import Thresholds
 from janusvln_ros.files import share_dir
-from janusvln_ros.rollout.engine import Rules
 from sim_bridge import EnvSettings, NavEnv, make_env
 
 Four = tuple[float, float, float, float]
@@ -29,6 +28,32 @@ class EnvSection(EnvSettings):
     """
 
     options: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Rules:
+    """
+    When an episode ends other than by the agent's own STOP.
+
+    ``max_steps``: a STOP is forced in place of this action (counted from 0; the published 400).
+    ``not_understood``: text that is no action ends the episode as a failure ("fail") or counts as
+    STOP ("stop", as published). ``max_blocked``: so many collisions in a row end it; None: any
+    number is fine.
+    """
+
+    max_steps: int = 400
+    not_understood: str = "fail"
+    max_blocked: int | None = None
+
+    def __post_init__(self) -> None:
+        if self.max_steps < 1:
+            raise InputError(f"rules.max_steps is {self.max_steps}: give 1 or more")
+        if self.not_understood not in ("fail", "stop"):
+            raise InputError(
+                f"rules.not_understood is {self.not_understood!r}: give 'fail' or 'stop'"
+            )
+        if self.max_blocked is not None and self.max_blocked < 1:
+            raise InputError(f"rules.max_blocked is {self.max_blocked}: give 1 or more, or null")
 
 
 @dataclass(frozen=True)

@@ -4,6 +4,7 @@ them.
 """
 
 import json
+import sys
 
 import cv2
 
@@ -79,3 +80,12 @@ def test_other_noise_is_refused_in_the_same_folder(capsys, small_houses, tmp_pat
 def test_noise_that_is_no_probability_is_one_sentence(capsys, small_houses, tmp_path):
     code, _, err = collect(capsys, small_houses, tmp_path / "c", "--noise", 1.5)
     assert code == 2 and err.startswith("error: --noise is 1.5")
+
+
+def test_ros_without_what_it_needs_is_one_sentence(capsys, small_houses, tmp_path, monkeypatch):
+    monkeypatch.delitem(sys.modules, "janusvln_ros.graph.ros_engine", raising=False)
+    monkeypatch.delitem(sys.modules, "janusvln_ros.graph.lockstep", raising=False)
+    monkeypatch.setitem(sys.modules, "rclpy", None)
+    monkeypatch.setitem(sys.modules, "builtin_interfaces", None)
+    code, _, err = collect(capsys, small_houses, tmp_path / "out", "--ros")
+    assert code == 2 and "which is not installed: source ROS 2" in err

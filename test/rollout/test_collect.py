@@ -7,8 +7,8 @@ from janusvln_ros.data.trajectories import merge, read_trajectories
 from janusvln_ros.errors import InputError
 from janusvln_ros.rollout.agents import ExpertAgent, LabelledMixture
 from janusvln_ros.rollout.collect import CollectJob, LabelledWorker
-from janusvln_ros.rollout.engine import DirectEngine, Rules
-from janusvln_ros.rollout.settings import load_settings
+from janusvln_ros.rollout.engine import DirectEngine
+from janusvln_ros.rollout.settings import Rules, load_settings
 
 ZIGZAG = [[0, 0], [3, 0], [3, 3], [6, 3]]
 
@@ -74,19 +74,16 @@ def test_driver_watches_every_frame_at_which_the_expert_drives(toy):
 
 
 @pytest.fixture
-def worker(toy, monkeypatch):
+def worker(toy):
     """Make a worker over the toy world in place of a simulator."""
 
     def make(out, other, beta, changes=(), env=None):
         settings = load_settings("houses", changes)
-        engine = "janusvln_ros.rollout.collect.make_engine"
-        monkeypatch.setattr(
-            engine,
-            lambda name, settings, data, agent, shard: DirectEngine(
-                env or toy.Env(), agent, settings.rules
-            ),
-        )
-        return LabelledWorker(settings, out, out, 0, other, beta, {}, None)
+
+        def engine(settings, data_dir, agent):
+            return DirectEngine(env or toy.Env(), agent, settings.rules)
+
+        return LabelledWorker(settings, out, out, 0, other, beta, {}, engine)
 
     return make
 

@@ -4,6 +4,7 @@ difference has a test of its own.
 """
 
 import json
+import pickle
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -11,12 +12,20 @@ import numpy as np
 import pytest
 
 from janusvln_ros.actions import Action
+from janusvln_ros.data.episodes import write_episodes
 from janusvln_ros.data.journal import Journal, read_lines
 from janusvln_ros.errors import InputError
 from janusvln_ros.evaluation.metrics import Thresholds
 from janusvln_ros.rollout.agents import OracleStopAgent, RandomAgent
-from janusvln_ros.rollout.engine import DirectEngine, Rules
-from janusvln_ros.rollout.evaluate import EvaluateWorker, checkpoint_digest, merge, told
+from janusvln_ros.rollout.engine import DirectEngine
+from janusvln_ros.rollout.evaluate import (
+    EvaluateJob,
+    EvaluateWorker,
+    checkpoint_digest,
+    merge,
+    told,
+)
+from janusvln_ros.rollout.settings import Rules, load_settings
 from janusvln_ros.rollout.shards import Place, run_sharded
 
 PUBLISHED = (
@@ -284,7 +293,7 @@ def test_goal_out_of_reach_fails_and_is_counted_while_means_stay_finite(
 
     agent = toy.Agent(["expert"])
     worker = EvaluateWorker(
-        tmp_path, 0, DirectEngine(Island(), agent), Thresholds(), {}, AsWritten()
+        tmp_path, 0, DirectEngine(Island(), agent, Rules()), Thresholds(), {}, AsWritten()
     )
     for episode in toy_episodes:
         worker.run(episode)
@@ -342,23 +351,23 @@ def test_checkpoint_digest_sees_every_file_that_decides(tmp_path):
     assert checkpoint_digest(tmp_path) != first
 
 
-def test_engine_of_another_room_is_made_from_its_name_in_the_worker(tmp_path, monkeypatch):
-    import sys
-    from types import ModuleType
+@dataclass(frozen=True)
+class HandedIn:
+    """An engine from above this room, as a worker process gets it."""
 
-    from janusvln_ros.rollout.engines import make_engine
-    from janusvln_ros.rollout.settings import Settings
+    note: str
 
-    module = ModuleType("graph_of_nodes")
-    module.make = lambda *arguments: arguments
-    monkeypatch.setitem(sys.modules, "graph_of_nodes", module)
-    settings = Settings()
-    agent = RandomAgent(1, (1, 0, 0, 0))
-    assert make_engine("graph_of_nodes:make", settings, tmp_path, agent, 3) == (
-        settings,
-        tmp_path,
-        agent,
-        3,
-    )
-    with pytest.raises(InputError, match="needs no_such_module, which is not installed"):
-        make_engine("no_such_module:make", settings, tmp_path, agent, 0)
+    def __call__(self, settings, data_dir, agent):
+        return self.note, settings, data_dir, agent
+
+
+def test_engine_handed_in_is_made_in_the_worker_for_its_settings_data_and_agent(
+    toy_episodes, tmp_path
+):
+    folder = tmp_path / "datasets" / "r2r" / "val_unseen"
+    write_episodes(folder / "val_unseen.json.gz", toy_episodes)
+    settings = load_settings("r2r")
+    job = EvaluateJob(tmp_path, settings, tmp_path, "random", engine=HandedIn("graph"))
+    worker = pickle.loads(pickle.dumps(job)).open(3, None)
+    assert worker.engine[:3] == ("graph", settings, tmp_path)
+    assert isinstance(worker.engine[3], RandomAgent)

@@ -7,23 +7,24 @@ that arrive over ROS, and moves by ``execute_step``; a mirror of the simulator, 
 actions, answers the questions that only agents with knowledge of the truth ask.
 """
 
-import dataclasses
 import math
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from janusvln_ros.actions import Action
 from janusvln_ros.data.episodes import Episode
+from janusvln_ros.data.top_down_map import TopDownMap
 from janusvln_ros.errors import InputError
 from janusvln_ros.evaluation.drive import Drive
+from janusvln_ros.graph.lockstep import LockstepGraph
 from janusvln_ros.rollout.agents import Agent, PolicyAgent
-from janusvln_ros.rollout.engine import DirectEngine, Engine, Rules, Watch
+from janusvln_ros.rollout.engine import DirectEngine, Engine, Watch
 from janusvln_ros.rollout.settings import Settings, open_env
-from sim_bridge import NavEnv, Observation
+from sim_bridge import Observation
 from sim_bridge.nav_env import parameter_names
-
-if TYPE_CHECKING:
-    from janusvln_ros.graph.lockstep import LockstepGraph
 
 SAME_PLACE_M = 1e-6
 """How far the mirror may be from the simulated robot, metres: they make the same steps."""
@@ -38,10 +39,10 @@ ENDS = {
 
 
 def make_engine(
-    settings: Settings, data_dir: Path, agent: Agent, shard: int, bags: str | None = None
+    settings: Settings, data_dir: Path, agent: Agent, *, bags: Path | None = None
 ) -> Engine:
     """
-    The engine of a worker; see ``rollout.engines.make_engine``.
+    Make the engine of a worker, see ``rollout.engine.MakeEngine``.
 
     In place of a `PolicyAgent` the node ``policy`` drives, with its checkpoint.
 
@@ -53,12 +54,7 @@ def make_engine(
     if settings.env.options:
         raise InputError("env.options cannot be given through ROS: run without --ros")
     if isinstance(agent, PolicyAgent):
-        if agent.checkpoint is None:
-            raise InputError(
-                "this agent's checkpoint is not known, so that no node can load it: "
-                "run without --ros"
-            )
-        return PolicyNodeEngine(settings, data_dir, agent.checkpoint, Path(bags) if bags else None)
+        return PolicyNodeEngine(settings, data_dir, agent, bags)
     return SteppingEngine(settings, data_dir, agent)
 
 
@@ -74,35 +70,67 @@ def bridge_parameters(settings: Settings, data_dir: Path) -> dict[str, Any]:
     }
 
 
+class GraphOnDemand:
+    """
+    A graph with these parameters (see `LockstepGraph`) that is started where it is needed; after
+    a failure, whatever state it is in, it is ended, and the next need starts a new one.
+    """
+
+    def __init__(
+        self,
+        bridge: Mapping[str, Any],
+        policy: Mapping[str, Any] | None = None,
+        bags: Path | None = None,
+    ) -> None:
+        self.parameters = bridge, policy, bags
+        self.graph: LockstepGraph | None = None
+
+    @contextmanager
+    def running(self) -> Iterator[LockstepGraph]:
+        """The graph, for a ``with`` block whose failure ends it."""
+        self.graph = self.graph or LockstepGraph(*self.parameters)
+        try:
+            yield self.graph
+        except BaseException:
+            self.close()
+            raise
+
+    def close(self) -> None:
+        """End the nodes."""
+        if self.graph is not None:
+            self.graph.close()
+            self.graph = None
+
+
 class PolicyNodeEngine:
     """The model as the node ``policy``, told by ``follow_instruction``."""
 
     def __init__(
-        self, settings: Settings, data_dir: Path, checkpoint: Path, bags: Path | None
+        self, settings: Settings, data_dir: Path, agent: PolicyAgent, bags: Path | None
     ) -> None:
-        from janusvln_ros.model import JanusVLNConfig
-
+        if agent.checkpoint is None:
+            raise InputError(
+                "this agent's checkpoint is not known, so that no node can load it: "
+                "run without --ros"
+            )
         if settings.policy.prompt != "evaluation":
             raise InputError(
                 f"policy.prompt is {settings.policy.prompt!r}: the node policy has "
                 "'evaluation' only; run without --ros"
             )
-        self.rules: Rules = settings.rules
+        self.rules = settings.rules
         self.limit = settings.env.max_steps
         self.env = open_env(settings, data_dir)  # for the report's maps
-        self.bridge = bridge_parameters(settings, data_dir)
-        self.policy = {
-            "checkpoint": str(checkpoint),
+        policy = {
+            "checkpoint": str(agent.checkpoint),
             "memory": settings.policy.memory or "auto",
-            "decoding": settings.policy.decoding
-            or JanusVLNConfig.from_pretrained(checkpoint).navigation.decoding,
+            "decoding": agent.navigator.decoding,
             "device": settings.policy.device or "auto",
             "dtype": settings.policy.dtype or "auto",
             "max_blocked": settings.rules.max_blocked or 0,
             "inference_timeout": 600.0,
         }
-        self.bags = bags
-        self.graph: LockstepGraph | None = None
+        self.graph = GraphOnDemand(bridge_parameters(settings, data_dir), policy, bags)
 
     def run(self, episode: Episode, watch: Watch | None = None) -> Drive:
         """
@@ -121,22 +149,14 @@ class PolicyNodeEngine:
                 "the node policy refuses an empty instruction: run --instructions "
                 "removed without --ros"
             )
-        from janusvln_ros.graph.lockstep import LockstepGraph
-
-        if self.graph is None:
-            self.graph = LockstepGraph(self.bridge, self.policy, self.bags)
-        try:
+        with self.graph.running() as graph:
             self.env.reset(episode)  # loads the scene
-            return self._drive(self.graph, episode)
-        except BaseException:
-            # whatever state it is in, the next episode starts a new one
-            self.close_graph()
-            raise
+            return self._drive(graph, episode)
 
-    def _drive(self, graph: "LockstepGraph", episode: Episode) -> Drive:
+    def _drive(self, graph: LockstepGraph, episode: Episode) -> Drive:
         started = graph.reset(episode.episode_id)
         outcome = graph.follow(started, episode.instruction, self.rules.max_steps)
-        decisions = list(graph.client.heard.decisions)
+        decisions = len(graph.client.heard.decisions)
         status = ENDS.get(outcome.code, "error")
         if status == "step_limit" or (
             status == "not_understood" and self.rules.not_understood == "stop"
@@ -147,89 +167,54 @@ class PolicyNodeEngine:
             status = "simulator_limit"
         if status == "error":
             raise RuntimeError(f"follow_instruction ended with {outcome.code}: {outcome.message}")
-        asked = metrics["steps"] if status == "simulator_limit" else len(decisions)
+        asked = metrics["steps"] if status == "simulator_limit" else decisions
         return Drive.from_json(metrics, status=status, calls=asked)
 
-    def close_graph(self) -> None:
-        """End the nodes; the next episode starts them again."""
-        if self.graph is not None:
-            self.graph.close()
-            self.graph = None
+    def top_down_map(self) -> TopDownMap:
+        """See ``Engine``."""
+        return self.env.top_down_map()
 
     def close(self) -> None:
         """End the nodes and release the simulator."""
-        self.close_graph()
+        self.graph.close()
         self.env.close()
 
 
 class SteppingEngine(DirectEngine):
     """
-    An agent in this process that sees and moves through ROS: the direct engine over `RosEnv`.
+    An agent in this process that sees and moves through ROS; the simulator at hand is a mirror
+    that makes the same steps and answers everything else.
     """
 
     def __init__(self, settings: Settings, data_dir: Path, agent: Agent) -> None:
-        env: Any = RosEnv(open_env(settings, data_dir), bridge_parameters(settings, data_dir))
-        super().__init__(env, agent, settings.rules)
+        super().__init__(open_env(settings, data_dir), agent, settings.rules)
+        self.graph = GraphOnDemand(bridge_parameters(settings, data_dir))
 
-
-class RosEnv:
-    """
-    A ``NavEnv`` whose camera and motion are a lockstep graph's; everything else is asked of a
-    mirror that makes the same steps.
-    """
-
-    def __init__(self, mirror: NavEnv, bridge: dict[str, Any]) -> None:
-        self.mirror, self.bridge = mirror, bridge
-        self.graph: LockstepGraph | None = None
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self.mirror, name)
-
-    def reset(self, episode: Episode) -> Observation:
+    def begin(self, episode: Episode) -> Observation:
         """Start ``episode`` in the graph and in the mirror."""
-        from janusvln_ros.graph.lockstep import LockstepGraph
+        with self.graph.running() as graph:
+            graph.reset(episode.episode_id)
+            return replace(super().begin(episode), rgb=graph.see())
 
-        if self.graph is None:
-            self.graph = LockstepGraph(self.bridge, None)
-        try:
-            self.graph.reset(episode.episode_id)
-            return dataclasses.replace(self.mirror.reset(episode), rgb=self.graph.see())
-        except BaseException:
-            self.close_graph()
-            raise
-
-    def step(self, action: Action) -> Observation:
+    def execute(self, action: Action) -> Observation:
         """
         Carry out ``action`` in the graph and in the mirror.
 
         Raises:
             RuntimeError: the two are not at the same place any more.
         """
-        assert self.graph is not None
-        try:
-            collided = self.graph.step(action)
-            seen = dataclasses.replace(
-                self.mirror.step(action), rgb=self.graph.see(), collided=collided
-            )
-            if self.mirror.episode_over:
-                there = self.graph.metrics()["positions"][-1]
-                if math.dist(there, seen.position.tolist()) > SAME_PLACE_M:
+        with self.graph.running() as graph:
+            collided = graph.step(action)
+            seen = replace(super().execute(action), rgb=graph.see(), collided=collided)
+            if self.env.episode_over:
+                there, here = graph.metrics()["positions"][-1], seen.position.tolist()
+                if math.dist(there, here) > SAME_PLACE_M:
                     raise RuntimeError(
-                        f"the robot in the graph is at {there}, its mirror at "
-                        f"{seen.position.tolist()}"
+                        f"the robot in the graph is at {there}, its mirror at {here}"
                     )
             return seen
-        except BaseException:
-            self.close_graph()
-            raise
-
-    def close_graph(self) -> None:
-        """End the nodes; the next reset starts them again."""
-        if self.graph is not None:
-            self.graph.close()
-            self.graph = None
 
     def close(self) -> None:
         """End the nodes and release the mirror."""
-        self.close_graph()
-        self.mirror.close()
+        self.graph.close()
+        super().close()
