@@ -190,7 +190,7 @@ def make_plan(args: argparse.Namespace) -> Plan:
         InputError: the instruction, checkpoint, size, house or episode cannot be used.
     """
     from janusvln_ros.data.episodes import read_episodes
-    from janusvln_ros.protocol.driving import clean_instruction
+    from janusvln_ros.policy.instruction import clean_instruction
 
     given = None if args.instruction is None else clean_instruction(args.instruction)
     check_checkpoint(args.checkpoint)

@@ -36,10 +36,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Run the recorder node in this process until it is interrupted."""
     from janusvln_ros.graph.installed import require_ros
-    from janusvln_ros.nodes.recorder import make_node
-    from janusvln_ros.nodes.running import run_node
 
     require_ros()
+    from janusvln_ros.nodes.recorder import Recorder
+    from janusvln_ros.nodes.running import run_node
+
     parameters = {
         "folder": str(args.out.resolve()),
         "image": args.image,
@@ -48,4 +49,4 @@ def run(args: argparse.Namespace) -> int:
     if args.topics:
         parameters["topics"] = args.topics
     words = [word for name, value in parameters.items() for word in ("-p", f"{name}:={value}")]
-    return run_node(make_node, ["--ros-args", "-r", f"__ns:={args.namespace}", *words])
+    return run_node(Recorder, ["--ros-args", "-r", f"__ns:={args.namespace}", *words])

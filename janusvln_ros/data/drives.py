@@ -4,6 +4,8 @@ there.
 """
 
 from janusvln_ros.geometry import yaw_of
+from janusvln_ros.protocol.choosing import Rule, cut_into_steps
+from janusvln_ros.protocol.odometry import Sample
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,12 +13,7 @@ import numpy as np
 
 from janusvln_ros.actions import Action
 from janusvln_ros.data.bags import IMAGE_TYPES, Bag, header_stamp
-from janusvln_ros.data.motion import (
-    Odometry,
-    cut_into_steps,
-    odometry_from_poses,
-    odometry_from_velocity,
-)
+from janusvln_ros.data.odometry import odometry_from_poses, odometry_from_velocity
 from janusvln_ros.errors import InputError
 
 DECISION_TYPE = "janusvln_msgs/msg/Decision"
@@ -119,9 +116,9 @@ def odometry_moments(bag: Bag, topics: Topics, instruction: str | None) -> list[
     spans = drive_spans(bag, topics, instruction)
     odometry = read_odometry(bag, topics)
     for episode, (text, stamps) in enumerate(spans):
-        steps = cut_into_steps(np.asarray(stamps, np.int64), odometry)
         moments += [
-            Moment(stamps[s.frame], episode, n, text, s.action) for n, s in enumerate(steps)
+            Moment(stamps[frame], episode, n, text, action)
+            for n, (frame, action) in enumerate(cut_into_steps(stamps, odometry, Rule()))
         ]
     return moments
 
@@ -147,7 +144,7 @@ def interval_moments(
     return moments
 
 
-def read_odometry(bag: Bag, topics: Topics) -> Odometry:
+def read_odometry(bag: Bag, topics: Topics) -> list[Sample]:
     """
     Odometry of a bag: ``nav_msgs/Odometry``, else ``cmd_vel`` integrated.
 

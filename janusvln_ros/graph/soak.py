@@ -380,7 +380,7 @@ def soak(plan: Plan, tell: Callable[[str], None]) -> dict[str, Any]:
         "unsafe_moments": len(drive.rest.unsafe),
         "memory_growth_bytes": {name: growth.worst for name, growth in drive.growth.items()},
         "callback_late_max": {name: max(late, default=0.0) for name, late in drive.late.items()},
-        "callback_late_p99": {name: percentile(late, 0.99) for name, late in drive.late.items()},
+        "callback_late_p99": {name: percentile(late, 99) for name, late in drive.late.items()},
         "dropped_frames": max(0, published - received),
         "latency_drift": drift(drive.totals),
         "published_frames": published,
