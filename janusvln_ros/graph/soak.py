@@ -27,7 +27,6 @@ from janusvln_ros.graph.composition import resolve
 from janusvln_ros.graph.processes import (
     NodeEndedError,
     Processes,
-    command,
     middleware_environment,
     reserved_domain,
 )
@@ -310,8 +309,7 @@ class Soak:
         process.kill()
         process.wait()
         self.rest.must_rest(time.monotonic(), "policy killed")
-        spec = next(spec for spec in self.processes.specs if spec.executable == "policy")
-        self.processes.start("policy", command(spec))
+        self.processes.run("policy")
         self.growth["policy"].restart(loading=True)
         self._stand("policy killed")
         self.codes["(killed)"] += 1
