@@ -36,7 +36,7 @@ from janusvln_ros.geometry import yaw_of_rotation
 if TYPE_CHECKING:
     from janusvln_ros.data.drawing import Floor, Picture
     from janusvln_ros.data.episodes import Episode
-    from janusvln_ros.graph.client import Heard, Outcome
+    from janusvln_ros.graph.client import Outcome, Telemetry
 
 LOCKSTEP_VIDEO_FPS = 4.0
 
@@ -348,9 +348,9 @@ def drive(args: argparse.Namespace, plan: Plan, folder: Path, final: Path) -> di
                 )
                 if args.mode == "continuous":
                     client.arm(False)
-                metrics, heard = client.metrics(), client.heard
+                metrics, telemetry = client.metrics(), client.telemetry
                 if args.mode == "lockstep":
-                    client.linger(lambda: len(heard.frames) >= metrics["frames"], 2.0)
+                    client.linger(lambda: len(telemetry.frames) >= metrics["frames"], 2.0)
             except GraphTimeoutError as error:
                 words = "\n".join(
                     f"[{spec.executable}] {processes.last_words(spec.executable)}"
@@ -359,9 +359,9 @@ def drive(args: argparse.Namespace, plan: Plan, folder: Path, final: Path) -> di
                 raise GraphTimeoutError(f"{error}; what the nodes said last:\n{words}") from error
             finally:
                 client.close()
-    summary = summarize(args, plan, outcome, metrics, heard)
+    summary = summarize(args, plan, outcome, metrics, telemetry)
     say("writing the video")
-    write_results(plan, folder, final, summary, outcome, metrics, heard)
+    write_results(plan, folder, final, summary, outcome, metrics, telemetry)
     return summary
 
 
@@ -381,13 +381,13 @@ def summarize(
     plan: Plan,
     outcome: "Outcome",
     metrics: dict[str, Any],
-    heard: "Heard",
+    telemetry: "Telemetry",
 ) -> dict[str, Any]:
     """What the drive came to."""
     from janusvln_ros.graph.client import timing_summary
 
     checkpoint, trained = checkpoint_facts(args.checkpoint)
-    received = len(heard.frames)
+    received = len(telemetry.frames)
     return {
         "steps": outcome.steps,
         "success": bool(metrics["success"]),
@@ -406,7 +406,7 @@ def summarize(
         "seed": args.seed,
         "checkpoint": checkpoint,
         "trained": trained,
-        "timings": timing_summary(heard.decisions),
+        "timings": timing_summary(telemetry.decisions),
         "images": {"received": received, "dropped": max(0, int(metrics["frames"]) - received)},
     }
 
@@ -435,7 +435,7 @@ def write_results(
     summary: dict[str, Any],
     outcome: "Outcome",
     metrics: dict[str, Any],
-    heard: "Heard",
+    telemetry: "Telemetry",
 ) -> None:
     """Write the four files and put their final places into ``summary``."""
     from janusvln_ros.data.drawing import floor_picture, write_picture, write_video
@@ -444,11 +444,11 @@ def write_results(
 
     atomic_write(
         folder / "decisions.jsonl",
-        "".join(json.dumps(decision_row(d)) + "\n" for d in heard.decisions),
+        "".join(json.dumps(decision_row(d)) + "\n" for d in telemetry.decisions),
     )
-    assert heard.floor is not None
+    assert telemetry.floor is not None
     episode, path = plan.episode, metrics["positions"]
-    floor = heard.floor.around([*path, episode.goal_position, *episode.reference_path])
+    floor = telemetry.floor.around([*path, episode.goal_position, *episode.reference_path])
     heading = yaw_of_rotation(metrics["rotations"][-1])
     radius = episode.goal_radius
     write_picture(
@@ -457,11 +457,15 @@ def write_results(
             floor, (960, 720), path, heading, episode.goal_position, radius, episode.reference_path
         ),
     )
-    fps = LOCKSTEP_VIDEO_FPS if summary["mode"] == "lockstep" else video_rate(sorted(heard.frames))
-    first = next(video_pictures(plan, heard, floor))
+    fps = (
+        LOCKSTEP_VIDEO_FPS
+        if summary["mode"] == "lockstep"
+        else video_rate(sorted(telemetry.frames))
+    )
+    first = next(video_pictures(plan, telemetry, floor))
     write_video(
         folder / "episode.mp4",
-        video_pictures(plan, heard, floor),
+        video_pictures(plan, telemetry, floor),
         (first.shape[1], first.shape[0]),
         fps,
     )
@@ -487,7 +491,7 @@ def video_rate(stamps: list[int]) -> float:
     )
 
 
-def video_pictures(plan: Plan, heard: "Heard", floor: "Floor") -> Iterator["Picture"]:
+def video_pictures(plan: Plan, telemetry: "Telemetry", floor: "Floor") -> Iterator["Picture"]:
     """
     Each frame of the camera with the latest decision on it, beside the floor with the path so far.
     """
@@ -500,12 +504,12 @@ def video_pictures(plan: Plan, heard: "Heard", floor: "Floor") -> Iterator["Pict
     from janusvln_ros.data.drawing import camera_picture, floor_picture, side_by_side
     from janusvln_ros.graph.client import nanoseconds
 
-    poses = sorted(heard.poses)
+    poses = sorted(telemetry.poses)
     pose_stamps = [p[0] for p in poses]
-    decisions = sorted(heard.decisions, key=lambda d: nanoseconds(d.header.stamp))
+    decisions = sorted(telemetry.decisions, key=lambda d: nanoseconds(d.header.stamp))
     decision_stamps = [nanoseconds(d.header.stamp) for d in decisions]
-    for stamp in sorted(heard.frames):
-        picture = cv2.imdecode(np.frombuffer(heard.frames[stamp], np.uint8), cv2.IMREAD_COLOR)
+    for stamp in sorted(telemetry.frames):
+        picture = cv2.imdecode(np.frombuffer(telemetry.frames[stamp], np.uint8), cv2.IMREAD_COLOR)
         if picture is None:
             continue
         known = bisect.bisect_right(decision_stamps, stamp)

@@ -240,7 +240,7 @@ class Soak:
                     next_fault = time.monotonic() + self.dice.expovariate(1 / self.plan.every)
             if result is not None and result.done():
                 self.codes[ERROR_NAMES.get(result.result().result.error_code, "?")] += 1
-            self.totals += [float(d.total) for d in self.client.heard.decisions]
+            self.totals += [float(d.total) for d in self.client.telemetry.decisions]
             self.tell(
                 f"episode {self.episodes}: {sum(self.faults.values())} faults, "
                 f"{len(self.rest.unsafe)} unsafe moments, {dict(self.codes)}"
