@@ -26,7 +26,6 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
-import cv2
 import numpy as np
 import rclpy
 from builtin_interfaces.msg import Time
@@ -57,13 +56,12 @@ from std_msgs.msg import Bool
 from std_srvs.srv import Trigger
 
 from janusvln_ros.actions import FORWARD_STEP_M, TURN_STEP_DEG, Action
-from janusvln_ros.data.episodes import Episode, read_episodes
 from janusvln_ros.errors import InputError
 from janusvln_ros.geometry import Pose2, relative, to_map, to_world
 from sim_bridge.backends import make_env
 from sim_bridge.continuous import Base, BaseSettings, Odometry, scan_from_depth
-from sim_bridge.nav_env import MAX_DEPTH_M, NavEnv, Observation, TopDownMap
-from sim_bridge.tally import Tally
+from sim_bridge.nav_env import MAX_DEPTH_M, NavEnv
+from sim_bridge.world import Frame, World
 
 try:
     from tf2_msgs.msg import TFMessage
@@ -238,16 +236,6 @@ def declare_parameters(node: Node) -> dict[str, Any]:
     return values
 
 
-def rep118_depth(depth_HW: np.ndarray) -> np.ndarray:
-    """
-    Return the simulator's depth (0: nothing hit, clipped at ``MAX_DEPTH_M``) as REP-118 has it:
-    metres, +inf beyond the range.
-    """
-    return np.where(
-        (depth_HW > 0) & (depth_HW < MAX_DEPTH_M), depth_HW, np.float32(np.inf)
-    ).astype(np.float32)
-
-
 def time_message(seconds: float) -> Time:
     """
     The stamp of a simulated time in seconds, to the microsecond, so that equal times give equal
@@ -263,139 +251,6 @@ def pose_message(pose: Pose2, height: float = 0.0) -> Pose:
     message.position.x, message.position.y, message.position.z = pose.x, pose.y, height
     message.orientation.z, message.orientation.w = math.sin(pose.yaw / 2), math.cos(pose.yaw / 2)
     return message
-
-
-@dataclass
-class Frame:
-    """
-    One rendered view with everything that is published of it.
-
-    ``jpeg`` is empty where nobody asked for it.
-    """
-
-    observation: Observation
-    depth: np.ndarray
-    jpeg: bytes
-    map: TopDownMap | None = None
-
-
-class World:
-    """
-    The simulator and the episode in it. Lives on the thread that made it; nothing here knows ROS.
-    """
-
-    def __init__(self, values: dict[str, Any], factory: Callable[..., NavEnv]):
-        self.values = values
-        same = [
-            "hfov",
-            "camera_height",
-            "agent_height",
-            "agent_radius",
-            "forward_step",
-            "turn_step",
-            "sliding",
-            "max_steps",
-            "success_distance",
-        ]
-        size = {"width": values["image_width"], "height": values["image_height"]}
-        self.env = factory(
-            values["backend"],
-            data_dir=values["data_dir"],
-            up=values["scene_up"],
-            **size,
-            **{name: values[name] for name in same},
-        )
-        self.episodes: dict[tuple[str, str], list[Episode]] = {}
-        self.current = ("", "", -1)
-        self.tally: Tally | None = None
-
-    def close(self) -> None:
-        """Release the simulator."""
-        self.env.close()
-
-    def reset(self, episode_id: str, dataset: str, split: str) -> tuple[Episode, Frame]:
-        """
-        Start an episode: the named one, else the next of the list (after the last comes the
-        first).
-        """
-        key = (dataset or self.values["dataset"], split or self.values["split"])
-        if key not in self.episodes:
-            self.episodes[key] = list(read_episodes(self.values["data_dir"], *key).episodes)
-        episodes = self.episodes[key]
-        if episode_id:
-            index = next((i for i, e in enumerate(episodes) if e.episode_id == episode_id), -1)
-            if index < 0:
-                first, last = episodes[0].episode_id, episodes[-1].episode_id
-                raise InputError(
-                    f"{key[0]} {key[1]} has no episode {episode_id!r}: it has "
-                    f"{len(episodes)}, from {first!r} to {last!r}"
-                )
-        else:
-            index = (self.current[2] + 1) % len(episodes) if self.current[:2] == key else 0
-        observation = self.env.reset(episodes[index])
-        self.current = (*key, index)
-        self.tally = Tally(episodes[index], self.values["success_distance"])
-        self._place(observation)
-        return episodes[index], self._frame(observation, self.env.top_down_map())
-
-    def step(self, action: Action) -> Frame:
-        """Carry out one action of an episode that is not over."""
-        assert self.tally is not None
-        observation = self.env.step(action)
-        self.tally.actions.append(int(action))
-        self._place(observation)
-        return self._frame(observation)
-
-    def look_from(self, position: np.ndarray, rotation: np.ndarray) -> Frame:
-        """
-        Put the agent there and render; the way counts, since a moving base was really there.
-
-        A base at rest adds nothing to the record.
-        """
-        assert self.tally is not None
-        self.env.set_state(position, rotation)
-        observation = self.env.render()
-        if not (
-            np.allclose(position, self.tally.positions[-1], atol=1e-4)
-            and np.allclose(rotation, self.tally.rotations[-1], atol=1e-4)
-        ):
-            self._place(observation)
-        return self._frame(observation)
-
-    def count(self, action: int) -> None:
-        """Note an action that somebody else carried out."""
-        assert self.tally is not None
-        self.tally.actions.append(int(action))
-
-    def metrics(self) -> dict[str, Any]:
-        """The metrics of the episode so far."""
-        assert self.tally is not None
-        return self.tally.metrics()
-
-    def _place(self, observation: Observation) -> None:
-        assert self.tally is not None
-        distance = self.env.geodesic_distance(
-            observation.position, self.tally.episode.goal_position
-        )
-        self.tally.place(
-            observation.position,
-            observation.rotation,
-            distance,
-            observation.rgb,
-            observation.collided,
-        )
-
-    def _frame(self, observation: Observation, floor: TopDownMap | None = None) -> Frame:
-        jpeg = b""
-        if self.values["publish_compressed"]:
-            done, encoded = cv2.imencode(
-                ".jpg",
-                observation.rgb[:, :, ::-1],
-                [cv2.IMWRITE_JPEG_QUALITY, self.values["jpeg_quality"]],
-            )
-            assert done
-            jpeg = encoded.tobytes()
-        return Frame(observation, rep118_depth(observation.depth), jpeg, floor)
 
 
 class SimBridge(Node):
@@ -552,12 +407,7 @@ class SimBridge(Node):
         assert floor is not None
 
         def free(x: float, y: float) -> bool:
-            row, column = (
-                int((-x - floor.origin[1]) // floor.resolution),
-                int((-y - floor.origin[0]) // floor.resolution),
-            )
-            rows, columns = floor.navigable.shape
-            return 0 <= row < rows and 0 <= column < columns and bool(floor.navigable[row, column])
+            return floor.is_navigable(-y, -x)
 
         self.base = Base(settings, free, pose, values["seed"])
 

@@ -34,8 +34,9 @@ from janusvln_ros.errors import InputError
 from janusvln_ros.geometry import yaw_of_rotation
 
 if TYPE_CHECKING:
-    from janusvln_ros.data.drawing import Floor, Picture
+    from janusvln_ros.data.drawing import Picture
     from janusvln_ros.data.episodes import Episode
+    from janusvln_ros.data.top_down_map import TopDownMap
     from janusvln_ros.graph.client import Outcome, Telemetry
 
 LOCKSTEP_VIDEO_FPS = 4.0
@@ -491,7 +492,7 @@ def video_rate(stamps: list[int]) -> float:
     )
 
 
-def video_pictures(plan: Plan, telemetry: "Telemetry", floor: "Floor") -> Iterator["Picture"]:
+def video_pictures(plan: Plan, telemetry: "Telemetry", floor: "TopDownMap") -> Iterator["Picture"]:
     """
     Each frame of the camera with the latest decision on it, beside the floor with the path so far.
     """

@@ -29,7 +29,7 @@ from std_msgs.msg import String
 from std_srvs.srv import SetBool
 
 from janusvln_ros.actions import Action
-from janusvln_ros.data.drawing import Floor
+from janusvln_ros.data.top_down_map import TopDownMap
 from janusvln_ros.geometry import yaw_of
 
 STAGES = ("preprocess", "spatial", "vision", "prefill", "decode", "total")
@@ -72,7 +72,7 @@ class Telemetry:
     frames: dict[int, bytes] = field(default_factory=dict)
     poses: list[tuple[int, float, float, float, float]] = field(default_factory=list)
     decisions: list[Decision] = field(default_factory=list)
-    floor: Floor | None = None
+    floor: TopDownMap | None = None
 
 
 @dataclass(frozen=True)
@@ -377,7 +377,7 @@ class GraphClient:
         size, origin = message.info.resolution, message.info.origin.position
         columns, rows = free.shape
         # the map's x is the world's -z, its y the world's -x
-        self.telemetry.floor = Floor(
+        self.telemetry.floor = TopDownMap(
             free[::-1, ::-1].T.copy(),
             (-(origin.y + columns * size), -(origin.x + rows * size)),
             size,
