@@ -147,12 +147,12 @@ def main() -> int:
         server.destroy()
     figures = {
         "steps": len(overheads),
-        "overhead_p50": percentile(overheads, 0.5),
-        "overhead_p99": percentile(overheads, 0.99),
+        "overhead_p50": percentile(overheads, 50),
+        "overhead_p99": percentile(overheads, 99),
     }
     figures |= {
-        "inference_p50": percentile(inference, 0.5),
-        "inference_p99": percentile(inference, 0.99),
+        "inference_p50": percentile(inference, 50),
+        "inference_p99": percentile(inference, 99),
     }
     if args.json:
         print(json.dumps(figures), flush=True)

@@ -88,8 +88,8 @@ def drive(pipeline: str, steps: int, checkpoint: str, data: Path) -> dict[str, A
     return {
         "pipeline": pipeline,
         "steps": int(driven),
-        "standstill_p50": percentile(stands, 0.5),
-        "standstill_p99": percentile(stands, 0.99),
+        "standstill_p50": percentile(stands, 50),
+        "standstill_p99": percentile(stands, 99),
         "seconds_per_step": seconds / driven,
         "inference_p50": float(figures["inference_p50"]),
         "hidden_per_step": float(figures["hidden_seconds"]) / driven,

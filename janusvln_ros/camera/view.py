@@ -9,6 +9,7 @@ taken, and a warning says how wide that is.
 
 import math
 from dataclasses import dataclass
+from typing import Any
 
 import cv2
 import numpy as np
@@ -44,6 +45,12 @@ class Intrinsics:
     k: tuple[float, ...]
     d: tuple[float, ...] = ()
     model: str = "plumb_bob"
+
+
+def intrinsics_of(message: Any) -> Intrinsics:
+    """Return a ``sensor_msgs/CameraInfo`` as plain numbers."""
+    k, d = tuple(map(float, message.k)), tuple(map(float, message.d))
+    return Intrinsics(int(message.width), int(message.height), k, d, message.distortion_model)
 
 
 @dataclass(frozen=True)

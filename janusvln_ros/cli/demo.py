@@ -22,7 +22,6 @@ import argparse
 import json
 import shutil
 import signal
-import sys
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -30,6 +29,8 @@ from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Any
 
+from janusvln_ros.cli.options import JSON, option
+from janusvln_ros.cli.output import print_json, say
 from janusvln_ros.errors import InputError
 from janusvln_ros.geometry import yaw_of_rotation
 
@@ -37,87 +38,83 @@ if TYPE_CHECKING:
     from janusvln_ros.data.drawing import Picture
     from janusvln_ros.data.episodes import Episode
     from janusvln_ros.data.top_down_map import TopDownMap
-    from janusvln_ros.graph.client import Heard, Outcome
+    from janusvln_ros.graph.client import Outcome, Telemetry
 
 LOCKSTEP_VIDEO_FPS = 4.0
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Declare the options."""
-    parser.add_argument(
+OPTIONS = (
+    option(
         "--house",
         default="",
         metavar="NAME",
         help="house to drive in, such as unseen_00003 (default: that of the episode)",
-    )
-    parser.add_argument(
+    ),
+    option(
         "--episode",
         default="",
         metavar="ID",
         help="episode of the split (default: the first one, or the first in --house)",
-    )
-    parser.add_argument(
+    ),
+    option(
         "--instruction",
         metavar="TEXT",
         help="follow this instead of the episode's own; success still means the episode's goal",
-    )
-    parser.add_argument(
+    ),
+    option(
         "--data-dir",
         type=Path,
         default=Path("data"),
         metavar="DIR",
         help="folder with datasets/ and scene_datasets/ (default: data)",
-    )
-    parser.add_argument(
+    ),
+    option(
         "--dataset",
         default="houses",
         choices=("houses", "r2r", "rxr", "scalevln"),
         help="data set (default: houses, generated on first use)",
-    )
-    parser.add_argument("--split", default="val_unseen", help="split (default: val_unseen)")
-    parser.add_argument(
+    ),
+    option("--split", default="val_unseen", help="split (default: val_unseen)"),
+    option(
         "--checkpoint",
         default="",
         metavar="DIR",
         help="checkpoint folder or hub id (default: the one that comes with the package)",
-    )
-    parser.add_argument(
+    ),
+    option(
         "--mode",
         default="lockstep",
         choices=("lockstep", "continuous"),
         help="the world waits for every step, or goes on (default: lockstep)",
-    )
-    parser.add_argument(
+    ),
+    option(
         "--seed",
         type=int,
         default=0,
         help="seed of what is random: the odometry's noise in continuous mode (default: 0)",
-    )
-    parser.add_argument(
+    ),
+    option(
         "--max-steps",
         type=int,
         default=150,
         metavar="N",
         help="decisions after which the drive ends (default: 150)",
-    )
-    parser.add_argument(
-        "--size", default="640x480", metavar="WxH", help="camera picture (default: 640x480)"
-    )
-    parser.add_argument(
+    ),
+    option("--size", default="640x480", metavar="WxH", help="camera picture (default: 640x480)"),
+    option(
         "--out",
         type=Path,
         metavar="DIR",
         help="where the results go (default: runs/demo-DATE-TIME)",
-    )
-    parser.add_argument(
+    ),
+    option(
         "--record",
         action="store_true",
         help="also write a rosbag of the drive, in lockstep exact for 'janusvln replay'",
-    )
-    parser.add_argument("--domain", type=int, metavar="N", help="ROS domain (default: a free one)")
-    parser.add_argument(
-        "--json", action="store_true", help="print the summary on stdout and nothing else there"
-    )
+    ),
+    option("--domain", type=int, metavar="N", help="ROS domain (default: a free one)"),
+    JSON,
+)
 
 
 @dataclass(frozen=True)
@@ -159,14 +156,12 @@ def run(args: argparse.Namespace) -> int:
             out.rmdir()
         building.rename(out)
     except (NodeEndedError, GraphTimeoutError, RuntimeError) as error:
-        print(f"error: {error}", file=sys.stderr)
+        say(f"error: {error}")
         return 1
     finally:
         shutil.rmtree(building, ignore_errors=True)
         signal.signal(signal.SIGTERM, before)
     if args.json:
-        from janusvln_ros.cli.main import print_json
-
         print_json(summary)
     else:
         report(summary)
@@ -178,11 +173,6 @@ def end_on_signal(number: int, frame: FrameType | None) -> None:
     raise SystemExit(128 + number)
 
 
-def say(text: str) -> None:
-    """Tell the user, on stderr."""
-    print(text, file=sys.stderr, flush=True)
-
-
 def make_plan(args: argparse.Namespace) -> Plan:
     """
     Check everything that a user can get wrong, make the houses if need be, and choose the episode.
@@ -191,7 +181,7 @@ def make_plan(args: argparse.Namespace) -> Plan:
         InputError: the instruction, checkpoint, size, house or episode cannot be used.
     """
     from janusvln_ros.data.episodes import read_episodes
-    from janusvln_ros.protocol.driving import clean_instruction
+    from janusvln_ros.policy.instruction import clean_instruction
 
     given = None if args.instruction is None else clean_instruction(args.instruction)
     check_checkpoint(args.checkpoint)
@@ -306,63 +296,44 @@ def drive(args: argparse.Namespace, plan: Plan, folder: Path, final: Path) -> di
     Start the graph, make the drive, end the graph, and write the results into ``folder``, which
     will be called ``final``; return the summary.
     """
-    from janusvln_ros.graph.client import GraphClient, GraphTimeoutError
     from janusvln_ros.graph.composition import resolve
-    from janusvln_ros.graph.processes import Processes, middleware_environment, reserved_domain
+    from janusvln_ros.graph.private import private_graph
 
-    episode = plan.episode
+    episode, lockstep = plan.episode, args.mode == "lockstep"
     given = {
         "mode": args.mode,
         "data_dir": str(args.data_dir),
         "dataset": args.dataset,
         "split": args.split,
         "episode": episode.episode_id,
+        "checkpoint": args.checkpoint,
+        "seed": str(args.seed),
     }
-    given |= {"checkpoint": args.checkpoint, "seed": str(args.seed)}
     if args.record:
         given |= {"record": "true", "bags": str((folder / "bags").resolve())}
     size = {"image_width": plan.width, "image_height": plan.height}
-    specs = resolve(
-        "simulation", given, {"sim_bridge": {**size, "max_steps": max(500, args.max_steps + 1)}}
-    )
-    with reserved_domain(args.domain) as domain:
-        environment = middleware_environment(domain, localhost=True)
-        with Processes(specs, folder / "logs", environment) as processes:
-            client = GraphClient(environment, processes.check, pictures=True)
-            try:
-                say(
-                    f"starting {', '.join(spec.executable for spec in specs)} in ROS "
-                    f"domain {domain}"
-                )
-                client.wait_ready()
-                if args.record:
-                    client.wait_recorder()
-                started = client.reset(episode.episode_id)
-                if args.mode == "continuous":
-                    client.arm()
-                say(f"{episode.scene}, episode {episode.episode_id}: {plan.instruction}")
-                outcome = client.drive(
-                    started,
-                    plan.instruction,
-                    max_steps=args.max_steps,
-                    progress=None if args.json else show,
-                )
-                if args.mode == "continuous":
-                    client.arm(False)
-                metrics, heard = client.metrics(), client.heard
-                if args.mode == "lockstep":
-                    client.linger(lambda: len(heard.frames) >= metrics["frames"], 2.0)
-            except GraphTimeoutError as error:
-                words = "\n".join(
-                    f"[{spec.executable}] {processes.last_words(spec.executable)}"
-                    for spec in specs
-                )
-                raise GraphTimeoutError(f"{error}; what the nodes said last:\n{words}") from error
-            finally:
-                client.close()
-    summary = summarize(args, plan, outcome, metrics, heard)
+    bridge = {**size, "max_steps": max(500, args.max_steps + 1)}
+    specs = resolve("simulation", given, {"sim_bridge": bridge})
+    with private_graph(specs, folder / "logs", args.domain, pictures=True) as (client, _):
+        names = ", ".join(spec.executable for spec in specs)
+        say(f"starting {names} in ROS domain {client.domain}")
+        client.wait_ready()
+        if args.record:
+            client.wait_recorder()
+        started = client.reset(episode.episode_id)
+        if not lockstep:
+            client.arm()
+        say(f"{episode.scene}, episode {episode.episode_id}: {plan.instruction}")
+        progress = None if args.json else show
+        outcome = client.drive(started, plan.instruction, args.max_steps, progress=progress)
+        if not lockstep:
+            client.arm(False)
+        metrics, telemetry = client.metrics(), client.telemetry
+        if lockstep:
+            client.linger(lambda: len(telemetry.frames) >= metrics["frames"], 2.0)
+    summary = summarize(args, plan, outcome, metrics, telemetry)
     say("writing the video")
-    write_results(plan, folder, final, summary, outcome, metrics, heard)
+    write_results(plan, folder, final, summary, outcome, metrics, telemetry)
     return summary
 
 
@@ -382,13 +353,13 @@ def summarize(
     plan: Plan,
     outcome: "Outcome",
     metrics: dict[str, Any],
-    heard: "Heard",
+    telemetry: "Telemetry",
 ) -> dict[str, Any]:
     """What the drive came to."""
     from janusvln_ros.graph.client import timing_summary
 
     checkpoint, trained = checkpoint_facts(args.checkpoint)
-    received = len(heard.frames)
+    received = len(telemetry.frames)
     return {
         "steps": outcome.steps,
         "success": bool(metrics["success"]),
@@ -407,7 +378,7 @@ def summarize(
         "seed": args.seed,
         "checkpoint": checkpoint,
         "trained": trained,
-        "timings": timing_summary(heard.decisions),
+        "timings": timing_summary(telemetry.decisions),
         "images": {"received": received, "dropped": max(0, int(metrics["frames"]) - received)},
     }
 
@@ -436,7 +407,7 @@ def write_results(
     summary: dict[str, Any],
     outcome: "Outcome",
     metrics: dict[str, Any],
-    heard: "Heard",
+    telemetry: "Telemetry",
 ) -> None:
     """Write the four files and put their final places into ``summary``."""
     from janusvln_ros.data.drawing import floor_picture, write_picture, write_video
@@ -445,11 +416,11 @@ def write_results(
 
     atomic_write(
         folder / "decisions.jsonl",
-        "".join(json.dumps(decision_row(d)) + "\n" for d in heard.decisions),
+        "".join(json.dumps(decision_row(d)) + "\n" for d in telemetry.decisions),
     )
-    assert heard.floor is not None
+    assert telemetry.floor is not None
     episode, path = plan.episode, metrics["positions"]
-    floor = heard.floor.around([*path, episode.goal_position, *episode.reference_path])
+    floor = telemetry.floor.around([*path, episode.goal_position, *episode.reference_path])
     heading = yaw_of_rotation(metrics["rotations"][-1])
     radius = episode.goal_radius
     write_picture(
@@ -458,11 +429,15 @@ def write_results(
             floor, (960, 720), path, heading, episode.goal_position, radius, episode.reference_path
         ),
     )
-    fps = LOCKSTEP_VIDEO_FPS if summary["mode"] == "lockstep" else video_rate(sorted(heard.frames))
-    first = next(video_pictures(plan, heard, floor))
+    fps = (
+        LOCKSTEP_VIDEO_FPS
+        if summary["mode"] == "lockstep"
+        else video_rate(sorted(telemetry.frames))
+    )
+    first = next(video_pictures(plan, telemetry, floor))
     write_video(
         folder / "episode.mp4",
-        video_pictures(plan, heard, floor),
+        video_pictures(plan, telemetry, floor),
         (first.shape[1], first.shape[0]),
         fps,
     )
@@ -488,7 +463,7 @@ def video_rate(stamps: list[int]) -> float:
     )
 
 
-def video_pictures(plan: Plan, heard: "Heard", floor: "TopDownMap") -> Iterator["Picture"]:
+def video_pictures(plan: Plan, telemetry: "Telemetry", floor: "TopDownMap") -> Iterator["Picture"]:
     """
     Each frame of the camera with the latest decision on it, beside the floor with the path so far.
     """
@@ -501,12 +476,12 @@ def video_pictures(plan: Plan, heard: "Heard", floor: "TopDownMap") -> Iterator[
     from janusvln_ros.data.drawing import camera_picture, floor_picture, side_by_side
     from janusvln_ros.graph.client import nanoseconds
 
-    poses = sorted(heard.poses)
+    poses = sorted(telemetry.poses)
     pose_stamps = [p[0] for p in poses]
-    decisions = sorted(heard.decisions, key=lambda d: nanoseconds(d.header.stamp))
+    decisions = sorted(telemetry.decisions, key=lambda d: nanoseconds(d.header.stamp))
     decision_stamps = [nanoseconds(d.header.stamp) for d in decisions]
-    for stamp in sorted(heard.frames):
-        picture = cv2.imdecode(np.frombuffer(heard.frames[stamp], np.uint8), cv2.IMREAD_COLOR)
+    for stamp in sorted(telemetry.frames):
+        picture = cv2.imdecode(np.frombuffer(telemetry.frames[stamp], np.uint8), cv2.IMREAD_COLOR)
         if picture is None:
             continue
         known = bisect.bisect_right(decision_stamps, stamp)

@@ -13,33 +13,33 @@ std_srvs/srv/Trigger' writes them, and so does every e-stop.
 import argparse
 from pathlib import Path
 
+from janusvln_ros.cli.options import option
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Declare the arguments of ``janusvln record``."""
-    parser.add_argument(
-        "--out", type=Path, default=Path("bags"), help="folder for the bags (default: bags)"
-    )
-    parser.add_argument("--image", default="image", help="camera topic (default: image)")
-    parser.add_argument(
+OPTIONS = (
+    option("--out", type=Path, default=Path("bags"), help="folder for the bags (default: bags)"),
+    option("--image", default="image", help="camera topic (default: image)"),
+    option(
         "--raw",
         action="store_true",
         help="record the raw camera topic instead of <image>/compressed",
-    )
-    parser.add_argument(
+    ),
+    option(
         "--topics",
         help="other topics to record, separated by commas (default: those of the policy "
         "and of motion)",
-    )
-    parser.add_argument("--namespace", default="/", help="namespace of the robot (default: /)")
+    ),
+    option("--namespace", default="/", help="namespace of the robot (default: /)"),
+)
 
 
 def run(args: argparse.Namespace) -> int:
     """Run the recorder node in this process until it is interrupted."""
     from janusvln_ros.graph.installed import require_ros
-    from janusvln_ros.nodes.recorder import make_node
-    from janusvln_ros.nodes.running import run_node
 
     require_ros()
+    from janusvln_ros.nodes.recorder import Recorder
+    from janusvln_ros.nodes.running import run_node
+
     parameters = {
         "folder": str(args.out.resolve()),
         "image": args.image,
@@ -48,4 +48,4 @@ def run(args: argparse.Namespace) -> int:
     if args.topics:
         parameters["topics"] = args.topics
     words = [word for name, value in parameters.items() for word in ("-p", f"{name}:={value}")]
-    return run_node(make_node, ["--ros-args", "-r", f"__ns:={args.namespace}", *words])
+    return run_node(Recorder, ["--ros-args", "-r", f"__ns:={args.namespace}", *words])

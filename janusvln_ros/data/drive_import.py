@@ -4,7 +4,7 @@ report of how good the recording is.
 """
 
 from collections import Counter, deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import cv2
@@ -13,10 +13,13 @@ from numpy.typing import NDArray
 
 from janusvln_ros.actions import FORWARD_STEP_M, TURN_STEP_DEG, Action
 from janusvln_ros.data.bags import Bag, header_stamp
-from janusvln_ros.data.drives import Topics, camera_topic, drive_spans, read_odometry
+from janusvln_ros.data.drives import Topics, camera_topic, drive_spans, read_odometry, moment_frames, step_moments
 from janusvln_ros.data.episodes import Episode
 from janusvln_ros.camera.images import decode, encode_jpeg
-from janusvln_ros.data.motion import Odometry, Step, cut_into_steps, step_rate
+from janusvln_ros.data.odometry import poses_at
+from janusvln_ros.geometry import Pose2, compose, relative
+from janusvln_ros.protocol.choosing import Rule, cut_into_steps
+from janusvln_ros.protocol.odometry import Sample
 from janusvln_ros.data.trajectories import TrajectoryWriter
 from janusvln_ros.errors import InputError
 
@@ -28,6 +31,8 @@ BLUR_LAPLACIAN = 20.0
 Variance of the Laplacian of the grey picture, 8 bit, under which a frame is called blurred; a
 sharp indoor picture has hundreds.
 """
+RATE_WINDOW_NS = 50_000_000
+"""Speed is measured from the pose change over this long before and after a stamp."""
 GAP_PERIODS = 2.5
 """A gap of more than this many frame periods counts as dropped frames."""
 
@@ -56,66 +61,47 @@ def import_drive(
     Raises:
         InputError: the bag lacks a camera, motion or words.
     """
-    spans = drive_spans(bag, topics, instruction)
-    odometry = read_odometry(bag, topics)
-    cuts = [cut_into_steps(np.asarray(stamps, np.int64), odometry) for _, stamps in spans]
-    # The same stamp stands in several episodes where the clock was set back; they come in the
-    # order of recording.
-    due: dict[int, deque[int]] = {}
-    for e, (_, stamps) in enumerate(spans):
-        for step in cuts[e]:
-            due.setdefault(stamps[step.frame], deque()).append(e)
+    spans, odometry = drive_spans(bag, topics, instruction), read_odometry(bag, topics)
+    moments = step_moments(spans, odometry)
+    actions: list[list[Action]] = [[] for _ in spans]
+    for moment in moments:
+        if moment.recorded is not None:
+            actions[moment.episode].append(moment.recorded)
     pictures: dict[int, list[bytes]] = {}
     blurs: dict[int, list[float]] = {}
-    reports: list[dict[str, Any]] = []
-
-    def finish(e: int) -> None:
-        text, stamps = spans[e]
-        report = {
-            "episode": e,
-            "instruction": text,
-            **quality(np.asarray(stamps, np.int64), odometry, cuts[e], blurs.pop(e, [])),
-        }
-        report["kept"] = len(cuts[e]) >= min_steps
-        name = f"{scene}_{e:03d}"
-        episode = Episode(
-            name,
-            name,
-            f"bags/{scene}/{scene}.bag",
-            (0.0, 0.0, 0.0),
-            (0.0, 0.0, 0.0, 1.0),
-            (0.0, 0.0, 0.0),
-            0.0,
-            text,
-            (),
-            None,
-        )
-        if report["kept"]:
-            writer.write(
-                episode,
-                pictures.pop(e),
-                [-1, *(int(step.action) for step in cuts[e][:-1])],
-                result=report,
-            )
-        else:
-            pictures.pop(e)
-            writer.skip(episode, result=report)
-        reports.append(report)
-
-    for message in bag.messages([camera_topic(bag, topics.image)]):
-        if queue := due.get(header_stamp(message.cdr)):
-            e = queue.popleft()
-            rgb = camera(decode(bag.decode(message)))
-            blurs.setdefault(e, []).append(sharpness(rgb))
-            pictures.setdefault(e, []).append(encode_jpeg(rgb))
-            # Written as soon as it is whole, so that only one episode's pictures are in memory.
-            if len(pictures[e]) == len(cuts[e]):
-                finish(e)
+    reports = []
+    for moment, frame in moment_frames(bag, topics, moments):
+        e, rgb = moment.episode, camera(frame)
+        blurs.setdefault(e, []).append(sharpness(rgb))
+        pictures.setdefault(e, []).append(encode_jpeg(rgb))
+        # Written as soon as it is whole, so that only one episode's pictures are in memory.
+        if len(pictures[e]) == len(actions[e]):
+            text, stamps = spans[e]
+            figures = quality(stamps, odometry, actions[e], blurs.pop(e))
+            report = {"episode": e, "instruction": text, **figures}
+            report["kept"] = len(actions[e]) >= min_steps
+            episode, shown = _episode(f"{scene}_{e:03d}", scene, text), pictures.pop(e)
+            if report["kept"]:
+                labels = [-1, *map(int, actions[e][:-1])]
+                writer.write(episode, shown, labels, result=report)
+            else:
+                writer.skip(episode, result=report)
+            reports.append(report)
     return reports
 
 
+def _episode(name: str, scene: str, text: str) -> Episode:
+    """An episode of a drive, which has no place in a simulator."""
+    nowhere = (0.0, 0.0, 0.0)
+    where = (nowhere, (0.0, 0.0, 0.0, 1.0), nowhere, 0.0)
+    return Episode(name, name, f"bags/{scene}/{scene}.bag", *where, text, (), None)
+
+
 def quality(
-    stamps: NDArray[np.int64], odometry: Odometry, steps: list[Step], sharpnesses: list[float]
+    stamps: Sequence[int],
+    odometry: Sequence[Sample],
+    actions: Sequence[Action],
+    sharpnesses: Sequence[float],
 ) -> dict[str, Any]:
     """
     How good a recording is for training.
@@ -124,38 +110,40 @@ def quality(
     exactly, would have ended. ``pauses``: standstills of over two seconds. ``blurred``: chosen
     frames without sharp edges. ``dropped``: frames missing in gaps of the frame rate.
     """
-    x, y, yaw = odometry.at(stamps)
-    moving = step_rate(stamps, odometry) >= PAUSE_RATE
-    gaps = np.diff(stamps)
+    frame_N = np.asarray(stamps, np.int64)
+    pose_N3 = poses_at(odometry, frame_N)
+    gaps = np.diff(frame_N)
     period = float(np.median(gaps)) if len(gaps) else 0.0
-    dropped = (
-        int(np.sum(np.round(gaps[gaps > GAP_PERIODS * period] / period) - 1)) if period else 0
-    )
-    end = np.zeros(3)
-    for step in steps:
-        if step.action == Action.MOVE_FORWARD:
-            end[:2] += FORWARD_STEP_M * np.array([np.cos(end[2]), np.sin(end[2])])
-        elif step.action != Action.STOP:
-            end[2] += np.radians(TURN_STEP_DEG) * (1 if step.action == Action.TURN_LEFT else -1)
-    dx, dy = x[-1] - x[0], y[-1] - y[0]
-    drove = np.array(
-        [dx * np.cos(yaw[0]) + dy * np.sin(yaw[0]), -dx * np.sin(yaw[0]) + dy * np.cos(yaw[0])]
-    )
+    long = gaps[gaps > GAP_PERIODS * period] if period else gaps[:0]
+    turns = {Action.TURN_LEFT: np.radians(TURN_STEP_DEG), Action.TURN_RIGHT: -np.radians(TURN_STEP_DEG)}
+    end = Pose2()
+    for action in actions:
+        forward = FORWARD_STEP_M if action is Action.MOVE_FORWARD else 0.0
+        end = compose(end, Pose2(forward, 0.0, turns.get(action, 0.0)))
+    off = relative(end, relative(Pose2(*pose_N3[0]), Pose2(*pose_N3[-1])))
     return {
-        "seconds": round(float(stamps[-1] - stamps[0]) / 1e9, 3),
+        "seconds": round(float(frame_N[-1] - frame_N[0]) / 1e9, 3),
         "frames": len(stamps),
         "frame_rate": round(1e9 / period, 2) if period else None,
-        "dropped": dropped,
-        "steps": len(steps),
-        "actions": dict(Counter(step.action.name for step in steps)),
-        "path_length_m": round(float(np.sum(np.hypot(np.diff(x), np.diff(y)))), 3),
-        "drift_m": round(float(np.hypot(*(drove - end[:2]))), 3),
-        "drift_deg": round(
-            abs(float(np.degrees(np.angle(np.exp(1j * (yaw[-1] - yaw[0] - end[2])))))), 1
-        ),
-        "pauses": _pauses(stamps, moving),
+        "dropped": int(np.sum(np.round(long / period) - 1)) if period else 0,
+        "steps": len(actions),
+        "actions": dict(Counter(action.name for action in actions)),
+        "path_length_m": round(float(np.sum(np.hypot(*np.diff(pose_N3[:, :2], axis=0).T))), 3),
+        "drift_m": round(float(np.hypot(off.x, off.y)), 3),
+        "drift_deg": round(abs(float(np.degrees(off.yaw))), 1),
+        "pauses": _pauses(frame_N, _moves(odometry, frame_N)),
         "blurred": int(np.sum(np.asarray(sharpnesses) < BLUR_LAPLACIAN)),
     }
+
+
+def _moves(odometry: Sequence[Sample], stamp_N: NDArray[np.int64]) -> NDArray[np.bool_]:
+    """Whether the base makes at least ``PAUSE_RATE`` steps per second at each stamp."""
+    before = poses_at(odometry, stamp_N - RATE_WINDOW_NS)
+    dx, dy, dyaw = (poses_at(odometry, stamp_N + RATE_WINDOW_NS) - before).T
+    turned = np.degrees(np.abs(dyaw)) / TURN_STEP_DEG
+    steps = np.maximum(np.hypot(dx, dy) / FORWARD_STEP_M, turned)
+    moving: NDArray[np.bool_] = steps / (2 * RATE_WINDOW_NS / 1e9) >= PAUSE_RATE
+    return moving
 
 
 def _pauses(stamps: NDArray[np.int64], moving: NDArray[np.bool_]) -> int:

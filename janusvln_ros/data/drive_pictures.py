@@ -3,7 +3,8 @@ Pictures of a recorded drive: camera with the decision on it, beside the path fr
 odometry exists.
 """
 
-from collections.abc import Iterator
+from bisect import bisect_right
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,8 +22,9 @@ from janusvln_ros.data.drives import (
     read_odometry,
 )
 from janusvln_ros.camera.images import decode
-from janusvln_ros.data.motion import Odometry
 from janusvln_ros.data.top_down_map import TopDownMap
+from janusvln_ros.geometry import relative
+from janusvln_ros.protocol.odometry import Sample
 from janusvln_ros.errors import InputError
 
 HEIGHT = 480
@@ -69,17 +71,15 @@ def styles(decisions: Bag) -> dict[int, Style]:
     return found
 
 
-def path_view(odometry: Odometry | None, stamp: int) -> Picture | None:
+def path_view(odometry: Sequence[Sample], stamp: int) -> Picture | None:
     """The path until ``stamp`` from above, start heading up; None without odometry."""
-    if odometry is None:
+    if not odometry:
         return None
     # REP-103 (x ahead, y left) into the picture's axes (x right, z down), turned so that the drive
     # starts upwards
-    turn = odometry.yaw[0]
-    x, y = odometry.x - odometry.x[0], odometry.y - odometry.y[0]
-    ahead, left = x * np.cos(turn) + y * np.sin(turn), -x * np.sin(turn) + y * np.cos(turn)
-    places = np.stack([-left, np.zeros_like(left), -ahead], axis=1)
-    seen = max(1, int(np.searchsorted(odometry.stamps, stamp, side="right")))
+    ways = [relative(odometry[0].pose, sample.pose) for sample in odometry]
+    places = np.array([[-way.y, 0.0, -way.x] for way in ways])
+    seen = max(1, bisect_right(odometry, stamp, key=lambda sample: sample.stamp))
     # Free floor all around: the bag knows no walls.
     low, high = places.min(axis=0) - 1.0, places.max(axis=0) + 1.0
     floor = TopDownMap(
@@ -89,9 +89,7 @@ def path_view(odometry: Odometry | None, stamp: int) -> Picture | None:
     )
     every = max(1, len(places) // 2000)
     trail = [*places[:seen:every].tolist(), places[seen - 1].tolist()]
-    return floor_picture(
-        floor, (HEIGHT, HEIGHT), trail, heading=float(odometry.yaw[seen - 1] - turn)
-    )
+    return floor_picture(floor, (HEIGHT, HEIGHT), trail, heading=ways[seen - 1].yaw)
 
 
 def drive_pictures(
@@ -113,7 +111,7 @@ def drive_pictures(
     try:
         odometry = read_odometry(bag, topics)
     except InputError:
-        odometry = None
+        odometry = []
     frames = bag.counts[camera]
     rate = min(FASTEST, max(SLOWEST, frames / bag.duration)) if bag.duration else SLOWEST
     keep_every = max(1.0, frames / bag.duration / FASTEST) if bag.duration else 1.0

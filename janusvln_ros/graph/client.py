@@ -31,6 +31,7 @@ from std_srvs.srv import SetBool
 from janusvln_ros.actions import Action
 from janusvln_ros.data.top_down_map import TopDownMap
 from janusvln_ros.geometry import yaw_of
+from janusvln_ros.protocol.status import Code
 
 STAGES = ("preprocess", "spatial", "vision", "prefill", "decode", "total")
 """Stages of a decision that are timed, in order."""
@@ -47,12 +48,7 @@ DECISION_STATUS = {
     Decision.ERROR: "error",
 }
 
-_CODES = """
-    NONE UNKNOWN INVALID_INSTRUCTION NOT_ACTIVE NO_FRAME BAD_FRAME NOT_UNDERSTOOD INFERENCE_FAILED
-    STEP_LIMIT TIME_LIMIT BLOCKED STEP_TIMEOUT STALE DISARMED PREEMPTED CANCELED NO_PROGRESS
-    NO_MOTION_SERVER
-"""
-ERROR_NAMES = {getattr(FollowInstruction.Result, name): name for name in _CODES.split()}
+ERROR_NAMES = {code: name for name, code in vars(Code).items() if name.isupper()}
 """Error code of follow_instruction -> its name."""
 
 
@@ -61,7 +57,7 @@ class GraphTimeoutError(Exception):
 
 
 @dataclass
-class Heard:
+class Telemetry:
     """
     What the nodes said since the episode began. Stamps are nanoseconds of simulated time.
 
@@ -115,12 +111,13 @@ class GraphClient:
             {key: environment[key] for key in MIDDLEWARE_VARIABLES if key in environment}
         )
         self.alive = alive
-        self.heard = Heard()
+        self.telemetry = Telemetry()
         self.since = 0
+        self.domain = int(environment.get("ROS_DOMAIN_ID", "0"))
         self.context = rclpy.Context()
         rclpy.init(
             context=self.context,
-            domain_id=int(environment.get("ROS_DOMAIN_ID", "0")),
+            domain_id=self.domain,
             signal_handler_options=SignalHandlerOptions.NO,
         )
         self.node = rclpy.create_node(
@@ -129,7 +126,10 @@ class GraphClient:
         self.executor = SingleThreadedExecutor(context=self.context)
         self.executor.add_node(self.node)
         self.node.create_subscription(
-            Decision, "policy/decision", lambda message: self.heard.decisions.append(message), 100
+            Decision,
+            "policy/decision",
+            lambda message: self.telemetry.decisions.append(message),
+            100,
         )
         self.node.create_subscription(
             OccupancyGrid,
@@ -252,7 +252,7 @@ class GraphClient:
         Raises:
             GraphTimeoutError: the bridge cannot; the message says why.
         """
-        self.heard = Heard(floor=self.heard.floor)
+        self.telemetry = Telemetry(floor=self.telemetry.floor)
         response = self.call(
             ResetEpisode,
             "reset_episode",
@@ -264,10 +264,10 @@ class GraphClient:
                 f"episode {episode_id!r} cannot be started: {response.error_msg}"
             )
         self.since = nanoseconds(response.frame_stamp)
-        self.heard.frames = {
-            stamp: jpeg for stamp, jpeg in self.heard.frames.items() if stamp >= self.since
+        self.telemetry.frames = {
+            stamp: jpeg for stamp, jpeg in self.telemetry.frames.items() if stamp >= self.since
         }
-        self.heard.poses = [pose for pose in self.heard.poses if pose[0] >= self.since]
+        self.telemetry.poses = [pose for pose in self.telemetry.poses if pose[0] >= self.since]
         return Episode(
             response.episode_id, response.scene_id, response.instruction, response.frame_stamp
         )
@@ -308,9 +308,9 @@ class GraphClient:
         self.until(done.done, patience, "the episode did not end")
         result = done.result().result
         self.until(
-            lambda: len(self.heard.decisions) >= result.steps,
+            lambda: len(self.telemetry.decisions) >= result.steps,
             10.0,
-            f"only {len(self.heard.decisions)} of {result.steps} decisions arrived",
+            f"only {len(self.telemetry.decisions)} of {result.steps} decisions arrived",
         )
         return Outcome(
             ERROR_NAMES.get(result.error_code, str(result.error_code)),
@@ -353,11 +353,11 @@ class GraphClient:
         return dict(json.loads(response.metrics_json))
 
     def _on_frame(self, message: CompressedImage) -> None:
-        self.heard.frames[nanoseconds(message.header.stamp)] = bytes(message.data)
+        self.telemetry.frames[nanoseconds(message.header.stamp)] = bytes(message.data)
 
     def _on_pose(self, message: Odometry) -> None:
         place, turn = message.pose.pose.position, message.pose.pose.orientation
-        self.heard.poses.append(
+        self.telemetry.poses.append(
             (
                 nanoseconds(message.header.stamp),
                 -place.y,
@@ -374,7 +374,7 @@ class GraphClient:
         size, origin = message.info.resolution, message.info.origin.position
         columns, rows = free.shape
         # the map's x is the world's -z, its y the world's -x
-        self.heard.floor = TopDownMap(
+        self.telemetry.floor = TopDownMap(
             free[::-1, ::-1].T.copy(),
             (-(origin.y + columns * size), -(origin.x + rows * size)),
             size,

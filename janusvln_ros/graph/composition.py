@@ -3,7 +3,8 @@ Which nodes run together: ``config/graphs.yaml`` read once, for ``janusvln up`` 
 files alike. No ROS import.
 """
 
-from collections.abc import Mapping, Sequence
+import json
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -47,45 +48,34 @@ class NodeSpec:
     parameters: Mapping[str, Any]
     remaps: Mapping[str, str]
 
-    def arguments(self) -> list[str]:
+    def arguments(self, folder: Path) -> list[str]:
         """
-        The command-line arguments after the executable, as any ROS 2 node takes them.
+        Return the command-line arguments after the executable, as any ROS 2 node takes them.
 
-        Values are YAML, so strings are quoted.
+        ``parameters`` go into a file of ``folder``, under the node's full name, as launch does
+        it: so they win over whatever another file says, under whichever pattern (``-p`` would
+        lose to one that names the node).
         """
         words = ["--ros-args", "-r", f"__node:={self.executable}"]
-        if self.namespace:
-            words += ["-r", f"__ns:=/{self.namespace.strip('/')}"]
-        for path in self.files:
-            words += ["--params-file", str(path)]
-        for name, value in self.parameters.items():
-            words += ["-p", f"{name}:={parameter_text(value)}"]
-        for old, new in self.remaps.items():
-            words += ["-r", f"{old}:={new}"]
+        space = self.namespace.strip("/")
+        files = self.files
+        if space:
+            words += ["-r", f"__ns:=/{space}"]
+        if self.parameters:
+            path = folder / f"{self.executable}.yaml"
+            name = f"/{space}/{self.executable}" if space else f"/{self.executable}"
+            # JSON is YAML in which every text is quoted: "1" stays one
+            told = {name: {"ros__parameters": self.parameters}}
+            path.write_text(json.dumps(told, ensure_ascii=False))
+            files += (path,)
+        words += [word for path in files for word in ("--params-file", str(path))]
+        words += [word for pair in self.remaps.items() for word in ("-r", ":=".join(pair))]
         return words
-
-
-def parameter_text(value: Any) -> str:
-    """
-    A parameter's value as ``-p name:=value`` wants it: YAML in one line, with strings in double
-    quotes.
-    """
-    return yaml.safe_dump(
-        value,
-        default_style='"' if isinstance(value, str) else None,
-        default_flow_style=True,
-        width=10**9,
-    ).split("\n")[0]
 
 
 def _declarations() -> dict[str, Any]:
     path = share_dir() / "config" / "graphs.yaml"
     return dict(yaml.safe_load(path.read_text()))
-
-
-def graph_names() -> dict[str, str]:
-    """Each graph's name and what it is."""
-    return {name: graph["description"] for name, graph in _declarations().items()}
 
 
 def graph_arguments(graph: str) -> list[Argument]:
@@ -117,7 +107,7 @@ def resolve(
     graph: str, given: Mapping[str, str], overrides: Mapping[str, Mapping[str, Any]] | None = None
 ) -> list[NodeSpec]:
     """
-    The nodes of ``graph`` in the order in which they start.
+    Return the nodes of ``graph`` in the order in which they start.
 
     Args:
         graph: its name in ``config/graphs.yaml``.
@@ -129,68 +119,72 @@ def resolve(
             none of the choices.
     """
     arguments = graph_arguments(graph)
-    names = [a.name for a in arguments]
-    for name in given:
-        if name not in names:
-            raise InputError(
-                f"graph '{graph}' has no argument '{name}': it has {', '.join(names)}"
-            )
-    values = {a.name: str(given.get(a.name, a.default)) for a in arguments}
-    if "robot" in values:
-        # what the robot's file says of arguments holds where the user said nothing
-        told = _robot_arguments(values["robot"], names)
-        values.update(
-            {
-                name: value
-                for name, value in told.items()
-                if given.get(name, _default(arguments, name)) == _default(arguments, name)
-            }
-        )
-    for a in arguments:
-        if a.required and not values[a.name]:
-            raise InputError(
-                f"graph '{graph}' needs the argument '{a.name}' ({a.description}): "
-                f"give {a.name}:=VALUE"
-            )
-        if a.choices and values[a.name] not in a.choices:
-            raise InputError(
-                f"argument '{a.name}' of graph '{graph}' is '{values[a.name]}': give "
-                f"one of {', '.join(a.choices)}"
-            )
+    values = _values(graph, arguments, given)
     executables = [node["executable"] for node in _graph(graph)["nodes"]]
     for name in overrides or {}:
         if name not in executables:
             raise InputError(
                 f"graph '{graph}' has no node '{name}': it has {', '.join(executables)}"
             )
-    specs = []
-    for node in _graph(graph)["nodes"]:
-        name = node["executable"]
-        if any(values[key] != wanted for key, wanted in node.get("when", {}).items()):
-            continue
-        files = tuple(
-            _parameter_file(entry, values)
-            for entry in node["parameters"]
-            if isinstance(entry, str)
+    return [
+        _node(node, arguments, values, (overrides or {}).get(node["executable"], {}))
+        for node in _graph(graph)["nodes"]
+        if _holds(node, values)
+    ]
+
+
+def _values(graph: str, arguments: Sequence[Argument], given: Mapping[str, str]) -> dict[str, str]:
+    """Every argument's value: what the user said, else the robot's file, else the default."""
+    names = {a.name: a.default for a in arguments}
+    for name in given:
+        if name not in names:
+            raise InputError(
+                f"graph '{graph}' has no argument '{name}': it has {', '.join(names)}"
+            )
+    # launch gives every argument: one that equals its default was not said
+    said = {name: str(value) for name, value in given.items() if value != names[name]}
+    told = _robot_arguments(said.get("robot", names["robot"]), names) if "robot" in names else {}
+    values = names | told | said
+    for a in arguments:
+        if a.required and not values[a.name]:
+            raise InputError(
+                f"graph '{graph}' needs the argument '{a.name}' ({a.description}): give "
+                f"{a.name}:=VALUE"
+            )
+        if a.choices and values[a.name] not in a.choices:
+            raise InputError(
+                f"argument '{a.name}' of graph '{graph}' is '{values[a.name]}': give one of "
+                f"{', '.join(a.choices)}"
+            )
+    return values
+
+
+def _holds(entry: Mapping[str, Any], values: Mapping[str, str]) -> bool:
+    return all(values[key] == wanted for key, wanted in entry.get("when", {}).items())
+
+
+def _node(
+    node: Mapping[str, Any],
+    arguments: Sequence[Argument],
+    values: Mapping[str, str],
+    overrides: Mapping[str, Any],
+) -> NodeSpec:
+    name, listed = node["executable"], node["parameters"]
+    files = tuple(_parameter_file(entry, values) for entry in listed if isinstance(entry, str))
+    parameters: dict[str, Any] = {}
+    for entry in listed:
+        if isinstance(entry, dict) and _holds(entry, values):
+            parameters.update({key: value for key, value in entry.items() if key != "when"})
+    remaps = dict(node.get("remap", {}))
+    for a in arguments:
+        value, topics = values[a.name], a.remaps.get(name, [])
+        parameters.update(
+            {p: _typed(a, value) for target, p in a.sets if value and target == name}
         )
-        parameters: dict[str, Any] = {}
-        for entry in node["parameters"]:
-            if isinstance(entry, dict) and all(
-                values[key] == wanted for key, wanted in entry.get("when", {}).items()
-            ):
-                parameters.update({key: value for key, value in entry.items() if key != "when"})
-        remaps = dict(node.get("remap", {}))
-        for a in arguments:
-            value = values[a.name]
-            for target, parameter in a.sets:
-                if target == name and value:
-                    parameters[parameter] = _typed(a, value)
-            topics = a.remaps.get(name, [])
-            if value and topics and topics[0] != value:
-                remaps.update({topic: value + topic.removeprefix(topics[0]) for topic in topics})
-        parameters.update((overrides or {}).get(name, {}))
-        specs.append(NodeSpec(name, values.get("namespace", ""), files, parameters, remaps))
-    return specs
+        if value and topics and topics[0] != value:
+            remaps.update({topic: value + topic.removeprefix(topics[0]) for topic in topics})
+    parameters.update(overrides)
+    return NodeSpec(name, values.get("namespace", ""), files, parameters, remaps)
 
 
 def parse_assignments(words: Sequence[str]) -> dict[str, str]:
@@ -265,7 +259,7 @@ def robot_file(robot: str) -> Path:
     return path
 
 
-def _robot_arguments(robot: str, names: Sequence[str]) -> dict[str, str]:
+def _robot_arguments(robot: str, names: Collection[str]) -> dict[str, str]:
     """
     What a robot's file says of the graph's arguments, under ``arguments``: such as its topics.
     """
@@ -278,10 +272,6 @@ def _robot_arguments(robot: str, names: Sequence[str]) -> dict[str, str]:
                 f"does not have: it has {', '.join(names)}"
             )
     return told
-
-
-def _default(arguments: Sequence[Argument], name: str) -> str:
-    return next(a.default for a in arguments if a.name == name)
 
 
 def _typed(argument: Argument, value: str) -> Any:

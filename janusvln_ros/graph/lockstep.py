@@ -115,7 +115,7 @@ class LockstepGraph:
         Carry out the STOP that ends an episode which ``policy`` did not end itself: the step after
         its last, on the newest frame.
         """
-        decisions = self.client.heard.decisions
+        decisions = self.client.telemetry.decisions
         newest = self.client.call(Trigger, "resend_frame", Trigger.Request()).message
         seconds, _, fraction = newest.partition(".")
         result = self.client.step(

@@ -12,6 +12,7 @@ import signal
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Iterator, Sequence
 from importlib.metadata import entry_points
@@ -56,9 +57,11 @@ class NodeEndedError(Exception):
         self.last_words = last_words
 
 
-def command(spec: NodeSpec) -> list[str]:
+def command(spec: NodeSpec, folder: Path) -> list[str]:
     """
-    The command that runs a node with the Python that runs this one.
+    Return the command that runs a node with the Python that runs this one.
+
+    ``folder`` is for files that the node reads when it starts.
 
     Raises:
         InputError: no installed package has an executable of that name.
@@ -78,7 +81,7 @@ def command(spec: NodeSpec) -> list[str]:
         sys.executable,
         "-c",
         f"import sys; from {module} import {function}; sys.exit({function}())",
-        *spec.arguments(),
+        *spec.arguments(folder),
     ]
 
 
@@ -189,6 +192,11 @@ def reserved_domain(wanted: int | None = None) -> Iterator[int]:
     )
 
 
+def temporary_folder(held: contextlib.ExitStack) -> Path:
+    """Return a new folder that goes when ``held`` is closed."""
+    return Path(held.enter_context(tempfile.TemporaryDirectory(prefix="janusvln-ros-")))
+
+
 class Processes:
     """
     Node processes that live and die together.
@@ -203,24 +211,24 @@ class Processes:
     def __init__(
         self, specs: Sequence[NodeSpec], log_dir: Path | None, environment: dict[str, str]
     ):
-        self.specs = list(specs)
+        self.specs = {spec.executable: spec for spec in specs}
         self.log_dir = log_dir
         self.environment = environment
         self.running: dict[str, subprocess.Popen[bytes]] = {}
-        self._logs: dict[str, IO[bytes]] = {}
+        self._held = contextlib.ExitStack()
 
     def __enter__(self) -> "Processes":
-        commands = [(spec.executable, command(spec)) for spec in self.specs]
-        for spec in self.specs:
+        for spec in self.specs.values():
             for path in spec.files:
                 if not path.is_file():
                     raise InputError(
-                        f"parameter file {path} of node '{spec.executable}' is "
-                        "missing: reinstall the package"
+                        f"parameter file {path} of node '{spec.executable}' is missing: "
+                        "reinstall the package"
                     )
+        self._folder = self.log_dir or temporary_folder(self._held)
         try:
-            for name, words in commands:
-                self.start(name, words)
+            for name in self.specs:
+                self.run(name)
         except BaseException:
             self.stop()
             raise
@@ -234,19 +242,20 @@ class Processes:
     ) -> None:
         self.stop()
 
+    def run(self, name: str) -> None:
+        """Start the node ``name`` of the specs, for the first time or again."""
+        self.start(name, command(self.specs[name], self._folder))
+
     def start(self, name: str, words: Sequence[str]) -> None:
         """
         Start one process; its output goes to ``<log_dir>/<name>.log``, or to stderr without a log
         folder.
         """
-        output: int | IO[bytes] = (
-            sys.stderr.fileno()
-            if self.log_dir is None
-            else (self.log_dir / f"{name}.log").open("wb")
-        )
-        if self.log_dir is not None:
-            assert not isinstance(output, int)
-            self._logs[name] = output
+        output: int | IO[bytes]
+        if self.log_dir is None:
+            output = sys.stderr.fileno()
+        else:
+            output = self._held.enter_context((self.log_dir / f"{name}.log").open("wb"))
             output.write(f"$ {shlex.join(words)}\n".encode())
             output.flush()
         parent = os.getpid()
@@ -296,7 +305,8 @@ class Processes:
         End every process: SIGINT to all, SIGKILL after ``STOP_SECONDS`` to whole groups; returns
         when none is left. A second Ctrl-C cannot interrupt it.
         """
-        held = signal.signal(signal.SIGINT, signal.SIG_IGN) if _in_main_thread() else None
+        in_main = threading.current_thread() is threading.main_thread()
+        held = signal.signal(signal.SIGINT, signal.SIG_IGN) if in_main else None
         try:
             for process in self.running.values():
                 _signal_group(process, signal.SIGINT)
@@ -309,18 +319,10 @@ class Processes:
                 _signal_group(process, signal.SIGKILL)
                 process.wait()
             self.running.clear()
-            for log in self._logs.values():
-                log.close()
-            self._logs.clear()
+            self._held.close()
         finally:
             if held is not None:
                 signal.signal(signal.SIGINT, held)
-
-
-def _in_main_thread() -> bool:
-    import threading
-
-    return threading.current_thread() is threading.main_thread()
 
 
 def _signal_group(process: "subprocess.Popen[bytes]", number: int) -> None:

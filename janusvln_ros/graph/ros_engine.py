@@ -156,7 +156,7 @@ class PolicyNodeEngine:
     def _drive(self, graph: LockstepGraph, episode: Episode) -> Drive:
         started = graph.reset(episode.episode_id)
         outcome = graph.follow(started, episode.instruction, self.rules.max_steps)
-        decisions = len(graph.client.heard.decisions)
+        decisions = len(graph.client.telemetry.decisions)
         status = ENDS.get(outcome.code, "error")
         if status == "step_limit" or (
             status == "not_understood" and self.rules.not_understood == "stop"

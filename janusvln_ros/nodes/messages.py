@@ -1,10 +1,14 @@
-"""Small conversions between ROS messages and plain values that both nodes use."""
+"""Small conversions between ROS messages and plain values that several nodes use."""
 
+from importlib import import_module
 from typing import Any
 
 from builtin_interfaces.msg import Time
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
+from geometry_msgs.msg import Pose
 
+from janusvln_ros.errors import InputError
+from janusvln_ros.geometry import Pose2, half_turn
 from janusvln_ros.protocol.health import Health
 
 
@@ -16,6 +20,14 @@ def nanoseconds(stamp: Any) -> int:
 def stamp_message(ns: int) -> Time:
     """The reverse of ``nanoseconds``."""
     return Time(sec=ns // 1_000_000_000, nanosec=ns % 1_000_000_000)
+
+
+def pose_message(pose: Pose2, height: float = 0.0) -> Pose:
+    """Return a pose on the floor as a ``geometry_msgs/Pose``."""
+    message = Pose()
+    message.position.x, message.position.y, message.position.z = pose.x, pose.y, height
+    message.orientation.z, message.orientation.w = half_turn(pose.yaw)
+    return message
 
 
 def diagnostics_message(stamp: Time, hardware: str, lines: list[Health]) -> DiagnosticArray:
@@ -33,3 +45,17 @@ def diagnostics_message(stamp: Time, hardware: str, lines: list[Health]) -> Diag
         )
         message.status.append(status)
     return message
+
+
+def message_class(msgtype: str) -> Any:
+    """
+    The Python class of ``package/msg/Name``.
+
+    Raises:
+        InputError: its package is not installed.
+    """
+    package, namespace, name = msgtype.split("/")
+    try:
+        return getattr(import_module(f"{package}.{namespace}"), name)
+    except (ImportError, AttributeError):
+        raise InputError(f"message type {msgtype} is not installed here") from None

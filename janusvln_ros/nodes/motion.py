@@ -2,25 +2,23 @@
 The ROS node ``motion``: one bounded step at a time on odometry, and nothing at all when disarmed,
 stale, blocked or in doubt.
 
-A thin shell around ``control.advance``: callbacks make events of messages, commands become
-messages. A process of its own, so that nothing that happens to ``policy`` can keep it from
-stopping the base. The control loop and every time-out run on the steady clock.
+A thin shell around `janusvln_ros.protocol.moving`. A process of its own, so that nothing that
+happens to ``policy`` can keep it from stopping the base. The control loop and every time-out run
+on the steady clock.
 """
 
 import math
 import time
+from dataclasses import fields
 from typing import Any
 
 import numpy as np
-from diagnostic_msgs.msg import DiagnosticArray
-from geometry_msgs.msg import Pose, Twist, TwistStamped
+from geometry_msgs.msg import Twist, TwistStamped
 from janusvln_msgs.action import ExecuteStep
 from janusvln_msgs.msg import StepReport
 from nav_msgs.msg import Odometry
-from rclpy.action import ActionServer, CancelResponse, GoalResponse
-from rclpy.callback_groups import ReentrantCallbackGroup
-from rclpy.lifecycle import LifecycleNode, TransitionCallbackReturn
-from rclpy.qos import HistoryPolicy, QoSProfile, ReliabilityPolicy
+from rclpy.lifecycle import TransitionCallbackReturn
+from rclpy.qos import QoSProfile, ReliabilityPolicy
 from sensor_msgs.msg import CameraInfo, Image, LaserScan
 from std_msgs.msg import Bool, UInt8, UInt64
 from std_srvs.srv import SetBool
@@ -29,13 +27,16 @@ from janusvln_ros.actions import FORWARD_STEP_M, TURN_STEP_DEG
 from janusvln_ros.camera.images import depth_to_metres
 from janusvln_ros.errors import InputError
 from janusvln_ros.geometry import Pose2
-from janusvln_ros.nodes.messages import diagnostics_message, nanoseconds, stamp_message
-from janusvln_ros.nodes.parameters import Param, declare, follow_changes
-from janusvln_ros.nodes.running import leave, run_node, steady_now, steady_timer
-from janusvln_ros.protocol import health
-from janusvln_ros.protocol import moving as control
-from janusvln_ros.protocol.driving import StepStatus
+from janusvln_ros.nodes.base import ManagedNode
+from janusvln_ros.nodes.messages import nanoseconds, pose_message, stamp_message
+from janusvln_ros.nodes.parameters import Param
+from janusvln_ros.nodes.running import leave, run_node
+from janusvln_ros.protocol import moving
+from janusvln_ros.protocol.corridor import depth_corridor, scan_corridor
+from janusvln_ros.protocol.health import OK, WARN, Health, InputRate, percentile
 from janusvln_ros.protocol.odometry import sample_of
+from janusvln_ros.protocol.profile import safe_velocity
+from janusvln_ros.protocol.status import StepStatus
 
 TITLE = "Parameters of the node 'motion': one bounded step at a time on odometry."
 
@@ -287,201 +288,120 @@ base.
 FEEDBACK_PERIOD = 0.1
 
 
-def settings_of(values: Any) -> control.Settings:
-    """The state machine's settings from the node's parameters."""
-    names = [
-        name
-        for name in control.Settings.__dataclass_fields__
-        if name not in ("discrete", "turn_step", "turn_tolerance")
-    ]
-    return control.Settings(
-        **{name: getattr(values, name) for name in names},
-        turn_step=math.radians(values.turn_step),
-        turn_tolerance=math.radians(values.turn_tolerance),
-        discrete=values.output == "discrete",
-    )
-
-
-def safe_velocity(speed: float, rate: float, settings: control.Settings) -> tuple[float, float]:
-    """The last gate before the wheels: within the limits, and zero if any number is not finite."""
-    if not (math.isfinite(speed) and math.isfinite(rate)):
-        return 0.0, 0.0
-    return max(-settings.speed, min(settings.speed, speed)), max(
-        -settings.rate, min(settings.rate, rate)
-    )
-
-
-class MotionNode(LifecycleNode):
-    """The node."""
+class MotionNode(ManagedNode):
+    """The node. ``machine`` is the state of `janusvln_ros.protocol.moving`."""
 
     def __init__(self, **options: Any):
-        super().__init__("motion", **options)
-        self.exit_code: int | None = None
-        self.values = declare(self, PARAMETERS)
-        follow_changes(self, PARAMETERS, self.values)
-        self.machine = control.State()
-        self.goals: dict[int, Any] = {}
-        self.keys = 0
-        self.zero_until = 0.0
-        self.feedback_at = 0.0
+        super().__init__("motion", PARAMETERS, PERIOD, **options)
+        values, kind = self.values, self.values.output
+        self.machine = moving.State()
+        self.zero_until = self.feedback_at = 0.0
         self.last_status = ""
-        self.depth_matrix: tuple[float, ...] | None = None
-        self.rates = {
-            "odom": health.InputRate("odom", self.values.expected_odom_rate, silence=1.0)
-        }
         self.step_seconds: list[float] = []
-        self.lateness = health.Lateness(PERIOD)
-        stamped = self.values.output == "twist_stamped"
-        self.velocity_out = (
-            None
-            if self.values.output == "discrete"
-            else self.create_publisher(TwistStamped if stamped else Twist, "cmd_vel", 1)
-        )
-        self.discrete_out = (
-            self.create_publisher(UInt8, "step_command", 10)
-            if self.values.output == "discrete"
-            else None
-        )
+        self.depth_matrix: tuple[float, ...] | None = None
+        stamped = TwistStamped if kind == "twist_stamped" else Twist
+        self.velocity_out = self.discrete_out = None
+        if kind == "discrete":
+            self.discrete_out = self.create_publisher(UInt8, "step_command", 10)
+        else:
+            self.velocity_out = self.create_publisher(stamped, "cmd_vel", 1)
         self.report_out = self.create_publisher(StepReport, "~/step_report", 10)
-        self.diagnostics_out = self.create_publisher(DiagnosticArray, "/diagnostics", 10)
-        newest = QoSProfile(
-            depth=1, history=HistoryPolicy.KEEP_LAST, reliability=ReliabilityPolicy.BEST_EFFORT
-        )
-        several = QoSProfile(
-            depth=10, history=HistoryPolicy.KEEP_LAST, reliability=ReliabilityPolicy.BEST_EFFORT
-        )
+        newest = QoSProfile(depth=1, reliability=ReliabilityPolicy.BEST_EFFORT)
+        several = QoSProfile(depth=10, reliability=ReliabilityPolicy.BEST_EFFORT)
+        heartbeat = f"{values.policy_node}/heartbeat"
         self.create_subscription(Odometry, "odom", self._on_odometry, several)
-        self.create_subscription(
-            UInt64, f"{self.values.policy_node}/heartbeat", self._on_heartbeat, newest
-        )
+        self.create_subscription(UInt64, heartbeat, self._on_heartbeat, newest)
         self.create_subscription(Bool, "estop", self._on_estop, 10)
-        if self.values.range_source == "scan":
+        self.rates["odom"] = InputRate("odom", values.expected_odom_rate, silence=1.0)
+        source = values.range_source
+        if source == "scan":
             self.create_subscription(LaserScan, "scan", self._on_scan, newest)
-        elif self.values.range_source == "depth":
+        elif source == "depth":
             self.create_subscription(Image, "depth", self._on_depth, newest)
             self.create_subscription(CameraInfo, "depth_info", self._on_depth_info, newest)
-        if self.values.range_source != "none":
-            self.rates["range"] = health.InputRate(
-                self.values.range_source, self.values.expected_range_rate, silence=1.0
-            )
+        if source != "none":
+            self.rates["range"] = InputRate(source, values.expected_range_rate, silence=1.0)
         self.create_service(SetBool, "~/arm", self._on_arm)
-        self.server = ActionServer(
-            self,
-            ExecuteStep,
-            "execute_step",
-            execute_callback=lambda handle: ExecuteStep.Result(),
-            goal_callback=lambda goal: GoalResponse.ACCEPT,
-            handle_accepted_callback=self._on_goal,
-            cancel_callback=self._on_cancel,
-            callback_group=ReentrantCallbackGroup(),
-            result_timeout=60,
-        )
-        steady_timer(self, PERIOD, self._on_tick)
-        steady_timer(self, 1.0, self._on_diagnostics)
-        self.starting = (
-            steady_timer(self, 0.001, self._autostart) if self.values.autostart else None
-        )
+        self.serve(ExecuteStep, "execute_step")
 
-    # life cycle ------------------------------------------------------------------------
+    def apply_parameters(self) -> None:
+        """Make the machine's settings of the parameters."""
+        names = {field.name for field in fields(moving.Settings)} & vars(self.values).keys()
+        chosen = {name: getattr(self.values, name) for name in names}
+        for angle in ("turn_step", "turn_tolerance"):
+            chosen[angle] = math.radians(chosen[angle])
+        self.settings = moving.Settings(**chosen, discrete=self.values.output == "discrete")
 
-    def _autostart(self) -> None:
-        if self.starting is not None:
-            self.destroy_timer(self.starting)
-            self.starting = None
-        self.trigger_configure()
+    # life cycle
+
+    def start(self) -> None:
+        """Configure and activate; active is not armed."""
+        super().start()
         self.trigger_activate()
-
-    def on_configure(self, state: Any) -> TransitionCallbackReturn:
-        """Nothing to load."""
-        return TransitionCallbackReturn.SUCCESS
 
     def on_activate(self, state: Any) -> TransitionCallbackReturn:
         """Ready to be armed."""
-        self._handle(control.Activate(steady_now()))
+        self._handle(moving.Activate(self.now()))
         self.get_logger().info("active and disarmed: call the service motion/arm to allow motion")
         return TransitionCallbackReturn.SUCCESS
 
     def on_deactivate(self, state: Any) -> TransitionCallbackReturn:
         """Zero velocity and disarmed."""
-        self._handle(control.Activate(steady_now(), active=False))
-        self.zero_until = steady_now() + ZEROS_AFTER
+        self._handle(moving.Activate(self.now(), active=False))
+        self.zero_until = self.now() + ZEROS_AFTER
         return TransitionCallbackReturn.SUCCESS
-
-    def on_cleanup(self, state: Any) -> TransitionCallbackReturn:
-        """Nothing to let go of."""
-        return TransitionCallbackReturn.SUCCESS
-
-    def on_shutdown(self, state: Any) -> TransitionCallbackReturn:
-        """As deactivation."""
-        return self.on_deactivate(state)
 
     def close(self) -> None:
         """Zero velocity before the process ends."""
-        self._handle(control.Activate(steady_now(), active=False))
+        self._handle(moving.Activate(self.now(), active=False))
         for _ in range(3):
             self._send(0.0, 0.0)
             time.sleep(0.01)
 
-    # messages in -----------------------------------------------------------------------
-
-    def _ros_now(self) -> int:
-        return int(self.get_clock().now().nanoseconds)
+    # messages in
 
     def _on_odometry(self, message: Odometry) -> None:
-        now = steady_now()
+        now = self.now()
         self.rates["odom"].hit(now)
-        self._handle(control.Odometry(now, sample_of(message)))
+        self._handle(moving.Odometry(now, sample_of(message)))
 
     def _on_heartbeat(self, message: UInt64) -> None:
-        self._handle(control.Heartbeat(steady_now(), message.data))
+        self._handle(moving.Heartbeat(self.now(), message.data))
 
     def _on_estop(self, message: Bool) -> None:
         if message.data != self.machine.estop:
-            self.get_logger().warning(
-                "e-stop pressed: disarmed"
-                if message.data
-                else "e-stop released: still disarmed, call motion/arm"
-            )
-        self._handle(control.EmergencyStop(steady_now(), message.data))
+            released = "e-stop released: still disarmed, call motion/arm"
+            self.get_logger().warning("e-stop pressed: disarmed" if message.data else released)
+        self._handle(moving.EmergencyStop(self.now(), message.data))
 
     def _on_scan(self, message: LaserScan) -> None:
-        now = steady_now()
-        self.rates["range"].hit(now)
-        ranges = np.asarray(message.ranges, np.float64)
-        mount = Pose2(*self.values.scan_mount)
-        half = self.values.corridor_width / 2
-        clearance, known, nearest = control.scan_corridor(
-            ranges,
+        now = self._range_arrived()
+        clearance, known, nearest = scan_corridor(
+            np.asarray(message.ranges, np.float64),
             message.angle_min,
             message.angle_increment,
             message.range_min,
             message.range_max,
-            mount=mount,
-            half_width=half,
+            mount=Pose2(*self.values.scan_mount),
+            half_width=self.values.corridor_width / 2,
         )
-        self._handle(
-            control.Ranges(now, nanoseconds(message.header.stamp), clearance, known, nearest)
-        )
+        stamp = nanoseconds(message.header.stamp)
+        self._handle(moving.Ranges(now, stamp, clearance, known, nearest))
 
     def _on_depth_info(self, message: CameraInfo) -> None:
         self.depth_matrix = tuple(map(float, message.k)) if message.k[0] > 0 else None
 
     def _on_depth(self, message: Image) -> None:
-        now = steady_now()
-        self.rates["range"].hit(now)
-        if self.depth_matrix is None:
-            self.get_logger().error(
-                "depth arrives without depth_info: the way ahead is not known",
-                throttle_duration_sec=5.0,
-            )
-            return
+        now = self._range_arrived()
         try:
+            if self.depth_matrix is None:
+                raise InputError("depth arrives without depth_info: the way ahead is not known")
             depth = depth_to_metres(message)
-        except InputError as error:
-            self.get_logger().error(str(error), throttle_duration_sec=5.0)
+        except InputError as problem:
+            self.get_logger().error(str(problem), throttle_duration_sec=5.0)
             return
         forward, height, pitch = self.values.depth_mount
-        clearance, known = control.depth_corridor(
+        clearance, known = depth_corridor(
             depth,
             self.depth_matrix,
             height=height,
@@ -492,180 +412,119 @@ class MotionNode(LifecycleNode):
             high=self.values.depth_high,
             stride=max(1, depth.shape[1] // 160),
         )
-        self._handle(control.Ranges(now, nanoseconds(message.header.stamp), clearance, known))
+        self._handle(moving.Ranges(now, nanoseconds(message.header.stamp), clearance, known))
+
+    def _range_arrived(self) -> float:
+        now = self.now()
+        self.rates["range"].hit(now)
+        return now
 
     def _on_arm(self, request: SetBool.Request, response: SetBool.Response) -> SetBool.Response:
-        now = steady_now()
-        problem = (
-            control.arming_problem(self.machine, now, settings_of(self.values))
-            if request.data
-            else None
-        )
+        now = self.now()
+        problem = moving.arming_problem(self.machine, now, self.settings) if request.data else None
         if problem is None:
-            self._handle(control.Arm(now, request.data))
-            self.get_logger().warning("ARMED: the robot may move" if request.data else "disarmed")
-        response.success, response.message = (
-            problem is None,
-            problem or ("armed" if request.data else "disarmed"),
-        )
+            self._handle(moving.Arm(now, request.data))
+            armed = "ARMED: the robot may move" if request.data else "disarmed"
+            self.get_logger().warning(armed)
+        response.success = problem is None
+        response.message = problem or ("armed" if request.data else "disarmed")
         return response
 
-    def _on_goal(self, handle: Any) -> None:
-        """
-        A goal of execute_step.
+    def on_goal(self, key: int, request: Any, now: float) -> None:
+        """Take a goal of execute_step."""
+        stamp = nanoseconds(request.frame_stamp)
+        step = (request.episode_id, request.step, request.action)
+        self._handle(moving.Goal(now, key, *step, stamp, self.ros_now()))
 
-        Its execute callback runs only once the result is known: a coroutine that waits would be
-        polled all the time.
-        """
-        self.keys += 1
-        self.goals[self.keys] = handle
-        goal = handle.request
-        self._handle(
-            control.Goal(
-                steady_now(),
-                self.keys,
-                goal.episode_id,
-                goal.step,
-                goal.action,
-                nanoseconds(goal.frame_stamp),
-                self._ros_now(),
-            )
-        )
+    def cancel_goal(self, key: int) -> bool:
+        """Stop the step in flight, if it is the one."""
+        if self.machine.goal is None or self.machine.goal.key != key:
+            return False
+        self._handle(moving.Stop(self.now(), StepStatus.CANCELED, "cancelled by the client"))
+        return True
 
-    def _on_cancel(self, handle: Any) -> CancelResponse:
-        running = self.machine.goal
-        if running is None or self.goals[running.key].goal_id != handle.goal_id:
-            return CancelResponse.REJECT
-        self._handle(control.Stop(steady_now(), StepStatus.CANCELED, "cancelled by the client"))
-        return CancelResponse.ACCEPT
-
-    def _on_tick(self) -> None:
-        now = steady_now()
-        self.lateness.hit(now)
-        self._handle(control.Tick(now, self._ros_now()))
-        if self.machine.goal is None and now < self.zero_until and self.velocity_out is not None:
+    def on_tick(self, now: float) -> None:
+        """Run the control loop."""
+        self._handle(moving.Tick(now, self.ros_now()))
+        if self.machine.goal is None and now < self.zero_until:
             self._send(0.0, 0.0)
 
-    # messages out ----------------------------------------------------------------------
+    # messages out
 
-    def _handle(self, event: control.Event) -> None:
-        settings = settings_of(self.values)
-        self.machine, commands = control.advance(self.machine, event, settings)
+    def _handle(self, event: moving.Event) -> None:
+        self.machine, commands = moving.advance(self.machine, event, self.settings)
         for command in commands:
-            if isinstance(command, control.Drive):
-                self._send(*safe_velocity(command.speed, command.rate, settings))
-            elif isinstance(command, control.Discrete):
-                if self.discrete_out is not None:
-                    self.discrete_out.publish(UInt8(data=int(command.action)))
-            elif isinstance(command, control.Progress):
-                if event.now - self.feedback_at >= FEEDBACK_PERIOD:
+            match command:
+                case moving.Drive(speed, rate):
+                    self._send(*safe_velocity(speed, rate, self.settings))
+                case moving.Discrete(action) if self.discrete_out is not None:
+                    self.discrete_out.publish(UInt8(data=int(action)))
+                case moving.Progress(key, share) if (
+                    event.now - self.feedback_at >= FEEDBACK_PERIOD
+                ):
                     self.feedback_at = event.now
-                    self.goals[command.key].publish_feedback(
-                        ExecuteStep.Feedback(progress=float(command.share))
-                    )
-            else:
-                self._finish(command, event.now)
+                    self.goals[key].publish_feedback(ExecuteStep.Feedback(progress=float(share)))
+                case moving.Done():
+                    self._finish(command, event.now)
 
     def _send(self, speed: float, rate: float) -> None:
         if self.velocity_out is None:
             return
-        twist = Twist()
-        twist.linear.x, twist.angular.z = speed, rate
+        message: Any = Twist()
+        message.linear.x, message.angular.z = speed, rate
         if self.values.output == "twist_stamped":
-            message = TwistStamped(twist=twist)
-            message.header.stamp, message.header.frame_id = (
-                self.get_clock().now().to_msg(),
-                self.values.base_frame,
-            )
-            self.velocity_out.publish(message)
-        else:
-            self.velocity_out.publish(twist)
+            message = TwistStamped(twist=message)
+            message.header.stamp = self.get_clock().now().to_msg()
+            message.header.frame_id = self.values.base_frame
+        self.velocity_out.publish(message)
 
-    def _finish(self, done: control.Done, now: float) -> None:
+    def _finish(self, done: moving.Done, now: float) -> None:
+        goal = done.goal
         self.zero_until = now + ZEROS_AFTER
-        self.step_seconds = [*self.step_seconds[-199:], now - done.goal.now]
+        self.step_seconds = [*self.step_seconds[-199:], now - goal.now]
         self.last_status = f"status {done.status}" + (f": {done.message}" if done.message else "")
         if done.status not in (StepStatus.SUCCEEDED, StepStatus.CANCELED):
-            self.get_logger().warning(
-                f"step {done.goal.step} of episode {done.goal.epoch}: {self.last_status}"
-            )
-        change = Pose()
-        change.position.x, change.position.y = done.moved.x, done.moved.y
-        change.orientation.z, change.orientation.w = (
-            math.sin(done.moved.yaw / 2),
-            math.cos(done.moved.yaw / 2),
-        )
-        result = ExecuteStep.Result(
-            status=done.status,
-            error_msg=done.message,
-            end_stamp=stamp_message(done.end_stamp),
-            pose_change=change,
-            collided=done.collided,
-        )
+            step = f"step {goal.step} of episode {goal.episode_id}"
+            self.get_logger().warning(f"{step}: {self.last_status}")
+        told = {
+            "status": done.status,
+            "error_msg": done.message,
+            "pose_change": pose_message(done.moved),
+            "collided": done.collided,
+        }
+        end = stamp_message(done.end_stamp)
         report = StepReport(
-            episode_id=done.goal.epoch,
-            step=done.goal.step,
-            action=done.goal.action,
-            frame_stamp=stamp_message(done.goal.frame_stamp),
+            episode_id=goal.episode_id,
+            step=goal.step,
+            action=goal.action,
+            frame_stamp=stamp_message(goal.frame_stamp),
+            **told,
         )
-        report.header.stamp, report.header.frame_id = result.end_stamp, self.values.odom_frame
-        report.status, report.error_msg, report.pose_change, report.collided = (
-            result.status,
-            result.error_msg,
-            change,
-            result.collided,
-        )
+        report.header.stamp, report.header.frame_id = end, self.values.odom_frame
         self.report_out.publish(report)
-        handle = self.goals.pop(done.goal.key)
+        done_well = done.status in (StepStatus.SUCCEEDED, StepStatus.BLOCKED)
+        self.answer(goal.key, ExecuteStep.Result(end_stamp=end, **told), done_well)
 
-        def conclude(goal: Any) -> ExecuteStep.Result:
-            if goal.is_cancel_requested:
-                goal.canceled()
-            elif done.status in (StepStatus.SUCCEEDED, StepStatus.BLOCKED):
-                goal.succeed()
-            else:
-                goal.abort()
-            return result
-
-        handle.execute(conclude)
-
-    def _on_diagnostics(self) -> None:
-        now, machine = steady_now(), self.machine
+    def health(self, now: float) -> Health:
+        """Return the line about armed, e-stop and the last step."""
+        machine, seconds = self.machine, self.step_seconds
         figures = {
             "phase": machine.phase.value,
             "active": str(machine.active),
             "armed": str(machine.armed),
             "estop": str(machine.estop),
             "heartbeat_age": f"{min(now - machine.heartbeat_at, 1e6):.3f}",
-            "callback_late_max": f"{self.lateness.take():.4f}",
-            "step_seconds_p50": f"{health.percentile(self.step_seconds, 0.5):.3f}",
-            "step_seconds_p99": f"{health.percentile(self.step_seconds, 0.99):.3f}",
+            "step_seconds_p50": f"{percentile(seconds, 50):.3f}",
+            "step_seconds_p99": f"{percentile(seconds, 99):.3f}",
             "last_result": self.last_status,
         }
         if machine.ranges is not None:
-            figures |= {
-                "clearance": f"{machine.ranges.clearance:.2f}",
-                "corridor_known": f"{machine.ranges.known:.2f}",
-            }
-        level = health.WARN if machine.estop or not machine.active else health.OK
-        text = (
-            "e-stop"
-            if machine.estop
-            else "not active"
-            if not machine.active
-            else "armed"
-            if machine.armed
-            else "disarmed"
-        )
-        lines = [
-            *(rate.health(now) for rate in self.rates.values()),
-            health.Health("state", level, text, figures),
-        ]
-        self.diagnostics_out.publish(
-            diagnostics_message(
-                self.get_clock().now().to_msg(), self.get_fully_qualified_name(), lines
-            )
-        )
+            figures["clearance"] = f"{machine.ranges.clearance:.2f}"
+            figures["corridor_known"] = f"{machine.ranges.known:.2f}"
+        texts = ((machine.estop, "e-stop"), (not machine.active, "not active"))
+        armed = "armed" if machine.armed else "disarmed"
+        text = next((text for holds, text in texts if holds), armed)
+        return Health("state", OK if text == armed else WARN, text, figures)
 
 
 def main(args: list[str] | None = None) -> None:

@@ -10,7 +10,7 @@ import difflib
 import importlib
 import sys
 import textwrap
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from types import SimpleNamespace
 from typing import Any
@@ -127,10 +127,13 @@ def declare(node: Any, table: Sequence[Param]) -> SimpleNamespace:
     return values
 
 
-def follow_changes(node: Any, table: Sequence[Param], values: SimpleNamespace) -> None:
+def follow_changes(
+    node: Any, table: Sequence[Param], values: SimpleNamespace, then: Callable[[], None]
+) -> None:
     """
-    Keep ``values`` up to date with changes of the live parameters; a wrong value is refused with
-    its sentence.
+    Keep ``values`` up to date with changes of the live parameters, and call ``then`` after each.
+
+    A wrong value is refused with its sentence.
     """
     from rcl_interfaces.msg import SetParametersResult
 
@@ -143,6 +146,7 @@ def follow_changes(node: Any, table: Sequence[Param], values: SimpleNamespace) -
         for change in changes:
             if change.name in by_name and by_name[change.name].live:
                 setattr(values, change.name, change.value)
+        then()
         return SetParametersResult(successful=True)
 
     node.add_on_set_parameters_callback(check)

@@ -3,16 +3,19 @@ Records a rosbag (mcap) around each instruction, and keeps the last seconds in m
 incidents. Works where rosbag2 is not installed.
 """
 
-import time
-from collections import deque
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from action_msgs.msg import GoalStatusArray
+from rclpy.node import Node
+from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
+from std_srvs.srv import Trigger as TriggerService
+
 from janusvln_ros.data.bags import BagWriter, Message
+from janusvln_ros.data.recording import Ring, Trigger, bag_name
 from janusvln_ros.errors import InputError
+from janusvln_ros.nodes.messages import message_class
 from janusvln_ros.nodes.parameters import Param, declare
-from janusvln_ros.nodes.player import message_class
 from janusvln_ros.nodes.running import leave, run_node, steady_now, steady_timer
 
 TITLE = "Parameters of the recorder: a bag around each instruction."
@@ -56,224 +59,140 @@ ACTIVE_GOALS = (1, 2, 3)
 """action_msgs/GoalStatus: accepted, executing, canceling."""
 
 
-@dataclass
-class Ring:
-    """
-    The last ``seconds`` of messages, at most ``limit`` bytes; times are nanoseconds.
+class Recorder(Node):  # type: ignore[misc]
+    """The node. Messages are taken serialised and written as they came."""
 
-    A clock that goes back empties it.
-    """
-
-    seconds: float
-    limit: int
-    messages: deque[Message] = field(default_factory=deque)
-    size: int = 0
-
-    def add(self, message: Message) -> None:
-        """Append, and drop what is too old or too much."""
-        if self.messages and message.log_time < self.messages[-1].log_time - 10**9:
-            self.messages.clear()
-            self.size = 0
-        self.messages.append(message)
-        self.size += len(message.cdr)
-        while self.messages and (
-            self.size > self.limit
-            or message.log_time - self.messages[0].log_time > self.seconds * 1e9
-        ):
-            self.size -= len(self.messages.popleft().cdr)
-
-    def last(self, seconds: float) -> list[Message]:
-        """The messages of the last ``seconds``."""
-        return [
-            m for m in self.messages if m.log_time >= self.messages[-1].log_time - seconds * 1e9
+    def __init__(self) -> None:
+        super().__init__("recorder")
+        self.values = declare(self, PARAMETERS)
+        self.folder = Path(self.values.folder)
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise InputError(
+                f"parameter 'folder': {self.folder} cannot be made: {error.strerror}"
+            ) from error
+        self.exit_code: int | None = None
+        # The lead of a bag comes from the ring, so it is never shorter than that.
+        self.ring = Ring(max(self.values.ring, self.values.lead), self.values.ring_mb * 2**20)
+        self.trigger = Trigger(self.values.idle)
+        self.writer: BagWriter | None = None
+        self.estopped = False
+        self.inputs: dict[str, Any] = {}
+        camera = self.values.image + (
+            "" if self.values.image_transport == "raw" else "/compressed"
+        )
+        self.names = [
+            self.resolve_topic_name(name.strip())
+            for name in [camera, *self.values.topics.split(",")]
+            if name.strip()
         ]
+        self.instruction = self.resolve_topic_name("instruction")
+        self.decision = self.resolve_topic_name("policy/decision")
+        self.estop = self.resolve_topic_name("estop")
+        kept = QoSProfile(
+            depth=10,
+            durability=DurabilityPolicy.TRANSIENT_LOCAL,
+            reliability=ReliabilityPolicy.RELIABLE,
+        )
+        self.create_subscription(
+            GoalStatusArray, "follow_instruction/_action/status", self._on_goals, kept
+        )
+        self.create_service(TriggerService, "~/save_incident", self._on_save_incident)
+        self._look()
+        steady_timer(self, LOOK_S, self._look)
 
+    def _look(self) -> None:
+        """
+        Subscribe to wanted topics that have publishers by now, and close a bag whose time is
+        over.
+        """
+        for topic in self.names:
+            publishers = [] if topic in self.inputs else self.get_publishers_info_by_topic(topic)
+            if publishers:
+                self._listen(topic, publishers)
+        self._follow_trigger()
 
-@dataclass
-class Trigger:
-    """
-    When a bag is open: from an instruction or a goal until ``idle`` seconds after the last goal
-    and decision. Times: steady clock, seconds.
-    """
+    def _listen(self, topic: str, publishers: list[Any]) -> None:
+        msgtype = publishers[0].topic_type
+        try:
+            kind = message_class(msgtype)
+        except InputError as error:
+            self.get_logger().warning(f"{topic} is not recorded: {error}")
+            self.inputs[topic] = None
+            return
+        # What a publisher does not offer must not be asked for, or nothing would arrive.
+        reliable = all(p.qos_profile.reliability == ReliabilityPolicy.RELIABLE for p in publishers)
+        latched = all(
+            p.qos_profile.durability == DurabilityPolicy.TRANSIENT_LOCAL for p in publishers
+        )
+        qos = QoSProfile(
+            depth=50,
+            reliability=ReliabilityPolicy.RELIABLE if reliable else ReliabilityPolicy.BEST_EFFORT,
+            durability=DurabilityPolicy.TRANSIENT_LOCAL if latched else DurabilityPolicy.VOLATILE,
+        )
+        self.inputs[topic] = self.create_subscription(
+            kind, topic, lambda cdr: self._on_message(topic, msgtype, cdr), qos, raw=True
+        )
 
-    idle: float
-    active_goal: bool = False
-    last_sign: float = -float("inf")
+    def _on_message(self, topic: str, msgtype: str, cdr: bytes) -> None:
+        message = Message(topic, msgtype, self.get_clock().now().nanoseconds, bytes(cdr))
+        if topic in (self.instruction, self.decision):
+            self.trigger.sign(steady_now())
+            self._follow_trigger()
+        self.ring.add(message)
+        if self.writer is not None:
+            self.writer.write(topic, msgtype, message.log_time, message.cdr)
+        if topic == self.estop and len(cdr) > 4:
+            # std_msgs/Bool: four bytes of encapsulation, then the value
+            stopped = bool(cdr[4])
+            if stopped and not self.estopped:
+                self._save_incident("e-stop")
+            self.estopped = stopped
 
-    def goal(self, active: bool, now: float) -> None:
-        """Note whether a goal of follow_instruction is under way."""
-        if active or self.active_goal:
-            self.last_sign = now
-        self.active_goal = active
+    def _on_goals(self, message: Any) -> None:
+        self.trigger.goal(any(s.status in ACTIVE_GOALS for s in message.status_list), steady_now())
+        self._follow_trigger()
 
-    def sign(self, now: float) -> None:
-        """Note an instruction or a decision."""
-        self.last_sign = now
+    def _follow_trigger(self) -> None:
+        wanted = self.trigger.recording(steady_now())
+        if wanted and self.writer is None:
+            self.writer = BagWriter(bag_name("drive", self.folder)).__enter__()
+            for message in self.ring.last(self.values.lead):
+                self.writer.write(message.topic, message.msgtype, message.log_time, message.cdr)
+            self.get_logger().info(f"recording {self.writer.path}")
+        elif not wanted and self.writer is not None:
+            self._finish()
 
-    def recording(self, now: float) -> bool:
-        """Whether a bag should be open at ``now``."""
-        return self.active_goal or now - self.last_sign < self.idle
+    def _finish(self) -> None:
+        if self.writer is not None:
+            self.writer.__exit__(None, None, None)
+            self.get_logger().info(f"recorded {self.writer.path}")
+            self.writer = None
 
+    def _on_save_incident(self, _request: Any, response: Any) -> Any:
+        path = self._save_incident("request")
+        response.success, response.message = (
+            path is not None,
+            str(path or "nothing has been received yet"),
+        )
+        return response
 
-def bag_name(kind: str, folder: Path) -> Path:
-    """A new file in ``folder``, named by ``kind`` and local time; never one that exists."""
-    stem = f"{kind}-{time.strftime('%Y%m%d-%H%M%S')}"
-    candidates = [folder / f"{stem}.mcap", *(folder / f"{stem}-{n}.mcap" for n in range(2, 1000))]
-    return next(path for path in candidates if not path.exists())
+    def _save_incident(self, why: str) -> Path | None:
+        if not self.ring.messages:
+            return None
+        path = bag_name("incident", self.folder)
+        with BagWriter(path) as writer:
+            for message in self.ring.messages:
+                writer.write(message.topic, message.msgtype, message.log_time, message.cdr)
+        self.get_logger().info(f"{why}: the last {self.values.ring:.0f} s are in {path}")
+        return path
 
-
-def make_node() -> Any:
-    """The recorder node. Messages are taken serialised and written as they came."""
-    from action_msgs.msg import GoalStatusArray
-    from rclpy.node import Node
-    from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
-    from std_srvs.srv import Trigger as TriggerService
-
-    class Recorder(Node):  # type: ignore[misc]
-        def __init__(self) -> None:
-            super().__init__("recorder")
-            self.values = declare(self, PARAMETERS)
-            self.folder = Path(self.values.folder)
-            try:
-                self.folder.mkdir(parents=True, exist_ok=True)
-            except OSError as error:
-                raise InputError(
-                    f"parameter 'folder': {self.folder} cannot be made: {error.strerror}"
-                ) from error
-            self.exit_code: int | None = None
-            # The lead of a bag comes from the ring, so it is never shorter than that.
-            self.ring = Ring(max(self.values.ring, self.values.lead), self.values.ring_mb * 2**20)
-            self.trigger = Trigger(self.values.idle)
-            self.writer: BagWriter | None = None
-            self.estopped = False
-            self.inputs: dict[str, Any] = {}
-            camera = self.values.image + (
-                "" if self.values.image_transport == "raw" else "/compressed"
-            )
-            self.names = [
-                self.resolve_topic_name(name.strip())
-                for name in [camera, *self.values.topics.split(",")]
-                if name.strip()
-            ]
-            self.instruction = self.resolve_topic_name("instruction")
-            self.decision = self.resolve_topic_name("policy/decision")
-            self.estop = self.resolve_topic_name("estop")
-            kept = QoSProfile(
-                depth=10,
-                durability=DurabilityPolicy.TRANSIENT_LOCAL,
-                reliability=ReliabilityPolicy.RELIABLE,
-            )
-            self.create_subscription(
-                GoalStatusArray, "follow_instruction/_action/status", self.on_goals, kept
-            )
-            self.create_service(TriggerService, "~/save_incident", self.on_save_incident)
-            self.look()
-            steady_timer(self, LOOK_S, self.look)
-
-        def look(self) -> None:
-            """
-            Subscribe to wanted topics that have publishers by now, and close a bag whose time is
-            over.
-            """
-            for topic in self.names:
-                publishers = (
-                    [] if topic in self.inputs else self.get_publishers_info_by_topic(topic)
-                )
-                if publishers:
-                    self.listen(topic, publishers)
-            self.follow_trigger()
-
-        def listen(self, topic: str, publishers: list[Any]) -> None:
-            msgtype = publishers[0].topic_type
-            try:
-                kind = message_class(msgtype)
-            except InputError as error:
-                self.get_logger().warning(f"{topic} is not recorded: {error}")
-                self.inputs[topic] = None
-                return
-            # What a publisher does not offer must not be asked for, or nothing would arrive.
-            reliable = all(
-                p.qos_profile.reliability == ReliabilityPolicy.RELIABLE for p in publishers
-            )
-            latched = all(
-                p.qos_profile.durability == DurabilityPolicy.TRANSIENT_LOCAL for p in publishers
-            )
-            qos = QoSProfile(
-                depth=50,
-                reliability=ReliabilityPolicy.RELIABLE
-                if reliable
-                else ReliabilityPolicy.BEST_EFFORT,
-                durability=DurabilityPolicy.TRANSIENT_LOCAL
-                if latched
-                else DurabilityPolicy.VOLATILE,
-            )
-            self.inputs[topic] = self.create_subscription(
-                kind, topic, lambda cdr: self.on_message(topic, msgtype, cdr), qos, raw=True
-            )
-
-        def on_message(self, topic: str, msgtype: str, cdr: bytes) -> None:
-            message = Message(topic, msgtype, self.get_clock().now().nanoseconds, bytes(cdr))
-            if topic in (self.instruction, self.decision):
-                self.trigger.sign(steady_now())
-                self.follow_trigger()
-            self.ring.add(message)
-            if self.writer is not None:
-                self.writer.write(topic, msgtype, message.log_time, message.cdr)
-            if topic == self.estop and len(cdr) > 4:
-                # std_msgs/Bool: four bytes of encapsulation, then the value
-                stopped = bool(cdr[4])
-                if stopped and not self.estopped:
-                    self.save_incident("e-stop")
-                self.estopped = stopped
-
-        def on_goals(self, message: Any) -> None:
-            self.trigger.goal(
-                any(s.status in ACTIVE_GOALS for s in message.status_list), steady_now()
-            )
-            self.follow_trigger()
-
-        def follow_trigger(self) -> None:
-            wanted = self.trigger.recording(steady_now())
-            if wanted and self.writer is None:
-                self.writer = BagWriter(bag_name("drive", self.folder)).__enter__()
-                for message in self.ring.last(self.values.lead):
-                    self.writer.write(
-                        message.topic, message.msgtype, message.log_time, message.cdr
-                    )
-                self.get_logger().info(f"recording {self.writer.path}")
-            elif not wanted and self.writer is not None:
-                self.finish()
-
-        def finish(self) -> None:
-            if self.writer is not None:
-                self.writer.__exit__(None, None, None)
-                self.get_logger().info(f"recorded {self.writer.path}")
-                self.writer = None
-
-        def on_save_incident(self, _request: Any, response: Any) -> Any:
-            path = self.save_incident("request")
-            response.success, response.message = (
-                path is not None,
-                str(path or "nothing has been received yet"),
-            )
-            return response
-
-        def save_incident(self, why: str) -> Path | None:
-            if not self.ring.messages:
-                return None
-            path = bag_name("incident", self.folder)
-            with BagWriter(path) as writer:
-                for message in self.ring.messages:
-                    writer.write(message.topic, message.msgtype, message.log_time, message.cdr)
-            self.get_logger().info(f"{why}: the last {self.values.ring:.0f} s are in {path}")
-            return path
-
-        def close(self) -> None:
-            self.finish()
-
-    return Recorder()
+    def close(self) -> None:
+        """Close the bag that is open."""
+        self._finish()
 
 
 def main() -> None:
     """Entry point of the executable ``recorder``."""
-    leave(run_node(make_node))
+    leave(run_node(Recorder))

@@ -2,9 +2,7 @@
 The one thread that owns the model.
 
 Jobs run in the order given; what each returns is handed to ``deliver``, which must be safe to call
-from here.
-
-Nothing here knows ROS.
+from here. Nothing here knows ROS.
 """
 
 import gc
@@ -12,7 +10,6 @@ import queue
 import sys
 import threading
 import time
-import zlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -21,11 +18,10 @@ import numpy as np
 import numpy.typing as npt
 
 from janusvln_ros.actions import Action
-from janusvln_ros.camera.images import blank, decode
-from janusvln_ros.camera.view import Intrinsics, View, plan_view, uncalibrated_view
+from janusvln_ros.camera.reader import FrameReader
 from janusvln_ros.errors import InputError
-from janusvln_ros.protocol import driving as stepping
-from janusvln_ros.protocol.driving import Code
+from janusvln_ros.protocol.exchange import Decided, Event, Failed, Infer, Reset, ResetFailed
+from janusvln_ros.protocol.status import Code
 
 WARM_UP_INSTRUCTION = "walk forward"
 WARM_UP_SHAPE = (480, 640, 3)
@@ -44,7 +40,6 @@ class Worker(threading.Thread):
     Runs jobs one after the other.
 
     ``deliver(result)`` is called on this thread with whatever a job returned, unless that is None.
-
     A job that raises is answered with a ``Crashed``, and the thread goes on.
     """
 
@@ -69,9 +64,7 @@ class Worker(threading.Thread):
                 self.deliver(result)
 
     def end(self, timeout: float) -> bool:
-        """
-        Let the thread end after the jobs in the queue; whether it did within ``timeout`` seconds.
-        """
+        """Let the thread end after the jobs in the queue; whether it did within ``timeout`` s."""
         self.jobs.put(None)
         self.join(timeout)
         return not self.is_alive()
@@ -80,89 +73,22 @@ class Worker(threading.Thread):
 @dataclass(frozen=True)
 class Seen:
     """
-    A decision of the model with the frame it saw (uint8 [h, w, 3], after rectification) and the
-    state of the memories.
+    A decision of the model with the frame it saw and the state of the memories.
+
+    ``rgb``: uint8 [h, w, 3], after rectification.
     """
 
     decision: Any
     rgb: npt.NDArray[np.uint8]
-    probabilities: tuple[float, float, float, float]
+    probabilities: tuple[float, ...]
     spatial_frames: int
     semantic_frames: int
     capacity: int
     memory_bytes: int
 
 
-class Eyes:
-    """
-    Frames as they come to frames as the model wants them.
-
-    Keeps the view of the latest camera, and the last frame's checksum.
-    """
-
-    def __init__(self, *, allow_uncalibrated: bool, refuse_blank: bool, refuse_frozen: bool):
-        self.allow_uncalibrated, self.refuse_blank, self.refuse_frozen = (
-            allow_uncalibrated,
-            refuse_blank,
-            refuse_frozen,
-        )
-        self.camera: Intrinsics | None = None
-        self.view: View | None = None
-        self.last_sum: int | None = None
-        self.warnings: list[str] = []
-
-    def see(self, message: Any, camera: Intrinsics | None, moved: bool) -> npt.NDArray[np.uint8]:
-        """
-        The frame of a camera message as the model should see it.
-
-        ``moved``: the robot has moved since the last one.
-
-        Raises:
-            InputError: the frame is malformed, of another size than the camera's, black, or the
-                very one from before the motion.
-        """
-        rgb = decode(message)
-        if self.refuse_blank and blank(rgb):
-            raise InputError("the frame is black: is the lens covered?")
-        checksum = zlib.adler32(rgb)  # type: ignore[arg-type]
-        if self.refuse_frozen and moved and checksum == self.last_sum:
-            raise InputError("the frame is the same as before the motion: the camera is frozen")
-        if (
-            self.view is None
-            or camera != self.camera
-            or (camera is None and self.view.source != rgb.shape[1::-1])
-        ):
-            self.view = self._plan(camera, rgb.shape[1], rgb.shape[0])
-            self.camera = camera
-            self.warnings += self.view.warnings
-        seen = self.view.apply(rgb)
-        self.last_sum = checksum
-        return seen
-
-    def _plan(self, camera: Intrinsics | None, width: int, height: int) -> View:
-        try:
-            if camera is None:
-                raise InputError(
-                    "no camera_info has arrived: publish it, or set allow_uncalibrated_camera"
-                )
-            return plan_view(camera)
-        except InputError:
-            if not self.allow_uncalibrated:
-                raise
-            return uncalibrated_view(width, height)
-
-
-def is_out_of_memory(error: BaseException) -> bool:
-    """Whether the model failed for want of memory, on whatever device."""
-    return (
-        isinstance(error, MemoryError)
-        or "outofmemory" in type(error).__name__.lower()
-        or "out of memory" in str(error).lower()
-    )
-
-
 def free_memory() -> None:
-    """Give back what the failed step held."""
+    """Give back what a failed step held."""
     gc.collect()
     torch = sys.modules.get("torch")
     if torch is not None and torch.cuda.is_available():
@@ -171,8 +97,9 @@ def free_memory() -> None:
 
 def warm_up(navigator: Any) -> None:
     """
-    Two steps on grey frames, so that the first real one is not the slow one; memories are empty
-    afterwards.
+    Take two steps on grey frames, so that the first real one is not the slow one.
+
+    The memories are empty afterwards.
     """
     for _ in range(2):
         navigator.reset(WARM_UP_INSTRUCTION)
@@ -182,15 +109,13 @@ def warm_up(navigator: Any) -> None:
 
 def look(navigator: Any, decision: Any, rgb: npt.NDArray[np.uint8]) -> Seen:
     """
-    A decision with everything that is published about it.
+    Return a decision with everything that is published about it.
 
     Raises:
         FloatingPointError: a probability is not a number.
     """
     shares = decision.probabilities
-    probabilities = (
-        tuple(float(shares[action]) for action in Action) if shares else (float("nan"),) * 4
-    )
+    probabilities = tuple(float(shares[a]) if shares else float("nan") for a in Action)
     if shares and not np.isfinite(probabilities).all():
         raise FloatingPointError("the model's probabilities are not numbers")
     held = len(getattr(navigator, "spatial_frames", ()))
@@ -206,7 +131,7 @@ def look(navigator: Any, decision: Any, rgb: npt.NDArray[np.uint8]) -> Seen:
         else held
     )
     used = int(getattr(navigator, "memory_bytes", 0))
-    return Seen(decision, rgb, probabilities, held, semantic, capacity, used)  # type: ignore[arg-type]
+    return Seen(decision, rgb, probabilities, held, semantic, capacity, used)
 
 
 class Session:
@@ -217,68 +142,49 @@ class Session:
     ``ready``: the last reset went well; nothing is decided otherwise.
     """
 
-    def __init__(self, navigator: Any, eyes: Eyes):
-        self.navigator, self.eyes, self.ready = navigator, eyes, False
+    def __init__(self, navigator: Any, reader: FrameReader):
+        self.navigator, self.reader, self.ready = navigator, reader, False
 
-    def reset(self, epoch: int, instruction: str) -> stepping.Event | None:
+    def reset(self, command: Reset) -> Event | None:
         """Begin an episode; a failure if the model cannot take the instruction."""
         self.ready = False
-        self.eyes.last_sum = None
+        self.reader.reset()
         try:
-            self.navigator.reset(instruction)
-        except InputError as error:
-            return stepping.ResetFailed(
-                time.monotonic(), epoch, Code.INVALID_INSTRUCTION, str(error)
-            )
+            self.navigator.reset(command.instruction)
         except Exception as error:
-            return stepping.ResetFailed(
-                time.monotonic(),
-                epoch,
-                Code.INFERENCE_FAILED,
-                f"the model failed: {describe(error)}",
-            )
+            bad_words = isinstance(error, InputError)
+            code = Code.INVALID_INSTRUCTION if bad_words else Code.INFERENCE_FAILED
+            why = str(error) if bad_words else f"the model failed: {describe(error)}"
+            return ResetFailed(time.monotonic(), command.episode_id, code, why)
         self.ready = True
         return None
 
-    def decide(
-        self, ticket: int, message: Any, camera: Intrinsics | None, moved: bool, commit: bool
-    ) -> stepping.Event | None:
-        """Look at a camera message and decide; None while no episode is ready."""
+    def decide(self, command: Infer) -> Event | None:
+        """Look at a frame and decide; None while no episode is ready."""
         if not self.ready:
             return None
+        failed = None
         try:
-            rgb = self.eyes.see(message, camera, moved)
+            rgb = self.reader.read(command.frame.image, command.camera, command.moved)
         except InputError as error:
-            return stepping.Failed(time.monotonic(), ticket, Code.BAD_FRAME, str(error))
+            failed = (Code.BAD_FRAME, str(error))
         except Exception as error:
-            return stepping.Failed(
-                time.monotonic(),
-                ticket,
-                Code.BAD_FRAME,
-                f"the frame cannot be read: {describe(error)}",
-            )
+            failed = (Code.BAD_FRAME, f"the frame cannot be read: {describe(error)}")
+        if failed is not None:
+            return Failed(time.monotonic(), command.ticket, *failed)
         try:
-            decision = self.navigator.step(rgb, commit=commit)
-            return stepping.Decided(
-                time.monotonic(),
-                ticket,
-                decision.action,
-                decision.text,
-                look(self.navigator, decision, rgb),
-            )
+            decision = self.navigator.step(rgb, commit=command.commit)
+            seen, now = look(self.navigator, decision, rgb), time.monotonic()
+            return Decided(now, command.ticket, decision.action, decision.text, seen)
         except Exception as error:
             # an InputError is about the frame, but for the one that says that numbers went bad
-            bad_frame = isinstance(error, InputError) and type(error).__name__ != "NonFiniteError"
-            code = Code.BAD_FRAME if bad_frame else Code.INFERENCE_FAILED
-            failed = stepping.Failed(
-                time.monotonic(),
-                ticket,
-                code,
-                str(error) if bad_frame else f"the model failed: {describe(error)}",
-            )
+            if isinstance(error, InputError) and type(error).__name__ != "NonFiniteError":
+                failed = (Code.BAD_FRAME, str(error))
+            else:
+                failed = (Code.INFERENCE_FAILED, f"the model failed: {describe(error)}")
         # after the handler: the exception holds the frames of the stack and with them the memory
         free_memory()
-        return failed
+        return Failed(time.monotonic(), command.ticket, *failed)
 
     def commit(self) -> None:
         """Keep the decision that could be taken back."""
@@ -286,9 +192,9 @@ class Session:
 
 
 def describe(error: BaseException) -> str:
-    """An exception in one line."""
-    return (
-        f"out of memory: {str(error)[:200]}"
-        if is_out_of_memory(error)
-        else f"{type(error).__name__}: {str(error)[:200]}"
-    )
+    """Return an exception in one line; want of memory, on whatever device, is named as that."""
+    name, text = type(error).__name__, str(error)[:200]
+    out = isinstance(error, MemoryError) or "outofmemory" in name.lower()
+    if out or "out of memory" in str(error).lower():
+        return f"out of memory: {text}"
+    return f"{name}: {text}"

@@ -1,95 +1,151 @@
 """
-Watch-only: which frames of a stream that nobody stops for are decided on.
+Which frames of a drive that nobody stops for are decided on: live and in a bag alike.
 
-Only header stamps are looked at, never a clock.
+Only header stamps are looked at, never a clock. Three ways:
+
+* ``recorded``: the first frame of an episode, then for each step report the first one taken at
+  its end or later, whichever of the two comes first;
+* ``odom``: the first frame at which, measured from the pose at the last chosen one, travel
+  forward or turning makes up a whole step;
+* ``interval``: a frame every so many seconds of stamps.
 """
 
 import math
-from collections import deque
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 
+from janusvln_ros.actions import FORWARD_STEP_M, TURN_STEP_DEG, Action
 from janusvln_ros.geometry import Pose2, relative
+from janusvln_ros.protocol.exchange import Frame
+from janusvln_ros.protocol.odometry import Sample, extended, sample_at
 
 MODES = ("recorded", "odom", "interval")
 
 REMEMBERED = 20
-"""Frames that a step report may still choose when it comes after them."""
+"""Frames that a step report, or odometry of their moment, may still choose when it comes late."""
+
+WHOLE = 1 - 1e-6
+"""Share of a step that is a whole one: sums of floating-point numbers fall short of 1."""
 
 
-class Chooser:
-    """
-    Picks frames by stamp (ns). ``mode``:
+@dataclass(frozen=True)
+class Rule:
+    """How frames are chosen: metres and radians of one step, nanoseconds of an interval."""
 
-    * ``recorded``: the first frame of an episode, then for each step report the first one taken at
-      its end or later, whichever of the two comes first;
-    * ``odom``: a frame whenever, from the last chosen one, travel reaches ``forward`` metres or
-      turning ``turn`` radians;
-    * ``interval``: a frame every ``interval`` seconds of stamps.
-    """
+    mode: str = "recorded"
+    forward_step: float = FORWARD_STEP_M
+    turn_step: float = math.radians(TURN_STEP_DEG)
+    interval_ns: int = 1_000_000_000
 
-    def __init__(self, mode: str, *, forward: float, turn: float, interval: float):
-        self.mode, self.forward, self.turn, self.interval_ns = (
-            mode,
-            forward,
-            turn,
-            round(interval * 1e9),
-        )
-        self.reset()
 
-    def reset(self) -> None:
-        """A new episode: the next frame is chosen."""
-        self.last: int | None = None  # stamp of the last chosen frame
-        self.newest: int | None = None  # stamp of the last frame seen
-        self.seen = deque[int](maxlen=REMEMBERED)  # recorded: frames since the last chosen one
-        self.wanted: list[int] = []  # recorded: ends of steps whose frame has not come
-        self.pose: Pose2 | None = None
-        self.chosen_pose: Pose2 | None = None
+@dataclass(frozen=True)
+class Choice:
+    """What the choice remembers of an episode."""
 
-    def _choose(self, stamp: int) -> bool:
-        self.last, self.chosen_pose = stamp, self.pose
-        self.wanted = [end for end in self.wanted if end > stamp]
-        while self.seen and self.seen[0] <= stamp:
-            self.seen.popleft()
-        return True
+    last: int | None = None  # stamp of the last chosen frame, ns
+    waiting: tuple[Frame, ...] = ()  # frames since then that may still be chosen
+    ended: tuple[int, ...] = ()  # recorded: ends of steps whose frame has not come, ns
+    pose: Pose2 | None = None  # odom: where the last chosen frame was taken, once known
+    track: tuple[Sample, ...] = ()  # odom: the latest odometry
 
-    def frame(self, stamp: int) -> bool:
-        """A frame arrived; whether it is chosen."""
-        self.newest = stamp
-        if self.last is None:
-            return self._choose(stamp)
-        if stamp <= self.last:
-            return False
-        if self.mode == "recorded":
-            if self.wanted and stamp >= self.wanted[0]:
-                return self._choose(stamp)
-            self.seen.append(stamp)
-            return False
-        if self.mode == "interval":
-            return stamp - self.last >= self.interval_ns and self._choose(stamp)
-        if self.pose is None:
-            return False
-        if self.chosen_pose is None:
-            self.chosen_pose = self.pose
-            return False
-        moved = relative(self.chosen_pose, self.pose)
-        return max(
-            abs(moved.x) / self.forward, abs(moved.yaw) / self.turn
-        ) >= 1 - 1e-6 and self._choose(stamp)
 
-    def report(self, end_stamp: int) -> int | None:
-        """
-        A step ended at ``end_stamp``; the stamp of the frame seen already that is chosen by it, if
-        any.
-        """
-        if self.last is None or end_stamp <= self.last:
-            return None
-        for stamp in self.seen:
-            if stamp >= end_stamp:
-                self._choose(stamp)
-                return stamp
-        self.wanted.append(end_stamp)
+Chosen = tuple[Choice, tuple[Frame, ...]]
+
+
+def step_between(start: Pose2, end: Pose2, rule: Rule) -> Action | None:
+    """Return the step that the way from ``start`` to ``end`` makes up; None: not yet one."""
+    moved = relative(start, end)
+    forward, turn = moved.x / rule.forward_step, moved.yaw / rule.turn_step
+    if max(forward, abs(turn)) < WHOLE:
         return None
+    if forward >= abs(turn):
+        return Action.MOVE_FORWARD
+    return Action.TURN_LEFT if turn > 0 else Action.TURN_RIGHT
 
-    def odometry(self, pose: Pose2) -> None:
-        """Where the robot is now."""
-        if all(map(math.isfinite, pose)):
-            self.pose = pose
+
+def see_frame(choice: Choice, frame: Frame, rule: Rule) -> Chosen:
+    """Return the choice after a frame, and the frames that are chosen by it (all modes)."""
+    if choice.last is None:
+        return replace(choice, last=frame.stamp, pose=None), (frame,)
+    if frame.stamp <= choice.last:
+        return choice, ()
+    if rule.mode == "interval":
+        if frame.stamp - choice.last < rule.interval_ns:
+            return choice, ()
+        return replace(choice, last=frame.stamp), (frame,)
+    choice = replace(choice, waiting=(*choice.waiting, frame)[-REMEMBERED:])
+    return _by_reports(choice) if rule.mode == "recorded" else _by_odometry(choice, rule)
+
+
+def see_step_end(choice: Choice, end_stamp: int) -> Chosen:
+    """Return the choice after the report of a step (``recorded``), and what is chosen by it."""
+    if choice.last is None or end_stamp <= choice.last:
+        return choice, ()
+    return _by_reports(replace(choice, ended=(*choice.ended, end_stamp)))
+
+
+def see_odometry(choice: Choice, sample: Sample, rule: Rule) -> Chosen:
+    """Return the choice after an odometry message (``odom``), and what is chosen by it."""
+    return _by_odometry(replace(choice, track=extended(choice.track, sample)), rule)
+
+
+def _by_reports(choice: Choice) -> Chosen:
+    chosen: list[Frame] = []
+    while choice.ended:
+        later = [f for f in choice.waiting if f.stamp >= choice.ended[0]]
+        if not later:
+            break
+        first = min(later, key=lambda frame: frame.stamp)
+        chosen.append(first)
+        choice = replace(
+            choice,
+            last=first.stamp,
+            waiting=tuple(f for f in choice.waiting if f.stamp > first.stamp),
+            ended=tuple(end for end in choice.ended if end > first.stamp),
+        )
+    return choice, tuple(chosen)
+
+
+def _by_odometry(choice: Choice, rule: Rule) -> Chosen:
+    """Look at the waiting frames whose moment odometry has passed."""
+    chosen: list[Frame] = []
+    track, pose = choice.track, choice.pose
+    if pose is None and track and choice.last is not None:
+        # before the first message the base stood where that found it
+        start = track[0] if choice.last < track[0].stamp else sample_at(track, choice.last)
+        pose = start.pose if start else None
+    waiting, last = list(choice.waiting), choice.last
+    while pose is not None and waiting and waiting[0].stamp <= track[-1].stamp:
+        frame = waiting.pop(0)
+        here = sample_at(track, frame.stamp)
+        if here is not None and step_between(pose, here.pose, rule) is not None:
+            chosen.append(frame)
+            pose, last = here.pose, frame.stamp
+    return replace(choice, waiting=tuple(waiting), pose=pose, last=last), tuple(chosen)
+
+
+def cut_into_steps(
+    stamps: Sequence[int], odometry: Sequence[Sample], rule: Rule
+) -> list[tuple[int, Action]]:
+    """
+    Return the frames of a whole drive that ``odom`` chooses, and the step taken from each.
+
+    Args:
+        stamps: of the frames, ns, rising.
+        odometry: of the drive, rising stamps, at least one sample.
+        rule: the lengths of a step.
+
+    Returns:
+        Index of each chosen frame and the action that the drive took from there; the last is STOP.
+    """
+    if not stamps:
+        return []
+    first = odometry[0] if stamps[0] < odometry[0].stamp else sample_at(odometry, stamps[0])
+    pose, last, steps = (first or odometry[-1]).pose, 0, []
+    for i, stamp in enumerate(stamps):
+        here = sample_at(odometry, stamp)
+        action = step_between(pose, here.pose, rule) if here is not None else None
+        if here is not None and action is not None:
+            steps.append((last, action))
+            pose, last = here.pose, i
+    return [*steps, (last, Action.STOP)]

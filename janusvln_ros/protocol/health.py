@@ -4,9 +4,12 @@ Figures for ``/diagnostics``: rates against what was expected, ages, percentiles
 Pure; the nodes turn them into messages.
 """
 
+import math
 from collections import deque
 from collections.abc import Sequence
 from typing import NamedTuple
+
+import numpy as np
 
 OK, WARN, ERROR, STALE = range(4)
 """Levels of ``diagnostic_msgs/DiagnosticStatus``."""
@@ -21,12 +24,9 @@ class Health(NamedTuple):
     values: dict[str, str]
 
 
-def percentile(values: Sequence[float], share: float) -> float:
-    """The smallest value that at least ``share`` of the values do not exceed; NaN of none."""
-    if not values:
-        return float("nan")
-    ordered = sorted(values)
-    return ordered[min(len(ordered) - 1, max(0, -(-int(share * 1000) * len(ordered) // 1000) - 1))]
+def percentile(values: Sequence[float], percent: float) -> float:
+    """Return the smallest value that ``percent`` of them do not exceed; NaN of none."""
+    return float(np.percentile(values, percent, method="inverted_cdf")) if values else math.nan
 
 
 class InputRate:

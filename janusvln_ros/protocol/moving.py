@@ -1,6 +1,5 @@
 """
-The motion node's decisions as pure functions: speed profiles, the stop corridor, and
-``advance(state, event, settings) -> (state, commands)``.
+The motion node's decisions: ``advance(state, event, settings) -> (state, commands)``.
 
 One goal is one bounded motion: ``DRIVING`` until the target, an obstacle or trouble, then
 ``STOPPING`` with zero velocity until odometry shows standstill, and only then the result. Seconds
@@ -11,13 +10,19 @@ import math
 from dataclasses import dataclass, replace
 from enum import Enum
 
-import numpy as np
-import numpy.typing as npt
-
 from janusvln_ros.actions import Action
 from janusvln_ros.geometry import Pose2, relative
-from janusvln_ros.protocol.driving import StepStatus
+from janusvln_ros.protocol.exchange import Event, Odometry
 from janusvln_ros.protocol.odometry import Sample, finite
+from janusvln_ros.protocol.profile import (
+    Profile,
+    share_done,
+    short_of,
+    stepped,
+    target,
+    velocity,
+)
+from janusvln_ros.protocol.status import StepStatus
 
 DOWNSTREAM_TIMEOUT = 0.3
 """
@@ -29,9 +34,6 @@ NUDGES = 3
 """Times a motion that came to rest short of its target may go on."""
 
 
-ORIGIN = Pose2()
-
-
 class Phase(Enum):
     """Where the step stands."""
 
@@ -41,21 +43,9 @@ class Phase(Enum):
 
 
 @dataclass(frozen=True)
-class Settings:
+class Settings(Profile):
     """What the user chose. See the table in ``nodes/motion.py`` for each."""
 
-    forward_step: float = 0.25
-    turn_step: float = math.radians(15)
-    speed: float = 0.3
-    acceleration: float = 0.5
-    rate: float = 0.8
-    rate_acceleration: float = 1.5
-    crawl_speed: float = 0.03
-    crawl_rate: float = 0.08
-    heading_gain: float = 2.0
-    tolerance: float = 0.015
-    turn_tolerance: float = math.radians(1.0)
-    latency: float = 0.05
     step_deadline: float = 8.0
     stop_time: float = 1.0
     rest_speed: float = 0.02
@@ -80,13 +70,6 @@ class Settings:
 
 
 @dataclass(frozen=True)
-class Event:
-    """Something happened at ``now``, seconds on the steady clock."""
-
-    now: float
-
-
-@dataclass(frozen=True)
 class Goal(Event):
     """
     A step is asked for.
@@ -95,7 +78,7 @@ class Goal(Event):
     """
 
     key: int
-    epoch: int
+    episode_id: int
     step: int
     action: int
     frame_stamp: int
@@ -108,13 +91,6 @@ class Stop(Event):
 
     status: int
     message: str
-
-
-@dataclass(frozen=True)
-class Odometry(Event):
-    """The base says where it is."""
-
-    sample: Sample
 
 
 @dataclass(frozen=True)
@@ -132,9 +108,9 @@ class Ranges(Event):
 
 @dataclass(frozen=True)
 class Heartbeat(Event):
-    """``policy`` lives and works on episode ``epoch``."""
+    """``policy`` lives and works on episode ``episode_id``."""
 
-    epoch: int
+    episode_id: int
 
 
 @dataclass(frozen=True)
@@ -220,7 +196,7 @@ class State:
     stopping_since: float = 0.0
     outcome: tuple[int, str] = (StepStatus.SUCCEEDED, "")
     collided: bool = False
-    start: Pose2 = ORIGIN
+    start: Pose2 = Pose2()  # noqa: RUF009 (a tuple: it cannot change)
     velocity: tuple[float, float] = (0.0, 0.0)  # last sent
     ticked: float = 0.0
     nudges: int = 0
@@ -236,167 +212,6 @@ class State:
 
 
 Outcome = tuple[State, tuple[Command, ...]]
-
-
-# Motion --------------------------------------------------------------------------------
-
-
-def target(action: Action, settings: Settings) -> tuple[float, float]:
-    """Metres forward and radians to the left that an action asks for."""
-    turn = {Action.TURN_LEFT: settings.turn_step, Action.TURN_RIGHT: -settings.turn_step}
-    return (settings.forward_step if action is Action.MOVE_FORWARD else 0.0), turn.get(action, 0.0)
-
-
-def profile(
-    remaining: float, last: float, limit: float, acceleration: float, dt: float, crawl: float
-) -> float:
-    """
-    Next speed of a trapezoidal profile that comes to rest after ``remaining``: speed up, cruise at
-    ``limit``, brake at the last moment, never slower than ``crawl`` until it is there. 0 where
-    nothing remains.
-    """
-    if not remaining > 0:
-        return 0.0
-    braking = math.sqrt(2 * acceleration * remaining)
-    return min(limit, last + acceleration * dt, max(braking, min(crawl, limit)))
-
-
-def velocity(
-    moved: Pose2,
-    goal: tuple[float, float],
-    last: tuple[float, float],
-    dt: float,
-    delay: float,
-    clearance: float,
-    settings: Settings,
-) -> tuple[float, float]:
-    """
-    Speed and turning rate for a step that has come as far as ``moved`` of ``goal`` (metres,
-    radians).
-
-    ``delay``: seconds since ``moved`` was true, during which the base went on; ``clearance``:
-    metres it may go before an obstacle.
-    """
-    forward, turn = goal
-    if turn:
-        sign = math.copysign(1.0, turn)
-        # signed, so that an overshoot beyond the tolerance is turned back
-        remaining = turn - moved.yaw
-        ahead = sign * remaining - abs(last[1]) * delay
-        if ahead <= 0 and remaining * sign < -settings.turn_tolerance:
-            return 0.0, -sign * settings.crawl_rate
-        return 0.0, sign * profile(
-            ahead, abs(last[1]), settings.rate, settings.rate_acceleration, dt, settings.crawl_rate
-        )
-    ahead = min(forward - moved.x, clearance) - abs(last[0]) * delay
-    speed = profile(
-        ahead, abs(last[0]), settings.speed, settings.acceleration, dt, settings.crawl_speed
-    )
-    heading = -settings.heading_gain * (moved.yaw + settings.heading_gain * moved.y)
-    most = settings.rate / 2
-    return speed, max(-most, min(most, heading)) if speed else 0.0
-
-
-def short_of(moved: Pose2, goal: tuple[float, float], settings: Settings) -> float:
-    """
-    How far a step at rest is outside its tolerance (metres or radians, 0 within).
-
-    Going too far forward is not undone: there may be somebody behind.
-    """
-    forward, turn = goal
-    if turn:
-        return max(0.0, abs(turn - moved.yaw) - settings.turn_tolerance)
-    return max(0.0, forward - moved.x - settings.tolerance)
-
-
-def stepped(moved: Pose2, goal: tuple[float, float], settings: Settings) -> bool:
-    """
-    Whether a base that steps by itself has made its step, as exactly as such bases do: three times
-    the tolerance short at most, or beyond.
-    """
-    forward, turn = goal
-    if turn:
-        return math.copysign(1.0, turn) * (turn - moved.yaw) <= 3 * settings.turn_tolerance
-    return forward - moved.x <= 3 * settings.tolerance
-
-
-def share_done(moved: Pose2, goal: tuple[float, float]) -> float:
-    """Progress from 0 to 1."""
-    forward, turn = goal
-    if not forward and not turn:
-        return 1.0
-    return max(0.0, min(1.0, moved.yaw / turn if turn else moved.x / forward))
-
-
-# Corridor ------------------------------------------------------------------------------
-
-
-def scan_corridor(
-    ranges: npt.NDArray[np.float64],
-    angle_min: float,
-    increment: float,
-    range_min: float,
-    range_max: float,
-    *,
-    mount: Pose2,
-    half_width: float,
-) -> tuple[float, float, float]:
-    """
-    Free distance ahead of the robot's origin in a corridor, the share of it that is known, and the
-    distance of the nearest thing around the origin.
-
-    ``mount``: pose of the sensor on the robot. NaN, infinite and out-of-range readings are
-    unknown: neither free nor an obstacle. A beam belongs to it if it points into it within
-    ``range_max``; the share is that of the beams which look ahead (60 degrees to either side at
-    most) and are known.
-    """
-    angles = angle_min + increment * np.arange(len(ranges)) + mount.yaw
-    with np.errstate(invalid="ignore"):
-        known = np.isfinite(ranges) & (ranges >= max(range_min, 1e-3)) & (ranges <= range_max)
-    x = mount.x + np.where(known, ranges, 0.0) * np.cos(angles)
-    y = mount.y + np.where(known, ranges, 0.0) * np.sin(angles)
-    hit = known & (np.abs(y) <= half_width) & (x > 0)
-    ahead = np.abs(np.arctan2(np.sin(angles), np.cos(angles))) <= math.atan2(half_width, 0.5)
-    clearance = float(x[hit].min()) if hit.any() else math.inf
-    share = float(known[ahead].mean()) if ahead.any() else 0.0
-    nearest = float(np.hypot(x[known], y[known]).min()) if known.any() else math.inf
-    return clearance, share, nearest
-
-
-def depth_corridor(
-    depth_HW: npt.NDArray[np.float32],
-    k: tuple[float, ...],
-    *,
-    height: float,
-    pitch: float,
-    forward: float,
-    half_width: float,
-    low: float,
-    high: float,
-    stride: int = 4,
-) -> tuple[float, float]:
-    """
-    Free distance ahead of the robot's origin in a corridor, from a depth image (metres, NaN
-    unknown), and the known share of the corridor's pixels.
-
-    ``k``: the 9 numbers of the camera matrix; the camera is ``height`` above the floor and
-    ``forward`` of the origin, looking ``pitch`` radians down. Things from ``low`` to ``high``
-    above the floor count. The share is that of the pixels which would see the corridor one metre
-    ahead.
-    """
-    depth = depth_HW[::stride, ::stride].astype(np.float64)
-    v, u = np.mgrid[0 : depth_HW.shape[0] : stride, 0 : depth_HW.shape[1] : stride]
-    right, down = (u - k[2]) / k[0], (v - k[5]) / k[4]
-    # one metre along the optical axis: how far along the floor, and how far up
-    along = math.cos(pitch) - down * math.sin(pitch)
-    up = -down * math.cos(pitch) - math.sin(pitch)
-    with np.errstate(invalid="ignore"):
-        x, y, z = forward + depth * along, depth * right, height + depth * up
-        known = np.isfinite(depth)
-        hit = known & (np.abs(y) <= half_width) & (z >= low) & (z <= high) & (x > 0)
-    sees = (np.abs(right) <= half_width) & (height + up >= low) & (height + up <= high)
-    share = float(known[sees].mean()) if sees.any() else float(known.mean())
-    return (float(x[hit].min()) if hit.any() else math.inf), share
 
 
 # Transitions ---------------------------------------------------------------------------
@@ -425,16 +240,16 @@ def goal_problem(state: State, goal: Goal, settings: Settings) -> tuple[int, str
         return StepStatus.REFUSED, "motion is not active"
     if goal.action not in list(Action):
         return StepStatus.REFUSED, f"action {goal.action} is none of 0 to 3"
-    if (goal.epoch, goal.step) <= state.last:
+    if (goal.episode_id, goal.step) <= state.last:
         return (
             StepStatus.REFUSED,
-            f"step {goal.step} of episode {goal.epoch} is not newer than step "
+            f"step {goal.step} of episode {goal.episode_id} is not newer than step "
             f"{state.last[1]} of episode {state.last[0]}",
         )
     if state.goal is not None:
         return (
             StepStatus.REFUSED,
-            f"step {state.goal.step} of episode {state.goal.epoch} is under way",
+            f"step {state.goal.step} of episode {state.goal.episode_id} is under way",
         )
     if goal.action == Action.STOP:
         return None
@@ -456,7 +271,7 @@ def goal_problem(state: State, goal: Goal, settings: Settings) -> tuple[int, str
         return StepStatus.STALE, f"the decision's frame lies {-age:.2f} s in the future"
     if (
         goal.now - state.heartbeat_at <= settings.heartbeat_timeout
-        and state.heartbeat > goal.epoch
+        and state.heartbeat > goal.episode_id
     ):
         return StepStatus.REFUSED, f"policy is already at episode {state.heartbeat}"
     return stale(state, goal.now, settings) or None
@@ -504,52 +319,44 @@ def obstacle(state: State, settings: Settings) -> str | None:
 
 
 def advance(state: State, event: Event, settings: Settings) -> Outcome:
-    """The one transition function."""
-    if isinstance(event, Goal):
-        return _goal(state, event, settings)
-    if isinstance(event, Stop):
-        return _halt(state, event.now, event.status, event.message, settings)
-    if isinstance(event, Odometry):
-        return _odometry(state, event, settings)
-    if isinstance(event, Ranges):
-        if (
-            state.goal is not None
-            and state.ranges is not None
-            and event.stamp <= state.ranges.stamp
-        ):
-            return state, ()  # a stamp that does not advance is no news
-        return replace(state, ranges=event, ranges_at=event.now), ()
-    if isinstance(event, Heartbeat):
-        return replace(state, heartbeat=event.epoch, heartbeat_at=event.now), ()
-    if isinstance(event, Arm):
-        # Arming is an act of trust by a person: it also forgets which episodes went before.
-        state = replace(
-            state,
-            armed=event.armed,
-            last=(-1, -1) if event.armed and state.goal is None else state.last,
-        )
-        return (
-            (state, ())
-            if event.armed
-            else _halt(state, event.now, StepStatus.DISARMED, "disarmed", settings)
-        )
-    if isinstance(event, EmergencyStop):
-        state = replace(state, estop=event.pressed, armed=state.armed and not event.pressed)
-        return (
-            _halt(state, event.now, StepStatus.DISARMED, "the e-stop was pressed", settings)
-            if event.pressed
-            else (state, ())
-        )
-    if isinstance(event, Activate):
-        state = replace(state, active=event.active, armed=False)
-        return (
-            (state, ())
-            if event.active
-            else _halt(state, event.now, StepStatus.DISARMED, "motion was deactivated", settings)
-        )
-    if isinstance(event, Tick):
-        return _tick(state, event, settings)
+    """Return what follows from an event."""
+    match event:
+        case Goal():
+            return _goal(state, event, settings)
+        case Stop():
+            return _halt(state, event.now, event.status, event.message, settings)
+        case Odometry():
+            return _odometry(state, event, settings)
+        case Ranges():
+            old = state.ranges.stamp if state.goal and state.ranges else -math.inf
+            if event.stamp <= old:
+                return state, ()  # a stamp that does not advance is no news
+            return replace(state, ranges=event, ranges_at=event.now), ()
+        case Heartbeat():
+            return replace(state, heartbeat=event.episode_id, heartbeat_at=event.now), ()
+        case Arm(armed=True):
+            # An act of trust by a person: it also forgets which episodes went before.
+            forgotten = (-1, -1) if state.goal is None else state.last
+            return replace(state, armed=True, last=forgotten), ()
+        case Arm():
+            return _disarm(state, event.now, "disarmed", settings)
+        case EmergencyStop(pressed=True):
+            state = replace(state, estop=True)
+            return _disarm(state, event.now, "the e-stop was pressed", settings)
+        case EmergencyStop():
+            return replace(state, estop=False), ()
+        case Activate(active=True):
+            return replace(state, active=True, armed=False), ()
+        case Activate():
+            state = replace(state, active=False)
+            return _disarm(state, event.now, "motion was deactivated", settings)
+        case Tick():
+            return _tick(state, event, settings)
     raise TypeError(f"no such event: {event!r}")
+
+
+def _disarm(state: State, now: float, why: str, settings: Settings) -> Outcome:
+    return _halt(replace(state, armed=False), now, StepStatus.DISARMED, why, settings)
 
 
 def _goal(state: State, goal: Goal, settings: Settings) -> Outcome:
@@ -558,7 +365,7 @@ def _goal(state: State, goal: Goal, settings: Settings) -> Outcome:
     start = state.odom.pose if state.odom is not None else Pose2()
     state = replace(
         state,
-        last=(goal.epoch, goal.step),
+        last=(goal.episode_id, goal.step),
         goal=goal,
         phase=Phase.DRIVING,
         since=goal.now,
@@ -636,7 +443,7 @@ def _drive(state: State, event: Tick, settings: Settings) -> Outcome:
     now = event.now
     if (trouble := stale(state, now, settings)) is not None:
         return _halt(state, now, *trouble, settings)
-    if state.heartbeat > state.goal.epoch:
+    if state.heartbeat > state.goal.episode_id:
         return _halt(
             state,
             now,
@@ -654,8 +461,7 @@ def _drive(state: State, event: Tick, settings: Settings) -> Outcome:
             f"not done within {settings.step_deadline:g} s",
             settings,
         )
-    action = Action(state.goal.action)
-    goal = target(action, settings)
+    goal = target(Action(state.goal.action), settings.forward_step, settings.turn_step)
     moved = relative(state.start, state.odom.pose)
     progress = Progress(state.goal.key, share_done(moved, goal))
     if now - state.moving_at > settings.stuck_time:
@@ -700,7 +506,7 @@ def _settle(state: State, event: Tick, settings: Settings) -> Outcome:
         return state, zero
     status, message = state.outcome
     moved = relative(state.start, state.odom.pose) if state.odom is not None else Pose2()
-    goal = target(Action(state.goal.action), settings)
+    goal = target(Action(state.goal.action), settings.forward_step, settings.turn_step)
     if not at_rest and status == StepStatus.SUCCEEDED:
         status, message = (
             (StepStatus.STALE, "odometry went stale before standstill")

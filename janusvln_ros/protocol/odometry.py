@@ -2,7 +2,7 @@
 
 import math
 from bisect import bisect_left
-from collections import deque
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from janusvln_ros.geometry import Pose2, wrap, yaw_of
@@ -41,36 +41,34 @@ def finite(sample: Sample) -> bool:
     return all(map(math.isfinite, (*sample.pose, sample.speed, sample.rate)))
 
 
-class Track:
-    """The latest odometry samples, for the pose at a stamp between them."""
+TRACK = 200
+"""Samples that a track holds."""
 
-    def __init__(self, size: int = 200):
-        self.samples: deque[Sample] = deque(maxlen=size)
 
-    def add(self, sample: Sample) -> None:
-        """
-        Append a sample; one that does not advance starts the track anew (a clock that jumped).
-        """
-        if self.samples and sample.stamp <= self.samples[-1].stamp:
-            self.samples.clear()
-        self.samples.append(sample)
+def extended(track: Sequence[Sample], sample: Sample) -> tuple[Sample, ...]:
+    """
+    Return ``track`` with one sample more, the oldest left out beyond ``TRACK``.
 
-    def at(self, stamp: int) -> Sample | None:
-        """The sample at ``stamp`` (ns), interpolated; None before the first and after the last."""
-        if not self.samples or not self.samples[0].stamp <= stamp <= self.samples[-1].stamp:
-            return None
-        samples = list(self.samples)
-        i = bisect_left([s.stamp for s in samples], stamp)
-        b = samples[i]
-        if b.stamp == stamp:
-            return b
-        a = samples[i - 1]
-        t = (stamp - a.stamp) / (b.stamp - a.stamp)
-        pose = Pose2(
-            a.pose.x + t * (b.pose.x - a.pose.x),
-            a.pose.y + t * (b.pose.y - a.pose.y),
-            wrap(a.pose.yaw + t * wrap(b.pose.yaw - a.pose.yaw)),
-        )
-        return Sample(
-            stamp, pose, a.speed + t * (b.speed - a.speed), a.rate + t * (b.rate - a.rate)
-        )
+    A sample whose stamp does not advance starts it anew: the clock has jumped.
+    """
+    if track and sample.stamp <= track[-1].stamp:
+        return (sample,)
+    return (*track[1 - TRACK :], sample)
+
+
+def sample_at(track: Sequence[Sample], stamp: int) -> Sample | None:
+    """Return the sample at ``stamp`` (ns), interpolated; None before the first, after the last."""
+    if not track or not track[0].stamp <= stamp <= track[-1].stamp:
+        return None
+    i = bisect_left(track, stamp, key=lambda sample: sample.stamp)
+    b = track[i]
+    if b.stamp == stamp:
+        return b
+    a = track[i - 1]
+    t = (stamp - a.stamp) / (b.stamp - a.stamp)
+    pose = Pose2(
+        a.pose.x + t * (b.pose.x - a.pose.x),
+        a.pose.y + t * (b.pose.y - a.pose.y),
+        wrap(a.pose.yaw + t * wrap(b.pose.yaw - a.pose.yaw)),
+    )
+    return Sample(stamp, pose, a.speed + t * (b.speed - a.speed), a.rate + t * (b.rate - a.rate))

@@ -100,7 +100,7 @@ def odometry(nanoseconds: int, x: float, y: float, yaw: float):
 def simulate(actions, *, pause_s=0.2, error=0.02, seed=0, rate_hz=50, start_ns=10**9):
     """
     Stamps (ns) and poses (x, y, yaw) of a base that executes ``actions`` with smooth speed
-    profiles and small errors.
+    profiles, each a little more than a whole step.
     """
     rng = np.random.default_rng(seed)
     dt = 1 / rate_hz
@@ -110,7 +110,7 @@ def simulate(actions, *, pause_s=0.2, error=0.02, seed=0, rate_hz=50, start_ns=1
         seconds = 0.9 if action == 1 else 0.6
         profile = np.diff((1 - np.cos(np.linspace(0, np.pi, round(seconds / dt) + 1))) / 2)
         amount = (0.25 if action == 1 else np.radians(15) * (1 if action == 2 else -1)) * (
-            1 + error * rng.normal()
+            1 + error * abs(rng.normal())
         )
         for share in profile:
             if action == 1:

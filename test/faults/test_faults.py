@@ -15,7 +15,8 @@ import numpy as np
 import pytest
 
 from janusvln_ros.actions import Action
-from janusvln_ros.protocol.driving import Code, Phase, StepStatus
+from janusvln_ros.protocol.exchange import Phase
+from janusvln_ros.protocol.status import Code, StepStatus
 
 pytestmark = [pytest.mark.faults, pytest.mark.ros]
 FORWARD = [Action.MOVE_FORWARD] * 20

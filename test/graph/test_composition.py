@@ -19,7 +19,6 @@ import yaml
 from janusvln_ros.errors import InputError
 from janusvln_ros.graph.composition import (
     graph_arguments,
-    graph_names,
     parse_assignments,
     parse_parameters,
     resolve,
@@ -47,10 +46,6 @@ def names(graph, **given):
 
 def by_name(graph, **given):
     return {spec.executable: spec for spec in resolve(graph, given)}
-
-
-def test_the_graphs_of_the_design_are_there():
-    assert set(graph_names()) == {"simulation", "robot", "replay"}
 
 
 def test_lockstep_needs_no_motion_and_continuous_does():
@@ -118,10 +113,39 @@ def test_a_camera_topic_takes_its_compressed_topic_along():
 @pytest.mark.parametrize(
     "text", ["007", "1", "true", "null", "a b", 'say "x"', "~", "ü", "1e5", "[1]"]
 )
-def test_text_reaches_a_node_as_the_same_text(text):
-    words = by_name("simulation", episode=text)["sim_bridge"].arguments()
-    word = next(w for w in words if w.startswith("episode_id:="))
-    assert yaml.safe_load(word.removeprefix("episode_id:=")) == text
+def test_text_reaches_a_node_as_the_same_text(text, tmp_path):
+    words = by_name("simulation", episode=text)["sim_bridge"].arguments(tmp_path)
+    assert words[-2:] == ["--params-file", str(tmp_path / "sim_bridge.yaml")]
+    told = yaml.safe_load((tmp_path / "sim_bridge.yaml").read_text())
+    assert told["/sim_bridge"]["ros__parameters"]["episode_id"] == text
+
+
+@pytest.mark.ros
+@pytest.mark.parametrize("namespace", ["", "r1", "/a/b/"])
+def test_what_the_command_line_says_wins_over_every_file(namespace, tmp_path):
+    rclpy = pytest.importorskip("rclpy")
+    robot = tmp_path / "mine.yaml"
+    full = f"/{namespace.strip('/')}/motion".replace("//", "/")
+    robot.write_text(
+        "/**: {ros__parameters: {speed: 0.1}}\n"
+        "/**/motion: {ros__parameters: {speed: 0.2, rate: 0.5, range_source: none}}\n"
+        f"{full}: {{ros__parameters: {{base_timeout: 0.1}}}}\n"
+    )
+    given = {"robot": str(robot), "speed": "0.25", "range": "scan", "base_timeout": "0.3"}
+    spec = by_name("robot", namespace=namespace, **given)["motion"]
+    context = rclpy.Context()
+    rclpy.init(args=["motion", *spec.arguments(tmp_path)], context=context)
+    node = rclpy.create_node(
+        "x",
+        context=context,
+        allow_undeclared_parameters=True,
+        automatically_declare_parameters_from_overrides=True,
+    )
+    names = ("speed", "range_source", "base_timeout", "rate")
+    values = [node.get_parameter(name).value for name in names]
+    node.destroy_node()
+    rclpy.shutdown(context=context)
+    assert values == [0.25, "scan", 0.3, 0.5]
 
 
 def test_an_argument_left_empty_leaves_the_parameter_file_alone():

@@ -115,7 +115,11 @@ class Graph:
         return [Parameter(name, value=value) for name, value in values.items()]
 
     def add(self, make, **values):
-        node = make(context=self.context, parameter_overrides=self.parameters(**values))
+        node = make(
+            context=self.context,
+            parameter_overrides=self.parameters(**values),
+            steady=self.clock,
+        )
         self.executor.add_node(node)
         self.nodes.append(node)
         return node
@@ -362,13 +366,9 @@ class Robot:
 
 
 @pytest.fixture
-def graph(monkeypatch):
+def graph():
     pytest.importorskip("rclpy")
-    from janusvln_ros.nodes import motion, policy
-
     made = Graph(PatientClock())
-    for module in (motion, policy):
-        monkeypatch.setattr(module, "steady_now", made.clock)
     yield made
     made.close()
 

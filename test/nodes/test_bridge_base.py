@@ -9,7 +9,7 @@ import math
 import numpy as np
 import pytest
 
-from janusvln_ros.geometry import Pose2, compose, relative, to_map, to_world
+from janusvln_ros.geometry import Pose2
 from sim_bridge.continuous import Base, BaseSettings, scan_from_depth
 
 ORIGIN = Pose2(0.0, 0.0, 0.0)
@@ -24,26 +24,6 @@ def drive(base, linear, angular, seconds, step=0.02):
         base.advance(step, now, now)
         measured += base.odometry(now)
     return measured
-
-
-@pytest.mark.parametrize("pose", [ORIGIN, Pose2(1.0, -2.0, 3.0), Pose2(-4.0, 0.5, -1.0)])
-def test_world_and_map_poses_convert_both_ways(pose):
-    back, height = to_map(*to_world(pose, 0.1))
-    assert (back.x, back.y, back.yaw, height) == pytest.approx((pose.x, pose.y, pose.yaw, 0.1))
-
-
-def test_forward_in_the_world_is_forward_in_the_map():
-    start, end = (
-        to_map(np.zeros(3), np.array([0, 0, 0, 1]))[0],
-        to_map(np.array([0, 0, -0.25]), np.array([0, 0, 0, 1]))[0],
-    )
-    assert (relative(start, end).x, relative(start, end).y) == (0.25, 0.0)
-
-
-def test_composing_undoes_taking_apart():
-    a, b = Pose2(1.0, 2.0, 2.5), Pose2(-1.0, 0.5, -2.9)
-    again = compose(a, relative(a, b))
-    assert (again.x, again.y, again.yaw) == pytest.approx((b.x, b.y, b.yaw))
 
 
 def test_speed_and_acceleration_stay_within_the_limits():

@@ -99,15 +99,15 @@ def test_a_node_refuses_to_start_with_it(graph, name, given, words):
 def test_live_parameters_change_at_once_and_wrong_ones_and_others_are_refused(graph):
     from rclpy.parameter import Parameter
 
-    from janusvln_ros.nodes.motion import MotionNode, settings_of
+    from janusvln_ros.nodes.motion import MotionNode
 
     node = graph.add(MotionNode, autostart=False)
     (good,) = node.set_parameters([Parameter("speed", value=0.1)])
-    assert good.successful and settings_of(node.values).speed == 0.1
+    assert good.successful and node.settings.speed == 0.1
     (bad,) = node.set_parameters([Parameter("speed", value=99.0)])
-    assert not bad.successful and settings_of(node.values).speed == 0.1
+    assert not bad.successful and node.settings.speed == 0.1
     (fixed,) = node.set_parameters([Parameter("base_timeout", value=0.2)])
-    assert not fixed.successful and settings_of(node.values).base_timeout == 0.0
+    assert not fixed.successful and node.settings.base_timeout == 0.0
 
 
 def start(executable, *arguments, domain):

@@ -19,7 +19,7 @@ def test_every_promise_names_tests_that_exist():
 
 
 def test_every_status_of_follow_instruction_is_explained_on_the_robot_page():
-    from janusvln_ros.protocol.driving import Code
+    from janusvln_ros.protocol.status import Code
 
     page = (ROOT / "docs/robot.md").read_text()
     assert not [name for name in vars(Code) if name.isupper() and f"`{name}`" not in page]

@@ -5,12 +5,14 @@ everything else does not.
 
 import math
 import threading
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
 from janusvln_ros.actions import Action
-from janusvln_ros.protocol.driving import Code, Phase, StepStatus
+from janusvln_ros.protocol.exchange import Phase
+from janusvln_ros.protocol.status import Code, StepStatus
 
 pytestmark = pytest.mark.ros
 
@@ -34,7 +36,7 @@ def test_an_instruction_drives_the_base_step_by_step_and_ends_where_the_model_st
         1,
         2,
     ]
-    assert {d.instruction for d in r.decisions} == {"go to the door and stop"} and all(
+    assert {d.instruction for d in r.decisions} == {"go to the door  and\nstop"} and all(
         d.executed for d in r.decisions
     )
     assert r.decisions[0].header.frame_id == "camera" and sum(
@@ -194,8 +196,8 @@ def test_pipeline_settle_decides_before_the_motion_is_confirmed_and_commits(robo
     assert (
         r.script.uncommitted == 3
         and r.script.commits == 3
-        and r.policy.hidden >= 0
-        and r.policy.discarded == 0
+        and r.policy.machine.hidden >= 0
+        and r.policy.machine.discarded == 0
     )
     assert r.base.x == pytest.approx(0.75, abs=0.06)
 
@@ -212,7 +214,7 @@ def test_an_uncalibrated_camera_is_refused_and_the_remedy_is_named(graph, robot)
     r = robot(policy={"frame_timeout": 0.5})
     r.base.info_on = False
     r.graph.spin(0.5)  # those under way
-    r.policy.camera = None
+    r.policy.machine = replace(r.policy.machine, camera=None)
     _, result = r.outcome(r.go())
     assert result.error_code == Code.BAD_FRAME and "allow_uncalibrated_camera" in result.error_msg
 

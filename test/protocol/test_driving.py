@@ -6,36 +6,33 @@ from dataclasses import replace
 import pytest
 
 from janusvln_ros.actions import Action
-from janusvln_ros.errors import InputError
-from janusvln_ros.protocol import driving as stepping
-from janusvln_ros.protocol.driving import (
+from janusvln_ros.geometry import Pose2
+from janusvln_ros.protocol.driving import REMEMBERED, Settings, State, advance
+from janusvln_ros.protocol.exchange import (
+    Activate,
+    Calibration,
     Cancel,
     CancelGoal,
-    Code,
     Commit,
     Decided,
-    EarlyFrame,
     Failed,
     Feedback,
     Finish,
     Frame,
     Infer,
+    Odometry,
     Phase,
     Publish,
-    Refused,
     Resend,
     Reset,
     ResetFailed,
     SendGoal,
-    Settings,
     Start,
-    State,
     StepResult,
-    StepStatus,
     Tick,
-    advance,
-    clean_instruction,
 )
+from janusvln_ros.protocol.odometry import Sample
+from janusvln_ros.protocol.status import Code, StepStatus
 
 S = 1_000_000_000
 
@@ -46,10 +43,10 @@ class World:
     def __init__(self, **settings):
         self.settings = Settings(**{"settle_time": 0.0, **settings})
         self.now = 0.0
-        self.state = State(epoch=10)
+        self.state = State(episode_id=10)
         self.log = []
         self.keys = itertools.count(1)
-        self.do(stepping.Activate(self.now))
+        self.do(Activate(self.now))
 
     @property
     def ros(self):
@@ -68,9 +65,7 @@ class World:
     def start(self, text="go", **options):
         key = next(self.keys)
         commands = self.do(Start(self.now, key, text, self.ros, **options))
-        if self.settings.execute:
-            commands += self.do(Tick(self.now, self.ros))
-        return key, commands
+        return key, commands + self.do(Tick(self.now, self.ros))
 
     def frame(self, stamp=None):
         return self.do(Frame(self.now, self.ros if stamp is None else stamp, self.ros))
@@ -83,21 +78,9 @@ class World:
     def result(
         self, status=StepStatus.SUCCEEDED, dx=0.25, dyaw=0.0, end=None, goal=None, message=""
     ):
-        epoch, step = goal or self.state.goal
-        return self.do(
-            StepResult(
-                self.now,
-                epoch,
-                step,
-                status,
-                message,
-                self.ros if end is None else end,
-                dx,
-                0.0,
-                dyaw,
-                self.ros,
-            )
-        )
+        moved, end = Pose2(dx, 0.0, dyaw), self.ros if end is None else end
+        goal = goal or self.state.goal
+        return self.do(StepResult(self.now, *goal, status, message, end, moved, self.ros))
 
     def step(
         self,
@@ -125,13 +108,13 @@ def world():
 
 
 def test_one_step_goes_from_frame_to_decision_to_motion_to_the_next_frame(world):
-    key, commands = world.start("walk\tto the  door")
+    key, commands = world.start("walk to the door")
     assert world.only(commands, Reset) == Reset(11, "walk to the door")
     world.now += 0.1
     infer = world.only(world.frame(), Infer)
-    assert infer.stamp == world.ros and world.state.phase is Phase.DECIDING
+    assert infer.frame.stamp == world.ros and world.state.phase is Phase.DECIDING
     commands = world.decide(Action.TURN_LEFT)
-    assert world.only(commands, SendGoal) == SendGoal(11, 0, Action.TURN_LEFT, infer.stamp)
+    assert world.only(commands, SendGoal) == SendGoal(11, 0, Action.TURN_LEFT, infer.frame.stamp)
     assert world.only(commands, Publish).executed and world.only(commands, Feedback).key == key
     world.now += 1
     assert world.result(dx=0, dyaw=0.26) == () and world.state.phase is Phase.WAIT_FRAME
@@ -154,26 +137,14 @@ def test_instruction_is_refused_while_not_active():
     )
 
 
-@pytest.mark.parametrize("text", ["", " \n\t ", "\x00\x01", "a" * 4001, "\u200b"])
-def test_an_instruction_without_content_is_refused_and_disturbs_nothing(world, text):
+def test_words_that_cannot_be_followed_are_refused_and_disturb_nothing(world):
     world.start()
     world.frame()
     before = world.state
-    key, commands = world.start(text)
-    assert (
-        world.only(commands, Finish).code == Code.INVALID_INSTRUCTION
-        and world.only(commands, Finish).key == key
-    )
-    assert world.state == before
-
-
-def test_control_characters_become_spaces_and_other_scripts_stay():
-    assert (
-        clean_instruction("go\x1b[31m left\r\nथोड़ा आगे 走到门口 🚪")
-        == "go [31m left थोड़ा आगे 走到门口 🚪"
-    )
-    with pytest.raises(InputError, match="4000"):
-        clean_instruction("x" * 100_000)
+    key, commands = world.start("", problem="the instruction is empty")
+    finish = world.only(commands, Finish)
+    assert (finish.key, finish.code) == (key, Code.INVALID_INSTRUCTION)
+    assert finish.message == "the instruction is empty" and world.state == before
 
 
 @pytest.mark.parametrize(
@@ -221,7 +192,7 @@ def test_the_newest_frame_that_came_during_the_motion_is_used_when_its_end_is_kn
     world.now += 0.05
     assert world.frame() == ()
     newest = world.ros
-    assert world.only(world.result(end=end), Infer).stamp == newest
+    assert world.only(world.result(end=end), Infer).frame.stamp == newest
 
 
 def test_a_frame_from_the_future_is_used_once_its_time_has_come(world):
@@ -261,11 +232,33 @@ def test_frames_that_are_all_refused_end_the_episode_and_the_reason_is_told(worl
     assert finish.code == Code.NO_FRAME and "stamp is zero" in finish.message
 
 
-def test_missing_intrinsics_are_told_as_a_bad_frame(world):
+def test_missing_intrinsics_are_told_as_a_bad_frame():
+    world = World(camera_info="/camera_info")
     world.start()
-    world.do(Refused(world.now, Code.BAD_FRAME, "no camera_info"))
+    assert world.frame() == ()
     finish = world.only(world.tick(2.1), Finish)
-    assert finish.code == Code.BAD_FRAME and "no camera_info" in finish.message
+    assert finish.code == Code.BAD_FRAME and "no camera_info on /camera_info" in finish.message
+
+
+def test_a_frame_that_came_before_its_intrinsics_is_used_when_they_come():
+    world = World(camera_info="/camera_info")
+    world.start()
+    assert world.frame() == ()
+    infer = world.only(world.do(Calibration(world.now, "a camera", world.ros)), Infer)
+    assert infer.camera == "a camera" and infer.frame.stamp == world.ros
+
+
+def test_a_frame_of_before_the_deactivation_is_forgotten():
+    world = World(clock_checks=False)
+    world.start()
+    world.frame(5 * S)
+    world.decide()
+    world.frame(6 * S)
+    world.do(Cancel(world.now, None, Code.NOT_ACTIVE, "x", deactivate=True))
+    world.result(StepStatus.CANCELED, goal=(11, 0), end=5 * S)
+    world.do(Activate(world.now))
+    assert not [c for c in world.start()[1] if isinstance(c, Infer)]
+    assert world.only(world.frame(7 * S), Infer).frame.stamp == 7 * S
 
 
 def test_one_bad_frame_is_passed_over(world):
@@ -328,7 +321,9 @@ def test_an_instruction_that_the_model_cannot_take_ends_the_episode(world):
     assert (
         world.only(
             world.do(
-                ResetFailed(world.now, world.state.epoch, Code.INVALID_INSTRUCTION, "too long")
+                ResetFailed(
+                    world.now, world.state.episode_id, Code.INVALID_INSTRUCTION, "too long"
+                )
             ),
             Finish,
         ).key
@@ -439,12 +434,12 @@ def test_path_length_follows_the_reported_motion(world):
 def test_cancel_while_deciding_answers_at_once_and_the_decision_never_acts(world):
     key, _ = world.start()
     world.frame()
-    ticket, epoch = world.state.ticket, world.state.epoch
+    ticket, episode_id = world.state.ticket, world.state.episode_id
     assert (
         world.only(world.do(Cancel(world.now, key, Code.CANCELED, "by the client")), Finish).code
         == Code.CANCELED
     )
-    assert world.state.epoch == epoch + 1
+    assert world.state.episode_id == episode_id + 1
     assert world.decide(ticket=ticket) == ()
 
 
@@ -454,7 +449,7 @@ def test_cancel_during_a_step_waits_for_standstill(world):
     world.decide()
     goal = world.state.goal
     commands = world.do(Cancel(world.now, key, Code.CANCELED, "by the client"))
-    assert commands == (CancelGoal(),) and world.state.epoch == goal[0] + 1
+    assert commands == (CancelGoal(),) and world.state.episode_id == goal[0] + 1
     assert world.only(world.result(StepStatus.CANCELED, goal=goal), Finish).code == Code.CANCELED
 
 
@@ -528,9 +523,9 @@ def test_results_of_another_step_or_episode_are_ignored(world):
     world.start()
     world.frame()
     world.decide()
-    epoch, step = world.state.goal
+    episode_id, step = world.state.goal
     before = world.state
-    for goal in [(epoch, step + 1), (epoch - 1, step)]:
+    for goal in [(episode_id, step + 1), (episode_id - 1, step)]:
         assert world.result(goal=goal) == () and world.state == before
 
 
@@ -580,7 +575,17 @@ def test_a_lost_lockstep_frame_is_asked_for_once():
 # pipeline: settle
 
 
+@pytest.fixture
+def settling():
+    return World(pipeline="settle")
+
+
+def odometry(world, x, speed=0.0, yaw=0.0):
+    return world.do(Odometry(world.now, Sample(world.ros, Pose2(x, 0.0, yaw), speed)))
+
+
 def moving(world):
+    odometry(world, 0.0)
     key, _ = world.start()
     world.frame()
     world.decide()
@@ -588,137 +593,101 @@ def moving(world):
     return key
 
 
-def early(world, dx=0.245):
-    world.frame()
-    return world.do(EarlyFrame(world.now, world.ros, dx, 0.0, 0.0))
+def early(world, x=0.245, speed=0.0):
+    """A frame near the target, and the odometry of its moment after it."""
+    assert not [c for c in world.frame() if isinstance(c, Infer)]
+    return odometry(world, x, speed)
 
 
-def test_an_early_decision_counts_if_the_final_pose_agrees(world):
-    moving(world)
-    infer = world.only(early(world), Infer)
+@pytest.mark.parametrize(("x", "speed"), [(0.2, 0.0), (0.28, 0.0), (0.25, 0.1)])
+def test_no_early_decision_away_from_the_target_or_at_speed(settling, x, speed):
+    moving(settling)
+    assert early(settling, x, speed) == ()
+
+
+def test_an_early_frame_waits_for_the_odometry_of_its_moment(settling):
+    moving(settling)
+    odometry(settling, 0.25)
+    settling.now += 0.01
+    frame = settling.ros
+    assert settling.frame() == ()
+    settling.now += 0.01
+    assert settling.only(odometry(settling, 0.25), Infer).frame.stamp == frame
+
+
+def test_frames_that_wait_for_odometry_are_bounded(settling):
+    moving(settling)
+    for _ in range(3 * REMEMBERED):
+        settling.now += 0.001
+        settling.frame()
+    assert len(settling.state.frames) == REMEMBERED
+
+
+def test_an_early_decision_counts_if_the_final_pose_agrees(settling):
+    moving(settling)
+    infer = settling.only(early(settling), Infer)
     assert not infer.commit
-    world.now += 0.2
-    assert world.decide(Action.TURN_LEFT, infer.ticket) == () and world.state.phase is Phase.MOVING
-    world.now += 0.1
-    commands = world.result(dx=0.25)
-    assert isinstance(commands[0], Commit) and world.only(commands, SendGoal) == SendGoal(
-        11, 1, Action.TURN_LEFT, infer.stamp
+    settling.now += 0.2
+    assert (
+        settling.decide(Action.TURN_LEFT, infer.ticket) == ()
+        and settling.state.phase is Phase.MOVING
     )
-    assert world.state.hidden == pytest.approx(0.2)
+    settling.now += 0.1
+    commands = settling.result(dx=0.25)
+    assert isinstance(commands[0], Commit) and settling.only(commands, SendGoal) == SendGoal(
+        11, 1, Action.TURN_LEFT, infer.frame.stamp
+    )
+    assert settling.state.hidden == pytest.approx(0.2)
 
 
-def test_an_early_decision_still_being_computed_is_waited_for(world):
-    moving(world)
-    infer = world.only(early(world), Infer)
-    assert world.result(dx=0.25) == () and world.state.phase is Phase.DECIDING
-    commands = world.decide(Action.STOP, infer.ticket)
-    assert isinstance(commands[0], Commit) and world.only(commands, SendGoal)
+def test_an_early_decision_still_being_computed_is_waited_for(settling):
+    moving(settling)
+    infer = settling.only(early(settling), Infer)
+    assert settling.result(dx=0.25) == () and settling.state.phase is Phase.DECIDING
+    commands = settling.decide(Action.STOP, infer.ticket)
+    assert isinstance(commands[0], Commit) and settling.only(commands, SendGoal)
 
 
 @pytest.mark.parametrize("final", [{"dx": 0.28}, {"dyaw": 0.05}, {"status": StepStatus.BLOCKED}])
-def test_an_early_decision_is_thrown_away_if_the_final_pose_disagrees(world, final):
-    moving(world)
-    infer = world.only(early(world), Infer)
-    world.decide(Action.TURN_LEFT, infer.ticket)
-    world.now += 0.1
-    commands = world.result(**{"dx": 0.25} | final)
+def test_an_early_decision_is_thrown_away_if_the_final_pose_disagrees(settling, final):
+    moving(settling)
+    infer = settling.only(early(settling), Infer)
+    settling.decide(Action.TURN_LEFT, infer.ticket)
+    settling.now += 0.1
+    commands = settling.result(**{"dx": 0.25} | final)
     assert (
         not [c for c in commands if isinstance(c, (Commit, SendGoal))]
-        and world.state.discarded == 1
+        and settling.state.discarded == 1
     )
-    world.now += 0.1
-    assert world.only(world.frame(), Infer).commit
+    settling.now += 0.1
+    assert settling.only(settling.frame(), Infer).commit
 
 
-def test_a_discarded_early_decision_that_returns_late_never_acts(world):
-    moving(world)
-    infer = world.only(early(world), Infer)
-    world.result(dx=0.29)
-    world.now += 0.1
-    world.frame()
-    assert world.decide(ticket=infer.ticket) == ()
+def test_a_discarded_early_decision_that_returns_late_never_acts(settling):
+    moving(settling)
+    infer = settling.only(early(settling), Infer)
+    settling.result(dx=0.29)
+    settling.now += 0.1
+    settling.frame()
+    assert settling.decide(ticket=infer.ticket) == ()
 
 
-def test_a_failed_early_decision_leaves_the_frame_after_the_motion(world):
-    moving(world)
-    infer = world.only(early(world), Infer)
-    world.do(Failed(world.now, infer.ticket, Code.BAD_FRAME, "x"))
-    world.now += 0.1
-    world.result()
-    assert world.only(world.frame(), Infer).commit
+def test_a_failed_early_decision_leaves_the_frame_after_the_motion(settling):
+    moving(settling)
+    infer = settling.only(early(settling), Infer)
+    settling.do(Failed(settling.now, infer.ticket, Code.BAD_FRAME, "x"))
+    settling.now += 0.1
+    settling.result()
+    assert settling.only(settling.frame(), Infer).commit
 
 
-def test_cancel_during_an_early_decision_discards_it(world):
-    key = moving(world)
-    infer = world.only(early(world), Infer)
-    goal = world.state.goal
-    world.do(Cancel(world.now, key, Code.CANCELED, ""))
-    assert world.decide(ticket=infer.ticket) == ()
-    assert [type(c) for c in world.result(StepStatus.CANCELED, goal=goal)] == [Finish]
-
-
-# watch-only
-
-
-def watching():
-    world = World(execute=False, clock_checks=False)
-    world.start()
-    return world
-
-
-def test_watch_only_sends_no_goals_and_goes_on_after_stop():
-    world = watching()
-    for stamp in (5 * S, 6 * S, 7 * S):
-        world.frame(stamp)
-        world.decide(Action.STOP)
-    assert [c.step for c in world.log if isinstance(c, Publish)] == [0, 1, 2]
-    assert not [c for c in world.log if isinstance(c, (SendGoal, Finish))] and not any(
-        p.executed for p in world.log if isinstance(p, Publish)
-    )
-
-
-def test_watch_only_keeps_every_chosen_frame_while_the_model_is_slow():
-    world = watching()
-    for stamp in (5 * S, 6 * S, 7 * S):
-        world.frame(stamp)
-    seen = [world.only([c for c in world.log if isinstance(c, Infer)][-1:], Infer).stamp]
-    for _ in range(2):
-        seen.append(world.only(world.decide(), Infer).stamp)
-    assert seen == [5 * S, 6 * S, 7 * S]
-
-
-def test_watch_only_text_that_is_no_action_is_published_and_the_watch_goes_on():
-    world = watching()
-    world.frame(5 * S)
-    assert not world.only(world.decide(None, text="hm"), Publish).executed
-    assert world.only(world.frame(6 * S), Infer)
-
-
-def test_watch_only_a_backward_jump_starts_a_new_episode_and_jitter_does_not():
-    world = watching()
-    world.frame(50 * S)
-    world.decide()
-    epoch = world.state.epoch
-    world.frame(50 * S - S // 2)
-    assert world.state.epoch == epoch
-    commands = world.frame(10 * S)
-    assert (
-        world.only(commands, Reset).epoch == epoch + 1
-        and world.only(commands, Infer).stamp == 10 * S
-        and world.state.step == 0
-    )
-
-
-def test_watch_only_has_no_timeouts_of_frames_and_no_time_limit():
-    world = watching()
-    assert world.tick(10_000) == () and world.state.phase is Phase.WAIT_FRAME
-
-
-def test_watch_only_frames_beyond_the_queue_are_counted():
-    world = watching()
-    for i in range(stepping.MAX_QUEUE + 5):
-        world.frame((i + 1) * S)
-    assert world.state.dropped == 4
+def test_cancel_during_an_early_decision_discards_it(settling):
+    key = moving(settling)
+    infer = settling.only(early(settling), Infer)
+    goal = settling.state.goal
+    settling.do(Cancel(settling.now, key, Code.CANCELED, ""))
+    assert settling.decide(ticket=infer.ticket) == ()
+    assert [type(c) for c in settling.result(StepStatus.CANCELED, goal=goal)] == [Finish]
 
 
 # whatever comes, in whatever order
@@ -726,38 +695,39 @@ def test_watch_only_frames_beyond_the_queue_are_counted():
 
 def events(world):
     now, ros, state = world.now, world.ros, world.state
-    goal = state.goal or (state.epoch, state.step)
+    goal = state.goal or (state.episode_id, state.step)
     yield Start(now, 5, "go", ros)
-    yield Start(now, 6, "", ros)
+    yield Start(now, 6, "", ros, problem="empty")
     yield Cancel(now, None, Code.CANCELED, "x")
     yield Cancel(now, None, Code.NOT_ACTIVE, "x", deactivate=True)
-    yield stepping.Activate(now)
+    yield Activate(now)
     yield Frame(now, ros, ros)
     yield Frame(now, 0, ros)
-    yield EarlyFrame(now, ros + 1, 0.25, 0.0, 0.0)
+    yield Calibration(now, "a camera", ros)
+    yield Odometry(now, Sample(ros, Pose2(0.25, 0.0, 0.0)))
+    yield Odometry(now, Sample(ros, Pose2(0.0, 0.0, 0.1), 0.3))
     for action in (Action.STOP, Action.MOVE_FORWARD, None):
         yield Decided(now, state.ticket, action)
     yield Decided(now, state.ticket - 1, Action.MOVE_FORWARD)
     yield Failed(now, state.ticket, Code.BAD_FRAME, "x")
     yield Failed(now, state.ticket, Code.INFERENCE_FAILED, "x")
     for status in range(8):
-        yield StepResult(now, *goal, status, "", ros, 0.1, 0.0, 0.1, ros)
-    yield Refused(now, Code.BAD_FRAME, "x")
+        yield StepResult(now, *goal, status, "", ros, Pose2(0.1, 0.0, 0.1), ros)
     yield Tick(now, ros)
     yield Tick(now + 100, ros, False)
 
 
-@pytest.mark.parametrize("execute", [True, False])
+@pytest.mark.parametrize("pipeline", ["none", "settle"])
 @pytest.mark.parametrize("seed", range(40))
 def test_whatever_happens_goals_are_of_the_newest_decision_and_everybody_is_answered_once(
-    seed, execute
+    seed, pipeline
 ):
     import random
 
     dice = random.Random(seed)
     world = World(
-        execute=execute,
-        clock_checks=execute,
+        pipeline=pipeline,
+        camera_info="/camera_info",
         frame_timeout=0.5,
         progress_window=3,
         oscillation_steps=2,
@@ -772,23 +742,24 @@ def test_whatever_happens_goals_are_of_the_newest_decision_and_everybody_is_answ
         before = world.state
         for command in world.do(event):
             if isinstance(command, SendGoal):
-                assert execute and before.active and flying is None, (
-                    "a second motion while one is under way"
-                )
+                assert before.active and flying is None, "a second motion while one is under way"
                 assert isinstance(event, Decided) or before.early is not None
-                assert (command.epoch, command.step) == (world.state.epoch, world.state.step)
-                flying = (command.epoch, command.step)
+                assert (command.episode_id, command.step) == (
+                    world.state.episode_id,
+                    world.state.step,
+                )
+                flying = (command.episode_id, command.step)
             if isinstance(command, Finish):
                 answered.append(command.key)
-        if isinstance(event, StepResult) and flying == (event.epoch, event.step):
+        if isinstance(event, StepResult) and flying == (event.episode_id, event.step):
             flying = None
         if world.state.goal is None:
             flying = None
-        assert world.state.epoch >= before.epoch and world.state.ticket >= before.ticket
+        assert world.state.episode_id >= before.episode_id and world.state.ticket >= before.ticket
         assert (world.state.goal is not None) <= (
             world.state.phase in (Phase.MOVING, Phase.ENDING)
         )
-        assert len(world.state.pending) <= stepping.MAX_QUEUE
+        assert len(world.state.frames) <= (1 if pipeline == "none" else REMEMBERED)
     world.do(Cancel(world.now, None, Code.CANCELED, "the end"))
     world.tick(1000)
     answered += [c.key for c in world.log[-3:] if isinstance(c, Finish) and c.key not in answered]

@@ -8,13 +8,11 @@ import math
 import random
 from collections import deque
 
-import numpy as np
 import pytest
 
 from janusvln_ros.actions import Action
 from janusvln_ros.geometry import Pose2, wrap
-from janusvln_ros.protocol import moving as control
-from janusvln_ros.protocol.driving import StepStatus
+from janusvln_ros.protocol.exchange import Event, Odometry
 from janusvln_ros.protocol.moving import (
     Activate,
     Arm,
@@ -24,7 +22,6 @@ from janusvln_ros.protocol.moving import (
     EmergencyStop,
     Goal,
     Heartbeat,
-    Odometry,
     Phase,
     Progress,
     Ranges,
@@ -34,11 +31,9 @@ from janusvln_ros.protocol.moving import (
     Tick,
     advance,
     arming_problem,
-    depth_corridor,
-    profile,
-    scan_corridor,
 )
 from janusvln_ros.protocol.odometry import Sample
+from janusvln_ros.protocol.status import StepStatus
 
 S = 1_000_000_000
 DT = 0.02
@@ -63,7 +58,7 @@ class Rig:
         self.state = State()
         self.log, self.done, self.speeds = [], [], []
         self.watch = {"odom": True, "heartbeat": True, "ranges": True}
-        self.epoch, self.clearance, self.known = 1, 10.0, 1.0
+        self.episode_id, self.clearance, self.known = 1, 10.0, 1.0
         self.stuck = False
         self.odom_extra = None
         self.do(Activate(self.now))
@@ -87,7 +82,7 @@ class Rig:
 
     def feed(self):
         if self.watch["heartbeat"]:
-            self.do(Heartbeat(self.now, self.epoch))
+            self.do(Heartbeat(self.now, self.episode_id))
         if self.watch["ranges"]:
             self.do(Ranges(self.now, self.ros, self.clearance - self.x, self.known))
         self.queue.append(
@@ -120,13 +115,13 @@ class Rig:
         self.feed()
         self.do(Tick(self.now, self.ros))
 
-    def goal(self, action, epoch=1, step=None, frame_stamp=None):
+    def goal(self, action, episode_id=1, step=None, frame_stamp=None):
         step = len(self.done) if step is None else step
         return self.do(
             Goal(
                 self.now,
                 len(self.done),
-                epoch,
+                episode_id,
                 step,
                 int(action),
                 self.ros if frame_stamp is None else frame_stamp,
@@ -208,19 +203,6 @@ def test_speed_and_acceleration_stay_within_the_limits():
     assert max(c.speed for _, c in drives) <= 0.2 and max(abs(c.rate) for _, c in drives) <= 0.5
     for (t0, a), (t1, b) in itertools.pairwise(drives):
         assert abs(b.speed) - abs(a.speed) <= 0.4 * max(t1 - t0, DT) + 1e-6
-
-
-def test_profile_speeds_up_cruises_and_brakes():
-    assert profile(1.0, 0.0, 0.3, 0.5, 0.1, 0.03) == pytest.approx(0.05)
-    assert profile(1.0, 0.3, 0.3, 0.5, 0.1, 0.03) == 0.3
-    assert profile(0.01, 0.3, 0.3, 0.5, 0.1, 0.03) == pytest.approx(0.1)
-    assert profile(1e-6, 0.3, 0.3, 0.5, 0.1, 0.03) == 0.03
-    assert (
-        profile(0.0, 0.3, 0.3, 0.5, 0.1, 0.03)
-        == profile(-1.0, 0.3, 0.3, 0.5, 0.1, 0.03)
-        == profile(math.nan, 0.3, 0.3, 0.5, 0.1, 0.03)
-        == 0.0
-    )
 
 
 def test_a_step_forward_holds_its_heading():
@@ -375,25 +357,25 @@ def test_releasing_the_emergency_stop_does_not_arm():
 
 def test_a_newer_episode_of_policy_stops_the_step_of_the_old_one():
     rig = Rig().driving()
-    rig.epoch = 2
+    rig.episode_id = 2
     zero_after(rig, 0.1)
     assert rig.finish().status == StepStatus.CANCELED
 
 
 def test_a_decision_for_an_old_instruction_is_refused():
     rig = Rig()
-    rig.epoch = 5
+    rig.episode_id = 5
     rig.tick()
-    assert rig.run(Action.MOVE_FORWARD, epoch=4).status == StepStatus.REFUSED and rig.x == 0
+    assert rig.run(Action.MOVE_FORWARD, episode_id=4).status == StepStatus.REFUSED and rig.x == 0
 
 
-@pytest.mark.parametrize(("epoch", "step"), [(1, 0), (0, 5)])
-def test_an_episode_or_step_that_is_not_newer_is_refused(epoch, step):
+@pytest.mark.parametrize(("episode_id", "step"), [(1, 0), (0, 5)])
+def test_an_episode_or_step_that_is_not_newer_is_refused(episode_id, step):
     rig = Rig()
-    rig.run(Action.TURN_LEFT, epoch=1, step=0)
+    rig.run(Action.TURN_LEFT, episode_id=1, step=0)
     yaw = rig.yaw
     assert rig.run(
-        Action.TURN_LEFT, epoch=epoch, step=step
+        Action.TURN_LEFT, episode_id=episode_id, step=step
     ).status == StepStatus.REFUSED and rig.yaw == pytest.approx(yaw, abs=1e-3)
 
 
@@ -430,10 +412,10 @@ def test_stop_is_answered_at_standstill_even_when_disarmed():
 
 def test_arming_forgets_which_episodes_went_before():
     rig = Rig()
-    rig.run(Action.TURN_LEFT, epoch=900)
+    rig.run(Action.TURN_LEFT, episode_id=900)
     rig.do(Arm(rig.now, False))
     rig.do(Arm(rig.now, True))
-    assert rig.run(Action.TURN_LEFT, epoch=3, step=0).status == StepStatus.SUCCEEDED
+    assert rig.run(Action.TURN_LEFT, episode_id=3, step=0).status == StepStatus.SUCCEEDED
 
 
 # Obstacles
@@ -578,122 +560,6 @@ def test_whatever_happens_the_base_only_moves_while_armed_and_every_goal_is_answ
     assert sorted(d.goal.key for d in rig.done) == list(range(asked))
 
 
-def test_the_last_gate_lets_no_number_through_that_is_none():
-    motion = pytest.importorskip("janusvln_ros.nodes.motion")
-    settings = Settings(speed=0.3, rate=0.8)
-    assert (
-        motion.safe_velocity(math.nan, 0.1, settings)
-        == motion.safe_velocity(0.1, math.inf, settings)
-        == (0.0, 0.0)
-    )
-    assert motion.safe_velocity(9.0, -9.0, settings) == (0.3, -0.8)
-
-
-# Corridor
-
-
-def scan(**at):
-    """A scan of 181 beams from -90 to 90 degrees, 4 m everywhere but where told (degrees)."""
-    ranges = np.full(181, 4.0)
-    for angle, value in at.items():
-        ranges[90 + int(angle[1:].replace("m", "-"))] = value
-    return ranges
-
-
-def corridor(ranges, mount=control.ORIGIN, half_width=0.25):
-    return scan_corridor(
-        ranges, -math.pi / 2, math.pi / 180, 0.1, 8.0, mount=mount, half_width=half_width
-    )
-
-
-def test_corridor_sees_what_is_in_the_way_and_not_what_is_beside_it():
-    assert corridor(scan(a0=1.0))[0] == pytest.approx(1.0)
-    assert corridor(scan(a60=1.0))[0] == pytest.approx(4.0, abs=0.01)  # 0.87 m to the left
-    assert corridor(scan(a10=1.0))[0] == pytest.approx(math.cos(math.radians(10)))
-
-
-@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf, 0.0, -1.0, 99.0])
-def test_ranges_that_are_no_measurement_are_unknown_not_free_and_not_an_obstacle(value):
-    clearance, known, nearest = corridor(np.full(181, value))
-    assert (clearance, known, nearest) == (math.inf, 0.0, math.inf)
-
-
-def test_corridor_takes_the_mount_into_account():
-    assert corridor(scan(a0=1.0), Pose2(0.2, 0.0, 0.0))[0] == pytest.approx(1.2)
-    assert corridor(scan(a90=1.0), Pose2(0.0, 0.0, -math.pi / 2))[0] == pytest.approx(1.0)
-
-
-def test_nearest_looks_all_around():
-    assert corridor(scan(am80=0.3))[2] == pytest.approx(0.3)
-
-
-def floor_image(height=1.25, pitch=0.0, wall=math.inf, box=None):
-    """
-    Depth of a flat floor, a wall ahead, and a box (distance, height) 0.4 m wide; 120 x 160 pixels,
-    79 degrees.
-    """
-    f = 80 / math.tan(math.radians(39.5))
-    v, u = np.mgrid[0:120, 0:160]
-    right, down = (u - 79.5) / f, (v - 59.5) / f
-    along, up = math.cos(pitch) - down * math.sin(pitch), -down * math.cos(pitch) - math.sin(pitch)
-    with np.errstate(divide="ignore", invalid="ignore"):
-        depth = np.where(up < 0, -height / up, np.inf)
-        depth = np.minimum(depth, np.where(along > 0, wall / along, np.inf))
-        if box:
-            t = box[0] / along
-            depth = np.where(
-                (np.abs(t * right) < 0.2) & (height + t * up < box[1]) & (along > 0) & (t < depth),
-                t,
-                depth,
-            )
-    return np.where(np.isfinite(depth), depth, np.nan).astype(np.float32), (
-        f,
-        0,
-        79.5,
-        0,
-        f,
-        59.5,
-        0,
-        0,
-        1,
-    )
-
-
-@pytest.mark.parametrize("pitch", [0.0, 0.3])
-def test_depth_corridor_sees_walls_and_low_boxes_and_not_the_floor(pitch):
-    look = {
-        "height": 1.25,
-        "pitch": pitch,
-        "forward": 0.0,
-        "half_width": 0.25,
-        "low": 0.06,
-        "high": 1.5,
-        "stride": 1,
-    }
-    depth, k = floor_image(pitch=pitch)
-    assert depth_corridor(depth, k, **look)[0] == math.inf
-    depth, k = floor_image(pitch=pitch, wall=2.0)
-    clearance, known = depth_corridor(depth, k, **look)
-    assert clearance == pytest.approx(2.0, abs=0.02) and known > 0.9
-    depth, k = floor_image(pitch=pitch, wall=4.0, box=(2.2, 0.3))
-    assert depth_corridor(depth, k, **look)[0] == pytest.approx(2.2, abs=0.03)
-
-
-def test_depth_that_is_unknown_is_not_free():
-    depth, k = floor_image(wall=2.0)
-    clearance, known = depth_corridor(
-        np.full_like(depth, np.nan),
-        k,
-        height=1.25,
-        pitch=0.0,
-        forward=0.0,
-        half_width=0.25,
-        low=0.06,
-        high=1.5,
-    )
-    assert clearance == math.inf and known == 0.0
-
-
 def test_unknown_events_are_refused_by_name():
     with pytest.raises(TypeError, match="no such event"):
-        advance(State(), control.Event(0.0), Settings())
+        advance(State(), Event(0.0), Settings())

@@ -1,0 +1,189 @@
+"""
+What the lifecycle nodes share: parameters, start by themselves, answers to goals, diagnostics.
+
+A node is a shell: its callbacks make events of messages, a pure machine of
+`janusvln_ros.protocol` decides, and the node carries the commands out.
+"""
+
+import time
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from diagnostic_msgs.msg import DiagnosticArray
+from rclpy.action import ActionServer, CancelResponse, GoalResponse
+from rclpy.callback_groups import ReentrantCallbackGroup
+from rclpy.lifecycle import LifecycleNode, TransitionCallbackReturn
+
+from janusvln_ros.nodes.messages import diagnostics_message
+from janusvln_ros.nodes.parameters import Param, declare, follow_changes
+from janusvln_ros.nodes.running import steady_timer
+from janusvln_ros.protocol.health import Health, InputRate, Lateness
+
+RESULTS_KEPT_S = 60
+"""Seconds for which the result of a goal can be asked for."""
+
+
+class ManagedNode(LifecycleNode):
+    """
+    A lifecycle node with the parameters of ``table``, among them ``autostart``.
+
+    Subclasses implement ``on_tick``, ``on_goal``, ``cancel_goal``, ``health`` and
+    ``apply_parameters``.
+
+    Args:
+        name: of the node.
+        table: its parameters.
+        tick: seconds between calls of ``on_tick``.
+        steady: seconds on the steady clock; tests give their own.
+        options: of rclpy's node.
+
+    Attributes:
+        now: ``steady``: every time-out is measured by it.
+        exit_code: with which the process ends; None while it should run.
+        values: the parameters by name, kept up to date.
+        rates: of the inputs, for diagnostics.
+        goals: those that wait for their answer, by key.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        table: Sequence[Param],
+        tick: float,
+        steady: Callable[[], float] = time.monotonic,
+        **options: Any,
+    ):
+        super().__init__(name, **options)
+        self.now = steady
+        self.exit_code: int | None = None
+        self.values = declare(self, table)
+        self.rates: dict[str, InputRate] = {}
+        self.goals: dict[int, Any] = {}
+        self._keys = 0
+        self._lateness = Lateness(tick)
+        self._diagnostics_out = self.create_publisher(DiagnosticArray, "/diagnostics", 10)
+        self.apply_parameters()
+        follow_changes(self, table, self.values, self.apply_parameters)
+        steady_timer(self, tick, self._on_tick)
+        steady_timer(self, 1.0, self._on_diagnostics)
+        self._starting = steady_timer(self, 0.001, self._autostart)
+
+    # for subclasses
+
+    def apply_parameters(self) -> None:
+        """Take over ``values``, which are new or have changed."""
+        raise NotImplementedError
+
+    def on_tick(self, now: float) -> None:
+        """Look at the time; ``now``: seconds on the steady clock."""
+        raise NotImplementedError
+
+    def on_goal(self, key: int, request: Any, now: float) -> None:
+        """Take a goal; it is answered with ``answer(key, ...)``, at once or later."""
+        raise NotImplementedError
+
+    def cancel_goal(self, key: int) -> bool:
+        """Return whether the goal can be cancelled, and begin to."""
+        raise NotImplementedError
+
+    def health(self, now: float) -> Health:
+        """Return the line about the node's state for ``/diagnostics``."""
+        raise NotImplementedError
+
+    # for both
+
+    def ros_now(self) -> int:
+        """Return the node's ROS time in ns: for stamps only."""
+        return int(self.get_clock().now().nanoseconds)
+
+    def new_key(self) -> int:
+        """Return a number for the next one who asks for something."""
+        self._keys += 1
+        return self._keys
+
+    def serve(self, kind: Any, name: str) -> None:
+        """
+        Serve an action.
+
+        A goal's execute callback runs only once its result is known: a coroutine that waits would
+        be polled all the time. Refusals are typed results, so every goal is accepted.
+        """
+        self._server = ActionServer(
+            self,
+            kind,
+            name,
+            execute_callback=lambda handle: kind.Result(),
+            goal_callback=lambda goal: GoalResponse.ACCEPT,
+            handle_accepted_callback=self._on_accepted,
+            cancel_callback=self._on_cancel,
+            callback_group=ReentrantCallbackGroup(),
+            result_timeout=RESULTS_KEPT_S,
+        )
+
+    def answer(self, key: int, result: Any, succeeded: bool) -> None:
+        """Give the goal ``key`` its result; nothing where nobody waits for one."""
+        handle = self.goals.pop(key, None)
+        if handle is None:
+            return
+
+        def conclude(goal: Any) -> Any:
+            if succeeded and not goal.is_cancel_requested:
+                goal.succeed()
+            elif goal.is_cancel_requested:
+                goal.canceled()
+            else:
+                goal.abort()
+            return result
+
+        handle.execute(conclude)
+
+    def _on_accepted(self, handle: Any) -> None:
+        key = self.new_key()
+        self.goals[key] = handle
+        self.on_goal(key, handle.request, self.now())
+
+    def _on_cancel(self, handle: Any) -> CancelResponse:
+        for key, waiting in self.goals.items():
+            if waiting.goal_id == handle.goal_id:
+                return CancelResponse.ACCEPT if self.cancel_goal(key) else CancelResponse.REJECT
+        return CancelResponse.REJECT
+
+    def _on_tick(self) -> None:
+        now = self.now()
+        self._lateness.hit(now)
+        self.on_tick(now)
+
+    def _on_diagnostics(self) -> None:
+        now = self.now()
+        lines = [*(rate.health(now) for rate in self.rates.values()), self.health(now)]
+        lines[-1].values["callback_late_max"] = f"{self._lateness.take():.4f}"
+        stamp, name = self.get_clock().now().to_msg(), self.get_fully_qualified_name()
+        self._diagnostics_out.publish(diagnostics_message(stamp, name, lines))
+
+    # life cycle
+
+    def _autostart(self) -> None:
+        self.destroy_timer(self._starting)
+        if self.values.autostart:
+            self.start()
+
+    def start(self) -> None:
+        """Do what a lifecycle manager would (parameter ``autostart``)."""
+        self.trigger_configure()
+
+    def on_configure(self, state: Any) -> TransitionCallbackReturn:
+        """Nothing to load."""
+        return TransitionCallbackReturn.SUCCESS
+
+    def on_cleanup(self, state: Any) -> TransitionCallbackReturn:
+        """Nothing to let go of."""
+        return TransitionCallbackReturn.SUCCESS
+
+    def on_shutdown(self, state: Any) -> TransitionCallbackReturn:
+        """As deactivation."""
+        return self.on_deactivate(state)
+
+    def on_error(self, state: Any) -> TransitionCallbackReturn:
+        """A transition raised: say so, and allow to configure again."""
+        self.get_logger().error("a lifecycle transition failed")
+        return TransitionCallbackReturn.SUCCESS

@@ -1,0 +1,32 @@
+"""Words as they come from people, topics and files, on their way to the prompt."""
+
+import unicodedata
+
+from janusvln_ros.errors import InputError
+
+MAX_INSTRUCTION = 4000
+"""Characters of an instruction."""
+
+
+def clean_instruction(text: str) -> str:
+    """
+    Return ``text`` as the prompt gets it: as it is, but for control characters.
+
+    White space stays, so that a published text is prompted as it was published; other control
+    characters (escapes, bells, broken surrogates) become spaces.
+
+    Raises:
+        InputError: no letter, digit, mark or symbol is in it, or it is too long.
+    """
+    if len(text) > MAX_INSTRUCTION:
+        raise InputError(
+            f"the instruction has {len(text)} characters; at most {MAX_INSTRUCTION} are allowed"
+        )
+    if not any(unicodedata.category(c)[0] in "LNPS" for c in text):
+        raise InputError(
+            "the instruction is empty: say where to go, for example 'walk to the table and stop'"
+        )
+    controls = ("Cc", "Cs")
+    return "".join(
+        " " if unicodedata.category(c) in controls and not c.isspace() else c for c in text
+    )

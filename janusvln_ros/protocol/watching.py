@@ -1,0 +1,235 @@
+"""
+The policy node while it only watches: ``advance(state, event, settings) -> (state, commands)``.
+
+The drive goes on whatever the model says of it, so nothing is sent and nothing is waited for but
+the model: chosen frames queue up for it. An episode lasts until the next instruction; a clock that
+jumps back, as of a bag that starts again, begins it anew.
+"""
+
+from dataclasses import dataclass, field, replace
+
+from janusvln_ros.protocol.choosing import Choice, Rule, see_frame, see_odometry, see_step_end
+from janusvln_ros.protocol.exchange import (
+    NO_ACTION,
+    Activate,
+    Calibration,
+    Cancel,
+    Command,
+    Decided,
+    Event,
+    Failed,
+    Feedback,
+    Finish,
+    Frame,
+    Infer,
+    Odometry,
+    Phase,
+    Publish,
+    Reset,
+    ResetFailed,
+    Start,
+    StepEnded,
+    Tick,
+    Warn,
+    frame_problem,
+)
+from janusvln_ros.protocol.status import Code, StepStatus
+
+JUMP_BACK_NS = 1_000_000_000
+"""Stamps that go back by more than this start a new episode; less is jitter."""
+
+MAX_QUEUE = 64
+"""Chosen frames that may wait for the model."""
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What the user chose; seconds. See the table in ``nodes/policy.py`` for each."""
+
+    rule: Rule = field(default_factory=Rule)
+    inference_timeout: float = 30.0
+
+
+@dataclass(frozen=True)
+class State:
+    """Everything the watching node remembers between events."""
+
+    active: bool = False
+    episode_id: int = 0
+    ticket: int = 0
+    start: Start | None = None  # of the episode that is watched
+    step: int = 0
+    camera: object = None
+    choice: Choice = field(default_factory=Choice)
+    queue: tuple[Frame, ...] = ()  # chosen, and not yet decided on
+    deciding: Frame | None = None
+    since: float = 0.0  # when the model was asked
+    newest: int = 0  # newest stamp seen, ns
+    used: int = 0  # stamp of the last frame that was used, ns
+    bad: bool = False  # the last frame could not be used, which was told
+    dropped: int = 0  # chosen frames for which there was no room, in all
+
+    @property
+    def phase(self) -> Phase:
+        """Where the episode stands."""
+        if self.start is None:
+            return Phase.IDLE
+        return Phase.WAIT_FRAME if self.deciding is None else Phase.DECIDING
+
+    @property
+    def counts(self) -> dict[str, str]:
+        """What is counted over all episodes, for diagnostics."""
+        return {"dropped_frames": str(self.dropped)}
+
+
+Outcome = tuple[State, tuple[Command, ...]]
+
+
+def advance(state: State, event: Event, settings: Settings) -> Outcome:
+    """Return what follows from an event. Those that do not matter now change nothing."""
+    match event:
+        case Activate():
+            return replace(state, active=True), ()
+        case Start():
+            return _start(state, event)
+        case Cancel():
+            return _cancel(state, event)
+        case Calibration():
+            return replace(state, camera=event.camera), ()
+        case Frame():
+            return _frame(state, event, settings)
+        case Odometry() if state.start is not None:
+            choice, chosen = see_odometry(state.choice, event.sample, settings.rule)
+            return _enqueue(replace(state, choice=choice), chosen, event.now)
+        case StepEnded() if state.start is not None:
+            choice, chosen = see_step_end(state.choice, event.end_stamp)
+            return _enqueue(replace(state, choice=choice), chosen, event.now)
+        case Decided():
+            return _decided(state, event)
+        case Failed():
+            return _failed(state, event)
+        case ResetFailed() if event.episode_id == state.episode_id:
+            return _end(state, event.code, event.message, event.now)
+        case Tick() if state.deciding and event.now - state.since > settings.inference_timeout:
+            late = f"the model took longer than {settings.inference_timeout:g} s"
+            return _end(state, Code.INFERENCE_FAILED, late, event.now)
+    return state, ()
+
+
+def _begin(state: State, start: Start) -> Outcome:
+    fresh = State(
+        active=state.active,
+        episode_id=state.episode_id + 1,
+        ticket=state.ticket,
+        start=start,
+        camera=state.camera,
+        newest=state.newest,
+        dropped=state.dropped,
+    )
+    return fresh, (Reset(fresh.episode_id, start.instruction),)
+
+
+def _end(state: State, code: int, message: str, now: float) -> Outcome:
+    if state.start is None:
+        return state, ()
+    answer = Finish(state.start.key, code, message, state.step, now - state.start.now)
+    ended, _ = _begin(state, state.start)
+    return replace(ended, start=None), (answer,)
+
+
+def _start(state: State, event: Start) -> Outcome:
+    if not state.active:
+        problem = (Code.NOT_ACTIVE, "the policy node is not active")
+    elif event.problem:
+        problem = (Code.INVALID_INSTRUCTION, event.problem)
+    else:
+        ended, commands = _end(state, Code.PREEMPTED, "a newer instruction arrived", event.now)
+        begun, more = _begin(ended, event)
+        return begun, commands + more
+    return state, (Finish(event.key, *problem),)
+
+
+def _cancel(state: State, event: Cancel) -> Outcome:
+    if event.deactivate:
+        state = replace(state, active=False)
+    if state.start is None or event.key not in (None, state.start.key):
+        return state, ()
+    return _end(state, event.code, event.message, event.now)
+
+
+def _frame(state: State, frame: Frame, settings: Settings) -> Outcome:
+    commands: tuple[Command, ...] = ()
+    if state.start is None:
+        return replace(state, newest=frame.stamp), ()
+    if 0 < frame.stamp < state.newest - JUMP_BACK_NS:
+        # the same instruction, empty memories
+        again = replace(state.start, start_stamp=0, now=frame.now)
+        state, commands = _begin(replace(state, newest=frame.stamp), again)
+    state = replace(state, newest=max(state.newest, frame.stamp))
+    choice, chosen = see_frame(state.choice, frame, settings.rule)
+    state, more = _enqueue(replace(state, choice=choice), chosen, frame.now)
+    return state, commands + more
+
+
+def _enqueue(state: State, chosen: tuple[Frame, ...], now: float) -> Outcome:
+    queue = state.queue + chosen
+    lost = max(0, len(queue) - MAX_QUEUE)
+    state = replace(state, queue=queue[:MAX_QUEUE], dropped=state.dropped + lost)
+    state, commands = _look(state, now)
+    if lost:
+        commands += (Warn("frames come faster than the model decides: some were left out"),)
+    return state, commands
+
+
+def _look(state: State, now: float) -> Outcome:
+    """Ask the model about the next frame that may be used."""
+    if state.start is None or state.deciding is not None:
+        return state, ()
+    oldest, used = state.start.start_stamp, state.used
+    for i, frame in enumerate(state.queue):
+        if frame_problem(frame, not_before=oldest, used=used) is None:
+            ticket = state.ticket + 1
+            state = replace(
+                state,
+                ticket=ticket,
+                since=now,
+                deciding=frame,
+                used=frame.stamp,
+                queue=state.queue[i + 1 :],
+            )
+            return state, (Infer(ticket, frame, state.camera),)
+    return replace(state, queue=()), ()
+
+
+def _decided(state: State, event: Decided) -> Outcome:
+    if state.deciding is None or state.start is None or event.ticket != state.ticket:
+        return state, ()  # computed for an episode that has ended
+    start, waited = state.start, event.now - state.since
+    action = NO_ACTION if event.action is None else int(event.action)
+    told = Publish(
+        state.episode_id,
+        state.step,
+        state.deciding,
+        start.instruction,
+        decided=event,
+        waited=waited,
+    )
+    elapsed, status = event.now - start.now, StepStatus.SUCCEEDED
+    feedback = Feedback(start.key, state.step, action, status, elapsed, 0.0, event.payload)
+    state = replace(state, deciding=None, step=state.step + 1, bad=False)
+    state, more = _look(state, event.now)
+    return state, (told, feedback, *more)
+
+
+def _failed(state: State, event: Failed) -> Outcome:
+    if state.deciding is None or state.start is None or event.ticket != state.ticket:
+        return state, ()
+    text = state.start.instruction
+    told = Publish(state.episode_id, state.step, state.deciding, text, failed=event)
+    if event.code != Code.BAD_FRAME:
+        state, more = _end(state, event.code, event.message, event.now)
+        return state, (told, *more)
+    # a row of bad frames is told once
+    first = not state.bad
+    state, more = _look(replace(state, deciding=None, bad=True), event.now)
+    return state, ((told,) if first else ()) + more

@@ -1,0 +1,260 @@
+"""The policy node while it only watches: it decides on what it sees and sends nothing."""
+
+import itertools
+import random
+from dataclasses import replace
+
+import pytest
+
+from janusvln_ros.actions import Action
+from janusvln_ros.geometry import Pose2
+from janusvln_ros.protocol.choosing import REMEMBERED, Rule
+from janusvln_ros.protocol.exchange import (
+    Activate,
+    Calibration,
+    Cancel,
+    Decided,
+    Failed,
+    Feedback,
+    Finish,
+    Frame,
+    Infer,
+    Odometry,
+    Phase,
+    Publish,
+    Reset,
+    ResetFailed,
+    Start,
+    StepEnded,
+    Tick,
+    Warn,
+)
+from janusvln_ros.protocol.odometry import Sample
+from janusvln_ros.protocol.status import Code
+from janusvln_ros.protocol.watching import MAX_QUEUE, Settings, State, advance
+
+S = 1_000_000_000
+
+
+class Watch:
+    """A watching machine that looks at every frame, on a pretended clock."""
+
+    def __init__(self, rule=None, active=True):
+        self.settings = Settings(rule or Rule("interval", interval_ns=1))
+        self.state, self.now, self.log = State(episode_id=10), 0.0, []
+        self.keys = itertools.count(1)
+        if active:
+            self.do(Activate(0.0))
+
+    def do(self, event):
+        self.state, commands = advance(self.state, event, self.settings)
+        self.log += commands
+        return commands
+
+    def start(self, text="go", **options):
+        key = next(self.keys)
+        return key, self.do(Start(self.now, key, text, 0, **options))
+
+    def frame(self, seconds):
+        return self.do(Frame(self.now, round(seconds * S), 0))
+
+    def decide(self, action=Action.MOVE_FORWARD, text=""):
+        return self.do(Decided(self.now, self.state.ticket, action, text))
+
+    def said(self, kind):
+        return [command for command in self.log if isinstance(command, kind)]
+
+
+def only(commands, kind):
+    found = [c for c in commands if isinstance(c, kind)]
+    assert len(found) == 1, (kind, commands)
+    return found[0]
+
+
+@pytest.fixture
+def watch():
+    made = Watch()
+    made.start()
+    return made
+
+
+def test_it_goes_on_after_stop_and_carries_nothing_out(watch):
+    for seconds in (5, 6, 7):
+        watch.frame(seconds)
+        watch.decide(Action.STOP)
+    assert [p.step for p in watch.said(Publish)] == [0, 1, 2]
+    assert not any(p.executed for p in watch.said(Publish))
+    assert {type(c) for c in watch.log} == {Reset, Infer, Publish, Feedback}
+
+
+def test_every_chosen_frame_is_kept_while_the_model_is_slow(watch):
+    for seconds in (5, 6, 7):
+        watch.frame(seconds)
+    seen = [only(watch.said(Infer), Infer).frame.stamp]
+    for _ in range(2):
+        seen.append(only(watch.decide(), Infer).frame.stamp)
+    assert seen == [5 * S, 6 * S, 7 * S]
+
+
+def test_text_that_is_no_action_is_published_and_the_watch_goes_on(watch):
+    watch.frame(5)
+    commands = watch.decide(None, text="hm")
+    assert not only(commands, Publish).executed and only(commands, Feedback).action == 255
+    assert only(watch.frame(6), Infer)
+
+
+def test_a_backward_jump_starts_a_new_episode_and_jitter_does_not(watch):
+    watch.frame(50)
+    watch.decide()
+    episode = watch.state.episode_id
+    watch.frame(49.5)
+    assert watch.state.episode_id == episode
+    commands = watch.frame(10)
+    assert only(commands, Reset).episode_id == episode + 1 and watch.state.step == 0
+    assert only(commands, Infer).frame.stamp == 10 * S
+
+
+def test_there_are_no_timeouts_of_frames_and_no_time_limit(watch):
+    assert watch.do(Tick(10_000.0, 0)) == () and watch.state.phase is Phase.WAIT_FRAME
+
+
+def test_a_model_that_takes_too_long_ends_the_watch(watch):
+    watch.frame(5)
+    assert watch.do(Tick(29.0, 0)) == ()
+    assert only(watch.do(Tick(31.0, 0)), Finish).code == Code.INFERENCE_FAILED
+    assert watch.decide() == ()
+
+
+def test_frames_beyond_the_queue_are_counted_and_told(watch):
+    for i in range(MAX_QUEUE + 5):
+        watch.frame(i + 1)
+    assert watch.state.dropped == 4 and watch.state.counts == {"dropped_frames": "4"}
+    assert "some were left out" in watch.said(Warn)[0].text
+
+
+def test_a_row_of_bad_frames_is_told_once_and_the_next_good_one_is_decided_on(watch):
+    for seconds in (5, 6, 7):
+        watch.frame(seconds)
+        watch.do(Failed(watch.now, watch.state.ticket, Code.BAD_FRAME, "cut short"))
+    assert only(watch.said(Publish), Publish).failed.message == "cut short"
+    watch.frame(8)
+    assert only(watch.decide(), Publish).step == 0
+
+
+def test_a_failure_of_the_model_ends_the_watch_until_the_next_instruction(watch):
+    watch.frame(5)
+    failed = Failed(watch.now, watch.state.ticket, Code.INFERENCE_FAILED, "out of memory")
+    assert only(watch.do(failed), Finish).code == Code.INFERENCE_FAILED
+    assert watch.frame(6) == ()
+    watch.start()
+    assert only(watch.frame(7), Infer)
+
+
+def test_an_instruction_that_the_model_cannot_take_ends_the_watch(watch):
+    current = watch.state.episode_id
+    old = ResetFailed(watch.now, current - 1, Code.INVALID_INSTRUCTION, "old")
+    assert watch.do(old) == ()
+    new = ResetFailed(watch.now, current, Code.INVALID_INSTRUCTION, "too long")
+    assert only(watch.do(new), Finish).message == "too long"
+
+
+def test_an_instruction_is_refused_while_not_active_or_without_content():
+    watch = Watch(active=False)
+    assert only(watch.start()[1], Finish).code == Code.NOT_ACTIVE
+    watch.do(Activate(0.0))
+    finish = only(watch.start("", problem="the instruction is empty")[1], Finish)
+    assert (finish.code, finish.message) == (Code.INVALID_INSTRUCTION, "the instruction is empty")
+    assert watch.state.phase is Phase.IDLE
+
+
+def test_a_newer_instruction_answers_the_older_and_drops_its_frames(watch):
+    for seconds in (5, 6):
+        watch.frame(seconds)
+    ticket = watch.state.ticket
+    _, commands = watch.start("two")
+    assert only(commands, Finish).code == Code.PREEMPTED
+    assert only(commands, Reset).instruction == "two" and watch.state.queue == ()
+    assert watch.do(Decided(watch.now, ticket, Action.STOP)) == ()
+    assert only(watch.frame(7), Infer)
+
+
+def test_deactivation_ends_the_watch_and_nothing_of_before_is_left():
+    watch = Watch()
+    key, _ = watch.start()
+    for seconds in (5, 6):
+        watch.frame(seconds)
+    finish = only(watch.do(Cancel(0.0, None, Code.NOT_ACTIVE, "x", deactivate=True)), Finish)
+    assert finish.key == key and only(watch.start()[1], Finish).code == Code.NOT_ACTIVE
+    watch.do(Activate(0.0))
+    assert not [c for c in watch.start()[1] if isinstance(c, Infer)]
+    assert only(watch.frame(7), Infer).frame.stamp == 7 * S
+
+
+def test_the_client_can_name_the_oldest_frame():
+    watch = Watch()
+    watch.start(start_stamp=500 * S)
+    assert watch.frame(499) == () and only(watch.frame(500), Infer)
+
+
+def test_reports_choose_frames_that_came_before_them():
+    watch = Watch(Rule("recorded"))
+    watch.start()
+    watch.frame(1)
+    watch.decide()
+    assert watch.frame(2) == () and watch.frame(3) == ()
+    assert only(watch.do(StepEnded(0.0, 2 * S)), Infer).frame.stamp == 2 * S
+
+
+def test_odometry_chooses_frames_that_came_before_it():
+    watch = Watch(Rule("odom"))
+    watch.start()
+    watch.do(Odometry(0.0, Sample(0, Pose2())))
+    watch.frame(0.1)
+    watch.decide()
+    assert watch.frame(1) == ()
+    moved = Odometry(0.0, Sample(2 * S, Pose2(0.6)))
+    assert only(watch.do(moved), Infer).frame.stamp == 1 * S
+
+
+def events(watch):
+    now, state = watch.now, watch.state
+    stamp = round(now * S) + 1
+    yield Start(now, 5, "go", 0)
+    yield Start(now, 6, "", 0, problem="empty")
+    yield Cancel(now, None, Code.CANCELED, "x")
+    yield Cancel(now, None, Code.NOT_ACTIVE, "x", deactivate=True)
+    yield Activate(now)
+    yield Calibration(now, "a camera", 0)
+    yield Frame(now, stamp, 0)
+    yield Frame(now, 0, 0)
+    yield Frame(now, stamp // 2, 0)
+    yield Odometry(now, Sample(stamp, Pose2(now)))
+    yield StepEnded(now, stamp)
+    yield Decided(now, state.ticket, Action.STOP)
+    yield Decided(now, state.ticket - 1, None)
+    yield Failed(now, state.ticket, Code.BAD_FRAME, "x")
+    yield Failed(now, state.ticket, Code.INFERENCE_FAILED, "x")
+    yield ResetFailed(now, state.episode_id, Code.INVALID_INSTRUCTION, "x")
+    yield Tick(now + 100, 0)
+
+
+@pytest.mark.parametrize("mode", ["recorded", "odom", "interval"])
+@pytest.mark.parametrize("seed", range(20))
+def test_whatever_happens_everybody_is_answered_once_and_nothing_grows(seed, mode):
+    dice, watch = random.Random(seed), Watch(Rule(mode))
+    asked = []
+    for i in range(400):
+        watch.now += dice.choice([0.0, 0.01, 0.2, 2.0])
+        event = dice.choice(list(events(watch)))
+        if isinstance(event, Start):
+            event = replace(event, key=1000 + i)
+            asked.append(event.key)
+        before = watch.state
+        watch.do(event)
+        assert watch.state.episode_id >= before.episode_id
+        assert watch.state.ticket >= before.ticket
+        assert len(watch.state.queue) <= MAX_QUEUE
+        assert len(watch.state.choice.waiting) <= REMEMBERED
+    watch.do(Cancel(watch.now, None, Code.CANCELED, "the end"))
+    assert sorted(finish.key for finish in watch.said(Finish)) == sorted(asked)
+    assert {type(c) for c in watch.log} <= {Reset, Infer, Publish, Feedback, Finish, Warn}
