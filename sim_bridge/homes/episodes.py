@@ -24,6 +24,7 @@ from sim_bridge.homes.routes import (
     bearing,
     blocked,
     distance_to_rect,
+    grown_rects,
     heading,
     length,
     resample,
@@ -108,7 +109,7 @@ def make_episodes(
         RouteMap(home.plan, home.things, clearance)
         for clearance in (PATH_CLEARANCE_M, AGENT_RADIUS_M)
     )
-    grown = RouteMap.rects_only(home.plan, home.things, STEP_CLEARANCE_M)
+    grown = grown_rects(home.plan, home.things, STEP_CLEARANCE_M)
     found: list[tuple[Episode, GroundTruth]] = []
     texts: set[str] = set()
     for _ in range(count * 60):
@@ -140,7 +141,7 @@ def _ends_facing(draft: _Draft, run: GroundTruth) -> bool:
     turns = run.actions.count(int(Action.TURN_LEFT)) - run.actions.count(int(Action.TURN_RIGHT))
     forward = heading(draft.yaw + turns * np.radians(TURN_STEP_DEG))
     place = np.array([run.locations[-1][0], run.locations[-1][2]])
-    return abs(bearing(forward, _middle(draft.goal) - place)) <= 32
+    return abs(bearing(forward, draft.goal.centre - place)) <= 32
 
 
 def _episode(home: Home, draft: _Draft, text: str, run: GroundTruth, geodesic: float) -> Episode:
@@ -240,7 +241,7 @@ def _draw(
     rooms = (first, *[r for _, r in crossings])
     if len(set(rooms)) != len(rooms):
         return None
-    toward = np.array(plan.doors[crossings[0][0]].centre) if crossings else _middle(goal)
+    toward = np.array(plan.doors[crossings[0][0]].centre) if crossings else goal.centre
     yaw = _start_yaw(rng, start, path, toward)
     if yaw is None:
         return None
@@ -319,11 +320,6 @@ def _doors_between(plan: Plan, a: int, b: int) -> int:
     return steps
 
 
-def _middle(thing: Thing) -> np.ndarray:
-    """Centre of a thing's footprint."""
-    return np.array([(thing.rect[0] + thing.rect[2]) / 2, (thing.rect[1] + thing.rect[3]) / 2])
-
-
 def standoff(thing: Thing) -> float:
     """How far before a thing one stops, metres: low things leave the picture when near."""
     return 0.55 if thing.height >= 0.95 else 0.85
@@ -355,7 +351,7 @@ def path_to_thing(
         for x, sx in ((x0, -1), (x1, 1))
         for z, sz in ((z0, -1), (z1, 1))
     ]
-    middle = _middle(thing)
+    middle = thing.centre
     extra = [p for p in extra if len(sides) > 1 or (np.array(p) - middle) @ np.array([fx, fz]) > 0]
     candidates = np.array([p for side in sides for p in side] + extra)
     keep = routes.free(candidates)
@@ -621,7 +617,7 @@ def _describe(
             _add_pass(rng, parts, landmarks, [p for p in passed if p[0].room == goal.room])
         parts.append(Part("stop", turn=turn, side=side, thing=thing))
     else:
-        first_turn = turn_name(bearing(heading(yaw), _middle(goal) - start))
+        first_turn = turn_name(bearing(heading(yaw), goal.centre - start))
         if first_turn is None:
             return None
         inside = [p for p in passed if p[0].room == goal.room]
@@ -645,7 +641,7 @@ def _where(
     """
     door, room = crossing
     angle = bearing(
-        plan.doors[door].into(room, plan.rooms), _middle(thing) - np.array(plan.doors[door].centre)
+        plan.doors[door].into(room, plan.rooms), thing.centre - np.array(plan.doors[door].centre)
     )
     hand = "left" if angle > 0 else "right"
     if abs(angle) >= 36:
@@ -685,7 +681,7 @@ def _passed(
         same_room = home.plan.room_at(points[nearest]) == thing.room
         if distance[nearest] > 1.0 or nearest < 6 or nearest > len(points) - 6 or not same_room:
             continue
-        middle = _middle(thing)
+        middle = thing.centre
         direction = points[min(nearest + 2, len(points) - 1)] - points[max(nearest - 2, 0)]
         angle = bearing(direction, middle - points[nearest])
         if not 50 <= abs(angle) <= 130 or not _comes_into_view(
@@ -706,8 +702,8 @@ def _comes_into_view(home: Home, routes: RouteMap, path: np.ndarray, thing: Thin
         return False
     forward = np.diff(points, axis=0)
     points = points[:-1]
-    near = np.linalg.norm(points - _middle(thing), axis=1) < 6.0
-    to = _middle(thing) - points
+    near = np.linalg.norm(points - thing.centre, axis=1) < 6.0
+    to = thing.centre - points
     left = forward[:, 1] * to[:, 0] - forward[:, 0] * to[:, 1]
     angle = np.degrees(np.abs(np.arctan2(left, (forward * to).sum(axis=1))))
     candidates = near & (angle < 34)
@@ -717,7 +713,7 @@ def _comes_into_view(home: Home, routes: RouteMap, path: np.ndarray, thing: Thin
         [*routes.walls, *(t.rect for t in home.things if t is not thing and t.height > 0.95)]
     )
     seen = ~blocked(
-        points[candidates], np.broadcast_to(_middle(thing), (int(candidates.sum()), 2)), tall
+        points[candidates], np.broadcast_to(thing.centre, (int(candidates.sum()), 2)), tall
     )
     return int(seen.sum()) >= 2
 

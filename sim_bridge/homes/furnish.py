@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from sim_bridge.homes.colours import OBJECT_RGB, WALL_RGB
+from sim_bridge.homes.colours import OBJECT_RGB
 from sim_bridge.homes.plan import Plan, Rect, Room
 
 PASSAGE_M = 0.65
@@ -24,8 +24,7 @@ class Kind:
     A kind of thing: its ``size`` (width along the wall, depth, height, metres), and where it
     stands.
 
-    ``place`` is "wall" or "free"; ``goal`` false for things too flat or plain to stop at;
-    ``weight`` is how often it is drawn.
+    ``place`` is "wall" or "free"; ``weight`` is how often it is drawn.
     """
 
     name: str
@@ -70,6 +69,12 @@ class Thing:
     def name(self) -> str:
         """How an instruction calls it, as in "red lamp"."""
         return f"{self.colour} {self.kind}"
+
+    @property
+    def centre(self) -> np.ndarray:
+        """Middle of its footprint, (x, z)."""
+        x0, z0, x1, z1 = self.rect
+        return np.array([(x0 + x1) / 2, (z0 + z1) / 2])
 
 
 def furnish(rng: np.random.Generator, plan: Plan) -> tuple[Thing, ...]:
@@ -194,6 +199,3 @@ def _gap(a: Rect, b: Rect) -> float:
     overlap).
     """
     return max(b[0] - a[2], a[0] - b[2], b[1] - a[3], a[1] - b[3])
-
-
-__all__ = ["KIND", "KINDS", "PASSAGE_M", "WALL_RGB", "Kind", "Thing", "furnish"]

@@ -10,12 +10,21 @@ import json
 import struct
 import zlib
 from collections.abc import Sequence
+from itertools import product
 
 import numpy as np
 
 from sim_bridge.homes.colours import OBJECT_RGB, WALL_RGB, shaded
 from sim_bridge.homes.furnish import Thing
-from sim_bridge.homes.plan import DOOR_HEIGHT_M, WALL_HEIGHT_M, WALL_THICKNESS_M, Door, Plan, Room
+from sim_bridge.homes.plan import (
+    DOOR_HEIGHT_M,
+    WALL_HEIGHT_M,
+    WALL_THICKNESS_M,
+    Door,
+    Plan,
+    Room,
+    Wall,
+)
 
 SLAB_M = 0.199
 """Thickness of the floor slab, metres: habitat's navmesh floor then comes to lie at y = 0.001."""
@@ -24,11 +33,17 @@ RGB = tuple[int, int, int]
 Vector = tuple[float, float, float]
 _Polygon = tuple[Sequence[Vector], Sequence[tuple[float, float]]]
 
-# Brightness of a face by the axis it faces (world: x, y up, z): what a soft light from above and
-# one side would give.
-_SHADE = {(0, 1): 1.0, (0, -1): 0.92, (1, 1): 1.0, (1, -1): 0.55, (2, 1): 0.84, (2, -1): 0.78}
-_WOOD: RGB = (128, 88, 54)
-_METAL: RGB = (90, 92, 96)
+# Faces of a box: brightness, what a soft light from above and one side would give (world: x, y up,
+# z), and corners, counter-clockwise from outside; 0 is the low end of an axis, 1 the high one.
+SIDES = (
+    (1.0, ((1, 0, 1), (1, 0, 0), (1, 1, 0), (1, 1, 1))),
+    (0.92, ((0, 0, 0), (0, 0, 1), (0, 1, 1), (0, 1, 0))),
+    (0.84, ((0, 0, 1), (1, 0, 1), (1, 1, 1), (0, 1, 1))),
+    (0.78, ((1, 0, 0), (0, 0, 0), (0, 1, 0), (1, 1, 0))),
+)
+TOP = (1.0, ((0, 1, 1), (1, 1, 1), (1, 1, 0), (0, 1, 0)))
+BOTTOM = (0.55, ((0, 0, 0), (1, 0, 0), (1, 0, 1), (0, 0, 1)))
+GL_FLOAT, GL_USHORT, GL_UINT, GL_VERTICES, GL_INDICES = 5126, 5123, 5125, 34962, 34963
 
 
 class Mesh:
@@ -62,28 +77,10 @@ class Mesh:
         A box with shaded sides; its underside only if ``bottom`` (for parts that hang above the
         floor).
         """
-        (x0, y0, z0), (x1, y1, z1) = low, high
-        self.quad(
-            [(x1, y0, z1), (x1, y0, z0), (x1, y1, z0), (x1, y1, z1)], shaded(rgb, _SHADE[0, 1])
-        )
-        self.quad(
-            [(x0, y0, z0), (x0, y0, z1), (x0, y1, z1), (x0, y1, z0)], shaded(rgb, _SHADE[0, -1])
-        )
-        self.quad(
-            [(x0, y0, z1), (x1, y0, z1), (x1, y1, z1), (x0, y1, z1)], shaded(rgb, _SHADE[2, 1])
-        )
-        self.quad(
-            [(x1, y0, z0), (x0, y0, z0), (x0, y1, z0), (x1, y1, z0)], shaded(rgb, _SHADE[2, -1])
-        )
-        if top:
-            self.quad(
-                [(x0, y1, z1), (x1, y1, z1), (x1, y1, z0), (x0, y1, z0)], shaded(rgb, _SHADE[1, 1])
-            )
-        if bottom:
-            self.quad(
-                [(x0, y0, z0), (x1, y0, z0), (x1, y0, z1), (x0, y0, z1)],
-                shaded(rgb, _SHADE[1, -1]),
-            )
+        ends = low, high
+        for shade, corners in (*SIDES, *((TOP,) if top else ()), *((BOTTOM,) if bottom else ())):
+            face = [(ends[i][0], ends[j][1], ends[k][2]) for i, j, k in corners]
+            self.quad(face, shaded(rgb, shade))
 
     def drum(
         self,
@@ -123,8 +120,56 @@ class Mesh:
         The binary glTF, file axes z up: ``world = (x, z, -y)`` of the file, as in Matterport3D
         scenes.
         """
-        columns = 16
-        rows = 1
+        parts = [("palette", *self._painted())]
+        parts += [(*self.patterns[k], quads) for k, quads in sorted(self._quads.items())]
+        blob = bytearray()
+        views: list[dict[str, int]] = []
+
+        def view(data: bytes, **target: int) -> int:
+            views.append({"buffer": 0, "byteOffset": len(blob), "byteLength": len(data), **target})
+            blob.extend(data + b"\0" * (-len(data) % 4))
+            return len(views) - 1
+
+        accessors: list[dict[str, object]] = []
+        images: list[dict[str, object]] = []
+        for _, png, polygons in parts:
+            points, uv, indices = _triangulated(polygons)
+            vertices = {"componentType": GL_FLOAT, "count": len(points)}
+            big = indices.dtype == np.uint32
+            accessors += [
+                {"bufferView": view(points.tobytes(), target=GL_VERTICES), **vertices}
+                | {"type": "VEC3", "min": points.min(axis=0).tolist()}
+                | {"max": points.max(axis=0).tolist()},
+                {"bufferView": view(uv.tobytes(), target=GL_VERTICES), **vertices}
+                | {"type": "VEC2"},
+                {"bufferView": view(indices.tobytes(), target=GL_INDICES)}
+                | {"componentType": GL_UINT if big else GL_USHORT}
+                | {"count": len(indices), "type": "SCALAR"},
+            ]
+            images.append({"bufferView": view(png), "mimeType": "image/png"})
+        names = [name for name, _, _ in parts]
+        document = {
+            "asset": {"version": "2.0", "generator": "janusvln houses"},
+            "scene": 0,
+            "scenes": [{"nodes": list(range(len(parts)))}],
+            "nodes": [{"name": name, "mesh": i} for i, name in enumerate(names)],
+            "meshes": [{"name": n, "primitives": [_primitive(i)]} for i, n in enumerate(names)],
+            "materials": [_material(i, name) for i, name in enumerate(names)],
+            "textures": [{"source": i} for i in range(len(parts))],
+            "images": images,
+            "accessors": accessors,
+            "bufferViews": views,
+            "buffers": [{"byteLength": len(blob)}],
+        }
+        text = json.dumps(document, separators=(",", ":")).encode()
+        text += b" " * (-len(text) % 4)
+        head = struct.pack("<4sII", b"glTF", 2, 12 + 8 + len(text) + 8 + len(blob))
+        chunks = struct.pack("<I4s", len(text), b"JSON"), struct.pack("<I4s", len(blob), b"BIN\0")
+        return head + chunks[0] + text + chunks[1] + bytes(blob)
+
+    def _painted(self) -> tuple[bytes, list[_Polygon]]:
+        """The palette of all plain colours as a PNG, and the plain faces with places in it."""
+        columns, rows = 16, 1
         while columns * rows < len(self.colours):
             rows *= 2
         palette = np.zeros((rows * columns, 3), np.uint8)
@@ -133,113 +178,35 @@ class Mesh:
             ((i % columns + 0.5) / columns, (i // columns + 0.5) / rows)
             for i in range(len(self.colours))
         ]
-        plain: list[_Polygon] = [(c, [where[k]] * len(c)) for c, k in self._plain]
-        parts = [("palette", png_bytes(palette.reshape(rows, columns, 3)), plain)]
-        parts += [
-            (self.patterns[k][0], self.patterns[k][1], quads)
-            for k, quads in sorted(self._quads.items())
-        ]
-        blob = bytearray()
-        views: list[dict[str, int]] = []
-        accessors: list[dict[str, object]] = []
+        faces: list[_Polygon] = [(c, [where[k]] * len(c)) for c, k in self._plain]
+        return png_bytes(palette.reshape(rows, columns, 3)), faces
 
-        def view(data: bytes, target: int | None = None) -> int:
-            views.append(
-                {"buffer": 0, "byteOffset": len(blob), "byteLength": len(data)}
-                | ({"target": target} if target else {})
-            )
-            blob.extend(data + b"\0" * (-len(data) % 4))
-            return len(views) - 1
 
-        gltf: dict[str, list[object]] = {
-            "nodes": [],
-            "meshes": [],
-            "materials": [],
-            "textures": [],
-            "images": [],
-        }
-        for i, (name, png, polygons) in enumerate(parts):
-            sizes = np.array([len(corners) for corners, _ in polygons])
-            points = np.array([p for corners, _ in polygons for p in corners], np.float32)
-            file_points = np.stack([points[:, 0], -points[:, 2], points[:, 1]], axis=1)
-            uv = np.array([p for _, uvs in polygons for p in uvs], np.float32)
-            first = np.concatenate([[0], np.cumsum(sizes)[:-1]])
-            quads = first[sizes == 4]
-            indices = np.concatenate(
-                [(first[:, None] + [0, 1, 2]).ravel(), (quads[:, None] + [0, 2, 3]).ravel()]
-            )
-            big = len(points) > 65535
-            accessors.append(
-                {
-                    "bufferView": view(file_points.tobytes(), 34962),
-                    "componentType": 5126,
-                    "count": len(points),
-                    "type": "VEC3",
-                }
-            )
-            accessors[-1] |= {
-                "min": file_points.min(axis=0).tolist(),
-                "max": file_points.max(axis=0).tolist(),
-            }
-            accessors.append(
-                {
-                    "bufferView": view(uv.tobytes(), 34962),
-                    "componentType": 5126,
-                    "count": len(uv),
-                    "type": "VEC2",
-                }
-            )
-            accessors.append(
-                {
-                    "bufferView": view(
-                        indices.astype(np.uint32 if big else np.uint16).tobytes(), 34963
-                    )
-                }
-            )
-            accessors[-1] |= {
-                "componentType": 5125 if big else 5123,
-                "count": len(indices),
-                "type": "SCALAR",
-            }
-            gltf["images"].append({"bufferView": view(png), "mimeType": "image/png"})
-            gltf["textures"].append({"source": i})
-            texture = {
-                "baseColorTexture": {"index": i},
-                "metallicFactor": 0.0,
-                "roughnessFactor": 1.0,
-            }
-            gltf["materials"].append(
-                {"name": name, "pbrMetallicRoughness": texture, "doubleSided": False}
-            )
-            primitive = {
-                "attributes": {"POSITION": 3 * i, "TEXCOORD_0": 3 * i + 1},
-                "indices": 3 * i + 2,
-                "material": i,
-                "mode": 4,
-            }
-            gltf["meshes"].append({"name": name, "primitives": [primitive]})
-            gltf["nodes"].append({"name": name, "mesh": i})
-        document = {
-            "asset": {"version": "2.0", "generator": "janusvln houses"},
-            "scene": 0,
-            "scenes": [{"nodes": list(range(len(parts)))}],
-            **gltf,
-        }
-        document |= {
-            "accessors": accessors,
-            "bufferViews": views,
-            "buffers": [{"byteLength": len(blob)}],
-        }
-        text = json.dumps(document, separators=(",", ":")).encode()
-        text += b" " * (-len(text) % 4)
-        head = struct.pack("<4sII", b"glTF", 2, 12 + 8 + len(text) + 8 + len(blob))
-        return (
-            head
-            + struct.pack("<I4s", len(text), b"JSON")
-            + text
-            + struct.pack("<I4s", len(blob), b"BIN\0")
-            + bytes(blob)
-        )
+def _triangulated(polygons: Sequence[_Polygon]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """
+    Triangles and quadrilaterals as glTF has them: points float32 [V, 3] in the file's axes, uv
+    float32 [V, 2], and three indices per triangle.
+    """
+    sizes = np.array([len(corners) for corners, _ in polygons])
+    points = np.array([p for corners, _ in polygons for p in corners], np.float32)
+    uv = np.array([p for _, uvs in polygons for p in uvs], np.float32)
+    first = np.concatenate([[0], np.cumsum(sizes)[:-1]])
+    quads = first[sizes == 4]
+    indices = np.concatenate(
+        [(first[:, None] + [0, 1, 2]).ravel(), (quads[:, None] + [0, 2, 3]).ravel()]
+    )
+    file_points = np.stack([points[:, 0], -points[:, 2], points[:, 1]], axis=1)
+    return file_points, uv, indices.astype(np.uint32 if len(points) > 65535 else np.uint16)
+
+
+def _primitive(i: int) -> dict[str, object]:
+    attributes = {"POSITION": 3 * i, "TEXCOORD_0": 3 * i + 1}
+    return {"attributes": attributes, "indices": 3 * i + 2, "material": i, "mode": 4}
+
+
+def _material(i: int, name: str) -> dict[str, object]:
+    texture = {"baseColorTexture": {"index": i}, "metallicFactor": 0.0, "roughnessFactor": 1.0}
+    return {"name": name, "pbrMetallicRoughness": texture, "doubleSided": False}
 
 
 def png_bytes(image: np.ndarray) -> bytes:
@@ -333,95 +300,78 @@ def _room(
     texture = mesh.pattern(f"floor_{room.index}", png_bytes(_tile(rng, floor, style)))
     corners = [(x0, 0.0, z1), (x1, 0.0, z1), (x1, 0.0, z0), (x0, 0.0, z0)]
     mesh.textured(corners, [(p[0], p[2]) for p in corners], texture)
-    mesh.quad(
-        [
-            (x0, WALL_HEIGHT_M, z0),
-            (x1, WALL_HEIGHT_M, z0),
-            (x1, WALL_HEIGHT_M, z1),
-            (x0, WALL_HEIGHT_M, z1),
-        ],
-        (244, 243, 240),
-    )
-    wall = _jittered(rng, WALL_RGB[room.colour], room.colour)
+    mesh.quad([(x, WALL_HEIGHT_M, z) for x, _, z in corners[::-1]], (244, 243, 240))
+    colour = _jittered(rng, WALL_RGB[room.colour], room.colour)
     pattern = ("plain", "plain", "stripes", "bricks")[int(rng.integers(4))]
-    shades = {axis: shaded(wall, s) for axis, s in (("x", 1.0), ("z", 0.9))}
-    textures: dict[str, int] = {}
+    # Walls across x are lighter than those along it.
+    paints = {along_x: shaded(colour, 0.9 if along_x else 1.0) for along_x in (False, True)}
+    textures: dict[bool, int | None] = {False: None, True: None}
     if pattern != "plain":
-        textures = {
-            axis: mesh.pattern(f"wall_{room.index}{axis}", png_bytes(_tile(rng, rgb, pattern)))
-            for axis, rgb in shades.items()
-        }
-    for axis, at, normal in (("z", z0, 1), ("z", z1, -1), ("x", x0, 1), ("x", x1, -1)):
-        low, high = (x0, x1) if axis == "z" else (z0, z1)
-        holes = sorted(_holes(plan, room, axis, at))
-        edges = [low, *[e for hole in holes for e in hole], high]
-
-        def face(
-            a: float,
-            b: float,
-            y0: float,
-            y1: float,
-            rgb: RGB | None = None,
-            out: float = 0.0,
-            *,
-            axis: str = axis,
-            at: float = at,
-            normal: int = normal,
-        ) -> None:
-            c = at + normal * out
-            if axis == "z":
-                p = [(a, y0, c), (b, y0, c), (b, y1, c), (a, y1, c)]
-                p = p if normal > 0 else p[::-1]
-                uv = [(q[0], -q[1]) for q in p]
-            else:
-                p = [(c, y0, b), (c, y0, a), (c, y1, a), (c, y1, b)]
-                p = p if normal > 0 else p[::-1]
-                uv = [(q[2], -q[1]) for q in p]
-            if rgb is None and textures:
-                mesh.textured(p, uv, textures[axis])
-            else:
-                mesh.quad(p, rgb or shades[axis])
-
+        for along_x, name in ((False, "x"), (True, "z")):
+            png = png_bytes(_tile(rng, paints[along_x], pattern))
+            textures[along_x] = mesh.pattern(f"wall_{room.index}{name}", png)
+    for wall in room.walls:
+        holes = plan.openings(room, wall)
+        edges = [wall.low, *[e for hole in holes for e in hole], wall.high]
+        paint, texture_or_none = paints[wall.along_x], textures[wall.along_x]
         for a, b in zip(edges[::2], edges[1::2]):
             if b - a > 1e-6:
-                face(a, b, 0.0, WALL_HEIGHT_M)
-                face(a, b, 0.0, 0.09, trim, 0.006)
+                _wall_face(mesh, wall, a, b, 0.0, WALL_HEIGHT_M, paint, texture=texture_or_none)
+                _wall_face(mesh, wall, a, b, 0.0, 0.09, trim, out=0.006)
         for a, b in holes:
-            face(a, b, DOOR_HEIGHT_M, WALL_HEIGHT_M)
+            top = DOOR_HEIGHT_M
+            _wall_face(mesh, wall, a, b, top, WALL_HEIGHT_M, paint, texture=texture_or_none)
             # The frame is painted on the wall: it takes nothing from the opening.
-            face(a - 0.09, a, 0.0, DOOR_HEIGHT_M + 0.09, trim, 0.01)
-            face(b, b + 0.09, 0.0, DOOR_HEIGHT_M + 0.09, trim, 0.01)
-            face(a, b, DOOR_HEIGHT_M, DOOR_HEIGHT_M + 0.09, trim, 0.01)
-        outer = (
-            abs(at - normal * WALL_THICKNESS_M / 2 - _outline(plan, axis, normal))
-            < WALL_THICKNESS_M
-        )
-        if outer and not room.hallway and high - low > 2.4 and rng.random() < 0.6:
-            middle = float(rng.uniform(low + 1.1, high - 1.1))
-            face(middle - 0.66, middle + 0.66, 0.94, 2.06, (236, 236, 236), 0.008)
-            face(middle - 0.6, middle - 0.02, 1.0, 2.0, (196, 222, 240), 0.016)
-            face(middle + 0.02, middle + 0.6, 1.0, 2.0, (196, 222, 240), 0.016)
+            _wall_face(mesh, wall, a - 0.09, a, 0.0, top + 0.09, trim, out=0.01)
+            _wall_face(mesh, wall, b, b + 0.09, 0.0, top + 0.09, trim, out=0.01)
+            _wall_face(mesh, wall, a, b, top, top + 0.09, trim, out=0.01)
+        if _faces_out(plan, wall) and not room.hallway and wall.high - wall.low > 2.4:
+            _window(mesh, rng, wall)
 
 
-def _outline(plan: Plan, axis: str, normal: int) -> float:
-    """
-    Where the outer face of the house lies on the side that a wall with this normal may belong to.
-    """
+def _wall_face(
+    mesh: Mesh,
+    wall: Wall,
+    a: float,
+    b: float,
+    y0: float,
+    y1: float,
+    rgb: RGB,
+    *,
+    texture: int | None = None,
+    out: float = 0.0,
+) -> None:
+    """A part of a wall from ``a`` to ``b`` along it, ``out`` metres before it."""
+    c = wall.at + wall.normal * out
+    if wall.along_x:
+        corners = [(a, y0, c), (b, y0, c), (b, y1, c), (a, y1, c)]
+    else:
+        corners = [(c, y0, b), (c, y0, a), (c, y1, a), (c, y1, b)]
+    corners = corners if wall.normal > 0 else corners[::-1]
+    if texture is None:
+        mesh.quad(corners, rgb)
+    else:
+        along = 0 if wall.along_x else 2
+        mesh.textured(corners, [(p[along], -p[1]) for p in corners], texture)
+
+
+def _window(mesh: Mesh, rng: np.random.Generator, wall: Wall) -> None:
+    """A painted window somewhere on the wall, in most cases."""
+    if rng.random() < 0.6:
+        middle = float(rng.uniform(wall.low + 1.1, wall.high - 1.1))
+        frame, glass = (236, 236, 236), (196, 222, 240)
+        _wall_face(mesh, wall, middle - 0.66, middle + 0.66, 0.94, 2.06, frame, out=0.008)
+        _wall_face(mesh, wall, middle - 0.6, middle - 0.02, 1.0, 2.0, glass, out=0.016)
+        _wall_face(mesh, wall, middle + 0.02, middle + 0.6, 1.0, 2.0, glass, out=0.016)
+
+
+def _faces_out(plan: Plan, wall: Wall) -> bool:
+    """Whether the other side of a wall is the outside of the house."""
     x0, z0, x1, z1 = plan.outline
-    return {("z", 1): z0, ("z", -1): z1, ("x", 1): x0, ("x", -1): x1}[axis, normal]
-
-
-def _holes(plan: Plan, room: Room, axis: str, at: float) -> list[tuple[float, float]]:
-    """Openings (from, to) in the wall of ``room`` that lies at coordinate ``at`` of ``axis``."""
-    holes = []
-    for index in plan.doors_of[room.index]:
-        door = plan.doors[index]
-        along, across = (
-            (door.centre[0], door.centre[1]) if door.along_x else (door.centre[1], door.centre[0])
-        )
-        if door.along_x == (axis == "z") and abs(across - at) < WALL_THICKNESS_M:
-            holes.append((along - door.width / 2, along + door.width / 2))
-    return holes
+    low, high = (z0, z1) if wall.along_x else (x0, x1)
+    outer = low if wall.normal > 0 else high
+    behind = wall.at - wall.normal * WALL_THICKNESS_M / 2
+    return abs(behind - outer) < WALL_THICKNESS_M
 
 
 def _opening(mesh: Mesh, door: Door, trim: RGB) -> None:
@@ -433,108 +383,126 @@ def _opening(mesh: Mesh, door: Door, trim: RGB) -> None:
     mesh.quad([(x0, 0.0, z1), (x1, 0.0, z1), (x1, 0.0, z0), (x0, 0.0, z0)], shaded(trim, 1.25))
     mesh.quad([(x0, h, z0), (x1, h, z0), (x1, h, z1), (x0, h, z1)], shaded(trim, 0.8))
     if door.along_x:
-        mesh.quad([(x0, 0.0, z1), (x0, 0.0, z0), (x0, h, z0), (x0, h, z1)][::1], trim)
+        mesh.quad([(x0, 0.0, z1), (x0, 0.0, z0), (x0, h, z0), (x0, h, z1)], trim)
         mesh.quad([(x1, 0.0, z0), (x1, 0.0, z1), (x1, h, z1), (x1, h, z0)], shaded(trim, 0.9))
     else:
         mesh.quad([(x0, 0.0, z0), (x1, 0.0, z0), (x1, h, z0), (x0, h, z0)], trim)
         mesh.quad([(x1, 0.0, z1), (x0, 0.0, z1), (x0, h, z1), (x1, h, z1)], shaded(trim, 0.9))
 
 
+PAINTS: dict[str, RGB] = {
+    "wood": (128, 88, 54),
+    "metal": (90, 92, 96),
+    "pillow": (240, 240, 240),
+    "hand": (128, 128, 128),
+}
+BOXES: dict[str, tuple[tuple[float, float, float, float, float, float, str | float], ...]] = {
+    "wardrobe": (
+        (0, 1, 0.0, 2.0, 0, 0.96, 1.0),
+        (0.02, 0.49, 0.08, 1.94, 0.96, 0.985, 0.92),
+        (0.51, 0.98, 0.08, 1.94, 0.96, 0.985, 0.92),
+        (0.42, 0.46, 0.95, 1.2, 0.985, 1, "dark"),
+        (0.54, 0.58, 0.95, 1.2, 0.985, 1, "dark"),
+    ),
+    "shelf": (
+        (0, 1, 0.0, 1.8, 0, 0.1, "dark"),
+        (0, 0.07, 0.0, 1.8, 0.1, 1, 1.0),
+        (0.93, 1, 0.0, 1.8, 0.1, 1, 1.0),
+        *((0.07, 0.93, y, y + 0.1, 0.1, 1, 1.0) for y in (0.0, 0.42, 0.84, 1.26, 1.7)),
+    ),
+    "fridge": (
+        (0, 1, 0.0, 1.75, 0, 0.96, 1.0),
+        (0, 1, 1.14, 1.17, 0.96, 0.97, "dark"),
+        (0.84, 0.9, 0.75, 1.05, 0.96, 1, "metal"),
+        (0.84, 0.9, 1.25, 1.5, 0.96, 1, "metal"),
+    ),
+    "clock": (
+        (0, 1, 0.0, 1.95, 0, 0.97, 1.0),
+        (0.14, 0.86, 1.46, 1.82, 0.97, 0.985, "dial"),
+        (0.47, 0.53, 1.62, 1.78, 0.985, 1, "hand"),
+        (0.5, 0.72, 1.61, 1.66, 0.985, 1, "hand"),
+    ),
+    "cabinet": (
+        (0, 1, 0.06, 1.0, 0, 0.96, 1.0),
+        (0.03, 0.49, 0.1, 0.92, 0.96, 0.98, 0.88),
+        (0.51, 0.97, 0.1, 0.92, 0.96, 0.98, 0.88),
+    ),
+    "table": (
+        (0, 1, 0.6, 0.76, 0, 1, 1.0),
+        *(
+            (w, w + 0.08, 0.0, 0.6, d, d + 0.11, "dark")
+            for w, d in product((0.03, 0.89), (0.04, 0.85))
+        ),
+    ),
+    "chair": (
+        (0, 1, 0.4, 0.52, 0, 1, 1.0),
+        (0, 1, 0.52, 1.0, 0, 0.16, 1.0),
+        *(
+            (w, w + 0.12, 0.0, 0.4, d, d + 0.12, "dark")
+            for w, d in product((0.04, 0.84), (0.04, 0.84))
+        ),
+    ),
+    "sofa": (
+        (0, 1, 0.05, 0.45, 0, 1, 1.0),
+        (0, 1, 0.45, 0.9, 0, 0.28, 1.0),
+        (0, 0.12, 0.45, 0.65, 0.28, 1, 0.9),
+        (0.88, 1, 0.45, 0.65, 0.28, 1, 0.9),
+    ),
+    "bed": (
+        (0, 1, 0.1, 0.55, 0.06, 1, 1.0),
+        (0, 1, 0.0, 1.0, 0, 0.06, "wood"),
+        (0.1, 0.45, 0.55, 0.68, 0.08, 0.26, "pillow"),
+        (0.55, 0.9, 0.55, 0.68, 0.08, 0.26, "pillow"),
+    ),
+    "box": ((0, 1, 0.0, 0.8, 0, 1, 1.0), (0.44, 0.56, 0.79, 0.806, 0, 1, "dark")),
+}
+"""
+The parts of a thing: fractions (from, to) of its width, right of the front's left; heights in
+metres; fractions of its depth from back to front; and a paint of that name or a shade of its
+colour.
+"""
+DRUMS: dict[str, tuple[tuple[float, float, float, float, int, bool, str | float], ...]] = {
+    "lamp": (
+        (0.0, 0.05, 0.2, 0.2, 10, False, "dark"),
+        (0.05, 1.0, 0.035, 0.035, 6, False, "dark"),
+        (0.95, 1.65, 0.275, 0.17, 10, True, 1.0),
+    ),
+    "column": ((0.0, WALL_HEIGHT_M, 0.0, 0.0, 12, False, 1.0),),
+    "barrel": (
+        (0.0, 0.5, 0.27, 0.325, 10, False, 1.0),
+        (0.5, 1.0, 0.325, 0.27, 10, False, 1.0),
+        (0.46, 0.54, 0.33, 0.33, 10, False, "dark"),
+    ),
+}
+"""
+Round parts: heights (from, to) and radii (below, above; 0: half the width) in metres, the number
+of sides, whether it is closed below, and the paint.
+"""
+
+
 def _thing(mesh: Mesh, rng: np.random.Generator, thing: Thing) -> None:
     """The parts of a piece of furniture; the part that carries its colour is large."""
     rgb = _jittered(rng, OBJECT_RGB[thing.colour], thing.colour)
-    dark = shaded(rgb, 0.62) if thing.colour != "black" else (70, 70, 74)
+    paints = {
+        "dark": shaded(rgb, 0.62) if thing.colour != "black" else (70, 70, 74),
+        "dial": (250, 250, 245) if thing.colour != "white" else (40, 40, 40),
+        **PAINTS,
+    }
+
+    def paint(name: str | float) -> RGB:
+        return paints[name] if isinstance(name, str) else shaded(rgb, name)
+
     x0, z0, x1, z1 = thing.rect
-    cx, cz = (x0 + x1) / 2, (z0 + z1) / 2
-    fx, fz = thing.facing
-    width, depth = (x1 - x0, z1 - z0) if fx == 0 else (z1 - z0, x1 - x0)
-
-    def part(
-        w0: float, w1: float, y0: float, y1: float, d0: float, d1: float, colour: RGB = rgb
-    ) -> None:
-        """
-        A box given by fractions along the width (right of the front's left), heights in metres,
-        fractions of depth from back to front.
-        """
-        a = (
-            np.array([cx, cz])
-            + np.array([fz, -fx]) * (w0 - 0.5) * width
-            + np.array([fx, fz]) * (d0 - 0.5) * depth
+    centre, front = thing.centre, np.array(thing.facing)
+    right = np.array([front[1], -front[0]])
+    width, depth = (x1 - x0, z1 - z0) if front[0] == 0 else (z1 - z0, x1 - x0)
+    for w0, w1, y0, y1, d0, d1, name in BOXES.get(thing.kind, ()):
+        a, b = (
+            centre + right * (w - 0.5) * width + front * (d - 0.5) * depth
+            for w, d in ((w0, d0), (w1, d1))
         )
-        b = (
-            np.array([cx, cz])
-            + np.array([fz, -fx]) * (w1 - 0.5) * width
-            + np.array([fx, fz]) * (d1 - 0.5) * depth
-        )
-        low, high = np.minimum(a, b), np.maximum(a, b)
-        mesh.box(
-            (float(low[0]), y0, float(low[1])),
-            (float(high[0]), y1, float(high[1])),
-            colour,
-            bottom=y0 > 0.05,
-        )
-
-    kind = thing.kind
-    if kind == "lamp":
-        mesh.drum((cx, cz), (0.0, 0.05), (0.2, 0.2), dark)
-        mesh.drum((cx, cz), (0.05, 1.0), (0.035, 0.035), dark, sides=6)
-        mesh.drum((cx, cz), (0.95, 1.65), (0.275, 0.17), rgb, bottom=True)
-    elif kind == "wardrobe":
-        part(0, 1, 0.0, 2.0, 0, 0.96)
-        part(0.02, 0.49, 0.08, 1.94, 0.96, 0.985, shaded(rgb, 0.92))
-        part(0.51, 0.98, 0.08, 1.94, 0.96, 0.985, shaded(rgb, 0.92))
-        part(0.42, 0.46, 0.95, 1.2, 0.985, 1, dark)
-        part(0.54, 0.58, 0.95, 1.2, 0.985, 1, dark)
-    elif kind == "shelf":
-        part(0, 1, 0.0, 1.8, 0, 0.1, dark)
-        part(0, 0.07, 0.0, 1.8, 0.1, 1)
-        part(0.93, 1, 0.0, 1.8, 0.1, 1)
-        for y in (0.0, 0.42, 0.84, 1.26, 1.7):
-            part(0.07, 0.93, y, y + 0.1, 0.1, 1)
-    elif kind == "fridge":
-        part(0, 1, 0.0, 1.75, 0, 0.96)
-        part(0, 1, 1.14, 1.17, 0.96, 0.97, dark)
-        part(0.84, 0.9, 0.75, 1.05, 0.96, 1, _METAL)
-        part(0.84, 0.9, 1.25, 1.5, 0.96, 1, _METAL)
-    elif kind == "clock":
-        part(0, 1, 0.0, 1.95, 0, 0.97)
-        dial = (250, 250, 245) if thing.colour not in ("white",) else (40, 40, 40)
-        part(0.14, 0.86, 1.46, 1.82, 0.97, 0.985, dial)
-        part(0.47, 0.53, 1.62, 1.78, 0.985, 1, (128, 128, 128))
-        part(0.5, 0.72, 1.61, 1.66, 0.985, 1, (128, 128, 128))
-    elif kind == "column":
-        mesh.drum((cx, cz), (0.0, WALL_HEIGHT_M), (width / 2, width / 2), rgb, sides=12)
-    elif kind == "cabinet":
-        part(0, 1, 0.06, 1.0, 0, 0.96)
-        part(0.03, 0.49, 0.1, 0.92, 0.96, 0.98, shaded(rgb, 0.88))
-        part(0.51, 0.97, 0.1, 0.92, 0.96, 0.98, shaded(rgb, 0.88))
-    elif kind == "table":
-        part(0, 1, 0.6, 0.76, 0, 1)
-        for a in (0.03, 0.89):
-            for b in (0.04, 0.85):
-                part(a, a + 0.08, 0.0, 0.6, b, b + 0.11, dark)
-    elif kind == "chair":
-        part(0, 1, 0.4, 0.52, 0, 1)
-        part(0, 1, 0.52, 1.0, 0, 0.16)
-        for a in (0.04, 0.84):
-            for b in (0.04, 0.84):
-                part(a, a + 0.12, 0.0, 0.4, b, b + 0.12, dark)
-    elif kind == "sofa":
-        part(0, 1, 0.05, 0.45, 0, 1)
-        part(0, 1, 0.45, 0.9, 0, 0.28)
-        part(0, 0.12, 0.45, 0.65, 0.28, 1, shaded(rgb, 0.9))
-        part(0.88, 1, 0.45, 0.65, 0.28, 1, shaded(rgb, 0.9))
-    elif kind == "bed":
-        part(0, 1, 0.1, 0.55, 0.06, 1)
-        part(0, 1, 0.0, 1.0, 0, 0.06, _WOOD)
-        part(0.1, 0.45, 0.55, 0.68, 0.08, 0.26, (240, 240, 240))
-        part(0.55, 0.9, 0.55, 0.68, 0.08, 0.26, (240, 240, 240))
-    elif kind == "box":
-        part(0, 1, 0.0, 0.8, 0, 1)
-        part(0.44, 0.56, 0.79, 0.806, 0, 1, dark)
-    elif kind == "barrel":
-        mesh.drum((cx, cz), (0.0, 0.5), (0.27, 0.325), rgb)
-        mesh.drum((cx, cz), (0.5, 1.0), (0.325, 0.27), rgb)
-        mesh.drum((cx, cz), (0.46, 0.54), (0.33, 0.33), dark)
-    else:
-        raise AssertionError(f"no shape for a {kind}")
+        low, high = np.minimum(a, b).tolist(), np.maximum(a, b).tolist()
+        mesh.box((low[0], y0, low[1]), (high[0], y1, high[1]), paint(name), bottom=y0 > 0.05)
+    for y0, y1, lower, upper, sides, bottom, name in DRUMS.get(thing.kind, ()):
+        radius = (lower or width / 2, upper or width / 2)
+        mesh.drum(tuple(centre.tolist()), (y0, y1), radius, paint(name), sides, bottom=bottom)

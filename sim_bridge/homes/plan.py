@@ -6,6 +6,7 @@ z0, x1, z1)``.
 """
 
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 import numpy as np
 
@@ -17,6 +18,19 @@ DOOR_HEIGHT_M = 2.1
 SMALLEST_SIDE_M = 2.8
 
 Rect = tuple[float, float, float, float]
+
+
+class Wall(NamedTuple):
+    """
+    A face of a room: a wall along x or z from ``low`` to ``high``, at coordinate ``at`` of the
+    other axis; ``normal`` (1 or -1, on that axis) points into the room.
+    """
+
+    along_x: bool
+    at: float
+    normal: int
+    low: float
+    high: float
 
 
 @dataclass(frozen=True)
@@ -37,6 +51,17 @@ class Room:
     def centre(self) -> tuple[float, float]:
         """Middle of the room, (x, z)."""
         return (self.rect[0] + self.rect[2]) / 2, (self.rect[1] + self.rect[3]) / 2
+
+    @property
+    def walls(self) -> tuple[Wall, ...]:
+        """Its four walls."""
+        x0, z0, x1, z1 = self.rect
+        return (
+            Wall(True, z0, 1, x0, x1),
+            Wall(True, z1, -1, x0, x1),
+            Wall(False, x0, 1, z0, z1),
+            Wall(False, x1, -1, z0, z1),
+        )
 
 
 @dataclass(frozen=True)
@@ -74,6 +99,16 @@ class Plan:
     rooms: tuple[Room, ...]
     doors: tuple[Door, ...]
     doors_of: tuple[tuple[int, ...], ...] = field(default=())
+
+    def openings(self, room: Room, wall: Wall) -> list[tuple[float, float]]:
+        """Return the openings in a wall of ``room``, from and to along it, in order."""
+        found = []
+        for index in self.doors_of[room.index]:
+            door = self.doors[index]
+            along, across = door.centre if door.along_x else door.centre[::-1]
+            if door.along_x == wall.along_x and abs(across - wall.at) < WALL_THICKNESS_M:
+                found.append((along - door.width / 2, along + door.width / 2))
+        return sorted(found)
 
     def room_at(self, point: np.ndarray) -> int | None:
         """

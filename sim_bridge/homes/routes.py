@@ -25,25 +25,21 @@ def wall_rects(plan: Plan) -> list[Rect]:
     half = WALL_THICKNESS_M / 2
     rects: list[Rect] = []
     for room in plan.rooms:
-        x0, z0, x1, z1 = room.rect
-        for along_x, at, outwards, low, high in (
-            (True, z0, -half, x0, x1),
-            (True, z1, half, x0, x1),
-            (False, x0, -half, z0, z1),
-            (False, x1, half, z0, z1),
-        ):
-            holes = []
-            for index in plan.doors_of[room.index]:
-                door = plan.doors[index]
-                along, across = door.centre if door.along_x else door.centre[::-1]
-                if door.along_x == along_x and abs(across - at) < 2 * half:
-                    holes.append((along - door.width / 2, along + door.width / 2))
-            edges = [low - half, *[e for hole in sorted(holes) for e in hole], high + half]
-            a, b = min(at, at + outwards), max(at, at + outwards)
+        for wall in room.walls:
+            holes = plan.openings(room, wall)
+            edges = [wall.low - half, *[e for hole in holes for e in hole], wall.high + half]
+            a, b = sorted((wall.at, wall.at - wall.normal * half))
             rects += [
-                (s, a, e, b) if along_x else (a, s, b, e) for s, e in zip(edges[::2], edges[1::2])
+                (s, a, e, b) if wall.along_x else (a, s, b, e)
+                for s, e in zip(edges[::2], edges[1::2])
             ]
     return rects
+
+
+def grown_rects(plan: Plan, things: Sequence[Thing], clearance: float) -> np.ndarray:
+    """Walls and furniture grown by ``clearance`` metres: [R, 4]."""
+    solid = np.array(wall_rects(plan) + [t.rect for t in things], np.float64)
+    return solid + clearance * np.array([-1.0, -1.0, 1.0, 1.0])
 
 
 def blocked(a: np.ndarray, b: np.ndarray, rects: np.ndarray) -> np.ndarray:
@@ -89,8 +85,7 @@ class RouteMap:
     def __init__(self, plan: Plan, things: Sequence[Thing], clearance: float) -> None:
         self.clearance = clearance
         self.walls = wall_rects(plan)
-        solid = np.array(self.walls + [t.rect for t in things], np.float64)
-        self.rects = solid + clearance * np.array([-1.0, -1.0, 1.0, 1.0])
+        self.rects = grown_rects(plan, things, clearance)
         corners = self.rects[:, [[0, 1], [2, 1], [2, 3], [0, 3]]].reshape(-1, 2)
         inside_house = np.array([plan.room_at(c) is not None for c in corners])
         corners = corners[inside_house]
@@ -103,13 +98,6 @@ class RouteMap:
         weights[i, j] = weights[j, i] = np.linalg.norm(self.nodes[i] - self.nodes[j], axis=1)
         self._distance, self._before = dijkstra(weights, directed=False, return_predecessors=True)
 
-    @staticmethod
-    def rects_only(plan: Plan, things: Sequence[Thing], clearance: float) -> np.ndarray:
-        """Walls and furniture grown by ``clearance``: [R, 4]."""
-        return np.array(
-            wall_rects(plan) + [t.rect for t in things], np.float64
-        ) + clearance * np.array([-1.0, -1.0, 1.0, 1.0])
-
     def free(self, points: np.ndarray) -> np.ndarray:
         """Whether points [N, 2] keep the clearance: bool [N]."""
         p = np.asarray(points)[:, None, :]
@@ -121,16 +109,7 @@ class RouteMap:
         start, goal = np.asarray(start, np.float64), np.asarray(goal, np.float64)
         if not blocked(start[None], goal[None], self.rects)[0]:
             return np.array([start, goal])
-        from_start = np.where(
-            blocked(np.broadcast_to(start, self.nodes.shape), self.nodes, self.rects),
-            np.inf,
-            np.linalg.norm(self.nodes - start, axis=1),
-        )
-        to_goal = np.where(
-            blocked(np.broadcast_to(goal, self.nodes.shape), self.nodes, self.rects),
-            np.inf,
-            np.linalg.norm(self.nodes - goal, axis=1),
-        )
+        from_start, to_goal = self._reach(start), self._reach(goal)
         rows, columns = np.nonzero(np.isfinite(from_start))[0], np.nonzero(np.isfinite(to_goal))[0]
         if not len(rows) or not len(columns):
             return None
@@ -146,6 +125,11 @@ class RouteMap:
             node = int(self._before[first, node])
             chain.append(node)
         return np.concatenate([start[None], self.nodes[chain[::-1]], goal[None]])
+
+    def _reach(self, point: np.ndarray) -> np.ndarray:
+        """Straight distance to every node, metres; inf where something is in the way."""
+        hidden = blocked(np.broadcast_to(point, self.nodes.shape), self.nodes, self.rects)
+        return np.where(hidden, np.inf, np.linalg.norm(self.nodes - point, axis=1))
 
 
 def length(path: np.ndarray) -> float:
