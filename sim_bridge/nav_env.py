@@ -55,22 +55,28 @@ class EnvSettings:
     """
 
     up: str = _setting(
-        "z", "axis of the scene files that points up", choices=("y", "z"), parameter="scene_up"
+        "z", "Axis of the scene files that points up.", choices=("y", "z"), parameter="scene_up"
     )
-    width: int = _setting(640, "pixels", (32, 4096), parameter="image_width")
-    height: int = _setting(480, "pixels", (32, 4096), parameter="image_height")
-    hfov: float = _setting(79.0, "horizontal field of view, degrees", (10.0, 170.0))
-    camera_height: float = _setting(1.25, "camera above the floor, metres", (0.05, 3.0))
-    agent_height: float = _setting(1.5, "height of the robot, metres", (0.05, 3.0))
-    agent_radius: float = _setting(0.1, "radius of the robot, metres", (0.01, 1.0))
+    width: int = _setting(
+        640, "Width of the picture, pixels.", (32, 4096), parameter="image_width"
+    )
+    height: int = _setting(
+        480, "Height of the picture, pixels.", (32, 4096), parameter="image_height"
+    )
+    hfov: float = _setting(79.0, "Horizontal field of view, degrees.", (10.0, 170.0))
+    camera_height: float = _setting(1.25, "Camera above the floor, metres.", (0.05, 3.0))
+    agent_height: float = _setting(1.5, "Height of the robot, metres.", (0.05, 3.0))
+    agent_radius: float = _setting(0.1, "Radius of the robot, metres.", (0.01, 1.0))
     forward_step: float = _setting(
-        FORWARD_STEP_M, "lockstep: length of MOVE_FORWARD, metres", (0.01, 2.0)
+        FORWARD_STEP_M, "Lockstep: length of MOVE_FORWARD, metres.", (0.01, 2.0)
     )
-    turn_step: float = _setting(TURN_STEP_DEG, "lockstep: angle of a turn, degrees", (1.0, 90.0))
-    sliding: bool = _setting(True, "lockstep: slide along obstacles, as Habitat does")
-    max_steps: int = _setting(500, "lockstep: steps after which an episode is over", (1, 100_000))
+    turn_step: float = _setting(TURN_STEP_DEG, "Lockstep: angle of a turn, degrees.", (1.0, 90.0))
+    sliding: bool = _setting(True, "Lockstep: slide along obstacles, as Habitat does.")
+    max_steps: int = _setting(500, "Lockstep: steps after which an episode is over.", (1, 100_000))
     success_distance: float = _setting(
-        3.0, "an episode succeeds when it stops nearer than this to its goal, metres", (0.1, 100.0)
+        3.0,
+        "An episode succeeds when it stops nearer than this to its goal, metres.",
+        (0.1, 100.0),
     )
 
     def __post_init__(self) -> None:
