@@ -14,9 +14,6 @@ which the JSON refers to as ``{"$array": [dtype, shape]}`` in order. Nothing is 
 evaluated, only known types of array are accepted, and lengths are checked before anything is read.
 Requests have ``kind``; replies have ``ok`` and, if that is false, ``error`` (a sentence) and
 ``bad_input``.
-
-``--backend houses`` serves the built-in simulator instead (it needs this package): the tests of
-client and protocol run over it.
 """
 
 from __future__ import annotations
@@ -122,44 +119,45 @@ def receive(connection: socket.socket, timeout: Optional[float] = None) -> Dict[
         _read(connection, text_size, deadline),
         memoryview(_read(connection, size, deadline)),
     )
-    offset, arrays = 0, 0
+    arrays = _Arrays(data)
+    try:
+        message = json.loads(text, object_hook=arrays.take)
+    except (ValueError, TypeError, RecursionError) as error:
+        raise ProtocolError(
+            "a message cannot be read ({}: {})".format(type(error).__name__, error)
+        ) from error
+    if not isinstance(message, dict) or arrays.offset != size:
+        raise ProtocolError("a message is not an object, or does not account for all its data")
+    return message
 
-    def decode(value: Any) -> Any:
-        nonlocal offset, arrays
-        if isinstance(value, list):
-            return [decode(item) for item in value]
-        if not isinstance(value, dict):
-            return value
+
+class _Arrays:
+    """The bytes of a message's arrays, which its JSON refers to in order."""
+
+    def __init__(self, data: memoryview) -> None:
+        self.data, self.offset, self.count = data, 0, 0
+
+    def take(self, value: Dict[str, Any]) -> Any:
+        """An object of the JSON, or the next array where it stands for one."""
         if "$array" not in value:
-            return {key: decode(item) for key, item in value.items()}
+            return value
         name, shape = value["$array"]
-        arrays += 1
+        self.count += 1
         if (
             name not in DTYPES
             or len(shape) > 4
-            or arrays > MAX_ARRAYS
+            or self.count > MAX_ARRAYS
             or not all(type(n) is int and 0 <= n <= 1 << 20 for n in shape)
         ):
             raise ProtocolError(
                 "an array of type {!r} and shape {!r} is not allowed".format(name, shape)
             )
-        dtype = np.dtype("<" + name)
-        count = math.prod(shape)
-        if count * dtype.itemsize > size - offset:
+        dtype, count = np.dtype("<" + name), math.prod(shape)
+        if count * dtype.itemsize > len(self.data) - self.offset:
             raise ProtocolError("an array of shape {} is longer than its data".format(shape))
-        array = np.frombuffer(data, dtype, count, offset).reshape(shape)
-        offset += count * dtype.itemsize
+        array = np.frombuffer(self.data, dtype, count, self.offset).reshape(shape)
+        self.offset += count * dtype.itemsize
         return array
-
-    try:
-        message = decode(json.loads(text))
-    except (ValueError, TypeError, RecursionError) as error:
-        raise ProtocolError(
-            "a message cannot be read ({}: {})".format(type(error).__name__, error)
-        ) from error
-    if not isinstance(message, dict) or offset != size:
-        raise ProtocolError("a message is not an object, or does not account for all its data")
-    return message
 
 
 def _read(connection: socket.socket, count: int, deadline: Optional[float]) -> bytearray:
@@ -362,72 +360,6 @@ class HabitatSimulator:
         return np.asarray(plan, bool), [float(low[0]), float(low[2])], resolution
 
 
-class HousesSimulator:
-    """The built-in simulator behind the same calls."""
-
-    def __init__(self, settings: Dict[str, Any], up: str, gpu: int) -> None:
-        from sim_bridge.houses import HousesEnv
-        from sim_bridge.nav_env import EnvSettings
-
-        self.make: Callable[[str], Any] = lambda scene: HousesEnv(
-            EnvSettings(**dict(settings, up=up)), scene=scene
-        )
-        self.env: Any = None
-
-    def versions(self) -> Dict[str, str]:
-        """Names and versions of what simulates."""
-        from importlib.metadata import version
-
-        return {"moderngl": version("moderngl")}
-
-    def load(self, scene: str) -> Dict[str, Any]:
-        """Load a scene, given by its path; tells where its walkable surface came from."""
-        self.env = self.make(scene)
-        return {"navmesh": "computed"}
-
-    def set_state(self, position: List[float], rotation: List[float]) -> None:
-        """Put the agent at a position [x, y, z] with a rotation [x, y, z, w]."""
-        self.env.set_state(position, rotation)
-
-    def act(self, action: int) -> bool:
-        """Carry out action 1, 2 or 3; whether it collided."""
-        from janusvln_ros.actions import Action
-
-        return bool(self.env.step(Action(action)).collided)
-
-    def pose(self) -> Tuple[List[float], List[float]]:
-        """Position [x, y, z] and rotation [x, y, z, w] of the agent."""
-        seen = self.env.observation()
-        return seen.position.tolist(), seen.rotation.tolist()
-
-    def render(self) -> Tuple[np.ndarray, np.ndarray]:
-        """RGB uint8 [H, W, 3] and depth float32 [H, W], metres."""
-        seen = self.env.observation()
-        return seen.rgb, seen.depth
-
-    def is_navigable(self, p: List[float]) -> bool:
-        """Whether the agent can stand at a point."""
-        return bool(self.env.is_navigable(p))
-
-    def snap_point(self, p: List[float]) -> Optional[List[float]]:
-        """The navigable point nearest to a point, if any."""
-        found = self.env.snap_point(p)
-        return None if found is None else found.tolist()
-
-    def geodesic_distance(self, a: List[float], b: List[float]) -> float:
-        """Length of the shortest path, inf if there is none."""
-        return float(self.env.geodesic_distance(a, b))
-
-    def expert_action(self, target: List[float], radius: float) -> int:
-        """The follower's next action toward a target, 0 within the radius."""
-        return int(self.env.expert_action(target, radius))
-
-    def top_down_map(self) -> Tuple[np.ndarray, List[float], float]:
-        """Navigable bool [rows along z, columns along x], origin [x, z], metres per cell."""
-        plan = self.env.top_down_map()
-        return plan.navigable, list(plan.origin), plan.resolution
-
-
 def numbers(request: Dict[str, Any], name: str, count: int) -> List[float]:
     """
     ``count`` finite numbers of the request.
@@ -447,8 +379,8 @@ def numbers(request: Dict[str, Any], name: str, count: int) -> List[float]:
 
 def answer(backend: Any, request: Dict[str, Any]) -> Dict[str, Any]:
     """
-    Carry out one request on ``backend`` (``HabitatSimulator`` or ``HousesSimulator``) and return
-    the reply without ``ok``.
+    Carry out one request on ``backend``, a simulator such as ``HabitatSimulator``, and return the
+    reply without ``ok``.
     """
     kind = request.get("kind")
     if kind == "load":
@@ -508,30 +440,24 @@ def serve(connection: socket.socket, make_backend: Callable[[Dict[str, Any]], An
             reply["ok"] = True
         except Exception as error:  # whatever a simulator raises is for the client to report
             traceback.print_exc()
-            bad_input = isinstance(error, BadRequestError) or type(error).__name__ == "InputError"
+            bad_input = isinstance(error, BadRequestError)
             text = str(error) if bad_input else "{}: {}".format(type(error).__name__, error)
             reply = {"ok": False, "error": text[:4000], "bad_input": bad_input}
         send(connection, reply)
 
 
-def main(arguments: Optional[List[str]] = None) -> int:
-    """Connect to the client's socket and serve it."""
+def main(simulator: Callable[[Dict[str, Any], str, int], Any] = HabitatSimulator) -> int:
+    """Connect to the client's socket and serve it a ``simulator``, of its settings, up and gpu."""
     parser = argparse.ArgumentParser(
         description=str(__doc__), formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument(
         "--socket", required=True, help="the unix socket on which the client listens"
     )
-    parser.add_argument("--backend", choices=["habitat", "houses"], default="habitat")
-    options = parser.parse_args(arguments)
-    simulators = {"habitat": HabitatSimulator, "houses": HousesSimulator}
+    options = parser.parse_args()
     connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     connection.connect(options.socket)
-
-    def make_backend(hello: Dict[str, Any]) -> Any:
-        return simulators[options.backend](hello["settings"], hello["up"], int(hello["gpu"]))
-
-    serve(connection, make_backend)
+    serve(connection, lambda hello: simulator(hello["settings"], hello["up"], int(hello["gpu"])))
     return 0
 
 

@@ -16,8 +16,9 @@ Frames: world, metres, y up. Cell (i, j) covers x from ``origin[0] + i * CELL_M`
 
 import math
 from collections import OrderedDict, deque
+from collections.abc import Iterator
 from dataclasses import dataclass, field
-from threading import Lock
+from functools import lru_cache
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -43,6 +44,9 @@ INSIDE_M = 1e-5
 
 STEPS = ((1, 0), (0, 1), (-1, 0), (0, -1))
 """The four neighbours (di, dj), in the order of ``NavMesh.links``."""
+
+CLIMB = int(MAX_CLIMB_M / CELL_HEIGHT_M + 1e-6)
+"""The highest climb in voxels."""
 
 FAR = 1 << 20  # "no ceiling", in voxels
 
@@ -310,10 +314,9 @@ def distance_field(mesh: NavMesh, goal: NDArray[np.float64], cell: int) -> Dista
 
 
 CACHED_MESHES = 8
-_cache: OrderedDict[tuple[int, float, float], tuple[Scene, NavMesh]] = OrderedDict()
-_lock = Lock()
 
 
+@lru_cache(maxsize=CACHED_MESHES)
 def navmesh_of(scene: Scene, agent_height: float, agent_radius: float) -> NavMesh:
     """
     The walkable surface of ``scene`` for an agent of this size, metres; the last few are kept.
@@ -321,21 +324,12 @@ def navmesh_of(scene: Scene, agent_height: float, agent_radius: float) -> NavMes
     Raises:
         InputError: the scene is too large, or nowhere in it can the agent stand.
     """
-    key = (id(scene), agent_height, agent_radius)
-    with _lock:
-        if key in _cache:
-            _cache.move_to_end(key)
-            return _cache[key][1]
     mesh = build_navmesh(scene.positions, scene.triangles, agent_height, agent_radius)
     if len(mesh.ij) == 0:
         raise InputError(
             f"the scene {scene.path} has no floor of 1 m2 for an agent {agent_height} "
             "m high: is its up axis really the one named by 'up'?"
         )
-    with _lock:
-        _cache[key] = (scene, mesh)
-        while len(_cache) > CACHED_MESHES:
-            _cache.popitem(last=False)
     return mesh
 
 
@@ -358,60 +352,86 @@ def build_navmesh(
             f"the scene measures {np.round(high - low, 1).tolist()} m, too large for "
             "the walkable surface: is it in metres, and is 'up' right?"
         )
-    height, radius = (
-        math.ceil(agent_height / CELL_HEIGHT_M),
-        math.ceil(agent_radius / VOXEL_M - 1e-6),
-    )
-    climb = int(MAX_CLIMB_M / CELL_HEIGHT_M + 1e-6)
-
-    # Solid voxels, and the tops that walkable triangles made.
-    change = np.zeros(nx * nz * (ny + 1), np.int32)
-    walkable_top = np.zeros((nx * nz, ny + 1), bool)
-    for column, bottom, top, walkable in _rasterise(positions_V3, triangles_T3, low, (nx, ny, nz)):
-        change += np.bincount(column * (ny + 1) + bottom, minlength=len(change)).astype(np.int32)
-        change -= np.bincount(column * (ny + 1) + top, minlength=len(change)).astype(np.int32)
-        walkable_top[column[walkable], top[walkable]] = True
-    solid = change.reshape(nx * nz, ny + 1).cumsum(axis=1) > 0
-    # a walkable triangle just below the top of its span counts for the span
-    for _ in range(climb):
-        walkable_top[:, 1:] |= walkable_top[:, :-1]
-
-    # Spans: every top of solid, with the room above it.
-    is_top = np.zeros_like(solid)
-    is_top[:, 1:] = solid[:, :-1] & ~solid[:, 1:]
-    ceiling = np.full((nx * nz, ny + 2), FAR, np.int32)
-    for k in range(ny, -1, -1):
-        ceiling[:, k] = np.where(solid[:, k], k, ceiling[:, k + 1])
-    column, bottom = np.nonzero(is_top)
-    top = ceiling[column, bottom]
-    walkable = walkable_top[column, bottom] & (top - bottom >= height)
-    count = np.bincount(column, minlength=nx * nz)
-    first = np.concatenate([[0], count.cumsum()[:-1]])
-    lowest = ceiling[:, 0]
-
-    walkable &= ~_ledges(
-        column, bottom, top, walkable, first, count, lowest, (nx, nz), height, climb
-    )
+    height = math.ceil(agent_height / CELL_HEIGHT_M)
+    radius = math.ceil(agent_radius / VOXEL_M - 1e-6)
+    solid, walkable_top = _voxels(positions_V3, triangles_T3, low, (nx, ny, nz))
+    spans, ceiling = _spans(solid, (nx, nz))
+    walkable = walkable_top[spans.column, spans.bottom] & (spans.top - spans.bottom >= height)
+    walkable &= ~_ledges(spans, walkable, ceiling[:, 0], height)
     keep = np.flatnonzero(walkable)
-    links = _link(keep, column, bottom, top, first, count, (nx, nz), height, climb)
-    kept = keep[_clearance(links, radius) >= 2 * radius]
+    kept = keep[_clearance(_link(keep, spans, height), radius) >= 2 * radius]
 
-    links = _link(kept, column, bottom, top, first, count, (nx, nz), height, climb)
+    links = _link(kept, spans, height)
     island = _islands(links)
     large = np.bincount(island)[island] >= MIN_REGION_VOXELS if len(island) else np.zeros(0, bool)
     kept, links, island = _select(kept, links, island, large)
-    ij = np.stack([column[kept] // nz, column[kept] % nz], axis=1)
+    ij = np.stack([spans.column[kept] // nz, spans.column[kept] % nz], axis=1)
     ij, links = _subdivide(ij, links)
-    repeat = CELLS_PER_VOXEL**2
-    size = (nx * CELLS_PER_VOXEL, nz * CELLS_PER_VOXEL)
-    return _assemble(
-        low.astype(float),
-        ij,
-        np.repeat(bottom[kept], repeat),
-        links,
-        np.repeat(island, repeat),
-        size,
-    )
+    repeat, size = CELLS_PER_VOXEL**2, (nx * CELLS_PER_VOXEL, nz * CELLS_PER_VOXEL)
+    level = np.repeat(spans.bottom[kept], repeat)
+    return _assemble(low.astype(float), ij, level, links, np.repeat(island, repeat), size)
+
+
+def _voxels(
+    positions_V3: NDArray[np.float32],
+    triangles_T3: NDArray[np.int32],
+    low: NDArray[np.float32],
+    shape: tuple[int, int, int],
+) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
+    """Solid voxels bool [columns, ny + 1], and the tops that walkable triangles made."""
+    nx, ny, nz = shape
+    change = np.zeros(nx * nz * (ny + 1), np.int32)
+    walkable_top = np.zeros((nx * nz, ny + 1), bool)
+    for column, bottom, top, walkable in _rasterise(positions_V3, triangles_T3, low, shape):
+        change += np.bincount(column * (ny + 1) + bottom, minlength=len(change)).astype(np.int32)
+        change -= np.bincount(column * (ny + 1) + top, minlength=len(change)).astype(np.int32)
+        walkable_top[column[walkable], top[walkable]] = True
+    # a walkable triangle just below the top of its span counts for the span
+    for _ in range(CLIMB):
+        walkable_top[:, 1:] |= walkable_top[:, :-1]
+    return change.reshape(nx * nz, ny + 1).cumsum(axis=1) > 0, walkable_top
+
+
+@dataclass(eq=False)
+class _Spans:
+    """
+    Every top of solid with the room above it, S in all, in the order of their columns.
+
+    ``column``, ``bottom`` (of the room) and ``top`` int [S], in voxels; ``first`` and ``count`` of
+    the spans of each column; ``size`` of the grid of columns.
+    """
+
+    column: NDArray[np.int64]
+    bottom: NDArray[np.int64]
+    top: NDArray[np.int32]
+    first: NDArray[np.int64]
+    count: NDArray[np.int64]
+    size: tuple[int, int]
+
+    def beside(
+        self, spans: NDArray[np.int64], step: tuple[int, int]
+    ) -> Iterator[tuple[NDArray[np.bool_], NDArray[np.int64]]]:
+        """
+        Yield for the first, second, ... span of the column next to each of ``spans`` in direction
+        ``step`` whether there is one, and which (else one that does not matter).
+        """
+        column, inside = _beside(self.column[spans], step, self.size)
+        for nth in range(int(self.count.max()) if len(self.count) else 0):
+            there = inside & (nth < self.count[column])
+            yield there, np.where(there, self.first[column] + nth, 0)
+
+
+def _spans(solid: NDArray[np.bool_], size: tuple[int, int]) -> tuple[_Spans, NDArray[np.int32]]:
+    """The spans of solid voxels [columns, ny + 1], and the lowest solid voxel from each on up."""
+    is_top = np.zeros_like(solid)
+    is_top[:, 1:] = solid[:, :-1] & ~solid[:, 1:]
+    ceiling = np.full((solid.shape[0], solid.shape[1] + 1), FAR, np.int32)
+    for k in range(solid.shape[1] - 1, -1, -1):
+        ceiling[:, k] = np.where(solid[:, k], k, ceiling[:, k + 1])
+    column, bottom = np.nonzero(is_top)
+    count = np.bincount(column, minlength=len(solid))
+    first = np.concatenate([[0], count.cumsum()[:-1]])
+    return _Spans(column, bottom, ceiling[column, bottom], first, count, size), ceiling
 
 
 def _assemble(
@@ -610,58 +630,48 @@ def _beside(
     return np.where(inside, i * size[1] + j, 0), inside
 
 
-def _ledges(  # type: ignore[no-untyped-def]
-    column, bottom, top, walkable, first, count, lowest, size, height, climb
-):
+def _ledges(
+    spans: _Spans, walkable: NDArray[np.bool_], lowest: NDArray[np.int32], height: int
+) -> NDArray[np.bool_]:
     """
-    Which walkable spans are on the edge of a drop higher than ``climb``, or on a slope steeper
-    than that from side to side.
+    Which walkable spans are on the edge of a drop higher than a climb, or on a slope steeper than
+    that from side to side; ``lowest``: the lowest solid voxel of each column.
     """
-    spans = np.flatnonzero(walkable)
-    floor, roof = bottom[spans], top[spans]
-    drop = np.full(len(spans), FAR)
+    chosen = np.flatnonzero(walkable)
+    floor, roof = spans.bottom[chosen], spans.top[chosen]
+    drop = np.full(len(chosen), FAR)
     least, most = floor.copy(), floor.copy()
     for step in STEPS:
-        beside, inside = _beside(column[spans], step, size)
-        drop = np.where(inside, drop, np.minimum(drop, -climb - floor))
-        room = np.minimum(roof, lowest[beside]) - np.maximum(floor, -climb)
-        drop = np.where(inside & (room > height), np.minimum(drop, -climb - floor), drop)
-        for nth in range(int(count.max())):
-            there = inside & (nth < count[beside])
-            other = np.where(there, first[beside] + nth, 0)
-            fits = there & (
-                np.minimum(roof, top[other]) - np.maximum(floor, bottom[other]) > height
-            )
-            drop = np.where(fits, np.minimum(drop, bottom[other] - floor), drop)
-            level = fits & (np.abs(bottom[other] - floor) <= climb)
-            least = np.where(level, np.minimum(least, bottom[other]), least)
-            most = np.where(level, np.maximum(most, bottom[other]), most)
-    result = np.zeros(len(column), bool)
-    result[spans] = (drop < -climb) | (most - least > climb)
+        column, inside = _beside(spans.column[chosen], step, spans.size)
+        room = np.minimum(roof, lowest[column]) - np.maximum(floor, -CLIMB)
+        open_below = ~inside | (room > height)
+        drop = np.where(open_below, np.minimum(drop, -CLIMB - floor), drop)
+        for there, other in spans.beside(chosen, step):
+            shared = np.minimum(roof, spans.top[other]) - np.maximum(floor, spans.bottom[other])
+            fits = there & (shared > height)
+            drop = np.where(fits, np.minimum(drop, spans.bottom[other] - floor), drop)
+            level = fits & (np.abs(spans.bottom[other] - floor) <= CLIMB)
+            least = np.where(level, np.minimum(least, spans.bottom[other]), least)
+            most = np.where(level, np.maximum(most, spans.bottom[other]), most)
+    result = np.zeros(len(walkable), bool)
+    result[chosen] = (drop < -CLIMB) | (most - least > CLIMB)
     return result
 
 
-def _link(  # type: ignore[no-untyped-def]
-    spans, column, bottom, top, first, count, size, height, climb
-):
+def _link(chosen: NDArray[np.int64], spans: _Spans, height: int) -> NDArray[np.int32]:
     """
-    Links int32 [len(spans), 4] among ``spans`` (positions in it, -1 for none): neighbours within a
-    climb and with head room between.
+    Links int32 [len(chosen), 4] among spans (positions in ``chosen``, -1 for none): neighbours
+    within a climb and with head room between.
     """
-    place = np.full(len(column) + 1, -1, np.int32)
-    place[spans] = np.arange(len(spans))
-    links = np.full((len(spans), 4), -1, np.int32)
-    floor, roof = bottom[spans], top[spans]
+    place = np.full(len(spans.column), -1, np.int32)
+    place[chosen] = np.arange(len(chosen))
+    links = np.full((len(chosen), 4), -1, np.int32)
+    floor, roof = spans.bottom[chosen], spans.top[chosen]
     for direction, step in enumerate(STEPS):
-        beside, inside = _beside(column[spans], step, size)
-        for nth in range(int(count.max()) if len(count) else 0):
-            there = inside & (nth < count[beside]) & (links[:, direction] < 0)
-            other = np.where(there, first[beside] + nth, len(column) - 1)
-            fits = (
-                there
-                & (np.abs(bottom[other] - floor) <= climb)
-                & (np.minimum(roof, top[other]) - np.maximum(floor, bottom[other]) >= height)
-            )
+        for there, other in spans.beside(chosen, step):
+            shared = np.minimum(roof, spans.top[other]) - np.maximum(floor, spans.bottom[other])
+            near = np.abs(spans.bottom[other] - floor) <= CLIMB
+            fits = there & (links[:, direction] < 0) & near & (shared >= height)
             links[:, direction] = np.where(fits, place[other], links[:, direction])
     return links
 

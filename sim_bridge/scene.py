@@ -3,16 +3,27 @@ A ``.glb`` as plain arrays in the world frame: one vertex table, one triangle ta
 textures, ready to draw or to walk on.
 """
 
-from collections import OrderedDict
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
-from threading import Lock
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from janusvln_ros.errors import InputError
+
+
+class Look(NamedTuple):
+    """What meshes must share to be drawn in one call: ``size`` of their images, None without."""
+
+    size: tuple[int, int] | None
+    double_sided: bool
+    alpha_cutoff: float
+
+
+Piece = tuple[NDArray, NDArray, NDArray, NDArray, int]
+"""Positions, uv, colours, faces and the texture layer of a mesh."""
 
 
 @dataclass(frozen=True)
@@ -52,8 +63,6 @@ class Scene:
 
 
 CACHED_SCENES = 8
-_cache: OrderedDict[tuple[Any, ...], Scene] = OrderedDict()
-_lock = Lock()
 
 
 def load_scene(path: str | Path, up: str = "z") -> Scene:
@@ -75,20 +84,12 @@ def load_scene(path: str | Path, up: str = "z") -> Scene:
             f"the scene {path} cannot be opened ({error.strerror}): check the scene's "
             "path and data_dir"
         ) from error
-    key = (path.resolve(), stat.st_mtime_ns, stat.st_size, up)
-    with _lock:
-        if key in _cache:
-            _cache.move_to_end(key)
-            return _cache[key]
-    scene = _read(path, up)
-    with _lock:
-        _cache[key] = scene
-        while len(_cache) > CACHED_SCENES:
-            _cache.popitem(last=False)
-    return scene
+    return _read(path, up, (path.resolve(), stat.st_mtime_ns, stat.st_size))
 
 
-def _read(path: Path, up: str) -> Scene:
+@lru_cache(maxsize=CACHED_SCENES)
+def _read(path: Path, up: str, version: tuple[Path, int, int]) -> Scene:
+    """Read a scene; ``version`` tells the file from others that were at this path."""
     import trimesh
 
     try:
@@ -98,55 +99,35 @@ def _read(path: Path, up: str) -> Scene:
             f"the scene {path} cannot be read as .glb ({type(error).__name__}: "
             f"{error}): export it again as glTF 2.0 binary"
         ) from error
-    to_world = np.array([[1, 0, 0], [0, 0, 1], [0, -1, 0]], float) if up == "z" else np.eye(3)
-
-    pieces: dict[tuple[Any, ...], list[tuple[NDArray, NDArray, NDArray, NDArray, int]]] = {}
-    images: dict[tuple[Any, ...], dict[int, tuple[int, Any]]] = {}
+    pieces: dict[Look, list[Piece]] = {}
+    images: dict[Look, dict[int, tuple[int, Any]]] = {}
     for node in file.graph.nodes_geometry:
         transform, name = file.graph[node]
         mesh = file.geometry[name]
-        if not isinstance(mesh, trimesh.Trimesh) or len(mesh.faces) == 0:
-            continue  # points and lines
-        linear = to_world @ transform[:3, :3]
-        positions = np.asarray(mesh.vertices) @ linear.T + to_world @ transform[:3, 3]
-        faces = np.asarray(mesh.faces)
-        if np.linalg.det(linear) < 0:
-            faces = faces[:, ::-1]  # a mirrored instance keeps its outside outside
-        image, color, double_sided, cutoff = _material(mesh)
-        uv = getattr(mesh.visual, "uv", None)
-        if image is None or uv is None:
-            image, uv = None, np.zeros((len(positions), 2))
-        key = (image.size if image is not None else None, double_sided, cutoff)
-        layer = 0
-        if image is not None:
+        if isinstance(mesh, trimesh.Trimesh) and len(mesh.faces):  # not points and lines
+            image, look, piece = _piece(mesh, transform, up)
             # trimesh hands out one image object per image of the file, so shared textures are
             # stored once.
-            layer, _ = images.setdefault(key, {}).setdefault(
-                id(image), (len(images.get(key, {})), image)
-            )
-        # trimesh turns glTF's top-left origin over
-        uv = np.stack([uv[:, 0], 1 - uv[:, 1]], axis=1)
-        pieces.setdefault(key, []).append(
-            (positions, uv, np.broadcast_to(color, (len(positions), 4)), faces, layer)
-        )
+            layers = images.setdefault(look, {})
+            layer, _ = layers.setdefault(id(image), (len(layers), image))
+            pieces.setdefault(look, []).append((*piece, layer))
     if not pieces:
         raise InputError(f"the scene {path} holds no triangles: give a .glb with a mesh")
 
-    tables: list[list[NDArray]] = [[], [], [], [], []]
-    batches, vertices, first = [], 0, 0
-    for key, group in pieces.items():
-        count = 0
-        for positions, uv, color, faces, layer in group:
-            for table, rows in zip(
-                tables, (positions, uv, color, np.full(len(positions), layer), faces + vertices)
-            ):
-                table.append(rows)
+    batches, tables, vertices, first = [], [], 0, 0
+    for look, group in pieces.items():
+        for positions, uv, colors, faces, layer in group:
+            layer_V = np.full(len(positions), layer)
+            tables.append((positions, uv, colors, layer_V, faces + vertices))
             vertices += len(positions)
-            count += len(faces)
-        layers = [np.asarray(image.convert("RGBA")) for _, image in images.get(key, {}).values()]
-        batches.append(Batch(first, count, np.stack(layers) if layers else None, key[1], key[2]))
+        textures = None
+        if look.size is not None:
+            pictures = [image.convert("RGBA") for _, image in images[look].values()]
+            textures = np.stack([np.asarray(picture) for picture in pictures])
+        count = sum(len(faces) for *_, faces, _ in group)
+        batches.append(Batch(first, count, textures, look.double_sided, look.alpha_cutoff))
         first += count
-    positions, uv, colors, layers_V, triangles = (np.concatenate(table) for table in tables)
+    positions, uv, colors, layers_V, triangles = map(np.concatenate, zip(*tables))
     if not np.isfinite(positions).all():
         raise InputError(f"the scene {path} has vertices that are not finite: export it again")
     return Scene(
@@ -160,25 +141,41 @@ def _read(path: Path, up: str) -> Scene:
     )
 
 
+def _piece(
+    mesh: Any, transform: NDArray[np.float64], up: str
+) -> tuple[Any | None, Look, tuple[NDArray, NDArray, NDArray, NDArray]]:
+    """
+    A trimesh mesh in the world: its base colour image (PIL) or None, its look, and its positions
+    [V, 3], uv [V, 2], colours [V, 4] and faces [F, 3].
+    """
+    to_world = np.array([[1, 0, 0], [0, 0, 1], [0, -1, 0]], float) if up == "z" else np.eye(3)
+    linear = to_world @ transform[:3, :3]
+    positions = np.asarray(mesh.vertices) @ linear.T + to_world @ transform[:3, 3]
+    # a mirrored instance keeps its outside outside
+    faces = np.asarray(mesh.faces)[:, :: -1 if np.linalg.det(linear) < 0 else 1]
+    image, color, double_sided, cutoff = _material(mesh)
+    uv = getattr(mesh.visual, "uv", None)
+    if image is None or uv is None:
+        image, uv = None, np.zeros((len(positions), 2))
+    # trimesh turns glTF's top-left origin over
+    uv = np.stack([uv[:, 0], 1 - uv[:, 1]], axis=1)
+    colors = np.broadcast_to(color, (len(positions), 4))
+    look = Look(None if image is None else image.size, double_sided, cutoff)
+    return image, look, (positions, uv, colors, faces)
+
+
 def _material(mesh: Any) -> tuple[Any | None, NDArray, bool, float]:
     """
     Base colour image (PIL) or None, colour uint8 [4] or [V, 4], whether both sides show, and the
     alpha cutoff of a trimesh mesh.
     """
-    white = np.full(4, 255, np.uint8)
     if mesh.visual.kind == "vertex":
         return None, np.asarray(mesh.visual.vertex_colors), False, 0.0
-    material = getattr(mesh.visual, "material", None)
-    if material is None:
-        return None, white, False, 0.0
+    material: Any = getattr(mesh.visual, "material", None)
     factor = getattr(material, "baseColorFactor", None)
+    color = np.full(4, 255, np.uint8) if factor is None else np.asarray(factor, np.uint8)
     cutoff = 0.0
     if getattr(material, "alphaMode", None) == "MASK":
         cutoff = 0.5 if material.alphaCutoff is None else float(material.alphaCutoff)
-    color = white if factor is None else np.asarray(factor, np.uint8)
-    return (
-        getattr(material, "baseColorTexture", None),
-        color,
-        bool(getattr(material, "doubleSided", False)),
-        cutoff,
-    )
+    image = getattr(material, "baseColorTexture", None)
+    return image, color, bool(getattr(material, "doubleSided", False)), cutoff

@@ -4,11 +4,11 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-import cv2
 import numpy as np
 from numpy.typing import NDArray
 
 from janusvln_ros.actions import Action
+from janusvln_ros.camera.images import encode_jpeg
 from janusvln_ros.data.episodes import Episode, read_episodes
 from janusvln_ros.data.top_down_map import TopDownMap
 from janusvln_ros.errors import InputError
@@ -128,11 +128,8 @@ class World:
         }
 
     def _frame(self, observation: Observation, floor: TopDownMap | None = None) -> Frame:
-        jpeg = b""
-        if self.values["publish_compressed"]:
-            quality = [cv2.IMWRITE_JPEG_QUALITY, self.values["jpeg_quality"]]
-            _, encoded = cv2.imencode(".jpg", observation.rgb[:, :, ::-1], quality)
-            jpeg = encoded.tobytes()
+        wanted = self.values["publish_compressed"]
+        jpeg = encode_jpeg(observation.rgb, self.values["jpeg_quality"]) if wanted else b""
         return Frame(observation, rep118_depth(observation.depth), jpeg, floor)
 
 

@@ -333,12 +333,7 @@ def test_ranks_started_by_torchrun_share_the_work_and_rank_0_writes_the_summary(
 
 
 def test_simulator_in_another_process_gives_the_same_results(capsys, small_houses, tmp_path):
-    server = [
-        sys.executable,
-        str(Path(__file__).parents[2] / "sim_bridge/habitat_server.py"),
-        "--backend",
-        "houses",
-    ]
+    server = [sys.executable, str(Path(__file__).parents[1] / "sim_bridge/houses_server.py")]
     common = ["expert", "--data", small_houses, "--episodes", 3]
     assert evaluate(capsys, *common, "--out", tmp_path / "here")[0] == 0
     code, _, err = evaluate(

@@ -44,7 +44,7 @@ def remote(house_a, habitat):
         "habitat",
         scene=house_a,
         data_dir=habitat,
-        command=[sys.executable, str(SERVER), "--backend", "houses"],
+        command=[sys.executable, str(Path(__file__).with_name("houses_server.py"))],
         **SMALL,
     )
     yield env
