@@ -38,6 +38,8 @@ setup(
         "safetensors",
         "tokenizers",
         "numpy",
+        "scipy",
+        "filelock",
         "pillow",
         "opencv-python-headless",
         "pyyaml",
@@ -47,7 +49,6 @@ setup(
         "sim": [
             "moderngl>=5.10",
             "trimesh",
-            "scipy",
             "scikit-fmm",
             "imageio-ffmpeg",
             "matplotlib",

@@ -2,12 +2,13 @@
 Where the package's own files lie, and how files are written so that nobody ever sees half of one.
 """
 
-import fcntl
 import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+
+from filelock import FileLock
 
 from janusvln_ros.errors import InputError
 
@@ -42,17 +43,14 @@ def atomic_write(path: str | os.PathLike[str], content: str | bytes) -> None:
         temporary.write_bytes(content.encode() if isinstance(content, str) else content)
 
 
-@contextmanager
-def alone(path: str | os.PathLike[str]) -> Iterator[None]:
+def file_lock(path: str | os.PathLike[str]) -> FileLock:
     """
-    Hold a lock beside ``path`` while the block runs; other processes that ask for the same wait
-    until it ends, or until this process does.
+    Return a lock beside ``path``: while one process holds it (``with``), others that ask for the
+    same wait, until it is given back or that process ends.
     """
     final = Path(path)
     final.parent.mkdir(parents=True, exist_ok=True)
-    with open(final.with_name(f".{final.name}.lock"), "w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        yield
+    return FileLock(final.with_name(f".{final.name}.lock"))
 
 
 def share_dir() -> Path:

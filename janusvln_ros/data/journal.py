@@ -3,15 +3,16 @@ Append-only lines of JSON that survive a kill at any moment: what is in the file
 not is done again.
 """
 
-import fcntl
 import json
 import os
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from filelock import Timeout
+
 from janusvln_ros.errors import InputError
+from janusvln_ros.files import file_lock
 
 
 def read_lines(path: str | Path) -> Iterator[dict[str, Any]]:
@@ -58,21 +59,15 @@ class Journal:
 
     def __init__(self, path: str | Path, wait: float = 3.0) -> None:
         self.path = Path(path)
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        self._file = open(self.path, "a+b")  # noqa: SIM115 (open and locked for life)
-        deadline = time.monotonic() + wait
-        while True:
-            try:
-                fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                break
-            except BlockingIOError as error:
-                if time.monotonic() >= deadline:
-                    self._file.close()
-                    raise InputError(
-                        f"another process is writing {self.path}: wait until it ends, "
-                        "or choose another output folder"
-                    ) from error
-                time.sleep(0.05)
+        self._lock = file_lock(self.path)
+        try:
+            self._lock.acquire(timeout=wait)
+        except Timeout as error:
+            raise InputError(
+                f"another process is writing {self.path}: wait until it ends, "
+                "or choose another output folder"
+            ) from error
+        self._file = open(self.path, "a+b")  # noqa: SIM115 (open for life)
         self._file.seek(0)
         content = self._file.read()
         self._file.truncate(content.rfind(b"\n") + 1)
@@ -86,6 +81,7 @@ class Journal:
     def close(self) -> None:
         """Close the file and give the lock back."""
         self._file.close()
+        self._lock.release()
 
     def __enter__(self) -> "Journal":
         return self

@@ -18,7 +18,7 @@ from tqdm import tqdm
 
 from janusvln_ros.data.samples import TrajectorySet
 from janusvln_ros.errors import InputError
-from janusvln_ros.files import alone, atomic_path
+from janusvln_ros.files import atomic_path, file_lock
 from janusvln_ros.policy.preprocess import resize, resized_shape
 
 
@@ -29,7 +29,7 @@ def array_on_disk(
     The array at ``path``, made with ``fill(array)`` where it is missing, by one process while
     others that want it wait; a kill while filling leaves nothing behind that could be read.
     """
-    with alone(path):
+    with file_lock(path):
         if not path.is_file():
             with atomic_path(path) as temporary:
                 array = open_memmap(temporary, mode="w+", dtype=dtype, shape=shape)

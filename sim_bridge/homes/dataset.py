@@ -28,7 +28,8 @@ from janusvln_ros.data.episodes import (
     write_ground_truth,
 )
 from janusvln_ros.errors import InputError
-from janusvln_ros.files import alone, atomic_write
+from janusvln_ros.files import atomic_write, file_lock
+from sim_bridge.nav_env import scene_path
 
 GENERATOR = 1
 """
@@ -115,113 +116,86 @@ def ensure_split(
         InputError: unknown split, a bad number, or ``data_dir`` holds houses drawn with other
             settings.
     """
+    asked = {"seed": seed, "homes": homes, "episodes_per_home": episodes_per_home, "rooms": rooms}
     # What cannot be generated is refused before anything is written.
-    _settings(data_dir, split, seed, homes, episodes_per_home, rooms)
+    _settings(data_dir, split, asked)
+    path = episodes_path(data_dir, "houses", split)
     # The ranks of a distributed run ask for the same split at the same time, and one of them
     # generates it.
-    with alone(episodes_path(data_dir, "houses", split).parent):
-        return _ensure(
-            data_dir,
-            split,
-            _settings(data_dir, split, seed, homes, episodes_per_home, rooms),
-            jobs,
-            progress,
-        )
-
-
-def _ensure(
-    data_dir: str | Path,
-    split: str,
-    wanted: Settings,
-    jobs: int | None,
-    progress: Callable[[int, int], None] | None,
-) -> Path:
-    """Generate what is missing of a split; the caller holds the lock."""
-    path = episodes_path(data_dir, "houses", split)
-    family = SPLITS[split].family
-    _claim(data_dir, family, wanted)
-    names = [home_name(family, i) for i in range(wanted.homes)]
-    complete = (
-        path.is_file()
-        and ground_truth_path(data_dir, "houses", split).is_file()
-        and _stored(path) == wanted
-    )
-    if complete and all(_scene_path(data_dir, name).is_file() for name in names):
-        return path
-    parts = path.parent / f".parts-{_digest(wanted)}"
-    parts.mkdir(parents=True, exist_ok=True)
-    tasks = [(str(data_dir), split, i, wanted, str(parts)) for i in range(wanted.homes)]
-    todo = [
-        t
-        for t in tasks
-        if not (
-            (parts / f"{names[t[2]]}.json").is_file()
-            and _scene_path(data_dir, names[t[2]]).is_file()
-        )
-    ]
-    done = len(tasks) - len(todo)
-    if progress:
-        progress(done, len(tasks))
-    jobs = jobs or multiprocessing.cpu_count()
-    if jobs == 1 or len(todo) < 4:
-        for task in todo:
-            _build(task)
-            done += 1
-            if progress:
-                progress(done, len(tasks))
-    else:
-        # Spawned, not forked: the caller may hold threads or a GL context.
-        with ProcessPoolExecutor(
-            min(jobs, len(todo)),
-            multiprocessing.get_context("spawn"),
-            initializer=_end_with_parent,
-        ) as pool:
-            try:
-                for _ in pool.map(_build, todo, chunksize=1):
-                    done += 1
-                    if progress:
-                        progress(done, len(tasks))
-            except BaseException:
-                pool.shutdown(wait=False, cancel_futures=True)
-                raise
-    _merge(data_dir, split, wanted, parts, names)
+    with file_lock(path.parent):
+        wanted = _settings(data_dir, split, asked)
+        names = [home_name(SPLITS[split].family, i) for i in range(wanted.homes)]
+        _claim(data_dir, SPLITS[split].family, wanted)
+        files = [path, ground_truth_path(data_dir, "houses", split)]
+        files += [_scene_path(data_dir, name) for name in names]
+        if _stored(path) != wanted or not all(file.is_file() for file in files):
+            parts = path.parent / f".parts-{_digest(wanted)}"
+            _build_missing(data_dir, split, wanted, parts, names, jobs, progress or _silent)
+            _merge(data_dir, split, wanted, parts, names)
     return path
 
 
-def _settings(
+def _silent(done: int, total: int) -> None:
+    """Nobody wants to know how far it is."""
+
+
+def _build_missing(
     data_dir: str | Path,
     split: str,
-    seed: int | None,
-    homes: int | None,
-    episodes_per_home: int | None,
-    rooms: tuple[int, int] | None,
-) -> Settings:
-    """What to draw: what is asked for, else what is there, else the defaults."""
+    wanted: Settings,
+    parts: Path,
+    names: list[str],
+    jobs: int | None,
+    progress: Callable[[int, int], None],
+) -> None:
+    """Write the homes that are missing and their episodes, these into ``parts``."""
+    parts.mkdir(parents=True, exist_ok=True)
+    todo = [
+        (str(data_dir), split, i, wanted, str(parts))
+        for i, name in enumerate(names)
+        if not ((parts / f"{name}.json").is_file() and _scene_path(data_dir, name).is_file())
+    ]
+    done_before = len(names) - len(todo)
+    progress(done_before, len(names))
+    jobs = min(jobs or multiprocessing.cpu_count(), max(len(todo), 1))
+    # Spawned, not forked: the caller may hold threads or a GL context.
+    with ProcessPoolExecutor(
+        jobs, multiprocessing.get_context("spawn"), initializer=_end_with_parent
+    ) as pool:
+        try:
+            in_this_process = jobs == 1 or len(todo) < 4
+            built = map(_build, todo) if in_this_process else pool.map(_build, todo)
+            for done, _ in enumerate(built, done_before + 1):
+                progress(done, len(names))
+        except BaseException:
+            pool.shutdown(wait=False, cancel_futures=True)
+            raise
+
+
+def _settings(data_dir: str | Path, split: str, asked: Mapping[str, Any]) -> Settings:
+    """What to draw: what is asked for and not None, else what is there, else the defaults."""
     if split not in SPLITS:
         raise InputError(f"houses have no split {split!r}: use one of {', '.join(SPLITS)}")
-    if rooms is not None and not 2 <= rooms[0] <= rooms[1] <= 12:
+    given = {name: value for name, value in asked.items() if value is not None}
+    least, most = given.get("rooms", (2, 12))
+    if not 2 <= least <= most <= 12:
         raise InputError(
-            f"rooms {rooms[0]}-{rooms[1]} cannot be built: give a smallest and a "
+            f"rooms {least}-{most} cannot be built: give a smallest and a "
             "largest number between 2 and 12, as 4-12"
         )
-    for name, value in (("homes", homes), ("episodes per home", episodes_per_home)):
-        if value is not None and value < 1:
-            raise InputError(f"{name} is {value}: give at least 1")
-    if seed is not None and seed < 0:
-        raise InputError(f"seed is {seed}: give 0 or more")
+    for name in ("homes", "episodes_per_home"):
+        if given.get(name, 1) < 1:
+            raise InputError(f"{name.replace('_', ' ')} is {given[name]}: give at least 1")
+    if given.get("seed", 0) < 0:
+        raise InputError(f"seed is {given['seed']}: give 0 or more")
     default = SPLITS[split]
     base = Settings(0, default.homes, default.episodes_per_home, (4, 12))
-    claim = _read_json(_claim_path(data_dir, default.family))
-    if claim:
-        base = replace(
-            base, seed=int(claim["seed"]), rooms=(int(claim["rooms"][0]), int(claim["rooms"][1]))
-        )
+    if claim := _read_json(_claim_path(data_dir, default.family)):
+        base = replace(base, seed=claim["seed"], rooms=tuple(claim["rooms"]))
     there = _stored(episodes_path(data_dir, "houses", split))
     if there and there.generator == GENERATOR:
         base = replace(base, homes=there.homes, episodes_per_home=there.episodes_per_home)
-    given = {"seed": seed, "homes": homes, "episodes_per_home": episodes_per_home, "rooms": rooms}
-    told: dict[str, Any] = {k: v for k, v in given.items() if v is not None}
-    return replace(base, **told)
+    return replace(base, **given)
 
 
 def _claim_path(data_dir: str | Path, family: str) -> Path:
@@ -266,16 +240,7 @@ def _claim(data_dir: str | Path, family: str, settings: Settings) -> None:
 def _stored(path: Path) -> Settings | None:
     """The settings of the split whose episodes lie at ``path``, None where there are none."""
     there = _read_json(path.parent / "settings.json")
-    if there is None:
-        return None
-    rooms = int(there["rooms"][0]), int(there["rooms"][1])
-    return Settings(
-        int(there["seed"]),
-        int(there["homes"]),
-        int(there["episodes_per_home"]),
-        rooms,
-        int(there["generator"]),
-    )
+    return Settings(**{**there, "rooms": tuple(there["rooms"])}) if there else None
 
 
 def _read_json(path: Path) -> dict[str, Any] | None:
@@ -297,7 +262,7 @@ def _digest(settings: Settings) -> str:
 
 def _scene_path(data_dir: str | Path, name: str) -> Path:
     """Where the ``.glb`` of a home lies."""
-    return Path(data_dir) / "scene_datasets" / "houses" / name / f"{name}.glb"
+    return scene_path(data_dir, f"houses/{name}/{name}.glb")
 
 
 def _end_with_parent() -> None:
