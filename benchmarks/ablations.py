@@ -26,7 +26,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from janusvln_ros.evaluation.metrics import wilson
+from janusvln_ros.evaluation.intervals import wilson
 
 
 @dataclass(frozen=True)

@@ -1,5 +1,5 @@
 """
-The metrics of one drive (NE, OS, SR, SPL, nDTW, ...) and the intervals of their means.
+The metrics of one drive: NE, OS, SR, SPL, nDTW, ...
 
 Definitions are those of VLN-CE and habitat-lab. A goal on another island gives an infinite
 distance: the drive has failed, its navigation error is not a number one can average, and the
@@ -7,16 +7,12 @@ summary says how many there were.
 """
 
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from janusvln_ros.evaluation.drive import Drive
-
-_Z95 = 1.959963984540054  # 97.5 % quantile of the normal distribution
 
 
 @dataclass(frozen=True)
@@ -158,66 +154,3 @@ def ndtw(positions_T3: ArrayLike, reference_R3: ArrayLike, distance: float = 3.0
     """
     reference = np.asarray(reference_R3, float)
     return math.exp(-dtw(without_repeats(positions_T3), reference) / (len(reference) * distance))
-
-
-def wilson(successes: int, total: int) -> tuple[float, float]:
-    """Wilson's 95 % interval of a rate. Without any trial it is (0, 1)."""
-    if not 0 <= successes <= total:
-        raise ValueError(f"{successes} successes of {total}")
-    if total == 0:
-        return 0.0, 1.0
-    p, z2 = successes / total, _Z95**2
-    middle = (p + z2 / (2 * total)) / (1 + z2 / total)
-    half = _Z95 * math.sqrt(p * (1 - p) / total + z2 / (4 * total**2)) / (1 + z2 / total)
-    # At the ends the exact bounds are 0 and 1; floating point leaves 1e-17 beyond.
-    return (0.0 if successes == 0 else middle - half), (
-        1.0 if successes == total else middle + half
-    )
-
-
-def bootstrap(
-    values: Sequence[float], resamples: int = 2000, seed: int = 0
-) -> tuple[float, float] | None:
-    """
-    95 % percentile bootstrap interval of a mean of finite values; None for fewer than two.
-
-    Equal input gives equal output.
-    """
-    if len(values) < 2:
-        return None
-    array = np.asarray(values, float)
-    generator = np.random.default_rng(seed)
-    # By hundreds: one draw at a time is slow, all at once takes gigabytes for a large split.
-    means = np.concatenate(
-        [
-            array[generator.integers(0, len(array), (min(100, resamples - i), len(array)))].mean(
-                axis=1
-            )
-            for i in range(0, resamples, 100)
-        ]
-    )
-    low, high = np.percentile(means, [2.5, 97.5])
-    return float(low), float(high)
-
-
-def rate(name: str, flags: Sequence[bool]) -> dict[str, Any]:
-    """
-    ``{name: share, name_ci95: [low, high]}`` of a list of yes and no; the share of nothing is
-    None.
-    """
-    return {
-        name: sum(flags) / len(flags) if flags else None,
-        f"{name}_ci95": list(wilson(sum(flags), len(flags))),
-    }
-
-
-def mean(name: str, values: Sequence[float | None]) -> dict[str, Any]:
-    """
-    ``{name: mean, name_ci95: [low, high]}`` of the finite values; None where there are too few.
-    """
-    finite = [v for v in values if v is not None and math.isfinite(v)]
-    interval = bootstrap(finite)
-    return {
-        name: sum(finite) / len(finite) if finite else None,
-        f"{name}_ci95": None if interval is None else list(interval),
-    }

@@ -10,7 +10,8 @@ from typing import Any
 from janusvln_ros.actions import Action
 from janusvln_ros.data.episodes import Episode, json_id
 from janusvln_ros.evaluation.drive import Drive, finite
-from janusvln_ros.evaluation.metrics import Metrics, mean, rate
+from janusvln_ros.evaluation.intervals import mean, rate
+from janusvln_ros.evaluation.metrics import Metrics
 
 DISTANCE_BINS = (3.0, 6.0, 9.0, 12.0)
 """Metres from start to goal at which `by_distance` parts."""
