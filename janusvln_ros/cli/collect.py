@@ -17,12 +17,13 @@ import argparse
 import sys
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from janusvln_ros.cli.options import ROLLOUT, option, settings_changes
 
 if TYPE_CHECKING:
     from janusvln_ros.rollout.engine import MakeEngine
+    from janusvln_ros.rollout.shards import Cluster, Job
 
 OPTIONS = (
     *ROLLOUT,
@@ -75,37 +76,41 @@ def engine_of(args: argparse.Namespace, bags: Path | None = None) -> "MakeEngine
 def run(args: argparse.Namespace) -> int:
     """Collect, merge, and say what was written."""
     from janusvln_ros.rollout.collect import CollectJob
-    from janusvln_ros.rollout.run import execute
     from janusvln_ros.rollout.settings import load_settings
-    from janusvln_ros.rollout.shards import Place
+    from janusvln_ros.rollout.shards import Cluster
 
     settings = load_settings(args.config or args.dataset, ["split=train", *settings_changes(args)])
     job = CollectJob(args.out, settings, args.data, args.noise, engine_of(args))
-    identity = {"collect": {"noise": args.noise}}
-    done = execute(
-        job,
-        settings,
-        args.data,
-        place=Place.from_environment(),
-        workers=args.workers,
-        count=args.limit,
-        identity=identity,
-        title="collect",
+    run_collection(
+        args, job, {"collect": {"noise": args.noise}}, "collect", Cluster.from_environment()
     )
-    if done is None:
-        return 0
-    finish(args, len(done[0].rejected))
     return 0
 
 
-def finish(args: argparse.Namespace, rejected: int) -> None:
-    """
-    Merge the journals of a collection in ``args.out``, and say what is in it; ``rejected``:
-    episodes that could not be read.
-    """
+def run_collection(
+    args: argparse.Namespace,
+    job: "Job",
+    identity: dict[str, Any],
+    title: str,
+    cluster: "Cluster",
+    devices: tuple[str, ...] = (),
+) -> None:
+    """Run a job that collects trajectories; on the rank that merges, merge and say what is there."""
     from janusvln_ros.cli.output import print_json
     from janusvln_ros.data.trajectories import merge
+    from janusvln_ros.rollout.run import execute
 
+    done = execute(
+        job,
+        cluster=cluster,
+        workers=args.workers,
+        count=args.limit,
+        identity=identity,
+        title=title,
+        devices=devices,
+    )
+    if done is None:
+        return
     lines = merge(args.out)
     kept = [line for line in lines if line["annotation"] is not None]
     frames = sum(len(line["annotation"]["actions"]) for line in kept)
@@ -119,7 +124,7 @@ def finish(args: argparse.Namespace, rejected: int) -> None:
                 "episodes": len(lines),
                 "kept": len(kept),
                 "frames": frames,
-                "rejected": rejected,
+                "rejected": len(done[0].rejected),
                 "out": str(args.out),
             }
         )

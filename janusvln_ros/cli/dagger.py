@@ -20,7 +20,7 @@ config/eval/*.yaml.
 import argparse
 from pathlib import Path
 
-from janusvln_ros.cli.collect import engine_of, finish
+from janusvln_ros.cli.collect import engine_of, run_collection
 from janusvln_ros.cli.options import ROLLOUT, option, settings_changes
 
 OPTIONS = (
@@ -76,9 +76,8 @@ def run(args: argparse.Namespace) -> int:
     from janusvln_ros.policy import default_checkpoint
     from janusvln_ros.rollout.dagger import DaggerJob
     from janusvln_ros.rollout.evaluate import checkpoint_digest
-    from janusvln_ros.rollout.run import execute
     from janusvln_ros.rollout.settings import load_settings
-    from janusvln_ros.rollout.shards import Place
+    from janusvln_ros.rollout.shards import Cluster
 
     classic = args.scheme == "classic"
     given = {
@@ -91,7 +90,7 @@ def run(args: argparse.Namespace) -> int:
         args.config or args.dataset, ["split=train", *changes, *settings_changes(args)]
     )
     checkpoint = find(args.checkpoint or default_checkpoint())
-    place = Place.from_environment()
+    cluster = Cluster.from_environment()
     job = DaggerJob(
         args.out,
         settings,
@@ -103,22 +102,9 @@ def run(args: argparse.Namespace) -> int:
     identity = {
         "dagger": {
             "scheme": args.scheme,
-            "checkpoint_sha256": checkpoint_digest(checkpoint) if place.rank == 0 else "",
+            "checkpoint_sha256": checkpoint_digest(checkpoint) if cluster.rank == 0 else "",
         }
     }
-    args.agent = "policy"
-    done = execute(
-        job,
-        settings,
-        args.data,
-        place=place,
-        workers=args.workers,
-        count=args.limit,
-        identity=identity,
-        title=f"dagger {args.scheme}",
-        devices=devices(args, place.local_rank, place.world),
-    )
-    if done is None:
-        return 0
-    finish(args, len(done[0].rejected))
+    devices_here = devices(args.device, cluster)
+    run_collection(args, job, identity, f"dagger {args.scheme}", cluster, devices_here)
     return 0

@@ -22,10 +22,16 @@ import argparse
 import sys
 from datetime import datetime
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from janusvln_ros.cli.collect import engine_of
 from janusvln_ros.cli.options import ROLLOUT, option, settings_changes
+
+if TYPE_CHECKING:
+    from janusvln_ros.rollout.shards import Cluster
+
+WITH_MODEL = ("policy", "oracle-stop")
+"""Agents that may have a checkpoint."""
 
 OPTIONS = (
     option(
@@ -88,9 +94,9 @@ def run(args: argparse.Namespace) -> int:
     from janusvln_ros.errors import InputError
     from janusvln_ros.rollout.evaluate import EvaluateJob, evaluate
     from janusvln_ros.rollout.settings import load_settings
-    from janusvln_ros.rollout.shards import Place
+    from janusvln_ros.rollout.shards import Cluster
 
-    place = Place.from_environment()
+    cluster = Cluster.from_environment()
     short = {
         "policy.memory": args.memory,
         "policy.decoding": args.decoding,
@@ -110,7 +116,7 @@ def run(args: argparse.Namespace) -> int:
         raise InputError(
             "--record needs --ros and the agent policy: only the graph can be recorded"
         )
-    if args.out is None and place.world > 1:
+    if args.out is None and cluster.world_size > 1:
         raise InputError("give --out: under torchrun all ranks must write to one folder")
     out = (
         args.out
@@ -122,8 +128,8 @@ def run(args: argparse.Namespace) -> int:
         job,
         count=args.episodes,
         workers=args.workers,
-        devices=devices(args, place.local_rank, place.world),
-        place=place,
+        devices=devices(args.device, cluster) if args.agent in WITH_MODEL else (),
+        cluster=cluster,
     )
     if summary is None:
         return 0
@@ -140,7 +146,7 @@ def find_checkpoint(args: argparse.Namespace) -> Path | None:
     """
     from janusvln_ros.errors import InputError
 
-    if args.agent not in ("policy", "oracle-stop"):
+    if args.agent not in WITH_MODEL:
         if args.checkpoint is not None:
             raise InputError(
                 f"the agent {args.agent} has no checkpoint: leave {args.checkpoint} "
@@ -155,21 +161,19 @@ def find_checkpoint(args: argparse.Namespace) -> Path | None:
     return find(args.checkpoint or default_checkpoint())
 
 
-def devices(args: argparse.Namespace, local_rank: int, world: int) -> tuple[str, ...]:
+def devices(device: str | None, cluster: "Cluster") -> tuple[str, ...]:
     """
     GPUs for the workers of this rank: under torchrun its own, otherwise all in turn; none where
-    the agent has no model or there is no GPU.
+    a ``device`` is named or there is no GPU.
     """
-    if args.device is not None or args.agent not in ("policy", "oracle-stop"):
+    if device is not None:
         return ()
     import torch
 
-    count = torch.cuda.device_count()
-    if count == 0:
-        return ()
-    return (
-        (f"cuda:{local_rank % count}",) if world > 1 else tuple(f"cuda:{i}" for i in range(count))
-    )
+    gpus = tuple(f"cuda:{i}" for i in range(torch.cuda.device_count()))
+    if cluster.world_size > 1 and gpus:
+        return (gpus[cluster.local_rank % len(gpus)],)
+    return gpus
 
 
 def table(summary: dict[str, Any]) -> str:

@@ -15,6 +15,21 @@ from janusvln_ros.errors import InputError
 from janusvln_ros.files import file_lock
 
 
+JOURNALS = "journal_*.jsonl"
+"""The journals in a folder that several processes write to, one each."""
+
+
+def journal_path(folder: Path, shard: int) -> Path:
+    """Where process number ``shard`` writes in a folder."""
+    return folder / f"journal_{shard}.jsonl"
+
+
+def read_journals(folder: Path) -> Iterator[dict[str, Any]]:
+    """Yield the complete lines of all journals in a folder, see `read_lines`."""
+    for path in sorted(folder.glob(JOURNALS)):
+        yield from read_lines(path)
+
+
 def read_lines(path: str | Path) -> Iterator[dict[str, Any]]:
     """
     Yield the complete lines of a journal; a last line cut off by a kill is left out, a missing

@@ -18,7 +18,7 @@ from typing import Any
 
 from janusvln_ros.actions import Action
 from janusvln_ros.data.episodes import Episode, first_missing, json_id, read_episodes
-from janusvln_ros.data.journal import Journal, read_lines
+from janusvln_ros.data.journal import JOURNALS, Journal, journal_path, read_journals
 from janusvln_ros.errors import InputError
 from janusvln_ros.files import atomic_write
 
@@ -90,7 +90,7 @@ def read_trajectories(
         raise InputError(f"trajectories: {first_missing(root)}")
     if (root / "annotations.json").is_file():
         items = _annotated(root)
-    elif any(root.glob("journal_*.jsonl")):
+    elif any(root.glob(JOURNALS)):
         raise InputError(
             f"{root} holds a collection that was not finished: run the command that "
             "began it again, it goes on where it stopped"
@@ -275,11 +275,7 @@ class TrajectoryWriter:
 
     def __init__(self, root: str | Path, dataset: str, shard: int = 0) -> None:
         self.root, self.dataset = Path(root), dataset
-        self._journal = Journal(self.root / f"journal_{shard}.jsonl")
-
-    def done(self) -> set[tuple[str, str]]:
-        """The (scene, episode id) of every episode that any writer has finished, kept or not."""
-        return {(line["scene"], str(line["episode_id"])) for line in _journals(self.root)}
+        self._journal = Journal(journal_path(self.root, shard))
 
     def write(
         self,
@@ -345,7 +341,7 @@ def merge(root: str | Path) -> list[dict[str, Any]]:
     all journals; return the journal's lines.
     """
     root = Path(root)
-    lines = {(line["scene"], str(line["episode_id"])): line for line in _journals(root)}
+    lines = {(line["scene"], str(line["episode_id"])): line for line in read_journals(root)}
     ordered = [lines[key] for key in sorted(lines, key=lambda key: (len(key[1]), key[1], key[0]))]
     kept = [line["annotation"] for line in ordered if line["annotation"] is not None]
     atomic_write(root / "annotations.json", json.dumps(kept, ensure_ascii=False))
@@ -354,8 +350,3 @@ def merge(root: str | Path) -> list[dict[str, Any]]:
         "".join(json.dumps(line["result"], ensure_ascii=False) + "\n" for line in ordered),
     )
     return ordered
-
-
-def _journals(root: Path) -> Iterator[dict[str, Any]]:
-    for path in sorted(root.glob("journal_*.jsonl")):
-        yield from read_lines(path)

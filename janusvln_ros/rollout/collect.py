@@ -41,11 +41,6 @@ class CollectJob:
         if not 0 <= self.noise < 1:
             raise InputError(f"--noise is {self.noise}: give a probability from 0 to below 1")
 
-    @property
-    def sharding(self) -> str:
-        """How episodes are shared among processes."""
-        return self.settings.sharding
-
     def open(self, shard: int, device: str | None) -> Worker:
         """Make a simulator, an expert and a writer."""
         return LabelledWorker(

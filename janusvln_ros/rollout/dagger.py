@@ -164,16 +164,14 @@ def drive_published(
 @dataclass(frozen=True)
 class DaggerJob:
     """
-    Collect model-driven trajectories with the policy of ``checkpoint`` (or another of
-    `evaluate.AGENTS`, to try the scheme out).
+    Collect model-driven trajectories with the policy of ``checkpoint``.
     """
 
     out: Path
     settings: Settings
     data_dir: Path
     scheme: str
-    checkpoint: Path | None
-    agent: str = "policy"
+    checkpoint: Path
     engine: MakeEngine = direct_engine
 
     def __post_init__(self) -> None:
@@ -185,15 +183,10 @@ class DaggerJob:
                 "or use --scheme classic"
             )
 
-    @property
-    def sharding(self) -> str:
-        """How episodes are shared among processes."""
-        return self.settings.sharding
-
     def open(self, shard: int, device: str | None) -> Worker:
         """Load the model and the simulator."""
         settings = on_device(self.settings, device)
-        model = make_agent(self.agent, self.checkpoint, settings, device)
+        model = make_agent("policy", self.checkpoint, settings, device)
         if self.scheme == "classic":
             beta = expert_share(settings.dagger.p, settings.dagger.data_it)
             return LabelledWorker(

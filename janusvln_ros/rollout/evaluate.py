@@ -21,7 +21,7 @@ from janusvln_ros.data.episodes import (
     read_episodes,
     read_ground_truth,
 )
-from janusvln_ros.data.journal import Journal
+from janusvln_ros.data.journal import Journal, journal_path
 from janusvln_ros.data.top_down_map import TopDownMap
 from janusvln_ros.errors import InputError
 from janusvln_ros.evaluation.drive import Drive
@@ -39,7 +39,7 @@ from janusvln_ros.rollout.agents import (
 from janusvln_ros.rollout.engine import Engine, MakeEngine, direct_engine
 from janusvln_ros.rollout.run import execute
 from janusvln_ros.rollout.settings import Settings, on_device
-from janusvln_ros.rollout.shards import Place, Worker, finished, key_of
+from janusvln_ros.rollout.shards import Cluster, Worker, finished, key_of
 
 AGENTS = ("policy", "expert", "random", "forward", "oracle-stop")
 INSTRUCTIONS = ("normal", "removed", "swapped")
@@ -149,11 +149,6 @@ class EvaluateJob:
     instructions: str = "normal"
     engine: MakeEngine = direct_engine
 
-    @property
-    def sharding(self) -> str:
-        """How episodes are shared among processes."""
-        return self.settings.sharding
-
     def open(self, shard: int, device: str | None) -> Worker:
         """Load the agent and the simulator."""
         agent = make_agent(self.agent, self.checkpoint, self.settings, device)
@@ -201,7 +196,7 @@ class EvaluateWorker:
             given,
             oracle_stops,
         )
-        self.journal = Journal(out / f"journal_{shard}.jsonl")
+        self.journal = Journal(journal_path(out, shard))
         self._failed: list[str] = []
 
     def run(self, episode: Episode) -> None:
@@ -295,7 +290,7 @@ def evaluate(
     count: int | None = None,
     workers: int = 1,
     devices: tuple[str, ...] = (),
-    place: Place | None = None,
+    cluster: Cluster,
 ) -> dict[str, Any] | None:
     """
     Run an evaluation to its end, resuming what is in ``job.out``; return the summary, or None on
@@ -305,20 +300,17 @@ def evaluate(
         InputError: bad data, checkpoint or settings, or ``job.out`` belongs to another run.
         RuntimeError: a worker failed; the same call goes on where it stopped.
     """
-    place = place or Place.from_environment()
     identity: dict[str, Any] = {
         "agent": job.agent,
         "instructions": job.instructions,
         "engine": "direct" if job.engine is direct_engine else "ros",
     }
-    if job.checkpoint is not None and place.rank == 0:
+    if job.checkpoint is not None and cluster.rank == 0:
         identity["checkpoint_sha256"] = checkpoint_digest(job.checkpoint)
     title = f"{job.agent} {job.settings.split}"
     done = execute(
         job,
-        job.settings,
-        job.data_dir,
-        place=place,
+        cluster=cluster,
         workers=workers,
         count=count,
         identity={"evaluate": identity},

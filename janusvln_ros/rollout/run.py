@@ -11,8 +11,8 @@ from janusvln_ros.errors import InputError
 from janusvln_ros.files import atomic_write
 from janusvln_ros.rollout.settings import Settings
 from janusvln_ros.rollout.shards import (
+    Cluster,
     Job,
-    Place,
     await_first_rank,
     choose,
     claim,
@@ -22,7 +22,7 @@ from janusvln_ros.rollout.shards import (
 from sim_bridge.nav_env import scene_path
 
 
-def load_episodes(settings: Settings, data_dir: Path, place: Place) -> EpisodeSet:
+def load_episodes(settings: Settings, data_dir: Path, cluster: Cluster) -> EpisodeSet:
     """
     Read the episodes of the settings; a split of the houses that is not there yet is generated (by
     rank 0).
@@ -34,7 +34,7 @@ def load_episodes(settings: Settings, data_dir: Path, place: Place) -> EpisodeSe
     """
     if (
         settings.dataset == "houses"
-        and place.rank == 0
+        and cluster.rank == 0
         and not episodes_path(data_dir, "houses", settings.split).is_file()
     ):
         from tqdm import tqdm
@@ -59,9 +59,9 @@ def load_episodes(settings: Settings, data_dir: Path, place: Place) -> EpisodeSe
         role=settings.role,
         languages=settings.languages,
     )
-    for sentence in found.rejected[:5] if place.rank == 0 else ():
+    for sentence in found.rejected[:5] if cluster.rank == 0 else ():
         print(f"not used: {sentence}", file=sys.stderr)
-    if len(found.rejected) > 5 and place.rank == 0:
+    if len(found.rejected) > 5 and cluster.rank == 0:
         print(
             f"not used: {len(found.rejected)} episodes in all; they are counted in the summary",
             file=sys.stderr,
@@ -73,7 +73,7 @@ def load_episodes(settings: Settings, data_dir: Path, place: Place) -> EpisodeSe
     return found
 
 
-def check_scenes(settings: Settings, data_dir: Path, episodes: list[Episode]) -> None:
+def check_scenes(data_dir: Path, episodes: list[Episode]) -> None:
     """
     Find out before the first step whether scene files are missing.
 
@@ -95,10 +95,8 @@ def check_scenes(settings: Settings, data_dir: Path, episodes: list[Episode]) ->
 
 def execute(
     job: Job,
-    settings: Settings,
-    data_dir: Path,
     *,
-    place: Place,
+    cluster: Cluster,
     workers: int,
     count: int | None,
     identity: dict[str, Any],
@@ -116,12 +114,12 @@ def execute(
         InputError: bad data, or the output folder belongs to another run.
         RuntimeError: a worker failed.
     """
-    out = job.out
-    await_first_rank(out, place, time.time())
-    found = load_episodes(settings, data_dir, place)
+    out, settings = job.out, job.settings
+    await_first_rank(out, cluster, time.time())
+    found = load_episodes(settings, job.data_dir, cluster)
     episodes = choose(found.episodes, count, settings.seed)
-    if place.rank == 0:
-        check_scenes(settings, data_dir, episodes)
+    if cluster.rank == 0:
+        check_scenes(job.data_dir, episodes)
         claim(
             out,
             {
@@ -132,6 +130,5 @@ def execute(
             },
         )
         atomic_write(out / "ready", "")
-    if not run_sharded(job, episodes, workers, place, devices=devices, title=title):
-        return None
-    return found, episodes
+    merges = run_sharded(job, episodes, workers, cluster, devices=devices, title=title)
+    return (found, episodes) if merges else None

@@ -16,19 +16,20 @@ import random
 import signal
 import sys
 import time
-import traceback
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 from janusvln_ros import __version__
 from janusvln_ros.data.episodes import Episode
-from janusvln_ros.data.journal import read_lines
+from janusvln_ros.data.journal import JOURNALS, read_journals
 from janusvln_ros.errors import InputError
 from janusvln_ros.files import atomic_write
+from janusvln_ros.rollout.settings import Settings
 
 Key = tuple[str, str, str]
 """
@@ -43,18 +44,18 @@ def key_of(episode: Episode) -> Key:
 
 
 @dataclass(frozen=True)
-class Place:
+class Cluster:
     """
-    This process among those that torchrun (or SLURM) started: ``rank`` of ``world``; alone it is 0
-    of 1. ``local_rank`` chooses the GPU.
+    This process among those that torchrun (or SLURM) started: ``rank`` of ``world_size``; alone it
+    is 0 of 1. ``local_rank`` chooses the GPU.
     """
 
     rank: int = 0
-    world: int = 1
+    world_size: int = 1
     local_rank: int = 0
 
     @classmethod
-    def from_environment(cls) -> "Place":
+    def from_environment(cls) -> "Cluster":
         """
         Read RANK, WORLD_SIZE and LOCAL_RANK.
 
@@ -132,7 +133,7 @@ def claim(out: Path, manifest: dict[str, Any]) -> None:
     """
     path = out / "manifest.json"
     if not path.is_file():
-        if any(out.glob("journal_*.jsonl")):
+        if any(out.glob(JOURNALS)):
             raise InputError(
                 f"{out} holds journals without manifest.json, so what they belong to "
                 "is unknown: choose another folder"
@@ -149,7 +150,7 @@ def claim(out: Path, manifest: dict[str, Any]) -> None:
         )
 
 
-def await_first_rank(out: Path, place: Place, started: float, limit: float = 3600.0) -> None:
+def await_first_rank(out: Path, cluster: Cluster, started: float, limit: float = 3600.0) -> None:
     """
     On ranks other than 0: wait until rank 0 has prepared the data and written the manifest since
     ``started`` (seconds since the epoch).
@@ -158,7 +159,7 @@ def await_first_rank(out: Path, place: Place, started: float, limit: float = 360
         InputError: that did not happen within ``limit`` seconds.
     """
     ready = out / "ready"
-    while place.rank > 0 and not (ready.is_file() and ready.stat().st_mtime >= started - 60):
+    while cluster.rank > 0 and not (ready.is_file() and ready.stat().st_mtime >= started - 60):
         if time.time() > started + limit:
             raise InputError(
                 f"rank 0 prepared nothing in {out} within {limit:.0f} s: is it one "
@@ -196,8 +197,13 @@ class Job(Protocol):
         ...
 
     @property
-    def sharding(self) -> str:
-        """How episodes are shared, see `share`."""
+    def settings(self) -> Settings:
+        """The settings of the run."""
+        ...
+
+    @property
+    def data_dir(self) -> Path:
+        """The user's data folder."""
         ...
 
     def open(self, shard: int, device: str | None) -> Worker:
@@ -212,17 +218,20 @@ class Job(Protocol):
 def finished(out: Path) -> dict[Key, dict[str, Any]]:
     """Return every finished episode's line from all journals in ``out``, once each."""
     lines: dict[Key, dict[str, Any]] = {}
-    for path in sorted(out.glob("journal_*.jsonl")):
-        for line in read_lines(path):
-            lines.setdefault((line["scene"], str(line["episode_id"]), line["instruction"]), line)
+    for line in read_journals(out):
+        lines.setdefault(_key_of_line(line), line)
     return lines
+
+
+def _key_of_line(line: Mapping[str, Any]) -> Key:
+    return line["scene"], str(line["episode_id"]), line["instruction"]
 
 
 def run_sharded(
     job: Job,
     episodes: Sequence[Episode],
     workers: int,
-    place: Place,
+    cluster: Cluster,
     *,
     devices: Sequence[str] = (),
     title: str = "",
@@ -242,47 +251,46 @@ def run_sharded(
         raise InputError(f"--workers is {workers}: give 1 or more")
     wanted = {key_of(e) for e in episodes}
     done = set(finished(job.out)) & wanted
-    shards = place.world * workers
+    shards = cluster.world_size * workers
     # Several ranks start at different moments and see different journals, so their shares must not
     # depend on them; one alone shares what is left evenly.
-    pool = list(episodes) if place.world > 1 else [e for e in episodes if key_of(e) not in done]
-    mine: list[tuple[int, str | None, list[Episode]]] = []
+    alone = cluster.world_size == 1
+    pool = [e for e in episodes if key_of(e) not in done] if alone else episodes
+    mine: list[Shard] = []
     for w in range(workers):
-        shard = place.rank * workers + w
-        left = [e for e in share(pool, shard, shards, job.sharding) if key_of(e) not in done]
-        if left:
-            mine.append((shard, devices[w % len(devices)] if devices else None, left))
+        number = cluster.rank * workers + w
+        taken = share(pool, number, shards, job.settings.sharding)
+        if left := [e for e in taken if key_of(e) not in done]:
+            mine.append(Shard(number, devices[w % len(devices)] if devices else None, left))
     if done:
         print(f"resuming: {len(done)} of {len(wanted)} episodes are done", file=sys.stderr)
-    progress = _Progress(job.out, wanted, title) if place.rank == 0 else None
-    try:
+    with closing(Progress(job.out, wanted, title, shown=cluster.rank == 0)) as progress:
         if len(mine) == 1:
-            shard, device, left = mine[0]
-            _work(job, shard, device, left, progress.update if progress else None)
+            work(job, mine[0], progress.update)
         elif mine:
-            _spawn(job, mine, progress)
-        if progress is None:
+            spawn_workers(job, mine, progress.update)
+        if cluster.rank > 0:
             return False
         if not progress.update():
             print("this rank has finished, waiting for the others", file=sys.stderr)
         while not progress.update():
             time.sleep(0.5)
         return True
-    finally:
-        if progress is not None:
-            progress.close()
 
 
-def _work(
-    job: Job,
-    shard: int,
-    device: str | None,
-    episodes: list[Episode],
-    after: Callable[[], Any] | None = None,
-) -> None:
-    worker = job.open(shard, device)
+class Shard(NamedTuple):
+    """What one worker does: its number, unique in the run, its device, and its episodes."""
+
+    number: int
+    device: str | None
+    episodes: list[Episode]
+
+
+def work(job: Job, shard: Shard, after: Callable[[], Any] | None = None) -> None:
+    """Do a shard in this process; ``after`` each episode somebody may want to look."""
+    worker = job.open(shard.number, shard.device)
     try:
-        for episode in episodes:
+        for episode in shard.episodes:
             worker.run(episode)
             if after is not None:
                 after()
@@ -290,27 +298,27 @@ def _work(
         worker.close()
 
 
-def _spawn(
-    job: Job, mine: list[tuple[int, str | None, list[Episode]]], progress: "_Progress | None"
-) -> None:
+def spawn_workers(job: Job, shards: Sequence[Shard], meanwhile: Callable[[], Any]) -> None:
     """
     Run each shard in a process of its own (spawned: neither CUDA nor OpenGL survive a fork) and
     watch over them.
+
+    Raises:
+        InputError: a worker met bad input.
+        RuntimeError: a worker failed.
     """
     # Workers that each take all cores are slower together than one alone.
-    os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // len(mine))))
+    os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // len(shards))))
     context = multiprocessing.get_context("spawn")
     processes = [
-        context.Process(target=_worker_process, args=(job, *item, os.getpid()), daemon=True)
-        for item in mine
+        context.Process(target=_worker_process, args=(job, shard, os.getpid()), daemon=True)
+        for shard in shards
     ]
     for process in processes:
         process.start()
     try:
-        while any(p.is_alive() for p in processes):
-            time.sleep(0.2)
-            if progress is not None:
-                progress.update()
+        while True:
+            ended = not any(p.is_alive() for p in processes)
             bad = [p.exitcode for p in processes if p.exitcode]
             if 2 in bad:
                 raise InputError("a worker met bad input, see above")
@@ -319,10 +327,10 @@ def _spawn(
                     f"a worker ended with exit code {bad[0]}, see above; the same "
                     "command goes on where this run stopped"
                 )
-        if any(p.exitcode for p in processes):
-            raise RuntimeError(
-                "a worker failed, see above; the same command goes on where this run stopped"
-            )
+            meanwhile()
+            if ended:
+                break
+            time.sleep(0.2)
     finally:
         for process in processes:
             process.terminate()
@@ -330,9 +338,7 @@ def _spawn(
             process.join()
 
 
-def _worker_process(
-    job: Job, shard: int, device: str | None, episodes: list[Episode], parent: int
-) -> None:
+def _worker_process(job: Job, shard: Shard, parent: int) -> None:
     """
     Body of a worker process; ends with its parent, even if that was killed, so that two runs never
     write side by side.
@@ -344,46 +350,47 @@ def _worker_process(
     if os.getppid() != parent:
         return
     try:
-        _work(job, shard, device, episodes)
+        work(job, shard)
     except InputError as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(2)
-    except Exception:
-        traceback.print_exc()
-        sys.exit(1)
 
 
-class _Progress:
+class Progress:
     """
     Counts finished episodes by reading what was appended to the journals of all ranks, and shows a
-    bar on stderr.
+    bar on stderr; where it is not ``shown``, nothing is read.
     """
 
-    def __init__(self, out: Path, wanted: set[Key], title: str) -> None:
+    def __init__(self, out: Path, wanted: set[Key], title: str, shown: bool = True) -> None:
         from tqdm import tqdm
 
         self._out, self._wanted = out, wanted
         self._offsets: Counter[Path] = Counter()
         self._seen: set[Key] = set()
         self._bar = tqdm(
-            total=len(wanted), desc=title, unit="ep", file=sys.stderr, mininterval=1.0
+            total=len(wanted),
+            desc=title,
+            unit="ep",
+            file=sys.stderr,
+            mininterval=1.0,
+            disable=not shown,
         )
         self.update()
 
     def update(self) -> bool:
         """Look for new lines; True once every wanted episode is in."""
-        for path in self._out.glob("journal_*.jsonl"):
+        for path in self._out.glob(JOURNALS) if not self._bar.disable else ():
             with path.open("rb") as file:
                 file.seek(self._offsets[path])
                 new = file.read()
             complete = new[: new.rfind(b"\n") + 1]
             self._offsets[path] += len(complete)
-            for text in complete.splitlines():
-                line = json.loads(text)
-                self._seen.add((line["scene"], str(line["episode_id"]), line["instruction"]))
+            self._seen |= {_key_of_line(json.loads(text)) for text in complete.splitlines()}
         count = len(self._seen & self._wanted)
         self._bar.update(count - self._bar.n)
         return count == len(self._wanted)
 
     def close(self) -> None:
+        """Leave the bar as it is."""
         self._bar.close()

@@ -44,7 +44,7 @@ from janusvln_ros.policy.prompt import (
     training_sample,
 )
 from janusvln_ros.policy.tokenizer import load_tokenizer
-from janusvln_ros.rollout.shards import Place
+from janusvln_ros.rollout.shards import Cluster
 from janusvln_ros.training.attention import EPISODE_ATTENTION
 from janusvln_ros.training.cache import FrameCache
 from janusvln_ros.training.encoders import images_of, vision_patches
@@ -126,7 +126,7 @@ class Trajectories(Dataset[dict[str, Any]]):
             )
         self.caches: dict[int, FrameCache] = {}
         self.features: dict[int, tuple[np.ndarray, np.ndarray]] = {}
-        for s in encoding_order(len(self.sets), Place.from_environment()) if cached else []:
+        for s in encoding_order(len(self.sets), Cluster.from_environment()) if cached else []:
             self.caches[s] = FrameCache(self.sets[s], self.width)
             self.features[s] = encode_set(self.caches[s], model, self.mirrored[s])
 
@@ -177,12 +177,12 @@ class Trajectories(Dataset[dict[str, Any]]):
         return item
 
 
-def encoding_order(sets: int, place: Place) -> list[int]:
+def encoding_order(sets: int, cluster: Cluster) -> list[int]:
     """
     In which order a process goes through ``sets`` sets: each begins elsewhere, so that together
     they encode every set once.
     """
-    first = place.rank * sets // place.world
+    first = cluster.rank * sets // cluster.world_size
     return [(first + k) % sets for k in range(sets)]
 
 

@@ -25,8 +25,8 @@ from janusvln_ros.rollout.evaluate import (
     merge,
     told,
 )
-from janusvln_ros.rollout.settings import Rules, load_settings
-from janusvln_ros.rollout.shards import Place, run_sharded
+from janusvln_ros.rollout.settings import Rules, Settings, load_settings
+from janusvln_ros.rollout.shards import Cluster, run_sharded
 
 PUBLISHED = (
     "scene_id",
@@ -54,7 +54,7 @@ class ToyJob:
     out: Path
     agent: object
     rules: Rules = field(default_factory=Rules)
-    sharding: str = "published"
+    settings: Settings = field(default_factory=lambda: Settings(sharding="published"))
     max_steps: int = 500
 
     def open(self, shard, device):
@@ -102,7 +102,7 @@ def replay(toy, name, out, episodes):
             }
             journal.append({**key, "result": line, "path": []})
     job = ToyJob(toy, out, agent, Rules(options.get("max_steps", 400), "stop"))
-    merges = run_sharded(job, episodes, 1, Place(rank, world))
+    merges = run_sharded(job, episodes, 1, Cluster(rank, world))
     assert merges == (rank == 0)
     return case, agent, [line["result"] for line in read_lines(out / f"journal_{rank}.jsonl")]
 
@@ -164,7 +164,7 @@ def test_finished_run_can_be_resumed_and_its_files_are_valid_unlike_bug_3(
 ):
     for _ in range(2):
         agent = toy.Agent(["expert"])
-        assert run_sharded(ToyJob(toy, tmp_path, agent), toy_episodes, 1, Place())
+        assert run_sharded(ToyJob(toy, tmp_path, agent), toy_episodes, 1, Cluster())
         merge(tmp_path, toy_episodes, 0, NOTES)
     assert agent.all_calls == []
     lines = [json.loads(text) for text in (tmp_path / "results.jsonl").read_text().splitlines()]
@@ -175,9 +175,11 @@ def test_one_process_without_torchrun_is_enough_and_an_empty_rank_is_fine_unlike
     toy, toy_episodes, tmp_path
 ):
     assert not run_sharded(
-        ToyJob(toy, tmp_path, toy.Agent(["expert"])), toy_episodes, 1, Place(7, 8)
+        ToyJob(toy, tmp_path, toy.Agent(["expert"])), toy_episodes, 1, Cluster(7, 8)
     )
-    assert run_sharded(ToyJob(toy, tmp_path, toy.Agent(["expert"])), toy_episodes, 1, Place(0, 1))
+    assert run_sharded(
+        ToyJob(toy, tmp_path, toy.Agent(["expert"])), toy_episodes, 1, Cluster(0, 1)
+    )
     assert merge(tmp_path, toy_episodes, 0, NOTES)["success_rate"] == 1.0
 
 
@@ -190,7 +192,7 @@ def test_results_do_not_depend_on_the_number_of_ranks(toy, toy_episodes, tmp_pat
                 ToyJob(toy, out, RandomAgent(3, (0.05, 0.5, 0.25, 0.2))),
                 toy_episodes,
                 1,
-                Place(rank, world),
+                Cluster(rank, world),
             )
         merge(out, toy_episodes, 0, NOTES)
         texts.append((out / "results.jsonl").read_text())
@@ -198,9 +200,9 @@ def test_results_do_not_depend_on_the_number_of_ranks(toy, toy_episodes, tmp_pat
 
 
 def test_run_with_other_number_of_ranks_goes_on_with_what_is_missing(toy, toy_episodes, tmp_path):
-    run_sharded(ToyJob(toy, tmp_path, toy.Agent(["expert"])), toy_episodes, 1, Place(1, 2))
+    run_sharded(ToyJob(toy, tmp_path, toy.Agent(["expert"])), toy_episodes, 1, Cluster(1, 2))
     agent = toy.Agent(["expert"])
-    run_sharded(ToyJob(toy, tmp_path, agent), toy_episodes, 1, Place(0, 1))
+    run_sharded(ToyJob(toy, tmp_path, agent), toy_episodes, 1, Cluster(0, 1))
     assert sum(call[0] == 0 for call in agent.all_calls) == 3
     merge(tmp_path, toy_episodes, 0, NOTES)
     assert len((tmp_path / "results.jsonl").read_text().splitlines()) == 5
@@ -226,7 +228,7 @@ class Broken:
 def test_episode_that_fails_is_tried_again_and_then_counts_as_a_failure_with_its_reason(
     toy, toy_episodes, tmp_path, capsys
 ):
-    run_sharded(ToyJob(toy, tmp_path, Broken(3)), toy_episodes, 1, Place())
+    run_sharded(ToyJob(toy, tmp_path, Broken(3)), toy_episodes, 1, Cluster())
     summary = merge(tmp_path, toy_episodes, 2, NOTES)
     lines = [json.loads(text) for text in (tmp_path / "results.jsonl").read_text().splitlines()]
     assert [line["status"] for line in lines] == [
@@ -247,7 +249,7 @@ def test_run_in_which_everything_fails_is_stopped_instead_of_reported_as_zero(
     toy, toy_episodes, tmp_path
 ):
     with pytest.raises(RuntimeError, match="three episodes in a row"):
-        run_sharded(ToyJob(toy, tmp_path, Broken(100)), toy_episodes, 1, Place())
+        run_sharded(ToyJob(toy, tmp_path, Broken(100)), toy_episodes, 1, Cluster())
 
 
 def test_simulators_limit_and_collisions_end_a_drive(toy):

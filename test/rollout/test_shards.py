@@ -3,7 +3,7 @@ Sharding, manifests and worker processes: every episode once, and never under an
 """
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
@@ -11,7 +11,16 @@ import pytest
 from janusvln_ros.data.episodes import Episode
 from janusvln_ros.data.journal import Journal
 from janusvln_ros.errors import InputError
-from janusvln_ros.rollout.shards import Place, choose, claim, finished, key_of, run_sharded, share
+from janusvln_ros.rollout.settings import Settings
+from janusvln_ros.rollout.shards import (
+    Cluster,
+    choose,
+    claim,
+    finished,
+    key_of,
+    run_sharded,
+    share,
+)
 
 
 def episodes(*scenes: str) -> list[Episode]:
@@ -99,15 +108,15 @@ def test_rank_that_makes_no_sense_is_an_error(monkeypatch, variables, reason):
     for name, value in variables.items():
         monkeypatch.setenv(name, value)
     with pytest.raises(InputError, match=reason):
-        Place.from_environment()
+        Cluster.from_environment()
 
 
 def test_place_is_read_from_torchruns_variables(monkeypatch):
-    assert Place.from_environment() == Place(0, 1, 0)
+    assert Cluster.from_environment() == Cluster(0, 1, 0)
     monkeypatch.setenv("RANK", "5")
     monkeypatch.setenv("WORLD_SIZE", "8")
     monkeypatch.setenv("LOCAL_RANK", "1")
-    assert Place.from_environment() == Place(5, 8, 1)
+    assert Cluster.from_environment() == Cluster(5, 8, 1)
 
 
 @dataclass(frozen=True)
@@ -116,7 +125,7 @@ class CountingJob:
 
     out: Path
     bad: str = ""
-    sharding: str = "balanced"
+    settings: Settings = field(default_factory=Settings)
 
     def open(self, shard, device):
         return CountingWorker(self, shard)
@@ -156,9 +165,9 @@ def test_episode_in_two_journals_is_counted_once(tmp_path):
 def test_failure_in_this_process_ends_the_run_and_it_goes_on_afterwards(tmp_path, bad, error):
     pool = episodes(*"aabbcc")
     with pytest.raises(error):
-        run_sharded(CountingJob(tmp_path, bad), pool, 1, Place())
+        run_sharded(CountingJob(tmp_path, bad), pool, 1, Cluster())
     assert len(finished(tmp_path)) == 3
-    assert run_sharded(CountingJob(tmp_path), pool, 1, Place())
+    assert run_sharded(CountingJob(tmp_path), pool, 1, Cluster())
     assert len(finished(tmp_path)) == 6
     assert sum(len(p.read_text().splitlines()) for p in tmp_path.glob("journal_*")) == 6
     assert (
@@ -175,9 +184,9 @@ def test_what_a_kill_left_over_is_shared_evenly_among_the_processes(tmp_path, mo
             )
     shares = []
     monkeypatch.setattr(
-        "janusvln_ros.rollout.shards._spawn",
-        lambda job, mine, progress: shares.extend(len(item[2]) for item in mine),
+        "janusvln_ros.rollout.shards.spawn_workers",
+        lambda job, mine, progress: shares.extend(len(shard.episodes) for shard in mine),
     )
-    monkeypatch.setattr("janusvln_ros.rollout.shards._Progress.update", lambda self: True)
-    run_sharded(CountingJob(tmp_path), pool, 2, Place())
+    monkeypatch.setattr("janusvln_ros.rollout.shards.Progress.update", lambda self: True)
+    run_sharded(CountingJob(tmp_path), pool, 2, Cluster())
     assert shares == [2, 2]

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from janusvln_ros.rollout.shards import Place
+from janusvln_ros.rollout.shards import Cluster
 from janusvln_ros.training.cache import array_on_disk
 from janusvln_ros.training.navigate import encoding_order
 
@@ -86,6 +86,6 @@ def test_a_process_waits_while_another_one_fills(tmp_path):
 
 @pytest.mark.parametrize("sets, world", [(1, 1), (2, 2), (3, 2), (5, 4), (2, 4)])
 def test_every_process_encodes_all_sets_and_they_begin_apart(sets, world):
-    orders = [encoding_order(sets, Place(rank, world, rank)) for rank in range(world)]
+    orders = [encoding_order(sets, Cluster(rank, world, rank)) for rank in range(world)]
     assert all(sorted(order) == list(range(sets)) for order in orders)
     assert len({order[0] for order in orders}) == min(sets, world)
