@@ -95,7 +95,7 @@ def run_collection(
     cluster: "Cluster",
     devices: tuple[str, ...] = (),
 ) -> None:
-    """Run a job that collects trajectories; on the rank that merges, merge and say what is there."""
+    """Run a job that collects; on the rank that merges, merge and say what there is."""
     from janusvln_ros.cli.output import print_json
     from janusvln_ros.data.trajectories import merge
     from janusvln_ros.rollout.run import execute
