@@ -20,6 +20,7 @@ from janusvln_ros.data.top_down_map import TopDownMap
 from janusvln_ros.files import atomic_path
 
 Picture = npt.NDArray[np.uint8]
+Colour = tuple[int, int, int]
 
 FLOOR, WALL, TRAIL, ROBOT, GOAL, START = (
     (236, 236, 232),
@@ -63,62 +64,46 @@ def floor_picture(
     width, height = size
     rows, columns = floor.navigable.shape
     scale = min(width / columns, height / rows)
+    metre = scale / floor.resolution
     inner = (max(1, round(columns * scale)), max(1, round(rows * scale)))
+    left, top = (width - inner[0]) // 2, (height - inner[1]) // 2
     ground = cv2.resize(floor.navigable.astype(np.uint8), inner, interpolation=cv2.INTER_NEAREST)
     picture = np.full((height, width, 3), WALL, np.uint8)
-    left, top = (width - inner[0]) // 2, (height - inner[1]) // 2
-    picture[top : top + inner[1], left : left + inner[0]] = np.where(
-        ground[:, :, None] > 0, np.array(FLOOR, np.uint8), np.array(WALL, np.uint8)
-    )
+    picture[top : top + inner[1], left : left + inner[0]][ground > 0] = FLOOR
+    line = max(1, round(min(width, height) / 160))
 
     def pixel(place: Sequence[float]) -> tuple[int, int]:
-        metres = scale / floor.resolution
-        return round(left + (place[0] - floor.origin[0]) * metres), round(
-            top + (place[2] - floor.origin[1]) * metres
-        )
+        x, z = place[0] - floor.origin[0], place[2] - floor.origin[1]
+        return round(left + x * metre), round(top + z * metre)
 
-    metre = scale / floor.resolution
-    line = max(1, round(min(width, height) / 160))
+    def way(places: Sequence[Sequence[float]], colour: Colour, thickness: int) -> None:
+        if len(places) > 1:
+            corners = np.array([pixel(p) for p in places], np.int32)
+            cv2.polylines(picture, [corners], False, colour, thickness, cv2.LINE_AA)
+
     if goal is not None:
+        at = pixel(goal)
         if goal_radius > 0:
-            cv2.circle(picture, pixel(goal), round(goal_radius * metre), GOAL, 1, cv2.LINE_AA)
-        cv2.drawMarker(
-            picture, pixel(goal), GOAL, cv2.MARKER_STAR, 8 * line, 2 * line, cv2.LINE_AA
-        )
-    if len(reference) > 1:
-        cv2.polylines(
-            picture,
-            [np.array([pixel(p) for p in reference], np.int32)],
-            False,
-            GOAL,
-            1,
-            cv2.LINE_AA,
-        )
-    if len(path) > 1:
-        cv2.polylines(
-            picture,
-            [np.array([pixel(p) for p in path], np.int32)],
-            False,
-            TRAIL,
-            2 * line,
-            cv2.LINE_AA,
-        )
+            cv2.circle(picture, at, round(goal_radius * metre), GOAL, 1, cv2.LINE_AA)
+        cv2.drawMarker(picture, at, GOAL, cv2.MARKER_STAR, 8 * line, 2 * line, cv2.LINE_AA)
+    way(reference, GOAL, 1)
+    way(path, TRAIL, 2 * line)
     if len(path):
         cv2.circle(picture, pixel(path[0]), 3 * line, START, -1, cv2.LINE_AA)
-        x, y = pixel(path[-1])
-        if heading is None:
-            cv2.circle(picture, (x, y), 3 * line, ROBOT, -1, cv2.LINE_AA)
-        else:
-            forward = np.array([-math.sin(heading), -math.cos(heading)])
-            side = np.array([forward[1], -forward[0]])
-            corners = [forward * 9, -forward * 6 + side * 6, -forward * 3, -forward * 6 - side * 6]
-            cv2.fillPoly(
-                picture,
-                [np.array([np.array([x, y]) + c * line for c in corners]).astype(np.int32)],
-                ROBOT,
-                cv2.LINE_AA,
-            )
+        _robot(picture, pixel(path[-1]), heading, line)
     return picture
+
+
+def _robot(picture: Picture, at: tuple[int, int], heading: float | None, line: int) -> None:
+    """The robot as an arrow, as a dot where its heading is not known."""
+    if heading is None:
+        cv2.circle(picture, at, 3 * line, ROBOT, -1, cv2.LINE_AA)
+        return
+    forward = np.array([-math.sin(heading), -math.cos(heading)])
+    side = np.array([forward[1], -forward[0]])
+    corners = [forward * 9, -forward * 6 + side * 6, -forward * 3, -forward * 6 - side * 6]
+    arrow = np.array([np.array(at) + c * line for c in corners]).astype(np.int32)
+    cv2.fillPoly(picture, [arrow], ROBOT, cv2.LINE_AA)
 
 
 def camera_picture(
@@ -134,7 +119,7 @@ def camera_picture(
     probabilities below, the instruction above.
 
     ``action`` None with a ``step`` means that the text was no action; ``step`` None that there is
-    no decision yet.
+    no decision yet. Probabilities that are not finite are not drawn.
     """
     picture = np.ascontiguousarray(rgb).copy()
     height, width = picture.shape[:2]
@@ -149,25 +134,15 @@ def camera_picture(
     bar = 2 * line_height + 10
     _shade(picture, height - bar, height)
     name = NAMES[action] if action is not None else "not understood"
-    _write(
-        picture,
-        f"{step}: {name}  {note}".rstrip(),
-        6,
-        height - line_height - 12,
-        size,
-        COLOURS[action] if action is not None else ROBOT,
-    )
-    if probabilities:
+    colour = COLOURS[action] if action is not None else ROBOT
+    said = f"{step}: {name}  {note}".rstrip()
+    _write(picture, said, 6, height - line_height - 12, size, colour)
+    if probabilities and all(map(math.isfinite, probabilities.values())):
         slot = width // 4
         for i, (candidate, probability) in enumerate(sorted(probabilities.items())):
             left, bottom = i * slot + 6, height - 8
-            cv2.rectangle(
-                picture,
-                (left, bottom),
-                (left + round((slot - 12) * float(probability)), bottom + 4),
-                COLOURS[candidate],
-                -1,
-            )
+            right = left + round((slot - 12) * float(probability))
+            cv2.rectangle(picture, (left, bottom), (right, bottom + 4), COLOURS[candidate], -1)
             _write(picture, f"{NAMES[candidate]} {probability:.2f}", left, bottom - 5, size * 0.85)
     return picture
 
@@ -245,7 +220,7 @@ def _write(
     x: int,
     y: int,
     size: float,
-    colour: tuple[int, int, int] = (255, 255, 255),
+    colour: Colour = (255, 255, 255),
 ) -> None:
     readable = text.encode("ascii", "replace").decode()  # OpenCV's fonts know ASCII
     bright = tuple(int(255 - (255 - c) * 0.6) for c in colour)

@@ -29,15 +29,15 @@ from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 from std_msgs.msg import String, UInt64
 from std_srvs.srv import Trigger
 
-from janusvln_ros.actions import FORWARD_STEP_M, TURN_STEP_DEG
+from janusvln_ros.actions import FORWARD_STEP_M, TURN_STEP_DEG, Action
 from janusvln_ros.camera.images import image_data
 from janusvln_ros.camera.reader import FrameReader
 from janusvln_ros.camera.view import intrinsics_of, mounting_warning
+from janusvln_ros.data.drawing import camera_picture
 from janusvln_ros.errors import InputError
 from janusvln_ros.geometry import Pose2, yaw_of
 from janusvln_ros.nodes.base import ManagedNode
 from janusvln_ros.nodes.messages import nanoseconds, stamp_message
-from janusvln_ros.nodes.overlay import draw
 from janusvln_ros.nodes.parameters import Param
 from janusvln_ros.nodes.running import leave, run_node, steady_timer
 from janusvln_ros.nodes.worker import (
@@ -724,14 +724,14 @@ class PolicyNode(ManagedNode):
 
     def _overlay(self, message: Decision, decided: exchange.Decided) -> None:
         seen: Seen = decided.payload
-        picture = draw(
+        note = f"{message.total * 1000:.0f} ms"
+        picture = camera_picture(
             seen.rgb,
-            instruction=message.instruction,
-            step=message.step,
-            action=decided.action,
-            text=decided.text,
-            probabilities=seen.probabilities,
-            seconds=message.total,
+            message.instruction,
+            message.step,
+            decided.action,
+            dict(zip(Action, seen.probabilities)),
+            note if decided.action is not None else f"{decided.text[:30]!r}  {note}",
         )
         height, width = picture.shape[:2]
         overlay = Image(height=height, width=width, encoding="rgb8", step=width * 3)
