@@ -140,10 +140,14 @@ class ReferencePathFollower:
         Raises:
             InputError: a way point cannot be reached from here.
         """
-        last = len(self.waypoints_K3) - 1
-        while True:
-            radius = self._goal_radius if self.next_waypoint == last else self._waypoint_radius
-            action = self._env.expert_action(self.waypoints_K3[self.next_waypoint], radius)
-            if action != Action.STOP or self.next_waypoint == last:
-                return action
+        while (action := self.advice()) == Action.STOP:
+            if self.next_waypoint == len(self.waypoints_K3) - 1:
+                break
             self.next_waypoint += 1
+        return action
+
+    def advice(self) -> Action:
+        """The expert's action toward the way point that is being approached, STOP at it."""
+        last = self.next_waypoint == len(self.waypoints_K3) - 1
+        radius = self._goal_radius if last else self._waypoint_radius
+        return self._env.expert_action(self.waypoints_K3[self.next_waypoint], radius)

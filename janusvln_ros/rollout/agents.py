@@ -47,6 +47,10 @@ class Agent(Protocol):
         """Decide; None: the model's text is no action."""
         ...
 
+
+class WatchingAgent(Agent, Protocol):
+    """An agent that may share the wheel: it watches while somebody else drives."""
+
     def observe(self, observation: Observation, executed: Action | None = None) -> None:
         """Somebody else decides at this frame; remember it, so that no memory has a gap."""
         ...
@@ -117,10 +121,6 @@ class ExpertAgent:
         self.calls += 1
         return self._follower.action()
 
-    def observe(self, observation: Observation, executed: Action | None = None) -> None:
-        """Way points count as passed whoever drives."""
-        self._follower.action()
-
 
 class RandomAgent:
     """
@@ -142,9 +142,6 @@ class RandomAgent:
         """Draw one action."""
         self.calls += 1
         return self._random.choices(tuple(Action), self.probabilities)[0]
-
-    def observe(self, observation: Observation, executed: Action | None = None) -> None:
-        """Nothing is remembered."""
 
 
 class OracleStopAgent:
@@ -180,10 +177,6 @@ class OracleStopAgent:
             return Action.STOP
         return Action.TURN_LEFT if action == Action.STOP else action
 
-    def observe(self, observation: Observation, executed: Action | None = None) -> None:
-        """Passed on."""
-        self.agent.observe(observation, executed)
-
 
 class LabelledMixture:
     """
@@ -196,7 +189,12 @@ class LabelledMixture:
     """
 
     def __init__(
-        self, expert: ExpertAgent, other: Agent | None, beta: float, seed: int, missed_stops: int
+        self,
+        expert: ExpertAgent,
+        other: WatchingAgent | None,
+        beta: float,
+        seed: int,
+        missed_stops: int,
     ) -> None:
         self.expert, self.other, self.beta, self.seed, self.missed_stops = (
             expert,
@@ -238,9 +236,3 @@ class LabelledMixture:
             action = label
         self._executed = action
         return action
-
-    def observe(self, observation: Observation, executed: Action | None = None) -> None:
-        """Label the state; somebody else drives."""
-        self.labels.append(int(self.expert.act(observation)))
-        if self.other is not None:
-            self.other.observe(observation, executed)

@@ -6,7 +6,7 @@ teach how to come back; classic DAgger (`rollout.dagger`) is the same with a pol
 noise.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,8 +17,8 @@ from janusvln_ros.data.episodes import Episode, json_id
 from janusvln_ros.data.trajectories import TrajectoryWriter
 from janusvln_ros.errors import InputError
 from janusvln_ros.evaluation.drive import Drive, finite
-from janusvln_ros.rollout.agents import Agent, ExpertAgent, LabelledMixture
-from janusvln_ros.rollout.engine import MakeEngine, direct_engine
+from janusvln_ros.rollout.agents import ExpertAgent, LabelledMixture, WatchingAgent
+from janusvln_ros.rollout.engine import Engine, MakeEngine, direct_engine
 from janusvln_ros.rollout.settings import Settings
 from janusvln_ros.rollout.shards import Worker
 from sim_bridge import Observation
@@ -55,7 +55,44 @@ class CollectJob:
         )
 
 
-class LabelledWorker:
+class Collector:
+    """Drives in an engine and writes trajectories; a strategy says what is kept of a drive."""
+
+    def __init__(self, settings: Settings, engine: Engine, out: Path, shard: int) -> None:
+        self.settings, self.engine = settings, engine
+        self.writer = TrajectoryWriter(out, settings.dataset, shard)
+
+    def drive(self, episode: Episode) -> tuple[Drive, list[bytes]]:
+        """Drive one episode; return its record and, as JPEG, the frame before every action."""
+        frames: list[bytes] = []
+        quality = self.settings.collect.jpeg_quality
+
+        def watch(observation: Observation, action: Action) -> None:
+            frames.append(encode_jpeg(observation.rgb, quality))
+
+        return self.engine.run(episode, watch), frames
+
+    def note(
+        self,
+        episode: Episode,
+        result: Mapping[str, Any],
+        frames: Sequence[bytes] = (),
+        actions: Sequence[int] = (),
+        labels: Sequence[int] | None = None,
+    ) -> None:
+        """Write the result of an episode, and its trajectory if it is to be kept (``save``)."""
+        if result["save"]:
+            self.writer.write(episode, frames, actions, labels, result)
+        else:
+            self.writer.skip(episode, result)
+
+    def close(self) -> None:
+        """Close engine and journal."""
+        self.engine.close()
+        self.writer.close()
+
+
+class LabelledWorker(Collector):
     """
     Drives `LabelledMixture` and writes what it saw, what it did and what it should have done.
 
@@ -69,18 +106,17 @@ class LabelledWorker:
         data_dir: Path,
         out: Path,
         shard: int,
-        other: Agent | None,
+        other: WatchingAgent | None,
         beta: float,
-        note: Mapping[str, Any],
+        about: Mapping[str, Any],
         engine: MakeEngine,
     ) -> None:
-        self.settings, self.note, self.keep_unfinished = settings, dict(note), other is not None
+        self.about, self.keep_unfinished = about, other is not None
         expert = ExpertAgent(settings.collect.stop_radius, settings.expert.waypoint_radius)
         self.agent = LabelledMixture(
             expert, other, beta, settings.seed, settings.dagger.missed_stops
         )
-        self.engine = engine(settings, data_dir, self.agent)
-        self.writer = TrajectoryWriter(out, settings.dataset, shard)
+        super().__init__(settings, engine(settings, data_dir, self.agent), out, shard)
         self._failed: list[str] = []
 
     def run(self, episode: Episode) -> None:
@@ -91,51 +127,25 @@ class LabelledWorker:
             InputError: three episodes in a row could not be driven, so that it is the data that
                 are broken and not an episode.
         """
-        frames: list[bytes] = []
-        quality = self.settings.collect.jpeg_quality
-
-        def watch(observation: Observation, action: Action) -> None:
-            frames.append(encode_jpeg(observation.rgb, quality))
-
         try:
-            drive = self.engine.run(episode, watch)
+            drive, frames = self.drive(episode)
         except InputError as error:  # no way leads to a way point, or the scene is damaged
             self._failed.append(f"episode {episode.episode_id} in {episode.scene}: {error}")
             if len(self._failed) >= 3:
                 raise InputError(
                     "three episodes in a row could not be driven: " + "; ".join(self._failed)
                 ) from error
-            self.writer.skip(
-                episode,
-                {
-                    "scene": episode.scene,
-                    "episode_id": json_id(episode.episode_id),
-                    "status": "error",
-                    "error": str(error),
-                    "save": 0,
-                },
-            )
+            key = {"scene": episode.scene, "episode_id": json_id(episode.episode_id)}
+            self.note(episode, {**key, "status": "error", "error": str(error), "save": 0})
             return
         self._failed.clear()
-        labels = self.agent.labels
+        labels, stopped = self.agent.labels, drive.status == "stopped"
+        arrived = stopped and drive.distances[-1] <= self.settings.collect.keep_distance
+        keep = arrived or (self.keep_unfinished and not stopped)
+        result = {**result_line(episode, drive), "save": int(keep), **self.about}
         # at the forced STOP nobody was asked, so that frame has no label
-        frames = frames[: len(labels)]
         actions = [-1, *drive.actions[: len(labels) - 1]]
-        arrived = (
-            drive.status == "stopped"
-            and drive.distances[-1] <= self.settings.collect.keep_distance
-        )
-        keep = arrived or (self.keep_unfinished and drive.status != "stopped")
-        result = {**result_line(episode, drive), "save": int(keep), **self.note}
-        if keep:
-            self.writer.write(episode, frames, actions, labels, result)
-        else:
-            self.writer.skip(episode, result)
-
-    def close(self) -> None:
-        """Close simulator and journal."""
-        self.engine.close()
-        self.writer.close()
+        self.note(episode, result, frames[: len(labels)], actions, labels)
 
 
 def result_line(episode: Episode, drive: Drive) -> dict[str, Any]:

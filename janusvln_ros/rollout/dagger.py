@@ -1,7 +1,7 @@
 """
 DAgger: the model drives, the expert helps or labels. Two schemes.
 
-* ``published`` (`drive_published`): the model drives and the expert takes over on an intolerable
+* ``published`` (`PublishedMixture`): the model drives and the expert takes over on an intolerable
   error until the next way point; what was executed is learned, and only drives with a clear detour
   that reach the goal are kept. The numbers are `settings.DaggerSection`.
 * ``classic``: `agents.LabelledMixture` with the model as the other driver; every visited state
@@ -15,33 +15,37 @@ again after a restart.
 """
 
 import random
+import sys
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from janusvln_ros.actions import Action
-from janusvln_ros.camera.images import encode_jpeg
 from janusvln_ros.data.episodes import Episode, GroundTruth, ground_truth_path, read_ground_truth
-from janusvln_ros.data.trajectories import TrajectoryWriter
 from janusvln_ros.errors import InputError
 from janusvln_ros.evaluation.drive import Drive
 from janusvln_ros.evaluation.metrics import measure
-from janusvln_ros.rollout.agents import Agent, episode_random
-from janusvln_ros.rollout.collect import LabelledWorker, result_line
-from janusvln_ros.rollout.engine import MakeEngine, Watch, direct_engine
-from janusvln_ros.rollout.evaluate import make_agent
+from janusvln_ros.rollout.agents import WatchingAgent, episode_random
+from janusvln_ros.rollout.collect import Collector, LabelledWorker, result_line
+from janusvln_ros.rollout.engine import DirectEngine, Engine, MakeEngine, direct_engine
+from janusvln_ros.rollout.evaluate import policy_agent
 from janusvln_ros.rollout.settings import (
     DaggerSection,
     ExpertSection,
+    Rules,
     Settings,
     on_device,
     open_env,
 )
 from janusvln_ros.rollout.shards import Worker
 from sim_bridge import NavEnv, Observation
-from sim_bridge.nav_env import record_place
+from sim_bridge.expert import ReferencePathFollower
 
 SCHEMES = ("published", "classic")
+
+NO_LIMIT = Rules(max_steps=sys.maxsize)
+"""A drive of the published scheme ends by the scheme or by the simulator."""
 
 
 def expert_share(p: float, data_it: int) -> float:
@@ -52,38 +56,9 @@ def expert_share(p: float, data_it: int) -> float:
     return 0.0 if p == 0 else p**data_it
 
 
-@dataclass
-class PublishedDrive:
+class PublishedMixture:
     """
-    A drive of the published scheme.
-
-    ``model_success``: the expert never had to take over; ``forced_end``: the last way point was
-    reached.
-    """
-
-    drive: Drive
-    model_success: bool
-    accumulated_error: int
-    forced_end: bool
-
-    @property
-    def actions(self) -> list[int]:
-        """The annotation's actions: -1 first, the last executed one (STOP) left out."""
-        return [-1, *self.drive.actions[:-1]]
-
-
-def drive_published(
-    env: NavEnv,
-    agent: Agent,
-    episode: Episode,
-    dagger: DaggerSection,
-    expert: ExpertSection,
-    reference_steps: int,
-    rng: random.Random,
-    watch: Watch | None = None,
-) -> PublishedDrive:
-    """
-    Drive one episode by the published scheme.
+    Model and expert as the published scheme mixes them.
 
     At each step somebody proposes an action: the expert with probability beta (then for
     ``num_future_steps`` steps) or while it has taken over, else the model. A proposal other than
@@ -91,74 +66,95 @@ def drive_published(
     would stop, which gives the wheel back. The expert takes over where the model wants to stop far
     from the goal or has erred too often, and stands in for any STOP before the last way point.
 
-    Args:
-        env: the simulator.
-        agent: the model.
-        episode: with its reference path.
-        dagger: the scheme's numbers.
-        expert: radius of way points before the last, and of the last.
-        reference_steps: length of the ground truth's actions, which the tolerated errors are
-            measured by.
-        rng: for the choice between expert and model.
-        watch: see `engine.Watch`.
+    ``truth``: of every episode by its id; the tolerated errors are measured by the length of its
+    actions. ``generator``: an episode's, for the choice between expert and model.
 
-    Raises:
-        InputError: a way point cannot be reached.
+    ``model_success``: the expert never had to take over; ``errors``: accumulated since it did
+    last; ``forced_end``: the last way point was reached.
     """
-    observation = env.reset(episode)
-    agent.reset(episode, env)
-    drive = Drive()
-    record_place(drive, env, observation)
-    path = episode.reference_path
-    tolerance = max(1, int(reference_steps / max(len(path) - 1, 1)))
-    beta = expert_share(dagger.p, dagger.data_it)
-    waypoint, errors, left = min(1, len(path) - 1), 0, 0
-    taken_over, model_success, forced_end = dagger.force_expert, True, False
 
-    def advice() -> Action:
-        return env.expert_action(
-            path[waypoint],
-            expert.stop_radius if waypoint == len(path) - 1 else expert.waypoint_radius,
+    def __init__(
+        self,
+        model: WatchingAgent,
+        dagger: DaggerSection,
+        expert: ExpertSection,
+        truth: Mapping[str, GroundTruth],
+        generator: Callable[[Episode], random.Random],
+    ) -> None:
+        self.model, self.dagger, self.expert = model, dagger, expert
+        self.truth, self.generator = truth, generator
+
+    @property
+    def calls(self) -> int:
+        """How often the model was asked."""
+        return self.model.calls
+
+    def reset(self, episode: Episode, env: NavEnv) -> None:
+        """
+        Begin at the start of the reference path.
+
+        Raises:
+            InputError: the ground truth lacks this episode.
+        """
+        if episode.episode_id not in self.truth:
+            raise InputError(
+                f"the ground truth lacks episode {episode.episode_id}, so the "
+                "tolerated errors are unknown: use the file of these episodes"
+            )
+        self.reference_steps = len(self.truth[episode.episode_id].actions)
+        path = episode.reference_path
+        self._tolerance = max(1, int(self.reference_steps / max(len(path) - 1, 1)))
+        self._follower = ReferencePathFollower(
+            env,
+            path[1:] or path,
+            waypoint_radius=self.expert.waypoint_radius,
+            goal_radius=self.expert.stop_radius,
         )
+        self._env, self._goal = env, episode.goal_position
+        self._random = self.generator(episode)
+        self._taken_over, self._expert_steps_left = self.dagger.force_expert, 0
+        self._executed: Action | None = None
+        self.model_success, self.errors, self.forced_end = True, 0, False
+        self.model.reset(episode, env)
 
-    while not env.episode_over:
-        best = advice()
+    def act(self, observation: Observation, executed: Action | None = None) -> Action:
+        """
+        Let somebody propose an action, and the expert judge it.
+
+        Raises:
+            InputError: a way point cannot be reached.
+        """
+        dagger = self.dagger
+        best = self._follower.advice()
         model_stop = False
-        executed = Action(drive.actions[-1]) if drive.actions else None
-        if taken_over or left > 0 or rng.random() < beta:
-            left = (left if left > 0 else dagger.num_future_steps) - 1
+        left, beta = self._expert_steps_left, expert_share(dagger.p, dagger.data_it)
+        if self._taken_over or left > 0 or self._random.random() < beta:
+            self._expert_steps_left = (left if left > 0 else dagger.num_future_steps) - 1
             action = best
             if dagger.observe_expert_frames:
-                agent.observe(observation, executed)
+                self.model.observe(observation, self._executed)
         else:
             # Text that is no action counts as STOP here, as published: the expert takes over.
-            action = agent.act(observation, executed) or Action.STOP
+            action = self.model.act(observation, self._executed) or Action.STOP
             model_stop = action == Action.STOP
-        errors += action != best
-        while best == Action.STOP:
-            taken_over, left = False, 0
-            if waypoint == len(path) - 1:
-                forced_end, action = True, Action.STOP
-                break
-            waypoint += 1
-            best = advice()
-        far = drive.distances[-1] >= dagger.stop_distance
-        if not forced_end and (
-            (model_stop and far)
-            or errors / tolerance > dagger.error_rate
-            or errors > dagger.max_errors
+        self.errors += action != best
+        if best == Action.STOP:
+            self._taken_over, self._expert_steps_left = False, 0
+            best = self._follower.action()
+            self.forced_end = best == Action.STOP
+        distance = self._env.geodesic_distance(observation.position, self._goal)
+        if self.forced_end:
+            action = Action.STOP
+        elif (
+            (model_stop and distance >= dagger.stop_distance)
+            or self.errors / self._tolerance > dagger.error_rate
+            or self.errors > dagger.max_errors
         ):
-            model_success, taken_over, errors, action = False, True, 0, best
-        if action == Action.STOP and not forced_end:
+            self.model_success, self._taken_over, self.errors, action = False, True, 0, best
+        elif action == Action.STOP:
             action = best
-        if watch is not None:
-            watch(observation, action)
-        observation = env.step(action)
-        drive.actions.append(int(action))
-        record_place(drive, env, observation)
-    drive.calls = agent.calls
-    drive.status = "stopped" if drive.stopped else "simulator_limit"
-    return PublishedDrive(drive, model_success, errors, forced_end)
+        self._executed = action
+        return action
 
 
 @dataclass(frozen=True)
@@ -186,97 +182,68 @@ class DaggerJob:
     def open(self, shard: int, device: str | None) -> Worker:
         """Load the model and the simulator."""
         settings = on_device(self.settings, device)
-        model = make_agent("policy", self.checkpoint, settings, device)
+        model = policy_agent(self.checkpoint, settings, device)
         if self.scheme == "classic":
             beta = expert_share(settings.dagger.p, settings.dagger.data_it)
             return LabelledWorker(
                 settings, self.data_dir, self.out, shard, model, beta, {"beta": beta}, self.engine
             )
         path = ground_truth_path(self.data_dir, settings.dataset, settings.split, settings.role)
-        return PublishedWorker(
-            settings,
-            open_env(settings, self.data_dir),
+        mixture = PublishedMixture(
             model,
+            settings.dagger,
+            settings.expert,
             read_ground_truth(path),
-            TrajectoryWriter(self.out, settings.dataset, shard),
+            lambda episode: episode_random(settings.seed, episode, "dagger"),
         )
+        engine = DirectEngine(open_env(settings, self.data_dir), mixture, NO_LIMIT)
+        return PublishedWorker(settings, engine, mixture, self.out, shard)
 
 
-class PublishedWorker:
+class PublishedWorker(Collector):
     """Drives by the published scheme and keeps what it keeps."""
 
     def __init__(
         self,
         settings: Settings,
-        env: NavEnv,
-        agent: Agent,
-        truth: dict[str, GroundTruth],
-        writer: TrajectoryWriter,
+        engine: Engine,
+        mixture: PublishedMixture,
+        out: Path,
+        shard: int,
     ) -> None:
-        self.settings, self.env, self.agent, self.truth, self.writer = (
-            settings,
-            env,
-            agent,
-            truth,
-            writer,
-        )
+        super().__init__(settings, engine, out, shard)
+        self.mixture = mixture
 
     def run(self, episode: Episode) -> None:
         """
         Drive one episode; keep it if it reached the goal with a clear detour.
 
         Raises:
-            InputError: the ground truth lacks this episode.
+            InputError: the ground truth lacks this episode, or a way point cannot be reached.
         """
-        settings, dagger = self.settings, self.settings.dagger
-        truth = self.truth.get(episode.episode_id)
-        if truth is None:
-            raise InputError(
-                f"the ground truth lacks episode {episode.episode_id}, so the "
-                "tolerated errors are unknown: use the file of these episodes"
-            )
-        frames: list[bytes] = []
-
-        def watch(observation: Observation, action: Action) -> None:
-            frames.append(encode_jpeg(observation.rgb, settings.collect.jpeg_quality))
-
-        rng = episode_random(settings.seed, episode, "dagger")
-        found = drive_published(
-            self.env, self.agent, episode, dagger, settings.expert, len(truth.actions), rng, watch
-        )
-        result, save = judge(episode, found, dagger, len(truth.actions))
-        if save:
-            self.writer.write(episode, frames, found.actions, None, result)
-        else:
-            self.writer.skip(episode, result)
-
-    def close(self) -> None:
-        """Close simulator and journal."""
-        self.env.close()
-        self.writer.close()
+        drive, frames = self.drive(episode)
+        result = judge(episode, drive, self.mixture)
+        # The annotation's actions: -1 first, the last executed one (STOP) left out.
+        self.note(episode, result, frames, [-1, *drive.actions[:-1]])
 
 
-def judge(
-    episode: Episode, found: PublishedDrive, dagger: DaggerSection, reference_steps: int
-) -> tuple[dict[str, Any], bool]:
+def judge(episode: Episode, drive: Drive, mixture: PublishedMixture) -> dict[str, Any]:
     """
-    Return the published result line of a drive, and whether it is kept: it ends near the goal
-    after a clear detour.
+    Return the published result line of a drive; it is to be kept (``save``) if it ends near the
+    goal after a clear detour.
     """
-    drive = found.drive
-    metrics = measure(drive)
-    detour = (
-        not found.model_success and metrics.pl < dagger.efficiency_helped
-    ) or metrics.pl < dagger.efficiency_alone
-    save = metrics.ne < dagger.save_distance and detour
+    dagger, metrics = mixture.dagger, measure(drive)
+    most = dagger.efficiency_alone
+    if not mixture.model_success:
+        most = max(most, dagger.efficiency_helped)
     return {
         **result_line(episode, drive),
-        "save": int(save),
-        "model_success": found.model_success,
+        "save": int(metrics.ne < dagger.save_distance and metrics.pl < most),
+        "model_success": mixture.model_success,
         "success": float(metrics.success),
         "relative_pl": metrics.pl,
         "step_id": len(drive.actions) - 1,
-        "ref_actions_len": reference_steps,
-        "accumulated_error": found.accumulated_error,
-        "force_episode_end": found.forced_end,
-    }, save
+        "ref_actions_len": mixture.reference_steps,
+        "accumulated_error": mixture.errors,
+        "force_episode_end": mixture.forced_end,
+    }

@@ -11,7 +11,7 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 from janusvln_ros.data.episodes import (
     Episode,
@@ -86,21 +86,26 @@ def make_agent(
         return OracleStopAgent(inner, settings.baselines.oracle_stop_radius)
     if name != "policy" or checkpoint is None:
         raise InputError(f"agent {name!r} is unknown: use one of {', '.join(AGENTS)}")
+    return policy_agent(checkpoint, settings, device)
+
+
+def policy_agent(checkpoint: Path, settings: Settings, device: str | None = None) -> PolicyAgent:
+    """
+    Load the policy of ``checkpoint``, on ``device`` unless the settings name one.
+
+    Raises:
+        InputError: the checkpoint cannot be used.
+    """
     import torch
 
     from janusvln_ros.policy import Navigator
 
-    options = {
-        key: value
-        for key, value in dataclasses.asdict(settings.policy).items()
-        if value is not None
-    }
+    options: dict[str, Any] = dataclasses.asdict(settings.policy)
     options["device"] = (
         settings.policy.device or device or ("cuda" if torch.cuda.is_available() else "cpu")
     )
-    return PolicyAgent(
-        Navigator.from_pretrained(checkpoint, **cast(dict[str, Any], options)), checkpoint
-    )
+    given = {key: value for key, value in options.items() if value is not None}
+    return PolicyAgent(Navigator.from_pretrained(checkpoint, **given), checkpoint)
 
 
 def told(episodes: Sequence[Episode], instructions: str, seed: int) -> dict[tuple[str, str], str]:

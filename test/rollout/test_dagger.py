@@ -9,8 +9,17 @@ from pathlib import Path
 
 import pytest
 
-from janusvln_ros.rollout.dagger import drive_published, expert_share, judge
-from janusvln_ros.rollout.settings import DaggerSection, ExpertSection
+from janusvln_ros.data.episodes import GroundTruth
+from janusvln_ros.data.trajectories import merge, read_trajectories
+from janusvln_ros.rollout.dagger import (
+    NO_LIMIT,
+    PublishedMixture,
+    PublishedWorker,
+    expert_share,
+    judge,
+)
+from janusvln_ros.rollout.engine import DirectEngine
+from janusvln_ros.rollout.settings import DaggerSection, ExpertSection, Settings
 
 CASES = [
     c["name"]
@@ -20,10 +29,13 @@ CASES = [
 ]
 
 
+def mixture(model, truth, dagger, seed):
+    return PublishedMixture(model, dagger, ExpertSection(), truth, lambda _: random.Random(seed))
+
+
 def replay(toy, name):
     """
-    Drive a recorded case; return the recording, the drive, the agent, the result line and whether
-    it is kept.
+    Drive a recorded case; return the recording, the drive, the model, the mixture and the result.
     """
     case = next(c for c in toy.loops["dagger"] if c["name"] == name)
     options = case["options"]
@@ -31,23 +43,21 @@ def replay(toy, name):
         **{k: options[k] for k in ("p", "data_it", "num_future_steps", "force_expert")}
     )
     episode = toy.episode(12, case["reference_path"], heading=case["heading_deg"])
-    env, agent = toy.Env(), toy.Agent(case["script"], options["num_history"])
-    rng = random.Random(options["python_random_seed"])
-    found = drive_published(
-        env, agent, episode, dagger, ExpertSection(), options["len_gt_actions"], rng
-    )
-    result, save = judge(episode, found, dagger, options["len_gt_actions"])
-    return case, found, agent, result, save
+    model = toy.Agent(case["script"], options["num_history"])
+    truth = {"12": GroundTruth((1,) * options["len_gt_actions"], (), 0)}
+    driver = mixture(model, truth, dagger, options["python_random_seed"])
+    drive = DirectEngine(toy.Env(), driver, NO_LIMIT).run(episode)
+    return case, drive, model, driver, judge(episode, drive, driver)
 
 
 @pytest.mark.parametrize("name", CASES)
 def test_published_scheme_gives_the_published_trace(toy, name):
-    case, found, agent, result, save = replay(toy, name)
-    assert found.drive.actions == case["executed_actions"]
-    assert found.actions == case["annotation"][0]["actions"]
-    assert agent.all_calls == case["model_calls"]
+    case, drive, model, _, result = replay(toy, name)
+    assert drive.actions == case["executed_actions"]
+    assert [-1, *drive.actions[:-1]] == case["annotation"][0]["actions"]
+    assert model.all_calls == case["model_calls"]
     expected = case["metrics"]
-    assert int(save) == result["save"] == expected["save"]
+    assert result["save"] == expected["save"]
     for key in (
         "success",
         "step_id",
@@ -63,19 +73,17 @@ def test_published_scheme_gives_the_published_trace(toy, name):
 
 @pytest.mark.parametrize("name", ["stop_early", "always_left", "beta_half", "beta_half_future2"])
 def test_frames_at_which_the_expert_drives_leave_no_gap_in_memory_unlike_bug_13(toy, name):
-    _, found, agent, _, _ = replay(toy, name)
+    _, drive, agent, _, _ = replay(toy, name)
     asked = [call[0] for call in agent.all_calls]
     assert agent.seen, "the expert drives in this case"
-    assert sorted(asked + agent.seen) == agent.frames == list(range(len(found.drive.actions)))
-    assert agent.led_here == [None, *found.drive.actions[:-1]], (
-        "it is told what was really executed"
-    )
+    assert sorted(asked + agent.seen) == agent.frames == list(range(len(drive.actions)))
+    assert agent.led_here == [None, *drive.actions[:-1]], "it is told what was really executed"
 
 
 def test_text_that_is_no_action_hands_over_to_the_expert_and_is_never_executed_as_stop(toy):
-    case, found, _, _, _ = replay(toy, "garbage_text")
+    case, drive, _, driver, _ = replay(toy, "garbage_text")
     assert case["script"] == ["hello"]
-    assert found.drive.actions.count(0) == 1 and not found.model_success
+    assert drive.actions.count(0) == 1 and not driver.model_success
 
 
 def test_drive_does_not_depend_on_which_episodes_came_before_unlike_the_seed_per_rank(
@@ -105,22 +113,17 @@ def test_expert_share_falls_from_round_to_round():
 
 
 def test_published_worker_keeps_frames_of_kept_drives_only(toy, tmp_path):
-    from janusvln_ros.data.episodes import GroundTruth
-    from janusvln_ros.data.trajectories import TrajectoryWriter, merge, read_trajectories
-    from janusvln_ros.rollout.dagger import PublishedWorker
-    from janusvln_ros.rollout.settings import Settings
-
     case = next(c for c in toy.loops["dagger"] if c["name"] == "detour")
     kept, dropped = (
         toy.episode(12, case["reference_path"]),
         toy.episode(13, [[0, 0], [3, 0], [6, 0]]),
     )
     truth = {e.episode_id: GroundTruth((1,) * 30, (), 30) for e in (kept, dropped)}
-    worker = PublishedWorker(
-        Settings(), toy.Env(), toy.Agent(case["script"]), truth, TrajectoryWriter(tmp_path, "r2r")
-    )
+    driver = mixture(toy.Agent(case["script"]), truth, DaggerSection(), 0)
+    engine = DirectEngine(toy.Env(), driver, NO_LIMIT)
+    worker = PublishedWorker(Settings(dataset="r2r"), engine, driver, tmp_path, 0)
     worker.run(kept)
-    worker.agent = toy.Agent(["expert"])
+    driver.model = toy.Agent(["expert"])
     worker.run(dropped)
     worker.close()
     lines = merge(tmp_path)
