@@ -9,7 +9,7 @@ from janusvln_ros.actions import Action
 from janusvln_ros.errors import InputError
 from sim_bridge.kinematics import forward_of, move_forward, turn
 from sim_bridge.nav_env import EnvSettings, NavEnv
-from sim_bridge.navmesh import NavMesh
+from sim_bridge.navmesh import DistanceField, NavMesh
 
 WAYPOINT_RADIUS_M = 1.8
 """A way point before the last counts as reached within this geodesic distance, as published."""
@@ -62,36 +62,44 @@ def shortest_path_action(
     x, _, z = forward_of(rotation)
     angle_H = np.radians(settings.turn_step) * np.array(turns)
     cos_H, sin_H = np.cos(angle_H), np.sin(angle_H)
-    ahead_H3 = np.stack(
-        [x * cos_H + z * sin_H, np.zeros(len(turns)), z * cos_H - x * sin_H], axis=1
-    )
-
-    # Straight steps that stay on the surface, all headings at once.
-    count = max(math.ceil(settings.forward_step / 0.02), 1)
-    lengths_S = settings.forward_step * np.arange(1, count + 1) / count
-    points_HS3 = placed[0] + ahead_H3[:, None, :] * lengths_S[:, None]
-    cells_HS = mesh.locate_many(points_HS3.reshape(-1, 3)).reshape(points_HS3.shape[:2])
-    clear_H = ((cells_HS >= 0) & (mesh.island[cells_HS] == mesh.island[placed[1]])).all(axis=1)
-    gain_H = np.full(len(turns), -np.inf)
-    if clear_H.any():
-        gain_H[clear_H] = here - field.at(points_HS3[clear_H, -1], cells_HS[clear_H, -1])
-    cost_H = TURN_COST_M * np.abs(turns)
+    level_H = np.zeros(len(turns))
+    ahead_H3 = np.stack([x * cos_H + z * sin_H, level_H, z * cos_H - x * sin_H], axis=1)
+    gain_H = here - _after_clear_step(mesh, field, placed, ahead_H3, settings.forward_step)
     if not (gain_H > 0.1 * settings.forward_step).any():
-        for h in np.flatnonzero(~clear_H):
+        for h in np.flatnonzero(np.isinf(gain_H)):
+            facing = turn(rotation, turns[h] * settings.turn_step)
             reached, _ = move_forward(
-                mesh,
-                placed[0],
-                turn(rotation, turns[h] * settings.turn_step),
-                settings.forward_step,
-                settings.sliding,
+                mesh, placed[0], facing, settings.forward_step, settings.sliding
             )
             end = mesh.place(reached)
             if end is not None:
                 gain_H[h] = here - float(field.at(end[0][None], np.array([end[1]]))[0])
+    cost_H = TURN_COST_M * np.abs(turns)
     best = turns[int(np.argmax(np.round(gain_H - cost_H, 6)))]
     if best == 0:
         return Action.MOVE_FORWARD
     return Action.TURN_LEFT if best > 0 else Action.TURN_RIGHT
+
+
+def _after_clear_step(
+    mesh: NavMesh,
+    field: DistanceField,
+    placed: tuple[NDArray[np.float64], int],
+    ahead_H3: NDArray[np.float64],
+    step: float,
+) -> NDArray[np.float64]:
+    """
+    Distances [H] to the target after a straight ``step`` from a place (and its cell) along each
+    direction; inf where the step leaves the surface.
+    """
+    count = max(math.ceil(step / 0.02), 1)
+    lengths_S = step * np.arange(1, count + 1) / count
+    points_HS3 = placed[0] + ahead_H3[:, None, :] * lengths_S[:, None]
+    cells_HS = mesh.locate_many(points_HS3.reshape(-1, 3)).reshape(points_HS3.shape[:2])
+    clear_H = ((cells_HS >= 0) & (mesh.island[cells_HS] == mesh.island[placed[1]])).all(axis=1)
+    distance_H = np.full(len(ahead_H3), np.inf)
+    distance_H[clear_H] = field.at(points_HS3[clear_H, -1], cells_HS[clear_H, -1])
+    return distance_H
 
 
 class ReferencePathFollower:
