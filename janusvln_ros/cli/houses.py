@@ -24,11 +24,16 @@ command.
 import argparse
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from janusvln_ros.cli.options import JSON, option
 from janusvln_ros.cli.output import print_json
 from janusvln_ros.errors import InputError
+
+if TYPE_CHECKING:
+    from janusvln_ros.data.episodes import Episode
 
 ALL_SPLITS = ("train", "val_seen", "val_unseen", "val_memory")
 
@@ -130,30 +135,32 @@ def run(args: argparse.Namespace) -> int:
                 jobs=args.jobs,
                 progress=show,
             )
-        episodes = read_episodes(args.out, "houses", split).episodes
-        lengths = sorted(float(e.info["path_length"]) for e in episodes)
-        report[split] = {
-            "episodes": len(episodes),
-            "homes": len({e.scene_id for e in episodes}),
-            "median_length_m": lengths[len(lengths) // 2],
-            "memory": sum("memory" in e.info["tags"] for e in episodes),
-            "seconds": time.monotonic() - began,
-            "path": str(path),
-        }
+        report[split] = told = _figures(read_episodes(args.out, "houses", split).episodes)
+        told |= {"seconds": time.monotonic() - began, "path": str(path)}
         print(
-            f"{split}: {len(episodes)} episodes in {report[split]['homes']} homes -> {path}",
+            f"{split}: {told['episodes']} episodes in {told['homes']} homes -> {path}",
             file=sys.stderr,
         )
     if args.picture:
         from sim_bridge.homes.picture import draw_episode
 
-        draw_episode(
-            args.out, read_episodes(args.out, "houses", args.splits[0]).episodes[0], args.picture
-        )
+        first = read_episodes(args.out, "houses", args.splits[0]).episodes[0]
+        draw_episode(args.out, first, args.picture)
         print(f"picture -> {args.picture}", file=sys.stderr)
     if args.json:
         print_json({"splits": report, "picture": str(args.picture) if args.picture else None})
     return 0
+
+
+def _figures(episodes: Sequence["Episode"]) -> dict[str, Any]:
+    """How many episodes a split has, in how many homes, how long, and how many need memory."""
+    lengths = sorted(float(e.info["path_length"]) for e in episodes)
+    return {
+        "episodes": len(episodes),
+        "homes": len({e.scene_id for e in episodes}),
+        "median_length_m": lengths[len(lengths) // 2],
+        "memory": sum("memory" in e.info["tags"] for e in episodes),
+    }
 
 
 def _rooms(text: str) -> tuple[int, int]:

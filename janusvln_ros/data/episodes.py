@@ -13,7 +13,7 @@ import json
 import math
 import re
 import zlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -189,19 +189,25 @@ def read_episodes(
         seen.add((episode.scene_id, episode.episode_id))
         episodes.append(episode)
     if languages is not None:
-        wanted = tuple(languages)
-        kept = [
-            e
-            for e in episodes
-            if any(e.language == w or e.language.startswith(f"{w}-") for w in wanted)
-        ]
-        if not kept and episodes:
-            raise InputError(
-                f"{path}: no episode in {', '.join(wanted)}; there are "
-                f"{', '.join(sorted({e.language for e in episodes}))}"
-            )
-        episodes = kept
+        episodes = _of_languages(episodes, tuple(languages), path)
     return EpisodeSet(tuple(episodes), tuple(rejected), path, digest)
+
+
+def _of_languages(
+    episodes: Sequence[Episode], languages: Sequence[str], path: Path
+) -> list[Episode]:
+    """The episodes of ``languages``; raises ``InputError`` if there are none among some."""
+    kept = [
+        e
+        for e in episodes
+        if any(e.language == w or e.language.startswith(f"{w}-") for w in languages)
+    ]
+    if not kept and episodes:
+        raise InputError(
+            f"{path}: no episode in {', '.join(languages)}; there are "
+            f"{', '.join(sorted({e.language for e in episodes}))}"
+        )
+    return kept
 
 
 def write_episodes(path: str | Path, episodes: Iterable[Episode]) -> None:
