@@ -3,7 +3,9 @@
 if need be restarted from here.
 """
 
+import contextlib
 import dataclasses
+import io
 import logging
 import math
 import os
@@ -74,12 +76,11 @@ class Server:
 
     def __init__(self, command: Sequence[str], start_timeout: float) -> None:
         self.folder = Path(tempfile.mkdtemp(prefix="janusvln-"))  # readable by this user alone
-        self._lines: deque[str] = deque(maxlen=LAST_WORDS_LINES)
-        self.process: subprocess.Popen[bytes] | None = None
         self.connection: socket.socket | None = None
-        try:
-            with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as listener:
-                address = str(self.folder / "simulator")
+        lines: deque[str] = deque(maxlen=LAST_WORDS_LINES)
+        with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as listener:
+            address = str(self.folder / "simulator")
+            try:
                 listener.bind(address)
                 listener.listen(1)
                 self.process = subprocess.Popen(
@@ -88,46 +89,41 @@ class Server:
                     stdout=subprocess.PIPE,
                     stderr=subprocess.STDOUT,
                 )
-                self._reader = threading.Thread(target=self._listen, daemon=True)
-                self._reader.start()
-                self._accept(listener, start_timeout)
-        except (DisconnectedError, TimeoutError) as error:
-            words = self.last_words()
-            self.stop()
-            raise type(error)(f"{error} {words}") from None
-        except BaseException:
-            self.stop()
-            raise
+            except BaseException:
+                shutil.rmtree(self.folder)
+                raise
+            self._lines, self._output = lines, self.process.stdout or io.BytesIO()
+            said = (line.decode(errors="replace").rstrip()[:500] for line in self._output)
+            self._reader = threading.Thread(target=lines.extend, args=(said,), daemon=True)
+            self._reader.start()
+            try:
+                self.connection = self._accept(listener, start_timeout)
+            except (DisconnectedError, TimeoutError) as error:
+                words = self.last_words()
+                self.stop()
+                raise type(error)(f"{error} {words}") from None
+            except BaseException:
+                self.stop()
+                raise
 
-    def _accept(self, listener: socket.socket, timeout: float) -> None:
-        assert self.process is not None
+    def _accept(self, listener: socket.socket, timeout: float) -> socket.socket:
         listener.settimeout(0.2)
         for _ in range(max(int(timeout / 0.2), 1)):
-            try:
-                self.connection, _ = listener.accept()
-                return
-            except TimeoutError:
-                if self.process.poll() is not None:
-                    raise DisconnectedError(
-                        f"it ended with status {self.process.returncode} before it connected"
-                    ) from None
+            with contextlib.suppress(TimeoutError):
+                return listener.accept()[0]
+            if self.process.poll() is not None:
+                raise DisconnectedError(
+                    f"it ended with status {self.process.returncode} before it connected"
+                )
         raise TimeoutError(f"it did not connect within {timeout:.0f} s")
-
-    def _listen(self) -> None:
-        assert self.process is not None and self.process.stdout is not None
-        for line in self.process.stdout:
-            self._lines.append(line.decode(errors="replace").rstrip()[:500])
 
     def last_words(self) -> str:
         """The last lines that the process wrote, and how it ended."""
-        if self.process is not None:
-            try:
-                # one that crashed closes its connection a moment before it is gone
-                self.process.wait(0.3)
-                self._reader.join(1.0)
-            except subprocess.TimeoutExpired:
-                pass
-        status = None if self.process is None else self.process.returncode
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            # one that crashed closes its connection a moment before it is gone
+            self.process.wait(0.3)
+            self._reader.join(1.0)
+        status = self.process.returncode
         ended = (
             "still running"
             if status is None
@@ -144,16 +140,13 @@ class Server:
         """
         if self.connection is not None:
             self.connection.close()
-        if self.process is not None:
-            try:
-                self.process.wait(patience)
-            except subprocess.TimeoutExpired:
-                self.process.kill()
-                self.process.wait()
-            self._reader.join(1.0)
-            if self.process.stdout is not None:
-                self.process.stdout.close()
-        self.process = self.connection = None
+        try:
+            self.process.wait(patience)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            self.process.wait()
+        self._reader.join(1.0)
+        self._output.close()
         shutil.rmtree(self.folder, ignore_errors=True)
 
 
@@ -212,7 +205,7 @@ class HabitatEnv(BaseEnv):
         self.server: Server | None = None
         self._closed = False
         self._scene: Path | None = None
-        self._revive(None)
+        self._start()
         if scene is not None:
             self._load(Path(scene))
 
@@ -251,8 +244,9 @@ class HabitatEnv(BaseEnv):
 
     def is_navigable(self, p: ArrayLike) -> bool:
         """See ``NavEnv``."""
-        return np.isfinite(np.asarray(p, float)).all() and bool(
-            self._ask({"kind": "is_navigable", "p": _list(p)})["value"]
+        point = _list(p)
+        return all(map(math.isfinite, point)) and bool(
+            self._ask({"kind": "is_navigable", "p": point})["value"]
         )
 
     def snap_point(self, p: ArrayLike) -> NDArray[np.float64] | None:
@@ -297,19 +291,22 @@ class HabitatEnv(BaseEnv):
             raise InputError("this environment is closed: make another one")
         if self._scene is None and request["kind"] != "load":
             raise InputError(NO_SCENE)
+        kind, timeout = request["kind"], timeout or self._request_timeout
         try:
-            return self._exchange(request, timeout or self._request_timeout)
+            return self._exchange(request, timeout)
         except (OSError, ProtocolError) as error:
-            self._revive(error, str(request["kind"]))
+            self.restarts += 1
+            LOG.warning("%s; restarting it", self._failed(error, f"on {kind}"))
+        self._start()
         try:
-            return self._exchange(request, timeout or self._request_timeout)
+            return self._exchange(request, timeout)
         except (OSError, ProtocolError) as error:
-            raise self._failed(error, f"on {request['kind']}, twice in a row") from error
+            raise self._failed(error, f"on {kind}, twice in a row") from error
 
     def _exchange(self, request: Mapping[str, Any], timeout: float) -> dict[str, Any]:
-        if self.server is None or self.server.connection is None:
+        connection = self.server and self.server.connection
+        if not connection:
             raise DisconnectedError("the simulator is not running")
-        connection = self.server.connection
         connection.settimeout(timeout)
         send(connection, dict(request))
         try:
@@ -334,11 +331,8 @@ class HabitatEnv(BaseEnv):
             self.server = None
         return SimulatorError(f"the simulator {self._command[:2]} failed {when}: {error} {words}")
 
-    def _revive(self, error: BaseException | None, request: str = "") -> None:
-        """Start the process (again, after ``error``), greet it, and put the agent where it was."""
-        if error is not None:
-            self.restarts += 1
-            LOG.warning("%s; restarting it", self._failed(error, f"on {request}"))
+    def _start(self) -> None:
+        """Start the process, greet it, and put the agent where it was."""
         try:
             self.server = Server(self._command, self._start_timeout)
         except (FileNotFoundError, PermissionError) as problem:

@@ -377,43 +377,54 @@ def numbers(request: Dict[str, Any], name: str, count: int) -> List[float]:
     raise BadRequestError("{} is {!r}: give {} finite numbers".format(name, value, count))
 
 
+def set_state(backend: Any, request: Dict[str, Any]) -> Dict[str, Any]:
+    """Put the agent somewhere; there is nothing to tell."""
+    backend.set_state(numbers(request, "position", 3), numbers(request, "rotation", 4))
+    return {}
+
+
+def step(backend: Any, request: Dict[str, Any]) -> Dict[str, Any]:
+    """Carry out an action and tell where it led."""
+    if request.get("action") not in (1, 2, 3):
+        raise BadRequestError("action is {!r}: give 1, 2 or 3".format(request.get("action")))
+    collided = backend.act(request["action"])
+    position, rotation = backend.pose()
+    return {"collided": collided, "position": position, "rotation": rotation}
+
+
+def finite(value: float) -> Optional[float]:
+    """A distance for JSON, which knows no infinity."""
+    return value if math.isfinite(value) else None
+
+
+ANSWERS: Dict[Any, Callable[[Any, Dict[str, Any]], Dict[str, Any]]] = {
+    "load": lambda backend, r: backend.load(str(r.get("scene"))),
+    "set_state": set_state,
+    "step": step,
+    "render": lambda backend, r: dict(zip(("rgb", "depth"), backend.render())),
+    "is_navigable": lambda backend, r: {"value": backend.is_navigable(numbers(r, "p", 3))},
+    "snap_point": lambda backend, r: {"value": backend.snap_point(numbers(r, "p", 3))},
+    "geodesic_distance": lambda backend, r: {
+        "value": finite(backend.geodesic_distance(numbers(r, "a", 3), numbers(r, "b", 3)))
+    },
+    "expert_action": lambda backend, r: {
+        "value": backend.expert_action(numbers(r, "target", 3), numbers(r, "radius", 1)[0])
+    },
+    "top_down_map": lambda backend, r: dict(
+        zip(("navigable", "origin", "resolution"), backend.top_down_map())
+    ),
+}
+"""What is answered to each kind of request."""
+
+
 def answer(backend: Any, request: Dict[str, Any]) -> Dict[str, Any]:
     """
     Carry out one request on ``backend``, a simulator such as ``HabitatSimulator``, and return the
     reply without ``ok``.
     """
-    kind = request.get("kind")
-    if kind == "load":
-        return backend.load(str(request.get("scene")))
-    if kind == "set_state":
-        backend.set_state(numbers(request, "position", 3), numbers(request, "rotation", 4))
-        return {}
-    if kind == "step":
-        if request.get("action") not in (1, 2, 3):
-            raise BadRequestError("action is {!r}: give 1, 2 or 3".format(request.get("action")))
-        collided = backend.act(request["action"])
-        position, rotation = backend.pose()
-        return {"collided": collided, "position": position, "rotation": rotation}
-    if kind == "render":
-        rgb, depth = backend.render()
-        return {"rgb": rgb, "depth": depth}
-    if kind == "is_navigable":
-        return {"value": backend.is_navigable(numbers(request, "p", 3))}
-    if kind == "snap_point":
-        return {"value": backend.snap_point(numbers(request, "p", 3))}
-    if kind == "geodesic_distance":
-        distance = backend.geodesic_distance(numbers(request, "a", 3), numbers(request, "b", 3))
-        return {"value": distance if math.isfinite(distance) else None}
-    if kind == "expert_action":
-        return {
-            "value": backend.expert_action(
-                numbers(request, "target", 3), numbers(request, "radius", 1)[0]
-            )
-        }
-    if kind == "top_down_map":
-        navigable, origin, resolution = backend.top_down_map()
-        return {"navigable": navigable, "origin": origin, "resolution": resolution}
-    raise BadRequestError("request {!r} is not known".format(kind))
+    if request.get("kind") not in ANSWERS:
+        raise BadRequestError("request {!r} is not known".format(request.get("kind")))
+    return ANSWERS[request["kind"]](backend, request)
 
 
 def serve(connection: socket.socket, make_backend: Callable[[Dict[str, Any]], Any]) -> None:
