@@ -18,7 +18,7 @@ from janusvln_msgs.msg import Decision
 
 from janusvln_ros.actions import Action
 from janusvln_ros.data.episodes import read_episodes
-from janusvln_ros.graph.lockstep import LockstepGraph
+from janusvln_ros.graph.lockstep import lockstep_graph
 from sim_bridge import make_env
 from sim_bridge.homes import ensure_split
 
@@ -36,15 +36,15 @@ def main() -> None:
     between: list[float] = []
     direct: list[float] = []
     env = make_env("houses", data_dir=args.data)
-    graph = LockstepGraph({"data_dir": str(args.data.resolve()), "publish_compressed": False}, {})
     arrived: list[tuple[float, Decision]] = []
-    graph.client.node.create_subscription(
-        Decision,
-        "policy/decision",
-        lambda message: arrived.append((time.perf_counter(), message)),
-        100,
-    )
-    try:
+    bridge = {"data_dir": str(args.data.resolve()), "publish_compressed": False}
+    with lockstep_graph(bridge, {}) as graph:
+        graph.client.node.create_subscription(
+            Decision,
+            "policy/decision",
+            lambda message: arrived.append((time.perf_counter(), message)),
+            100,
+        )
         for episode in episodes:
             arrived.clear()
             graph.follow(graph.reset(episode.episode_id), episode.instruction, 100)
@@ -58,9 +58,7 @@ def main() -> None:
                 direct.append(time.perf_counter() - start)
             if len(between) >= args.steps:
                 break
-    finally:
-        graph.close()
-        env.close()
+    env.close()
     step, simulator = (
         np.percentile(1e3 * np.asarray(seconds), (50, 99)) for seconds in (between, direct)
     )

@@ -5,7 +5,7 @@ nothing but topics, services and actions in between.
 
 import contextlib
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -26,75 +26,73 @@ from janusvln_ros.graph.client import (
     nanoseconds,
 )
 from janusvln_ros.graph.composition import resolve
-from janusvln_ros.graph.processes import Processes, middleware_environment, reserved_domain
+from janusvln_ros.graph.private import private_graph
 
 FRAME_SECONDS = 5.0
 """How long to wait for a frame before the bridge is asked for it again."""
 
 
-class LockstepGraph:
+@contextlib.contextmanager
+def lockstep_graph(
+    bridge: Mapping[str, Any], policy: Mapping[str, Any] | None, bags: Path | None = None
+) -> Iterator["LockstepGraph"]:
     """
-    ``sim_bridge`` in lockstep, with ``policy`` or without, in a ROS domain of its own.
-
-    Use from one thread, best the main one.
+    Start ``sim_bridge`` in lockstep, with ``policy`` or without, in a ROS domain of its own; end
+    them when the block is left.
 
     ``bridge`` and ``policy`` are parameters of the two nodes; ``policy`` None starts none, and the
-    program decides with `step`. With ``bags`` a bag of every instruction goes into that folder.
+    program decides with `LockstepGraph.step`. With ``bags`` a bag of every instruction goes into
+    that folder.
 
     Raises:
         GraphTimeoutError: the graph did not come up in time.
         NodeEndedError: a node ended; its last words are in the message. The same from every
             method.
     """
-
-    def __init__(
-        self, bridge: Mapping[str, Any], policy: Mapping[str, Any] | None, bags: Path | None = None
+    overrides = {"sim_bridge": {"publish_depth": False, **bridge}, "policy": dict(policy or {})}
+    given = {"record": "true", "bags": str(bags)} if bags else {}
+    specs = [
+        spec
+        for spec in resolve("simulation", given, overrides)
+        if policy is not None or spec.executable != "policy"
+    ]
+    with (
+        tempfile.TemporaryDirectory(prefix="janusvln-ros-") as logs,
+        private_graph(specs, Path(logs)) as (client, _),
     ):
-        self.stack = contextlib.ExitStack()
-        try:
-            logs = Path(
-                self.stack.enter_context(tempfile.TemporaryDirectory(prefix="janusvln-ros-"))
-            )
-            domain = self.stack.enter_context(reserved_domain())
-            environment = middleware_environment(domain, localhost=True)
-            overrides = {
-                "sim_bridge": {"publish_depth": False, **bridge},
-                "policy": dict(policy or {}),
-            }
-            given = {"record": "true", "bags": str(bags)} if bags else {}
-            specs = [
-                spec
-                for spec in resolve("simulation", given, overrides)
-                if policy is not None or spec.executable != "policy"
-            ]
-            self.processes = self.stack.enter_context(Processes(specs, logs, environment))
-            self.client = GraphClient(environment, self.processes.check)
-            self.stack.callback(self.client.close)
-            self.frame: tuple[int, npt.NDArray[np.uint8]] | None = None
-            if policy is None:
-                self.client.node.create_subscription(
-                    Image,
-                    "image",
-                    self._on_image,
-                    QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL),
-                )
-                self.client.until(
-                    self.client.steps.server_is_ready, 120.0, "the simulator did not start"
-                )
-            else:
-                self.client.wait_ready()
-            if bags:
-                self.client.wait_recorder()
-        except BaseException:
-            self.stack.close()
-            raise
+        graph = LockstepGraph(client)
+        if policy is None:
+            graph.look()
+            client.until(client.steps.server_is_ready, 120.0, "the simulator did not start")
+        else:
+            client.wait_ready()
+        if bags:
+            client.wait_recorder()
+        yield graph
+
+
+class LockstepGraph:
+    """
+    A program's place in a graph in lockstep, over its ``client``.
+
+    Use from one thread, best the main one.
+    """
+
+    def __init__(self, client: GraphClient):
+        self.client = client
+        self.frame: tuple[int, npt.NDArray[np.uint8]] | None = None
         self.episodes = 0
         self.steps = 0
         self.stamp = Time()
 
-    def close(self) -> None:
-        """End every node."""
-        self.stack.close()
+    def look(self) -> None:
+        """Keep the camera's newest frame from now on, for `see`."""
+
+        def keep(message: Image) -> None:
+            self.frame = (nanoseconds(message.header.stamp), image_to_rgb(message))
+
+        kept = QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL)
+        self.client.node.create_subscription(Image, "image", keep, kept)
 
     def reset(self, episode_id: str) -> Episode:
         """Put the robot at the start of an episode."""
@@ -157,6 +155,3 @@ class LockstepGraph:
     def metrics(self) -> dict[str, Any]:
         """The bridge's record of the episode."""
         return self.client.metrics()
-
-    def _on_image(self, message: Image) -> None:
-        self.frame = (nanoseconds(message.header.stamp), image_to_rgb(message))

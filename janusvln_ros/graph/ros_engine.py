@@ -9,7 +9,7 @@ actions, answers the questions that only agents with knowledge of the truth ask.
 
 import math
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -19,7 +19,7 @@ from janusvln_ros.data.episodes import Episode
 from janusvln_ros.data.top_down_map import TopDownMap
 from janusvln_ros.errors import InputError
 from janusvln_ros.evaluation.drive import Drive
-from janusvln_ros.graph.lockstep import LockstepGraph
+from janusvln_ros.graph.lockstep import LockstepGraph, lockstep_graph
 from janusvln_ros.rollout.agents import Agent, PolicyAgent
 from janusvln_ros.rollout.engine import DirectEngine, Engine, Watch
 from janusvln_ros.rollout.settings import Settings, open_env
@@ -72,7 +72,7 @@ def bridge_parameters(settings: Settings, data_dir: Path) -> dict[str, Any]:
 
 class GraphOnDemand:
     """
-    A graph with these parameters (see `LockstepGraph`) that is started where it is needed; after
+    A graph with these parameters (see `lockstep_graph`) that is started where it is needed; after
     a failure, whatever state it is in, it is ended, and the next need starts a new one.
     """
 
@@ -83,13 +83,15 @@ class GraphOnDemand:
         bags: Path | None = None,
     ) -> None:
         self.parameters = bridge, policy, bags
+        self.started = ExitStack()
         self.graph: LockstepGraph | None = None
 
     @contextmanager
     def running(self) -> Iterator[LockstepGraph]:
         """The graph, for a ``with`` block whose failure ends it."""
-        self.graph = self.graph or LockstepGraph(*self.parameters)
         try:
+            if self.graph is None:
+                self.graph = self.started.enter_context(lockstep_graph(*self.parameters))
             yield self.graph
         except BaseException:
             self.close()
@@ -97,9 +99,8 @@ class GraphOnDemand:
 
     def close(self) -> None:
         """End the nodes."""
-        if self.graph is not None:
-            self.graph.close()
-            self.graph = None
+        self.graph = None
+        self.started.close()
 
 
 class PolicyNodeEngine:
