@@ -137,13 +137,13 @@ class Base:
         self.linear += _cut(linear - self.linear, self.settings.linear_acceleration * step)
         self.angular += _cut(angular - self.angular, self.settings.angular_acceleration * step)
         turn, forward = self.angular * step, self.linear * step
-        middle = self.pose.yaw + turn / 2
-        x, y = self.pose.x + forward * math.cos(middle), self.pose.y + forward * math.sin(middle)
-        self.blocked = forward != 0.0 and not self.free(x, y)
+        reached = _travelled(self.pose, forward, turn)
+        self.blocked = forward != 0.0 and not self.free(reached.x, reached.y)
         if self.blocked:
-            x, y, forward, self.linear = self.pose.x, self.pose.y, 0.0, 0.0
+            reached = Pose2(self.pose.x, self.pose.y, reached.yaw)
+            forward = self.linear = 0.0
         self.path_length += abs(forward)
-        self.pose = Pose2(x, y, wrap(self.pose.yaw + turn))
+        self.pose = reached
         self._measure(forward, turn)
 
     def _measure(self, forward: float, turn: float) -> None:
@@ -151,18 +151,21 @@ class Base:
         self._travelled[1] += abs(turn)
         if self._travelled[0] >= 0.25 or self._travelled[1] >= math.radians(15.0):
             self._draw_noise()
-        forward, turn = forward * self._scale[0], turn * self._scale[1]
-        middle = self._measured.yaw + turn / 2
-        x, y = (
-            self._measured.x + forward * math.cos(middle),
-            self._measured.y + forward * math.sin(middle),
+        self._measured = _travelled(
+            self._measured, forward * self._scale[0], turn * self._scale[1]
         )
-        self._measured = Pose2(x, y, wrap(self._measured.yaw + turn))
 
     def _draw_noise(self) -> None:
         self._travelled = [0.0, 0.0]
         errors = self._random.normal(0.0, 1.0, 2) * self.settings.odom_noise
         self._scale = (1.0 + float(errors[0]), 1.0 + float(errors[1]))
+
+
+def _travelled(pose: Pose2, forward: float, turn: float) -> Pose2:
+    """The pose after a short arc of ``forward`` metres and ``turn`` radians."""
+    middle = pose.yaw + turn / 2
+    x, y = pose.x + forward * math.cos(middle), pose.y + forward * math.sin(middle)
+    return Pose2(x, y, wrap(pose.yaw + turn))
 
 
 def _cut(value: float, limit: float) -> float:

@@ -27,9 +27,8 @@ from janusvln_ros.actions import Action
 from janusvln_ros.data.top_down_map import TopDownMap
 from janusvln_ros.errors import InputError
 from sim_bridge import habitat_server
-from sim_bridge.base_env import NO_SCENE, BaseEnv, Pose
 from sim_bridge.habitat_server import DisconnectedError, ProtocolError, receive, send
-from sim_bridge.nav_env import EnvSettings
+from sim_bridge.nav_env import NO_SCENE, EnvSettings, NavEnv, Pose
 
 LOG = logging.getLogger(__name__)
 LAST_WORDS_LINES = 30
@@ -150,7 +149,7 @@ class Server:
         shutil.rmtree(self.folder, ignore_errors=True)
 
 
-class HabitatEnv(BaseEnv):
+class HabitatEnv(NavEnv):
     """
     ``NavEnv`` over ``habitat_server.py``.
 

@@ -11,16 +11,15 @@ from numpy.typing import ArrayLike, NDArray
 from janusvln_ros.actions import Action
 from janusvln_ros.data.top_down_map import TopDownMap
 from janusvln_ros.errors import InputError
-from sim_bridge.base_env import NO_SCENE, BaseEnv, Pose
 from sim_bridge.expert import shortest_path_action
 from sim_bridge.kinematics import move_forward, turn
-from sim_bridge.nav_env import MAX_DEPTH_M, EnvSettings
+from sim_bridge.nav_env import MAX_DEPTH_M, NO_SCENE, EnvSettings, NavEnv, Pose
 from sim_bridge.navmesh import CELL_M, NavMesh, navmesh_of
 from sim_bridge.renderer import Renderer, thread_renderer
 from sim_bridge.scene import Scene, load_scene
 
 
-class HousesEnv(BaseEnv):
+class HousesEnv(NavEnv):
     """
     ``NavEnv`` over a ``.glb``.
 

@@ -1,5 +1,5 @@
 """
-The simulator protocol: what every backend offers, and the conventions all of them share.
+What every simulator offers and shares with the others, and their conventions.
 
 World frame: metres, right-handed, +y up (habitat-sim's). Rotations are quaternions x, y, z, w; an
 agent turns about +y only, looks along its local -z, and ``yaw = 2 atan2(y, w)`` grows with left
@@ -9,9 +9,10 @@ to ``MAX_DEPTH_M``, 0 where nothing was hit.
 """
 
 import math
+from abc import ABC, abstractmethod
 from dataclasses import dataclass, field, fields
 from pathlib import Path
-from typing import Any, Protocol, runtime_checkable
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -21,6 +22,11 @@ from janusvln_ros.data.episodes import Episode
 from janusvln_ros.data.top_down_map import TopDownMap
 from janusvln_ros.errors import InputError
 from janusvln_ros.evaluation.drive import Drive
+
+NO_SCENE = "no scene is loaded: give make_env a scene, or reset to an episode first"
+
+Pose = tuple[NDArray[np.float64], NDArray[np.float64]]
+"""Position [3] in the world and rotation [4] x y z w."""
 
 MAX_DEPTH_M = 10.0
 """Depth is clipped here, as in the published settings."""
@@ -139,19 +145,65 @@ class Observation:
     collided: bool = False
 
 
-@runtime_checkable
-class NavEnv(Protocol):
-    """A simulator with one agent in it. Not thread-safe: use it from the thread that made it."""
+class NavEnv(ABC):
+    """
+    A simulator with one agent in it. Not thread-safe: use it from the thread that made it.
 
-    episode: Episode | None
-    episode_over: bool
-    settings: EnvSettings
+    A simulator adds `_load`, `_put`, `_move` and `_draw`, and answers about its walkable surface;
+    episode, pose and the last picture are kept here.
+    """
+
+    def __init__(self, settings: EnvSettings, data_dir: str | Path) -> None:
+        self.settings = settings
+        self.episode: Episode | None = None
+        self.episode_over = True
+        self._data_dir = Path(data_dir)
+        self._position: NDArray[np.float64] | None = None
+        self._rotation = np.array([0.0, 0.0, 0.0, 1.0])
+        self._collided = False
+        self._steps = 0
+        self._seen: Observation | None = None
+
+    @abstractmethod
+    def _load(self, path: Path) -> None:
+        """Load the scene at ``path`` unless it is there; raises ``InputError`` if it cannot be."""
+
+    @abstractmethod
+    def _put(self, position: NDArray[np.float64], rotation: NDArray[np.float64]) -> None:
+        """Prepare for an agent that stands there."""
+
+    @abstractmethod
+    def _move(self, action: Action) -> tuple[Pose, bool]:
+        """Carry out a step or a turn: the pose it leads to, and whether it collided."""
+
+    @abstractmethod
+    def _draw(self) -> tuple[NDArray[np.uint8], NDArray[np.float32]]:
+        """RGB and depth at the agent's pose, see ``Observation``."""
+
+    @property
+    def position(self) -> NDArray[np.float64]:
+        """
+        Where the agent stands [3].
+
+        Raises:
+            InputError: nowhere yet.
+        """
+        if self._position is None:
+            raise InputError(
+                "the agent stands nowhere yet: reset to an episode or call set_state first"
+            )
+        return self._position
 
     def reset(self, episode: Episode) -> Observation:
         """
         Start ``episode``: load its scene if another one is loaded, put the agent at its start.
+
+        The pose is the episode's, unchanged, as in habitat-lab.
         """
-        ...
+        self._load(scene_path(self._data_dir, episode.scene_id))
+        self.set_state(episode.start_position, episode.start_rotation)
+        self.episode, self.episode_over, self._steps = episode, False, 0
+        return self.observation()
 
     def step(self, action: Action) -> Observation:
         """
@@ -160,59 +212,87 @@ class NavEnv(Protocol):
         STOP and the ``max_steps``-th action end the episode; after that stepping raises
         ``InputError`` until the next ``reset``.
         """
-        ...
+        if self.episode is not None and self.episode_over:
+            raise InputError("the episode is over: reset to the next one before stepping")
+        if action not in list(Action):
+            raise InputError(f"{action!r} is no action: give one of {[a.name for a in Action]}")
+        if action != Action.STOP:
+            (self._position, self._rotation), self._collided = self._move(action)
+            self._seen = None
+        elif self._collided:
+            self._collided, self._seen = False, None
+        self._steps += 1
+        if self.episode is not None:
+            self.episode_over = action == Action.STOP or self._steps >= self.settings.max_steps
+        return self.observation()
 
     def observation(self) -> Observation:
         """The observation at the current state, rendered at most once per state."""
-        ...
+        return self._seen if self._seen is not None else self.render()
 
     def render(self) -> Observation:
         """The observation at the current state, rendered anew."""
-        ...
+        rgb, depth = self._draw()
+        self._seen = Observation(
+            rgb, depth, self.position.copy(), self._rotation.copy(), self._collided
+        )
+        return self._seen
 
     def set_state(self, position: ArrayLike, rotation: ArrayLike) -> None:
         """
         Put the agent at ``position`` [3] with ``rotation`` [4] x y z w, wherever that is; needs no
         episode.
-        """
-        ...
 
+        Raises:
+            InputError: not three and four finite numbers, or a rotation of length 0.
+        """
+        p, q = np.array(position, float), np.array(rotation, float)
+        well_formed = p.shape == (3,) and q.shape == (4,) and np.isfinite([*p, *q]).all()
+        if not (well_formed and np.linalg.norm(q) > 1e-6):
+            raise InputError(
+                f"position {position!r}, rotation {rotation!r}: give three finite "
+                "numbers [x, y, z] and a quaternion [x, y, z, w]"
+            )
+        q = q / np.linalg.norm(q)
+        self._put(p, q)
+        self._position, self._rotation, self._collided, self._seen = p, q, False, None
+
+    @abstractmethod
     def is_navigable(self, p: ArrayLike) -> bool:
         """
         Whether the agent can stand at ``p`` [3] (a floor within 0.5 m above or below counts).
         """
-        ...
 
+    @abstractmethod
     def snap_point(self, p: ArrayLike) -> NDArray[np.float64] | None:
         """
         The navigable point nearest to ``p`` [3], or None if there is none within about 2 m
         sideways and 4 m up or down.
         """
-        ...
 
+    @abstractmethod
     def geodesic_distance(self, a: ArrayLike, b: ArrayLike) -> float:
         """
         Length in metres of the shortest path from ``a`` to ``b`` (both snapped); inf where there
         is none. The distance field of recent ``b`` is cached.
         """
-        ...
 
+    @abstractmethod
     def expert_action(self, target: ArrayLike, radius: float) -> Action:
         """
         The shortest-path follower's next action toward ``target`` [3]: STOP within ``radius``
         metres (geodesic). A pure function of the current state.
         """
-        ...
 
+    @abstractmethod
     def top_down_map(self) -> TopDownMap:
         """The map of the floor on which the agent stands, for pictures."""
-        ...
 
+    @abstractmethod
     def close(self) -> None:
         """
         Release what the environment holds; it cannot be used afterwards. Closing twice is fine.
         """
-        ...
 
 
 def record_place(drive: Drive, env: NavEnv, seen: Observation) -> None:

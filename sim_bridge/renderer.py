@@ -164,12 +164,6 @@ class Renderer:
         target.read_into(depth, components=1, attachment=1, dtype="f4")
         return rgb, depth
 
-    def release(self) -> None:
-        """Free the context and all that was uploaded to it."""
-        self._scenes.clear()
-        self._targets.clear()
-        self._context.release()
-
     def _target(self, width: int, height: int) -> Any:
         """A framebuffer of this size: RGBA 8 bit, depth float32 in metres, z-buffer."""
         if (width, height) not in self._targets:
@@ -276,7 +270,7 @@ def clip_matrix(
     return projection @ view
 
 
-_of_thread = threading.local()
+of_thread = threading.local()
 
 
 def thread_renderer() -> Renderer:
@@ -286,7 +280,7 @@ def thread_renderer() -> Renderer:
     Raises:
         InputError: no OpenGL without a window here.
     """
-    renderer = getattr(_of_thread, "renderer", None)
+    renderer = getattr(of_thread, "renderer", None)
     if renderer is None or renderer._owner[0] != os.getpid():
-        renderer = _of_thread.renderer = Renderer()
+        renderer = of_thread.renderer = Renderer()
     return renderer

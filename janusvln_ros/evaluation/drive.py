@@ -33,6 +33,9 @@ class Drive:
     the first whether the move to it was cut short; ``calls`` how often the agent was asked;
     ``frames_changed`` and ``poses_changed`` how many places differ in picture and in pose from the
     one before. Where every action is followed by a look, there is one place more than actions.
+
+    ``status``: how the drive ended: "stopped" (the agent chose STOP), "step_limit" (it was made to
+    stop), "simulator_limit", "not_understood" (text that is no action), "blocked", or "error".
     """
 
     positions: list[list[float]] = field(default_factory=list)

@@ -24,12 +24,6 @@ from sim_bridge.nav_env import record_place
 Watch = Callable[[Observation, Action], None]
 """Called at every visited state with what is seen there and the action about to be executed."""
 
-STATUSES = ("stopped", "step_limit", "simulator_limit", "not_understood", "blocked", "error")
-"""
-How a drive can end: the agent chose STOP, was made to stop, ran into the simulator's limit, wrote
-text that is no action, did not get on, or a fault.
-"""
-
 
 class Engine(Protocol):
     """

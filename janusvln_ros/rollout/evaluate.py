@@ -213,11 +213,7 @@ class EvaluateWorker:
                 broken and not an episode.
         """
         given = self.given[episode.scene_id, episode.episode_id]
-        asked = (
-            episode
-            if given == episode.instruction
-            else dataclasses.replace(episode, instruction=given)
-        )
+        asked = dataclasses.replace(episode, instruction=given)
         line = {
             "scene": episode.scene,
             "episode_id": json_id(episode.episode_id),

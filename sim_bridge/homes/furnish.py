@@ -148,38 +148,28 @@ def _place(
     """
     width, depth, _ = kind.size
     facing = ((0, 1), (0, -1), (1, 0), (-1, 0))[int(rng.integers(4))]
-    x0, z0, x1, z1 = room.rect
-    dx, dz = (width, depth) if facing[0] == 0 else (depth, width)
+    along, across = (0, 1) if facing[0] == 0 else (1, 0)
+    size = (width, depth) if along == 0 else (depth, width)
+    low, high = room.rect[:2], room.rect[2:]
     if kind.place == "free":
-        low_x, high_x, low_z, high_z = (
-            x0 + PASSAGE_M,
-            x1 - PASSAGE_M - dx,
-            z0 + PASSAGE_M,
-            z1 - PASSAGE_M - dz,
-        )
-        if low_x > high_x or low_z > high_z:
+        spans = [(low[i] + PASSAGE_M, high[i] - PASSAGE_M - size[i]) for i in (0, 1)]
+        if any(first > last for first, last in spans):
             return None
-        x, z = float(rng.uniform(low_x, high_x)), float(rng.uniform(low_z, high_z))
+        at = [float(rng.uniform(first, last)) for first, last in spans]
     else:
-        low, high = (x0, x1 - dx) if facing[0] == 0 else (z0, z1 - dz)
-        if (
-            high - low < 0.1
-            or (facing[0] == 0 and z1 - z0 < dz + 0.9)
-            or (facing[0] != 0 and x1 - x0 < dx + 0.9)
-        ):
+        first, last = low[along], high[along] - size[along]
+        if last - first < 0.1 or high[across] - low[across] < size[across] + 0.9:
             return None
-        along = float(rng.uniform(low, high))
+        place = float(rng.uniform(first, last))
         # Touch the wall at the side, or leave a passage there.
-        if along - low < PASSAGE_M:
-            along = low + 0.03 if high - low > 0.06 else low
-        elif high - along < PASSAGE_M:
-            along = high - 0.03
-        back = 0.02
-        if facing[0] == 0:
-            x, z = along, (z0 + back if facing[1] > 0 else z1 - back - dz)
-        else:
-            x, z = (x0 + back if facing[0] > 0 else x1 - back - dx), along
-    return (x, z, x + dx, z + dz), facing
+        if place - first < PASSAGE_M:
+            place = first + 0.03 if last - first > 0.06 else first
+        elif last - place < PASSAGE_M:
+            place = last - 0.03
+        back, front = low[across] + 0.02, high[across] - 0.02 - size[across]
+        behind = back if facing[across] > 0 else front
+        at = [place, behind] if along == 0 else [behind, place]
+    return (at[0], at[1], at[0] + size[0], at[1] + size[1]), facing
 
 
 def _door_zone(plan: Plan, index: int, room: Room) -> Rect:

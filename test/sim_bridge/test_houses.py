@@ -397,7 +397,7 @@ def test_without_opengl_the_packages_to_install_are_named(monkeypatch, house_a):
         raise Exception("libEGL.so.1 not loaded")
 
     monkeypatch.setattr(moderngl, "create_context", fails)
-    monkeypatch.setattr(renderer, "_of_thread", threading.local())
+    monkeypatch.setattr(renderer, "of_thread", threading.local())
     with pytest.raises(InputError, match="libegl1 libgl1 libgl1-mesa-dri"):
         make_env("houses", scene=house_a)
 
