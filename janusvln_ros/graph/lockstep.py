@@ -151,7 +151,3 @@ class LockstepGraph:
         raise GraphTimeoutError(
             f"the frame of {self.stamp.sec}.{self.stamp.nanosec:09d} did not arrive"
         )
-
-    def metrics(self) -> dict[str, Any]:
-        """The bridge's record of the episode."""
-        return self.client.metrics()

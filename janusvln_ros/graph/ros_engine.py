@@ -163,7 +163,7 @@ class PolicyNodeEngine:
             status == "not_understood" and self.rules.not_understood == "stop"
         ):
             graph.stop_after()
-        metrics = graph.metrics()
+        metrics = graph.client.metrics()
         if status == "error" and metrics["steps"] >= self.limit:
             status = "simulator_limit"
         if status == "error":
@@ -208,7 +208,7 @@ class SteppingEngine(DirectEngine):
             collided = graph.step(action)
             seen = replace(super().execute(action), rgb=graph.see(), collided=collided)
             if self.env.episode_over:
-                there, here = graph.metrics()["positions"][-1], seen.position.tolist()
+                there, here = graph.client.metrics()["positions"][-1], seen.position.tolist()
                 if math.dist(there, here) > SAME_PLACE_M:
                     raise RuntimeError(
                         f"the robot in the graph is at {there}, its mirror at {here}"

@@ -75,6 +75,10 @@ def make_home(name: str, seed: int, rooms: tuple[int, int] = (4, 12)) -> Home:
     return Home(name, seed, plan, things, home_glb(rng, plan, things))
 
 
+class RedrawError(Exception):
+    """What was drawn does not work out, which is common: the caller draws again."""
+
+
 @dataclass(frozen=True)
 class _Draft:
     """A route that has been drawn and described: everything of an episode but its number."""
@@ -115,11 +119,12 @@ def make_episodes(
     for _ in range(count * 60):
         if len(found) == count:
             break
-        draft = _draw(rng, home, plain, memory_only, train=not unseen)
-        if draft is None:
+        try:
+            draft = _draw(rng, home, plain, memory_only, train=not unseen)
+            run = run_expert(draft.path, draft.yaw, grown, visit=draft.visit)
+        except RedrawError:
             continue
-        run = run_expert(draft.path, draft.yaw, grown, plain, visit=draft.visit)
-        if run is None or not _ends_facing(draft, run):
+        if not _ends_facing(draft, run):
             continue
         for _ in range(40):
             text = say(rng, draft.parts)
@@ -204,9 +209,12 @@ def _point(p: np.ndarray) -> tuple[float, float, float]:
 
 def _draw(
     rng: np.random.Generator, home: Home, routes: RouteMap, memory_only: bool, train: bool
-) -> _Draft | None:
+) -> _Draft:
     """
-    Draw a route and describe it; None where the draw does not work out (the caller draws again).
+    Draw a route and describe it.
+
+    Raises:
+        RedrawError: it cannot be gone or told; the same from what is called here.
     """
     plan = home.plan
     memory = memory_only or rng.random() < 0.25
@@ -224,31 +232,22 @@ def _draw(
     goals = [t for t in home.things if _doors_between(plan, first, t.room) == crossed]
     if kind == "colour":
         goals = [t for t in goals if t.colour == plan.rooms[first].colour]
-    if start is None or not goals:
-        return None
+    if not goals:
+        raise RedrawError
     goal = goals[int(rng.integers(len(goals)))]
     path = path_to_thing(home, routes, start, goal)
-    if path is None:
-        return None
     if kind == "return":
         return _draw_return(rng, home, routes, first, start, goal, path)
     total = length(path)
     if not (1.8 if crossed == 0 else 2.5) <= total <= 20.0:
-        return None
+        raise RedrawError
     crossings = _crossings(plan, path)
-    if crossings is None or len(crossings) != crossed:
-        return None
     rooms = (first, *[r for _, r in crossings])
-    if len(set(rooms)) != len(rooms):
-        return None
+    if len(crossings) != crossed or len(set(rooms)) != len(rooms):
+        raise RedrawError
     toward = np.array(plan.doors[crossings[0][0]].centre) if crossings else goal.centre
     yaw = _start_yaw(rng, start, path, toward)
-    if yaw is None:
-        return None
-    described = _describe(rng, home, routes, start, yaw, path, crossings, goal, kind)
-    if described is None:
-        return None
-    parts, landmarks, tags = described
+    parts, landmarks, tags = _describe(rng, home, routes, start, yaw, path, crossings, goal, kind)
     return _Draft(start, yaw, path, None, parts, rooms, goal, landmarks, tags)
 
 
@@ -260,34 +259,31 @@ def _draw_return(
     start: np.ndarray,
     visit: Thing,
     path: np.ndarray,
-) -> _Draft | None:
+) -> _Draft:
     """A route to a thing in the next room and back to another thing in the first."""
     plan = home.plan
     crossings = _crossings(plan, path)
     back = [t for t in home.things if t.room == first]
-    if crossings is None or len(crossings) != 1 or not back or length(path) > 9.0:
-        return None
+    if len(crossings) != 1 or not back or length(path) > 9.0:
+        raise RedrawError
     goal = back[int(rng.integers(len(back)))]
     home_path = path_to_thing(home, routes, path[-1], goal)
-    if home_path is None or length(home_path) > 9.0 or np.linalg.norm(home_path[-1] - start) < 1.2:
-        return None
+    if length(home_path) > 9.0 or np.linalg.norm(home_path[-1] - start) < 1.2:
+        raise RedrawError
     returns = _crossings(plan, home_path)
-    if returns is None or len(returns) != 1:
-        return None
+    if len(returns) != 1:
+        raise RedrawError
     yaw = _start_yaw(rng, start, path, np.array(plan.doors[crossings[0][0]].centre))
-    if yaw is None:
-        return None
-    exits = _exit_part(rng, plan, crossings, 0, start, yaw)
-    if (
-        exits is None
-        or not _comes_into_view(home, routes, path, visit)
-        or not _comes_into_view(home, routes, home_path, goal)
+    leave, _ = _exit_part(rng, plan, crossings, 0, start, yaw)
+    if not (
+        _comes_into_view(home, routes, path, visit)
+        and _comes_into_view(home, routes, home_path, goal)
     ):
-        return None
+        raise RedrawError
     to_visit, _ = _where(rng, plan, crossings[0], visit, plain=False)
     to_goal, side = _where(rng, plan, returns[0], goal, plain=True)
     parts = (
-        exits[0],
+        leave,
         Part("visit", turn=to_visit, thing=visit.name),
         Part("return"),
         Part("stop", turn=to_goal, side=side, thing=goal.name),
@@ -297,9 +293,7 @@ def _draw_return(
     return _Draft(start, yaw, whole, path[-1], parts, rooms, goal, (visit, goal), tags)
 
 
-def _free_point(
-    rng: np.random.Generator, plan: Plan, routes: RouteMap, room: int
-) -> np.ndarray | None:
+def _free_point(rng: np.random.Generator, plan: Plan, routes: RouteMap, room: int) -> np.ndarray:
     """A point of a room with some space around."""
     x0, z0, x1, z1 = plan.rooms[room].rect
     for _ in range(10):
@@ -307,7 +301,7 @@ def _free_point(
         around = p + 0.12 * np.array([[1, 0], [-1, 0], [0, 1], [0, -1], [0, 0]])
         if routes.free(around).all():
             return p
-    return None
+    raise RedrawError
 
 
 def _doors_between(plan: Plan, a: int, b: int) -> int:
@@ -325,12 +319,12 @@ def standoff(thing: Thing) -> float:
     return 0.55 if thing.height >= 0.95 else 0.85
 
 
-def path_to_thing(
-    home: Home, routes: RouteMap, start: np.ndarray, thing: Thing
-) -> np.ndarray | None:
+def path_to_thing(home: Home, routes: RouteMap, start: np.ndarray, thing: Thing) -> np.ndarray:
     """
-    The shortest path to a place before ``thing`` from which, as one arrives, it is ahead; None
-    where there is none.
+    The shortest path to a place before ``thing`` from which, as one arrives, it is ahead.
+
+    Raises:
+        RedrawError: there is none.
     """
     gap = standoff(thing)
     x0, z0, x1, z1 = thing.rect
@@ -370,20 +364,24 @@ def path_to_thing(
         nearest = np.clip(c, [x0, z0], [x1, z1])
         if abs(bearing(arrival, middle - c)) <= 40 or abs(bearing(arrival, nearest - c)) <= 25:
             best = path
+    if best is None:
+        raise RedrawError
     return best
 
 
-def _crossings(plan: Plan, path: np.ndarray) -> list[tuple[int, int]] | None:
+def _crossings(plan: Plan, path: np.ndarray) -> list[tuple[int, int]]:
     """
-    Openings that a path goes through, in order, each with the room it leads into; None if the path
-    leaves the house or the openings.
+    Openings that a path goes through, in order, each with the room it leads into.
+
+    Raises:
+        RedrawError: the path leaves the house or the openings.
     """
     found: list[tuple[int, int]] = []
     here: int | None = None
     for p in resample(path, 0.04):
         room = plan.room_at(p)
         if room is None:
-            return None
+            raise RedrawError
         if here is not None and room != here:
             doors = [
                 d
@@ -392,7 +390,7 @@ def _crossings(plan: Plan, path: np.ndarray) -> list[tuple[int, int]] | None:
                 and np.linalg.norm(np.array(plan.doors[d].centre) - p) < 0.7
             ]
             if len(doors) != 1:
-                return None
+                raise RedrawError
             found.append((doors[0], room))
         here = room
     return found
@@ -420,7 +418,7 @@ def turn_name(angle: float) -> str | None:
 
 def _start_yaw(
     rng: np.random.Generator, start: np.ndarray, path: np.ndarray, toward: np.ndarray
-) -> float | None:
+) -> float:
     """
     A start heading from which both the thing or opening named first and the first stretch of the
     path have one and the same turn name.
@@ -428,7 +426,7 @@ def _start_yaw(
     ahead = resample(path, 0.6)[min(1, len(path))]
     direction = toward - start
     if abs(bearing(direction, ahead - start)) > 30:
-        return None
+        raise RedrawError
     wanted = ("straight", "left", "right", "around")[
         int(rng.choice(4, p=[0.22, 0.28, 0.28, 0.22]))
     ]
@@ -440,7 +438,7 @@ def _start_yaw(
             and abs(abs(bearing(forward, ahead - start)) - abs(bearing(forward, direction))) < 35
         ):
             return round(yaw, 4)
-    return None
+    raise RedrawError
 
 
 def room_name(plan: Plan, index: int) -> str:
@@ -476,10 +474,12 @@ def _exit_part(
     i: int,
     start: np.ndarray,
     yaw: float,
-) -> tuple[Part, set[str]] | None:
+) -> tuple[Part, set[str]]:
     """
-    What to say about going through the i-th opening, and the tags it earns; None where it cannot
-    be said shortly.
+    What to say about going through the i-th opening, and the tags it earns.
+
+    Raises:
+        RedrawError: it cannot be said shortly.
     """
     door, target = plan.doors[crossings[i][0]], crossings[i][1]
     name = room_name(plan, target)
@@ -488,7 +488,7 @@ def _exit_part(
         room = door.other(target)
         turn = turn_name(bearing(forward, np.array(door.centre) - start))
         if turn is None:
-            return None
+            raise RedrawError
         # Without the colour the side must fit one opening only, with a margin.
         others = [
             abs(bearing(np.array(door.centre) - start, np.array(plan.doors[d].centre) - start))
@@ -504,7 +504,7 @@ def _exit_part(
         return _hallway_exit(rng, plan, room, entry, door, name)
     side, far = sides[door.index]
     if side == "same":
-        return None
+        raise RedrawError
     alike = sorted(f for s, f in sides.values() if s == side)
     if len(alike) == 1:
         return Part("exit", side=side, room=name if rng.random() < 0.75 else ""), set()
@@ -520,23 +520,19 @@ def _exit_part(
 
 def _hallway_exit(
     rng: np.random.Generator, plan: Plan, room: int, entry: Door, door: Door, name: str
-) -> tuple[Part, set[str]] | None:
+) -> tuple[Part, set[str]]:
     """What to say about walking along a hallway that was entered from the side."""
     into = entry.into(room, plan.rooms)
     offset = np.array(door.centre) - np.array(entry.centre)
     axis = np.array([1.0, 0.0]) if entry.along_x else np.array([0.0, 1.0])
     if door.along_x != entry.along_x:
-        return None
+        raise RedrawError
     along = float(offset @ axis)
     opposite = float(offset @ into) > 0.5
-    if abs(along) < 0.45:
-        return (
-            (Part("exit", turn="straight", hallway="hallway", room=name), set())
-            if opposite
-            else None
-        )
+    if abs(along) < 0.45 and opposite:
+        return Part("exit", turn="straight", hallway="hallway", room=name), set()
     if abs(along) < 1.0:
-        return None
+        raise RedrawError
     travel = axis * np.sign(along)
     turn = "left" if bearing(into, travel) > 0 else "right"
     # The wall one came through is on the other hand than the wall opposite.
@@ -578,14 +574,16 @@ def _describe(
     crossings: list[tuple[int, int]],
     goal: Thing,
     kind: str,
-) -> tuple[tuple[Part, ...], tuple[Thing, ...], tuple[str, ...]] | None:
+) -> tuple[tuple[Part, ...], tuple[Thing, ...], tuple[str, ...]]:
     """
-    Parts of the instruction, the landmarks it names and its tags; None where the route cannot be
-    told.
+    Parts of the instruction, the landmarks it names and its tags.
+
+    Raises:
+        RedrawError: the route cannot be told.
     """
     plan = home.plan
     if not _comes_into_view(home, routes, path, goal):
-        return None
+        raise RedrawError
     parts: list[Part] = []
     landmarks: list[Thing] = []
     tags: set[str] = set()
@@ -594,13 +592,11 @@ def _describe(
         if i > 0 and plan.rooms[crossings[i - 1][1]].hallway is False:
             room = crossings[i - 1][1]
             _add_pass(rng, parts, landmarks, [p for p in passed if p[0].room == room])
-        step = _exit_part(rng, plan, crossings, i, start, yaw)
-        if step is None:
-            return None
-        parts.append(step[0])
-        tags |= step[1]
+        part, earned = _exit_part(rng, plan, crossings, i, start, yaw)
+        parts.append(part)
+        tags |= earned
     if kind == "counting" and "memory" not in tags:
-        return None
+        raise RedrawError
     thing = goal.name
     if kind == "colour":
         twins = [t for t in home.things if t.room == goal.room and t.kind == goal.kind]
@@ -619,7 +615,7 @@ def _describe(
     else:
         first_turn = turn_name(bearing(heading(yaw), goal.centre - start))
         if first_turn is None:
-            return None
+            raise RedrawError
         inside = [p for p in passed if p[0].room == goal.room]
         if inside and first_turn == "straight" and rng.random() < 0.5:
             _add_pass(rng, parts, landmarks, inside)
@@ -725,13 +721,12 @@ def run_expert(
     path: np.ndarray,
     yaw: float,
     grown: np.ndarray,
-    routes: RouteMap,
     *,
     visit: np.ndarray | None = None,
-) -> GroundTruth | None:
+) -> GroundTruth:
     """
     Actions that follow ``path`` (x, z) with the four discrete actions, and the places they lead
-    through; None if they would touch anything.
+    through.
 
     At each step the robot heads for the farthest corner of the path it can walk straight to, turns
     if that is more than half a turn off, and stops within 0.25 m of the end.
@@ -739,26 +734,26 @@ def run_expert(
     Args:
         grown: [R, 4] walls and furniture with the clearance that a step must keep.
         visit: a corner of the path that must be reached before the corners after it count.
+
+    Raises:
+        RedrawError: they would touch anything, or never arrive.
     """
     corners = np.asarray(path)
-    hold = (
-        len(corners) - 1
-        if visit is None
-        else int(np.argmin(np.linalg.norm(corners - visit, axis=1)))
-    )
+    last = len(corners) - 1
+    hold = last if visit is None else int(np.argmin(np.linalg.norm(corners - visit, axis=1)))
     p, goal = corners[0].astype(np.float64), corners[-1]
     angle, k = float(np.degrees(yaw)), 1
     actions: list[int] = []
     places = [p]
     last_turn = 0
     while len(actions) < MAX_ACTIONS:
-        if k >= hold and hold < len(corners) - 1 and np.linalg.norm(p - corners[hold]) <= 0.4:
-            hold, k = len(corners) - 1, hold + 1
+        if k >= hold and hold < last and np.linalg.norm(p - corners[hold]) <= 0.4:
+            hold, k = last, hold + 1
         ahead = np.arange(k, hold + 1)
         free = ~blocked(np.broadcast_to(p, (len(ahead), 2)), corners[ahead], grown)
         if free.any():
             k = int(ahead[np.nonzero(free)[0][-1]])
-        if k == len(corners) - 1 and np.linalg.norm(p - goal) <= STOP_RADIUS_M:
+        if k == last and np.linalg.norm(p - goal) <= STOP_RADIUS_M:
             actions.append(int(Action.STOP))
             locations = tuple(_point(q) for q in places)
             return GroundTruth(tuple(actions), locations, actions.count(int(Action.MOVE_FORWARD)))
@@ -767,16 +762,16 @@ def run_expert(
         if abs(off) > TURN_STEP_DEG / 2 + 0.5:
             turn = int(Action.TURN_LEFT if off > 0 else Action.TURN_RIGHT)
             if last_turn and turn != last_turn:
-                return None
+                raise RedrawError
             last_turn = turn
             angle += TURN_STEP_DEG if off > 0 else -TURN_STEP_DEG
             actions.append(turn)
             continue
         following = p + FORWARD_STEP_M * forward
         if blocked(p[None], following[None], grown)[0]:
-            return None
+            raise RedrawError
         last_turn = 0
         p = following
         places.append(p)
         actions.append(int(Action.MOVE_FORWARD))
-    return None
+    raise RedrawError
