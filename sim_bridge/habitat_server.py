@@ -187,6 +187,13 @@ class BadRequestError(ValueError):
     """The request asks for something that cannot be; the sentence goes to the user."""
 
 
+def filled(target: Any, **values: Any) -> Any:
+    """``target``, one of habitat-sim's own structures, with these attributes."""
+    for name, value in values.items():
+        setattr(target, name, value)
+    return target
+
+
 class HabitatSimulator:
     """
     habitat-sim, used directly (without habitat-lab), so that its version's configuration files do
@@ -214,39 +221,41 @@ class HabitatSimulator:
     def load(self, scene: str) -> Dict[str, Any]:
         """Load a scene, given by its path; tells where its walkable surface came from."""
         habitat_sim, settings = self.habitat_sim, self.settings
-        simulator = habitat_sim.SimulatorConfiguration()
-        simulator.scene_id = scene
-        simulator.gpu_device_id = self.gpu
-        simulator.allow_sliding = bool(settings["sliding"])
-        simulator.enable_physics = False
-        simulator.load_semantic_mesh = False
-        sensors = []
-        for uuid, kind in (
-            ("rgb", habitat_sim.SensorType.COLOR),
-            ("depth", habitat_sim.SensorType.DEPTH),
-        ):
-            sensor = habitat_sim.CameraSensorSpec()
-            sensor.uuid = uuid
-            sensor.sensor_type = kind
-            sensor.resolution = [int(settings["height"]), int(settings["width"])]
-            sensor.position = [0.0, float(settings["camera_height"]), 0.0]
-            sensor.hfov = float(settings["hfov"])
-            sensors.append(sensor)
-        agent = habitat_sim.agent.AgentConfiguration()
-        agent.height = float(settings["agent_height"])
-        agent.radius = float(settings["agent_radius"])
-        agent.sensor_specifications = sensors
-        agent.action_space = {
-            name: habitat_sim.agent.ActionSpec(
-                name,
-                habitat_sim.agent.ActuationSpec(
-                    amount=float(
-                        settings["forward_step" if name == "move_forward" else "turn_step"]
-                    )
-                ),
+        simulator = filled(
+            habitat_sim.SimulatorConfiguration(),
+            scene_id=scene,
+            gpu_device_id=self.gpu,
+            allow_sliding=bool(settings["sliding"]),
+            enable_physics=False,
+            load_semantic_mesh=False,
+        )
+        sensors = [
+            filled(
+                habitat_sim.CameraSensorSpec(),
+                uuid=uuid,
+                sensor_type=kind,
+                resolution=[int(settings["height"]), int(settings["width"])],
+                position=[0.0, float(settings["camera_height"]), 0.0],
+                hfov=float(settings["hfov"]),
             )
-            for name in ACTIONS.values()
-        }
+            for uuid, kind in (
+                ("rgb", habitat_sim.SensorType.COLOR),
+                ("depth", habitat_sim.SensorType.DEPTH),
+            )
+        ]
+        forward, turn = float(settings["forward_step"]), float(settings["turn_step"])
+        amounts = {"move_forward": forward, "turn_left": turn, "turn_right": turn}
+        specification, actuation = habitat_sim.agent.ActionSpec, habitat_sim.agent.ActuationSpec
+        agent = filled(
+            habitat_sim.agent.AgentConfiguration(),
+            height=float(settings["agent_height"]),
+            radius=float(settings["agent_radius"]),
+            sensor_specifications=sensors,
+            action_space={
+                name: specification(name, actuation(amount=amount))
+                for name, amount in amounts.items()
+            },
+        )
         configuration = habitat_sim.Configuration(simulator, [agent])
         self.follower = (None, None)
         if self.sim is None:
@@ -275,19 +284,16 @@ class HabitatSimulator:
             return
         wanted = self.habitat_sim.nav.NavMeshSettings()
         wanted.set_defaults()
-        wanted.agent_radius = float(settings["agent_radius"])
-        wanted.agent_height = float(settings["agent_height"])
-        if not self.sim.recompute_navmesh(pathfinder, wanted):
+        size = {name: float(settings[name]) for name in ("agent_radius", "agent_height")}
+        if not self.sim.recompute_navmesh(pathfinder, filled(wanted, **size)):
             raise BadRequestError("habitat-sim found no floor to walk on in this scene")
         self.navmesh = "computed"
 
     def set_state(self, position: List[float], rotation: List[float]) -> None:
         """Put the agent at a position [x, y, z] with a rotation [x, y, z, w]."""
-        state = self.habitat_sim.AgentState()
-        state.position = np.array(position, np.float32)
-        state.rotation = self.habitat_sim.utils.common.quat_from_coeffs(
-            np.array(rotation, np.float32)
-        )
+        turned = self.habitat_sim.utils.common.quat_from_coeffs(np.array(rotation, np.float32))
+        place = np.array(position, np.float32)
+        state = filled(self.habitat_sim.AgentState(), position=place, rotation=turned)
         self.sim.get_agent(0).set_state(state, True)
 
     def act(self, action: int) -> bool:
@@ -317,9 +323,9 @@ class HabitatSimulator:
 
     def geodesic_distance(self, a: List[float], b: List[float]) -> float:
         """Length of the shortest path, inf if there is none."""
-        path = self.habitat_sim.nav.ShortestPath()
-        path.requested_start = np.array(a, np.float32)
-        path.requested_end = np.array(b, np.float32)
+        start, end = np.array(a, np.float32), np.array(b, np.float32)
+        shortest = self.habitat_sim.nav.ShortestPath()
+        path = filled(shortest, requested_start=start, requested_end=end)
         return float(path.geodesic_distance) if self.sim.pathfinder.find_path(path) else math.inf
 
     def expert_action(self, target: List[float], radius: float) -> int:

@@ -11,8 +11,9 @@ beside ``images/<name>/rgb/000.jpg``.
 import json
 import re
 import shutil
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -97,17 +98,27 @@ def read_trajectories(
         )
     else:
         items = _named(root, instructions, data_dir)
-    for item in items:
-        if isinstance(item, Trajectory):
-            yield item
-        elif rejected is None:
-            raise InputError(item)
+    for name, read in items:
+        try:
+            trajectory = read()
+        except (KeyError, TypeError, ValueError, IndexError) as error:
+            reason = f"{error} is missing" if isinstance(error, KeyError) else str(error)
+            if rejected is None:
+                raise InputError(name + reason) from error
+            rejected.append(name + reason)
         else:
-            rejected.append(item)
+            yield trajectory
 
 
-def _annotated(root: Path) -> Iterator[Trajectory | str]:
-    """Yield what ``annotations.json`` lists: a trajectory, or a sentence why it cannot be used."""
+Reader = tuple[str, Callable[[], Trajectory]]
+"""
+How to read a trajectory, and how its name begins a sentence that says why it cannot be used: for
+KeyError, TypeError, ValueError and IndexError.
+"""
+
+
+def _annotated(root: Path) -> Iterator[Reader]:
+    """Yield what ``annotations.json`` lists."""
     path = root / "annotations.json"
     try:
         content = json.loads(path.read_text())
@@ -118,13 +129,7 @@ def _annotated(root: Path) -> Iterator[Trajectory | str]:
             f"{path} is {type(content).__name__}, not the list of a published annotation file"
         )
     for number, item in enumerate(content):
-        try:
-            yield _read_annotation(root, item)
-        except (KeyError, TypeError, ValueError, IndexError) as error:
-            yield (
-                f"{path}, item {number}: "
-                f"{f'{error} is missing' if isinstance(error, KeyError) else error}"
-            )
+        yield f"{path}, item {number}: ", partial(_read_annotation, root, item)
 
 
 def _read_annotation(root: Path, item: Any) -> Trajectory:
@@ -167,9 +172,8 @@ def _frames(folder: Path, pattern: re.Pattern[str]) -> list[tuple[Path, re.Match
         if path.suffix.lower() in _PICTURES and not path.name.startswith("."):
             match = pattern.match(path.stem)
             if not match:
-                told = "step"
-                if pattern is not _NUMBERED:
-                    told = "step and action, as step_0000_TURN_RIGHT.png does"
+                example = " and action, as step_0000_TURN_RIGHT.png does"
+                told = "step" + (example if pattern is _NAMED else "")
                 raise ValueError(f"{path}: the name tells no {told}")
             found.append((path, match))
     if not found:
@@ -184,7 +188,7 @@ def _frames(folder: Path, pattern: re.Pattern[str]) -> list[tuple[Path, re.Match
 
 def _named(
     root: Path, instructions: Mapping[str, str] | None, data_dir: str | Path | None
-) -> Iterator[Trajectory | str]:
+) -> Iterator[Reader]:
     """Yield the trajectories of a folder of named frames, one folder per episode."""
     for inner in ("images", "train"):
         if (root / inner).is_dir():
@@ -201,33 +205,29 @@ def _named(
     if instructions is None:
         instructions = _instructions_beside(root, data_dir)
     for folder in folders:
-        text = instructions.get(folder.name)
-        if text is None:
-            yield (
-                f"{folder}: the episode file has no episode {folder.name}, so the "
-                "instruction is unknown"
-            )
-            continue
-        try:
-            frames = _frames(folder, _NAMED)
-        except ValueError as error:
-            yield str(error)
-            continue
-        labels = tuple(int(Action[match[2].upper()]) for _, match in frames)
-        if Action.STOP in labels[:-1]:
-            yield f"{folder}: a frame before the last is labelled STOP"
-            continue
+        yield "", partial(_read_named, folder, instructions.get(folder.name))
+
+
+def _read_named(folder: Path, text: str | None) -> Trajectory:
+    if text is None:
+        raise ValueError(
+            f"{folder}: the episode file has no episode {folder.name}, so the "
+            "instruction is unknown"
+        )
+    frames = _frames(folder, _NAMED)
+    labels = tuple(int(Action[match[2].upper()]) for _, match in frames)
+    if Action.STOP in labels[:-1]:
+        raise ValueError(f"{folder}: a frame before the last is labelled STOP")
+    return Trajectory(
+        json_id(folder.name),
+        f"{folder.parent.name}/{folder.name}",
+        text,
+        (-1, *labels[:-1]),
         # A drive that was cut off before it stopped says so in its last label, which must not be
         # taken for STOP.
-        cut = labels if labels[-1] != Action.STOP else None
-        yield Trajectory(
-            json_id(folder.name),
-            f"{root.name}/{folder.name}",
-            text,
-            (-1, *labels[:-1]),
-            cut,
-            tuple(path for path, _ in frames),
-        )
+        labels if labels[-1] != Action.STOP else None,
+        tuple(path for path, _ in frames),
+    )
 
 
 def _instructions_beside(root: Path, data_dir: str | Path | None) -> dict[str, str]:

@@ -223,11 +223,9 @@ def _checks(driven: Sequence[Line]) -> dict[str, Any]:
 def _bin(value: float | None, edges: Sequence[float], unit: str) -> list[str]:
     if value is None:
         return []
-    low = 0.0
-    for edge in edges:
-        if value <= edge:
-            return [f"{low:g} to {edge:g} {unit}"]
-        low = edge
+    for low, high in pairwise((0.0, *edges)):
+        if value <= high:
+            return [f"{low:g} to {high:g} {unit}"]
     return [f"over {edges[-1]:g} {unit}"]
 
 

@@ -169,13 +169,12 @@ class OracleStopAgent:
         STOP near the goal; elsewhere the other agent's action, and a turn in place of its STOP.
         """
         action = self.agent.act(observation, self._executed)
-        self._executed = self._decide(observation, action)
-        return self._executed
-
-    def _decide(self, observation: Observation, action: Action | None) -> Action | None:
         if self._env.geodesic_distance(observation.position, self._goal) < self.radius:
-            return Action.STOP
-        return Action.TURN_LEFT if action == Action.STOP else action
+            action = Action.STOP
+        elif action == Action.STOP:
+            action = Action.TURN_LEFT
+        self._executed = action
+        return action
 
 
 class LabelledMixture:

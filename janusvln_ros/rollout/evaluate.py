@@ -222,7 +222,6 @@ class EvaluateWorker:
         for attempt in (1, 2):
             try:
                 drive = self.engine.run(asked)
-                break
             except Exception as error:
                 reason = f"{type(error).__name__}: {error}"
                 print(
@@ -230,21 +229,19 @@ class EvaluateWorker:
                     f"({reason}){', trying once more' if attempt == 1 else ''}",
                     file=sys.stderr,
                 )
-                if attempt == 2:
-                    self._failed.append(reason)
-                    if len(self._failed) >= 3:
-                        raise RuntimeError(
-                            f"three episodes in a row failed, the last with {reason}"
-                        ) from error
-                    self.journal.append(
-                        {**line, "result": error_line(episode, reason, given), "path": []}
-                    )
-                    return
-        self._failed.clear()
-        self.journal.append(
-            {**line, "result": self._measure(episode, drive, given), "path": _path(drive)}
-        )
-        self._keep_map(episode)
+                cause = error
+            else:
+                self._failed.clear()
+                result = self._measure(episode, drive, given)
+                self.journal.append({**line, "result": result, "path": _path(drive)})
+                self._keep_map(episode)
+                return
+        self._failed.append(reason)
+        if len(self._failed) >= 3:
+            raise RuntimeError(
+                f"three episodes in a row failed, the last with {reason}"
+            ) from cause
+        self.journal.append({**line, "result": error_line(episode, reason, given), "path": []})
 
     def _measure(self, episode: Episode, drive: Drive, given: str) -> dict[str, Any]:
         truth = self.truth.get(episode.episode_id)
