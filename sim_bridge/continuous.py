@@ -79,8 +79,6 @@ class Base:
         self._command = (0.0, 0.0)
         self._command_at = -math.inf
         self._random = np.random.default_rng(seed)
-        self._scale = (1.0, 1.0)
-        self._travelled = [0.0, 0.0]
         self._pending: deque[Odometry] = deque()
         self._draw_noise()
 

@@ -123,18 +123,17 @@ class ReferencePathFollower:
         Raises:
             InputError: no way points, and no episode either.
         """
-        if waypoints is None:
-            if env.episode is None:
-                raise InputError(
-                    "there is neither an episode nor way points to follow: reset the "
-                    "environment first"
-                )
-            episode = env.episode
-            path = np.asarray(episode.reference_path, float).reshape(-1, 3)
-            waypoints = path[1:] if len(path) > 1 else np.asarray([episode.goal_position], float)
-        self.waypoints_K3 = np.asarray(waypoints, float).reshape(-1, 3)
+        if waypoints is None and env.episode is not None:
+            path = env.episode.reference_path
+            waypoints = path[1:] or (env.episode.goal_position,)
+        self.waypoints_K3 = np.asarray(() if waypoints is None else waypoints, float).reshape(
+            -1, 3
+        )
         if len(self.waypoints_K3) == 0:
-            raise InputError("there are no way points to follow: give at least one")
+            raise InputError(
+                "there are no way points to follow: give at least one, or reset the environment "
+                "to an episode first"
+            )
         self._env = env
         self._waypoint_radius, self._goal_radius = waypoint_radius, goal_radius
         self.next_waypoint = 0

@@ -18,6 +18,9 @@ from janusvln_ros.files import atomic_write
 PICTURES = 24
 """How many failures are drawn, and a quarter as many successes; evenly chosen from all."""
 
+MARGIN_M = 1.0
+"""How much of the map is shown around a path, metres."""
+
 _STYLE = """
 body{font:15px/1.45 system-ui,sans-serif;max-width:1100px;margin:2em auto;padding:0 1em;color:#222}
 table{border-collapse:collapse}td,th{padding:.25em .8em;text-align:left;border-bottom:1px
@@ -234,12 +237,10 @@ def _picture(
     Both paths seen from above (x to the right, z down), on the map where there is one, cut to the
     part around them.
     """
-    points = [(p[0], p[2]) for p in [*path, *reference]]
-    if not points:
+    points = np.array([(p[0], p[2]) for p in [*path, *reference]])
+    if not len(points):
         return ""
-    margin = 1.0
-    x0, x1 = min(x for x, _ in points) - margin, max(x for x, _ in points) + margin
-    z0, z1 = min(z for _, z in points) - margin, max(z for _, z in points) + margin
+    (x0, z0), (x1, z1) = points.min(axis=0) - MARGIN_M, points.max(axis=0) + MARGIN_M
     image = ""
     if floor is not None:
         rows, columns = floor.cells((x0, z0), (x1, z1))

@@ -75,7 +75,6 @@ class PolicyAgent:
     def __init__(self, navigator: "Navigator", checkpoint: Path | None = None) -> None:
         self.navigator = navigator
         self.checkpoint = checkpoint
-        self.calls = 0
 
     def reset(self, episode: Episode, env: NavEnv) -> None:
         """
@@ -105,7 +104,6 @@ class ExpertAgent:
 
     def __init__(self, stop_radius: float = 0.25, waypoint_radius: float = 1.8) -> None:
         self.stop_radius, self.waypoint_radius = stop_radius, waypoint_radius
-        self.calls = 0
 
     def reset(self, episode: Episode, env: NavEnv) -> None:
         """Begin at the start of the reference path."""
@@ -131,7 +129,6 @@ class RandomAgent:
 
     def __init__(self, seed: int, probabilities: tuple[float, float, float, float]) -> None:
         self.seed, self.probabilities = seed, probabilities
-        self.calls = 0
 
     def reset(self, episode: Episode, env: NavEnv) -> None:
         """Seed the generator for this episode."""
@@ -202,13 +199,11 @@ class LabelledMixture:
             seed,
             missed_stops,
         )
-        self.labels: list[int] = []
-        self.calls = 0
 
     def reset(self, episode: Episode, env: NavEnv) -> None:
         """Start all over."""
         self._random = episode_random(self.seed, episode, "mixture")
-        self.labels = []
+        self.labels: list[int] = []
         self.calls = 0
         self._executed: Action | None = None
         self.expert.reset(episode, env)

@@ -20,20 +20,17 @@ from janusvln_ros.evaluation.drive import Drive, finite
 from janusvln_ros.rollout.agents import ExpertAgent, LabelledMixture, WatchingAgent
 from janusvln_ros.rollout.engine import Engine, MakeEngine, direct_engine
 from janusvln_ros.rollout.settings import Settings
-from janusvln_ros.rollout.shards import Worker
+from janusvln_ros.rollout.shards import Job, Worker
 from sim_bridge import Observation
 
 
 @dataclass(frozen=True)
-class CollectJob:
+class CollectJob(Job):
     """
     Collect labelled trajectories of ``settings.dataset``: the expert, disturbed with probability
     ``noise``.
     """
 
-    out: Path
-    settings: Settings
-    data_dir: Path
     noise: float = 0.0
     engine: MakeEngine = direct_engine
 

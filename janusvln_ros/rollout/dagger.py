@@ -38,7 +38,7 @@ from janusvln_ros.rollout.settings import (
     on_device,
     open_env,
 )
-from janusvln_ros.rollout.shards import Worker
+from janusvln_ros.rollout.shards import Job, Worker
 from sim_bridge import NavEnv, Observation
 from sim_bridge.expert import ReferencePathFollower
 
@@ -158,14 +158,11 @@ class PublishedMixture:
 
 
 @dataclass(frozen=True)
-class DaggerJob:
+class DaggerJob(Job):
     """
     Collect model-driven trajectories with the policy of ``checkpoint``.
     """
 
-    out: Path
-    settings: Settings
-    data_dir: Path
     scheme: str
     checkpoint: Path
     engine: MakeEngine = direct_engine

@@ -39,7 +39,7 @@ from janusvln_ros.rollout.agents import (
 from janusvln_ros.rollout.engine import Engine, MakeEngine, direct_engine
 from janusvln_ros.rollout.run import execute
 from janusvln_ros.rollout.settings import Settings, on_device
-from janusvln_ros.rollout.shards import Cluster, Worker, finished, key_of
+from janusvln_ros.rollout.shards import Cluster, Job, Worker, finished, key_of
 
 AGENTS = ("policy", "expert", "random", "forward", "oracle-stop")
 INSTRUCTIONS = ("normal", "removed", "swapped")
@@ -140,15 +140,12 @@ def told(episodes: Sequence[Episode], instructions: str, seed: int) -> dict[tupl
 
 
 @dataclass(frozen=True)
-class EvaluateJob:
+class EvaluateJob(Job):
     """
     Evaluate ``agent`` (of `AGENTS`), told ``instructions`` (of `INSTRUCTIONS`), on the episodes of
     ``settings``, driven through what ``engine`` makes.
     """
 
-    out: Path
-    settings: Settings
-    data_dir: Path
     agent: str
     checkpoint: Path | None = None
     instructions: str = "normal"
@@ -305,26 +302,25 @@ def evaluate(
     }
     if job.checkpoint is not None and cluster.rank == 0:
         identity["checkpoint_sha256"] = checkpoint_digest(job.checkpoint)
-    title = f"{job.agent} {job.settings.split}"
     done = execute(
         job,
         cluster=cluster,
         workers=workers,
         count=count,
         identity={"evaluate": identity},
-        title=title,
+        title=f"{job.agent} {job.settings.split}",
         devices=devices,
     )
     if done is None:
         return None
     found, episodes = done
-    settings = job.settings
-    notes = {**identity, "checkpoint": None if job.checkpoint is None else str(job.checkpoint)}
-    notes |= {
-        "dataset": settings.dataset,
-        "split": settings.split,
-        "seed": settings.seed,
-        "thresholds": dataclasses.asdict(settings.thresholds),
+    notes = {
+        **identity,
+        "checkpoint": None if job.checkpoint is None else str(job.checkpoint),
+        "dataset": job.settings.dataset,
+        "split": job.settings.split,
+        "seed": job.settings.seed,
+        "thresholds": dataclasses.asdict(job.settings.thresholds),
     }
     if job.checkpoint is not None:
         config = json.loads((job.checkpoint / "config.json").read_text())
@@ -340,21 +336,15 @@ def merge(
     journals; return the summary.
     """
     journal = finished(out)
-    ordered = sorted((key_of(e) for e in episodes), key=lambda k: (k[0], len(k[1]), k[1]))
-    lines = [journal[key] for key in ordered]
+    episodes = sorted(episodes, key=lambda e: (e.scene, len(e.episode_id), e.episode_id))
+    lines = [journal[key_of(e)] for e in episodes]
     results = [line["result"] for line in lines]
     summary = {**summarize(results, rejected), **notes, "out": str(out)}
-    by_key = {key_of(e): e for e in episodes}
     floors = {path.stem: TopDownMap.load(path) for path in (out / "maps").glob("*.npz")}
-    maps = [
-        floors.get(map_name(by_key[key].scene, by_key[key].start_position[1])) for key in ordered
-    ]
-    references = [by_key[key].reference_path for key in ordered]
-    atomic_write(
-        out / "results.jsonl", "".join(json.dumps(r, ensure_ascii=False) + "\n" for r in results)
-    )
-    write_report(
-        out / "report.html", summary, results, [line["path"] for line in lines], references, maps
-    )
+    maps = [floors.get(map_name(e.scene, e.start_position[1])) for e in episodes]
+    paths, references = [line["path"] for line in lines], [e.reference_path for e in episodes]
+    told_lines = [json.dumps(result, ensure_ascii=False) + "\n" for result in results]
+    atomic_write(out / "results.jsonl", "".join(told_lines))
+    write_report(out / "report.html", summary, results, paths, references, maps)
     atomic_write(out / "summary.json", json.dumps(summary, indent=1) + "\n")
     return summary

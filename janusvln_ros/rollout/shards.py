@@ -16,6 +16,7 @@ import random
 import signal
 import sys
 import time
+from abc import ABC, abstractmethod
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import closing
@@ -188,31 +189,25 @@ class Worker(Protocol):
         ...
 
 
-class Job(Protocol):
-    """A run: picklable, so that every process can open its own worker."""
+@dataclass(frozen=True)
+class Job(ABC):
+    """
+    A run: picklable, so that every process can open its own worker.
 
-    @property
-    def out(self) -> Path:
-        """The output folder, with its journals."""
-        ...
+    ``out`` is the output folder, with its journals; ``data_dir`` the user's data folder.
+    """
 
-    @property
-    def settings(self) -> Settings:
-        """The settings of the run."""
-        ...
+    out: Path
+    settings: Settings
+    data_dir: Path
 
-    @property
-    def data_dir(self) -> Path:
-        """The user's data folder."""
-        ...
-
+    @abstractmethod
     def open(self, shard: int, device: str | None) -> Worker:
         """
         Make the worker of a shard, in the process that will use it.
 
         ``device``: where its model runs; None: the default.
         """
-        ...
 
 
 def finished(out: Path) -> dict[Key, dict[str, Any]]:

@@ -225,7 +225,6 @@ def make_views(
         )
         for name, (shape, kind) in shapes.items()
     }
-    values: np.ndarray
     for row, frames in enumerate(
         tqdm(
             _walks(homes, walks, steps, image_width, seed, first_home),
