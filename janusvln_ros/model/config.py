@@ -23,6 +23,7 @@ from transformers.models.qwen2_5_vl.configuration_qwen2_5_vl import Qwen2_5_VLVi
 from janusvln_ros import schema
 from janusvln_ros.errors import InputError
 from janusvln_ros.files import atomic_write
+from janusvln_ros.model.memory import FrameWindow
 
 Memory = Literal["released", "dual"]
 Decoding = Literal["free", "constrained"]
@@ -81,6 +82,16 @@ class NavigationConfig:
     action_memory: Literal["none", "executed"] = "none"
     semantic_memory: bool = True
     trained: bool = True
+
+    @property
+    def window(self) -> FrameWindow:
+        """Frames that the spatial memory keeps."""
+        return FrameWindow(self.initial_frames, self.window_frames)
+
+    @property
+    def semantic_window(self) -> FrameWindow:
+        """Frames that the language model's memory keeps."""
+        return self.window if self.semantic_memory else FrameWindow(0, 0)
 
 
 @dataclass(frozen=True)

@@ -49,6 +49,18 @@ def set_digest(trajectories: TrajectorySet) -> str:
     return hashlib.sha256(trajectories.path.read_bytes()).hexdigest()[:16]
 
 
+def read_picture(path: Path, image_width: int) -> np.ndarray:
+    """A picture resized as for the encoders, uint8 [h, w, 3]. Raises InputError."""
+    try:
+        with Image.open(path) as picture:
+            return resize(np.asarray(picture.convert("RGB")), image_width)
+    except OSError as error:
+        raise InputError(
+            f"{path} cannot be read as a picture ({error}): make the training set "
+            "anew, which leaves such trajectories out"
+        ) from error
+
+
 class FrameCache:
     """
     All pictures of a set at ``image_width``: ``frames`` uint8 [N, h, w, 3]; those of trajectory i
@@ -82,22 +94,15 @@ class FrameCache:
     def _read(
         trajectories: TrajectorySet, index: int, image_width: int, shape: tuple[int, int]
     ) -> np.ndarray:
-        pictures = []
-        for path in trajectories[index].frames:
-            try:
-                with Image.open(path) as picture:
-                    resized = resize(np.asarray(picture.convert("RGB")), image_width)
-            except OSError as error:
-                raise InputError(
-                    f"{path} cannot be read as a picture ({error}): collect the trajectory again"
-                ) from error
-            if resized.shape[:2] != shape:
+        paths = trajectories[index].frames
+        pictures = [read_picture(path, image_width) for path in paths]
+        for path, picture in zip(paths, pictures):
+            if picture.shape[:2] != shape:
                 sizes = (
-                    f"{resized.shape[1]}x{resized.shape[0]} after resizing, the set's "
+                    f"{picture.shape[1]}x{picture.shape[0]} after resizing, the set's "
                     f"first picture {shape[1]}x{shape[0]}"
                 )
                 raise InputError(f"{path} is {sizes}: use pictures of one shape")
-            pictures.append(resized)
         return np.stack(pictures)
 
     def features(

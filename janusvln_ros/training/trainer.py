@@ -38,15 +38,13 @@ def freeze(model: JanusVLN, recipe: Recipe) -> None:
     Let exactly the parts named by the recipe's ``train_...`` fields learn (published: language
     model, lm_head and both mergers).
     """
+    learns = dict.fromkeys(MERGERS, recipe.train_mergers) | {
+        "vision.": recipe.train_vision_tower,
+        "spatial.": recipe.train_spatial_encoder,
+        "": recipe.train_language_model,
+    }
     for name, parameter in model.named_parameters():
-        if name.startswith(MERGERS):
-            parameter.requires_grad_(recipe.train_mergers)
-        elif name.startswith("vision."):
-            parameter.requires_grad_(recipe.train_vision_tower)
-        elif name.startswith("spatial."):
-            parameter.requires_grad_(recipe.train_spatial_encoder)
-        else:
-            parameter.requires_grad_(recipe.train_language_model)
+        parameter.requires_grad_(next(learns[start] for start in learns if name.startswith(start)))
 
 
 def parameter_groups(task: nn.Module, recipe: Recipe) -> list[dict[str, Any]]:
@@ -240,6 +238,11 @@ def arguments(recipe: Recipe, total_steps: int) -> TrainingArguments:
             "install the versions in requirements/"
         )
     return TrainingArguments(**values)
+
+
+def last_logged(history: Sequence[dict[str, Any]], key: str) -> dict[str, Any]:
+    """The last entry of a trainer's log that has ``key``; an empty one if there is none."""
+    return next((entry for entry in reversed(history) if key in entry), {})
 
 
 def last_state(output: str | Path) -> str | None:
