@@ -7,6 +7,6 @@ is made.
 """
 
 from sim_bridge.backends import make_env
-from sim_bridge.nav_env import EnvSettings, NavEnv, Observation, TopDownMap
+from sim_bridge.nav_env import EnvSettings, NavEnv, Observation
 
-__all__ = ["EnvSettings", "NavEnv", "Observation", "TopDownMap", "make_env"]
+__all__ = ["EnvSettings", "NavEnv", "Observation", "make_env"]

@@ -1,9 +1,9 @@
 """Which simulator: an environment by the name of its backend."""
 
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
-from janusvln_ros.actions import FORWARD_STEP_M, TURN_STEP_DEG
 from janusvln_ros.errors import InputError
 from sim_bridge.nav_env import EnvSettings, NavEnv
 
@@ -13,19 +13,7 @@ def make_env(
     *,
     scene: str | Path | None = None,
     data_dir: str | Path = "data",
-    up: str = "z",
-    sliding: bool = True,
-    width: int = 640,
-    height: int = 480,
-    hfov: float = 79.0,
-    camera_height: float = 1.25,
-    agent_height: float = 1.5,
-    agent_radius: float = 0.1,
-    forward_step: float = FORWARD_STEP_M,
-    turn_step: float = TURN_STEP_DEG,
-    max_steps: int = 500,
-    success_distance: float = 3.0,
-    **backend_options: Any,
+    **options: Any,
 ) -> NavEnv:
     """
     Make an environment. Defaults are the published settings of JanusVLN.
@@ -35,40 +23,24 @@ def make_env(
             of its own).
         scene: a ``.glb`` to load at once; without it the first ``reset`` loads the episode's.
         data_dir: scenes of episodes are found at ``<data_dir>/scene_datasets/<scene_id>``.
-        up: the axis of the scene files that points up: ``"z"`` (Matterport3D and the generated
-            houses) or ``"y"``.
-        sliding: slide along obstacles; off stops at the first contact.
-        backend_options: further options of the backend (``habitat``: see
-            ``sim_bridge.habitat_client.HabitatEnv``).
+        options: the fields of ``EnvSettings`` (``up``: the axis of the scene files that points up,
+            ``"z"`` for Matterport3D and the generated houses, or ``"y"``; ``sliding``: slide along
+            obstacles, off stops at the first contact; ``width``, ``height``, ``hfov``, ...), and
+            further ones of the backend (``habitat``: see ``habitat_client.HabitatEnv``).
 
     Raises:
         InputError: unknown backend, bad value, or the scene cannot be read.
     """
-    if up not in ("y", "z"):
-        raise InputError(
-            f"up is {up!r}: give 'y' or 'z', the axis of the scene file that points up"
-        )
-    settings = EnvSettings(
-        width=width,
-        height=height,
-        hfov=hfov,
-        camera_height=camera_height,
-        agent_height=agent_height,
-        agent_radius=agent_radius,
-        forward_step=forward_step,
-        turn_step=turn_step,
-        sliding=sliding,
-        max_steps=max_steps,
-        success_distance=success_distance,
-    )
+    shared = options.keys() & {f.name for f in fields(EnvSettings)}
+    settings = EnvSettings(**{name: options.pop(name) for name in shared})
     if backend == "houses":
         from sim_bridge.houses import HousesEnv
 
-        if backend_options:
-            raise InputError(f"the houses backend has no option {sorted(backend_options)[0]!r}")
-        return HousesEnv(settings, scene=scene, data_dir=data_dir, up=up)
+        if options:
+            raise InputError(f"the houses backend has no option {min(options)!r}")
+        return HousesEnv(settings, scene=scene, data_dir=data_dir)
     if backend == "habitat":
         from sim_bridge.habitat_client import HabitatEnv
 
-        return HabitatEnv(settings, scene=scene, data_dir=data_dir, up=up, **backend_options)
+        return HabitatEnv(settings, scene=scene, data_dir=data_dir, **options)
     raise InputError(f"simulator backend {backend!r} is not known: use 'houses' or 'habitat'")

@@ -1,7 +1,6 @@
 """
-The ROS node ``sim_bridge``: a simulated house looks like a robot with a camera.
-
-The only file beside ``nodes/`` that imports ROS.
+The ROS node ``sim_bridge``: a simulated house looks like a robot with a camera. The only file
+beside ``nodes/`` and ``graph/`` that imports ROS.
 
 *lockstep*: the node serves ``execute_step`` itself and the world stands still between steps. The
 images are raw, reliable and kept for late-comers; the result of a step names the stamp of the
@@ -23,137 +22,126 @@ import sys
 import time
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import Field, fields
 from typing import Any
 
-import cv2
 import numpy as np
 import rclpy
 from builtin_interfaces.msg import Time
-from geometry_msgs.msg import Pose, TransformStamped, Twist, TwistStamped
+from geometry_msgs.msg import TransformStamped, Twist, TwistStamped
 from janusvln_msgs.action import ExecuteStep
 from janusvln_msgs.msg import StepReport
 from janusvln_msgs.srv import GetMetrics, ResetEpisode
 from nav_msgs.msg import OccupancyGrid
 from nav_msgs.msg import Odometry as OdometryMsg
-from rcl_interfaces.msg import FloatingPointRange, IntegerRange, ParameterDescriptor
 from rclpy.action import ActionServer, CancelResponse, GoalResponse
 from rclpy.callback_groups import ReentrantCallbackGroup
-from rclpy.clock import Clock, ClockType
 from rclpy.duration import Duration
-from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
 from rclpy.node import Node
-from rclpy.qos import (
-    DurabilityPolicy,
-    HistoryPolicy,
-    QoSProfile,
-    ReliabilityPolicy,
-    qos_profile_sensor_data,
-)
+from rclpy.qos import DurabilityPolicy, QoSProfile, qos_profile_sensor_data
 from rclpy.task import Future as RosFuture
 from rosgraph_msgs.msg import Clock as ClockMsg
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image, LaserScan
 from std_msgs.msg import Bool
 from std_srvs.srv import Trigger
 
-from janusvln_ros.actions import FORWARD_STEP_M, TURN_STEP_DEG, Action
-from janusvln_ros.data.episodes import Episode, read_episodes
+from janusvln_ros.actions import Action
+from janusvln_ros.camera.images import image_data
 from janusvln_ros.errors import InputError
 from janusvln_ros.geometry import Pose2, relative, to_map, to_world
+from janusvln_ros.nodes.messages import nanoseconds, pose_message, stamp_message
+from janusvln_ros.nodes.parameters import Param, declare
+from janusvln_ros.nodes.running import leave, run_node, steady_timer
 from sim_bridge.backends import make_env
 from sim_bridge.continuous import Base, BaseSettings, Odometry, scan_from_depth
-from sim_bridge.nav_env import MAX_DEPTH_M, NavEnv, Observation, TopDownMap
-from sim_bridge.tally import Tally
+from sim_bridge.nav_env import MAX_DEPTH_M, EnvSettings, NavEnv
+from sim_bridge.world import Frame, World
 
 try:
     from tf2_msgs.msg import TFMessage
-# not on PyPI; TF is published where the message exists and nothing here needs it
-except ImportError:
+except ImportError:  # not on PyPI; TF is published where the message exists and nothing needs it
     TFMessage = None
 
-
-@dataclass(frozen=True)
-class Parameter:
-    """
-    One parameter: its default (which gives the type), what it is for, and what it may be (a closed
-    range, or the choices).
-    """
-
-    default: bool | int | float | str
-    description: str
-    limits: tuple[float, float] | None = None
-    choices: tuple[str, ...] = ()
+TITLE = "Parameters of the node 'sim_bridge': a simulated house as a robot with a camera."
 
 
-PARAMETERS = {
-    "mode": Parameter(
+def setting_param(setting: "Field[Any]") -> Param:
+    """Return a setting of the simulators as a parameter of the node."""
+    about = setting.metadata
+    low, high = about["limits"] or (None, None)
+    name, text = about["parameter"] or setting.name, about["description"]
+    default: Any = setting.default
+    return Param(name, default, text, low, high, about["choices"])
+
+
+PARAMETERS = (
+    Param(
+        "mode",
         "lockstep",
-        "lockstep: the world waits for execute_step; continuous: a base that takes cmd_vel",
+        "lockstep: the world waits for execute_step; continuous: a base that takes cmd_vel.",
         choices=("lockstep", "continuous"),
     ),
-    "backend": Parameter("houses", "simulator", choices=("houses", "habitat")),
-    "data_dir": Parameter("data", "folder with datasets/ and scene_datasets/"),
-    "dataset": Parameter(
-        "houses", "data set of the episodes", choices=("houses", "r2r", "rxr", "scalevln")
+    Param("backend", "houses", "Which simulator runs.", choices=("houses", "habitat")),
+    Param("data_dir", "data", "Folder with datasets/ and scene_datasets/."),
+    Param(
+        "dataset",
+        "houses",
+        "Data set of the episodes.",
+        choices=("houses", "r2r", "rxr", "scalevln"),
     ),
-    "split": Parameter("val_unseen", "split of the episodes"),
-    "episode_id": Parameter("", "episode to start with; empty: the first of the split"),
-    "scene_up": Parameter("z", "axis of the scene files that points up", choices=("y", "z")),
-    "image_width": Parameter(640, "pixels", (32, 4096)),
-    "image_height": Parameter(480, "pixels", (32, 4096)),
-    "hfov": Parameter(79.0, "horizontal field of view, degrees", (10.0, 170.0)),
-    "camera_height": Parameter(1.25, "camera above the floor, metres", (0.05, 3.0)),
-    "agent_height": Parameter(1.5, "height of the robot, metres", (0.05, 3.0)),
-    "agent_radius": Parameter(0.1, "radius of the robot, metres", (0.01, 1.0)),
-    "forward_step": Parameter(
-        FORWARD_STEP_M, "lockstep: length of MOVE_FORWARD, metres", (0.01, 2.0)
+    Param("split", "val_unseen", "Split of the episodes."),
+    Param("episode_id", "", "Episode to start with; empty: the first of the split."),
+    *map(setting_param, fields(EnvSettings)),
+    Param("seed", 0, "Seed of the odometry noise.", 0, 2**31 - 1),
+    Param("publish_depth", True, "Publish depth (REP-118)."),
+    Param("publish_compressed", True, "Publish image/compressed (JPEG) while somebody listens."),
+    Param("jpeg_quality", 90, "Quality of image/compressed.", 1, 100),
+    Param("step_duration", 1.0, "Lockstep: simulated seconds per step.", 0.001, 60.0),
+    Param("real_time_factor", 1.0, "Continuous: simulated seconds per second.", 0.05, 10.0),
+    Param("frame_rate", 10.0, "Continuous: frames per simulated second.", 0.2, 120.0),
+    Param("odom_rate", 50.0, "Continuous: odometry per simulated second.", 1.0, 500.0),
+    Param(
+        "odom_noise",
+        0.0,
+        "Continuous: relative standard deviation of measured distance and angle.",
+        0.0,
+        0.5,
     ),
-    "turn_step": Parameter(TURN_STEP_DEG, "lockstep: angle of a turn, degrees", (1.0, 90.0)),
-    "sliding": Parameter(True, "lockstep: slide along obstacles, as Habitat does"),
-    "max_steps": Parameter(500, "lockstep: steps after which an episode is over", (1, 100000)),
-    "success_distance": Parameter(
-        3.0, "an episode succeeds when it stops nearer than this to its goal, metres", (0.1, 100.0)
+    Param(
+        "odom_latency",
+        0.0,
+        "Continuous: seconds from the stamp of a measurement to its publication.",
+        0.0,
+        1.0,
     ),
-    "seed": Parameter(0, "seed of the odometry noise", (0, 2**31 - 1)),
-    "publish_depth": Parameter(True, "publish depth (REP-118)"),
-    "publish_compressed": Parameter(
-        True, "publish image/compressed (JPEG) while somebody listens"
+    Param(
+        "cmd_vel_type",
+        "twist",
+        "Continuous: type of cmd_vel.",
+        choices=("twist", "twist_stamped"),
     ),
-    "jpeg_quality": Parameter(90, "quality of image/compressed", (1, 100)),
-    "step_duration": Parameter(1.0, "lockstep: simulated seconds per step", (0.001, 60.0)),
-    "real_time_factor": Parameter(1.0, "continuous: simulated seconds per second", (0.05, 10.0)),
-    "frame_rate": Parameter(10.0, "continuous: frames per simulated second", (0.2, 120.0)),
-    "odom_rate": Parameter(
-        50.0, "continuous: odometry measurements per simulated second", (1.0, 500.0)
-    ),
-    "odom_noise": Parameter(
-        0.0, "continuous: relative standard deviation of measured distance and angle", (0.0, 0.5)
-    ),
-    "odom_latency": Parameter(
-        0.0, "continuous: seconds from the stamp of a measurement to its publication", (0.0, 1.0)
-    ),
-    "cmd_vel_type": Parameter(
-        "twist", "continuous: type of cmd_vel", choices=("twist", "twist_stamped")
-    ),
-    "cmd_vel_timeout": Parameter(
+    Param(
+        "cmd_vel_timeout",
         0.2,
-        "continuous: the base brakes when no command came for this long, seconds on "
-        "the steady clock",
-        (0.02, 2.0),
+        "Continuous: the base brakes when no command came for this long, seconds on the steady "
+        "clock.",
+        0.02,
+        2.0,
     ),
-    "max_linear": Parameter(0.6, "continuous: speed limit of the base, m/s", (0.01, 5.0)),
-    "max_angular": Parameter(1.5, "continuous: turning limit of the base, rad/s", (0.01, 10.0)),
-    "linear_acceleration": Parameter(1.5, "continuous: m/s^2", (0.05, 50.0)),
-    "angular_acceleration": Parameter(4.0, "continuous: rad/s^2", (0.05, 100.0)),
-    "scan_beams": Parameter(64, "continuous: beams of the scan made from depth", (2, 4096)),
-    "map_frame": Parameter("map", "frame of the true pose"),
-    "odom_frame": Parameter("odom", "frame of the odometry"),
-    "base_frame": Parameter("base_link", "frame of the robot"),
-    "camera_frame": Parameter(
-        "camera_optical_frame", "optical frame of the camera: z forward, x right"
+    Param("max_linear", 0.6, "Continuous: speed limit of the base, m/s.", 0.01, 5.0),
+    Param("max_angular", 1.5, "Continuous: turning limit of the base, rad/s.", 0.01, 10.0),
+    Param("linear_acceleration", 1.5, "Continuous: metres per second squared.", 0.05, 50.0),
+    Param("angular_acceleration", 4.0, "Continuous: radians per second squared.", 0.05, 100.0),
+    Param("scan_beams", 64, "Continuous: beams of the scan made from depth.", 2, 4096),
+    Param("map_frame", "map", "Frame of the true pose."),
+    Param("odom_frame", "odom", "Frame of the odometry."),
+    Param("base_frame", "base_link", "Frame of the robot."),
+    Param(
+        "camera_frame",
+        "camera_optical_frame",
+        "Optical frame of the camera: z forward, x right.",
     ),
-}
-"""Every parameter of the node; ``config/sim_bridge.yaml`` gives the shipped values."""
+)
 
 ACKNOWLEDGED_WITHIN_S = 2.0
 """
@@ -161,372 +149,193 @@ How long a reset waits for subscribers that do not acknowledge the first frame, 
 was killed.
 """
 
-STEP_FINAL_STATUSES = (ExecuteStep.Result.SUCCEEDED, ExecuteStep.Result.BLOCKED)
+CLOCK_PERIOD = 0.2
+"""Seconds between repetitions of the time in lockstep."""
 
-
-def descriptor(parameter: Parameter) -> ParameterDescriptor:
-    """The ROS descriptor of a parameter; all are read-only, since the world is built from them."""
-    message = ParameterDescriptor(description=parameter.description, read_only=True)
-    if parameter.choices:
-        message.additional_constraints = "one of " + ", ".join(parameter.choices)
-    if parameter.limits and isinstance(parameter.default, int):
-        message.integer_range = [
-            IntegerRange(
-                from_value=int(parameter.limits[0]), to_value=int(parameter.limits[1]), step=0
-            )
-        ]
-    elif parameter.limits:
-        message.floating_point_range = [
-            FloatingPointRange(
-                from_value=parameter.limits[0], to_value=parameter.limits[1], step=0.0
-            )
-        ]
-    return message
-
-
-def declare_parameters(node: Node) -> dict[str, Any]:
-    """
-    Declare every parameter and return the values.
-
-    Raises:
-        InputError: a value has the wrong type or lies outside its range, or a given name is not a
-            parameter of this node.
-    """
-    values: dict[str, Any] = {}
-    given = getattr(node, "_parameter_overrides", {})
-    for name in given:
-        if (
-            name not in PARAMETERS
-            and name != "use_sim_time"
-            and not name.startswith("qos_overrides.")
-        ):
-            raise InputError(
-                f"sim_bridge has no parameter {name!r}: it has {', '.join(sorted(PARAMETERS))}"
-            )
-    for name, parameter in PARAMETERS.items():
-        allowed = (
-            f"one of {', '.join(parameter.choices)}"
-            if parameter.choices
-            else f"{type(parameter.default).__name__}"
-        )
-        if parameter.limits:
-            allowed += f" from {parameter.limits[0]} to {parameter.limits[1]}"
-        wrong = (
-            InputError(
-                f"parameter {name!r} of sim_bridge is {given[name].value!r}: give "
-                f"{allowed} ({parameter.description})"
-            )
-            if name in given
-            else None
-        )
-        try:
-            value: Any = node.declare_parameter(
-                name, parameter.default, descriptor(parameter)
-            ).value
-        # rclpy raises a type of its own for each way of being wrong, and they differ between
-        # distributions
-        except Exception as error:
-            raise wrong or error from error
-        if wrong and (
-            type(value) is not type(parameter.default)
-            or (parameter.choices and value not in parameter.choices)
-        ):
-            raise wrong
-        if wrong and isinstance(value, float) and not math.isfinite(value):
-            raise wrong
-        values[name] = value
-    return values
-
-
-def rep118_depth(depth_HW: np.ndarray) -> np.ndarray:
-    """
-    Return the simulator's depth (0: nothing hit, clipped at ``MAX_DEPTH_M``) as REP-118 has it:
-    metres, +inf beyond the range.
-    """
-    return np.where(
-        (depth_HW > 0) & (depth_HW < MAX_DEPTH_M), depth_HW, np.float32(np.inf)
-    ).astype(np.float32)
+RESULT = ExecuteStep.Result
+KEPT = QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL)
 
 
 def time_message(seconds: float) -> Time:
     """
-    The stamp of a simulated time in seconds, to the microsecond, so that equal times give equal
-    stamps.
+    Return the stamp of a simulated time in seconds, to the microsecond: equal times, equal stamps.
     """
-    microseconds = round(seconds * 1e6)
-    return Time(sec=microseconds // 1_000_000, nanosec=microseconds % 1_000_000 * 1000)
+    return stamp_message(round(seconds * 1e6) * 1000)
 
 
-def pose_message(pose: Pose2, height: float = 0.0) -> Pose:
-    """A planar pose as a ROS pose."""
-    message = Pose()
-    message.position.x, message.position.y, message.position.z = pose.x, pose.y, height
-    message.orientation.z, message.orientation.w = math.sin(pose.yaw / 2), math.cos(pose.yaw / 2)
-    return message
+def text_of(stamp: Time) -> str:
+    """Return a stamp in words."""
+    return f"{stamp.sec}.{stamp.nanosec:09d}"
 
 
-@dataclass
-class Frame:
+class Outputs:
     """
-    One rendered view with everything that is published of it.
+    What both modes publish: images, odometry, true pose, map, time and TF.
 
-    ``jpeg`` is empty where nobody asked for it.
+    ``kept``: for late-comers, one message deep, as lockstep needs it.
     """
 
-    observation: Observation
-    depth: np.ndarray
-    jpeg: bytes
-    map: TopDownMap | None = None
-
-
-class World:
-    """
-    The simulator and the episode in it. Lives on the thread that made it; nothing here knows ROS.
-    """
-
-    def __init__(self, values: dict[str, Any], factory: Callable[..., NavEnv]):
+    def __init__(self, node: Node, values: Any, kept: bool):
         self.values = values
-        same = [
-            "hfov",
-            "camera_height",
-            "agent_height",
-            "agent_radius",
-            "forward_step",
-            "turn_step",
-            "sliding",
-            "max_steps",
-            "success_distance",
-        ]
-        size = {"width": values["image_width"], "height": values["image_height"]}
-        self.env = factory(
-            values["backend"],
-            data_dir=values["data_dir"],
-            up=values["scene_up"],
-            **size,
-            **{name: values[name] for name in same},
-        )
-        self.episodes: dict[tuple[str, str], list[Episode]] = {}
-        self.current = ("", "", -1)
-        self.tally: Tally | None = None
-
-    def close(self) -> None:
-        """Release the simulator."""
-        self.env.close()
-
-    def reset(self, episode_id: str, dataset: str, split: str) -> tuple[Episode, Frame]:
-        """
-        Start an episode: the named one, else the next of the list (after the last comes the
-        first).
-        """
-        key = (dataset or self.values["dataset"], split or self.values["split"])
-        if key not in self.episodes:
-            self.episodes[key] = list(read_episodes(self.values["data_dir"], *key).episodes)
-        episodes = self.episodes[key]
-        if episode_id:
-            index = next((i for i, e in enumerate(episodes) if e.episode_id == episode_id), -1)
-            if index < 0:
-                first, last = episodes[0].episode_id, episodes[-1].episode_id
-                raise InputError(
-                    f"{key[0]} {key[1]} has no episode {episode_id!r}: it has "
-                    f"{len(episodes)}, from {first!r} to {last!r}"
-                )
-        else:
-            index = (self.current[2] + 1) % len(episodes) if self.current[:2] == key else 0
-        observation = self.env.reset(episodes[index])
-        self.current = (*key, index)
-        self.tally = Tally(episodes[index], self.values["success_distance"])
-        self._place(observation)
-        return episodes[index], self._frame(observation, self.env.top_down_map())
-
-    def step(self, action: Action) -> Frame:
-        """Carry out one action of an episode that is not over."""
-        assert self.tally is not None
-        observation = self.env.step(action)
-        self.tally.actions.append(int(action))
-        self._place(observation)
-        return self._frame(observation)
-
-    def look_from(self, position: np.ndarray, rotation: np.ndarray) -> Frame:
-        """
-        Put the agent there and render; the way counts, since a moving base was really there.
-
-        A base at rest adds nothing to the record.
-        """
-        assert self.tally is not None
-        self.env.set_state(position, rotation)
-        observation = self.env.render()
-        if not (
-            np.allclose(position, self.tally.positions[-1], atol=1e-4)
-            and np.allclose(rotation, self.tally.rotations[-1], atol=1e-4)
-        ):
-            self._place(observation)
-        return self._frame(observation)
-
-    def count(self, action: int) -> None:
-        """Note an action that somebody else carried out."""
-        assert self.tally is not None
-        self.tally.actions.append(int(action))
-
-    def metrics(self) -> dict[str, Any]:
-        """The metrics of the episode so far."""
-        assert self.tally is not None
-        return self.tally.metrics()
-
-    def _place(self, observation: Observation) -> None:
-        assert self.tally is not None
-        distance = self.env.geodesic_distance(
-            observation.position, self.tally.episode.goal_position
-        )
-        self.tally.place(
-            observation.position,
-            observation.rotation,
-            distance,
-            observation.rgb,
-            observation.collided,
-        )
-
-    def _frame(self, observation: Observation, floor: TopDownMap | None = None) -> Frame:
-        jpeg = b""
-        if self.values["publish_compressed"]:
-            done, encoded = cv2.imencode(
-                ".jpg",
-                observation.rgb[:, :, ::-1],
-                [cv2.IMWRITE_JPEG_QUALITY, self.values["jpeg_quality"]],
-            )
-            assert done
-            jpeg = encoded.tobytes()
-        return Frame(observation, rep118_depth(observation.depth), jpeg, floor)
-
-
-class SimBridge(Node):
-    """The node. ``factory`` makes the simulator; tests give their own."""
-
-    def __init__(self, factory: Callable[..., NavEnv] = make_env, **arguments: Any):
-        super().__init__("sim_bridge", **arguments)
-        self.values = declare_parameters(self)
-        self.lockstep = self.values["mode"] == "lockstep"
-        self.steady = Clock(clock_type=ClockType.STEADY_TIME)
-        self.thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="simulator")
-        try:
-            self.world: World = self.thread.submit(World, self.values, factory).result()
-            episode, frame = self.thread.submit(
-                self.world.reset, self.values["episode_id"], "", ""
-            ).result()
-        except BaseException:
-            self.thread.shutdown()
-            raise
-        self.episode = episode
-        self.frame = frame
-        self.time = 1.0  # simulated seconds; zero is what an unset stamp looks like
-        self.stamp = time_message(self.time)
-        self.last_step = (-1, -1)
-        self.busy = False  # a step or a reset is under way
-        self.rendering = False  # continuous: a frame is under way
-        self.frames_published = self.frames_before = 0  # in this episode; in all before it
-        self._make_interfaces()
-        self._place_base(frame)
-        self._publish_map()
-        if self.lockstep:
-            self._publish_frame()
-        else:
-            self.started = time.monotonic()
-            self.advanced_to = self.time
-        self.get_logger().info(
-            f"{self.values['mode']} in {episode.scene_id}, episode "
-            f"{episode.episode_id}: {episode.instruction}"
-        )
-
-    # interfaces
-
-    def _make_interfaces(self) -> None:
-        kept = QoSProfile(
-            depth=1,
-            history=HistoryPolicy.KEEP_LAST,
-            reliability=ReliabilityPolicy.RELIABLE,
-            durability=DurabilityPolicy.TRANSIENT_LOCAL,
-        )
-        images = (
-            kept if self.lockstep else QoSProfile(depth=5, reliability=ReliabilityPolicy.RELIABLE)
-        )
-        self.image_out = self.create_publisher(Image, "image", images)
-        self.compressed_out = (
-            self.create_publisher(CompressedImage, "image/compressed", images)
-            if self.values["publish_compressed"]
-            else None
-        )
-        self.depth_out = (
-            self.create_publisher(Image, "depth", images) if self.values["publish_depth"] else None
-        )
-        self.info_out = self.create_publisher(CameraInfo, "camera_info", images)
-        self.odom_out = self.create_publisher(
-            OdometryMsg, "odom", kept if self.lockstep else QoSProfile(depth=10)
-        )
-        self.truth_out = self.create_publisher(
-            OdometryMsg, "ground_truth", kept if self.lockstep else QoSProfile(depth=10)
-        )
-        self.map_out = self.create_publisher(OccupancyGrid, "map", kept)
-        self.clock_out = self.create_publisher(ClockMsg, "/clock", QoSProfile(depth=1))
+        images = KEPT if kept else QoSProfile(depth=5)
+        poses = KEPT if kept else QoSProfile(depth=10)
+        publish = node.create_publisher
+        self.image = publish(Image, "image", images)
+        self.compressed = self.depth = None
+        if values.publish_compressed:
+            self.compressed = publish(CompressedImage, "image/compressed", images)
+        if values.publish_depth:
+            self.depth = publish(Image, "depth", images)
+        self.info = publish(CameraInfo, "camera_info", images)
+        self.odom = publish(OdometryMsg, "odom", poses)
+        self.truth = publish(OdometryMsg, "ground_truth", poses)
+        self.map = publish(OccupancyGrid, "map", KEPT)
+        self.clock = publish(ClockMsg, "/clock", QoSProfile(depth=1))
         if TFMessage is not None:
-            self.tf_out = self.create_publisher(TFMessage, "/tf", QoSProfile(depth=100))
-            self.static_out = self.create_publisher(TFMessage, "/tf_static", kept)
-            self.static_out.publish(TFMessage(transforms=[self._camera_mount()]))
-        # These two wait for the simulator; in the default group everything else of the node, the
-        # clock included, would wait with them.
-        waiting = ReentrantCallbackGroup()
-        self.create_service(ResetEpisode, "reset_episode", self._on_reset, callback_group=waiting)
-        self.create_service(GetMetrics, "get_metrics", self._on_metrics, callback_group=waiting)
-        self.create_service(Trigger, "resend_frame", self._on_resend)
-        if self.lockstep:
-            self.report_out = self.create_publisher(
-                StepReport, "motion/step_report", QoSProfile(depth=10)
-            )
-            self.server = ActionServer(
-                self,
-                ExecuteStep,
-                "execute_step",
-                # replaced per goal: each is started once its step is done
-                execute_callback=lambda handle: ExecuteStep.Result(),
-                goal_callback=lambda goal: GoalResponse.ACCEPT,  # refusals are typed results
-                handle_accepted_callback=self._on_step,
-                # a step is over as soon as it began
-                cancel_callback=lambda handle: CancelResponse.REJECT,
-            )
-            # The same time again and again: a node that joins between two steps would otherwise
-            # have no time at all.
-            self.create_timer(0.2, self._publish_clock, clock=self.steady)
-            return
-        self.scan_out = self.create_publisher(LaserScan, "scan", qos_profile_sensor_data)
-        stamped = self.values["cmd_vel_type"] == "twist_stamped"
-        self.create_subscription(
-            TwistStamped if stamped else Twist, "cmd_vel", self._on_cmd_vel, QoSProfile(depth=1)
-        )
-        self.create_subscription(Bool, "estop", self._on_estop, QoSProfile(depth=1))
-        self.create_subscription(
-            StepReport, "motion/step_report", self._on_report, QoSProfile(depth=10)
-        )
-        factor = self.values["real_time_factor"]
-        self.create_timer(
-            1.0 / self.values["odom_rate"] / factor, self._on_tick, clock=self.steady
-        )
-        self.create_timer(
-            1.0 / self.values["frame_rate"] / factor, self._on_frame_due, clock=self.steady
-        )
+            self.tf = publish(TFMessage, "/tf", QoSProfile(depth=100))
+            self.static_tf = publish(TFMessage, "/tf_static", KEPT)
+            self.static_tf.publish(TFMessage(transforms=[self._camera_mount()]))
 
     def _camera_mount(self) -> TransformStamped:
-        message = TransformStamped()
-        message.header.frame_id, message.child_frame_id = (
-            self.values["base_frame"],
-            self.values["camera_frame"],
-        )
-        message.transform.translation.z = self.values["camera_height"]
+        message = TransformStamped(child_frame_id=self.values.camera_frame)
+        message.header.frame_id = self.values.base_frame
+        message.transform.translation.z = self.values.camera_height
         rotation = message.transform.rotation
         rotation.x, rotation.y, rotation.z, rotation.w = -0.5, 0.5, -0.5, 0.5
         return message
 
-    def _when_done(self, work: "Future[Any]", then: Callable[["Future[Any]"], None]) -> None:
+    def time(self, stamp: Time) -> None:
+        """Publish the simulated time."""
+        self.clock.publish(ClockMsg(clock=stamp))
+
+    def frame(self, frame: Frame, stamp: Time) -> None:
+        """Publish everything that is seen in a frame; the image comes last."""
+        rgb = frame.observation.rgb
+        height, width = rgb.shape[:2]
+        size = {"height": height, "width": width}
+        big = sys.byteorder == "big"
+        depth = Image(encoding="32FC1", step=width * 4, is_bigendian=big, **size)
+        compressed = CompressedImage(format="rgb8; jpeg compressed bgr8")
+        image = Image(encoding="rgb8", step=width * 3, **size)
+        info = self._camera_info(width, height)
+        for message in (info, depth, compressed, image):
+            message.header.stamp, message.header.frame_id = stamp, self.values.camera_frame
+        self.info.publish(info)
+        if self.depth is not None:
+            depth.data = image_data(frame.depth)
+            self.depth.publish(depth)
+        if self.compressed is not None:
+            compressed.data = array.array("B", frame.jpeg)
+            self.compressed.publish(compressed)
+        image.data = image_data(rgb)
+        self.image.publish(image)
+
+    def _camera_info(self, width: int, height: int) -> CameraInfo:
+        focal = width / 2 / math.tan(math.radians(self.values.hfov) / 2)
+        # ROS counts pixel centres at whole numbers, the simulator at halves.
+        across, down = width / 2 - 0.5, height / 2 - 0.5
+        info = CameraInfo(width=width, height=height, distortion_model="plumb_bob", d=[0.0] * 5)
+        info.k = [focal, 0.0, across, 0.0, focal, down, 0.0, 0.0, 1.0]
+        info.r = [1.0, 0.0, 0.0, 0.0, 1.0, 0.0, 0.0, 0.0, 1.0]
+        info.p = [focal, 0.0, across, 0.0, 0.0, focal, down, 0.0, 0.0, 0.0, 1.0, 0.0]
+        return info
+
+    def poses(self, measured: Odometry, base: Base, height: float, now: Time) -> None:
+        """Publish a measurement of the base, its true pose ``now``, and the TF of the measured."""
+        values = self.values
+        stamp, pose = time_message(measured.time), pose_message(measured.pose, height)
+        told = (
+            (self.odom, stamp, values.odom_frame, pose, measured.linear, measured.angular),
+            (
+                self.truth,
+                now,
+                values.map_frame,
+                pose_message(base.pose, height),
+                base.linear,
+                base.angular,
+            ),
+        )
+        for output, at, frame_id, where, linear, angular in told:
+            message = OdometryMsg(child_frame_id=values.base_frame)
+            message.header.stamp, message.header.frame_id = at, frame_id
+            message.pose.pose = where
+            message.twist.twist.linear.x, message.twist.twist.angular.z = linear, angular
+            output.publish(message)
+        if TFMessage is not None:
+            moved = TransformStamped(child_frame_id=values.base_frame)
+            moved.header.stamp, moved.header.frame_id = stamp, values.odom_frame
+            translation, place = moved.transform.translation, pose.position
+            translation.x, translation.y, translation.z = place.x, place.y, place.z
+            moved.transform.rotation = pose.orientation
+            self.tf.publish(TFMessage(transforms=[moved]))
+
+    def floor(self, frame: Frame, height: float, stamp: Time) -> None:
         """
-        Call ``then`` on the executor's thread once the simulator's thread has finished ``work``.
+        Publish where the base can stand, 0 free and 100 not, in the map frame: x forward is -z of
+        the world, y left its -x.
         """
+        floor = frame.map
+        assert floor is not None
+        rows, columns = floor.navigable.shape
+        grid = OccupancyGrid()
+        grid.header.stamp, grid.header.frame_id = stamp, self.values.map_frame
+        grid.info.resolution, grid.info.width, grid.info.height = floor.resolution, rows, columns
+        corner = grid.info.origin.position
+        corner.x = -(floor.origin[1] + rows * floor.resolution)
+        corner.y = -(floor.origin[0] + columns * floor.resolution)
+        corner.z = height
+        taken = np.where(floor.navigable.T[::-1, ::-1], 0, 100).astype(np.int8)
+        grid.data = array.array("b", taken.tobytes())
+        self.map.publish(grid)
+
+
+class SimBridge(Node):  # type: ignore[misc]
+    """
+    The node. ``factory`` makes the simulator; tests give their own.
+
+    Attributes:
+        exit_code: with which the process ends; None while it should run.
+        stamp: of the newest frame.
+        busy: a step or a reset is under way.
+    """
+
+    def __init__(self, factory: Callable[..., NavEnv] = make_env, **options: Any):
+        super().__init__("sim_bridge", **options)
+        self.exit_code: int | None = None
+        self.values = declare(self, PARAMETERS)
+        self.thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="simulator")
+        try:
+            make = self.thread.submit(World, vars(self.values), factory)
+            self.world: World = make.result()
+            first = self.thread.submit(self.world.reset, self.values.episode_id, "", "")
+            self.episode, self.frame = first.result()
+        except BaseException:
+            self.thread.shutdown()
+            raise
+        self.busy = False
+        self.frames_published = self.frames_before = 0  # in this episode; in all before it
+        lockstep = self.values.mode == "lockstep"
+        self.outputs = Outputs(self, self.values, kept=lockstep)
+        # These two wait for the simulator; in the default group everything else of the node, the
+        # clock included, would wait with them.
+        waiting = ReentrantCallbackGroup()
+        serve = self.create_service
+        serve(ResetEpisode, "reset_episode", self._on_reset, callback_group=waiting)
+        serve(GetMetrics, "get_metrics", self._on_metrics, callback_group=waiting)
+        serve(Trigger, "resend_frame", self._on_resend)
+        self.stamp = time_message(1.0)  # zero is what an unset stamp looks like
+        self._place_base()
+        self.mode: Lockstep | Continuous = Lockstep(self) if lockstep else Continuous(self)
+        where = f"{self.episode.scene_id}, episode {self.episode.episode_id}"
+        self.get_logger().info(f"{self.values.mode} in {where}: {self.episode.instruction}")
+
+    def publish_frame(self) -> None:
+        """Publish the newest frame, which counts."""
+        self.frames_published += 1
+        self.outputs.frame(self.frame, self.stamp)
+
+    def when_done(self, work: "Future[Any]", then: Callable[["Future[Any]"], None]) -> None:
+        """Call ``then`` on the executor's thread once the simulator's has finished ``work``."""
 
         def post(done: "Future[Any]") -> None:
             if self.executor is not None and rclpy.ok(context=self.context):
@@ -534,34 +343,7 @@ class SimBridge(Node):
 
         work.add_done_callback(post)
 
-    # both modes
-
-    def _place_base(self, frame: Frame) -> None:
-        pose, self.floor_height = to_map(frame.observation.position, frame.observation.rotation)
-        values = self.values
-        settings = BaseSettings(
-            max_linear=values["max_linear"],
-            max_angular=values["max_angular"],
-            linear_acceleration=values["linear_acceleration"],
-            angular_acceleration=values["angular_acceleration"],
-            command_timeout=values["cmd_vel_timeout"],
-            odom_noise=values["odom_noise"],
-            odom_latency=values["odom_latency"],
-        )
-        floor = frame.map
-        assert floor is not None
-
-        def free(x: float, y: float) -> bool:
-            row, column = (
-                int((-x - floor.origin[1]) // floor.resolution),
-                int((-y - floor.origin[0]) // floor.resolution),
-            )
-            rows, columns = floor.navigable.shape
-            return 0 <= row < rows and 0 <= column < columns and bool(floor.navigable[row, column])
-
-        self.base = Base(settings, free, pose, values["seed"])
-
-    async def _in_simulator(self, work: Callable[..., Any], *arguments: Any) -> "Future[Any]":
+    async def in_simulator(self, work: Callable[..., Any], *arguments: Any) -> "Future[Any]":
         """Run ``work`` on the simulator's thread and return its finished future."""
         executor = self.executor
         assert executor is not None
@@ -576,6 +358,23 @@ class SimBridge(Node):
         self.thread.submit(work, *arguments).add_done_callback(wake)
         return await finished  # type: ignore[return-value]
 
+    def _place_base(self) -> None:
+        """Put a base at rest where the episode begins, and publish its map."""
+        seen, values, floor = self.frame.observation, vars(self.values), self.frame.map
+        pose, self.floor_height = to_map(seen.position, seen.rotation)
+        names = {field.name for field in fields(BaseSettings)} & values.keys()
+        settings = BaseSettings(
+            command_timeout=values["cmd_vel_timeout"], **{name: values[name] for name in names}
+        )
+        assert floor is not None
+
+        def free(x: float, y: float) -> bool:
+            # the map's x is the world's -z, its y the world's -x
+            return floor.is_navigable(-y, -x)
+
+        self.base = Base(settings, free, pose, values["seed"])
+        self.outputs.floor(self.frame, self.floor_height, self.stamp)
+
     async def _on_reset(
         self, request: ResetEpisode.Request, response: ResetEpisode.Response
     ) -> ResetEpisode.Response:
@@ -583,9 +382,8 @@ class SimBridge(Node):
             response.error_msg = "a step or another reset is under way: wait for its result"
             return response
         self.busy = True
-        done = await self._in_simulator(
-            self.world.reset, request.episode_id, request.dataset, request.split
-        )
+        asked = (request.episode_id, request.dataset, request.split)
+        done = await self.in_simulator(self.world.reset, *asked)
         self.busy = False
         try:
             self.episode, self.frame = done.result()
@@ -596,335 +394,31 @@ class SimBridge(Node):
             self.get_logger().error(f"reset failed: {error!r}")
             response.error_msg = f"the simulator failed: {error}"
             return response
-        self._place_base(self.frame)
-        self._publish_map()
         self.frames_before, self.frames_published = self.frames_before + self.frames_published, 0
-        # A policy that was started anew counts its episodes from the beginning; old decisions are
-        # known by their frames.
-        self.last_step = (-1, -1)
-        values = self.values
-        if self.lockstep:
-            self.time += values["step_duration"]
-            self._publish_frame()
-            # Whoever asks for a drive after this answer finds the new frame already there, not the
-            # one of the episode before.
-            await self._in_simulator(
-                self.image_out.wait_for_all_acked, Duration(seconds=ACKNOWLEDGED_WITHIN_S)
-            )
-        else:
-            # Likewise the odometry: a step that began on that of the episode before would see the
-            # robot jump.
-            await self._in_simulator(
-                time.sleep,
-                (values["odom_latency"] + 2 / values["odom_rate"]) / values["real_time_factor"],
-            )
-        response.success = True
-        response.episode_id, response.scene_id, response.instruction = (
-            self.episode.episode_id,
-            self.episode.scene_id,
-            self.episode.instruction,
-        )
-        response.frame_stamp = self.stamp if self.lockstep else time_message(self._now())
+        self._place_base()
+        response.frame_stamp = await self.mode.begin()
+        response.success, response.episode_id = True, self.episode.episode_id
+        response.scene_id, response.instruction = self.episode.scene_id, self.episode.instruction
         return response
-
-    def _publish_map(self) -> None:
-        """
-        Publish where the base can stand, 0 free and 100 not, in the map frame: x forward is -z of
-        the world, y left its -x.
-        """
-        floor = self.frame.map
-        assert floor is not None
-        rows, columns = floor.navigable.shape
-        grid = OccupancyGrid()
-        grid.header.stamp, grid.header.frame_id = self.stamp, self.values["map_frame"]
-        grid.info.resolution, grid.info.width, grid.info.height = floor.resolution, rows, columns
-        grid.info.origin.position.x = -(floor.origin[1] + rows * floor.resolution)
-        grid.info.origin.position.y = -(floor.origin[0] + columns * floor.resolution)
-        grid.info.origin.position.z = self.floor_height
-        grid.data = array.array(
-            "b", np.where(floor.navigable.T[::-1, ::-1], 0, 100).astype(np.int8).tobytes()
-        )
-        self.map_out.publish(grid)
 
     async def _on_metrics(
         self, request: GetMetrics.Request, response: GetMetrics.Response
     ) -> GetMetrics.Response:
-        metrics = (await self._in_simulator(self.world.metrics)).result()
-        response.episode_id = metrics["episode_id"]
-        if not self.lockstep:
-            metrics["path_length"] = self.base.path_length
-        metrics["frames"], metrics["frames_total"] = (
-            self.frames_published,
-            self.frames_before + self.frames_published,
-        )
-        response.success, response.metrics_json = True, json.dumps(metrics)
+        metrics = (await self.in_simulator(self.world.metrics)).result()
+        metrics["path_length"] = self.mode.path_length(metrics["path_length"])
+        metrics["frames"] = self.frames_published
+        metrics["frames_total"] = self.frames_before + self.frames_published
+        response.success, response.episode_id = True, metrics["episode_id"]
+        response.metrics_json = json.dumps(metrics)
         return response
 
     def _on_resend(self, request: Trigger.Request, response: Trigger.Response) -> Trigger.Response:
         if self.busy:
             response.message = "a step or a reset is under way: its frame will come"
             return response
-        self._publish_images()
-        response.success, response.message = True, f"{self.stamp.sec}.{self.stamp.nanosec:09d}"
+        self.outputs.frame(self.frame, self.stamp)
+        response.success, response.message = True, text_of(self.stamp)
         return response
-
-    def _publish_clock(self) -> None:
-        self.clock_out.publish(ClockMsg(clock=self.stamp))
-
-    def _publish_images(self) -> None:
-        """Publish the current frame with its stamp."""
-        frame, rgb = self.frame, self.frame.observation.rgb
-        height, width = rgb.shape[:2]
-        self.info_out.publish(self._camera_info(width, height))
-        if self.depth_out is not None:
-            depth = Image(
-                height=height,
-                width=width,
-                encoding="32FC1",
-                step=width * 4,
-                is_bigendian=sys.byteorder == "big",
-            )
-            depth.header.stamp, depth.header.frame_id = self.stamp, self.values["camera_frame"]
-            depth.data = array.array("B", frame.depth.tobytes())
-            self.depth_out.publish(depth)
-        if self.compressed_out is not None:
-            compressed = CompressedImage(format="rgb8; jpeg compressed bgr8")
-            compressed.header.stamp, compressed.header.frame_id = (
-                self.stamp,
-                self.values["camera_frame"],
-            )
-            compressed.data = array.array("B", frame.jpeg)
-            self.compressed_out.publish(compressed)
-        image = Image(height=height, width=width, encoding="rgb8", step=width * 3)
-        image.header.stamp, image.header.frame_id = self.stamp, self.values["camera_frame"]
-        image.data = array.array("B", np.ascontiguousarray(rgb).tobytes())
-        self.image_out.publish(image)
-
-    def _camera_info(self, width: int, height: int) -> CameraInfo:
-        focal = width / 2 / math.tan(math.radians(self.values["hfov"]) / 2)
-        # ROS counts pixel centres at whole numbers, the simulator at halves.
-        across, down = width / 2 - 0.5, height / 2 - 0.5
-        info = CameraInfo(width=width, height=height, distortion_model="plumb_bob", d=[0.0] * 5)
-        info.header.stamp, info.header.frame_id = self.stamp, self.values["camera_frame"]
-        info.k = [focal, 0.0, across, 0.0, focal, down, 0.0, 0.0, 1.0]
-        info.r = [1.0, 0.0, 0.0, 0.0, 1.0, 0.0, 0.0, 0.0, 1.0]
-        info.p = [focal, 0.0, across, 0.0, 0.0, focal, down, 0.0, 0.0, 0.0, 1.0, 0.0]
-        return info
-
-    def _publish_odometry(self, measured: Odometry) -> None:
-        stamp = time_message(measured.time)
-        message = OdometryMsg(child_frame_id=self.values["base_frame"])
-        message.header.stamp, message.header.frame_id = stamp, self.values["odom_frame"]
-        message.pose.pose = pose_message(measured.pose, self.floor_height)
-        message.twist.twist.linear.x, message.twist.twist.angular.z = (
-            measured.linear,
-            measured.angular,
-        )
-        self.odom_out.publish(message)
-        truth = OdometryMsg(child_frame_id=self.values["base_frame"])
-        truth.header.stamp, truth.header.frame_id = (
-            self.stamp if self.lockstep else time_message(self.advanced_to),
-            self.values["map_frame"],
-        )
-        truth.pose.pose = pose_message(self.base.pose, self.floor_height)
-        truth.twist.twist.linear.x, truth.twist.twist.angular.z = (
-            self.base.linear,
-            self.base.angular,
-        )
-        self.truth_out.publish(truth)
-        if TFMessage is not None:
-            moved = TransformStamped(child_frame_id=self.values["base_frame"])
-            moved.header = message.header
-            moved.transform.translation.x, moved.transform.translation.y = (
-                measured.pose.x,
-                measured.pose.y,
-            )
-            moved.transform.translation.z = self.floor_height
-            moved.transform.rotation = message.pose.pose.orientation
-            self.tf_out.publish(TFMessage(transforms=[moved]))
-
-    # lockstep
-
-    def _publish_frame(self) -> None:
-        """Publish the time first, then everything seen at it; the image comes last."""
-        self.stamp = time_message(self.time)
-        self.base.pose, _ = to_map(
-            self.frame.observation.position, self.frame.observation.rotation
-        )
-        self.frames_published += 1
-        self._publish_clock()
-        self._publish_odometry(Odometry(self.time, self.base.pose, 0.0, 0.0))
-        self._publish_images()
-
-    def _on_step(self, handle: Any) -> None:
-        goal = handle.request
-        problem = self._refusal(goal)
-        if problem is not None:
-            handle.execute(
-                lambda h: self._finish(
-                    h,
-                    ExecuteStep.Result(
-                        status=problem[0], error_msg=problem[1], end_stamp=self.stamp
-                    ),
-                )
-            )
-            return
-        self.last_step = (goal.episode_id, goal.step)
-        self.busy = True
-        before, _ = to_map(self.frame.observation.position, self.frame.observation.rotation)
-        self._when_done(
-            self.thread.submit(self.world.step, Action(goal.action)),
-            lambda done: self._on_stepped(handle, before, done),
-        )
-
-    def _refusal(self, goal: ExecuteStep.Goal) -> tuple[int, str] | None:
-        """Return the status and the sentence with which a goal is refused, or None."""
-        refused, newest = ExecuteStep.Result.REFUSED, f"{self.stamp.sec}.{self.stamp.nanosec:09d}"
-        if goal.action not in list(Action):
-            return refused, f"action {goal.action} is none of 0 to 3"
-        if self.busy:
-            return refused, "a step or a reset is under way"
-        if (goal.episode_id, goal.step) <= self.last_step:
-            return (
-                refused,
-                f"step {goal.step} of episode {goal.episode_id} is not newer than step "
-                f"{self.last_step[1]} of episode {self.last_step[0]}",
-            )
-        if (goal.frame_stamp.sec, goal.frame_stamp.nanosec) != (
-            self.stamp.sec,
-            self.stamp.nanosec,
-        ):
-            used = f"{goal.frame_stamp.sec}.{goal.frame_stamp.nanosec:09d}"
-            return (
-                ExecuteStep.Result.STALE,
-                f"the decision was made on the frame of {used}; the newest is {newest}",
-            )
-        if self.world.env.episode_over:
-            return (
-                ExecuteStep.Result.FAILED,
-                f"episode {self.episode.episode_id} is over: call reset_episode",
-            )
-        return None
-
-    def _on_stepped(self, handle: Any, before: Pose2, done: "Future[Frame]") -> None:
-        self.busy = False
-        error = done.exception()
-        if error is not None:
-            self.get_logger().error(f"the simulator failed in a step: {error!r}")
-            handle.execute(
-                lambda h: self._finish(
-                    h,
-                    ExecuteStep.Result(
-                        status=ExecuteStep.Result.FAILED,
-                        error_msg=f"the simulator failed: {error}",
-                    ),
-                )
-            )
-            return
-        self.frame = done.result()
-        self.time += self.values["step_duration"]
-        self._publish_frame()
-        change = relative(before, self.base.pose)
-        collided = bool(self.frame.observation.collided)
-        status = ExecuteStep.Result.BLOCKED if collided else ExecuteStep.Result.SUCCEEDED
-        result = ExecuteStep.Result(
-            status=status,
-            end_stamp=self.stamp,
-            pose_change=pose_message(change),
-            collided=collided,
-        )
-        handle.execute(lambda h: self._finish(h, result))
-
-    def _finish(self, handle: Any, result: ExecuteStep.Result) -> ExecuteStep.Result:
-        goal = handle.request
-        report = StepReport(
-            episode_id=goal.episode_id,
-            step=goal.step,
-            action=goal.action,
-            frame_stamp=goal.frame_stamp,
-        )
-        report.header.stamp, report.header.frame_id = result.end_stamp, self.values["odom_frame"]
-        report.status, report.error_msg, report.pose_change, report.collided = (
-            result.status,
-            result.error_msg,
-            result.pose_change,
-            result.collided,
-        )
-        self.report_out.publish(report)
-        if result.status in STEP_FINAL_STATUSES:
-            handle.succeed()
-        else:
-            handle.abort()
-        return result
-
-    # continuous
-
-    def _now(self) -> float:
-        """The simulated time now, in seconds."""
-        return 1.0 + (time.monotonic() - self.started) * self.values["real_time_factor"]
-
-    def _on_cmd_vel(self, message: Twist | TwistStamped) -> None:
-        twist = message.twist if isinstance(message, TwistStamped) else message
-        if not self.base.command(twist.linear.x, twist.angular.z, time.monotonic()):
-            self.get_logger().error(
-                "cmd_vel holds a number that is not finite: the base stops",
-                throttle_duration_sec=1.0,
-            )
-
-    def _on_estop(self, message: Bool) -> None:
-        self.base.emergency_stop(message.data)
-
-    def _on_report(self, message: StepReport) -> None:
-        if message.status in STEP_FINAL_STATUSES:
-            self.thread.submit(self.world.count, message.action)
-
-    def _on_tick(self) -> None:
-        now = self._now()
-        self.base.advance(now - self.advanced_to, time.monotonic(), now)
-        self.advanced_to = now
-        self.clock_out.publish(ClockMsg(clock=time_message(now)))
-        for measured in self.base.odometry(now):
-            self._publish_odometry(measured)
-
-    def _on_frame_due(self) -> None:
-        # the episode is being reset, or rendering is slower than the frame rate: leave this one
-        # out
-        if self.busy or self.rendering:
-            return
-        self.rendering = True
-        seen_at = self.advanced_to
-        self._when_done(
-            self.thread.submit(self.world.look_from, *to_world(self.base.pose, self.floor_height)),
-            lambda done: self._on_rendered(seen_at, done),
-        )
-
-    def _on_rendered(self, seen_at: float, done: "Future[Frame]") -> None:
-        self.rendering = False
-        if self.busy:  # a frame of the episode before
-            return
-        self.frame = done.result()
-        self.stamp = time_message(seen_at)
-        self.frames_published += 1
-        self._publish_images()
-        beams, half = self.values["scan_beams"], math.radians(self.values["hfov"]) / 2
-        focal = self.values["image_width"] / 2 / math.tan(half)
-        width = 2 * half / beams
-        scan = LaserScan(
-            angle_min=-half + width / 2,
-            angle_max=half - width / 2,
-            angle_increment=width,
-            range_min=0.02,
-            range_max=MAX_DEPTH_M,
-        )
-        scan.header.stamp, scan.header.frame_id = self.stamp, self.values["base_frame"]
-        scan.scan_time = 1.0 / self.values["frame_rate"]
-        scan.ranges = array.array(
-            "f",
-            scan_from_depth(
-                self.frame.depth, focal, self.values["camera_height"], beams
-            ).tobytes(),
-        )
-        self.scan_out.publish(scan)
 
     def destroy_node(self) -> None:
         """Release the simulator on its own thread, then the node."""
@@ -933,32 +427,231 @@ class SimBridge(Node):
         super().destroy_node()
 
 
-def main() -> int:
-    """
-    Run the node until it is told to end.
+class Lockstep:
+    """The world waits: one step at a time, asked for by ``execute_step``."""
 
-    Exit code 2: bad parameters or data; 1: the simulator could not be started.
-    """
-    rclpy.init()
-    try:
-        node = SimBridge()
-    except InputError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    except (KeyboardInterrupt, ExternalShutdownException):
-        return 130
-    executor = SingleThreadedExecutor()
-    executor.add_node(node)
-    try:
-        executor.spin()
-    except (KeyboardInterrupt, ExternalShutdownException):
-        pass
-    finally:
-        executor.remove_node(node)
-        node.destroy_node()
-        rclpy.try_shutdown()
-    return 0
+    def __init__(self, bridge: SimBridge):
+        self.bridge = bridge
+        self.time = 1.0  # simulated seconds
+        self.last_step = (-1, -1)
+        topic = "motion/step_report"
+        self.report_out = bridge.create_publisher(StepReport, topic, QoSProfile(depth=10))
+        self.server = ActionServer(
+            bridge,
+            ExecuteStep,
+            "execute_step",
+            execute_callback=lambda handle: RESULT(),  # replaced per goal: started once it is done
+            goal_callback=lambda goal: GoalResponse.ACCEPT,  # refusals are typed results
+            handle_accepted_callback=self._on_step,
+            # a step is over as soon as it began
+            cancel_callback=lambda handle: CancelResponse.REJECT,
+        )
+        # The same time again and again: a node that joins between two steps would otherwise have
+        # no time at all.
+        steady_timer(bridge, CLOCK_PERIOD, lambda: bridge.outputs.time(bridge.stamp))
+        self._publish()
+
+    async def begin(self) -> Time:
+        """Publish the first frame of an episode; return its stamp when everybody has it."""
+        bridge = self.bridge
+        # A policy that was started anew counts its episodes from the beginning; old decisions are
+        # known by their frames.
+        self.last_step = (-1, -1)
+        self.time += bridge.values.step_duration
+        self._publish()
+        # Whoever asks for a drive after this answer finds the new frame already there, not the
+        # one of the episode before.
+        patience = Duration(seconds=ACKNOWLEDGED_WITHIN_S)
+        await bridge.in_simulator(bridge.outputs.image.wait_for_all_acked, patience)
+        return bridge.stamp
+
+    def path_length(self, recorded: float) -> float:
+        """Return the length of the way so far, metres: as recorded."""
+        return recorded
+
+    def _publish(self) -> None:
+        """Publish the time first, then everything seen at it."""
+        bridge = self.bridge
+        bridge.stamp = time_message(self.time)
+        bridge.base.pose = self._pose()
+        bridge.outputs.time(bridge.stamp)
+        still = Odometry(self.time, bridge.base.pose, 0.0, 0.0)
+        bridge.outputs.poses(still, bridge.base, bridge.floor_height, bridge.stamp)
+        bridge.publish_frame()
+
+    def _pose(self) -> Pose2:
+        seen = self.bridge.frame.observation
+        return to_map(seen.position, seen.rotation)[0]
+
+    def _on_step(self, handle: Any) -> None:
+        bridge, goal = self.bridge, handle.request
+        problem = self._refusal(goal)
+        if problem is not None:
+            status, why = problem
+            self._answer(handle, RESULT(status=status, error_msg=why, end_stamp=bridge.stamp))
+            return
+        self.last_step = (goal.episode_id, goal.step)
+        bridge.busy = True
+        before, work = self._pose(), bridge.thread.submit(bridge.world.step, Action(goal.action))
+        bridge.when_done(work, lambda done: self._on_stepped(handle, before, done))
+
+    def _refusal(self, goal: ExecuteStep.Goal) -> tuple[int, str] | None:
+        """Return the status and the sentence with which a goal is refused, or None."""
+        bridge, newest = self.bridge, text_of(self.bridge.stamp)
+        if goal.action not in list(Action):
+            return RESULT.REFUSED, f"action {goal.action} is none of 0 to 3"
+        if bridge.busy:
+            return RESULT.REFUSED, "a step or a reset is under way"
+        episode, step = self.last_step
+        if (goal.episode_id, goal.step) <= self.last_step:
+            asked = f"step {goal.step} of episode {goal.episode_id}"
+            return RESULT.REFUSED, f"{asked} is not newer than step {step} of episode {episode}"
+        if nanoseconds(goal.frame_stamp) != nanoseconds(bridge.stamp):
+            used = text_of(goal.frame_stamp)
+            why = f"the decision was made on the frame of {used}; the newest is {newest}"
+            return RESULT.STALE, why
+        if bridge.world.env.episode_over:
+            over = f"episode {bridge.episode.episode_id} is over: call reset_episode"
+            return RESULT.FAILED, over
+        return None
+
+    def _on_stepped(self, handle: Any, before: Pose2, done: "Future[Frame]") -> None:
+        bridge = self.bridge
+        bridge.busy = False
+        error = done.exception()
+        if error is not None:
+            bridge.get_logger().error(f"the simulator failed in a step: {error!r}")
+            failed = RESULT(status=RESULT.FAILED, error_msg=f"the simulator failed: {error}")
+            self._answer(handle, failed)
+            return
+        bridge.frame = done.result()
+        self.time += bridge.values.step_duration
+        self._publish()
+        collided = bool(bridge.frame.observation.collided)
+        result = RESULT(
+            status=RESULT.BLOCKED if collided else RESULT.SUCCEEDED,
+            end_stamp=bridge.stamp,
+            pose_change=pose_message(relative(before, bridge.base.pose)),
+            collided=collided,
+        )
+        self._answer(handle, result)
+
+    def _answer(self, handle: Any, result: ExecuteStep.Result) -> None:
+        goal = handle.request
+        report = StepReport(
+            episode_id=goal.episode_id,
+            step=goal.step,
+            action=goal.action,
+            frame_stamp=goal.frame_stamp,
+            status=result.status,
+            error_msg=result.error_msg,
+            pose_change=result.pose_change,
+            collided=result.collided,
+        )
+        report.header.stamp = result.end_stamp
+        report.header.frame_id = self.bridge.values.odom_frame
+
+        def conclude(goal_handle: Any) -> ExecuteStep.Result:
+            self.report_out.publish(report)
+            if result.status in (RESULT.SUCCEEDED, RESULT.BLOCKED):
+                goal_handle.succeed()
+            else:
+                goal_handle.abort()
+            return result
+
+        handle.execute(conclude)
+
+
+class Continuous:
+    """The world goes on: a base under ``cmd_vel``, sensors at their rates."""
+
+    def __init__(self, bridge: SimBridge):
+        self.bridge = bridge
+        values = bridge.values
+        self.rendering = False  # a frame is under way
+        self.started, self.advanced_to = time.monotonic(), 1.0
+        self.scan_out = bridge.create_publisher(LaserScan, "scan", qos_profile_sensor_data)
+        twist = TwistStamped if values.cmd_vel_type == "twist_stamped" else Twist
+        listen, newest = bridge.create_subscription, QoSProfile(depth=1)
+        listen(twist, "cmd_vel", self._on_cmd_vel, newest)
+        listen(Bool, "estop", self._on_estop, newest)
+        listen(StepReport, "motion/step_report", self._on_report, QoSProfile(depth=10))
+        steady_timer(bridge, 1.0 / values.odom_rate / values.real_time_factor, self._on_tick)
+        steady_timer(bridge, 1.0 / values.frame_rate / values.real_time_factor, self._on_frame_due)
+
+    async def begin(self) -> Time:
+        """Return the time of an episode's beginning, once odometry tells of the new place."""
+        # A step that began on the odometry of the episode before would see the robot jump.
+        values = self.bridge.values
+        delay = (values.odom_latency + 2 / values.odom_rate) / values.real_time_factor
+        await self.bridge.in_simulator(time.sleep, delay)
+        return time_message(self._now())
+
+    def path_length(self, recorded: float) -> float:
+        """Return the length of the way so far, metres: the base's own."""
+        return self.bridge.base.path_length
+
+    def _now(self) -> float:
+        """The simulated time now, in seconds."""
+        factor = self.bridge.values.real_time_factor
+        return float(1.0 + (time.monotonic() - self.started) * factor)
+
+    def _on_cmd_vel(self, message: Twist | TwistStamped) -> None:
+        twist = message.twist if isinstance(message, TwistStamped) else message
+        if not self.bridge.base.command(twist.linear.x, twist.angular.z, time.monotonic()):
+            self.bridge.get_logger().error(
+                "cmd_vel holds a number that is not finite: the base stops",
+                throttle_duration_sec=1.0,
+            )
+
+    def _on_estop(self, message: Bool) -> None:
+        self.bridge.base.emergency_stop(message.data)
+
+    def _on_report(self, message: StepReport) -> None:
+        if message.status in (RESULT.SUCCEEDED, RESULT.BLOCKED):
+            self.bridge.thread.submit(self.bridge.world.count, message.action)
+
+    def _on_tick(self) -> None:
+        bridge, now = self.bridge, self._now()
+        bridge.base.advance(now - self.advanced_to, time.monotonic(), now)
+        self.advanced_to = now
+        bridge.outputs.time(time_message(now))
+        for measured in bridge.base.odometry(now):
+            bridge.outputs.poses(measured, bridge.base, bridge.floor_height, time_message(now))
+
+    def _on_frame_due(self) -> None:
+        bridge = self.bridge
+        # the episode is being reset, or rendering is slower than the frame rate
+        if bridge.busy or self.rendering:
+            return
+        self.rendering = True
+        seen_at, place = self.advanced_to, to_world(bridge.base.pose, bridge.floor_height)
+        work = bridge.thread.submit(bridge.world.look_from, *place)
+        bridge.when_done(work, lambda done: self._on_rendered(seen_at, done))
+
+    def _on_rendered(self, seen_at: float, done: "Future[Frame]") -> None:
+        bridge, values = self.bridge, self.bridge.values
+        self.rendering = False
+        if bridge.busy:  # a frame of the episode before
+            return
+        bridge.frame = done.result()
+        bridge.stamp = time_message(seen_at)
+        bridge.publish_frame()
+        half = math.radians(values.hfov) / 2
+        focal, width = values.image_width / 2 / math.tan(half), 2 * half / values.scan_beams
+        scan = LaserScan(range_min=0.02, range_max=MAX_DEPTH_M, angle_increment=width)
+        scan.angle_min, scan.angle_max = -half + width / 2, half - width / 2
+        scan.header.stamp, scan.header.frame_id = bridge.stamp, values.base_frame
+        scan.scan_time = 1.0 / values.frame_rate
+        looks = (bridge.frame.depth, focal, values.camera_height, values.scan_beams)
+        scan.ranges = array.array("f", scan_from_depth(*looks).tobytes())
+        self.scan_out.publish(scan)
+
+
+def main(args: list[str] | None = None) -> None:
+    """Entry point of the executable ``sim_bridge``."""
+    leave(run_node(SimBridge, args))
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()

@@ -7,7 +7,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from janusvln_ros.actions import Action
 from janusvln_ros.errors import InputError
-from sim_bridge.motion import forward_of, move_forward, turn
+from sim_bridge.kinematics import forward_of, move_forward, turn
 from sim_bridge.nav_env import EnvSettings, NavEnv
 from sim_bridge.navmesh import NavMesh
 

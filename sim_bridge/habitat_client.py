@@ -5,6 +5,7 @@ if need be restarted from here.
 
 import dataclasses
 import logging
+import math
 import os
 import shutil
 import socket
@@ -21,11 +22,12 @@ import yaml
 from numpy.typing import ArrayLike, NDArray
 
 from janusvln_ros.actions import Action
-from janusvln_ros.data.episodes import Episode
+from janusvln_ros.data.top_down_map import TopDownMap
 from janusvln_ros.errors import InputError
 from sim_bridge import habitat_server
+from sim_bridge.base_env import NO_SCENE, BaseEnv, Pose
 from sim_bridge.habitat_server import DisconnectedError, ProtocolError, receive, send
-from sim_bridge.nav_env import EnvSettings, Observation, TopDownMap, scene_path
+from sim_bridge.nav_env import EnvSettings
 
 LOG = logging.getLogger(__name__)
 LAST_WORDS_LINES = 30
@@ -40,6 +42,25 @@ REPLY_KEYS = {
     "top_down_map": ("navigable", "origin", "resolution"),
 }
 
+AGENT = "habitat.simulator.agents.*"
+CAMERA = f"{AGENT}.sim_sensors.rgb_sensor"
+HABITAT_KEYS = {
+    "width": (f"{CAMERA}.width", "SIMULATOR.RGB_SENSOR.WIDTH"),
+    "height": (f"{CAMERA}.height", "SIMULATOR.RGB_SENSOR.HEIGHT"),
+    "hfov": (f"{CAMERA}.hfov", "SIMULATOR.RGB_SENSOR.HFOV"),
+    "position": (f"{CAMERA}.position", "SIMULATOR.RGB_SENSOR.POSITION"),
+    "agent_height": (f"{AGENT}.height", "SIMULATOR.AGENT_0.HEIGHT"),
+    "agent_radius": (f"{AGENT}.radius", "SIMULATOR.AGENT_0.RADIUS"),
+    "forward_step": ("habitat.simulator.forward_step_size", "SIMULATOR.FORWARD_STEP_SIZE"),
+    "turn_step": ("habitat.simulator.turn_angle", "SIMULATOR.TURN_ANGLE"),
+    "sliding": (
+        "habitat.simulator.habitat_sim_v0.allow_sliding",
+        "SIMULATOR.HABITAT_SIM_V0.ALLOW_SLIDING",
+    ),
+    "max_steps": ("habitat.environment.max_episode_steps", "ENVIRONMENT.MAX_EPISODE_STEPS"),
+}
+"""Our settings and where habitat-lab's configurations have them, in both layouts."""
+
 
 class SimulatorError(RuntimeError):
     """
@@ -48,7 +69,7 @@ class SimulatorError(RuntimeError):
     """
 
 
-class _Server:
+class Server:
     """One server process and the connection to it."""
 
     def __init__(self, command: Sequence[str], start_timeout: float) -> None:
@@ -136,7 +157,7 @@ class _Server:
         shutil.rmtree(self.folder, ignore_errors=True)
 
 
-class HabitatEnv:
+class HabitatEnv(BaseEnv):
     """
     ``NavEnv`` over ``habitat_server.py``.
 
@@ -151,7 +172,6 @@ class HabitatEnv:
         *,
         scene: str | Path | None = None,
         data_dir: str | Path = "data",
-        up: str = "z",
         python: str | None = None,
         command: Sequence[str] | None = None,
         gpu: int = 0,
@@ -163,7 +183,7 @@ class HabitatEnv:
         Start the server.
 
         Args:
-            settings, scene, data_dir, up: see ``make_env``. python: Habitat's interpreter; without
+            settings, scene, data_dir: see ``make_env``. python: Habitat's interpreter; without
             it the environment variable ``JANUSVLN_HABITAT_PYTHON``. command: what to start instead
             of ``python habitat_server.py``, e.g. in a container; ``--socket PATH`` is appended.
             gpu: the graphics card on which Habitat draws, -1 for none. start_timeout,
@@ -175,9 +195,7 @@ class HabitatEnv:
                 loaded.
             SimulatorError: it starts but crashes, or its protocol is of another version.
         """
-        self.settings = settings
-        self.episode: Episode | None = None
-        self.episode_over = True
+        super().__init__(settings, data_dir)
         self.restarts = 0
         self.versions: dict[str, str] = {}
         if command is None:
@@ -188,103 +206,48 @@ class HabitatEnv:
                     "or in the environment variable JANUSVLN_HABITAT_PYTHON"
                 )
             command = [python, str(Path(habitat_server.__file__).resolve())]
-        self._command, self._gpu, self._up, self._data_dir = list(command), gpu, up, Path(data_dir)
-        self._start_timeout, self._load_timeout, self._request_timeout = (
-            start_timeout,
-            load_timeout,
-            request_timeout,
-        )
-        self._server: _Server | None = None
+        self._command, self._gpu = list(command), gpu
+        self._start_timeout, self._load_timeout = start_timeout, load_timeout
+        self._request_timeout = request_timeout
+        self.server: Server | None = None
         self._closed = False
         self._scene: Path | None = None
-        self._position: NDArray[np.float64] | None = None
-        self._rotation = np.array([0.0, 0.0, 0.0, 1.0])
-        self._collided = False
-        self._steps = 0
-        self._seen: Observation | None = None
         self._revive(None)
         if scene is not None:
             self._load(Path(scene))
 
-    def reset(self, episode: Episode) -> Observation:
-        """See ``NavEnv``."""
-        self._load(scene_path(self._data_dir, episode.scene_id))
-        self.set_state(episode.start_position, episode.start_rotation)
-        self.episode, self.episode_over, self._steps = episode, False, 0
-        return self.observation()
+    def _load(self, path: Path) -> None:
+        if path == self._scene:
+            return
+        if not path.is_file():
+            raise InputError(f"the scene {path} is not there: check the scene's path and data_dir")
+        self._scene, self._position, self._seen = None, None, None
+        reply = self._ask(_load_request(path), self._load_timeout)
+        LOG.info("scene %s loaded, walkable surface %s", path, reply.get("navmesh"))
+        self._scene = path
 
-    def step(self, action: Action) -> Observation:
-        """See ``NavEnv``."""
-        if self.episode is not None and self.episode_over:
-            raise InputError("the episode is over: reset to the next one before stepping")
-        if action not in list(Action):
-            raise InputError(f"{action!r} is no action: give one of {[a.name for a in Action]}")
-        if action != Action.STOP:
-            reply = self._ask({"kind": "step", "action": int(action)})
-            try:
-                self._position, self._rotation = (
-                    _floats(reply["position"], 3),
-                    _floats(reply["rotation"], 4),
-                )
-                self._collided = bool(reply["collided"]) and action == Action.MOVE_FORWARD
-            except (KeyError, TypeError, ValueError) as error:
-                raise SimulatorError(f"the simulator answered a step with {reply!r}") from error
-            self._seen = None
-        elif self._collided:
-            self._collided, self._seen = False, None
-        self._steps += 1
-        if self.episode is not None:
-            self.episode_over = action == Action.STOP or self._steps >= self.settings.max_steps
-        return self.observation()
+    def _put(self, position: NDArray[np.float64], rotation: NDArray[np.float64]) -> None:
+        self._ask(_state_request(position, rotation))
 
-    def observation(self) -> Observation:
-        """See ``NavEnv``."""
-        return self._seen if self._seen is not None else self.render()
+    def _move(self, action: Action) -> tuple[Pose, bool]:
+        reply = self._ask({"kind": "step", "action": int(action)})
+        try:
+            pose = _floats(reply["position"], 3), _floats(reply["rotation"], 4)
+        except (TypeError, ValueError) as error:
+            raise SimulatorError(f"the simulator answered a step with {reply!r}") from error
+        return pose, bool(reply["collided"]) and action == Action.MOVE_FORWARD
 
-    def render(self) -> Observation:
-        """See ``NavEnv``."""
-        if self._position is None:
-            raise InputError(
-                "the agent stands nowhere yet: reset to an episode or call set_state first"
-            )
+    def _draw(self) -> tuple[NDArray[np.uint8], NDArray[np.float32]]:
+        shape = (self.settings.height, self.settings.width)
         reply = self._ask({"kind": "render"})
-        rgb, depth, shape = (
-            reply.get("rgb"),
-            reply.get("depth"),
-            (self.settings.height, self.settings.width),
-        )
+        rgb, depth = reply["rgb"], reply["depth"]
         pictures = [(p.dtype.str[1:], p.shape) for p in (rgb, depth) if isinstance(p, np.ndarray)]
-        well_formed = pictures == [("u1", (*shape, 3)), ("f4", shape)]
-        if not (isinstance(rgb, np.ndarray) and isinstance(depth, np.ndarray) and well_formed):
+        if pictures != [("u1", (*shape, 3)), ("f4", shape)]:
             raise SimulatorError(
                 f"the simulator sent pictures of other shapes or types than {shape}: "
                 "is it the habitat_server.py of this release?"
             )
-        self._seen = Observation(
-            rgb, depth, self._position.copy(), self._rotation.copy(), self._collided
-        )
-        return self._seen
-
-    def set_state(self, position: ArrayLike, rotation: ArrayLike) -> None:
-        """
-        See ``NavEnv``.
-
-        Raises:
-            InputError: not three and four finite numbers, or a rotation of length 0.
-        """
-        p, q = np.array(position, float), np.array(rotation, float)
-        if (
-            p.shape != (3,)
-            or q.shape != (4,)
-            or not (np.isfinite(p).all() and np.isfinite(q).all() and np.linalg.norm(q) > 1e-6)
-        ):
-            raise InputError(
-                f"position {position!r}, rotation {rotation!r}: give three finite "
-                "numbers [x, y, z] and a quaternion [x, y, z, w]"
-            )
-        q = q / np.linalg.norm(q)
-        self._ask({"kind": "set_state", "position": p.tolist(), "rotation": q.tolist()})
-        self._position, self._rotation, self._collided, self._seen = p, q, False, None
+        return rgb, depth
 
     def is_navigable(self, p: ArrayLike) -> bool:
         """See ``NavEnv``."""
@@ -301,20 +264,16 @@ class HabitatEnv:
 
     def geodesic_distance(self, a: ArrayLike, b: ArrayLike) -> float:
         """See ``NavEnv``."""
-        if not (
-            np.isfinite(np.asarray(a, float)).all() and np.isfinite(np.asarray(b, float)).all()
-        ):
-            return float("inf")
-        value = self._ask({"kind": "geodesic_distance", "a": _list(a), "b": _list(b)})["value"]
-        return float("inf") if value is None else float(value)
+        ends = {"a": _list(a), "b": _list(b)}
+        if not np.isfinite([*ends.values()]).all():
+            return math.inf
+        value = self._ask({"kind": "geodesic_distance", **ends})["value"]
+        return math.inf if value is None else float(value)
 
     def expert_action(self, target: ArrayLike, radius: float) -> Action:
         """See ``NavEnv``: habitat-sim's greedy geodesic follower, without its memory."""
-        return Action(
-            self._ask(
-                {"kind": "expert_action", "target": _list(target), "radius": [float(radius)]}
-            )["value"]
-        )
+        request = {"kind": "expert_action", "target": _list(target), "radius": [float(radius)]}
+        return Action(self._ask(request)["value"])
 
     def top_down_map(self) -> TopDownMap:
         """See ``NavEnv``."""
@@ -325,19 +284,9 @@ class HabitatEnv:
     def close(self) -> None:
         """See ``NavEnv``: ends the process."""
         self._closed = True
-        if self._server is not None:
-            self._server.stop(patience=10.0)
-            self._server = None
-
-    def _load(self, path: Path) -> None:
-        if path == self._scene:
-            return
-        if not path.is_file():
-            raise InputError(f"the scene {path} is not there: check the scene's path and data_dir")
-        self._scene, self._position, self._seen = None, None, None
-        reply = self._ask({"kind": "load", "scene": str(path.resolve())}, self._load_timeout)
-        LOG.info("scene %s loaded, walkable surface %s", path, reply.get("navmesh"))
-        self._scene = path
+        if self.server is not None:
+            self.server.stop(patience=10.0)
+            self.server = None
 
     def _ask(self, request: Mapping[str, Any], timeout: float | None = None) -> dict[str, Any]:
         """
@@ -347,9 +296,7 @@ class HabitatEnv:
         if self._closed:
             raise InputError("this environment is closed: make another one")
         if self._scene is None and request["kind"] != "load":
-            raise InputError(
-                "no scene is loaded: give make_env a scene, or reset to an episode first"
-            )
+            raise InputError(NO_SCENE)
         try:
             return self._exchange(request, timeout or self._request_timeout)
         except (OSError, ProtocolError) as error:
@@ -360,9 +307,9 @@ class HabitatEnv:
             raise self._failed(error, f"on {request['kind']}, twice in a row") from error
 
     def _exchange(self, request: Mapping[str, Any], timeout: float) -> dict[str, Any]:
-        if self._server is None or self._server.connection is None:
+        if self.server is None or self.server.connection is None:
             raise DisconnectedError("the simulator is not running")
-        connection = self._server.connection
+        connection = self.server.connection
         connection.settimeout(timeout)
         send(connection, dict(request))
         try:
@@ -381,10 +328,10 @@ class HabitatEnv:
     def _failed(self, error: BaseException, when: str) -> SimulatorError:
         """Stop the process and tell the whole story."""
         words = ""
-        if self._server is not None:
-            words = self._server.last_words()
-            self._server.stop()
-            self._server = None
+        if self.server is not None:
+            words = self.server.last_words()
+            self.server.stop()
+            self.server = None
         return SimulatorError(f"the simulator {self._command[:2]} failed {when}: {error} {words}")
 
     def _revive(self, error: BaseException | None, request: str = "") -> None:
@@ -393,7 +340,7 @@ class HabitatEnv:
             self.restarts += 1
             LOG.warning("%s; restarting it", self._failed(error, f"on {request}"))
         try:
-            self._server = _Server(self._command, self._start_timeout)
+            self.server = Server(self._command, self._start_timeout)
         except (FileNotFoundError, PermissionError) as problem:
             raise InputError(
                 f"{self._command[0]} cannot be started ({problem.strerror}): give the "
@@ -403,22 +350,15 @@ class HabitatEnv:
             raise SimulatorError(
                 f"the simulator {self._command[:2]} did not start: {problem}"
             ) from problem
-        settings = dataclasses.asdict(self.settings)
+        settings, up = dataclasses.asdict(self.settings), self.settings.up
+        hello = {"kind": "hello", "settings": settings, "up": up, "gpu": self._gpu}
         try:
-            hello = {"kind": "hello", "settings": settings, "up": self._up, "gpu": self._gpu}
             reply = self._exchange(hello, self._start_timeout)
             if self._scene is not None:
-                self._exchange(
-                    {"kind": "load", "scene": str(self._scene.resolve())}, self._load_timeout
-                )
+                self._exchange(_load_request(self._scene), self._load_timeout)
             if self._position is not None:
                 self._exchange(
-                    {
-                        "kind": "set_state",
-                        "position": self._position.tolist(),
-                        "rotation": self._rotation.tolist(),
-                    },
-                    self._request_timeout,
+                    _state_request(self._position, self._rotation), self._request_timeout
                 )
         except (OSError, ProtocolError) as problem:
             raise self._failed(problem, "while starting") from problem
@@ -449,53 +389,34 @@ def settings_from_habitat_yaml(path: str | Path) -> dict[str, Any]:
     except yaml.YAMLError as error:
         raise InputError(f"the configuration {path} is no YAML: {error}") from error
     root = content if isinstance(content, dict) else {}
-
-    def at(*keys: str) -> Any:
-        value: Any = root
-        for key in keys:
-            value = value.get(key) if isinstance(value, dict) else None
-        return value
-
-    if isinstance(at("habitat"), dict):
-        agents = at("habitat", "simulator", "agents") or {}
-        name = next(iter(agents), "main_agent")
-        agent, simulator = ("habitat", "simulator", "agents", name), ("habitat", "simulator")
-        camera = (*agent, "sim_sensors", "rgb_sensor")
-        places = {
-            "width": (*camera, "width"),
-            "height": (*camera, "height"),
-            "hfov": (*camera, "hfov"),
-            "position": (*camera, "position"),
-            "agent_height": (*agent, "height"),
-            "agent_radius": (*agent, "radius"),
-            "forward_step": (*simulator, "forward_step_size"),
-            "turn_step": (*simulator, "turn_angle"),
-            "sliding": (*simulator, "habitat_sim_v0", "allow_sliding"),
-            "max_steps": ("habitat", "environment", "max_episode_steps"),
-        }
-    elif isinstance(at("SIMULATOR"), dict):
-        places = {
-            "width": ("SIMULATOR", "RGB_SENSOR", "WIDTH"),
-            "height": ("SIMULATOR", "RGB_SENSOR", "HEIGHT"),
-            "hfov": ("SIMULATOR", "RGB_SENSOR", "HFOV"),
-            "position": ("SIMULATOR", "RGB_SENSOR", "POSITION"),
-            "agent_height": ("SIMULATOR", "AGENT_0", "HEIGHT"),
-            "agent_radius": ("SIMULATOR", "AGENT_0", "RADIUS"),
-            "forward_step": ("SIMULATOR", "FORWARD_STEP_SIZE"),
-            "turn_step": ("SIMULATOR", "TURN_ANGLE"),
-            "sliding": ("SIMULATOR", "HABITAT_SIM_V0", "ALLOW_SLIDING"),
-            "max_steps": ("ENVIRONMENT", "MAX_EPISODE_STEPS"),
-        }
-    else:
+    layouts = [isinstance(root.get(top), dict) for top in ("habitat", "SIMULATOR")]
+    if not any(layouts):
         raise InputError(
             f"the configuration {path} has neither 'habitat:' nor 'SIMULATOR:' at its "
             "top: give a configuration of habitat-lab"
         )
-    found = {name: at(*place) for name, place in places.items()}
+    found = {name: _at(root, keys[layouts.index(True)]) for name, keys in HABITAT_KEYS.items()}
     position = found.pop("position")
     if isinstance(position, (list, tuple)) and len(position) == 3:
         found["camera_height"] = position[1]
     return {name: value for name, value in found.items() if value is not None}
+
+
+def _at(content: Any, keys: str) -> Any:
+    """What lies in nested sections at dotted ``keys`` (``*``: the first there is), None if not."""
+    for key in keys.split("."):
+        if not isinstance(content, dict):
+            return None
+        content = content.get(next(iter(content), None) if key == "*" else key)
+    return content
+
+
+def _load_request(scene: Path) -> dict[str, Any]:
+    return {"kind": "load", "scene": str(scene.resolve())}
+
+
+def _state_request(position: NDArray[np.float64], rotation: NDArray[np.float64]) -> dict[str, Any]:
+    return {"kind": "set_state", "position": _list(position), "rotation": _list(rotation)}
 
 
 def _list(p: ArrayLike) -> list[float]:

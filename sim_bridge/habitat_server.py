@@ -370,7 +370,7 @@ class HousesSimulator:
         from sim_bridge.nav_env import EnvSettings
 
         self.make: Callable[[str], Any] = lambda scene: HousesEnv(
-            EnvSettings(**settings), scene=scene, up=up
+            EnvSettings(**dict(settings, up=up)), scene=scene
         )
         self.env: Any = None
 

@@ -9,45 +9,81 @@ to ``MAX_DEPTH_M``, 0 where nothing was hit.
 """
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field, fields
 from pathlib import Path
-from typing import Protocol, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from janusvln_ros.actions import FORWARD_STEP_M, TURN_STEP_DEG, Action
 from janusvln_ros.data.episodes import Episode
+from janusvln_ros.data.top_down_map import TopDownMap
 from janusvln_ros.errors import InputError
+from janusvln_ros.evaluation.drive import Drive
 
 MAX_DEPTH_M = 10.0
 """Depth is clipped here, as in the published settings."""
 
 
+def _setting(
+    default: Any,
+    description: str,
+    limits: tuple[float, float] | None = None,
+    *,
+    choices: tuple[str, ...] = (),
+    parameter: str | None = None,
+) -> Any:
+    """
+    A field with what the bridge needs to declare it: the ``description``, the closed range or the
+    choices that a robot's node accepts, and the ``parameter`` where it has another name there.
+    """
+    about = {"description": description, "limits": limits, "choices": choices}
+    return field(default=default, metadata={**about, "parameter": parameter})
+
+
 @dataclass(frozen=True)
 class EnvSettings:
     """
-    What an environment simulates: the camera, the body and the step sizes.
+    What an environment simulates: the scene's axis, the camera, the body and the step sizes.
 
-    Lengths in metres, angles in degrees.
+    Lengths in metres, angles in degrees. ``make_env``, rollouts and the bridge take their settings
+    from these fields and their metadata.
 
     Raises:
         InputError: a value is out of its range.
     """
 
-    width: int = 640
-    height: int = 480
-    hfov: float = 79.0
-    camera_height: float = 1.25
-    agent_height: float = 1.5
-    agent_radius: float = 0.1
-    forward_step: float = FORWARD_STEP_M
-    turn_step: float = TURN_STEP_DEG
-    sliding: bool = True
-    max_steps: int = 500
-    success_distance: float = 3.0
+    up: str = _setting(
+        "z", "Axis of the scene files that points up.", choices=("y", "z"), parameter="scene_up"
+    )
+    width: int = _setting(
+        640, "Width of the picture, pixels.", (32, 4096), parameter="image_width"
+    )
+    height: int = _setting(
+        480, "Height of the picture, pixels.", (32, 4096), parameter="image_height"
+    )
+    hfov: float = _setting(79.0, "Horizontal field of view, degrees.", (10.0, 170.0))
+    camera_height: float = _setting(1.25, "Camera above the floor, metres.", (0.05, 3.0))
+    agent_height: float = _setting(1.5, "Height of the robot, metres.", (0.05, 3.0))
+    agent_radius: float = _setting(0.1, "Radius of the robot, metres.", (0.01, 1.0))
+    forward_step: float = _setting(
+        FORWARD_STEP_M, "Lockstep: length of MOVE_FORWARD, metres.", (0.01, 2.0)
+    )
+    turn_step: float = _setting(TURN_STEP_DEG, "Lockstep: angle of a turn, degrees.", (1.0, 90.0))
+    sliding: bool = _setting(True, "Lockstep: slide along obstacles, as Habitat does.")
+    max_steps: int = _setting(500, "Lockstep: steps after which an episode is over.", (1, 100_000))
+    success_distance: float = _setting(
+        3.0,
+        "An episode succeeds when it stops nearer than this to its goal, metres.",
+        (0.1, 100.0),
+    )
 
     def __post_init__(self) -> None:
+        if self.up not in ("y", "z"):
+            raise InputError(
+                f"up is {self.up!r}: give 'y' or 'z', the axis of the scene file that points up"
+            )
         positive = (
             "width",
             "height",
@@ -81,6 +117,11 @@ class EnvSettings:
         return self.width / 2 / math.tan(math.radians(self.hfov) / 2)
 
 
+def parameter_names() -> dict[str, str]:
+    """The fields of ``EnvSettings`` and what the bridge calls them."""
+    return {f.name: f.metadata["parameter"] or f.name for f in fields(EnvSettings)}
+
+
 @dataclass
 class Observation:
     """
@@ -96,21 +137,6 @@ class Observation:
     position: NDArray[np.float64]
     rotation: NDArray[np.float64]
     collided: bool = False
-
-
-@dataclass(frozen=True)
-class TopDownMap:
-    """
-    Where the agent can stand on one floor, seen from above: ``navigable`` bool [rows along +z,
-    columns along +x].
-
-    Cell [r, c] covers x from ``origin[0] + c * resolution`` and z from ``origin[1] + r *
-    resolution``; metres, world frame.
-    """
-
-    navigable: NDArray[np.bool_]
-    origin: tuple[float, float]
-    resolution: float
 
 
 @runtime_checkable
@@ -187,6 +213,16 @@ class NavEnv(Protocol):
         Release what the environment holds; it cannot be used afterwards. Closing twice is fine.
         """
         ...
+
+
+def record_place(drive: Drive, env: NavEnv, seen: Observation) -> None:
+    """
+    Add to the record of the episode under way in ``env`` where the agent is, what it sees, and how
+    far its goal is.
+    """
+    assert env.episode is not None
+    distance = env.geodesic_distance(seen.position, env.episode.goal_position)
+    drive.add_place(seen.position, seen.rotation, seen.rgb, distance, seen.collided)
 
 
 def scene_path(data_dir: str | Path, scene_id: str) -> Path:

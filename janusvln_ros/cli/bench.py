@@ -22,7 +22,8 @@ import statistics
 import sys
 from typing import TYPE_CHECKING, Any
 
-from janusvln_ros.cli.main import print_json
+from janusvln_ros.cli.options import JSON, option
+from janusvln_ros.cli.output import print_json
 from janusvln_ros.errors import InputError
 
 if TYPE_CHECKING:
@@ -33,61 +34,59 @@ SHOWN = (1, 10, 30, 57)
 """Frames that are printed, beside the last."""
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Declare the options of ``janusvln bench``."""
-    parser.add_argument(
+OPTIONS = (
+    option(
         "--config",
         required=True,
         metavar="DIR",
         help="folder with a config.json: sizes of the network (weights are not read)",
-    )
-    parser.add_argument(
-        "--frames", type=int, default=60, metavar="N", help="steps of the episode (60)"
-    )
-    parser.add_argument(
+    ),
+    option("--frames", type=int, default=60, metavar="N", help="steps of the episode (60)"),
+    option(
         "--memory",
         choices=["released", "dual"],
         default="released",
         help="how the past is remembered (released)",
-    )
-    parser.add_argument(
+    ),
+    option(
         "--decoding",
         choices=["free", "constrained"],
         help="how an answer is read (what config.json says)",
-    )
-    parser.add_argument("--threads", type=int, metavar="T", help="CPU threads (torch's choice)")
-    parser.add_argument("--device", default="cpu", help="cpu, cuda or cuda:N (cpu)")
-    parser.add_argument(
+    ),
+    option("--threads", type=int, metavar="T", help="CPU threads (torch's choice)"),
+    option("--device", default="cpu", help="cpu, cuda or cuda:N (cpu)"),
+    option(
         "--dtype",
         default="float32",
         help="float32, bfloat16, or int8 or int4 for the language model's weights (float32)",
-    )
-    parser.add_argument(
+    ),
+    option(
         "--cuda-graphs",
         action="store_true",
         help="dual on a GPU: replay the language model from a recording once the window is full",
-    )
-    parser.add_argument(
+    ),
+    option(
         "--spatial-precision",
         choices=["int8", "float8"],
         help="keep the spatial memory in one byte a number",
-    )
-    parser.add_argument(
+    ),
+    option(
         "--size",
         type=int,
         nargs=2,
         default=(640, 480),
         metavar=("W", "H"),
         help="size of a camera frame in pixels (640 480)",
-    )
-    parser.add_argument(
+    ),
+    option(
         "--warmup",
         type=int,
         default=2,
         metavar="N",
         help="steps of an episode before, not counted (2)",
-    )
-    parser.add_argument("--json", action="store_true", help="print one object with all figures")
+    ),
+    JSON,
+)
 
 
 def build_navigator(

@@ -17,96 +17,35 @@ import argparse
 import sys
 from pathlib import Path
 
+from janusvln_ros.cli.options import ROLLOUT, option, settings_changes
+
 ROS_ENGINE = "janusvln_ros.cli.ros_rollout:make_engine"
 """Where ``--ros`` finds the engine that drives through the graph; imported by the workers only."""
 
 
-def add_rollout_arguments(parser: argparse.ArgumentParser, dataset: str | None = "houses") -> None:
-    """Add the arguments that all rollout commands share."""
-    parser.add_argument(
-        "--dataset",
-        default=dataset,
-        metavar="NAME",
-        help="settings in config/eval: houses, r2r, rxr or scalevln (default: %(default)s)",
-    )
-    parser.add_argument(
-        "--config", type=Path, metavar="FILE", help="settings file instead of the one of --dataset"
-    )
-    parser.add_argument(
-        "--set",
-        action="append",
-        default=[],
-        metavar="KEY=VALUE",
-        help="change one setting, as in rules.max_steps=300; may be repeated",
-    )
-    parser.add_argument(
-        "--data",
-        type=Path,
-        default=Path("data"),
-        metavar="DIR",
-        help="data folder (default: %(default)s)",
-    )
-    parser.add_argument("--split", metavar="NAME", help="split (default: as the settings say)")
-    parser.add_argument(
-        "--backend", choices=("houses", "habitat"), help="simulator (default: as the settings say)"
-    )
-    parser.add_argument(
-        "--width", type=int, metavar="PX", help="camera width (default: as the settings say)"
-    )
-    parser.add_argument(
-        "--height", type=int, metavar="PX", help="camera height (default: as the settings say)"
-    )
-    parser.add_argument(
-        "--seed",
-        type=int,
-        metavar="N",
-        help="seed of everything random (default: as the settings say)",
-    )
-    parser.add_argument(
-        "--workers",
-        type=int,
-        default=1,
-        metavar="N",
-        help="processes on this machine (default: %(default)s)",
-    )
-    parser.add_argument("--json", action="store_true", help="print one JSON object on stdout")
-
-
-def settings_changes(args: argparse.Namespace) -> list[str]:
-    """Turn the short options into changes of the settings; what --set says comes last and wins."""
-    short = {
-        "split": args.split,
-        "backend": args.backend,
-        "env.width": args.width,
-        "env.height": args.height,
-        "seed": args.seed,
-    }
-    return [f"{key}={value}" for key, value in short.items() if value is not None] + args.set
-
-
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Declare the options."""
-    add_rollout_arguments(parser)
-    parser.add_argument(
+OPTIONS = (
+    *ROLLOUT,
+    option(
         "--out",
         type=Path,
         required=True,
         metavar="DIR",
         help="folder to write to; one that holds a part of this collection is continued",
-    )
-    parser.add_argument(
+    ),
+    option(
         "--noise",
         type=float,
         default=0.0,
         metavar="P",
         help="probability that a random move is executed instead (default: %(default)s)",
-    )
-    parser.add_argument("--limit", type=int, metavar="N", help="collect N episodes (default: all)")
-    parser.add_argument(
+    ),
+    option("--limit", type=int, metavar="N", help="collect N episodes (default: all)"),
+    option(
         "--ros",
         action="store_true",
         help="drive through the ROS graph in lockstep (the bridge's data-collection job)",
-    )
+    ),
+)
 
 
 def run(args: argparse.Namespace) -> int:
@@ -140,7 +79,7 @@ def finish(args: argparse.Namespace, rejected: int) -> None:
     Merge the journals of a collection in ``args.out``, and say what is in it; ``rejected``:
     episodes that could not be read.
     """
-    from janusvln_ros.cli.main import print_json
+    from janusvln_ros.cli.output import print_json
     from janusvln_ros.data.trajectories import merge
 
     lines = merge(args.out)

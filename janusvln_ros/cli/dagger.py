@@ -20,53 +20,53 @@ config/eval/*.yaml.
 import argparse
 from pathlib import Path
 
-from janusvln_ros.cli.collect import ROS_ENGINE, add_rollout_arguments, finish, settings_changes
+from janusvln_ros.cli.collect import ROS_ENGINE, finish
+from janusvln_ros.cli.options import ROLLOUT, option, settings_changes
 
-
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Declare the options."""
-    parser.add_argument(
+OPTIONS = (
+    option(
         "checkpoint",
         nargs="?",
         metavar="CHECKPOINT",
         help="folder or hub id (default: the shipped one)",
-    )
-    add_rollout_arguments(parser)
-    parser.add_argument(
+    ),
+    *ROLLOUT,
+    option(
         "--out",
         type=Path,
         required=True,
         metavar="DIR",
         help="folder to write to; one that holds a part of this collection is continued",
-    )
-    parser.add_argument(
+    ),
+    option(
         "--scheme",
         choices=("published", "classic"),
         default="published",
         help="see above (default: %(default)s)",
-    )
-    parser.add_argument(
+    ),
+    option(
         "--p",
         type=float,
         metavar="P",
         help="the expert's share is P ** round (default: published 0, so the model drives; "
         "classic 0.5)",
-    )
-    parser.add_argument(
+    ),
+    option(
         "--round",
         type=int,
         metavar="N",
         help="round, counted from 0 (default: published 3, classic 1)",
-    )
-    parser.add_argument("--limit", type=int, metavar="N", help="drive N episodes (default: all)")
-    parser.add_argument(
+    ),
+    option("--limit", type=int, metavar="N", help="drive N episodes (default: all)"),
+    option(
         "--device",
         metavar="NAME",
         help="cpu, cuda, cuda:1 (default: every GPU in turn, else the CPU)",
-    )
-    parser.add_argument(
+    ),
+    option(
         "--ros", action="store_true", help="drive through the ROS graph in lockstep (classic only)"
-    )
+    ),
+)
 
 
 def run(args: argparse.Namespace) -> int:

@@ -28,80 +28,76 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from janusvln_ros.cli.options import JSON, option
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Declare the options."""
-    what = parser.add_argument_group("what to build")
-    what.add_argument("--base", action="store_true", help="R2R and RxR")
-    what.add_argument(
-        "--extra", action="store_true", help="R2R, RxR, ScaleVLN and DAgger (R2R, RxR)"
-    )
-    what.add_argument(
+OPTIONS = (
+    option("--base", action="store_true", help="R2R and RxR"),
+    option("--extra", action="store_true", help="R2R, RxR, ScaleVLN and DAgger (R2R, RxR)"),
+    option(
         "--from",
         dest="sources",
         action="append",
         default=[],
         metavar="NAME=DIR",
         help="a folder of trajectories; may be repeated",
-    )
-    what.add_argument(
+    ),
+    option(
         "--views",
         type=int,
         metavar="HOMES",
         help="views of so many generated homes for the stage 'encoders'",
-    )
-    what.add_argument(
+    ),
+    option(
         "--tokenizer",
         action="store_true",
         help="a tokenizer from the instructions of the generated houses",
-    )
-    parser.add_argument(
+    ),
+    option(
         "--data",
         type=Path,
         default=Path("data"),
         metavar="DIR",
         help="data folder (default: %(default)s)",
-    )
-    parser.add_argument(
+    ),
+    option(
         "--out",
         type=Path,
         metavar="PATH",
         help="the file (a set) or folder (views, tokenizer) to write",
-    )
-    parser.add_argument(
+    ),
+    option(
         "--published", type=Path, metavar="FILE", help="also write the published list of samples"
-    )
-    parser.add_argument(
+    ),
+    option(
         "--walks",
         type=int,
         default=5,
         metavar="N",
         help="--views: walks through each home (default: %(default)s)",
-    )
-    parser.add_argument(
+    ),
+    option(
         "--frames",
         type=int,
         default=16,
         metavar="N",
         help="--views: frames of a walk (default: %(default)s)",
-    )
-    parser.add_argument(
+    ),
+    option(
         "--first-home",
         type=int,
         default=0,
         metavar="N",
         help="--views: number of the first home (default: %(default)s)",
-    )
-    parser.add_argument(
+    ),
+    option(
         "--image-width",
         type=int,
         default=112,
         metavar="PX",
         help="--views: width of the pictures (default: %(default)s)",
-    )
-    parser.add_argument(
-        "--json", action="store_true", help="print the report as one JSON object on stdout"
-    )
+    ),
+    JSON,
+)
 
 
 FOLDERS = {
@@ -116,7 +112,7 @@ FOLDERS = {
 
 def run(args: argparse.Namespace) -> int:
     """Build what is asked for and report it."""
-    from janusvln_ros.cli.main import print_json
+    from janusvln_ros.cli.output import print_json
     from janusvln_ros.errors import InputError
 
     chosen = [

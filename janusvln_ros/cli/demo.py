@@ -22,7 +22,6 @@ import argparse
 import json
 import shutil
 import signal
-import sys
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -30,93 +29,92 @@ from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Any
 
+from janusvln_ros.cli.options import JSON, option
+from janusvln_ros.cli.output import print_json, say
 from janusvln_ros.errors import InputError
 from janusvln_ros.geometry import yaw_of_rotation
 
 if TYPE_CHECKING:
-    from janusvln_ros.data.drawing import Floor, Picture
+    from janusvln_ros.data.drawing import Picture
     from janusvln_ros.data.episodes import Episode
+    from janusvln_ros.data.top_down_map import TopDownMap
     from janusvln_ros.graph.client import Outcome, Telemetry
 
 LOCKSTEP_VIDEO_FPS = 4.0
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Declare the options."""
-    parser.add_argument(
+OPTIONS = (
+    option(
         "--house",
         default="",
         metavar="NAME",
         help="house to drive in, such as unseen_00003 (default: that of the episode)",
-    )
-    parser.add_argument(
+    ),
+    option(
         "--episode",
         default="",
         metavar="ID",
         help="episode of the split (default: the first one, or the first in --house)",
-    )
-    parser.add_argument(
+    ),
+    option(
         "--instruction",
         metavar="TEXT",
         help="follow this instead of the episode's own; success still means the episode's goal",
-    )
-    parser.add_argument(
+    ),
+    option(
         "--data-dir",
         type=Path,
         default=Path("data"),
         metavar="DIR",
         help="folder with datasets/ and scene_datasets/ (default: data)",
-    )
-    parser.add_argument(
+    ),
+    option(
         "--dataset",
         default="houses",
         choices=("houses", "r2r", "rxr", "scalevln"),
         help="data set (default: houses, generated on first use)",
-    )
-    parser.add_argument("--split", default="val_unseen", help="split (default: val_unseen)")
-    parser.add_argument(
+    ),
+    option("--split", default="val_unseen", help="split (default: val_unseen)"),
+    option(
         "--checkpoint",
         default="",
         metavar="DIR",
         help="checkpoint folder or hub id (default: the one that comes with the package)",
-    )
-    parser.add_argument(
+    ),
+    option(
         "--mode",
         default="lockstep",
         choices=("lockstep", "continuous"),
         help="the world waits for every step, or goes on (default: lockstep)",
-    )
-    parser.add_argument(
+    ),
+    option(
         "--seed",
         type=int,
         default=0,
         help="seed of what is random: the odometry's noise in continuous mode (default: 0)",
-    )
-    parser.add_argument(
+    ),
+    option(
         "--max-steps",
         type=int,
         default=150,
         metavar="N",
         help="decisions after which the drive ends (default: 150)",
-    )
-    parser.add_argument(
-        "--size", default="640x480", metavar="WxH", help="camera picture (default: 640x480)"
-    )
-    parser.add_argument(
+    ),
+    option("--size", default="640x480", metavar="WxH", help="camera picture (default: 640x480)"),
+    option(
         "--out",
         type=Path,
         metavar="DIR",
         help="where the results go (default: runs/demo-DATE-TIME)",
-    )
-    parser.add_argument(
+    ),
+    option(
         "--record",
         action="store_true",
         help="also write a rosbag of the drive, in lockstep exact for 'janusvln replay'",
-    )
-    parser.add_argument("--domain", type=int, metavar="N", help="ROS domain (default: a free one)")
-    parser.add_argument(
-        "--json", action="store_true", help="print the summary on stdout and nothing else there"
-    )
+    ),
+    option("--domain", type=int, metavar="N", help="ROS domain (default: a free one)"),
+    JSON,
+)
 
 
 @dataclass(frozen=True)
@@ -158,14 +156,12 @@ def run(args: argparse.Namespace) -> int:
             out.rmdir()
         building.rename(out)
     except (NodeEndedError, GraphTimeoutError, RuntimeError) as error:
-        print(f"error: {error}", file=sys.stderr)
+        say(f"error: {error}")
         return 1
     finally:
         shutil.rmtree(building, ignore_errors=True)
         signal.signal(signal.SIGTERM, before)
     if args.json:
-        from janusvln_ros.cli.main import print_json
-
         print_json(summary)
     else:
         report(summary)
@@ -175,11 +171,6 @@ def run(args: argparse.Namespace) -> int:
 def end_on_signal(number: int, frame: FrameType | None) -> None:
     """Leave by an exception, so that everything on the way is cleaned up."""
     raise SystemExit(128 + number)
-
-
-def say(text: str) -> None:
-    """Tell the user, on stderr."""
-    print(text, file=sys.stderr, flush=True)
 
 
 def make_plan(args: argparse.Namespace) -> Plan:
@@ -305,60 +296,41 @@ def drive(args: argparse.Namespace, plan: Plan, folder: Path, final: Path) -> di
     Start the graph, make the drive, end the graph, and write the results into ``folder``, which
     will be called ``final``; return the summary.
     """
-    from janusvln_ros.graph.client import GraphClient, GraphTimeoutError
     from janusvln_ros.graph.composition import resolve
-    from janusvln_ros.graph.processes import Processes, middleware_environment, reserved_domain
+    from janusvln_ros.graph.private import private_graph
 
-    episode = plan.episode
+    episode, lockstep = plan.episode, args.mode == "lockstep"
     given = {
         "mode": args.mode,
         "data_dir": str(args.data_dir),
         "dataset": args.dataset,
         "split": args.split,
         "episode": episode.episode_id,
+        "checkpoint": args.checkpoint,
+        "seed": str(args.seed),
     }
-    given |= {"checkpoint": args.checkpoint, "seed": str(args.seed)}
     if args.record:
         given |= {"record": "true", "bags": str((folder / "bags").resolve())}
     size = {"image_width": plan.width, "image_height": plan.height}
-    specs = resolve(
-        "simulation", given, {"sim_bridge": {**size, "max_steps": max(500, args.max_steps + 1)}}
-    )
-    with reserved_domain(args.domain) as domain:
-        environment = middleware_environment(domain, localhost=True)
-        with Processes(specs, folder / "logs", environment) as processes:
-            client = GraphClient(environment, processes.check, pictures=True)
-            try:
-                say(
-                    f"starting {', '.join(spec.executable for spec in specs)} in ROS "
-                    f"domain {domain}"
-                )
-                client.wait_ready()
-                if args.record:
-                    client.wait_recorder()
-                started = client.reset(episode.episode_id)
-                if args.mode == "continuous":
-                    client.arm()
-                say(f"{episode.scene}, episode {episode.episode_id}: {plan.instruction}")
-                outcome = client.drive(
-                    started,
-                    plan.instruction,
-                    max_steps=args.max_steps,
-                    progress=None if args.json else show,
-                )
-                if args.mode == "continuous":
-                    client.arm(False)
-                metrics, telemetry = client.metrics(), client.telemetry
-                if args.mode == "lockstep":
-                    client.linger(lambda: len(telemetry.frames) >= metrics["frames"], 2.0)
-            except GraphTimeoutError as error:
-                words = "\n".join(
-                    f"[{spec.executable}] {processes.last_words(spec.executable)}"
-                    for spec in specs
-                )
-                raise GraphTimeoutError(f"{error}; what the nodes said last:\n{words}") from error
-            finally:
-                client.close()
+    bridge = {**size, "max_steps": max(500, args.max_steps + 1)}
+    specs = resolve("simulation", given, {"sim_bridge": bridge})
+    with private_graph(specs, folder / "logs", args.domain, pictures=True) as (client, _):
+        names = ", ".join(spec.executable for spec in specs)
+        say(f"starting {names} in ROS domain {client.domain}")
+        client.wait_ready()
+        if args.record:
+            client.wait_recorder()
+        started = client.reset(episode.episode_id)
+        if not lockstep:
+            client.arm()
+        say(f"{episode.scene}, episode {episode.episode_id}: {plan.instruction}")
+        progress = None if args.json else show
+        outcome = client.drive(started, plan.instruction, args.max_steps, progress=progress)
+        if not lockstep:
+            client.arm(False)
+        metrics, telemetry = client.metrics(), client.telemetry
+        if lockstep:
+            client.linger(lambda: len(telemetry.frames) >= metrics["frames"], 2.0)
     summary = summarize(args, plan, outcome, metrics, telemetry)
     say("writing the video")
     write_results(plan, folder, final, summary, outcome, metrics, telemetry)
@@ -491,7 +463,7 @@ def video_rate(stamps: list[int]) -> float:
     )
 
 
-def video_pictures(plan: Plan, telemetry: "Telemetry", floor: "Floor") -> Iterator["Picture"]:
+def video_pictures(plan: Plan, telemetry: "Telemetry", floor: "TopDownMap") -> Iterator["Picture"]:
     """
     Each frame of the camera with the latest decision on it, beside the floor with the path so far.
     """

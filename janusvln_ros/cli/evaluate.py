@@ -24,68 +24,67 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from janusvln_ros.cli.collect import ROS_ENGINE, add_rollout_arguments, settings_changes
+from janusvln_ros.cli.collect import ROS_ENGINE
+from janusvln_ros.cli.options import ROLLOUT, option, settings_changes
 
-
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Declare the options."""
-    agents = ("policy", "expert", "random", "forward", "oracle-stop")
-    parser.add_argument(
-        "agent", choices=agents, help="who drives; oracle-stop: moves as CHECKPOINT or as forward"
-    )
-    parser.add_argument(
+OPTIONS = (
+    option(
+        "agent",
+        choices=("policy", "expert", "random", "forward", "oracle-stop"),
+        help="who drives; oracle-stop: moves as CHECKPOINT or as forward",
+    ),
+    option(
         "checkpoint",
         nargs="?",
         metavar="CHECKPOINT",
         help="folder or hub id, for policy (default: the shipped one) and oracle-stop",
-    )
-    add_rollout_arguments(parser)
-    parser.add_argument(
+    ),
+    *ROLLOUT,
+    option(
         "--episodes",
         type=int,
         metavar="N",
         help="run N episodes, chosen by the seed; more contain fewer (default: all)",
-    )
-    parser.add_argument(
+    ),
+    option(
         "--instructions",
         choices=("normal", "removed", "swapped"),
         default="normal",
         help="what the agent is told: its text, none, or another episode's",
-    )
-    parser.add_argument(
-        "--memory", choices=("released", "dual"), help="short for --set policy.memory=..."
-    )
-    parser.add_argument(
+    ),
+    option("--memory", choices=("released", "dual"), help="short for --set policy.memory=..."),
+    option(
         "--decoding", choices=("free", "constrained"), help="short for --set policy.decoding=..."
-    )
-    parser.add_argument(
+    ),
+    option(
         "--device",
         metavar="NAME",
         help="cpu, cuda, cuda:1 (default: every GPU in turn, else the CPU)",
-    )
-    parser.add_argument(
+    ),
+    option(
         "--out",
         type=Path,
         metavar="DIR",
         help="output folder; one with a part of this run is continued (default: "
         "runs/eval-DATASET-AGENT-TIME)",
-    )
-    parser.add_argument(
+    ),
+    option(
         "--ros",
         action="store_true",
         help="run the episodes through the ROS graph in lockstep instead of directly",
-    )
-    parser.add_argument(
+    ),
+    option(
         "--record",
         action="store_true",
         help="with --ros and policy: a rosbag of every episode in OUT/bags, exact for "
         "'janusvln replay'",
-    )
+    ),
+)
 
 
 def run(args: argparse.Namespace) -> int:
     """Evaluate, print the table, and say where the results are."""
-    from janusvln_ros.cli.main import print_json
+    from janusvln_ros.cli.output import print_json
     from janusvln_ros.errors import InputError
     from janusvln_ros.rollout.evaluate import EvaluateJob, evaluate
     from janusvln_ros.rollout.settings import load_settings

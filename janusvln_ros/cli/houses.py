@@ -26,74 +26,71 @@ import sys
 import time
 from pathlib import Path
 
-from janusvln_ros.cli.main import print_json
+from janusvln_ros.cli.options import JSON, option
+from janusvln_ros.cli.output import print_json
 from janusvln_ros.errors import InputError
 
 ALL_SPLITS = ("train", "val_seen", "val_unseen", "val_memory")
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Options of ``janusvln houses``."""
-    parser.add_argument(
+OPTIONS = (
+    option(
         "--out",
         type=Path,
         default=Path("data"),
         metavar="FOLDER",
         help="data folder to write into (default: data)",
-    )
-    parser.add_argument(
+    ),
+    option(
         "--seed",
         type=int,
         default=None,
         help="everything follows from it (default: that of the houses already there, else 0)",
-    )
-    parser.add_argument(
+    ),
+    option(
         "--splits",
         nargs="+",
         choices=ALL_SPLITS,
         default=list(ALL_SPLITS),
         help="default: all four",
-    )
-    parser.add_argument(
+    ),
+    option(
         "--train-homes", type=int, default=None, metavar="N", help="homes of train (default 600)"
-    )
-    parser.add_argument(
+    ),
+    option(
         "--seen-homes",
         type=int,
         default=None,
         metavar="N",
         help="how many of them val_seen visits (default 100)",
-    )
-    parser.add_argument(
+    ),
+    option(
         "--unseen-homes",
         type=int,
         default=None,
         metavar="N",
         help="homes of val_unseen and val_memory (default 60)",
-    )
-    parser.add_argument(
+    ),
+    option(
         "--episodes-per-home",
         type=int,
         default=None,
         metavar="N",
         help="default: 10 in train and val_unseen, 5 in val_seen and val_memory",
-    )
-    parser.add_argument(
-        "--rooms", default=None, metavar="MIN-MAX", help="rooms of a home (default 4-12)"
-    )
-    parser.add_argument(
+    ),
+    option("--rooms", default=None, metavar="MIN-MAX", help="rooms of a home (default 4-12)"),
+    option(
         "--jobs", type=int, default=None, metavar="N", help="processes (default: one per core)"
-    )
-    parser.add_argument(
+    ),
+    option(
         "--picture",
         type=Path,
         default=None,
         metavar="PNG",
         help="also draw the first route of the first split and its home from above",
-    )
-    parser.add_argument(
-        "--json", action="store_true", help="print one object with the counts and times on stdout"
-    )
+    ),
+    JSON,
+)
 
 
 def run(args: argparse.Namespace) -> int:

@@ -17,46 +17,39 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from janusvln_ros.cli.replay import add_bag_arguments
+from janusvln_ros.cli.options import BAG, JSON, bag_topics, option
 
-
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Declare the arguments of ``janusvln import-bag``."""
-    parser.add_argument("bag", type=Path, help="rosbag2 folder, or a .mcap or .db3 file")
-    parser.add_argument(
+OPTIONS = (
+    *BAG,
+    option(
         "--out",
         type=Path,
         default=Path("data/trajectory_data/bags"),
         help="training folder (default: data/trajectory_data/bags)",
-    )
-    parser.add_argument("--scene", help="name of the place (default: name of the bag)")
-    parser.add_argument(
+    ),
+    option("--scene", help="name of the place (default: name of the bag)"),
+    option(
         "--min-steps",
         type=int,
         default=4,
         help="shorter episodes are reported and not kept (default: 4)",
-    )
-    parser.add_argument(
-        "--json",
-        action="store_true",
-        help="print one object: episodes (a quality report each), kept, files",
-    )
-    add_bag_arguments(parser)
+    ),
+    JSON,
+)
 
 
 def run(args: argparse.Namespace) -> int:
     """Import and report; 1 if no episode could be kept."""
-    from janusvln_ros.cli.main import print_json
+    from janusvln_ros.cli.output import print_json
     from janusvln_ros.data.bags import open_bag
     from janusvln_ros.data.drive_import import import_drive
-    from janusvln_ros.data.drives import Topics
     from janusvln_ros.data.trajectories import TrajectoryWriter, merge
     from janusvln_ros.errors import InputError
     from janusvln_ros.rollout.replay import bag_camera
 
     if args.min_steps < 1:
         raise InputError(f"--min-steps is {args.min_steps}; it must be at least 1")
-    topics = Topics(args.image_topic, args.odom_topic, args.cmd_vel_topic, args.instruction_topic)
+    topics = bag_topics(args)
     with open_bag(args.bag) as bag:
         camera = bag_camera(bag, topics, args.uncalibrated)
         writer = TrajectoryWriter(args.out, "bag")

@@ -18,7 +18,8 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from janusvln_ros.cli.main import print_json
+from janusvln_ros.cli.options import JSON, option
+from janusvln_ros.cli.output import print_json
 from janusvln_ros.errors import InputError
 
 if TYPE_CHECKING:
@@ -26,40 +27,39 @@ if TYPE_CHECKING:
     from janusvln_ros.model.config import Memory
     from janusvln_ros.model.footprint import Episode
 
-
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Declare the options of ``janusvln info``."""
-    parser.add_argument(
+OPTIONS = (
+    option(
         "checkpoint",
         metavar="CHECKPOINT",
         help="checkpoint folder, hub id, or folder with a config.json",
-    )
-    parser.add_argument(
+    ),
+    option(
         "--memory",
         choices=["released", "dual"],
         help="how the past is remembered (what the checkpoint was trained for)",
-    )
-    parser.add_argument(
+    ),
+    option(
         "--window",
         type=int,
         nargs=2,
         metavar=("I", "W"),
         help="first and last frames to remember (what config.json says: usually 8 48)",
-    )
-    parser.add_argument(
+    ),
+    option(
         "--size",
         type=int,
         nargs=2,
         default=(640, 480),
         metavar=("W", "H"),
         help="size of a camera frame in pixels (640 480)",
-    )
-    parser.add_argument(
+    ),
+    option(
         "--spatial-precision",
         choices=["int8", "float8"],
         help="keep the spatial memory in one byte a number",
-    )
-    parser.add_argument("--json", action="store_true", help="print one object with all figures")
+    ),
+    JSON,
+)
 
 
 def run(args: argparse.Namespace) -> int:

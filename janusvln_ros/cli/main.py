@@ -5,11 +5,10 @@ Entry point of ``janusvln``: finds the subcommand, runs it, and turns bad input 
 import argparse
 import importlib
 import inspect
-import json
 import sys
-from typing import Any
 
 from janusvln_ros import __version__
+from janusvln_ros.cli.options import declare
 from janusvln_ros.errors import InputError
 
 SUBCOMMANDS = {
@@ -32,22 +31,13 @@ SUBCOMMANDS = {
 """Name of each subcommand and its line in ``janusvln --help``."""
 
 
-def print_json(result: dict[str, Any]) -> None:
-    """
-    Print the one object that ``--json`` promises on stdout; everything else of a command goes to
-    stderr.
-    """
-    print(json.dumps(result), flush=True)
-
-
 def main(argv: list[str] | None = None) -> int:
     """
     Run ``janusvln`` with ``argv`` and return its exit code: 0 done, 1 failed, 2 bad input, 130
     interrupted.
 
     Each subcommand NAME is the module ``janusvln_ros.cli.NAME`` (``-`` as ``_``) with
-    ``add_arguments(parser)`` and ``run(args) -> int``; its module docstring is the text of
-    ``--help``.
+    ``OPTIONS`` and ``run(args) -> int``; its module docstring is the text of ``--help``.
     """
     arguments = sys.argv[1:] if argv is None else argv
     top = argparse.ArgumentParser(
@@ -72,8 +62,9 @@ def main(argv: list[str] | None = None) -> int:
         description=inspect.getdoc(module),
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    module.add_arguments(parser)
-    args = parser.parse_args(arguments[1:])
+    declare(parser, module.OPTIONS)
+    # options may stand before, between and after what has no flag
+    args = parser.parse_intermixed_args(arguments[1:])
     try:
         return int(module.run(args))
     except InputError as error:

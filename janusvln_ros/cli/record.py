@@ -13,24 +13,23 @@ std_srvs/srv/Trigger' writes them, and so does every e-stop.
 import argparse
 from pathlib import Path
 
+from janusvln_ros.cli.options import option
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Declare the arguments of ``janusvln record``."""
-    parser.add_argument(
-        "--out", type=Path, default=Path("bags"), help="folder for the bags (default: bags)"
-    )
-    parser.add_argument("--image", default="image", help="camera topic (default: image)")
-    parser.add_argument(
+OPTIONS = (
+    option("--out", type=Path, default=Path("bags"), help="folder for the bags (default: bags)"),
+    option("--image", default="image", help="camera topic (default: image)"),
+    option(
         "--raw",
         action="store_true",
         help="record the raw camera topic instead of <image>/compressed",
-    )
-    parser.add_argument(
+    ),
+    option(
         "--topics",
         help="other topics to record, separated by commas (default: those of the policy "
         "and of motion)",
-    )
-    parser.add_argument("--namespace", default="/", help="namespace of the robot (default: /)")
+    ),
+    option("--namespace", default="/", help="namespace of the robot (default: /)"),
+)
 
 
 def run(args: argparse.Namespace) -> int:

@@ -14,22 +14,18 @@ import argparse
 import sys
 from pathlib import Path
 
-from janusvln_ros.cli.replay import add_bag_arguments
+from janusvln_ros.cli.options import BAG, JSON, bag_topics, option
 
-
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Declare the arguments of ``janusvln render``."""
-    parser.add_argument("bag", type=Path, help="rosbag2 folder, or a .mcap or .db3 file")
-    parser.add_argument(
+OPTIONS = (
+    *BAG,
+    option(
         "--decisions",
         type=Path,
         help="bag with decisions on these frames (default: those in the bag itself)",
-    )
-    parser.add_argument(
-        "--out", type=Path, help=".mp4 or .png to write (default: the bag's name with .mp4)"
-    )
-    parser.add_argument("--json", action="store_true", help="print one object: fps, file")
-    add_bag_arguments(parser)
+    ),
+    option("--out", type=Path, help=".mp4 or .png to write (default: the bag's name with .mp4)"),
+    JSON,
+)
 
 
 def run(args: argparse.Namespace) -> int:
@@ -39,17 +35,16 @@ def run(args: argparse.Namespace) -> int:
 
     from tqdm import tqdm
 
-    from janusvln_ros.cli.main import print_json
+    from janusvln_ros.cli.output import print_json
     from janusvln_ros.data.bags import open_bag
     from janusvln_ros.data.drawing import write_picture, write_video
     from janusvln_ros.data.drive_pictures import drive_pictures, styles
-    from janusvln_ros.data.drives import Topics
     from janusvln_ros.errors import InputError
 
     out = args.out or args.bag.with_suffix(".mp4")
     if out.suffix not in (".mp4", ".png"):
         raise InputError(f"--out is {out}; its ending must be .mp4 or .png")
-    topics = Topics(args.image_topic, args.odom_topic, args.cmd_vel_topic, args.instruction_topic)
+    topics = bag_topics(args)
     with open_bag(args.decisions or args.bag) as source:
         decisions = styles(source)
     with open_bag(args.bag) as bag:

@@ -16,158 +16,79 @@ every decision), agreement.json and agreement.png. The same bag and checkpoint g
 
 import argparse
 import json
-import sys
 import time
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+from janusvln_ros.cli.options import BAG, JSON, bag_topics, option
+from janusvln_ros.cli.output import print_json, say
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Declare the arguments of ``janusvln replay``."""
-    parser.add_argument("bag", type=Path, help="rosbag2 folder, or a .mcap or .db3 file")
-    parser.add_argument(
-        "--checkpoint", help="checkpoint folder or hub id (default: the one in the package)"
-    )
-    parser.add_argument(
+if TYPE_CHECKING:
+    from janusvln_ros.data.bags import Bag
+    from janusvln_ros.data.drives import Moment
+
+OPTIONS = (
+    *BAG,
+    option("--checkpoint", help="checkpoint folder or hub id (default: the one in the package)"),
+    option(
         "--memory",
         choices=("released", "dual"),
         help="default: what the checkpoint was trained for",
-    )
-    parser.add_argument("--decoding", choices=("free", "constrained"), default="constrained")
-    parser.add_argument("--device", default="cpu")
-    parser.add_argument("--dtype", help="default: float32 on a CPU, else the checkpoint's own")
-    parser.add_argument(
+    ),
+    option("--decoding", choices=("free", "constrained"), default="constrained"),
+    option("--device", default="cpu"),
+    option("--dtype", help="default: float32 on a CPU, else the checkpoint's own"),
+    option(
         "--threads",
         type=int,
         default=1,
         help="threads of CPU computations (default: 1, the fastest for a small network)",
-    )
-    parser.add_argument(
+    ),
+    option(
         "--boundaries",
         choices=("recorded", "odom", "interval"),
         default="recorded",
         help="which frames to decide on (default: recorded)",
-    )
-    parser.add_argument(
+    ),
+    option(
         "--interval",
         type=float,
         default=1.0,
         help="seconds between frames for --boundaries interval (default: 1)",
-    )
-    parser.add_argument(
+    ),
+    option(
         "--against",
         type=Path,
         help="decisions.mcap of an earlier replay of this bag, to compare with instead of "
         "the record",
-    )
-    parser.add_argument(
+    ),
+    option(
         "--min-agreement",
         type=float,
         help="exit with 1 if the share of equal decisions is smaller, 0 to 1",
-    )
-    parser.add_argument(
-        "--out", type=Path, help="output folder (default: runs/replay-<bag>-<time>)"
-    )
-    parser.add_argument(
-        "--json", action="store_true", help="print one object: decisions, agreement, speed, files"
-    )
-    add_bag_arguments(parser)
-
-
-def add_bag_arguments(parser: argparse.ArgumentParser) -> None:
-    """Declare which topics of a bag to read, as every subcommand on bags does."""
-    parser.add_argument("--instruction", help="the words, for a bag without an instruction topic")
-    parser.add_argument("--image-topic", help="camera topic (default: the only one)")
-    parser.add_argument("--odom-topic", help="odometry topic (default: the only one)")
-    parser.add_argument(
-        "--cmd-vel-topic",
-        help="velocity topic, integrated where there is no odometry (default: the only one)",
-    )
-    parser.add_argument(
-        "--instruction-topic", help="std_msgs/String topic with the words (default: the only one)"
-    )
-    parser.add_argument(
-        "--uncalibrated",
-        action="store_true",
-        help="go on without camera_info: the field of view is then not put right",
-    )
+    ),
+    option("--out", type=Path, help="output folder (default: runs/replay-<bag>-<time>)"),
+    JSON,
+)
 
 
 def run(args: argparse.Namespace) -> int:
     """Replay, compare, write; 1 if ``--min-agreement`` is not reached."""
-    import torch
-    from tqdm import tqdm
-
-    from janusvln_ros.camera.images import encode_jpeg
-    from janusvln_ros.cli.main import print_json
-    from janusvln_ros.data.bags import BagWriter, open_bag
-    from janusvln_ros.data.drives import (
-        Topics,
-        interval_moments,
-        odometry_moments,
-        recorded_moments,
-    )
     from janusvln_ros.errors import InputError
     from janusvln_ros.files import atomic_write
-    from janusvln_ros.policy import Navigator, default_checkpoint
-    from janusvln_ros.rollout.replay import against, agreement, bag_camera, replay, write_decision
+    from janusvln_ros.policy import default_checkpoint
 
     if args.min_agreement is not None and not 0 <= args.min_agreement <= 1:
         raise InputError(f"--min-agreement is {args.min_agreement}; it must lie between 0 and 1")
     if not 1 <= args.threads <= 1024:
         raise InputError(f"--threads is {args.threads}; it must be at least 1")
-    torch.set_num_threads(args.threads)
-    topics = Topics(args.image_topic, args.odom_topic, args.cmd_vel_topic, args.instruction_topic)
     out = args.out or Path("runs") / f"replay-{args.bag.stem}-{time.strftime('%Y%m%d-%H%M%S')}"
-    checkpoint = args.checkpoint or default_checkpoint()
-    with open_bag(args.bag) as bag:
-        if args.boundaries == "recorded":
-            moments = recorded_moments(bag)
-        elif args.boundaries == "odom":
-            moments = odometry_moments(bag, topics, args.instruction)
-        else:
-            moments = interval_moments(bag, topics, args.instruction, args.interval)
-        if not moments:
-            raise InputError(
-                f"{args.bag}: no frame to decide on with --boundaries {args.boundaries}"
-            )
-        camera = bag_camera(bag, topics, args.uncalibrated)
-        navigator = Navigator.from_pretrained(
-            checkpoint,
-            **({"memory": args.memory} if args.memory else {}),
-            decoding=args.decoding,
-            device=args.device,
-            dtype=args.dtype,
-        )
-        began = time.monotonic()
-        decided = []
-        with BagWriter(out / "decisions.mcap") as writer:
-            for item in tqdm(
-                replay(bag, navigator, moments, topics, camera),
-                total=len(moments),
-                unit="decision",
-                file=sys.stderr,
-                disable=None,
-            ):
-                write_decision(writer, item, overlay(item), encode_jpeg)
-                decided.append((item.moment, item.decision.action))
-        seconds = time.monotonic() - began
-        result: dict[str, Any] = {
-            **agreement(against(args.against, decided) if args.against else decided),
-            "missing_frames": len(moments) - len(decided),
-            "speed": bag.duration / seconds if seconds else None,
-            "bag": str(args.bag),
-            "bag_seconds": bag.duration,
-            "damage": bag.damage,
-            "boundaries": args.boundaries,
-            "against": str(args.against) if args.against else None,
-            "checkpoint": str(checkpoint),
-        }
+    args.checkpoint = args.checkpoint or default_checkpoint()
+    result = decide_again(args, out)
     atomic_write(out / "agreement.json", json.dumps(result, indent=1) + "\n")
     draw_agreement(result, out / "agreement.png")
-    result["files"] = {
-        name: str(out / name) for name in ("decisions.mcap", "agreement.json", "agreement.png")
-    }
+    names = ("decisions.mcap", "agreement.json", "agreement.png")
+    result["files"] = {name: str(out / name) for name in names}
     if args.json:
         print_json(result)
     else:
@@ -179,13 +100,74 @@ def run(args: argparse.Namespace) -> int:
             f"--min-agreement {args.min_agreement}: nothing to compare with; the "
             f"record says no action on any of {result['decisions']} frames"
         )
-    if result["agreement"] < args.min_agreement:
-        print(
-            f"agreement {result['agreement']:.4f} is below --min-agreement {args.min_agreement}",
-            file=sys.stderr,
+    below = bool(result["agreement"] < args.min_agreement)
+    if below:
+        asked = f"--min-agreement {args.min_agreement}"
+        say(f"agreement {result['agreement']:.4f} is below {asked}")
+    return int(below)
+
+
+def decide_again(args: argparse.Namespace, out: Path) -> dict[str, Any]:
+    """Write ``decisions.mcap`` into ``out``; return how they agree with what they are held to."""
+    import torch
+    from tqdm import tqdm
+
+    from janusvln_ros.camera.images import encode_jpeg
+    from janusvln_ros.data.bags import BagWriter, open_bag
+    from janusvln_ros.policy import Navigator
+    from janusvln_ros.rollout.replay import against, agreement, bag_camera, replay, write_decision
+
+    torch.set_num_threads(args.threads)
+    topics = bag_topics(args)
+    with open_bag(args.bag) as bag:
+        moments = chosen_moments(args, bag)
+        camera = bag_camera(bag, topics, args.uncalibrated)
+        navigator = Navigator.from_pretrained(
+            args.checkpoint,
+            **({"memory": args.memory} if args.memory else {}),
+            decoding=args.decoding,
+            device=args.device,
+            dtype=args.dtype,
         )
-        return 1
-    return 0
+        began, decided = time.monotonic(), []
+        with BagWriter(out / "decisions.mcap") as writer:
+            items = replay(bag, navigator, moments, topics, camera)
+            for item in tqdm(items, total=len(moments), unit="decision", disable=None):
+                write_decision(writer, item, overlay(item), encode_jpeg)
+                decided.append((item.moment, item.decision.action))
+        seconds = time.monotonic() - began
+        return {
+            **agreement(against(args.against, decided) if args.against else decided),
+            "missing_frames": len(moments) - len(decided),
+            "speed": bag.duration / seconds if seconds else None,
+            "bag": str(args.bag),
+            "bag_seconds": bag.duration,
+            "damage": bag.damage,
+            "boundaries": args.boundaries,
+            "against": str(args.against) if args.against else None,
+            "checkpoint": str(args.checkpoint),
+        }
+
+
+def chosen_moments(args: argparse.Namespace, bag: "Bag") -> "list[Moment]":
+    """
+    Return the frames to decide on, by ``--boundaries``.
+
+    Raises:
+        InputError: there are none.
+    """
+    from janusvln_ros.data.drives import interval_moments, odometry_moments, recorded_moments
+    from janusvln_ros.errors import InputError
+
+    if args.boundaries == "recorded":
+        moments = recorded_moments(bag)
+    elif args.boundaries == "odom":
+        moments = odometry_moments(bag, bag_topics(args), args.instruction)
+    else:
+        moments = interval_moments(bag, bag_topics(args), args.instruction, args.interval)
+    if not moments:
+        raise InputError(f"{args.bag}: no frame to decide on with --boundaries {args.boundaries}")
+    return moments
 
 
 def overlay(item: Any) -> Any:
@@ -204,12 +186,10 @@ def overlay(item: Any) -> Any:
 def report(result: dict[str, Any], out: Path) -> None:
     """Print the outcome for a reader."""
     if result["damage"]:
-        print(f"warning: {result['damage']}", file=sys.stderr)
+        say(f"warning: {result['damage']}")
     if result["missing_frames"]:
-        print(
-            f"warning: {result['missing_frames']} frames that were decided on are not in the bag",
-            file=sys.stderr,
-        )
+        missing = result["missing_frames"]
+        say(f"warning: {missing} frames that were decided on are not in the bag")
     what = (
         f"agreement {100 * result['agreement']:.1f} % of {result['compared']}"
         if result["compared"]

@@ -15,10 +15,12 @@ from typing import TYPE_CHECKING, Any
 from janusvln_ros.actions import Action
 from janusvln_ros.data.episodes import Episode
 from janusvln_ros.errors import InputError
+from janusvln_ros.evaluation.drive import Drive
 from janusvln_ros.rollout.agents import Agent, PolicyAgent
-from janusvln_ros.rollout.engine import DirectEngine, Drive, Engine, Rules, Watch
+from janusvln_ros.rollout.engine import DirectEngine, Engine, Rules, Watch
 from janusvln_ros.rollout.settings import Settings, open_env
 from sim_bridge import NavEnv, Observation
+from sim_bridge.nav_env import parameter_names
 
 if TYPE_CHECKING:
     from janusvln_ros.graph.lockstep import LockstepGraph
@@ -62,20 +64,14 @@ def make_engine(
 
 def bridge_parameters(settings: Settings, data_dir: Path) -> dict[str, Any]:
     """Parameters of ``sim_bridge`` for these settings."""
-    env = dataclasses.asdict(settings.env)
-    env.pop("options")
-    names = {"up": "scene_up", "width": "image_width", "height": "image_height"}
-    place = {
+    env = {there: getattr(settings.env, name) for name, there in parameter_names().items()}
+    return env | {
         "backend": settings.backend,
         "data_dir": str(data_dir),
         "dataset": settings.dataset,
         "split": settings.split,
+        "publish_compressed": False,
     }
-    return (
-        {names.get(name, name): value for name, value in env.items()}
-        | place
-        | {"publish_compressed": False}
-    )
 
 
 class PolicyNodeEngine:
@@ -152,18 +148,7 @@ class PolicyNodeEngine:
         if status == "error":
             raise RuntimeError(f"follow_instruction ended with {outcome.code}: {outcome.message}")
         asked = metrics["steps"] if status == "simulator_limit" else len(decisions)
-        distances = [math.inf if d is None else d for d in metrics["distances"]]
-        return Drive(
-            positions=metrics["positions"],
-            rotations=metrics["rotations"],
-            distances=distances,
-            actions=metrics["actions"],
-            collided=metrics["collided"],
-            status=status,
-            calls=asked,
-            frames_changed=metrics["frames_changed"],
-            poses_changed=metrics["poses_changed"],
-        )
+        return Drive.from_json(metrics, status=status, calls=asked)
 
     def close_graph(self) -> None:
         """End the nodes; the next episode starts them again."""

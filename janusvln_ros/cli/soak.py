@@ -27,72 +27,61 @@ import argparse
 import sys
 from pathlib import Path
 
+from janusvln_ros.cli.options import JSON, option
 from janusvln_ros.errors import InputError
 
 FAULTS = ("cancel", "preempt", "estop", "disarm", "flood", "freeze", "kill_policy")
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Declare the options."""
-    parser.add_argument(
-        "--hours", type=float, default=1.0, metavar="H", help="how long to drive (default: 1)"
-    )
-    parser.add_argument(
+OPTIONS = (
+    option("--hours", type=float, default=1.0, metavar="H", help="how long to drive (default: 1)"),
+    option(
         "--every",
         type=float,
         default=20.0,
         metavar="SECONDS",
         help="mean time between faults (default: 20)",
-    )
-    parser.add_argument(
+    ),
+    option(
         "--faults",
         default=",".join(FAULTS),
         metavar="NAMES",
         help=f"faults to inject, of {', '.join(FAULTS)}; empty: none (default: all)",
-    )
-    parser.add_argument(
-        "--seed", type=int, default=0, help="seed of what happens when (default: 0)"
-    )
-    parser.add_argument(
+    ),
+    option("--seed", type=int, default=0, help="seed of what happens when (default: 0)"),
+    option(
         "--data-dir",
         type=Path,
         default=Path("data"),
         metavar="DIR",
         help="folder with datasets/ and scene_datasets/ (default: data)",
-    )
-    parser.add_argument(
-        "--split", default="val_unseen", help="split of the episodes (default: val_unseen)"
-    )
-    parser.add_argument(
+    ),
+    option("--split", default="val_unseen", help="split of the episodes (default: val_unseen)"),
+    option(
         "--checkpoint",
         default="",
         metavar="DIR",
         help="checkpoint folder or hub id (default: the one that comes with the package)",
-    )
-    parser.add_argument(
-        "--size", default="320x240", metavar="WxH", help="camera picture (default: 320x240)"
-    )
-    parser.add_argument(
+    ),
+    option("--size", default="320x240", metavar="WxH", help="camera picture (default: 320x240)"),
+    option(
         "--frame-rate",
         type=float,
         default=10.0,
         metavar="HZ",
         help="camera frames per second (default: 10)",
-    )
-    parser.add_argument(
+    ),
+    option(
         "--max-steps",
         type=int,
         default=60,
         metavar="N",
         help="steps after which an episode ends (default: 60)",
-    )
-    parser.add_argument(
-        "--log-dir", type=Path, metavar="DIR", help="write each node's output to DIR/NODE.log"
-    )
-    parser.add_argument("--domain", type=int, metavar="N", help="ROS domain (default: a free one)")
-    parser.add_argument(
-        "--json", action="store_true", help="print the figures as one object on stdout"
-    )
+    ),
+    option("--log-dir", type=Path, metavar="DIR", help="write each node's output to DIR/NODE.log"),
+    option("--domain", type=int, metavar="N", help="ROS domain (default: a free one)"),
+    JSON,
+)
 
 
 def run(args: argparse.Namespace) -> int:
@@ -133,7 +122,7 @@ def run(args: argparse.Namespace) -> int:
     )
     report = soak(plan, lambda text: print(text, file=sys.stderr, flush=True))
     if args.json:
-        from janusvln_ros.cli.main import print_json
+        from janusvln_ros.cli.output import print_json
 
         print_json(report)
     else:

@@ -17,26 +17,23 @@ import argparse
 import sys
 from dataclasses import asdict
 
+from janusvln_ros.cli.options import JSON, option
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Declare the command line."""
-    parser.add_argument(
-        "recipe", help="tiny-encoders, tiny, base, extra, or the path of your own .yaml"
-    )
-    parser.add_argument("overrides", nargs="*", metavar="field=value", help="fields to change")
-    parser.add_argument(
+OPTIONS = (
+    option("recipe", help="tiny-encoders, tiny, base, extra, or the path of your own .yaml"),
+    option("overrides", nargs="*", metavar="field=value", help="fields to change"),
+    option(
         "--show",
         action="store_true",
         help="print the recipe with the overrides applied and do nothing",
-    )
-    parser.add_argument(
-        "--json", action="store_true", help="print the result as one JSON object on stdout"
-    )
+    ),
+    JSON,
+)
 
 
 def run(args: argparse.Namespace) -> int:
     """Run the recipe; prints where the checkpoint is."""
-    from janusvln_ros.cli.main import print_json
+    from janusvln_ros.cli.output import print_json
     from janusvln_ros.training.recipes import load_recipe
 
     recipe = load_recipe(args.recipe, args.overrides)

@@ -15,48 +15,30 @@ per node. Ctrl-C ends every node within 2 s; if one node ends by itself, so do t
 import argparse
 import os
 import signal
-import sys
 import time
 from pathlib import Path
 from types import FrameType
 
+from janusvln_ros.cli.options import JSON, option
+from janusvln_ros.cli.output import print_json, say
 from janusvln_ros.errors import InputError
 
-
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """
-    Declare the options.
-
-    They may stand before, between and after the graph's arguments, which plain parse_args does not
-    take.
-    """
-    setattr(parser, "parse_args", parser.parse_intermixed_args)  # noqa: B010
-    parser.add_argument("graph", metavar="GRAPH", help="simulation, robot or replay")
-    parser.add_argument("given", nargs="*", metavar="NAME:=VALUE", help="arguments of the graph")
-    parser.add_argument(
-        "--arguments", action="store_true", help="list the graph's arguments and end"
-    )
-    parser.add_argument(
+OPTIONS = (
+    option("graph", metavar="GRAPH", help="simulation, robot or replay"),
+    option("given", nargs="*", metavar="NAME:=VALUE", help="arguments of the graph"),
+    option("--arguments", action="store_true", help="list the graph's arguments and end"),
+    option(
         "--param",
         action="append",
         default=[],
         metavar="NODE.NAME:=VALUE",
         help="set one parameter of one node; may be repeated",
-    )
-    parser.add_argument(
-        "--localhost", action="store_true", help="talk to nodes on this machine only"
-    )
-    parser.add_argument(
-        "--domain", type=int, metavar="N", help="ROS domain (default: ROS_DOMAIN_ID)"
-    )
-    parser.add_argument(
-        "--log-dir", type=Path, metavar="DIR", help="write each node's output to DIR/NODE.log"
-    )
-    parser.add_argument(
-        "--json",
-        action="store_true",
-        help="print the nodes, without starting them, as one object on stdout",
-    )
+    ),
+    option("--localhost", action="store_true", help="talk to nodes on this machine only"),
+    option("--domain", type=int, metavar="N", help="ROS domain (default: ROS_DOMAIN_ID)"),
+    option("--log-dir", type=Path, metavar="DIR", help="write each node's output to DIR/NODE.log"),
+    JSON,
+)
 
 
 def run(args: argparse.Namespace) -> int:
@@ -80,8 +62,6 @@ def run(args: argparse.Namespace) -> int:
         return 0
     specs = resolve(args.graph, parse_assignments(args.given), parse_parameters(args.param))
     if args.json:
-        from janusvln_ros.cli.main import print_json
-
         nodes = [vars(spec) | {"files": list(map(str, spec.files))} for spec in specs]
         print_json({"graph": args.graph, "nodes": nodes})
         return 0
@@ -130,8 +110,3 @@ def usable_domain(domain: int) -> int:
 def end(number: int, frame: FrameType | None) -> None:
     """Leave by an exception, so that every node is ended."""
     raise SystemExit(0)
-
-
-def say(text: str) -> None:
-    """Tell the user, on stderr."""
-    print(text, file=sys.stderr, flush=True)

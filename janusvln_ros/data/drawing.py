@@ -8,7 +8,6 @@ Pictures are uint8 [H, W, 3], red first. Places are in the simulator's world: me
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from janusvln_ros.actions import Action
+from janusvln_ros.data.top_down_map import TopDownMap
 from janusvln_ros.files import atomic_path
 
 Picture = npt.NDArray[np.uint8]
@@ -44,66 +44,8 @@ NAMES = {
 FONT = cv2.FONT_HERSHEY_SIMPLEX
 
 
-@dataclass(frozen=True)
-class Floor:
-    """
-    Where the robot can stand, seen from above: ``navigable`` bool [rows along +z, columns along
-    +x] of ``resolution`` metres from ``origin`` (x, z).
-    """
-
-    navigable: npt.NDArray[np.bool_]
-    origin: tuple[float, float]
-    resolution: float
-
-    def around(self, places: Sequence[Sequence[float]], margin: float = 0.5) -> "Floor":
-        """
-        The part of the floor that can be walked on or holds one of ``places``, with a ``margin``
-        in metres; keeps a picture from being mostly wall.
-        """
-        rows, columns = np.nonzero(self.navigable)
-        z = (
-            [self.origin[1] + r * self.resolution for r in (rows.min(), rows.max() + 1)]
-            if rows.size
-            else []
-        )
-        x = (
-            [self.origin[0] + c * self.resolution for c in (columns.min(), columns.max() + 1)]
-            if columns.size
-            else []
-        )
-        x, z = x + [p[0] for p in places], z + [p[2] for p in places]
-        first_row, first_column = (
-            math.floor((min(v) - margin - o) / self.resolution)
-            for v, o in ((z, self.origin[1]), (x, self.origin[0]))
-        )
-        last_row, last_column = (
-            math.ceil((max(v) + margin - o) / self.resolution)
-            for v, o in ((z, self.origin[1]), (x, self.origin[0]))
-        )
-        part = np.zeros((max(1, last_row - first_row), max(1, last_column - first_column)), bool)
-        height, width = self.navigable.shape
-        top, left, bottom, right = (
-            max(0, first_row),
-            max(0, first_column),
-            min(height, last_row),
-            min(width, last_column),
-        )
-        if top < bottom and left < right:
-            part[
-                top - first_row : bottom - first_row, left - first_column : right - first_column
-            ] = self.navigable[top:bottom, left:right]
-        return Floor(
-            part,
-            (
-                self.origin[0] + first_column * self.resolution,
-                self.origin[1] + first_row * self.resolution,
-            ),
-            self.resolution,
-        )
-
-
 def floor_picture(
-    floor: Floor,
+    floor: TopDownMap,
     size: tuple[int, int],
     path: Sequence[Sequence[float]] = (),
     heading: float | None = None,

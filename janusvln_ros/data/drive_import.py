@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from janusvln_ros.actions import FORWARD_STEP_M, TURN_STEP_DEG, Action
 from janusvln_ros.data.bags import Bag, header_stamp
-from janusvln_ros.data.drives import Topics, camera_topic, drive_spans, read_odometry
+from janusvln_ros.data.drives import Topics, camera_topic, drive_spans, read_odometry, moment_frames, step_moments
 from janusvln_ros.data.episodes import Episode
 from janusvln_ros.camera.images import decode, encode_jpeg
 from janusvln_ros.data.odometry import poses_at
@@ -61,62 +61,40 @@ def import_drive(
     Raises:
         InputError: the bag lacks a camera, motion or words.
     """
-    spans = drive_spans(bag, topics, instruction)
-    odometry = read_odometry(bag, topics)
-    cuts = [cut_into_steps(stamps, odometry, Rule()) for _, stamps in spans]
-    # The same stamp stands in several episodes where the clock was set back; they come in the
-    # order of recording.
-    due: dict[int, deque[int]] = {}
-    for e, (_, stamps) in enumerate(spans):
-        for frame, _ in cuts[e]:
-            due.setdefault(stamps[frame], deque()).append(e)
+    spans, odometry = drive_spans(bag, topics, instruction), read_odometry(bag, topics)
+    moments = step_moments(spans, odometry)
+    actions: list[list[Action]] = [[] for _ in spans]
+    for moment in moments:
+        if moment.recorded is not None:
+            actions[moment.episode].append(moment.recorded)
     pictures: dict[int, list[bytes]] = {}
     blurs: dict[int, list[float]] = {}
-    reports: list[dict[str, Any]] = []
-
-    def finish(e: int) -> None:
-        text, stamps = spans[e]
-        report = {
-            "episode": e,
-            "instruction": text,
-            **quality(stamps, odometry, [a for _, a in cuts[e]], blurs.pop(e, [])),
-        }
-        report["kept"] = len(cuts[e]) >= min_steps
-        name = f"{scene}_{e:03d}"
-        episode = Episode(
-            name,
-            name,
-            f"bags/{scene}/{scene}.bag",
-            (0.0, 0.0, 0.0),
-            (0.0, 0.0, 0.0, 1.0),
-            (0.0, 0.0, 0.0),
-            0.0,
-            text,
-            (),
-            None,
-        )
-        if report["kept"]:
-            writer.write(
-                episode,
-                pictures.pop(e),
-                [-1, *(int(action) for _, action in cuts[e][:-1])],
-                result=report,
-            )
-        else:
-            pictures.pop(e)
-            writer.skip(episode, result=report)
-        reports.append(report)
-
-    for message in bag.messages([camera_topic(bag, topics.image)]):
-        if queue := due.get(header_stamp(message.cdr)):
-            e = queue.popleft()
-            rgb = camera(decode(bag.decode(message)))
-            blurs.setdefault(e, []).append(sharpness(rgb))
-            pictures.setdefault(e, []).append(encode_jpeg(rgb))
-            # Written as soon as it is whole, so that only one episode's pictures are in memory.
-            if len(pictures[e]) == len(cuts[e]):
-                finish(e)
+    reports = []
+    for moment, frame in moment_frames(bag, topics, moments):
+        e, rgb = moment.episode, camera(frame)
+        blurs.setdefault(e, []).append(sharpness(rgb))
+        pictures.setdefault(e, []).append(encode_jpeg(rgb))
+        # Written as soon as it is whole, so that only one episode's pictures are in memory.
+        if len(pictures[e]) == len(actions[e]):
+            text, stamps = spans[e]
+            figures = quality(stamps, odometry, actions[e], blurs.pop(e))
+            report = {"episode": e, "instruction": text, **figures}
+            report["kept"] = len(actions[e]) >= min_steps
+            episode, shown = _episode(f"{scene}_{e:03d}", scene, text), pictures.pop(e)
+            if report["kept"]:
+                labels = [-1, *map(int, actions[e][:-1])]
+                writer.write(episode, shown, labels, result=report)
+            else:
+                writer.skip(episode, result=report)
+            reports.append(report)
     return reports
+
+
+def _episode(name: str, scene: str, text: str) -> Episode:
+    """An episode of a drive, which has no place in a simulator."""
+    nowhere = (0.0, 0.0, 0.0)
+    where = (nowhere, (0.0, 0.0, 0.0, 1.0), nowhere, 0.0)
+    return Episode(name, name, f"bags/{scene}/{scene}.bag", *where, text, (), None)
 
 
 def quality(

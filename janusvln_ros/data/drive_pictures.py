@@ -13,7 +13,7 @@ import numpy as np
 
 from janusvln_ros.actions import Action
 from janusvln_ros.data.bags import Bag, header_stamp
-from janusvln_ros.data.drawing import Floor, Picture, camera_picture, floor_picture, side_by_side
+from janusvln_ros.data.drawing import Picture, camera_picture, floor_picture, side_by_side
 from janusvln_ros.data.drives import (
     DECISION_TYPE,
     Topics,
@@ -22,8 +22,9 @@ from janusvln_ros.data.drives import (
     read_odometry,
 )
 from janusvln_ros.camera.images import decode
-from janusvln_ros.protocol.odometry import Sample
+from janusvln_ros.data.top_down_map import TopDownMap
 from janusvln_ros.geometry import relative
+from janusvln_ros.protocol.odometry import Sample
 from janusvln_ros.errors import InputError
 
 HEIGHT = 480
@@ -81,7 +82,7 @@ def path_view(odometry: Sequence[Sample], stamp: int) -> Picture | None:
     seen = max(1, bisect_right(odometry, stamp, key=lambda sample: sample.stamp))
     # Free floor all around: the bag knows no walls.
     low, high = places.min(axis=0) - 1.0, places.max(axis=0) + 1.0
-    floor = Floor(
+    floor = TopDownMap(
         np.ones((int((high[2] - low[2]) / 0.1) + 1, int((high[0] - low[0]) / 0.1) + 1), bool),
         (float(low[0]), float(low[2])),
         0.1,

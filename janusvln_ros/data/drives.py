@@ -6,12 +6,16 @@ there.
 from janusvln_ros.geometry import yaw_of
 from janusvln_ros.protocol.choosing import Rule, cut_into_steps
 from janusvln_ros.protocol.odometry import Sample
+from collections import Counter, deque
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from janusvln_ros.actions import Action
+from janusvln_ros.camera.images import decode
 from janusvln_ros.data.bags import IMAGE_TYPES, Bag, header_stamp
 from janusvln_ros.data.odometry import odometry_from_poses, odometry_from_velocity
 from janusvln_ros.errors import InputError
@@ -112,15 +116,43 @@ def odometry_moments(bag: Bag, topics: Topics, instruction: str | None) -> list[
     The frames at which a whole step of motion was over, by odometry or, where there is none, by
     dead reckoning of ``cmd_vel``.
     """
-    moments: list[Moment] = []
-    spans = drive_spans(bag, topics, instruction)
-    odometry = read_odometry(bag, topics)
-    for episode, (text, stamps) in enumerate(spans):
-        moments += [
-            Moment(stamps[frame], episode, n, text, action)
-            for n, (frame, action) in enumerate(cut_into_steps(stamps, odometry, Rule()))
-        ]
-    return moments
+    return step_moments(drive_spans(bag, topics, instruction), read_odometry(bag, topics))
+
+
+def step_moments(
+    spans: Sequence[tuple[str, list[int]]], odometry: Sequence[Sample]
+) -> list[Moment]:
+    """The frames of episodes (`drive_spans`) at which a whole step of odometry was over."""
+    return [
+        Moment(stamps[frame], episode, n, text, action)
+        for episode, (text, stamps) in enumerate(spans)
+        for n, (frame, action) in enumerate(cut_into_steps(stamps, odometry, Rule()))
+    ]
+
+
+def moment_frames(
+    bag: Bag, topics: Topics, moments: Sequence[Moment]
+) -> Iterator[tuple[Moment, NDArray[np.uint8]]]:
+    """
+    The moments whose frame is in the bag, in order of recording, with it (uint8 [H, W, 3]).
+
+    A stamp may stand in several episodes: of a frame that both decided on, or of one frame each
+    where the clock was set back.
+    """
+    topic = camera_topic(bag, topics.image)
+    due: dict[int, deque[Moment]] = {}
+    for moment in moments:
+        due.setdefault(moment.stamp, deque()).append(moment)
+    copies: Counter[int] = Counter()
+    if len(due) < len(moments):
+        copies.update(header_stamp(message.cdr) for message in bag.messages([topic]))
+    for message in bag.messages([topic]):
+        stamp = header_stamp(message.cdr)
+        if queue := due.get(stamp):
+            frame = decode(bag.decode(message))
+            for _ in range(-(-len(queue) // max(copies[stamp], 1))):
+                yield queue.popleft(), frame
+            copies[stamp] -= 1
 
 
 def interval_moments(

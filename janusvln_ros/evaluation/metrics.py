@@ -14,6 +14,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from janusvln_ros.evaluation.drive import Drive
+
 _Z95 = 1.959963984540054  # 97.5 % quantile of the normal distribution
 
 
@@ -60,10 +62,7 @@ class Metrics:
 
 
 def measure(
-    positions_T3: ArrayLike,
-    distances_T: Sequence[float],
-    collided: Sequence[bool],
-    stopped: bool,
+    drive: Drive,
     reference_R3: ArrayLike | None = None,
     thresholds: Thresholds = Thresholds(),
 ) -> Metrics:
@@ -71,40 +70,30 @@ def measure(
     Measure one drive.
 
     Args:
-        positions_T3: where the agent was at the start and after every action, metres.
-        distances_T: geodesic distance to the goal at each of these; inf where there is no path.
-        collided: for every action whether it was a forward step that was cut short; as many as
-            there were actions.
-        stopped: the drive ended by STOP.
+        drive: its places, the distances to the goal there, the collisions on the way, and whether
+            it ended by STOP.
         reference_R3: the places the reference drive was at (ground truth ``locations``), for nDTW.
         thresholds: distances that count as success.
 
     Raises:
         ValueError: the lengths do not fit, or a position or distance is not a number.
     """
-    positions = np.asarray(positions_T3, float)
-    distances = np.asarray(distances_T, float)
-    if (
-        positions.ndim != 2
-        or positions.shape[1] != 3
-        or len(positions) != len(distances)
-        or len(positions) != len(collided) + 1
-    ):
+    positions_T3, distances_T = np.asarray(drive.positions, float), np.asarray(drive.distances)
+    steps = len(drive.collided)
+    if positions_T3.shape != (steps + 1, 3) or distances_T.shape != (steps + 1,):
         raise ValueError(
-            f"{positions.shape} positions, {len(distances)} distances and "
-            f"{len(collided)} actions do not belong together"
+            f"{positions_T3.shape} positions, {len(distances_T)} distances and "
+            f"{steps} actions do not belong together"
         )
-    if not np.isfinite(positions).all() or np.isnan(distances).any():
+    if not np.isfinite(positions_T3).all() or np.isnan(distances_T).any():
         raise ValueError("a position or a distance is not a number")
     # The travelled length is summed step by step: habitat adds up the same differences in the same
     # order.
-    length = float(sum(math.sqrt(float(m @ m)) for m in np.diff(positions, axis=0)))
-    start, final, closest = float(distances[0]), float(distances[-1]), float(distances.min())
+    length = float(sum(math.sqrt(float(m @ m)) for m in np.diff(positions_T3, axis=0)))
+    start, final, closest = float(distances_T[0]), float(distances_T[-1]), float(distances_T.min())
     ratio = efficiency(start, length)
-    success, near = (
-        bool(stopped and final < thresholds.success),
-        bool(stopped and final < thresholds.near),
-    )
+    success = drive.stopped and final < thresholds.success
+    near = drive.stopped and final < thresholds.near
     return Metrics(
         success=success,
         success_1m=near,
@@ -113,11 +102,11 @@ def measure(
         os=closest < thresholds.oracle,
         ne=final,
         oracle_ne=closest,
-        ndtw=None if reference_R3 is None else ndtw(positions, reference_R3, thresholds.ndtw),
+        ndtw=None if reference_R3 is None else ndtw(positions_T3, reference_R3, thresholds.ndtw),
         path_length=length,
         start_distance=start,
-        collisions=int(sum(collided)),
-        steps=len(collided),
+        collisions=sum(drive.collided),
+        steps=steps,
     )
 
 

@@ -5,16 +5,14 @@ failures drawn on their maps.
 
 import base64
 import html
-import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import cv2
 import numpy as np
-from numpy.typing import NDArray
 
+from janusvln_ros.data.top_down_map import TopDownMap
 from janusvln_ros.files import atomic_write
 
 PICTURES = 24
@@ -43,25 +41,13 @@ _ROWS = (
 )
 
 
-@dataclass(frozen=True)
-class Map:
-    """
-    A floor from above: ``navigable`` bool [rows along +z, columns along +x], ``origin`` (x, z) of
-    its corner and ``resolution`` in metres.
-    """
-
-    navigable: NDArray[np.bool_]
-    origin: tuple[float, float]
-    resolution: float
-
-
 def write_report(
     path: Path,
     summary: Mapping[str, Any],
     results: Sequence[Mapping[str, Any]],
     paths: Sequence[Sequence[Sequence[float]]],
     references: Sequence[Sequence[Sequence[float]]],
-    maps: Sequence[Map | None],
+    maps: Sequence[TopDownMap | None],
 ) -> None:
     """
     Write the report.
@@ -216,7 +202,7 @@ def _card(
     result: Mapping[str, Any],
     path: Sequence[Sequence[float]],
     reference: Sequence[Sequence[float]],
-    floor: Map | None,
+    floor: TopDownMap | None,
 ) -> str:
     where = (
         f"{html.escape(str(result['scene_id']))}, episode {html.escape(str(result['episode_id']))}"
@@ -242,7 +228,7 @@ def _card(
 
 
 def _picture(
-    path: Sequence[Sequence[float]], reference: Sequence[Sequence[float]], floor: Map | None
+    path: Sequence[Sequence[float]], reference: Sequence[Sequence[float]], floor: TopDownMap | None
 ) -> str:
     """
     Both paths seen from above (x to the right, z down), on the map where there is one, cut to the
@@ -256,33 +242,12 @@ def _picture(
     z0, z1 = min(z for _, z in points) - margin, max(z for _, z in points) + margin
     image = ""
     if floor is not None:
-        rows, columns = floor.navigable.shape
-        c0, c1 = (
-            max(math.floor((x0 - floor.origin[0]) / floor.resolution), 0),
-            min(math.ceil((x1 - floor.origin[0]) / floor.resolution), columns),
-        )
-        r0, r1 = (
-            max(math.floor((z0 - floor.origin[1]) / floor.resolution), 0),
-            min(math.ceil((z1 - floor.origin[1]) / floor.resolution), rows),
-        )
-        if r1 > r0 and c1 > c0:
-            done, png = cv2.imencode(
-                ".png", np.where(floor.navigable[r0:r1, c0:c1], 255, 175).astype(np.uint8)
-            )
-            if done:
-                x, z = (
-                    floor.origin[0] + c0 * floor.resolution,
-                    floor.origin[1] + r0 * floor.resolution,
-                )
-                data = base64.b64encode(png.tobytes()).decode()
-                size = (
-                    f"width='{(c1 - c0) * floor.resolution:.3f}' "
-                    f"height='{(r1 - r0) * floor.resolution:.3f}'"
-                )
-                image = (
-                    f"<image x='{x:.3f}' y='{z:.3f}' {size} preserveAspectRatio='none' "
-                    f"href='data:image/png;base64,{data}'/>"
-                )
+        rows, columns = floor.cells((x0, z0), (x1, z1))
+        height, width = floor.navigable.shape
+        rows = max(rows[0], 0), min(rows[1], height)
+        columns = max(columns[0], 0), min(columns[1], width)
+        if rows[0] < rows[1] and columns[0] < columns[1]:
+            image = _map_image(floor.part(rows, columns))
     start, goal = reference[0] if reference else path[0], reference[-1] if reference else path[-1]
     return (
         f"<svg viewBox='{x0:.2f} {z0:.2f} {x1 - x0:.2f} {z1 - z0:.2f}' fill=none "
@@ -290,6 +255,18 @@ def _picture(
         f"<circle cx={start[0]:.2f} cy={start[2]:.2f} r=.18 fill=#222 stroke=none />"
         f"<path d='M{goal[0] - 0.2:.2f} {goal[2] - 0.2:.2f}l.4 .4m0 -.4l-.4 .4' "
         "stroke=#b00020 /></svg>"
+    )
+
+
+def _map_image(floor: TopDownMap) -> str:
+    """The map as a picture inside the drawing, at its place."""
+    _, png = cv2.imencode(".png", np.where(floor.navigable, 255, 175).astype(np.uint8))
+    rows, columns = floor.navigable.shape
+    return (
+        f"<image x='{floor.origin[0]:.3f}' y='{floor.origin[1]:.3f}' "
+        f"width='{columns * floor.resolution:.3f}' height='{rows * floor.resolution:.3f}' "
+        "preserveAspectRatio='none' "
+        f"href='data:image/png;base64,{base64.b64encode(png.tobytes()).decode()}'/>"
     )
 
 

@@ -2,7 +2,6 @@
 From result lines to one summary: means with intervals, groups, and four checks that a run is real.
 """
 
-import math
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from itertools import pairwise
@@ -10,6 +9,7 @@ from typing import Any
 
 from janusvln_ros.actions import Action
 from janusvln_ros.data.episodes import Episode, json_id
+from janusvln_ros.evaluation.drive import Drive, finite
 from janusvln_ros.evaluation.metrics import Metrics, mean, rate
 
 DISTANCE_BINS = (3.0, 6.0, 9.0, 12.0)
@@ -26,16 +26,12 @@ Line = Mapping[str, Any]
 
 def result_line(
     episode: Episode,
+    drive: Drive,
     metrics: Metrics,
     *,
-    actions: Sequence[int],
-    status: str,
-    chose_stop: bool,
-    calls: int,
-    frames_changed: int,
-    poses_changed: int,
-    reference_actions: Sequence[int] | None,
     given: str,
+    chose_stop: bool,
+    reference_actions: Sequence[int] | None,
 ) -> dict[str, Any]:
     """
     One line of ``results.jsonl``: first the published keys, then ours.
@@ -44,53 +40,38 @@ def result_line(
 
     Args:
         episode: with its own instruction, whatever the agent was told.
+        drive: what happened.
         metrics: of the drive.
-        actions: what was executed.
-        status: how the drive ended, see `rollout.engine.STATUSES`.
-        chose_stop: the agent itself decided to stop.
-        calls: how often the agent was asked.
-        frames_changed, poses_changed: actions followed by another picture, by another pose.
-        reference_actions: the reference drive's, where there is one.
         given: the instruction that the agent got.
+        chose_stop: the agent itself decided to stop.
+        reference_actions: the reference drive's, where there is one.
     """
-    # A forced STOP is executed without asking; text that is no action is an answer without an
-    # action where it ends the drive.
-    asked = (
-        len(actions)
-        - (status == "step_limit")
-        + (status == "not_understood" and (not actions or actions[-1] != Action.STOP))
-    )
-    return {
-        "scene_id": episode.scene,
-        "episode_id": json_id(episode.episode_id),
+    scores = {
         "success": float(metrics.success),
         "spl": metrics.spl,
         "os": float(metrics.os),
-        "ne": _finite(metrics.ne),
+        "ne": finite(metrics.ne),
         "steps": metrics.steps,
-        "episode_instruction": episode.instruction,
-        "trajectory_id": json_id(episode.trajectory_id),
-        "language": episode.language,
-        "instruction_given": given,
+    }
+    rest = {
         "success_1m": float(metrics.success_1m),
         "spl_1m": metrics.spl_1m,
-        "oracle_ne": _finite(metrics.oracle_ne),
+        "oracle_ne": finite(metrics.oracle_ne),
         "ndtw": metrics.ndtw,
         "path_length": metrics.path_length,
-        "start_distance": _finite(metrics.start_distance),
+        "start_distance": finite(metrics.start_distance),
         "collisions": metrics.collisions,
-        "status": status,
+        "status": drive.status,
         "chose_stop": chose_stop,
-        "calls": calls,
-        "calls_expected": asked,
-        "frames_changed": frames_changed,
-        "poses_changed": poses_changed,
-        "actions": [int(a) for a in actions],
+        "calls": drive.calls,
+        "calls_expected": _calls_expected(drive),
+        "frames_changed": drive.frames_changed,
+        "poses_changed": drive.poses_changed,
+        "actions": drive.actions,
         "reference_steps": None if reference_actions is None else len(reference_actions),
         "reference_repeats": None if reference_actions is None else _repeats(reference_actions),
-        "tags": [str(t) for t in episode.info.get("tags", ())],
-        "rooms_crossed": episode.info.get("rooms_crossed"),
     }
+    return _line(episode, given, scores, rest)
 
 
 def error_line(episode: Episode, error: str, given: str) -> dict[str, Any]:
@@ -98,30 +79,34 @@ def error_line(episode: Episode, error: str, given: str) -> dict[str, Any]:
     The line of an episode that could not be run: a failure with its reason, that counts in every
     rate.
     """
+    scores = {"success": 0.0, "spl": 0.0, "os": 0.0, "ne": None, "steps": 0}
+    rest = {"success_1m": 0.0, "spl_1m": 0.0, "ndtw": None, "status": "error", "error": error}
+    return _line(episode, given, scores, rest)
+
+
+def _line(episode: Episode, given: str, scores: Line, rest: Line) -> dict[str, Any]:
+    """The published keys, then what else is known of a drive, then the groups it belongs to."""
     return {
         "scene_id": episode.scene,
         "episode_id": json_id(episode.episode_id),
-        "success": 0.0,
-        "spl": 0.0,
-        "os": 0.0,
-        "ne": None,
-        "steps": 0,
+        **scores,
         "episode_instruction": episode.instruction,
         "trajectory_id": json_id(episode.trajectory_id),
         "language": episode.language,
         "instruction_given": given,
-        "success_1m": 0.0,
-        "spl_1m": 0.0,
-        "ndtw": None,
-        "status": "error",
-        "error": error,
+        **rest,
         "tags": [str(t) for t in episode.info.get("tags", ())],
         "rooms_crossed": episode.info.get("rooms_crossed"),
     }
 
 
-def _finite(value: float) -> float | None:
-    return value if math.isfinite(value) else None
+def _calls_expected(drive: Drive) -> int:
+    """
+    How often an agent is asked on such a drive: a forced STOP is executed without asking, and text
+    that is no action is an answer without an action where it ends the drive.
+    """
+    unheeded = drive.status == "not_understood" and not drive.stopped
+    return len(drive.actions) - (drive.status == "step_limit") + unheeded
 
 
 def _repeats(actions: Sequence[int]) -> int:

@@ -29,8 +29,9 @@ from std_msgs.msg import String
 from std_srvs.srv import SetBool
 
 from janusvln_ros.actions import Action
-from janusvln_ros.data.drawing import Floor
+from janusvln_ros.data.top_down_map import TopDownMap
 from janusvln_ros.geometry import yaw_of
+from janusvln_ros.protocol.status import Code
 
 STAGES = ("preprocess", "spatial", "vision", "prefill", "decode", "total")
 """Stages of a decision that are timed, in order."""
@@ -47,12 +48,7 @@ DECISION_STATUS = {
     Decision.ERROR: "error",
 }
 
-_CODES = """
-    NONE UNKNOWN INVALID_INSTRUCTION NOT_ACTIVE NO_FRAME BAD_FRAME NOT_UNDERSTOOD INFERENCE_FAILED
-    STEP_LIMIT TIME_LIMIT BLOCKED STEP_TIMEOUT STALE DISARMED PREEMPTED CANCELED NO_PROGRESS
-    NO_MOTION_SERVER
-"""
-ERROR_NAMES = {getattr(FollowInstruction.Result, name): name for name in _CODES.split()}
+ERROR_NAMES = {code: name for name, code in vars(Code).items() if name.isupper()}
 """Error code of follow_instruction -> its name."""
 
 
@@ -72,7 +68,7 @@ class Telemetry:
     frames: dict[int, bytes] = field(default_factory=dict)
     poses: list[tuple[int, float, float, float, float]] = field(default_factory=list)
     decisions: list[Decision] = field(default_factory=list)
-    floor: Floor | None = None
+    floor: TopDownMap | None = None
 
 
 @dataclass(frozen=True)
@@ -117,10 +113,11 @@ class GraphClient:
         self.alive = alive
         self.telemetry = Telemetry()
         self.since = 0
+        self.domain = int(environment.get("ROS_DOMAIN_ID", "0"))
         self.context = rclpy.Context()
         rclpy.init(
             context=self.context,
-            domain_id=int(environment.get("ROS_DOMAIN_ID", "0")),
+            domain_id=self.domain,
             signal_handler_options=SignalHandlerOptions.NO,
         )
         self.node = rclpy.create_node(
@@ -377,7 +374,7 @@ class GraphClient:
         size, origin = message.info.resolution, message.info.origin.position
         columns, rows = free.shape
         # the map's x is the world's -z, its y the world's -x
-        self.telemetry.floor = Floor(
+        self.telemetry.floor = TopDownMap(
             free[::-1, ::-1].T.copy(),
             (-(origin.y + columns * size), -(origin.x + rows * size)),
             size,

@@ -24,12 +24,8 @@ from std_msgs.msg import Bool, String, UInt64
 
 from janusvln_ros.graph.client import ERROR_NAMES, GraphClient, GraphTimeoutError
 from janusvln_ros.graph.composition import resolve
-from janusvln_ros.graph.processes import (
-    NodeEndedError,
-    Processes,
-    middleware_environment,
-    reserved_domain,
-)
+from janusvln_ros.graph.private import private_graph
+from janusvln_ros.graph.processes import NodeEndedError, Processes
 from janusvln_ros.protocol.health import percentile
 
 PROMISE = 0.35
@@ -169,6 +165,8 @@ class Soak:
         self.codes: Counter[str] = Counter()
         self.totals: list[float] = []
         self.episodes = self.frames = 0
+        self.camera = (0, 0)  # frames published and received
+        self.begun = time.monotonic()
         self.looked = 0.0
         self.late: dict[str, list[float]] = {name: [] for name in self.growth}
         self.undisturbed = time.monotonic() + AFTERMATH
@@ -213,6 +211,19 @@ class Soak:
 
     def _on_frame(self, message: bytes) -> None:
         self.frames += 1
+
+    def run(self) -> None:
+        """Drive for the time of the plan, or until interrupted; count the camera's frames."""
+        self.client.reset("")
+        self.client.linger(lambda: False, 1.0)
+        published, received = int(self.client.metrics()["frames_total"]), self.frames
+        self.begun = time.monotonic()
+        try:
+            self.drive(self.begun + self.plan.seconds)
+        except KeyboardInterrupt:
+            self.tell("interrupted: the report covers the time until now")
+        published = int(self.client.metrics()["frames_total"]) - published
+        self.camera = (published, self.frames - received)
 
     def drive(self, until: float) -> None:
         """Episodes until the steady clock says ``until``."""
@@ -342,46 +353,31 @@ def soak(plan: Plan, tell: Callable[[str], None]) -> dict[str, Any]:
         "sim_bridge": {**size, "odom_noise": 0.02, "odom_latency": 0.05}
     }
     specs = resolve("simulation", given, overrides)
-    error, drive, published, begun = "", None, 0, time.monotonic()
+    drive, error = None, ""
     if plan.log_dir is not None:
         plan.log_dir.mkdir(parents=True, exist_ok=True)
-    with reserved_domain(plan.domain) as domain:
-        environment = middleware_environment(domain, localhost=True)
-        with Processes(specs, plan.log_dir, environment) as processes:
-            client = GraphClient(environment, processes.check)
-            try:
-                client.wait_ready()
-                tell(f"driving for {plan.seconds / 3600:g} h in ROS domain {domain}")
-                drive = Soak(plan, processes, client, tell)
-                client.reset("")
-                client.linger(lambda: False, 1.0)
-                frames_before, seen_before = int(client.metrics()["frames_total"]), drive.frames
-                begun = time.monotonic()
-                try:
-                    drive.drive(begun + plan.seconds)
-                except KeyboardInterrupt:
-                    tell("interrupted: the report covers the time until now")
-                published = int(client.metrics()["frames_total"]) - frames_before
-                received = drive.frames - seen_before
-            except (GraphTimeoutError, NodeEndedError) as problem:
-                error = str(problem)
-                tell(f"error: {error}")
-                received = 0
-            finally:
-                client.close()
+    try:
+        with private_graph(specs, plan.log_dir, plan.domain) as (client, processes):
+            client.wait_ready()
+            tell(f"driving for {plan.seconds / 3600:g} h in ROS domain {client.domain}")
+            drive = Soak(plan, processes, client, tell)
+            drive.run()
+    except (GraphTimeoutError, NodeEndedError) as problem:
+        error = str(problem)
+        tell(f"error: {error}")
     if drive is None:
         return {"hours": 0.0, "episodes": 0, "faults": 0, "unsafe_moments": 0, "error": error}
     return {
-        "hours": round((time.monotonic() - begun) / 3600, 4),
+        "hours": round((time.monotonic() - drive.begun) / 3600, 4),
         "episodes": drive.episodes,
         "faults": sum(drive.faults.values()),
         "unsafe_moments": len(drive.rest.unsafe),
         "memory_growth_bytes": {name: growth.worst for name, growth in drive.growth.items()},
         "callback_late_max": {name: max(late, default=0.0) for name, late in drive.late.items()},
         "callback_late_p99": {name: percentile(late, 99) for name, late in drive.late.items()},
-        "dropped_frames": max(0, published - received),
+        "dropped_frames": max(0, drive.camera[0] - drive.camera[1]),
         "latency_drift": drift(drive.totals),
-        "published_frames": published,
+        "published_frames": drive.camera[0],
         "decisions": len(drive.totals),
         "faults_by_kind": dict(drive.faults),
         "outcomes": dict(drive.codes),

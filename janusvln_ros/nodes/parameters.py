@@ -2,8 +2,8 @@
 Parameters of a node, declared once: name, default, range and meaning in one table; the shipped
 YAML files are written from it.
 
-``python -m janusvln_ros.nodes.parameters policy`` prints ``config/policy.yaml`` (likewise
-``motion``); a test holds the two together.
+``python -m janusvln_ros.nodes.parameters MODULE`` prints the file of the node in that module; a
+test holds the two together.
 """
 
 import difflib
@@ -160,8 +160,7 @@ def as_yaml(title: str, table: Sequence[Param]) -> str:
     """
     lines = [
         f"# {title}",
-        "# Written by 'python -m janusvln_ros.nodes.parameters'; the table in the "
-        "node is the source.",
+        "# Written by 'python -m janusvln_ros.nodes.parameters MODULE' from the node's own table.",
         "/**:",
         "  ros__parameters:",
     ]
@@ -185,5 +184,5 @@ def as_yaml(title: str, table: Sequence[Param]) -> str:
 
 
 if __name__ == "__main__":
-    module = importlib.import_module(f"janusvln_ros.nodes.{sys.argv[1]}")
+    module = importlib.import_module(sys.argv[1])
     sys.stdout.write(as_yaml(module.TITLE, module.PARAMETERS))

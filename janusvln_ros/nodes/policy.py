@@ -14,7 +14,7 @@ import sys
 import time
 from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
 from janusvln_msgs.action import ExecuteStep, FollowInstruction
@@ -353,6 +353,15 @@ class LoadFailed:
 
 
 @dataclass
+class Figures:
+    """What diagnostics tell of the model: the last decision, and seconds of the latest ones."""
+
+    seen: Seen | None = None
+    inference: deque[float] = field(default_factory=lambda: deque(maxlen=500))
+    overheads: deque[float] = field(default_factory=lambda: deque(maxlen=500))
+
+
+@dataclass
 class StepInFlight:
     """The goal of execute_step: which step, its handle once accepted, and whether to cancel it."""
 
@@ -404,10 +413,9 @@ class PolicyNode(ManagedNode):
             refuse_frozen=values.refuse_frozen and values.execute,
         )
         self.step = StepInFlight()
-        self.seen: Seen | None = None
+        self.figures = Figures()
         self.last_error = ""
         self.warned: set[str] = set()
-        self.inference, self.overheads = deque[float](maxlen=500), deque[float](maxlen=500)
         self.sensors: list[Any] = []
 
         self.results: queue.SimpleQueue[Any] = queue.SimpleQueue()
@@ -693,12 +701,12 @@ class PolicyNode(ManagedNode):
             message.error_msg = self.last_error
         elif command.decided is not None:
             self._fill(message, command.decided)
-            self.overheads.append(command.waited - message.total)
+            self.figures.overheads.append(command.waited - message.total)
         self.decision_out.publish(message)
 
     def _fill(self, message: Decision, decided: exchange.Decided) -> None:
         seen: Seen = decided.payload
-        self.seen = seen
+        self.figures.seen = seen
         if decided.action is None:
             message.action, message.status = Decision.NO_ACTION, Decision.NOT_UNDERSTOOD
             message.error_msg = "the text is no action"
@@ -708,7 +716,7 @@ class PolicyNode(ManagedNode):
         message.probabilities = list(seen.probabilities)
         for stage in STAGES:
             setattr(message, stage, float(seen.decision.timings.get(stage, 0.0)))
-        self.inference.append(message.total)
+        self.figures.inference.append(message.total)
         message.spatial_frames, message.semantic_frames = seen.spatial_frames, seen.semantic_frames
         message.memory_capacity, message.memory_bytes = seen.capacity, seen.memory_bytes
         if self.overlay_out.get_subscription_count():
@@ -761,19 +769,19 @@ class PolicyNode(ManagedNode):
 
     def health(self, now: float) -> Health:
         """Return the line about the episode, the model and its memories."""
-        machine, seen = self.machine, self.seen
+        machine, model = self.machine, self.figures
         figures = {
             "phase": machine.phase.value,
             "active": str(machine.active),
             "episode_id": str(machine.episode_id),
             "step": str(machine.step),
-            "inference_p50": f"{percentile(self.inference, 50):.4f}",
-            "inference_p99": f"{percentile(self.inference, 99):.4f}",
-            "overhead_p99": f"{percentile(self.overheads, 99):.4f}",
+            "inference_p50": f"{percentile(model.inference, 50):.4f}",
+            "inference_p99": f"{percentile(model.inference, 99):.4f}",
+            "overhead_p99": f"{percentile(model.overheads, 99):.4f}",
             **machine.counts,
             "last_error": self.last_error,
         }
-        if seen is not None:
+        if (seen := model.seen) is not None:
             figures["spatial_frames"] = str(seen.spatial_frames)
             figures["semantic_frames"] = str(seen.semantic_frames)
             figures["memory_capacity"] = str(seen.capacity)

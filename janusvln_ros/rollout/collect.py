@@ -11,15 +11,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from janusvln_ros.actions import Action
 from janusvln_ros.camera.images import encode_jpeg
 from janusvln_ros.data.episodes import Episode, json_id
 from janusvln_ros.data.trajectories import TrajectoryWriter
 from janusvln_ros.errors import InputError
+from janusvln_ros.evaluation.drive import Drive, finite
 from janusvln_ros.rollout.agents import Agent, ExpertAgent, LabelledMixture
-from janusvln_ros.rollout.engine import Drive
 from janusvln_ros.rollout.engines import make_engine
 from janusvln_ros.rollout.settings import Settings
 from janusvln_ros.rollout.shards import Worker
@@ -147,12 +145,11 @@ class LabelledWorker:
 
 def result_line(episode: Episode, drive: Drive) -> dict[str, Any]:
     """What every collection notes about a drive, kept or not."""
-    final = drive.distances[-1]
     return {
         "scene": episode.scene,
         "episode_id": json_id(episode.episode_id),
         "trajectory_id": json_id(episode.trajectory_id),
         "status": drive.status,
         "steps": len(drive.actions),
-        "distance_to_goal": final if np.isfinite(final) else None,
+        "distance_to_goal": finite(drive.distances[-1]),
     }

@@ -24,10 +24,11 @@ from janusvln_ros.camera.images import encode_jpeg
 from janusvln_ros.data.episodes import Episode, GroundTruth, ground_truth_path, read_ground_truth
 from janusvln_ros.data.trajectories import TrajectoryWriter
 from janusvln_ros.errors import InputError
+from janusvln_ros.evaluation.drive import Drive
 from janusvln_ros.evaluation.metrics import measure
 from janusvln_ros.rollout.agents import Agent, episode_random
 from janusvln_ros.rollout.collect import LabelledWorker, result_line
-from janusvln_ros.rollout.engine import Drive, Watch
+from janusvln_ros.rollout.engine import Watch
 from janusvln_ros.rollout.evaluate import make_agent
 from janusvln_ros.rollout.settings import (
     DaggerSection,
@@ -38,6 +39,7 @@ from janusvln_ros.rollout.settings import (
 )
 from janusvln_ros.rollout.shards import Worker
 from sim_bridge import NavEnv, Observation
+from sim_bridge.nav_env import record_place
 
 SCHEMES = ("published", "classic")
 
@@ -106,7 +108,7 @@ def drive_published(
     observation = env.reset(episode)
     agent.reset(episode, env)
     drive = Drive()
-    drive.place(observation, env.geodesic_distance(observation.position, episode.goal_position))
+    record_place(drive, env, observation)
     path = episode.reference_path
     tolerance = max(1, int(reference_steps / max(len(path) - 1, 1)))
     beta = expert_share(dagger.p, dagger.data_it)
@@ -153,11 +155,7 @@ def drive_published(
             watch(observation, action)
         observation = env.step(action)
         drive.actions.append(int(action))
-        drive.place(
-            observation,
-            env.geodesic_distance(observation.position, episode.goal_position),
-            observation.collided,
-        )
+        record_place(drive, env, observation)
     drive.calls = agent.calls
     drive.status = "stopped" if drive.stopped else "simulator_limit"
     return PublishedDrive(drive, model_success, errors, forced_end)
@@ -273,7 +271,7 @@ def judge(
     after a clear detour.
     """
     drive = found.drive
-    metrics = measure(drive.positions, drive.distances, drive.collided, drive.stopped)
+    metrics = measure(drive)
     detour = (
         not found.model_success and metrics.pl < dagger.efficiency_helped
     ) or metrics.pl < dagger.efficiency_alone

@@ -8,18 +8,17 @@ room, so that nothing here needs ROS.
 """
 
 import math
-import zlib
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Protocol
-
-import numpy as np
 
 from janusvln_ros.actions import Action
 from janusvln_ros.data.episodes import Episode
 from janusvln_ros.errors import InputError
+from janusvln_ros.evaluation.drive import Drive
 from janusvln_ros.rollout.agents import Agent
 from sim_bridge import NavEnv, Observation
+from sim_bridge.nav_env import record_place
 
 Watch = Callable[[Observation, Action], None]
 """Called at every visited state with what is seen there and the action about to be executed."""
@@ -57,56 +56,6 @@ class Rules:
             raise InputError(f"rules.max_blocked is {self.max_blocked}: give 1 or more, or null")
 
 
-@dataclass
-class Drive:
-    """
-    What happened in one episode: T actions, T + 1 places.
-
-    ``positions`` metres and ``rotations`` quaternions x y z w in the world, start first;
-    ``distances`` geodesic metres to the goal at each place; ``collided`` for every action;
-    ``calls`` how often the agent was asked; ``frames_changed`` and ``poses_changed`` how many
-    actions were followed by another picture and another pose; ``stopped`` whether the drive ended
-    by STOP, forced ones included.
-    """
-
-    positions: list[list[float]] = field(default_factory=list)
-    rotations: list[list[float]] = field(default_factory=list)
-    distances: list[float] = field(default_factory=list)
-    actions: list[int] = field(default_factory=list)
-    collided: list[bool] = field(default_factory=list)
-    status: str = "error"
-    calls: int = 0
-    frames_changed: int = 0
-    poses_changed: int = 0
-    frame_hash: int | None = field(default=None, repr=False)
-
-    @property
-    def stopped(self) -> bool:
-        """
-        The last action was STOP and was meant as one; text that was not understood stops nothing
-        unless the rules say so.
-        """
-        return bool(self.actions) and self.actions[-1] == Action.STOP
-
-    def place(
-        self, observation: Observation, distance: float, collided: bool | None = None
-    ) -> None:
-        """
-        Add where the agent is and what it sees; ``collided`` tells of the action that led here,
-        None at the start.
-        """
-        position, rotation = observation.position.tolist(), observation.rotation.tolist()
-        frame = zlib.crc32(np.ascontiguousarray(observation.rgb).data)
-        if collided is not None:
-            self.collided.append(collided)
-            self.poses_changed += (position, rotation) != (self.positions[-1], self.rotations[-1])
-            self.frames_changed += frame != self.frame_hash
-        self.positions.append(position)
-        self.rotations.append(rotation)
-        self.distances.append(distance)
-        self.frame_hash = frame
-
-
 class Engine(Protocol):
     """
     Runs episodes one after the other.
@@ -139,9 +88,7 @@ class DirectEngine:
         observation = env.reset(episode)
         agent.reset(episode, env)
         drive = Drive()
-        drive.place(
-            observation, env.geodesic_distance(observation.position, episode.goal_position)
-        )
+        record_place(drive, env, observation)
         blocked = 0
         while True:
             action: Action | None
@@ -160,11 +107,7 @@ class DirectEngine:
                 watch(observation, action)
             observation = env.step(action)
             drive.actions.append(int(action))
-            drive.place(
-                observation,
-                env.geodesic_distance(observation.position, episode.goal_position),
-                observation.collided,
-            )
+            record_place(drive, env, observation)
             if action == Action.STOP:
                 break
             if env.episode_over:

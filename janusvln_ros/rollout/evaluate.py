@@ -13,8 +13,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
 
-import numpy as np
-
 from janusvln_ros.data.episodes import (
     Episode,
     GroundTruth,
@@ -24,11 +22,13 @@ from janusvln_ros.data.episodes import (
     read_ground_truth,
 )
 from janusvln_ros.data.journal import Journal
+from janusvln_ros.data.top_down_map import TopDownMap
 from janusvln_ros.errors import InputError
+from janusvln_ros.evaluation.drive import Drive
 from janusvln_ros.evaluation.metrics import Thresholds, measure
-from janusvln_ros.evaluation.report import Map, write_report
+from janusvln_ros.evaluation.report import write_report
 from janusvln_ros.evaluation.summary import error_line, result_line, summarize
-from janusvln_ros.files import atomic_path, atomic_write
+from janusvln_ros.files import atomic_write
 from janusvln_ros.rollout.agents import (
     Agent,
     ExpertAgent,
@@ -36,7 +36,7 @@ from janusvln_ros.rollout.agents import (
     PolicyAgent,
     RandomAgent,
 )
-from janusvln_ros.rollout.engine import Drive, Engine
+from janusvln_ros.rollout.engine import Engine
 from janusvln_ros.rollout.engines import make_engine
 from janusvln_ros.rollout.run import execute
 from janusvln_ros.rollout.settings import Settings, on_device
@@ -255,25 +255,13 @@ class EvaluateWorker:
     def _measure(self, episode: Episode, drive: Drive, given: str) -> dict[str, Any]:
         truth = self.truth.get(episode.episode_id)
         reference = truth.locations if truth is not None and truth.locations else None
-        metrics = measure(
-            drive.positions,
-            drive.distances,
-            drive.collided,
-            drive.stopped,
-            reference,
-            self.thresholds,
-        )
         return result_line(
             episode,
-            metrics,
-            actions=drive.actions,
-            status=drive.status,
-            chose_stop=drive.status == "stopped" and not self.oracle_stops,
-            calls=drive.calls,
-            frames_changed=drive.frames_changed,
-            poses_changed=drive.poses_changed,
-            reference_actions=None if truth is None else truth.actions,
+            drive,
+            measure(drive, reference, self.thresholds),
             given=given,
+            chose_stop=drive.status == "stopped" and not self.oracle_stops,
+            reference_actions=None if truth is None else truth.actions,
         )
 
     def _keep_map(self, episode: Episode) -> None:
@@ -282,14 +270,7 @@ class EvaluateWorker:
         path = self.out / "maps" / f"{map_name(episode.scene, episode.start_position[1])}.npz"
         if env is None or path.is_file():
             return
-        floor = env.top_down_map()
-        with atomic_path(path) as temporary:
-            np.savez_compressed(
-                temporary,
-                navigable=floor.navigable,
-                origin=np.array(floor.origin),
-                resolution=np.array(floor.resolution),
-            )
+        env.top_down_map().save(path)
 
     def close(self) -> None:
         """Close engine and journal."""
@@ -378,12 +359,7 @@ def merge(
     results = [line["result"] for line in lines]
     summary = {**summarize(results, rejected), **notes, "out": str(out)}
     by_key = {key_of(e): e for e in episodes}
-    floors = {}
-    for path in (out / "maps").glob("*.npz"):
-        content = np.load(path)
-        floors[path.stem] = Map(
-            content["navigable"], tuple(content["origin"].tolist()), float(content["resolution"])
-        )
+    floors = {path.stem: TopDownMap.load(path) for path in (out / "maps").glob("*.npz")}
     maps = [
         floors.get(map_name(by_key[key].scene, by_key[key].start_position[1])) for key in ordered
     ]

@@ -3,7 +3,6 @@ A recorded drive run through the policy again, offline and exact: what it decide
 and how that agrees with the record.
 """
 
-from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -14,9 +13,16 @@ from numpy.typing import NDArray
 
 from janusvln_ros.actions import Action
 from janusvln_ros.camera.images import decode
-from janusvln_ros.camera.view import Intrinsics, plan_view, uncalibrated_view
-from janusvln_ros.data.bags import Bag, BagWriter, header_stamp, message_types, open_bag
-from janusvln_ros.data.drives import DECISION_TYPE, Moment, Topics, camera_topic, recorded_moments
+from janusvln_ros.camera.view import intrinsics_of, plan_view, uncalibrated_view
+from janusvln_ros.data.bags import Bag, BagWriter, message_types, open_bag
+from janusvln_ros.data.drives import (
+    DECISION_TYPE,
+    Moment,
+    Topics,
+    camera_topic,
+    moment_frames,
+    recorded_moments,
+)
 from janusvln_ros.errors import InputError
 from janusvln_ros.policy import Decision, Navigator
 
@@ -65,15 +71,7 @@ def bag_camera(bag: Bag, topics: Topics, uncalibrated: bool) -> Camera:
     infos.sort(key=lambda topic: topic.rpartition("/")[0] != folder)
     if infos:
         info = bag.decode(next(bag.messages(infos[:1])))
-        return plan_view(
-            Intrinsics(
-                int(info.width),
-                int(info.height),
-                tuple(info.k),
-                tuple(info.d),
-                info.distortion_model,
-            )
-        ).apply
+        return plan_view(intrinsics_of(info)).apply
     if not uncalibrated:
         raise InputError(
             f"{bag.path} holds no camera_info, so the field of view of {camera} is "
@@ -92,20 +90,12 @@ def replay(
     The frames are found by their header stamps. One that the bag lacks is passed over: compare the
     number of results with ``len(moments)``.
     """
-    image_topic = camera_topic(bag, topics.image)
-    due: dict[int, deque[int]] = {}
-    for index, moment in enumerate(moments):
-        due.setdefault(moment.stamp, deque()).append(index)
     episode: int | None = None
-    for message in bag.messages([image_topic]):
-        for index in list(due.get(header_stamp(message.cdr), ())):
-            due[moments[index].stamp].popleft()
-            moment = moments[index]
-            if moment.episode != episode:
-                navigator.reset(moment.instruction)
-                episode = moment.episode
-            rgb = decode(bag.decode(message))
-            yield Replayed(moment, rgb, navigator.step(camera(rgb)))
+    for moment, rgb in moment_frames(bag, topics, moments):
+        if moment.episode != episode:
+            navigator.reset(moment.instruction)
+            episode = moment.episode
+        yield Replayed(moment, rgb, navigator.step(camera(rgb)))
 
 
 def agreement(replayed: Sequence[tuple[Moment, Action | None]], parts: int = 10) -> dict[str, Any]:

@@ -16,31 +16,18 @@ from janusvln_ros.errors import InputError
 from janusvln_ros.evaluation.metrics import Thresholds
 from janusvln_ros.files import share_dir
 from janusvln_ros.rollout.engine import Rules
-from sim_bridge import NavEnv, make_env
+from sim_bridge import EnvSettings, NavEnv, make_env
 
 Four = tuple[float, float, float, float]
 
 
 @dataclass(frozen=True)
-class EnvSection:
+class EnvSection(EnvSettings):
     """
-    What is simulated; metres and degrees.
-
-    ``options`` go to the backend as they are (for habitat: how its server is started).
+    What is simulated; ``options`` go to the backend as they are (for habitat: how its server is
+    started).
     """
 
-    up: str = "z"
-    width: int = 640
-    height: int = 480
-    hfov: float = 79.0
-    camera_height: float = 1.25
-    agent_height: float = 1.5
-    agent_radius: float = 0.1
-    forward_step: float = 0.25
-    turn_step: float = 15.0
-    sliding: bool = True
-    max_steps: int = 500
-    success_distance: float = 3.0
     options: dict[str, Any] = field(default_factory=dict)
 
 

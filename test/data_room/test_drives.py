@@ -10,7 +10,14 @@ from bag_fixtures import T, decision, header, image, odometry, stamp, write_driv
 from janusvln_ros.actions import Action
 from janusvln_ros.data.bags import BagWriter, open_bag
 from janusvln_ros.data.drive_import import import_drive
-from janusvln_ros.data.drives import Topics, interval_moments, odometry_moments, recorded_moments
+from janusvln_ros.data.drives import (
+    Moment,
+    Topics,
+    interval_moments,
+    moment_frames,
+    odometry_moments,
+    recorded_moments,
+)
 from janusvln_ros.data.trajectories import TrajectoryWriter, merge, read_trajectories
 from janusvln_ros.errors import InputError
 
@@ -78,6 +85,27 @@ def test_clock_that_goes_backwards_begins_a_new_episode(tmp_path):
     with open_bag(tmp_path / "a.mcap") as bag:
         moments = interval_moments(bag, Topics(), "walk", 1.0)
     assert [(m.episode, m.step) for m in moments] == [(0, 0), (0, 1), (1, 0), (1, 1)]
+
+
+def test_each_moment_gets_the_frame_of_its_own_episode(tmp_path):
+    with BagWriter(tmp_path / "a.mcap") as writer:
+        for n in range(4):
+            writer.write_message("/image", n, image(n % 2 + 1, n))
+    with open_bag(tmp_path / "a.mcap") as bag:
+        moments = [Moment(1, 0, 0, "", None), Moment(2, 0, 1, "", None), Moment(1, 1, 0, "", None)]
+        got = [
+            (m.episode, m.step, rgb[0, 0, 0]) for m, rgb in moment_frames(bag, Topics(), moments)
+        ]
+    assert got == [(0, 0, 0), (0, 1, 1), (1, 0, 2)]
+
+
+def test_two_decisions_on_one_frame_both_get_it(tmp_path):
+    with BagWriter(tmp_path / "a.mcap") as writer:
+        writer.write_message("/image", 0, image(5, 7))
+    with open_bag(tmp_path / "a.mcap") as bag:
+        moments = [Moment(5, 0, 3, "one", None), Moment(5, 1, 0, "two", None)]
+        got = [(m.instruction, rgb[0, 0, 0]) for m, rgb in moment_frames(bag, Topics(), moments)]
+    assert got == [("one", 7), ("two", 7)]
 
 
 def test_odometry_whose_clock_goes_backwards_is_refused(tmp_path):

@@ -11,6 +11,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from janusvln_ros.actions import Action
+from janusvln_ros.evaluation.drive import Drive
 from janusvln_ros.evaluation.metrics import (
     Thresholds,
     bootstrap,
@@ -32,11 +34,13 @@ def test_recorded_habitat_drives_get_habitats_metrics(episode, run):
     recorded = np.load(DATA / "habitat_trajectories.npz")
     name, expected = f"{episode}_{run}", RUNS[episode][run]["metrics"]
     found = measure(
-        recorded[f"{name}_positions"],
-        recorded[f"{name}_distance_to_goal"],
-        recorded[f"{name}_collided"],
-        stopped=RUNS[episode][run]["last_action"] == 0,
-        reference_R3=recorded[f"{episode}_gt"],
+        Drive(
+            positions=recorded[f"{name}_positions"].tolist(),
+            distances=recorded[f"{name}_distance_to_goal"].tolist(),
+            collided=recorded[f"{name}_collided"].tolist(),
+            actions=[RUNS[episode][run]["last_action"]],
+        ),
+        recorded[f"{episode}_gt"],
     )
     assert (found.success, found.os) == (
         bool(expected["success"]),
@@ -56,13 +60,13 @@ def test_recorded_habitat_drives_get_habitats_metrics(episode, run):
 
 def line(*distances: float, stopped=True, goal=10.0, **options):
     """Measure a drive along a line whose distance to the goal is as given."""
-    return measure(
-        [[goal - d, 0, 0] for d in distances],
-        distances,
-        [False] * (len(distances) - 1),
-        stopped,
-        **options,
+    drive = Drive(
+        positions=[[goal - d, 0, 0] for d in distances],
+        distances=list(distances),
+        collided=[False] * (len(distances) - 1),
+        actions=[Action.STOP if stopped else Action.MOVE_FORWARD],
     )
+    return measure(drive, **options)
 
 
 def test_success_needs_stop_and_a_distance_strictly_below_the_threshold():
@@ -88,7 +92,14 @@ def test_start_at_the_goal_is_a_perfect_drive_not_a_division_by_zero():
 
 
 def test_unreachable_goal_is_a_failure_with_infinite_error():
-    found = measure([[0, 0, 0], [1, 0, 0]], [math.inf, math.inf], [False], True)
+    found = measure(
+        Drive(
+            positions=[[0, 0, 0], [1, 0, 0]],
+            distances=[math.inf, math.inf],
+            collided=[False],
+            actions=[0],
+        )
+    )
     assert (
         not found.success
         and not found.os
@@ -109,7 +120,8 @@ def test_unreachable_goal_is_a_failure_with_infinite_error():
 )
 def test_what_is_not_a_number_or_does_not_fit_is_an_error(bad):
     with pytest.raises(ValueError, match=r"not a number|do not belong"):
-        measure(*bad, stopped=True)
+        positions, distances, collided = bad
+        measure(Drive(positions=positions, distances=distances, collided=collided, actions=[0]))
 
 
 def brute_force_dtw(a, b):

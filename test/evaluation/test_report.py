@@ -7,8 +7,10 @@ import cv2
 import numpy as np
 
 from janusvln_ros.data.episodes import Episode
+from janusvln_ros.data.top_down_map import TopDownMap
+from janusvln_ros.evaluation.drive import Drive
 from janusvln_ros.evaluation.metrics import measure
-from janusvln_ros.evaluation.report import Map, write_report
+from janusvln_ros.evaluation.report import write_report
 from janusvln_ros.evaluation.summary import error_line, result_line, summarize
 
 NASTY = 'Go to <b>"the door"</b> & stop</svg><script>alert(1)</script>'
@@ -47,16 +49,17 @@ def write(tmp_path, count, instruction="go", floor=None, success=False):
             (point, goal),
             2.2,
         )
-        metrics = measure([[0, 0, 0], [0.25, 0, 0]], [5.0, 0.5 if success else 4.0], [False], True)
-        options = {
-            "chose_stop": True,
-            "calls": 1,
-            "frames_changed": 0,
-            "poses_changed": 1,
-            "reference_actions": (1, 0),
-            "given": instruction,
-        }
-        results.append(result_line(episode, metrics, actions=[0], status="stopped", **options))
+        drive = Drive(
+            positions=[[0, 0, 0], [0.25, 0, 0]],
+            distances=[5.0, 0.5 if success else 4.0],
+            actions=[0],
+            collided=[False],
+            status="stopped",
+            calls=1,
+            poses_changed=1,
+        )
+        options = {"given": instruction, "chose_stop": True, "reference_actions": (1, 0)}
+        results.append(result_line(episode, drive, measure(drive), **options))
         paths.append([[0, 0, 0], [0.25, 0, 0]])
     results.append(error_line(episode, "OSError: <gone>", instruction))
     paths.append([])
@@ -91,7 +94,7 @@ def test_texts_are_shown_as_texts_and_never_run(tmp_path):
 def test_failures_are_drawn_on_the_part_of_the_map_around_them(tmp_path):
     navigable = np.zeros((200, 300), bool)
     navigable[40:160] = True
-    reader = write(tmp_path, 2, floor=Map(navigable, (-5.0, -5.0), 0.05))
+    reader = write(tmp_path, 2, floor=TopDownMap(navigable, (-5.0, -5.0), 0.05))
     assert len(reader.images) == 3
     picture = cv2.imdecode(
         np.frombuffer(base64.b64decode(reader.images[0].split(",")[1]), np.uint8), 0

@@ -8,6 +8,7 @@ import math
 import pytest
 
 from janusvln_ros.data.episodes import Episode
+from janusvln_ros.evaluation.drive import Drive
 from janusvln_ros.evaluation.metrics import measure
 from janusvln_ros.evaluation.summary import error_line, result_line, summarize
 
@@ -40,28 +41,26 @@ def line(
     moved=None,
     tags=(),
     reference=(1, 1, 0),
-    **changes,
 ):
     distances = [distances[min(i, len(distances) - 1)] for i in range(len(actions) + 1)]
-    positions = [[0.1 * i, 0, 0] for i in range(len(distances))]
-    metrics = measure(
-        positions, distances, [False] * len(actions), bool(actions) and actions[-1] == 0
+    moves = len(actions) - 1
+    drive = Drive(
+        positions=[[0.1 * i, 0, 0] for i in range(len(distances))],
+        distances=distances,
+        actions=list(actions),
+        collided=[False] * len(actions),
+        status=status,
+        calls=len(actions) if calls is None else calls,
+        frames_changed=moves if moved is None else moved,
+        poses_changed=moves,
     )
-    moves = len(actions) - 1 if moved is None else moved
-    options = {
-        "chose_stop": status == "stopped",
-        "calls": len(actions) if calls is None else calls,
-        "frames_changed": moves,
-        "poses_changed": len(actions) - 1,
-    }
     return result_line(
         episode(number, tags),
-        metrics,
-        actions=actions,
-        status=status,
-        reference_actions=reference,
+        drive,
+        measure(drive),
         given="go",
-        **{**options, **changes},
+        chose_stop=status == "stopped",
+        reference_actions=reference,
     )
 
 

@@ -57,14 +57,11 @@ def test_lockstep_needs_no_motion_and_continuous_does():
 
 def test_every_parameter_of_every_graph_is_one_that_its_node_declares_with_the_right_type():
     pytest.importorskip("rclpy", reason="the nodes' tables are in their ROS files")
-    from sim_bridge import bridge_node
-
-    defaults = {"sim_bridge": {name: p.default for name, p in bridge_node.PARAMETERS.items()}}
-    for node in ("policy", "motion", "player"):
-        defaults[node] = {
-            p.name: p.default
-            for p in importlib.import_module(f"janusvln_ros.nodes.{node}").PARAMETERS
-        }
+    modules = {node: f"janusvln_ros.nodes.{node}" for node in ("policy", "motion", "player")}
+    defaults = {
+        node: {p.name: p.default for p in importlib.import_module(module).PARAMETERS}
+        for node, module in {**modules, "sim_bridge": "sim_bridge.bridge_node"}.items()
+    }
     full = {
         "replay": {"bag": "x", "rate": "2"},
         "simulation": {"seed": "1", "episode": "1", "checkpoint": "x"},

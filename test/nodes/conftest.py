@@ -21,6 +21,7 @@ from janusvln_ros.graph.processes import reserved_domain
 
 HELD = contextlib.ExitStack()
 atexit.register(HELD.close)
+EPOCH_NS = 1_700_000_000 * 10**9
 PATIENCE = 60.0  # seconds; a loaded machine may need them, an idle one never does
 
 
@@ -110,6 +111,10 @@ class Graph:
         self.executor = SingleThreadedExecutor(context=self.context)
         self.nodes = []
 
+    def ros_now(self):
+        """ROS time in ns, on the same clock: a loaded machine makes no stamp old."""
+        return EPOCH_NS + round(self.clock() * 1e9)
+
     def parameters(self, **values):
         from rclpy.parameter import Parameter
 
@@ -121,6 +126,8 @@ class Graph:
             parameter_overrides=self.parameters(**values),
             steady=self.clock,
         )
+        if "use_sim_time" not in values:
+            node.ros_now = self.ros_now
         self.executor.add_node(node)
         self.nodes.append(node)
         return node
@@ -180,7 +187,7 @@ class Base:
 
         from janusvln_ros.nodes.running import steady_timer
 
-        self.steady = graph.clock
+        self.steady, self.ros_now = graph.clock, graph.ros_now
         self.node = Node("base", context=graph.context)
         graph.executor.add_node(self.node)
         graph.nodes.append(self.node)
@@ -221,12 +228,7 @@ class Base:
 
     def now(self):
         """The time as a stamp."""
-        ns = (
-            time.monotonic_ns() + self.offset
-            if self.clock
-            else self.node.get_clock().now().nanoseconds
-        )
-        return self.stamp(ns)
+        return self.stamp(time.monotonic_ns() + self.offset if self.clock else self.ros_now())
 
     def stamp(self, ns):
         return self.Time(sec=ns // 10**9, nanosec=ns % 10**9)

@@ -9,8 +9,9 @@ import numpy as np
 
 from janusvln_ros.actions import Action
 from janusvln_ros.data.episodes import Episode
+from janusvln_ros.data.top_down_map import TopDownMap
 from janusvln_ros.geometry import rotation_of_yaw, yaw_of_rotation
-from sim_bridge.nav_env import EnvSettings, Observation, TopDownMap
+from sim_bridge.nav_env import EnvSettings, Observation
 
 HALF = 3.0
 

@@ -35,8 +35,9 @@ from std_srvs.srv import Trigger
 
 from janusvln_ros.data.episodes import write_episodes
 from janusvln_ros.errors import InputError
+from janusvln_ros.nodes.parameters import declare
 from sim_bridge import bridge_node
-from sim_bridge.bridge_node import SimBridge, declare_parameters
+from sim_bridge.bridge_node import SimBridge
 
 spec = importlib.util.spec_from_file_location(
     "flat_world", Path(__file__).with_name("flat_world.py")
@@ -237,14 +238,14 @@ def test_a_lost_frame_can_be_asked_for_again(lockstep):
 
 def test_reset_starts_the_named_episode_or_the_next_and_tells_of_an_unknown_one(lockstep):
     lockstep.step(0, 1)
-    before = lockstep.bridge.time
+    before = lockstep.bridge.mode.time
     response = lockstep.call(ResetEpisode, "reset_episode")
     assert (
         response.success
         and response.episode_id == "2"
         and response.instruction == "Walk to the goal of 2."
     )
-    assert lockstep.bridge.time > before and response.frame_stamp == lockstep.bridge.stamp
+    assert lockstep.bridge.mode.time > before and response.frame_stamp == lockstep.bridge.stamp
     assert lockstep.call(ResetEpisode, "reset_episode").episode_id == "1"
     unknown = lockstep.call(ResetEpisode, "reset_episode", ResetEpisode.Request(episode_id="77"))
     assert not unknown.success and "'77'" in unknown.error_msg
@@ -281,7 +282,8 @@ def test_the_base_moves_on_cmd_vel_and_brakes_when_the_commands_end(continuous):
     timer = continuous.client.create_timer(0.02, lambda: out.publish(command))
     start = continuous.bridge.base.pose.x
     continuous.until(lambda: continuous.bridge.base.pose.x > start + 0.3)
-    assert continuous.got["odom"][-1].twist.twist.linear.x > 0.1
+    # a machine that stands still lets the base brake in between
+    continuous.until(lambda: continuous.got["odom"][-1].twist.twist.linear.x > 0.1)
     timer.cancel()
     continuous.until(lambda: continuous.got["odom"][-1].twist.twist.linear.x == 0.0)
     rest = continuous.bridge.base.pose
@@ -349,7 +351,7 @@ def test_reset_puts_a_moving_base_back_to_the_start_at_rest(continuous):
         ("image_width", 7, "32"),
         ("hfov", 500.0, "170"),
         ("seed", "zero", "int"),
-        ("speed", 1.0, "it has "),
+        ("sped", 1.0, "did you mean 'seed'"),
     ],
 )
 def test_a_wrong_parameter_ends_the_node_with_a_sentence_that_names_it(
@@ -361,22 +363,9 @@ def test_a_wrong_parameter_ends_the_node_with_a_sentence_that_names_it(
         "sim_bridge", context=context, parameter_overrides=[Parameter(name, value=value)]
     )
     with pytest.raises(InputError, match=f"'{name}'.*{words}"):
-        declare_parameters(node)
+        declare(node, bridge_node.PARAMETERS)
     node.destroy_node()
     rclpy.shutdown(context=context)
-
-
-def test_the_shipped_file_gives_every_parameter_once():
-    import yaml
-
-    values = yaml.safe_load(
-        (Path(__file__).resolve().parents[2] / "config/sim_bridge.yaml").read_text()
-    )["/**"]["ros__parameters"]
-    assert set(values) == set(bridge_node.PARAMETERS)
-    assert all(
-        type(values[name]) is type(parameter.default)
-        for name, parameter in bridge_node.PARAMETERS.items()
-    )
 
 
 def test_when_a_reset_is_answered_the_odometry_tells_of_the_new_place(data_dir):

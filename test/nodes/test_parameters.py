@@ -18,14 +18,18 @@ from janusvln_ros.errors import InputError
 from janusvln_ros.nodes.parameters import Param, as_yaml, problem
 
 ROOT = Path(__file__).resolve().parents[2]
-NODES = ["policy", "motion"]
+NODES = {
+    "policy": "janusvln_ros.nodes.policy",
+    "motion": "janusvln_ros.nodes.motion",
+    "sim_bridge": "sim_bridge.bridge_node",
+}
 
 
 def table(name):
     pytest.importorskip("rclpy")
     import importlib
 
-    return importlib.import_module(f"janusvln_ros.nodes.{name}")
+    return importlib.import_module(NODES[name])
 
 
 @pytest.mark.parametrize("name", NODES)
@@ -33,7 +37,7 @@ def test_the_shipped_file_is_the_table(name):
     module = table(name)
     text = (ROOT / "config" / f"{name}.yaml").read_text()
     assert text == as_yaml(module.TITLE, module.PARAMETERS), (
-        f"run: python -m janusvln_ros.nodes.parameters {name} > config/{name}.yaml"
+        f"run: python -m janusvln_ros.nodes.parameters {NODES[name]} > config/{name}.yaml"
     )
     values = yaml.safe_load(text)["/**"]["ros__parameters"]
     assert values == {p.name: p.default for p in module.PARAMETERS}

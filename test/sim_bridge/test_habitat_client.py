@@ -132,7 +132,7 @@ def test_a_killed_server_is_restarted_where_the_agent_was(remote, caplog):
     remote.set_state(*POSE)
     remote.step(Action.MOVE_FORWARD)
     before = remote.render()
-    os.kill(remote._server.process.pid, signal.SIGKILL)
+    os.kill(remote.server.process.pid, signal.SIGKILL)
     after = remote.render()
     assert remote.restarts == 1
     assert "killed by signal 9" in caplog.text
@@ -141,7 +141,7 @@ def test_a_killed_server_is_restarted_where_the_agent_was(remote, caplog):
 
 
 def test_the_server_ends_with_its_client_and_leaves_nothing(remote):
-    process, folder = remote._server.process, remote._server.folder
+    process, folder = remote.server.process, remote.server.folder
     assert folder.stat().st_mode & 0o077 == 0, "the socket is this user's alone"
     remote.close()
     assert process.returncode == 0

@@ -1,0 +1,120 @@
+"""
+Options of the subcommands as data: declared once where several have them, one name for one thing.
+
+A subcommand lists its own in ``OPTIONS``; ``main`` declares them.
+"""
+
+import argparse
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+
+class Option(NamedTuple):
+    """One option or argument: its flags, and what ``add_argument`` is told of it."""
+
+    flags: tuple[str, ...]
+    settings: dict[str, Any]
+
+
+def option(*flags: str, **settings: Any) -> Option:
+    """Return an option, with the words of ``add_argument``."""
+    return Option(flags, settings)
+
+
+def declare(parser: argparse.ArgumentParser, options: Sequence[Option]) -> None:
+    """Add options to a parser."""
+    for flags, settings in options:
+        parser.add_argument(*flags, **settings)
+
+
+JSON = option("--json", action="store_true", help="print one JSON object on stdout, nothing else")
+
+DATA = option(
+    "--data",
+    type=Path,
+    default=Path("data"),
+    metavar="DIR",
+    help="folder with datasets/ and scene_datasets/ (default: %(default)s)",
+)
+
+BAG = (
+    option("bag", type=Path, help="rosbag2 folder, or a .mcap or .db3 file"),
+    option("--instruction", help="the words, for a bag without an instruction topic"),
+    option("--image-topic", help="camera topic (default: the only one)"),
+    option("--odom-topic", help="odometry topic (default: the only one)"),
+    option(
+        "--cmd-vel-topic",
+        help="velocity topic, integrated where there is no odometry (default: the only one)",
+    ),
+    option("--instruction-topic", help="std_msgs/String topic with the words (default: the only)"),
+    option(
+        "--uncalibrated",
+        action="store_true",
+        help="go on without camera_info: the field of view is then not put right",
+    ),
+)
+"""A bag and which of its topics to read."""
+
+
+def bag_topics(args: argparse.Namespace) -> Any:
+    """Return the `janusvln_ros.data.drives.Topics` that the options of ``BAG`` name."""
+    from janusvln_ros.data.drives import Topics
+
+    return Topics(args.image_topic, args.odom_topic, args.cmd_vel_topic, args.instruction_topic)
+
+
+ROLLOUT = (
+    option(
+        "--dataset",
+        default="houses",
+        metavar="NAME",
+        help="settings in config/eval: houses, r2r, rxr or scalevln (default: %(default)s)",
+    ),
+    option(
+        "--config", type=Path, metavar="FILE", help="settings file instead of the one of --dataset"
+    ),
+    option(
+        "--set",
+        action="append",
+        default=[],
+        metavar="KEY=VALUE",
+        help="change one setting, as in rules.max_steps=300; may be repeated",
+    ),
+    option("--split", metavar="NAME", help="split (default: as the settings say)"),
+    option(
+        "--backend", choices=("houses", "habitat"), help="simulator (default: as the settings say)"
+    ),
+    option("--width", type=int, metavar="PX", help="camera width (default: as the settings say)"),
+    option(
+        "--height", type=int, metavar="PX", help="camera height (default: as the settings say)"
+    ),
+    option(
+        "--seed",
+        type=int,
+        metavar="N",
+        help="seed of everything random (default: as the settings say)",
+    ),
+    option(
+        "--workers",
+        type=int,
+        default=1,
+        metavar="N",
+        help="processes on this machine (default: %(default)s)",
+    ),
+    DATA,
+    JSON,
+)
+"""What all commands that drive episodes share."""
+
+
+def settings_changes(args: argparse.Namespace) -> list[str]:
+    """Turn the short options into changes of the settings; what --set says comes last and wins."""
+    short = {
+        "split": args.split,
+        "backend": args.backend,
+        "env.width": args.width,
+        "env.height": args.height,
+        "seed": args.seed,
+    }
+    return [f"{key}={value}" for key, value in short.items() if value is not None] + args.set

@@ -1,0 +1,145 @@
+"""The bridge's world: the simulator and the episode in it, as the node asks for them. No ROS."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from janusvln_ros.actions import Action
+from janusvln_ros.data.episodes import Episode, read_episodes
+from janusvln_ros.data.top_down_map import TopDownMap
+from janusvln_ros.errors import InputError
+from janusvln_ros.evaluation.drive import Drive, finite
+from janusvln_ros.evaluation.metrics import Thresholds, measure
+from sim_bridge.nav_env import MAX_DEPTH_M, NavEnv, Observation, parameter_names, record_place
+
+
+@dataclass
+class Frame:
+    """
+    One rendered view with everything that is published of it.
+
+    ``jpeg`` is empty where nobody asked for it; ``map`` comes with the first frame of an episode.
+    """
+
+    observation: Observation
+    depth: NDArray[np.float32]
+    jpeg: bytes
+    map: TopDownMap | None = None
+
+
+class World:
+    """
+    The simulator and the episode in it. Lives on the thread that made it.
+
+    ``values``: the parameters of the node ``sim_bridge``; ``factory``: makes the simulator, as
+    ``make_env`` does.
+    """
+
+    def __init__(self, values: Mapping[str, Any], factory: Callable[..., NavEnv]):
+        self.values = values
+        settings = {name: values[there] for name, there in parameter_names().items()}
+        self.env = factory(values["backend"], data_dir=values["data_dir"], **settings)
+        self.episodes: dict[tuple[str, str], tuple[Episode, ...]] = {}
+        self.current = ("", "", -1)
+        self.drive = Drive()
+
+    def close(self) -> None:
+        """Release the simulator."""
+        self.env.close()
+
+    def reset(self, episode_id: str, dataset: str, split: str) -> tuple[Episode, Frame]:
+        """
+        Start an episode: the named one, else the next of the list (after the last comes the
+        first). An empty data set or split is that of the parameters.
+
+        Raises:
+            InputError: there is no such episode, or the data or the scene cannot be used.
+        """
+        key = (dataset or self.values["dataset"], split or self.values["split"])
+        if key not in self.episodes:
+            self.episodes[key] = read_episodes(self.values["data_dir"], *key).episodes
+        episodes = self.episodes[key]
+        if episode_id:
+            index = next((i for i, e in enumerate(episodes) if e.episode_id == episode_id), -1)
+            if index < 0:
+                first, last = episodes[0].episode_id, episodes[-1].episode_id
+                raise InputError(
+                    f"{key[0]} {key[1]} has no episode {episode_id!r}: it has "
+                    f"{len(episodes)}, from {first!r} to {last!r}"
+                )
+        else:
+            index = (self.current[2] + 1) % len(episodes) if self.current[:2] == key else 0
+        observation = self.env.reset(episodes[index])
+        self.current = (*key, index)
+        self.drive = Drive()
+        record_place(self.drive, self.env, observation)
+        return episodes[index], self._frame(observation, self.env.top_down_map())
+
+    def step(self, action: Action) -> Frame:
+        """Carry out one action of an episode that is not over."""
+        observation = self.env.step(action)
+        self.count(action)
+        record_place(self.drive, self.env, observation)
+        return self._frame(observation)
+
+    def look_from(self, position: NDArray[np.float64], rotation: NDArray[np.float64]) -> Frame:
+        """
+        Put the agent at ``position`` [3] with ``rotation`` [4] and render; the way counts, since a
+        moving base was really there.
+
+        A base at rest adds nothing to the record.
+        """
+        self.env.set_state(position, rotation)
+        observation = self.env.render()
+        last = [*self.drive.positions[-1], *self.drive.rotations[-1]]
+        if not np.allclose([*position, *rotation], last, atol=1e-4):
+            record_place(self.drive, self.env, observation)
+        return self._frame(observation)
+
+    def count(self, action: int) -> None:
+        """Note an action; `step` carries it out as well."""
+        self.drive.actions.append(int(action))
+
+    def metrics(self) -> dict[str, Any]:
+        """
+        Return the metrics of the episode so far and its record, as a JSON-ready object; a distance
+        that is not finite is None.
+        """
+        assert self.env.episode is not None
+        near = self.values["success_distance"]
+        found = measure(self.drive, thresholds=Thresholds(success=near, oracle=near))
+        return {
+            "episode_id": self.env.episode.episode_id,
+            "scene_id": self.env.episode.scene_id,
+            "steps": len(self.drive.actions),
+            "stop_called": self.drive.stopped,
+            "success": found.success,
+            "spl": found.spl,
+            "oracle_success": found.os,
+            "distance_to_goal": finite(found.ne),
+            "start_distance_to_goal": finite(found.start_distance),
+            "path_length": found.path_length,
+            "collisions": found.collisions,
+            **self.drive.as_json(),
+        }
+
+    def _frame(self, observation: Observation, floor: TopDownMap | None = None) -> Frame:
+        jpeg = b""
+        if self.values["publish_compressed"]:
+            quality = [cv2.IMWRITE_JPEG_QUALITY, self.values["jpeg_quality"]]
+            _, encoded = cv2.imencode(".jpg", observation.rgb[:, :, ::-1], quality)
+            jpeg = encoded.tobytes()
+        return Frame(observation, rep118_depth(observation.depth), jpeg, floor)
+
+
+def rep118_depth(depth_HW: NDArray[np.float32]) -> NDArray[np.float32]:
+    """
+    Return the simulator's depth (0: nothing hit, clipped at ``MAX_DEPTH_M``) as REP-118 has it:
+    metres, +inf beyond the range.
+    """
+    hit_HW = (depth_HW > 0) & (depth_HW < MAX_DEPTH_M)
+    return np.where(hit_HW, depth_HW, np.float32(np.inf)).astype(np.float32)
