@@ -15,6 +15,7 @@ that weights, memories and an estimate of the room to compute stay within the GP
 """
 
 import argparse
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -107,6 +108,7 @@ def describe(
         )
     height, width = resized_shape(size[1], size[0], config.navigation.image_width)
     frame = sizes.FrameSize(*patch_grid(height, width))
+    episode = sizes.Episode(frame, mode, kept, 2, spatial_byte=spatial_precision is not None)
     weights, parameters = _weights(folder, config), sizes.count_parameters(config)
     return {
         "checkpoint": str(checkpoint),
@@ -124,18 +126,8 @@ def describe(
         "weights": weights,
         "spatial_precision": spatial_precision,
         "precisions": {
-            precision: _needs(
-                config,
-                sizes.Episode(
-                    frame,
-                    mode,
-                    kept,
-                    4 if precision == "float32" else 2,
-                    spatial_byte=spatial_precision is not None,
-                ),
-                precision,
-            )
-            for precision in sizes.WEIGHT_PRECISIONS
+            precision: _needs(config, replace(episode, number_bytes=number), precision)
+            for precision, number in sizes.WEIGHT_PRECISIONS.items()
         },
     }
 
@@ -161,13 +153,13 @@ def _needs(config: "JanusVLNConfig", episode: "Episode", precision: str) -> dict
     """What weights of ``precision`` and an episode take, and which GPUs have that much."""
     from janusvln_ros.model import footprint as sizes
 
-    weights, memories = sizes.weight_bytes(config, precision), sizes.memory_bytes(config, episode)
-    working = sizes.working_bytes(config, episode)
-    total = weights + sum(memories.total.values()) + working + sizes.CONTEXT_BYTES
+    weights, working = sizes.weight_bytes(config, precision), sizes.working_bytes(config, episode)
+    per_frame, memories = sizes.memory_bytes(config, episode)
+    total = weights + sum(memories.values()) + working + sizes.CONTEXT_BYTES
     return {
         "weights": weights,
-        "memories": memories.total,
-        "memory_per_frame": memories.per_frame,
+        "memories": memories,
+        "memory_per_frame": per_frame,
         "working_estimate": working,
         "context_estimate": sizes.CONTEXT_BYTES,
         "total": total,

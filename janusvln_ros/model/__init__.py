@@ -6,8 +6,9 @@ remembered), `dual` (the semantic memory), then `config`, `adapter` (names of te
 `checkpoint` (files).
 
 Tensor names carry their shape. Letters: B batch, F frames, P tokens per frame, N heads, H head
-size, D width, L sequence; further K keys that are attended, M merged tokens of a picture (2 x 2
-patches each), T tokens of a tree of answers, V vocabulary, Z layers, X any leading dimensions; in
+size, D width, L sequence; further A tokens of an answer, G key-value heads beside N query heads, K
+keys that are attended, M merged tokens of a picture (2 x 2 patches each), R rows that are wanted
+of a sequence, T tokens of a tree of answers, V vocabulary, Z layers, X any leading dimensions; in
 lower case h x w pixels and r x c patches.
 """
 

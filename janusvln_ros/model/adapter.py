@@ -9,7 +9,7 @@ its exact shape, and nothing unknown may be there.
 
 import re
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from math import prod
 
@@ -34,10 +34,7 @@ NEWER_PREFIXES = {"model.language_model.": "model.", "model.visual.": "visual."}
 
 def published_name(ours: str) -> str:
     """The name that a parameter of `Network` has in a file."""
-    published = _replaced(ours, {own: name for name, own in PREFIXES.items()})
-    if published is None:
-        raise KeyError(ours)
-    return published
+    return next(_replaced(ours, {own: published for published, own in PREFIXES.items()}))
 
 
 def our_name(name: str) -> str | None:
@@ -45,13 +42,12 @@ def our_name(name: str) -> str | None:
     The parameter of `Network` that a file's tensor would be, in the published layout or in that of
     newer transformers; None if no part of the network has such names.
     """
-    return _replaced(_replaced(name, NEWER_PREFIXES) or name, PREFIXES)
+    return next(_replaced(next(_replaced(name, NEWER_PREFIXES), name), PREFIXES), None)
 
 
-def _replaced(name: str, prefixes: Mapping[str, str]) -> str | None:
-    """``name`` with the first prefix that it has replaced; None if it has none of them."""
-    found = next((prefix for prefix in prefixes if name.startswith(prefix)), None)
-    return None if found is None else prefixes[found] + name.removeprefix(found)
+def _replaced(name: str, prefixes: Mapping[str, str]) -> Iterator[str]:
+    """``name`` with each prefix that it has replaced."""
+    return (new + name[len(old) :] for old, new in prefixes.items() if name.startswith(old))
 
 
 def unused_reason(published: str, config: JanusVLNConfig) -> str | None:
@@ -153,8 +149,7 @@ def account(found: Mapping[str, Shape], network: Network) -> Account:
     )
 
 
-def some(names: Iterable[str], most: int = 8) -> str:
+def some(names: Sequence[str], most: int = 8) -> str:
     """The first names of a list in one line, and how many there are more."""
-    names = list(names)
     more = f" and {len(names) - most} more" if len(names) > most else ""
     return ", ".join(names[:most]) + more

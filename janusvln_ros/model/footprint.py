@@ -24,7 +24,9 @@ PART_NAMES = {
 }
 """Parts of `Network` by the first part of their parameters' names."""
 
-WEIGHT_PRECISIONS = ("float32", "bfloat16", "int8", "int4")
+WEIGHT_PRECISIONS = {"float32": 4, "bfloat16": 2, "int8": 2, "int4": 2}
+"""Bytes of a number of everything but the language model's layers, by their precision."""
+
 GPU_GIGABYTES = (8, 16, 24, 40, 64, 80)
 CONTEXT_BYTES = 700 * 2**20
 """Estimate of what a CUDA context, its kernels and the allocator's leftovers take."""
@@ -72,18 +74,6 @@ class Episode:
     spatial_byte: bool = False
 
 
-@dataclass(frozen=True)
-class MemoryBytes:
-    """
-    Bytes of an episode's memories.
-
-    ``per_frame`` holds what one more remembered frame takes, ``total`` what is set aside in all.
-    """
-
-    per_frame: dict[str, int]
-    total: dict[str, int]
-
-
 def on_paper(config: JanusVLNConfig) -> Network:
     """A network of these sizes without any weights, to be counted."""
     with torch.device("meta"):
@@ -104,11 +94,10 @@ def weight_bytes(config: JanusVLNConfig, precision: str) -> int:
     Bytes of the weights on the device. int8 and int4 count the language model's layers small,
     everything else as bfloat16.
     """
-    network, each = on_paper(config), 4 if precision == "float32" else 2
+    network, each = on_paper(config), WEIGHT_PRECISIONS[precision]
     total = sum(p.numel() for p in network.parameters()) * each
-    for module in network.language.layers.modules():
-        if not isinstance(module, torch.nn.Linear):
-            continue
+    linear = [m for m in network.language.layers.modules() if isinstance(m, torch.nn.Linear)]
+    for module in linear:
         rows, columns = module.weight.shape
         group = group_size(columns)
         if precision == "int8":
@@ -118,23 +107,25 @@ def weight_bytes(config: JanusVLNConfig, precision: str) -> int:
     return total
 
 
-def memory_bytes(config: JanusVLNConfig, episode: Episode) -> MemoryBytes:
-    """Bytes of the memories of one episode."""
+def memory_bytes(
+    config: JanusVLNConfig, episode: Episode
+) -> tuple[dict[str, int], dict[str, int]]:
+    """Bytes that one more remembered frame takes, and that are set aside for an episode in all."""
     spatial, frame, slots = config.spatial, episode.frame, episode.window.slots
     tokens = spatial.num_special_tokens + frame.height * frame.width
     each = 1 if episode.spatial_byte else episode.number_bytes
     scales = 4 * spatial.num_heads if episode.spatial_byte else 0
     frame_spatial = 2 * spatial.used_depth * tokens * (spatial.embed_dim * each + scales)
     row = 2 * prod(key_value_shape(config.text)) * episode.number_bytes
-    frame_rows = frame.fused + 2
+    per_frame, total = {"spatial": frame_spatial}, {"spatial": frame_spatial * slots}
     if episode.memory == "dual":
-        rows = PROMPT_TOKENS + slots * frame_rows + LEAF_TOKENS
-        per_frame = {"spatial": frame_spatial, "semantic": row * frame_rows}
-        return MemoryBytes(per_frame, {"spatial": frame_spatial * slots, "semantic": row * rows})
-    pictures, answer = config.navigation.num_history + 1, config.navigation.max_new_tokens
-    rows = PROMPT_TOKENS + pictures * frame_rows + answer
-    total = {"spatial": frame_spatial * slots, "prompt of one step": row * rows}
-    return MemoryBytes({"spatial": frame_spatial}, total)
+        per_frame["semantic"] = row * (frame.fused + 2)
+        total["semantic"] = slots * per_frame["semantic"] + row * (PROMPT_TOKENS + LEAF_TOKENS)
+    else:
+        pictures, answer = config.navigation.num_history + 1, config.navigation.max_new_tokens
+        rows = PROMPT_TOKENS + pictures * (frame.fused + 2) + answer
+        total["prompt of one step"] = row * rows
+    return per_frame, total
 
 
 def working_bytes(config: JanusVLNConfig, episode: Episode) -> int:

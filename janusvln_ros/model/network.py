@@ -15,7 +15,9 @@ checkpoints (`janusvln_ros.model.adapter`, `janusvln_ros.model.checkpoint`).
 
 from collections.abc import Callable, Sequence
 from functools import lru_cache
-from typing import Any, NamedTuple, Protocol
+from itertools import groupby
+from types import SimpleNamespace
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -274,20 +276,6 @@ def hidden_states(
     return hidden_LD
 
 
-class _Known(NamedTuple):
-    """
-    What is attended to, in the place of a cache: keys and values [B, N, K, H] that are there
-    already.
-    """
-
-    key: Tensor
-    value: Tensor
-
-    def update(self, *_: Any, **__: Any) -> tuple[Tensor, Tensor]:
-        """Called by the layer, whose own few keys are among the known ones."""
-        return self.key, self.value
-
-
 def last_layer(
     language: Qwen2_5_VLTextModel,
     x_BLD: Tensor,
@@ -324,7 +312,8 @@ def last_layer(
         torch.index_select(x_BLD, 1, rows),
         attention_mask=mask_B1RK,
         position_embeddings=(cosine, sine),
-        past_key_values=_Known(k_BNLH, v_BNLH),
+        # the layer's own few keys are among these
+        past_key_values=SimpleNamespace(update=lambda *_: (k_BNLH, v_BNLH)),
     )
     normed_BRD: Tensor = language.norm(x_BRD)
     return normed_BRD
@@ -351,15 +340,18 @@ def prompt_positions(
     Returns:
         int64 [3, L], and the position of the token that would follow.
     """
-    parts, position, i = [], 0, 0
-    while i < len(ids):
-        if ids[i] == image_token_id:
-            parts.append(image_positions(rows, columns, position))
-            position, i = position + max(rows, columns), i + rows * columns
-        else:
-            end = next((j for j in range(i, len(ids)) if ids[j] == image_token_id), len(ids))
-            parts.append(torch.arange(position, position + end - i).expand(3, -1))
-            position, i = position + end - i, end
+    parts, position = [], 0
+    for is_image, run in groupby(ids, key=lambda i: i == image_token_id):
+        count = len(list(run))
+        # images may stand side by side
+        spans = [max(rows, columns)] * (count // (rows * columns)) if is_image else [count]
+        for span in spans:
+            parts.append(
+                image_positions(rows, columns, position)
+                if is_image
+                else torch.arange(position, position + span).expand(3, -1)
+            )
+            position += span
     return torch.cat(parts, dim=1), position
 
 

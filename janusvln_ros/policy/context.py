@@ -101,7 +101,7 @@ class ReleasedContext:
         self.cache: StepCache | None = None
         self._prompts: dict[tuple[int, tuple[int, int]], _Prompt] = {}
         self._begun = False
-        self._next = 0
+        self._end = 0
 
     @property
     def frames(self) -> list[int]:
@@ -128,13 +128,15 @@ class ReleasedContext:
 
     def _keep(self, vision_MD: Tensor) -> Tensor:
         """The features of all frames, the current one's behind those before."""
-        kept = self.features_FMD
+        kept, pinned = self.features_FMD, vision_MD.device.type == "cuda"
         if kept is None or (self.seen == 0 and kept.shape[1:] != vision_MD.shape):
-            self.features_FMD = kept = _features(FEATURE_FRAMES, vision_MD)
+            # Filled, not only reserved, so that memory does not grow while an episode is driven.
+            shape = (FEATURE_FRAMES, *vision_MD.shape)
+            kept = torch.full(shape, 0.0, dtype=vision_MD.dtype, pin_memory=pinned)
         elif self.seen == len(kept):
-            self.features_FMD = longer = _features(2 * self.seen, vision_MD)
-            longer[: self.seen], kept = kept, longer
+            kept = torch.cat([kept, kept])
         kept[self.seen] = vision_MD
+        self.features_FMD = kept
         return kept
 
     def read(self, frame: EncodedFrame, executed: Action | None) -> Tensor:
@@ -150,7 +152,7 @@ class ReleasedContext:
         fused_FMD = model.fuse(pictures_FMD, frame.geometry_MD)
         embeds_LD = model.embed(prompt.ids_L, fused_FMD.flatten(0, 1))
 
-        self.prompt, self._next, positions_3L = prompt.ids, prompt.end, prompt.positions_3L
+        self.prompt, self._end, positions_3L = prompt.ids, prompt.end, prompt.positions_3L
         cache = self._cache_for(frame.grid)
         cache.length = start = prompt.ids.index(model.config.image_token_id)
         # what stands before the first picture is the same at every step: read once
@@ -164,7 +166,7 @@ class ReleasedContext:
         if not (tree := self.tree) or not tree.tokens:
             return hidden_1D
         branches_TD = model.language.embed_tokens(torch.tensor(tree.tokens, device=device))
-        positions_3T = (self._next + torch.tensor(tree.depths, device=device)).expand(3, -1)
+        positions_3T = (self._end + torch.tensor(tree.depths, device=device)).expand(3, -1)
         prompt_TL = torch.ones(len(tree.tokens), len(prompt.ids), dtype=torch.bool)
         visible_TK = torch.cat([prompt_TL, tree_mask(tree.parents)], dim=1).to(device)
         return torch.cat([hidden_1D, model.read(branches_TD, positions_3T, cache, visible_TK)])
@@ -198,21 +200,15 @@ class ReleasedContext:
         assert self.cache is not None
         device = self.model.device
         embed_1D = self.model.language.embed_tokens(torch.tensor([token], device=device))
-        position_31 = torch.full((3, 1), self._next, device=device)
+        position = self._end + self.cache.length - len(self.prompt)
+        position_31 = torch.full((3, 1), position, device=device)
         hidden_1D = self.model.read(embed_1D, position_31, self.cache)
         self.cache.length += 1
-        self._next += 1
         return hidden_1D
 
     def commit(self) -> None:
         """Remember the frame that was read last."""
         self.seen += 1
-
-
-def _features(frames: int, vision_MD: Tensor) -> Tensor:
-    # Filled, not only reserved, so that memory does not grow while an episode is driven.
-    shape, pinned = (frames, *vision_MD.shape), vision_MD.device.type == "cuda"
-    return torch.full(shape, 0.0, dtype=vision_MD.dtype, pin_memory=pinned)
 
 
 class DualContext:
@@ -259,23 +255,19 @@ class DualContext:
         """As `ReleasedContext.read`."""
         tree = self.tree
         branches = (tree.tokens, tree.parents, tree.depths) if tree else ()
-        memory, rows = self._memory_for(frame, executed)
-        fused_MD = self.model.fuse(frame.vision_MD, frame.geometry_MD)
-        return read_frame(self.model.language, memory, rows, fused_MD, self.question, *branches)
+        return self._read(frame, executed, self.question, *branches)
 
     def observe(self, frame: EncodedFrame, executed: Action | None) -> None:
         """As `ReleasedContext.observe`."""
-        memory, rows = self._memory_for(frame, executed)
-        fused_MD = self.model.fuse(frame.vision_MD, frame.geometry_MD)
-        read_frame(self.model.language, memory, rows, fused_MD)
-        begin = memory.remembered_rows  # no scores will tell
-        values = memory.v_ZNKH[:, :, begin : begin + memory.layout.rows]
+        self._read(frame, executed)
+        assert self.memory is not None
+        begin = self.memory.remembered_rows  # no scores will tell
+        values = self.memory.v_ZNKH[:, :, begin : begin + self.memory.layout.rows]
         require_finite(values, "the frame's values in the language model")
 
-    def _memory_for(
-        self, frame: EncodedFrame, executed: Action | None
-    ) -> tuple[SemanticMemory, list[int]]:
-        """The memory, with the episode's prompt in it, and the ids of the rows of this frame."""
+    def _read(
+        self, frame: EncodedFrame, executed: Action | None, *question: Sequence[int]
+    ) -> Tensor:
         model, memory = self.model, self.memory
         remembers = model.config.navigation.action_memory == "executed"
         before = executed_ids(self.tokenizer, executed) if remembers else []
@@ -298,7 +290,9 @@ class DualContext:
             values = memory.v_ZNKH[:, :, : memory.prompt_rows]
             require_finite(values, "the instruction's values in the language model")
             self._begun = True
-        return memory, [*before, *frame_ids(self.tokenizer, frame.grid[0] * frame.grid[1])]
+        ids = [*before, *frame_ids(self.tokenizer, len(frame.vision_MD))]
+        fused_MD = model.fuse(frame.vision_MD, frame.geometry_MD)
+        return read_frame(model.language, memory, ids, fused_MD, *question)
 
     def answer(self, token: int) -> Tensor:
         """As `ReleasedContext.answer`."""

@@ -92,7 +92,7 @@ class ActionTree:
     depths: tuple[int, ...]
     rows: tuple[int, ...]
 
-    def probabilities(self, scores_BV: torch.Tensor) -> dict[Action, float]:
+    def probabilities(self, scores_RV: torch.Tensor) -> dict[Action, float]:
         """
         Probability of each action, sum 1, from the scores [branches, vocabulary] at the branches.
 
@@ -100,7 +100,7 @@ class ActionTree:
             NonFiniteError: a score is not a finite number.
         """
         allowed = [
-            scores_BV[b, list(branch.tokens)].double() for b, branch in enumerate(self.branches)
+            scores_RV[b, list(branch.tokens)].double() for b, branch in enumerate(self.branches)
         ]
         require_finite(torch.cat(allowed), "the scores of the action words")
         chances = {

@@ -1,5 +1,6 @@
 """The navigator: an instruction and camera frames in, one action per frame out."""
 
+import re
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -52,7 +53,7 @@ class Decision:
         probabilities: of the four actions, summing to 1; None in free decoding.
         timings: seconds spent in ``preprocess``, ``spatial``, ``vision``, ``prefill``, ``decode``,
             and ``total``.
-        spatial_tokens: float32 [P, 2C] of this frame, special tokens first, on the CPU; None
+        spatial_tokens: float32 [P, 2D] of this frame, special tokens first, on the CPU; None
             unless asked for.
     """
 
@@ -289,16 +290,17 @@ class Navigator:
                 memories stay as they were.
             NonFiniteError: weights or numbers went bad; the memories stay as they were.
         """
-        clock = _Clock(self.model.device)
-        frame = self._encode(rgb, clock)
-        with clock.stage("prefill"):
+        start, device = time.perf_counter(), self.model.device
+        timings = dict.fromkeys(STAGES, 0.0)
+        frame = self._encode(rgb, timings)
+        with _timed(timings, "prefill", device):
             scores_RV = self._score(self.context.read(frame, self._led_by(executed)))
-        with clock.stage("decode"):
+        with _timed(timings, "decode", device):
             decision = self._choose(scores_RV) if self.tree else self._write(scores_RV)
         self._read(rgb, decision.action)
         if commit:
             self.commit()
-        timings = clock.timings()
+        timings["total"] = time.perf_counter() - start
         if self.options.keep_scores:
             return replace(decision, timings=timings, spatial_tokens=frame.spatial_PD.cpu())
         return replace(decision, timings=timings, scores=None)
@@ -314,7 +316,7 @@ class Navigator:
         Raises:
             InputError, NonFiniteError: as `step`.
         """
-        frame = self._encode(rgb, _Clock(self.model.device))
+        frame = self._encode(rgb, {})
         self.context.observe(frame, self._led_by(executed))
         self._read(rgb, None)
         self.commit()
@@ -341,7 +343,7 @@ class Navigator:
     def _read(self, rgb: np.ndarray, decided: Action | None) -> None:
         self._frame_shape, self._decided, self._pending = rgb.shape[:2], decided, True
 
-    def _encode(self, rgb: np.ndarray, clock: "_Clock") -> EncodedFrame:
+    def _encode(self, rgb: np.ndarray, timings: dict[str, float]) -> EncodedFrame:
         """
         Both encoders on the current frame; it is written beside what the spatial memory holds, and
         remembered by ``commit`` only.
@@ -350,7 +352,7 @@ class Navigator:
             raise InputError("there is no episode yet: call reset(instruction) first")
         self._pending = False
         model, device = self.model, self.model.device
-        with clock.stage("preprocess"):
+        with _timed(timings, "preprocess", device):
             rgb = to_rgb(rgb)
             if self.frames_seen and rgb.shape[:2] != self._frame_shape:
                 was, now = (
@@ -372,11 +374,11 @@ class Navigator:
                     "pixels than it takes: choose a smaller one"
                 )
             rows = torch.from_numpy(rows_np).to(device)
-        with clock.stage("spatial"):
+        with _timed(timings, "spatial", device):
             memory = self._spatial_memory(height, width)
             spatial_PD = model.spatial.encode_frame(image_3hw, memory)
             geometry_MD = model.geometry(spatial_PD, height, width)
-        with clock.stage("vision"):
+        with _timed(timings, "vision", device):
             vision_MD = model.encode_vision(rows, torch.tensor([grid_thw]))
             require_finite(vision_MD, "the vision tower's tokens")
             require_finite(geometry_MD, "the spatial encoder's tokens")
@@ -431,45 +433,29 @@ class Navigator:
             self._penalized(scores_RV[row + 1][None], branch.prefix)
             for row, branch in zip(self.tree.rows, self.tree.branches)
         ]
-        scores_BV = torch.cat(rows).cpu()
-        probabilities = self.tree.probabilities(scores_BV)
+        scores_RV = torch.cat(rows).cpu()
+        probabilities = self.tree.probabilities(scores_RV)
         action = most_probable(probabilities)
         word = list(self.tree.words[action])
-        return Decision(action, action.name, word, scores=scores_BV, probabilities=probabilities)
+        return Decision(action, action.name, word, scores=scores_RV, probabilities=probabilities)
 
 
-class _Clock:
-    """Seconds spent in each stage of a step; on a GPU a stage ends when its work is done."""
-
-    def __init__(self, device: torch.device) -> None:
-        self._device = device
-        self._start = time.perf_counter()
-        self._stages = dict.fromkeys(STAGES, 0.0)
-
-    @contextmanager
-    def stage(self, name: str) -> Iterator[None]:
-        start = time.perf_counter()
-        yield
-        if self._device.type == "cuda":
-            torch.cuda.synchronize(self._device)
-        self._stages[name] += time.perf_counter() - start
-
-    def timings(self) -> dict[str, float]:
-        return {**self._stages, "total": time.perf_counter() - self._start}
+@contextmanager
+def _timed(timings: dict[str, float], stage: str, device: torch.device) -> Iterator[None]:
+    """Seconds spent in a stage of a step; on a GPU it ends when its work is done."""
+    start = time.perf_counter()
+    yield
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+    timings[stage] = time.perf_counter() - start
 
 
 def as_device(device: str | torch.device) -> torch.device:
     """A device of torch that is there; InputError otherwise."""
-    try:
-        result = torch.device(device)
-    except (RuntimeError, TypeError) as error:
-        raise InputError(f"device is {device!r}: choose cpu or cuda") from error
-    if result.type not in ("cpu", "cuda"):
+    if not re.fullmatch(r"(cpu|cuda)(:\d+)?", str(device)):
         raise InputError(f"device is {device!r}: choose cpu or cuda")
-    if result.type == "cuda" and (
-        not torch.cuda.is_available() or (result.index or 0) >= torch.cuda.device_count()
-    ):
-        count = torch.cuda.device_count()
+    result, count = torch.device(device), torch.cuda.device_count()
+    if result.type == "cuda" and (not torch.cuda.is_available() or (result.index or 0) >= count):
         raise InputError(
             f"device is {device!r}, but torch sees {count} CUDA devices: choose cpu, "
             "or install a driver and a CUDA build of torch"

@@ -109,8 +109,7 @@ class AlignTask(nn.Module):
     def __init__(self, model: JanusVLN, word_ids: Sequence[int], grid: tuple[int, int]) -> None:
         super().__init__()
         self.model, self.grid = model, grid
-        self.register_buffer("words", torch.tensor(list(word_ids)), persistent=False)
-        self.words: Tensor
+        self.words = nn.Buffer(torch.tensor(list(word_ids)), persistent=False)
         self.scale = nn.Parameter(torch.tensor(10.0))
         model.requires_grad_(False)
         for part in (model.vision.merger, model.fusion, model.language.embed_tokens):

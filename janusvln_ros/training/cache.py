@@ -8,7 +8,7 @@ an array holds what it was made from, so nothing stale is ever read.
 """
 
 import hashlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -19,7 +19,7 @@ from tqdm import tqdm
 from janusvln_ros.data.samples import TrajectorySet
 from janusvln_ros.errors import InputError
 from janusvln_ros.files import alone, atomic_path
-from janusvln_ros.policy.preprocess import resize, resized_shape
+from janusvln_ros.policy.preprocess import resize
 
 
 def array_on_disk(
@@ -42,11 +42,6 @@ def array_on_disk(
             f"{path.parent}, it is made anew"
         )
     return array
-
-
-def set_digest(trajectories: TrajectorySet) -> str:
-    """Sixteen hex digits that change with the content of the set's file."""
-    return hashlib.sha256(trajectories.path.read_bytes()).hexdigest()[:16]
 
 
 def read_picture(path: Path, image_width: int) -> np.ndarray:
@@ -72,10 +67,10 @@ class FrameCache:
 
     def __init__(self, trajectories: TrajectorySet, image_width: int) -> None:
         self.folder = trajectories.path.with_name(trajectories.path.name + ".cache")
-        self.digest = set_digest(trajectories)
+        # changes with the content of the set's file
+        self.digest = hashlib.sha256(trajectories.path.read_bytes()).hexdigest()[:16]
         self.start = np.concatenate([[0], np.cumsum(trajectories.lengths.astype(np.int64))])
-        with Image.open(trajectories[0].frames[0]) as picture:
-            height, width = resized_shape(picture.height, picture.width, image_width)
+        height, width = read_picture(trajectories[0].frames[0], image_width).shape[:2]
 
         def fill(array: np.ndarray) -> None:
             for i in tqdm(
@@ -114,7 +109,8 @@ class FrameCache:
         """
 
         def fill(array: np.ndarray) -> None:
-            for a, b in tqdm(list(self.spans()), desc="frozen encoders", mininterval=5):
+            spans = list(zip(self.start[:-1], self.start[1:]))
+            for a, b in tqdm(spans, desc="frozen encoders", mininterval=5):
                 array[a:b] = encode(np.asarray(self.frames[a:b]))
 
         return array_on_disk(
@@ -123,7 +119,3 @@ class FrameCache:
             np.float16,
             fill,
         )
-
-    def spans(self) -> Iterator[tuple[int, int]]:
-        """First and last + 1 frame of each trajectory."""
-        return zip(self.start[:-1].tolist(), self.start[1:].tolist())

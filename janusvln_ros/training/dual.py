@@ -344,11 +344,9 @@ class DualTask(nn.Module):
         words = [tokenizer.encode(action.name, add_special_tokens=False) for action in Action]
         longest = max(map(len, words))
         padded = [word + [IGNORED] * (longest - len(word)) for word in words]
-        self.register_buffer("answers", torch.tensor(padded), persistent=False)
-        self.answers: Tensor
+        self.answers = nn.Buffer(torch.tensor(padded), persistent=False)
         # kept with the state, so that a resumed run goes on where it was
-        self.register_buffer("passes", torch.zeros((), dtype=torch.long))
-        self.passes: Tensor
+        self.passes = nn.Buffer(torch.zeros((), dtype=torch.long))
         self.foresight = ForesightHead(model.config.text.hidden_size) if guidance else None
 
     def fused(
@@ -385,7 +383,7 @@ class DualTask(nn.Module):
         window, passes = self.model.config.navigation.window, int(self.passes)
         if not self.training:
             return window, 0
-        self.passes += 1
+        self.passes.add_(1)
         if passes < self.curriculum_steps:
             share = passes / self.curriculum_steps
             initial = round(share * window.initial)

@@ -52,11 +52,12 @@ def train(recipe: Recipe) -> dict[str, Any]:
     torch.manual_seed(recipe.seed)
     output = Path(recipe.output)
     claim(recipe, output)
-    if recipe.stage == "encoders":
-        return _train_encoders(recipe, output)
-    if recipe.stage == "align":
-        return _train_alignment(recipe, output)
-    return _train_navigation(recipe, output)
+    stages = {
+        "encoders": _train_encoders,
+        "align": _train_alignment,
+        "navigate": _train_navigation,
+    }
+    return stages[recipe.stage](recipe, output)
 
 
 MAY_CHANGE = (
@@ -103,25 +104,16 @@ def claim(recipe: Recipe, output: Path) -> None:
 
 
 def _train_encoders(recipe: Recipe, output: Path) -> dict[str, Any]:
-    views = Views.load(recipe.views)
+    views, frames = Views.load(recipe.views), recipe.encoder_frames
+    unseen = Views.load(recipe.gate_views) if recipe.gate_views else None
     model = build_model(recipe).train()
     freeze(model, recipe)
     task = EncoderTask(model, views.names, recipe.pose_weight, recipe.train_vision_tower)
     steps = recipe.max_steps if recipe.max_steps > 0 else 1000
-    samples = ViewSamples(
-        views, recipe.encoder_frames, steps * recipe.batch * recipe.accumulate, recipe.seed
-    )
-    evaluation = (
-        ViewSamples(
-            Views.load(recipe.gate_views),
-            recipe.encoder_frames,
-            recipe.eval_samples,
-            recipe.seed + 1,
-        )
-        if recipe.gate_views
-        else None
-    )
-    trainer = fit(task, recipe, samples, evaluation, collate_views, None)
+    count = steps * recipe.batch * recipe.accumulate
+    samples = ViewSamples(views, frames, count, recipe.seed)
+    judge = ViewSamples(unseen, frames, recipe.eval_samples, recipe.seed + 1) if unseen else None
+    trainer = fit(task, recipe, samples, judge, collate_views, None)
     model.eval()
     folder = finish(model, recipe, output, trained=False)
     result: dict[str, Any] = {
@@ -129,14 +121,10 @@ def _train_encoders(recipe: Recipe, output: Path) -> dict[str, Any]:
         "steps": trainer.state.global_step,
         "loss": last_logged(trainer.state.log_history, "loss").get("loss"),
     }
-    if recipe.gate_views:
+    if unseen:
         # The weights as they are shipped, in bfloat16, computed in float32.
-        result["gate"] = gate(
-            JanusVLN.from_pretrained(folder, dtype="float32"),
-            views,
-            Views.load(recipe.gate_views),
-            recipe.encoder_frames,
-        )
+        shipped_model = JanusVLN.from_pretrained(folder, dtype="float32")
+        result["gate"] = gate(shipped_model, views, unseen, frames)
     atomic_write(output / "result.json", json.dumps(result, indent=1) + "\n")
     return result
 
