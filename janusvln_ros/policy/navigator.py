@@ -31,6 +31,7 @@ from janusvln_ros.policy.decoding import (
     repetition_penalty,
     require_finite,
 )
+from janusvln_ros.policy.instruction import clean_instruction
 from janusvln_ros.policy.preprocess import pixel_rows, resize, spatial_input, to_rgb
 from janusvln_ros.policy.prompt import Style
 from janusvln_ros.policy.tokenizer import load_tokenizer
@@ -258,8 +259,8 @@ class Navigator:
         """
         if not isinstance(instruction, str):
             raise InputError(f"the instruction is a {type(instruction).__name__}: give text")
-        if not instruction.strip() and not allow_empty:
-            raise InputError("the instruction is empty: say where to go")
+        if instruction.strip() or not allow_empty:
+            instruction = clean_instruction(instruction)
         self.context.begin(instruction)
         self.instruction = instruction
         self._led_here = self._frame_shape = None
