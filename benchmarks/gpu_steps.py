@@ -8,7 +8,7 @@ bytes allow; for docs/performance.md.
       the peak rates of another GPU than an H200
 
 Does nothing where there is no GPU. The floor of a stage is the larger of its operations over the
-peak rate and its bytes over the peak bandwidth (`janusvln_ros.model.footprint.step_work`).
+peak rate and its bytes over the peak bandwidth (`step_work.py`).
 """
 
 import argparse
@@ -17,13 +17,13 @@ import statistics
 from pathlib import Path
 
 import torch
+from step_work import Step, step_work
 
 from janusvln_ros.cli.bench import build_navigator, time_steps
 from janusvln_ros.files import atomic_write
-from janusvln_ros.model.footprint import FrameSize, step_work
-from janusvln_ros.model.memory import FrameWindow
-from janusvln_ros.policy import Navigator
-from janusvln_ros.policy.preprocess import PATCH, resized_shape
+from janusvln_ros.model.footprint import FrameSize
+from janusvln_ros.policy import Navigator, NavigatorOptions
+from janusvln_ros.policy.preprocess import patch_grid, resized_shape
 
 DOCS = Path(__file__).resolve().parents[1] / "docs" / "performance.md"
 START, END = "<!-- gpu_steps: made by benchmarks/gpu_steps.py -->", "<!-- /gpu_steps -->"
@@ -68,8 +68,7 @@ def main() -> None:
     first = build_navigator(args.config, "released", "constrained", args.device, "bfloat16")
     model, tokenizer = first.model, first.tokenizer
     navigation = model.config.navigation
-    window = FrameWindow(navigation.initial_frames, navigation.window_frames)
-    height, width = resized_shape(480, 640, navigation.image_width)
+    frame = FrameSize(*patch_grid(*resized_shape(480, 640, navigation.image_width)))
     lines = [
         f"| at frame {args.frame} | " + " | ".join(STAGES) + " | total |",
         "|---|" + "---|" * (len(STAGES) + 1),
@@ -81,14 +80,10 @@ def main() -> None:
         ("dual, CUDA graphs", "dual", True),
     ):
         torch.cuda.reset_peak_memory_stats()
-        navigator = Navigator(
-            model,
-            tokenizer,
-            memory=memory,
-            decoding="constrained",
-            allow_untrained_memory=True,
-            cuda_graphs=graphs,
+        options = NavigatorOptions(
+            memory, "constrained", allow_untrained_memory=True, cuda_graphs=graphs
         )
+        navigator = Navigator(model, tokenizer, options)
         steps = time_steps(navigator, args.frames)
         near = steps[args.frame - 3 : args.frame + 2]
         medians = {
@@ -100,9 +95,7 @@ def main() -> None:
             + " | ".join(f"{1000 * medians[stage]:.1f}" for stage in (*STAGES, "total"))
             + " |"
         )
-        work = step_work(
-            model.config, FrameSize(height // PATCH, width // PATCH), memory, window, args.frame
-        )
+        work = step_work(model.config, Step(frame, memory, navigation.window, args.frame))
         floor = {
             stage: w.seconds(args.teraflops * 1e12, args.terabytes * 1e12)
             for stage, w in work.items()
@@ -113,7 +106,7 @@ def main() -> None:
             f"| floor of {name} | " + " | ".join(cells) + f" | {1000 * sum(floor.values()):.1f} |"
         )
         peak = torch.cuda.max_memory_allocated() / 2**30
-        spatial = navigator._spatial.nbytes / 2**30 if navigator._spatial else 0.0
+        spatial = navigator.spatial.nbytes / 2**30 if navigator.spatial else 0.0
         print(
             f"{name}: peak {peak:.1f} GiB, memories "
             f"{navigator.memory_bytes / 2**30:.2f} GiB, of which spatial {spatial:.2f} "

@@ -41,12 +41,11 @@ from transformers.models.qwen2_5_vl.modeling_qwen2_5_vl import (
 from janusvln_ros.cli.bench import INSTRUCTION, build_navigator
 from janusvln_ros.files import atomic_write
 from janusvln_ros.model import JanusVLN
-from janusvln_ros.model.janusvln import prompt_positions
+from janusvln_ros.model.network import prompt_positions
 from janusvln_ros.model.spatial import rotate
-from janusvln_ros.policy import Navigator
-from janusvln_ros.policy.history import sample_history
+from janusvln_ros.policy import Navigator, NavigatorOptions
 from janusvln_ros.policy.preprocess import pixel_rows, resize, spatial_input
-from janusvln_ros.policy.prompt import released_prompt_ids
+from janusvln_ros.policy.prompt import released_prompt_ids, sample_history
 
 ROOT = Path(__file__).resolve().parents[1]
 DOCS = ROOT / "docs" / "performance.md"
@@ -62,24 +61,24 @@ def masked_vision_attention(
     **_: object,
 ) -> Tensor:
     """
-    Attention of one layer of the vision tower over all patches [N, C] at once; a mask keeps the
+    Attention of one layer of the vision tower over all patches [K, D] at once; a mask keeps the
     windows (or pictures) apart.
 
     Queries, keys and values have three dimensions and the mask one for all heads, as in
     transformers 4.50.0 (Qwen2_5_VLVisionSdpaAttention): torch has no fused kernel for that on a
     CPU and writes the scores out.
     """
-    N = len(hidden_states)
-    q_NHD, k_NHD, v_NHD = (
+    K = len(hidden_states)
+    q_KNH, k_KNH, v_KNH = (
         attention.qkv(hidden_states).unflatten(-1, (3, attention.num_heads, -1)).unbind(1)
     )
-    q_NHD, k_NHD = apply_rotary_pos_emb_vision(q_NHD, k_NHD, *position_embeddings)
-    part_N = torch.bucketize(torch.arange(N), cu_seqlens[1:], right=True)
-    q, k, v = (t.transpose(0, 1) for t in (q_NHD, k_NHD, v_NHD))
-    out_HND = F.scaled_dot_product_attention(
-        q, k, v, attn_mask=(part_N[:, None] == part_N[None])[None]
+    q_KNH, k_KNH = apply_rotary_pos_emb_vision(q_KNH, k_KNH, *position_embeddings)
+    part_K = torch.bucketize(torch.arange(K), cu_seqlens[1:], right=True)
+    q, k, v = (t.transpose(0, 1) for t in (q_KNH, k_KNH, v_KNH))
+    out_NKH = F.scaled_dot_product_attention(
+        q, k, v, attn_mask=(part_K[:, None] == part_K[None])[None]
     )
-    return attention.proj(out_HND.transpose(0, 1).flatten(1))
+    return attention.proj(out_NKH.transpose(0, 1).flatten(1))
 
 
 class PublishedStyle:
@@ -116,21 +115,21 @@ class PublishedStyle:
         image = torch.from_numpy(spatial_input(resized[-1]))
         pixels = torch.from_numpy(np.concatenate(rows))
         lap("preprocess")
-        geometry_nD = model.geometry(self.spatial(image), *image.shape[1:])
+        geometry_MD = model.geometry(self.spatial(image), *image.shape[1:])
         lap("spatial")
         with (
             contextlib.nullcontext()
             if self.new_vision
             else patch.object(Qwen2_5_VLVisionAttention, "forward", masked_vision_attention)
         ):
-            vision_nD = model.encode_vision(pixels, torch.tensor(grids))
-        fused_nD = model.fuse(vision_nD, geometry_nD.repeat(len(chosen), 1))
+            vision_MD = model.encode_vision(pixels, torch.tensor(grids))
+        fused_MD = model.fuse(vision_MD, geometry_MD.repeat(len(chosen), 1))
         lap("vision")
         grid = (grids[0][1] // 2, grids[0][2] // 2)
         ids = released_prompt_ids(self.tokenizer, INSTRUCTION, len(chosen), grid[0] * grid[1])
         positions_3L, position = prompt_positions(ids, model.config.image_token_id, *grid)
         cache = DynamicCache()
-        embeds_LD = model.embed(torch.tensor(ids), fused_nD)
+        embeds_LD = model.embed(torch.tensor(ids), fused_MD)
         scores = self.read(embeds_LD, positions_3L, cache)
         lap("prefill")
         answer = [int(scores[-1].argmax())]
@@ -154,37 +153,37 @@ class PublishedStyle:
         )
         return self.model.lm_head(out.last_hidden_state[0]).float()
 
-    def spatial(self, image_3HW: Tensor) -> Tensor:
+    def spatial(self, image_3hw: Tensor) -> Tensor:
         """
-        Spatial tokens [P, 2C] of the current frame; the raw keys of all remembered ones are normed
+        Spatial tokens [P, 2D] of the current frame; the raw keys of all remembered ones are normed
         and rotated again.
         """
         encoder = self.model.spatial
-        x_BSPC, rope = encoder._embed(image_3HW[None, None], torch.tensor([self.cache[0] is None]))
+        x_BFPD, rope = encoder.embed(image_3hw[None, None], torch.tensor([self.cache[0] is None]))
         pairs = list(zip(encoder.frame_blocks, encoder.global_blocks))
         outputs = []
         # the last pair's weights are not built: any pair costs the same
         for layer, (frame_block, global_block) in enumerate([*pairs, pairs[-1]]):
-            frame_BSPC = x_BSPC = frame_block(x_BSPC, rope)
+            frame_BFPD = x_BFPD = frame_block(x_BFPD, rope)
             attn = global_block.attn
-            x_PC = global_block.norm1(x_BSPC)[0, 0]
-            q_HPD, k_HPD, v_HPD = (
-                attn.qkv(x_PC).unflatten(-1, (3, attn.heads, -1)).permute(1, 2, 0, 3)
+            x_PD = global_block.norm1(x_BFPD)[0, 0]
+            q_NPH, k_NPH, v_NPH = (
+                attn.qkv(x_PD).unflatten(-1, (3, attn.heads, -1)).permute(1, 2, 0, 3)
             )
-            k_HFPD, v_HFPD = k_HPD[:, None], v_HPD[:, None]
+            k_NFPH, v_NFPH = k_NPH[:, None], v_NPH[:, None]
             if (cached := self.cache[layer]) is not None:
-                k_HFPD, v_HFPD = (
-                    torch.cat([cached[0], k_HFPD], dim=1),
-                    torch.cat([cached[1], v_HFPD], dim=1),
+                k_NFPH, v_NFPH = (
+                    torch.cat([cached[0], k_NFPH], dim=1),
+                    torch.cat([cached[1], v_NFPH], dim=1),
                 )
-            self.cache[layer] = (k_HFPD, v_HFPD)
-            q_HPD = rotate(attn.q_norm(q_HPD), *rope)
-            keys_HFPD = rotate(attn.k_norm(k_HFPD), *rope)
-            o_HPD = F.scaled_dot_product_attention(
-                q_HPD[None], keys_HFPD.flatten(1, 2)[None], v_HFPD.flatten(1, 2)[None]
+            self.cache[layer] = (k_NFPH, v_NFPH)
+            q_NPH = rotate(attn.q_norm(q_NPH), *rope)
+            keys_NFPH = rotate(attn.k_norm(k_NFPH), *rope)
+            o_NPH = F.scaled_dot_product_attention(
+                q_NPH[None], keys_NFPH.flatten(1, 2)[None], v_NFPH.flatten(1, 2)[None]
             )
-            x_BSPC = global_block.finish(x_BSPC, o_HPD[None])
-            outputs.append(torch.cat([frame_BSPC, x_BSPC], dim=-1)[0, 0])
+            x_BFPD = global_block.finish(x_BFPD, o_NPH[None])
+            outputs.append(torch.cat([frame_BFPD, x_BFPD], dim=-1)[0, 0])
         initial, window = self.navigation.initial_frames, self.navigation.window_frames
         if self.cache[0][0].shape[1] > initial + window:
             self.cache = [
@@ -202,13 +201,8 @@ def measure(args: argparse.Namespace) -> dict[str, list[dict[str, float]]]:
     """
     torch.set_num_threads(args.threads)
     released = build_navigator(args.config, "released", "free", "cpu", "float32")
-    dual = Navigator(
-        released.model,
-        released.tokenizer,
-        memory="dual",
-        decoding="constrained",
-        allow_untrained_memory=True,
-    )
+    options = NavigatorOptions("dual", "constrained", allow_untrained_memory=True)
+    dual = Navigator(released.model, released.tokenizer, options)
     baseline = PublishedStyle(released.model, released, args.new_vision)
     pictures = np.random.default_rng(0).integers(0, 256, (16, 480, 640, 3), dtype=np.uint8)
     result: dict[str, list[dict[str, float]]] = {"published style": [], "released": [], "dual": []}

@@ -20,19 +20,18 @@ import numpy as np
 import torch
 
 from janusvln_ros.model import JanusVLN, JanusVLNConfig
-from janusvln_ros.model.checkpoint import build
-from janusvln_ros.model.released import freeze_as_published
 from janusvln_ros.policy.preprocess import resized_shape
-from janusvln_ros.policy.prompt import dual_prefix_ids
+from janusvln_ros.policy.prompt import dual_prefix_ids, sample_history
 from janusvln_ros.policy.tokenizer import load_tokenizer
-from janusvln_ros.training.navigate import (
+from janusvln_ros.training.dual import (
     DualTask,
-    ReleasedTask,
-    collate_samples,
     collate_trajectories,
     foresight,
     step_weights,
 )
+from janusvln_ros.training.recipes import load_recipe
+from janusvln_ros.training.released import ReleasedTask, collate_samples
+from janusvln_ros.training.trainer import freeze
 
 ROOT = Path(__file__).resolve().parents[1]
 INSTRUCTION = (
@@ -75,12 +74,12 @@ def main() -> None:
         torch.set_num_threads(args.threads)
     device = "cuda" if torch.cuda.is_available() else "cpu"
     model = (
-        build(JanusVLNConfig.from_pretrained(args.model))
+        JanusVLN.from_config(JanusVLNConfig.from_pretrained(args.model))
         if args.model.suffix == ".json"
         else JanusVLN.from_pretrained(args.model)
     )
     model = model.to(device).train()
-    freeze_as_published(model)
+    freeze(model, load_recipe("base"))
     tokenizer = load_tokenizer(args.tokenizer)
     rng = np.random.default_rng(0)
     height, width = resized_shape(480, 640, model.config.navigation.image_width)
@@ -99,7 +98,7 @@ def main() -> None:
     samples = collate_samples(
         [
             {
-                "frames": frames[np.linspace(0, n, 9, dtype=int)],
+                "frames": frames[sample_history(n + 1, 8)],
                 "instruction": INSTRUCTION,
                 "action": int(targets[n]),
             }

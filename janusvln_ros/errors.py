@@ -1,4 +1,4 @@
-"""The one exception for input that a user can mend."""
+"""What a user is told of: input that can be mended, and numbers that went bad."""
 
 
 class InputError(ValueError):
@@ -8,4 +8,12 @@ class InputError(ValueError):
 
     The command line prints it as ``error: ...`` without a traceback and exits with 2; nodes log it
     and report it as a status.
+    """
+
+
+class NonFiniteError(ArithmeticError):
+    """
+    The network produced numbers that are not finite: no fault of the input.
+
+    The message says which, and what may be the cause; nothing was remembered.
     """

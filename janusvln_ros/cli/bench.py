@@ -27,6 +27,7 @@ from janusvln_ros.cli.output import print_json
 from janusvln_ros.errors import InputError
 
 if TYPE_CHECKING:
+    from janusvln_ros.model.config import Decoding, Memory
     from janusvln_ros.policy import Navigator
 
 SHOWN = (1, 10, 30, 57)
@@ -89,41 +90,40 @@ OPTIONS = (
 
 
 def build_navigator(
-    folder: str, memory: str, decoding: str | None, device: str, dtype: str, **options: Any
+    folder: str,
+    memory: "Memory",
+    decoding: "Decoding | None",
+    device: str,
+    dtype: str,
+    **options: Any,
 ) -> "Navigator":
     """
     A `Navigator` with random weights of the sizes in ``folder``'s config.json, and a tokenizer
-    made for it; further ``options`` are its own.
+    made for it; further ``options`` are fields of `NavigatorOptions`.
 
     Raises:
         InputError: no usable config.json there, or a device or dtype that is not to be had.
     """
     import json
+    from functools import partial
     from pathlib import Path
 
-    from janusvln_ros.model import JanusVLNConfig, checkpoint
-    from janusvln_ros.model.quantization import PRECISIONS, quantize_language, unquantized_dtype
-    from janusvln_ros.policy import Navigator
+    from janusvln_ros.model import JanusVLN, JanusVLNConfig
+    from janusvln_ros.model.quantization import with_precision
+    from janusvln_ros.policy import Navigator, NavigatorOptions
     from janusvln_ros.policy import prompt as texts
     from janusvln_ros.policy.navigator import as_device
     from janusvln_ros.policy.tokenizer import standin_tokenizer
 
+    chosen = NavigatorOptions(memory, decoding, allow_untrained_memory=True, **options)
     config = JanusVLNConfig.from_pretrained(folder)
     path = Path(folder)
     values = json.loads((path / "config.json" if path.is_dir() else path).read_text())
     tokenizer = standin_tokenizer(
         values, [texts.TASK, texts.CHOICES, texts.DUAL_SYSTEM, texts.DUAL_USER, INSTRUCTION]
     )
-    target = as_device(device)
-    model = checkpoint.build(
-        config,
-        dtype=unquantized_dtype(dtype, target),
-        device="cpu" if dtype in PRECISIONS else target,
-    )
-    if dtype in PRECISIONS:
-        quantize_language(model, dtype, target)
-    options |= {"memory": memory, "decoding": decoding, "allow_untrained_memory": True}
-    return Navigator(model, tokenizer, **options)
+    model = with_precision(partial(JanusVLN.from_config, config), dtype, as_device(device))
+    return Navigator(model, tokenizer, chosen)
 
 
 INSTRUCTION = "walk past the sofa, turn left at the door and stop near the table."

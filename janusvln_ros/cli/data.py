@@ -171,7 +171,7 @@ def _sources(args: argparse.Namespace) -> list[tuple[str, Path]]:
 
 
 def _set(args: argparse.Namespace) -> dict[str, Any]:
-    from janusvln_ros.data.samples import published_samples, write_published, write_set
+    from janusvln_ros.data.samples import write_set
     from janusvln_ros.data.trajectories import Trajectory, read_trajectories
 
     sources = _sources(args)
@@ -186,6 +186,8 @@ def _set(args: argparse.Namespace) -> dict[str, Any]:
         result.missing += rejected
         report = {"out": str(args.out), **result.as_dict()}
     if args.published is not None:
+        from janusvln_ros.training.released import published_samples, write_published
+
         samples = (
             s
             for name, folder in sources

@@ -15,11 +15,18 @@ that weights, memories and an estimate of the room to compute stay within the GP
 """
 
 import argparse
-from typing import Any
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from janusvln_ros.cli.options import JSON, option
 from janusvln_ros.cli.output import print_json
 from janusvln_ros.errors import InputError
+
+if TYPE_CHECKING:
+    from janusvln_ros.model import JanusVLNConfig
+    from janusvln_ros.model.config import Memory
+    from janusvln_ros.model.footprint import Episode
 
 OPTIONS = (
     option(
@@ -70,7 +77,7 @@ def run(args: argparse.Namespace) -> int:
 
 def describe(
     checkpoint: str,
-    memory: str | None = None,
+    memory: "Memory | None" = None,
     window: tuple[int, int] | None = None,
     size: tuple[int, int] = (640, 480),
     spatial_precision: str | None = None,
@@ -82,67 +89,27 @@ def describe(
         InputError: no checkpoint there, tensors that do not fit its config.json, or impossible
             options.
     """
-    from pathlib import Path
-
-    import torch
-    from safetensors import safe_open
-
-    from janusvln_ros.model import JanusVLN, JanusVLNConfig
-    from janusvln_ros.model import checkpoint as files
+    from janusvln_ros.model import JanusVLNConfig
     from janusvln_ros.model import footprint as sizes
+    from janusvln_ros.model.checkpoint import find
     from janusvln_ros.model.memory import FrameWindow
-    from janusvln_ros.policy.preprocess import PATCH, resized_shape
+    from janusvln_ros.model.spatial import PATCH
+    from janusvln_ros.policy.preprocess import patch_grid, resized_shape
 
     folder = Path(checkpoint)
-    folder = folder if folder.is_file() else files.find(checkpoint)
+    folder = folder if folder.is_file() else find(checkpoint)
     config = JanusVLNConfig.from_pretrained(folder)
     mode = memory or config.navigation.memory
-    kept = FrameWindow(
-        *(window or (config.navigation.initial_frames, config.navigation.window_frames))
-    )
+    kept = FrameWindow(*window) if window else config.navigation.window
     if min(kept.initial, kept.window) < 0 or min(size) < PATCH:
         raise InputError(
             f"--window {kept.initial} {kept.window} --size {size[0]} {size[1]}: frames "
             f"must not be negative, a side has at least {PATCH} pixels"
         )
     height, width = resized_shape(size[1], size[0], config.navigation.image_width)
-    frame = sizes.FrameSize(height // PATCH, width // PATCH)
-
-    weights: dict[str, Any] = {"files": 0, "read_past": {}}
-    if folder.is_dir() and any(folder.glob("*.safetensors*")):
-        shapes: dict[str, tuple[int, ...]] = {}
-        for file in (paths := files.weight_files(folder)):
-            with safe_open(file, framework="pt") as tensors:
-                names = list(tensors.keys())
-                shapes |= {name: tuple(tensors.get_slice(name).get_shape()) for name in names}
-        with torch.device("meta"):
-            files.account(shapes, JanusVLN(config)).check(str(folder))
-        weights = {
-            "files": len(paths),
-            "bytes_on_disk": sum(p.stat().st_size for p in paths),
-            "read_past": sizes.account_published(config, shapes)[1],
-        }
-
-    parameters = sizes.count_parameters(config)
-    needs = {}
-    for precision in sizes.WEIGHT_PRECISIONS:
-        number = 4 if precision == "float32" else 2
-        stored = 1 if spatial_precision else None
-        memories = sizes.memory_bytes(config, frame, mode, kept, number, stored)
-        weight_bytes, working = (
-            sizes.weight_bytes(config, precision),
-            sizes.working_bytes(config, frame, mode, kept, number, stored),
-        )
-        total = weight_bytes + sum(memories.total.values()) + working + sizes.CONTEXT_BYTES
-        needs[precision] = {
-            "weights": weight_bytes,
-            "memories": memories.total,
-            "memory_per_frame": memories.per_frame,
-            "working_estimate": working,
-            "context_estimate": sizes.CONTEXT_BYTES,
-            "total": total,
-            "fits_gigabytes": [gb for gb in sizes.GPU_GIGABYTES if total <= gb * 10**9],
-        }
+    frame = sizes.FrameSize(*patch_grid(height, width))
+    episode = sizes.Episode(frame, mode, kept, 2, spatial_byte=spatial_precision is not None)
+    weights, parameters = _weights(folder, config), sizes.count_parameters(config)
     return {
         "checkpoint": str(checkpoint),
         "trained": config.navigation.trained and weights["files"] > 0,
@@ -158,7 +125,45 @@ def describe(
         "parameters": {**parameters, "total": sum(parameters.values())},
         "weights": weights,
         "spatial_precision": spatial_precision,
-        "precisions": needs,
+        "precisions": {
+            precision: _needs(config, replace(episode, number_bytes=number), precision)
+            for precision, number in sizes.WEIGHT_PRECISIONS.items()
+        },
+    }
+
+
+def _weights(folder: Path, config: "JanusVLNConfig") -> dict[str, Any]:
+    """What lies in the weight files of a folder, if there are any; they must fit the config."""
+    from janusvln_ros.model.adapter import account
+    from janusvln_ros.model.checkpoint import tensor_shapes, weight_files
+    from janusvln_ros.model.footprint import on_paper
+
+    if not folder.is_dir() or not any(folder.glob("*.safetensors*")):
+        return {"files": 0, "read_past": {}}
+    paths, result = weight_files(folder), account(tensor_shapes(folder), on_paper(config))
+    result.check(str(folder))
+    return {
+        "files": len(paths),
+        "bytes_on_disk": sum(path.stat().st_size for path in paths),
+        "read_past": result.read_past,
+    }
+
+
+def _needs(config: "JanusVLNConfig", episode: "Episode", precision: str) -> dict[str, Any]:
+    """What weights of ``precision`` and an episode take, and which GPUs have that much."""
+    from janusvln_ros.model import footprint as sizes
+
+    weights, working = sizes.weight_bytes(config, precision), sizes.working_bytes(config, episode)
+    per_frame, memories = sizes.memory_bytes(config, episode)
+    total = weights + sum(memories.values()) + working + sizes.CONTEXT_BYTES
+    return {
+        "weights": weights,
+        "memories": memories,
+        "memory_per_frame": per_frame,
+        "working_estimate": working,
+        "context_estimate": sizes.CONTEXT_BYTES,
+        "total": total,
+        "fits_gigabytes": [gb for gb in sizes.GPU_GIGABYTES if total <= gb * 10**9],
     }
 
 

@@ -9,7 +9,7 @@ import sys
 
 from janusvln_ros import __version__
 from janusvln_ros.cli.options import declare
-from janusvln_ros.errors import InputError
+from janusvln_ros.errors import InputError, NonFiniteError
 
 SUBCOMMANDS = {
     "demo": "drive a simulated robot through a house by instruction, on real ROS 2",
@@ -70,6 +70,9 @@ def main(argv: list[str] | None = None) -> int:
     except InputError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
+    except NonFiniteError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         return 130

@@ -1,6 +1,5 @@
 """
-Training sets: many trajectories in one file that is read from disk piece by piece, and the
-published samples made from them.
+Training sets: many trajectories in one file that is read from disk piece by piece.
 
 A set is a text file of JSON lines, one trajectory each: ``{"id", "source", "instruction",
 "folder", "frames", "targets"}``. ``folder`` is the folder of the pictures relative to the set's
@@ -13,7 +12,7 @@ A set of 200,000 trajectories therefore costs no more memory than two whole numb
 import json
 import os
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -24,17 +23,6 @@ from janusvln_ros.actions import Action
 from janusvln_ros.data.trajectories import Trajectory
 from janusvln_ros.errors import InputError
 from janusvln_ros.files import atomic_path
-
-OPENING = (
-    "You are a visual language navigation model, and your should go to the locations "
-    "to complete the given task. Compare the observation and instruction "
-    "to infer your current progress, and then select the correct direction from the "
-    "candidates to go to the target location and finish the task."
-)
-"""First words of the published samples, their slip included."""
-
-NUM_HISTORY = 8
-"""Pictures before the current one in a published sample."""
 
 
 @dataclass(frozen=True)
@@ -79,16 +67,6 @@ class SetReport:
         }
 
 
-def history_indices(n_frames: int, num_history: int = NUM_HISTORY) -> list[int]:
-    """
-    Which of the frames 0 .. n_frames - 1 a sample shows: all, or ``num_history`` + 1 spread evenly
-    from the first to the last (published rule).
-    """
-    if n_frames - 1 <= num_history:
-        return list(range(n_frames))
-    return [int(i) for i in np.linspace(0, n_frames - 1, num_history + 1, dtype=int)]
-
-
 def targets_of(trajectory: Trajectory) -> tuple[Action, ...]:
     """
     The action to learn at every frame: the expert's label where there is one, else the next
@@ -119,55 +97,6 @@ def targets_of(trajectory: Trajectory) -> tuple[Action, ...]:
             f"trajectory {trajectory.video}: {error}; actions are 0 STOP, 1 "
             "MOVE_FORWARD, 2 TURN_LEFT, 3 TURN_RIGHT"
         ) from error
-
-
-def published_samples(
-    trajectory: Trajectory, root: str | Path, *, strip: bool
-) -> Iterator[dict[str, Any]]:
-    """
-    The published training samples of a trajectory, one per frame (``{"id", "conversations",
-    "images"}``).
-
-    Args:
-        trajectory: frames, instruction and actions.
-        root: picture paths are written relative to it.
-        strip: whether white space around the instruction is dropped: so for R2R and RxR, not for
-            ScaleVLN and DAgger.
-    """
-    names = [os.path.relpath(frame, root) for frame in trajectory.frames]
-    instruction = trajectory.instruction.strip() if strip else trajectory.instruction
-    for i, action in enumerate(targets_of(trajectory)):
-        shown = history_indices(i + 1)
-        history = "<image>" * (len(shown) - 1)
-        question = (
-            f"{OPENING}\n This is your historical observation:{history}\n This is your "
-            f"current observation:<image>\n Your task is to {instruction}\n "
-            "You should take one of the following actions:\n MOVE_FORWARD\n "
-            "TURN_LEFT\n TURN_RIGHT\n STOP."
-        )
-        yield {
-            "id": f"{trajectory.id}/{Path(names[i]).name}",
-            "conversations": [
-                {"from": "human", "value": question},
-                {"from": "gpt", "value": action.name},
-            ],
-            "images": [names[j] for j in shown],
-        }
-
-
-def write_published(samples: Iterable[dict[str, Any]], path: str | Path) -> int:
-    """
-    Write ``samples`` as the one JSON list that the published trainer reads, without holding it in
-    memory; returns how many.
-    """
-    count = 0
-    with atomic_path(path) as temporary, open(temporary, "w") as file:
-        file.write("[")
-        for sample in samples:
-            file.write((",\n" if count else "\n") + json.dumps(sample, ensure_ascii=False))
-            count += 1
-        file.write("\n]\n")
-    return count
 
 
 def write_set(
@@ -312,7 +241,7 @@ class FrameSamples(Sequence[tuple[SetItem, int]]):
     def __len__(self) -> int:
         return int(self._ends[-1]) if len(self._ends) else 0
 
-    def image_counts(self, num_history: int = NUM_HISTORY) -> np.ndarray:
+    def image_counts(self, num_history: int) -> np.ndarray:
         """How many pictures each sample shows, int8 [len(self)], without reading any."""
         lengths = np.concatenate([s.lengths for s in self.sets])
         return np.concatenate(

@@ -1,21 +1,18 @@
 """
-Checkpoints on disk: the published key names and ours, both ways, in safetensors, whole or in
-shards.
-
-Published names follow transformers < 4.52. Ours differ in the first part only (`PREFIXES`). Some
-published tensors have no part in the result and are read past (`UNUSED`); everything else must be
-there with its exact shape, and nothing unknown may be there.
+Checkpoints: the network with its files in the published layout, a folder or hub id, its
+safetensors whole or in shards, and what decodes its answers.
 """
 
 import json
 import logging
 import re
 from collections import Counter
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import huggingface_hub
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
@@ -23,17 +20,9 @@ from torch import Tensor
 
 from janusvln_ros.errors import InputError
 from janusvln_ros.files import atomic_path, atomic_write
+from janusvln_ros.model.adapter import account, our_name, published_name, some
 from janusvln_ros.model.config import JanusVLNConfig
-from janusvln_ros.model.janusvln import JanusVLN
-
-PREFIXES = {
-    "visual.": "vision.",
-    "vggt.aggregator.": "spatial.",
-    "merger.": "fusion.",
-    "model.": "language.",
-    "lm_head.": "lm_head.",
-}
-"""First part of a published name, and of ours."""
+from janusvln_ros.model.network import Network
 
 WEIGHTS_FILE = "model.safetensors"
 INDEX_FILE = "model.safetensors.index.json"
@@ -42,116 +31,98 @@ SHARD_BYTES = 5 * 10**9
 _WANTED = ["*.json", "*.safetensors", "*.txt", "*.jinja"]
 
 
-def published_name(ours: str) -> str:
-    """The name that a parameter of `JanusVLN` has in a file."""
-    for published, own in PREFIXES.items():
-        if ours.startswith(own):
-            return published + ours[len(own) :]
-    raise KeyError(ours)
-
-
-def our_name(published: str) -> str | None:
+class JanusVLN(Network):
     """
-    The parameter of `JanusVLN` that a file's tensor would be, or None if no part of the network
-    has such names.
+    The whole network, from a checkpoint or with random weights.
+
+    Cast with ``.to(dtype)`` as usual: the rotary frequencies stay float32.
     """
-    for prefix, own in PREFIXES.items():
-        if published.startswith(prefix):
-            return own + published[len(prefix) :]
-    return None
 
-
-def unused_reason(published: str, config: JanusVLNConfig) -> str | None:
-    """Why a tensor of a published file is read past, or None if it is not one of those."""
-    last = config.spatial.depth - 1
-    reasons = {
-        r"vggt\.(point|depth|camera|track)_head\.": (
-            "VGGT's prediction heads, which navigation never calls"
-        ),
-        rf"vggt\.aggregator\.(frame|global)_blocks\.{last}\.": (
-            "VGGT's last pair of blocks, which comes after the features that are used"
-        ),
-        r"vggt\.aggregator\.patch_embed\.mask_token$": "DINOv2's mask token, for its pretraining",
-        r"classifier\.": "a 3-D grounding head, which navigation never calls",
-        r".*\.inv_freq$": "rotary frequencies, which are computed",
-    }
-    if config.tie_word_embeddings:
-        reasons[r"lm_head\.weight$"] = "tied to the embeddings"
-    return next(
-        (reason for pattern, reason in reasons.items() if re.match(pattern, published)), None
-    )
-
-
-@dataclass(frozen=True)
-class Account:
-    """What becomes of each tensor of a checkpoint: published names and shapes."""
-
-    used: dict[str, tuple[int, ...]]
-    unused: dict[str, str]  # name -> why
-    missing: list[str]
-    extra: list[str]
-    misshapen: dict[str, tuple[tuple[int, ...], tuple[int, ...]]]  # name -> (in the file, needed)
-
-    def check(self, name: str) -> None:
+    @classmethod
+    def from_config(
+        cls,
+        config: JanusVLNConfig,
+        *,
+        dtype: str | torch.dtype | None = None,
+        device: str | torch.device = "cpu",
+        seed: int = 0,
+    ) -> "JanusVLN":
         """
-        Raise InputError naming every tensor that is missing, unknown or misshapen, and what to do.
+        Build with random weights, the same for the same seed; the global random state is left as
+        it was.
         """
-        problems = []
-        if self.missing:
-            problems.append(
-                f"lacks {len(self.missing)} tensors ({_some(self.missing)}): copy all "
-                f"of its files again, every shard that {INDEX_FILE} names"
-            )
-        if self.misshapen:
-            shapes = [
-                f"{key} is {list(found)}, config.json asks for {list(wanted)}"
-                for key, (found, wanted) in self.misshapen.items()
-            ]
-            problems.append(
-                f"has {len(shapes)} tensors of another shape ({_some(shapes)}): "
-                "config.json belongs to other weights; take both from one place"
-            )
-        if self.extra:
-            problems.append(
-                f"has {len(self.extra)} unknown tensors ({_some(self.extra)}): it is "
-                "no JanusVLN checkpoint, or config.json gives too few layers"
-            )
-        if problems:
-            raise InputError(f"the checkpoint {name} " + "; it ".join(problems))
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            model = cls(config)
+        return model.to(device=device, dtype=as_dtype(dtype or config.dtype)).eval()
 
+    @classmethod
+    def from_pretrained(
+        cls,
+        checkpoint: str | Path,
+        *,
+        dtype: str | torch.dtype | None = None,
+        device: str | torch.device = "cpu",
+    ) -> "JanusVLN":
+        """
+        Read a checkpoint in the published layout.
 
-def _some(names: Iterable[str], most: int = 8) -> str:
-    names = list(names)
-    return ", ".join(names[:most]) + (
-        f" and {len(names) - most} more" if len(names) > most else ""
-    )
+        Args:
+            checkpoint: a folder, or a hub id.
+            dtype: of the weights in memory; that of config.json if None.
+            device: where they go, tensor by tensor.
 
+        Returns:
+            The network, in evaluation mode. Which tensors were read past is logged.
 
-def account(shapes: Mapping[str, Iterable[int]], model: JanusVLN) -> Account:
-    """
-    Hold the tensors of a file (published names and shapes) against those that ``model`` needs; the
-    model may be on the meta device.
-    """
-    needed = {published_name(key): tuple(value.shape) for key, value in model.state_dict().items()}
-    if model.config.tie_word_embeddings:
-        needed.pop("lm_head.weight")
-    found = {key: tuple(shape) for key, shape in shapes.items()}
-    unused = {
-        key: reason
-        for key in found
-        if key not in needed and (reason := unused_reason(key, model.config))
-    }
-    return Account(
-        used={key: shape for key, shape in found.items() if needed.get(key) == shape},
-        unused=unused,
-        missing=sorted(set(needed) - set(found)),
-        extra=sorted(set(found) - set(needed) - set(unused)),
-        misshapen={
-            key: (found[key], shape)
-            for key, shape in needed.items()
-            if key in found and found[key] != shape
-        },
-    )
+        Raises:
+            InputError: no checkpoint there, or one whose tensors are not exactly those that its
+                config.json asks for.
+        """
+        folder = find(checkpoint)
+        config = JanusVLNConfig.from_pretrained(folder)
+        target = {"device": device, "dtype": as_dtype(dtype or config.dtype), "copy": True}
+        with torch.device("meta"):
+            model = cls(config)
+        result = account(tensor_shapes(folder), model)
+        result.check(str(folder))
+        for reason, count in Counter(result.unused.values()).items():
+            log = logging.getLogger(__name__)
+            log.info("%s: read past %d tensors: %s", folder, count, reason)
+        weights = {
+            str(our_name(name)): file.get_tensor(name).to(**target)
+            for name, file in stored_tensors(folder)
+            if name in result.used
+        }
+        model.load_state_dict(weights, strict=False, assign=True)
+        if config.tie_word_embeddings:
+            model.lm_head.weight = model.language.embed_tokens.weight
+        model.restore_frequencies()
+        return model.eval()
+
+    def save_pretrained(
+        self,
+        folder: str | Path,
+        *,
+        dtype: str | torch.dtype | None = None,
+        shard_bytes: int = SHARD_BYTES,
+    ) -> None:
+        """
+        Write config.json and the weights in the published layout: names, flat config, shards of at
+        most about ``shard_bytes`` with an index.
+
+        The last pair of VGGT's blocks and its heads are not written: no result depends on them.
+        ``dtype`` is that of the file (default: as they are).
+        """
+        wanted = as_dtype(dtype or self.dtype)
+        tensors = {
+            published_name(key): value.detach().to(device="cpu", dtype=wanted).contiguous()
+            for key, value in self.state_dict().items()
+            if not (key == "lm_head.weight" and self.config.tie_word_embeddings)
+        }
+        write_weights(tensors, Path(folder), shard_bytes)
+        config = replace(self.config, dtype=str(wanted).removeprefix("torch."))
+        config.save_pretrained(folder)
 
 
 def find(checkpoint: str | Path) -> Path:
@@ -170,10 +141,8 @@ def find(checkpoint: str | Path) -> Path:
             f"there is no checkpoint folder {folder}: give a folder with config.json "
             "and safetensors, or a hub id such as 'owner/name'"
         )
-    from huggingface_hub import snapshot_download
-
     try:
-        return Path(snapshot_download(str(checkpoint), allow_patterns=_WANTED))
+        return Path(huggingface_hub.snapshot_download(str(checkpoint), allow_patterns=_WANTED))
     # the hub's client raises many kinds, for no network, no such name, no access
     except Exception as error:
         raise InputError(
@@ -194,12 +163,10 @@ def weight_files(folder: Path) -> list[Path]:
     if (folder / WEIGHTS_FILE).is_file():
         return [folder / WEIGHTS_FILE]
     if not index.is_file():
-        other = sorted(
-            p.name for pattern in ("*.bin", "*.pth", "*.pt") for p in folder.glob(pattern)
-        )
+        pickles = sorted(p.name for p in folder.glob("*") if p.suffix in (".bin", ".pth", ".pt"))
         hint = (
-            f" ({_some(other)} are pickles, which are never loaded: convert them to safetensors)"
-            if other
+            f" ({some(pickles)} are pickles, which are never loaded: convert them to safetensors)"
+            if pickles
             else ""
         )
         raise InputError(
@@ -213,10 +180,45 @@ def weight_files(folder: Path) -> list[Path]:
     absent = [name for name in names if not (folder / name).is_file()]
     if absent:
         raise InputError(
-            f"{folder} lacks {_some(absent)}, named by {INDEX_FILE}: copy the missing "
-            "shards into it"
+            f"{folder} lacks {some(absent)}, named by {INDEX_FILE}: copy the missing shards "
+            "into it"
         )
     return [folder / name for name in names]
+
+
+def stored_tensors(folder: Path) -> Iterator[tuple[str, safe_open]]:
+    """
+    Each tensor in the weight files of a folder: its name, and the open file to take it from.
+
+    Raises:
+        InputError: as `weight_files`, or a file is damaged.
+    """
+    for path in weight_files(folder):
+        try:
+            with safe_open(path, framework="pt") as file:
+                for name in file.keys():  # noqa: SIM118
+                    yield name, file
+        except SafetensorError as error:
+            raise InputError(
+                f"a weight file in {folder} is damaged ({error}): copy it again"
+            ) from error
+
+
+def tensor_shapes(folder: Path) -> dict[str, tuple[int, ...]]:
+    """Names and shapes of all stored tensors, from the headers alone; see `stored_tensors`."""
+    return {name: tuple(file.get_slice(name).get_shape()) for name, file in stored_tensors(folder)}
+
+
+def write_weights(tensors: dict[str, Tensor], folder: Path, shard_bytes: int) -> None:
+    """Write tensors as one file, or as shards of at most ``shard_bytes`` with their index."""
+    split = huggingface_hub.split_torch_state_dict_into_shards(tensors, max_shard_size=shard_bytes)
+    for name, keys in split.filename_to_tensors.items():
+        with atomic_path(folder / name) as path:
+            save_file({key: tensors[key] for key in keys}, path, metadata={"format": "pt"})
+    if split.is_sharded:
+        index = {"metadata": split.metadata, "weight_map": split.tensor_to_filename}
+        atomic_write(folder / INDEX_FILE, json.dumps(index, indent=1))
+    (folder / (WEIGHTS_FILE if split.is_sharded else INDEX_FILE)).unlink(missing_ok=True)
 
 
 def as_dtype(dtype: str | torch.dtype) -> torch.dtype:
@@ -228,128 +230,6 @@ def as_dtype(dtype: str | torch.dtype) -> torch.dtype:
     if not isinstance(value, torch.dtype) or not value.is_floating_point:
         raise InputError(f"dtype is {dtype!r}: choose float32, bfloat16 or float16")
     return value
-
-
-def build(
-    config: JanusVLNConfig,
-    *,
-    dtype: str | torch.dtype | None = None,
-    device: str | torch.device = "cpu",
-    seed: int = 0,
-) -> JanusVLN:
-    """
-    A network with random weights, the same for the same seed; the global random state is left as
-    it was.
-    """
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        model = JanusVLN(config)
-    return model.to(device=device, dtype=as_dtype(dtype or config.dtype)).eval()
-
-
-def load(
-    checkpoint: str | Path,
-    *,
-    dtype: str | torch.dtype | None = None,
-    device: str | torch.device = "cpu",
-) -> JanusVLN:
-    """
-    Read a checkpoint in the published layout.
-
-    Args:
-        checkpoint: a folder, or a hub id.
-        dtype: of the weights in memory; that of config.json if None.
-        device: where they go, tensor by tensor.
-
-    Returns:
-        The network, in evaluation mode. Which tensors were read past is logged.
-
-    Raises:
-        InputError: no checkpoint there, or one whose tensors are not exactly those that its
-            config.json asks for.
-    """
-    folder = find(checkpoint)
-    config = JanusVLNConfig.from_pretrained(folder)
-    wanted = as_dtype(dtype or config.dtype)
-    with torch.device("meta"):
-        model = JanusVLN(config)
-    files = weight_files(folder)
-    try:
-        shapes: dict[str, tuple[int, ...]] = {}
-        for file in files:
-            with safe_open(file, framework="pt") as tensors:
-                names = list(tensors.keys())
-                shapes |= {name: tuple(tensors.get_slice(name).get_shape()) for name in names}
-        result = account(shapes, model)
-        result.check(str(folder))
-        for file in files:
-            with safe_open(file, framework="pt") as tensors:
-                names = [name for name in tensors.keys() if name in result.used]  # noqa: SIM118
-                weights = {
-                    str(our_name(name)): tensors.get_tensor(name).to(
-                        device=device, dtype=wanted, copy=True
-                    )
-                    for name in names
-                }
-                model.load_state_dict(weights, strict=False, assign=True)
-    except SafetensorError as error:
-        raise InputError(
-            f"a weight file in {folder} is damaged ({error}): copy it again"
-        ) from error
-    for reason, count in Counter(result.unused.values()).items():
-        logging.getLogger(__name__).info("%s: read past %d tensors: %s", folder, count, reason)
-    if config.tie_word_embeddings:
-        model.lm_head.weight = model.language.embed_tokens.weight
-    model.restore_frequencies()
-    return model.eval()
-
-
-def save(
-    model: JanusVLN,
-    folder: str | Path,
-    *,
-    dtype: str | torch.dtype | None = None,
-    shard_bytes: int = SHARD_BYTES,
-) -> None:
-    """
-    Write config.json and the weights in the published layout: names, flat config, shards of at
-    most about ``shard_bytes`` with an index.
-
-    The last pair of VGGT's blocks and its heads are not written: no result depends on them.
-    ``dtype`` is that of the file (default: as they are).
-    """
-    folder = Path(folder)
-    wanted = as_dtype(dtype or model.dtype)
-    shards: list[dict[str, Tensor]] = [{}]
-    size = 0
-    for key, value in model.state_dict().items():
-        if key == "lm_head.weight" and model.config.tie_word_embeddings:
-            continue
-        tensor = value.detach().to(device="cpu", dtype=wanted).contiguous()
-        if shards[-1] and size + tensor.nbytes > shard_bytes:
-            shards.append({})
-            size = 0
-        shards[-1][published_name(key)] = tensor
-        size += tensor.nbytes
-    if len(shards) == 1:
-        with atomic_path(folder / WEIGHTS_FILE) as path:
-            save_file(shards[0], path, metadata={"format": "pt"})
-        (folder / INDEX_FILE).unlink(missing_ok=True)
-    else:
-        weight_map: dict[str, str] = {}
-        for number, shard in enumerate(shards, start=1):
-            name = f"model-{number:05d}-of-{len(shards):05d}.safetensors"
-            with atomic_path(folder / name) as path:
-                save_file(shard, path, metadata={"format": "pt"})
-            weight_map |= dict.fromkeys(shard, name)
-        total = sum(tensor.nbytes for shard in shards for tensor in shard.values())
-        atomic_write(
-            folder / INDEX_FILE,
-            json.dumps({"metadata": {"total_size": total}, "weight_map": weight_map}, indent=1),
-        )
-        (folder / WEIGHTS_FILE).unlink(missing_ok=True)
-    config = model.config.to_dict() | {"torch_dtype": str(wanted).removeprefix("torch.")}
-    atomic_write(folder / "config.json", json.dumps(config, indent=1) + "\n")
 
 
 @dataclass(frozen=True)

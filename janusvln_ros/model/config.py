@@ -11,16 +11,19 @@ where those two are absent, the sizes that the published code hard-codes hold.
 
 import json
 import logging
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field, fields
+from itertools import chain
 from pathlib import Path
-from typing import Any, Literal, TypeVar, get_args
+from typing import Any, Literal, TypeVar
 
 from transformers import Qwen2_5_VLTextConfig
 from transformers.models.qwen2_5_vl.configuration_qwen2_5_vl import Qwen2_5_VLVisionConfig
 
+from janusvln_ros import schema
 from janusvln_ros.errors import InputError
 from janusvln_ros.files import atomic_write
+from janusvln_ros.model.memory import FrameWindow
 
 Memory = Literal["released", "dual"]
 Decoding = Literal["free", "constrained"]
@@ -80,6 +83,16 @@ class NavigationConfig:
     semantic_memory: bool = True
     trained: bool = True
 
+    @property
+    def window(self) -> FrameWindow:
+        """Frames that the spatial memory keeps."""
+        return FrameWindow(self.initial_frames, self.window_frames)
+
+    @property
+    def semantic_window(self) -> FrameWindow:
+        """Frames that the language model's memory keeps."""
+        return self.window if self.semantic_memory else FrameWindow(0, 0)
+
 
 @dataclass(frozen=True)
 class JanusVLNConfig:
@@ -124,14 +137,9 @@ class JanusVLNConfig:
             )
         vision_values = dict(flat.pop("vision_config", {}))
         vision_values.pop("model_type", None)
-        spatial = _read(SpatialConfig, flat.pop("vggt_config", {}), f"{name}: vggt_config")
-        navigation = _read(NavigationConfig, flat.pop("navigation", {}), f"{name}: navigation")
-        own = {
-            f.name: flat.pop(f.name)
-            for f in fields(cls)
-            if f.name in flat
-            and f.name not in ("text", "vision", "spatial", "navigation", "extra", "dtype")
-        }
+        spatial = _section(SpatialConfig, flat.pop("vggt_config", {}), f"{name}: vggt_config")
+        navigation = _section(NavigationConfig, flat.pop("navigation", {}), f"{name}: navigation")
+        own = schema.typed(cls, {key: flat.pop(key) for key in _OWN_KEYS if key in flat}, name)
         dtype = str(flat.pop("torch_dtype", flat.pop("dtype", "float32"))).removeprefix("torch.")
         text_values = {key: flat.pop(key) for key in _TEXT_KEYS if key in flat}
         if isinstance(text_values.get("rope_scaling"), Mapping):
@@ -142,16 +150,7 @@ class JanusVLNConfig:
         # transformers raises several kinds, all about a value of the file
         except Exception as error:
             raise InputError(f"{name}: transformers does not accept it: {error}") from error
-        own = _typed(cls, own, name)
-        config = cls(
-            text=text,
-            vision=vision,
-            spatial=spatial,
-            navigation=navigation,
-            dtype=dtype,
-            extra=flat,
-            **own,
-        )
+        config = cls(text, vision, spatial, navigation, dtype=dtype, extra=flat, **own)
         config.check(name)
         return config
 
@@ -224,95 +223,117 @@ class JanusVLNConfig:
         atomic_write(Path(folder) / CONFIG_FILE, json.dumps(self.to_dict(), indent=1) + "\n")
 
     def check(self, name: str) -> None:
-        """
-        Raise InputError for sizes that do not fit each other; ``name`` is used in the message.
-        """
-        text, vision, spatial, navigation = self.text, self.vision, self.spatial, self.navigation
-
-        def require(condition: bool, sentence: str) -> None:
-            if not condition:
+        """Raise InputError, with ``name`` in the message, where sizes do not fit each other."""
+        # one after the other, since later rules divide by what earlier ones hold positive
+        rules = chain(_least_rules(self), _language_rules(self), _picture_rules(self))
+        for holds, sentence in rules:
+            if not holds:
                 raise InputError(f"{name}: {sentence}")
 
-        positive = {
-            "hidden_size": text.hidden_size,
-            "num_hidden_layers": text.num_hidden_layers,
-            "vocab_size": text.vocab_size,
-        }
-        positive |= {
-            f"vggt_config.{f.name}": getattr(spatial, f.name)
-            for f in fields(spatial)
-            if f.name != "num_register_tokens"
-        }
-        positive |= {
-            "navigation.num_history": navigation.num_history,
-            "navigation.max_new_tokens": navigation.max_new_tokens,
-        }
-        for key, value in positive.items():
-            require(value >= 1, f"{key} is {value}, it must be at least 1")
-        for key in ("initial_frames", "window_frames"):
-            require(
-                getattr(navigation, key) >= 0,
-                f"navigation.{key} is {getattr(navigation, key)}, it must not be negative",
-            )
-        require(
-            text.hidden_size % text.num_attention_heads == 0,
-            f"hidden_size {text.hidden_size} is no multiple of num_attention_heads "
-            f"{text.num_attention_heads}",
-        )
-        require(
-            text.num_attention_heads % (text.num_key_value_heads or 1) == 0,
-            f"num_attention_heads {text.num_attention_heads} is no multiple of "
-            f"num_key_value_heads {text.num_key_value_heads}",
-        )
-        head_dim = text.hidden_size // text.num_attention_heads
-        section = list((text.rope_parameters or {}).get("mrope_section") or [16, 24, 24])
-        require(
-            2 * sum(section) == head_dim,
-            f"rope_scaling.mrope_section {section} must add up to half of the head "
-            f"size {head_dim}",
-        )
-        require(
-            not self.text.use_sliding_window,
+
+def key_value_shape(text: Qwen2_5_VLTextConfig) -> tuple[int, int, int]:
+    """Layers, heads and head size of the keys (and of the values) that a language model keeps."""
+    heads = text.num_attention_heads
+    return text.num_hidden_layers, text.num_key_value_heads or heads, text.hidden_size // heads
+
+
+Rules = Iterator[tuple[bool, str]]
+"""Whether a rule holds, and the sentence to say where it does not."""
+
+
+def _least_rules(config: JanusVLNConfig) -> Rules:
+    text, navigation = config.text, config.navigation
+    spatial = {f"vggt_config.{key}": value for key, value in asdict(config.spatial).items()}
+    positive = {
+        "hidden_size": text.hidden_size,
+        "num_hidden_layers": text.num_hidden_layers,
+        "vocab_size": text.vocab_size,
+        **spatial,
+        "navigation.num_history": navigation.num_history,
+        "navigation.max_new_tokens": navigation.max_new_tokens,
+    }
+    del positive["vggt_config.num_register_tokens"]
+    for key, value in positive.items():
+        yield value >= 1, f"{key} is {value}, it must be at least 1"
+    for key in ("initial_frames", "window_frames"):
+        value = getattr(navigation, key)
+        yield value >= 0, f"navigation.{key} is {value}, it must not be negative"
+
+
+def _language_rules(config: JanusVLNConfig) -> Rules:
+    text, vision = config.text, config.vision
+    heads, (_, key_heads, head_size) = text.num_attention_heads, key_value_shape(text)
+    section = list((text.rope_parameters or {}).get("mrope_section") or [16, 24, 24])
+    yield from (
+        (
+            text.hidden_size % heads == 0,
+            f"hidden_size {text.hidden_size} is no multiple of num_attention_heads {heads}",
+        ),
+        (
+            heads % key_heads == 0,
+            f"num_attention_heads {heads} is no multiple of num_key_value_heads {key_heads}",
+        ),
+        (
+            2 * sum(section) == head_size,
+            f"rope_scaling.mrope_section {section} must add up to half of the head size "
+            f"{head_size}",
+        ),
+        (
+            not text.use_sliding_window,
             "use_sliding_window is true, but the memories are the only window here: "
             "set it to false",
-        )
-        require(
+        ),
+        (
             vision.out_hidden_size == text.hidden_size,
-            f"vision_config.out_hidden_size {vision.out_hidden_size} must equal "
-            f"hidden_size {text.hidden_size}, since image and text tokens share a space",
-        )
-        require(
+            f"vision_config.out_hidden_size {vision.out_hidden_size} must equal hidden_size "
+            f"{text.hidden_size}, since image and text tokens share a space",
+        ),
+    )
+
+
+def _picture_rules(config: JanusVLNConfig) -> Rules:
+    vision, spatial, width = config.vision, config.spatial, config.navigation.image_width
+    yield from (
+        (
             (vision.patch_size, vision.spatial_merge_size, vision.temporal_patch_size)
             == (14, 2, 2),
             "vision_config: patch_size must be 14, spatial_merge_size 2 and "
             "temporal_patch_size 2, as both encoders share one grid",
-        )
-        require(
+        ),
+        (
             spatial.embed_dim % (4 * spatial.num_heads) == 0,
-            f"vggt_config.embed_dim {spatial.embed_dim} must be a multiple of 4 x "
-            f"num_heads {spatial.num_heads}",
-        )
-        require(
+            f"vggt_config.embed_dim {spatial.embed_dim} must be a multiple of 4 x num_heads "
+            f"{spatial.num_heads}",
+        ),
+        (
             spatial.embed_dim % spatial.dino_num_heads == 0,
-            f"vggt_config.embed_dim {spatial.embed_dim} must be a multiple of "
-            f"dino_num_heads {spatial.dino_num_heads}",
-        )
-        require(
+            f"vggt_config.embed_dim {spatial.embed_dim} must be a multiple of dino_num_heads "
+            f"{spatial.dino_num_heads}",
+        ),
+        (
             spatial.depth >= 2,
-            f"vggt_config.depth is {spatial.depth}, it must be at least 2, as the last "
-            "pair of blocks is never used",
-        )
-        require(
+            f"vggt_config.depth is {spatial.depth}, it must be at least 2, as the last pair of "
+            "blocks is never used",
+        ),
+        (
             spatial.image_size % 14 == 0,
             f"vggt_config.image_size {spatial.image_size} must be a multiple of 14",
-        )
-        require(
-            navigation.image_width >= 28 and navigation.image_width % 14 == 0,
-            f"navigation.image_width {navigation.image_width} must be a multiple of "
-            "14, at least 28",
-        )
+        ),
+        (
+            width >= 28 and width % 14 == 0,
+            f"navigation.image_width {width} must be a multiple of 14, at least 28",
+        ),
+    )
 
 
+_OWN_KEYS = (
+    "vggt_merger_hidden_dim",
+    "lam",
+    "tie_word_embeddings",
+    "image_token_id",
+    "vision_start_token_id",
+    "vision_end_token_id",
+)
 _TEXT_KEYS = (
     "vocab_size",
     "hidden_size",
@@ -354,37 +375,17 @@ _VISION_KEYS = (
     "initializer_range",
 )
 
-Settings = TypeVar("Settings", SpatialConfig, NavigationConfig)
+Section = TypeVar("Section", SpatialConfig, NavigationConfig)
 
 
-def _read(cls: type[Settings], values: Any, name: str) -> Settings:
-    """Build a small settings class from a JSON object, or raise InputError naming the key."""
-    if not isinstance(values, Mapping):
-        raise InputError(f"{name} is {values!r}, it must be an object")
-    known = {f.name for f in fields(cls)}
-    unknown = sorted(set(values) - known)
-    if unknown:
-        logging.getLogger(__name__).warning(
-            "%s: keys %s mean nothing here; known are %s", name, unknown, sorted(known)
-        )
-    return cls(**_typed(cls, {key: value for key, value in values.items() if key in known}, name))
-
-
-def _typed(cls: type, values: dict[str, Any], name: str) -> dict[str, Any]:
-    """
-    Check ``values`` against the simple types of the dataclass ``cls``; whole numbers pass for
-    floats.
-    """
-    types = {f.name: f.type for f in fields(cls)}
-    for key, value in values.items():
-        kind = types[key]
-        if get_args(kind):
-            if value not in get_args(kind):
-                raise InputError(
-                    f"{name}: {key} is {value!r}, it must be one of {list(get_args(kind))}"
-                )
-        elif kind is float and type(value) is int:
-            values[key] = float(value)
-        elif kind in (float, int, bool, str) and type(value) is not kind:
-            raise InputError(f"{name}: {key} is {value!r}, it must be of type {kind.__name__}")
-    return values
+def _section(kind: type[Section], values: Any, name: str) -> Section:
+    """Build a small section; keys that mean nothing here are named in the log and left out."""
+    if isinstance(values, Mapping):
+        known = {f.name for f in fields(kind)}
+        if unknown := sorted(set(values) - known):
+            log = logging.getLogger(__name__)
+            log.warning(
+                "%s: keys %s mean nothing here; known are %s", name, unknown, sorted(known)
+            )
+        values = {key: value for key, value in values.items() if key in known}
+    return schema.build(kind, values, name)

@@ -13,43 +13,33 @@ same frame), ``<|vision_end|>``. The prompt is always visible; of the frames tho
 its frame. Positions are given once: frame t + 1 begins one after the largest position of frame t,
 as if there were no leaf.
 
-Two ways to compute the same numbers:
-
-* `read_prompt`, then per frame `read_frame` (and `SemanticMemory.commit`): streaming, for driving.
-* `episode_pass`: a whole episode with all its leaves in one masked causal pass, for training;
-  `action_loss` on its result.
+Here an episode is read as it comes: `read_prompt`, then per frame `read_frame` (and
+`SemanticMemory.commit`). Training computes the same numbers for a whole episode with all its
+leaves in one masked causal pass (`janusvln_ros.training.episode`).
 
 Answers are not in the memory, or a cloned policy learns to repeat its last action. The ablation
 ``action_memory="executed"`` puts the question and the *executed* action before each frame
 (``policy.prompt.executed_ids``): as the first ids of ``frame_ids`` with
-``FrameLayout(before=...)`` when streaming, as ``executed_BTP`` in training. Other ablations need
-no code: ``FrameWindow(0, 0)`` forgets everything but the current frame, and fused tokens without
-``lam * spatial`` are a network without geometry.
+``FrameLayout(before=...)``. Other ablations need no code: ``FrameWindow(0, 0)`` forgets everything
+but the current frame, and fused tokens without ``lam * spatial`` are a network without geometry.
 
 Deeper layers still carry traces of evicted frames through frames that saw them: the window limits
 cost, not the receptive field.
-
-Shape letters: B episodes, T frames, n fused tokens of a frame, C channels of the language model, S
-rows of one call, N remembered rows, Q rows of the question, A tokens of an answer, P rows before a
-frame, V vocabulary, L layers, K key-value heads, D channels of a head.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
-import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 from transformers import Qwen2_5_VLTextConfig, Qwen2_5_VLTextModel
 
 from janusvln_ros.errors import InputError
-from janusvln_ros.model.attention import MEMORY_ATTENTION, group_mask
-from janusvln_ros.model.last_layer import last_layer
+from janusvln_ros.model.attention import group_mask, tree_mask, use_memory_attention
+from janusvln_ros.model.config import key_value_shape
 from janusvln_ros.model.memory import FrameWindow
-from janusvln_ros.model.recording import RecordedCall
-
-IGNORED = -100
-"""Label of what is not supervised."""
+from janusvln_ros.model.network import hidden_states, image_positions
 
 
 @dataclass(frozen=True)
@@ -58,8 +48,8 @@ class FrameLayout:
     Rows and positions of the pieces of an episode.
 
     Attributes:
-        before: text rows in front of a frame (0; more with ``action_memory="executed"``).
         height, width: merge groups of a frame; its fused tokens go row by row.
+        before: text rows in front of a frame (0; more with ``action_memory="executed"``).
     """
 
     height: int
@@ -84,9 +74,47 @@ class FrameLayout:
         width).
         """
         text = torch.arange(self.before + 1).expand(3, -1)
-        y, x = torch.meshgrid(torch.arange(self.height), torch.arange(self.width), indexing="ij")
-        picture = torch.stack([torch.zeros_like(y), y, x]).flatten(1) + self.before + 1
+        picture = image_positions(self.height, self.width, self.before + 1)
         return torch.cat([text, picture, torch.full((3, 1), self.span - 1)], dim=1)
+
+
+class RecordedCall:
+    """
+    ``function(*inputs)`` as one CUDA graph: recorded once and replayed with one launch, instead of
+    hundreds of kernels one by one.
+
+    The function must do the same work at every call: shapes, addresses and Python numbers are
+    those of the recording. What it writes elsewhere (a memory's buffers) is written again at every
+    replay.
+
+    Args:
+        function: takes tensors on the GPU, returns one.
+        examples: inputs of the shapes that every call will have.
+    """
+
+    def __init__(self, function: Callable[..., Tensor], *examples: Tensor) -> None:
+        self.inputs = [example.clone() for example in examples]
+        side = torch.cuda.Stream()
+        side.wait_stream(torch.cuda.current_stream())
+        # libraries set themselves up at the first calls, which must not be recorded
+        with torch.cuda.stream(side):
+            for _ in range(2):
+                function(*self.inputs)
+        torch.cuda.current_stream().wait_stream(side)
+        self.graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(self.graph):
+            self.output = function(*self.inputs)
+
+    def __call__(self, *inputs: Tensor) -> Tensor:
+        """Replay with these inputs; the result is the caller's to keep."""
+        for own, given in zip(self.inputs, inputs):
+            own.copy_(given)
+        self.graph.replay()
+        return self.output.clone()
+
+
+Tree = tuple[int, ...]
+"""Parents of the tokens of a tree of answers, see `janusvln_ros.model.attention.tree_mask`."""
 
 
 class SemanticMemory:
@@ -107,6 +135,12 @@ class SemanticMemory:
         prompt_rows: rows to set aside for the prompt; a longer prompt makes the buffers anew.
         dtype, device: of the buffers.
         cuda_graphs: replay the language model from a recording once the window is full (GPU only).
+
+    Attributes:
+        seen: frames committed in this episode.
+        prompt_rows: rows of this episode's prompt.
+        current: a frame has been read and not yet committed.
+        begin, end: rows of the call that runs, or ran last.
     """
 
     def __init__(
@@ -122,32 +156,22 @@ class SemanticMemory:
     ) -> None:
         self.cuda_graphs = cuda_graphs
         self.config, self.window, self.layout, self.leaf_rows = config, window, layout, leaf_rows
-        self._allocate(prompt_rows, dtype, device)
+        self.allocate(prompt_rows, dtype, device)
         self.reset()
 
-    def _allocate(self, prompt_rows: int, dtype: torch.dtype, device: torch.device | str) -> None:
-        heads = self.config.num_key_value_heads or self.config.num_attention_heads
+    def allocate(self, prompt_rows: int, dtype: torch.dtype, device: torch.device | str) -> None:
+        """Make the buffers, with room for a prompt of ``prompt_rows``."""
+        layers, heads, head_size = key_value_shape(self.config)
         self.prompt_capacity = prompt_rows
         rows = prompt_rows + self.window.slots * self.layout.rows + self.leaf_rows
-        shape = (
-            self.config.num_hidden_layers,
-            heads,
-            rows,
-            self.config.hidden_size // self.config.num_attention_heads,
-        )
-        self._recorded: dict[tuple[int, int, tuple[int, ...]], RecordedCall] = {}
-        self.k_LKND = torch.zeros(shape, dtype=dtype, device=device)
-        self.v_LKND = torch.zeros(shape, dtype=dtype, device=device)
+        self.k_ZNKH = torch.zeros(layers, heads, rows, head_size, dtype=dtype, device=device)
+        self.v_ZNKH = torch.zeros_like(self.k_ZNKH)
+        self._recorded: dict[tuple[int, int, Tree], RecordedCall] = {}
 
     @property
     def nbytes(self) -> int:
         """Bytes of the buffers: the same at every step."""
-        return 2 * self.k_LKND.nbytes
-
-    @property
-    def groups(self) -> int:
-        """Query heads to a key-value head."""
-        return self.config.num_attention_heads // self.k_LKND.shape[1]
+        return 2 * self.k_ZNKH.nbytes
 
     @property
     def frames(self) -> list[int]:
@@ -161,24 +185,55 @@ class SemanticMemory:
 
     def reset(self) -> None:
         """Forget everything, the prompt too: a new episode begins."""
-        self.seen = 0
-        self.prompt_rows = 0
+        self.seen = self.prompt_rows = self.begin = self.end = 0
         self.current = False
-        self._begin = self._end = 0
-        self._mask: dict[tuple[int, int, tuple[int, ...]], Tensor] = {}
+        self._masks: dict[tuple[int, int, Tree], Tensor] = {}
 
     def update(
-        self, k_1KSD: Tensor, v_1KSD: Tensor, layer_idx: int, *args: object, **kwargs: object
+        self, k_1NLH: Tensor, v_1NLH: Tensor, layer: int, *_: Any, **__: Any
     ) -> tuple[Tensor, Tensor]:
         """
-        Called by each layer: put the S rows of this call behind what is there, return everything
-        up to them, [1, K, N, D] each.
+        Called by each layer: put the L rows of this call behind what is there, return everything
+        up to them, [1, N, K, H] each.
         """
-        self.k_LKND[layer_idx, :, self._begin : self._end] = k_1KSD[0]
-        self.v_LKND[layer_idx, :, self._begin : self._end] = v_1KSD[0]
-        return self.k_LKND[layer_idx, None, :, : self._end], self.v_LKND[
-            layer_idx, None, :, : self._end
-        ]
+        self.k_ZNKH[layer, :, self.begin : self.end] = k_1NLH[0]
+        self.v_ZNKH[layer, :, self.begin : self.end] = v_1NLH[0]
+        return self.k_ZNKH[layer, None, :, : self.end], self.v_ZNKH[layer, None, :, : self.end]
+
+    def mask(self, tree: Tree) -> Tensor:
+        """
+        What the rows of this call see of everything up to them, as `memory_attention` takes it:
+        causal, but tokens of the ``tree`` (the last rows) see only their ancestors there.
+        """
+        key = (self.begin, self.end, tree)
+        if key not in self._masks:  # from the last slot on this is the same mask at every step
+            rows, stem = self.end - self.begin, self.end - len(tree)
+            visible_LK = torch.ones(rows, self.end, dtype=torch.bool).tril(self.begin)
+            visible_LK[stem - self.begin :, stem:] = tree_mask(tree)
+            groups = self.config.num_attention_heads // self.k_ZNKH.shape[1]
+            visible_LK = visible_LK.to(self.k_ZNKH.device)
+            self._masks = {key: group_mask(visible_LK, groups, self.k_ZNKH.dtype)}
+        return self._masks[key]
+
+    def recorded(
+        self,
+        tree: Tree,
+        embeds_LD: Tensor,
+        positions_3L: Tensor,
+        read: Callable[[Tensor, Tensor], Tensor],
+    ) -> Tensor:
+        """
+        ``read(embeds_LD, positions_3L)``, replayed from a recording once the window is full: from
+        there on a frame always goes to the same rows, and sees the same ones.
+        """
+        if not self.cuda_graphs or self.seen < self.window.slots - 1 or len(embeds_LD) == 1:
+            return read(embeds_LD, positions_3L)
+        key = (self.begin, self.end, tree)
+        if key not in self._recorded:
+            if len(self._recorded) >= 4:  # prompts of other lengths, from episodes before
+                self._recorded.clear()
+            self._recorded[key] = RecordedCall(read, embeds_LD, positions_3L)
+        return self._recorded[key](embeds_LD, positions_3L)
 
     def commit(self) -> None:
         """
@@ -191,101 +246,52 @@ class SemanticMemory:
         if not self.current:
             raise InputError("there is no frame to remember: read one before commit()")
         self.current = False
-        full = self.window.slots - 1
+        full, rows = self.window.slots - 1, self.layout.rows
         if self.seen >= full and self.window.window:
-            rows = self.layout.rows
-            source = self.prompt_rows + full * rows
-            target = (
-                self.prompt_rows
-                + (self.window.initial + (self.seen - self.window.initial) % self.window.window)
-                * rows
-            )
-            for buffer in (self.k_LKND, self.v_LKND):
+            slot = self.window.initial + (self.seen - self.window.initial) % self.window.window
+            source, target = self.prompt_rows + full * rows, self.prompt_rows + slot * rows
+            for buffer in (self.k_ZNKH, self.v_ZNKH):
                 buffer[:, :, target : target + rows] = buffer[:, :, source : source + rows]
         self.seen += 1
 
 
-def _own_visible(rows: int, tree_parents: tuple[int, ...]) -> Tensor:
-    """
-    What the rows of one call see of each other, bool [S, S]: causal, but tokens of the tree (the
-    last rows) see only their ancestors there.
-    """
-    own = torch.ones(rows, rows, dtype=torch.bool).tril()
-    stem = rows - len(tree_parents)
-    own[stem:, stem:] = torch.eye(len(tree_parents), dtype=torch.bool)
-    for i, parent in enumerate(tree_parents):
-        if parent >= 0:
-            own[stem + i, stem:] |= own[stem + parent, stem:]
-    return own
-
-
 def _run(
-    language_model: Qwen2_5_VLTextModel,
+    language: Qwen2_5_VLTextModel,
     memory: SemanticMemory,
     begin: int,
-    embeds_SC: Tensor,
-    positions_3S: Tensor,
-    tree_parents: tuple[int, ...] = (),
+    embeds_LD: Tensor,
+    positions_3L: Tensor,
+    tree: Tree = (),
 ) -> Tensor:
-    """Feed rows behind row ``begin`` of the memory and return their final hidden states [S, C]."""
-    S, N, limit = (
-        len(embeds_SC),
-        begin + len(embeds_SC),
-        language_model.config.max_position_embeddings,
-    )
-    if (rows := memory.k_LKND.shape[2]) < N:
+    """Feed rows behind row ``begin`` of the memory and return their final hidden states [L, D]."""
+    end, limit = begin + len(embeds_LD), language.config.max_position_embeddings
+    if (rows := memory.k_ZNKH.shape[2]) < end:
         raise InputError(
-            f"the answer needs {N - rows} rows more than the {memory.leaf_rows} set "
+            f"the answer needs {end - rows} rows more than the {memory.leaf_rows} set "
             "aside: make the memory with more leaf_rows"
         )
-    if int(positions_3S.max()) >= limit:
+    if int(positions_3L.max()) >= limit:
         raise InputError(
-            f"position {int(positions_3S.max())} is beyond the language model's "
+            f"position {int(positions_3L.max())} is beyond the language model's "
             f"{limit}: shorten the instruction or begin a new episode"
         )
-    memory._begin, memory._end = begin, N
-    if language_model.config._attn_implementation != MEMORY_ATTENTION:
-        language_model.set_attn_implementation(MEMORY_ATTENTION)
-    chain = tree_parents == tuple(range(-1, len(tree_parents) - 1))
-    mask: Tensor | None = None
+    memory.begin, memory.end = begin, end
+    use_memory_attention(language)
     # One row, or rows that are all there is, need no mask; on a GPU plain causal rows have a
     # kernel of their own.
-    if begin and S > 1 and (embeds_SC.device.type == "cpu" or not chain):
-        key = (S, N, tree_parents)
-        if key not in memory._mask:  # from the last slot on this is the same mask at every step
-            visible_SN = torch.ones(S, N, dtype=torch.bool)
-            visible_SN[:, begin:] = _own_visible(S, tree_parents)
-            memory._mask = {
-                key: group_mask(visible_SN.to(embeds_SC.device), memory.groups, embeds_SC.dtype)
-            }
-        mask = memory._mask[key]
+    chain = tree == tuple(range(-1, len(tree) - 1))
+    masked = begin and len(embeds_LD) > 1 and (embeds_LD.device.type == "cpu" or not chain)
+    mask = memory.mask(tree) if masked else None
 
-    def read(embeds_SC: Tensor, positions_3S: Tensor) -> Tensor:
-        # A mapping is taken as it stands; None means lower-right causal, see memory_attention.
-        masks = {"full_attention": mask}
-        return language_model(
-            inputs_embeds=embeds_SC[None],
-            position_ids=positions_3S[:, None],
-            attention_mask=masks,
-            past_key_values=memory,
-            use_cache=True,
-        ).last_hidden_state[0]
+    def read(embeds_LD: Tensor, positions_3L: Tensor) -> Tensor:
+        return hidden_states(language, embeds_LD, positions_3L, memory, mask)
 
-    positions_3S = positions_3S.to(embeds_SC.device)
-    if not memory.cuda_graphs or memory.seen < memory.window.slots - 1 or S == 1:
-        return read(embeds_SC, positions_3S)
-    # From here on a frame always goes to the same rows, and sees the same ones.
-    key = (S, begin, tree_parents)
-    if key not in memory._recorded:
-        if len(memory._recorded) >= 4:  # prompts of other lengths, from episodes before
-            memory._recorded.clear()
-        memory._recorded[key] = RecordedCall(read, embeds_SC, positions_3S)
-    return memory._recorded[key](embeds_SC, positions_3S)
+    return memory.recorded(tree, embeds_LD, positions_3L.to(embeds_LD.device), read)
 
 
 @torch.no_grad()
 def read_prompt(
-    language_model: Qwen2_5_VLTextModel, memory: SemanticMemory, prompt_ids: Sequence[int]
+    language: Qwen2_5_VLTextModel, memory: SemanticMemory, prompt_ids: Sequence[int]
 ) -> None:
     """
     Begin an episode: empty the memory and read the system's turn and the instruction into it.
@@ -296,32 +302,25 @@ def read_prompt(
     if not prompt_ids:
         raise InputError("the prompt is empty: the semantic memory begins with the instruction")
     memory.reset()
-    buffer = memory.k_LKND
+    limit, buffer = language.config.max_position_embeddings, memory.k_ZNKH
     if memory.prompt_capacity < len(prompt_ids):
-        if len(prompt_ids) >= language_model.config.max_position_embeddings:
-            limit = language_model.config.max_position_embeddings
+        if len(prompt_ids) >= limit:
             raise InputError(
                 f"the instruction makes a prompt of {len(prompt_ids)} tokens, the "
                 f"language model takes {limit}: shorten it"
             )
-        memory._allocate(len(prompt_ids), buffer.dtype, buffer.device)
-    ids = torch.tensor(list(prompt_ids), device=buffer.device)
-    _run(
-        language_model,
-        memory,
-        0,
-        language_model.embed_tokens(ids),
-        torch.arange(len(ids)).expand(3, -1),
-    )
-    memory.prompt_rows = len(ids)
+        memory.allocate(len(prompt_ids), buffer.dtype, buffer.device)
+    embeds_LD = language.embed_tokens(torch.tensor(list(prompt_ids), device=buffer.device))
+    _run(language, memory, 0, embeds_LD, torch.arange(len(prompt_ids)).expand(3, -1))
+    memory.prompt_rows = len(prompt_ids)
 
 
 @torch.no_grad()
 def read_frame(
-    language_model: Qwen2_5_VLTextModel,
+    language: Qwen2_5_VLTextModel,
     memory: SemanticMemory,
     frame_ids: Sequence[int],
-    fused_nC: Tensor,
+    fused_MD: Tensor,
     question_ids: Sequence[int] = (),
     tree_tokens: Sequence[int] = (),
     tree_parents: Sequence[int] = (),
@@ -332,62 +331,60 @@ def read_frame(
     `SemanticMemory.commit`.
 
     Args:
-        language_model: transformers' text model.
+        language: transformers' text model.
         memory: of this episode, after `read_prompt`.
         frame_ids: ids of the frame's rows; the fused tokens take the place of the last but one
-            ``n`` (placeholders before the closing mark).
-        fused_nC: the frame's fused tokens.
+            ``M`` (placeholders before the closing mark).
+        fused_MD: the frame's fused tokens.
         question_ids: the leaf up to where the answer begins; empty only remembers (``observe``).
         tree_tokens, tree_parents, tree_depths: tokens to read behind the question, each after its
-        parent (-1: the question), as
-            `janusvln_ros.policy.decoding.ActionTree` gives them.
+            parent (-1: the question), as `janusvln_ros.policy.decoding.ActionTree` gives them.
 
     Returns:
-        Hidden states after the final norm, [1 + len(tree_tokens), C]: of the question's last row
-        and of each token of the tree ([0, C] without a question). ``lm_head`` of them is all the
+        Hidden states after the final norm, [1 + len(tree_tokens), D]: of the question's last row
+        and of each token of the tree ([0, D] without a question). ``lm_head`` of them is all the
         scores there are.
 
     Raises:
         InputError: there is no prompt, the frame has another size than the memory was made for, or
             a position is beyond the context.
     """
-    layout, n = memory.layout, len(fused_nC)
+    layout, count = memory.layout, len(fused_MD)
+    _check_frame(memory, len(frame_ids), count)
+    ids = torch.tensor([*frame_ids, *question_ids, *tree_tokens], device=fused_MD.device)
+    embeds_LD = language.embed_tokens(ids).to(fused_MD.dtype)
+    embeds_LD[layout.rows - 1 - count : layout.rows - 1] = fused_MD
+
+    first = memory.prompt_rows + memory.seen * layout.span
+    leaf = [*range(len(question_ids)), *(len(question_ids) + depth for depth in tree_depths)]
+    leaf_3L = (torch.tensor(leaf, dtype=torch.long) + layout.span).expand(3, -1)
+    positions_3L = first + torch.cat([layout.positions(), leaf_3L], dim=1)
+
+    memory.current = False
+    rows = memory.remembered_rows
+    hidden_LD = _run(language, memory, rows, embeds_LD, positions_3L, tuple(tree_parents))
+    memory.current = True
+    return hidden_LD[len(ids) - len(tree_tokens) - 1 :] if question_ids else hidden_LD[:0]
+
+
+def _check_frame(memory: SemanticMemory, rows: int, fused: int) -> None:
+    layout = memory.layout
     if not memory.prompt_rows:
         raise InputError(
             "the semantic memory has no instruction yet: read_prompt() begins an episode"
         )
-    if n != layout.height * layout.width or len(frame_ids) != layout.rows:
+    if fused != layout.height * layout.width or rows != layout.rows:
         raise InputError(
-            f"this frame has {n} fused tokens in {len(frame_ids)} rows, the memory was "
+            f"this frame has {fused} fused tokens in {rows} rows, the memory was "
             f"made for {layout.height}x{layout.width} in {layout.rows}: "
             "all frames of an episode must have one size"
         )
-    ids = torch.tensor([*frame_ids, *question_ids, *tree_tokens], device=fused_nC.device)
-    embeds_SC = language_model.embed_tokens(ids).to(fused_nC.dtype)
-    embeds_SC[layout.rows - 1 - n : layout.rows - 1] = fused_nC
-
-    first = memory.prompt_rows + memory.seen * layout.span
-    leaf = [*range(len(question_ids)), *(len(question_ids) + d for d in tree_depths)]
-    positions = torch.cat(
-        [
-            layout.positions() + first,
-            (torch.tensor(leaf, dtype=torch.long) + first + layout.span).expand(3, -1),
-        ],
-        dim=1,
-    )
-
-    memory.current = False
-    hidden_SC = _run(
-        language_model, memory, memory.remembered_rows, embeds_SC, positions, tuple(tree_parents)
-    )
-    memory.current = True
-    return hidden_SC[len(ids) - len(tree_tokens) - 1 :] if question_ids else hidden_SC[:0]
 
 
 @torch.no_grad()
-def read_answer(language_model: Qwen2_5_VLTextModel, memory: SemanticMemory, token: int) -> Tensor:
+def read_answer(language: Qwen2_5_VLTextModel, memory: SemanticMemory, token: int) -> Tensor:
     """
-    Free decoding: read one more token behind the leaf, return the hidden state [1, C] that scores
+    Free decoding: read one more token behind the leaf, return the hidden state [1, D] that scores
     the next.
 
     Raises:
@@ -395,248 +392,8 @@ def read_answer(language_model: Qwen2_5_VLTextModel, memory: SemanticMemory, tok
     """
     if not memory.current:
         raise InputError("there is no open question: read a frame with one first")
-    begin = memory._end
-    leaf = begin - memory.remembered_rows - memory.layout.rows
+    leaf = memory.end - memory.remembered_rows - memory.layout.rows
     position = memory.prompt_rows + (memory.seen + 1) * memory.layout.span + leaf
-    embeds = language_model.embed_tokens(torch.tensor([token], device=memory.k_LKND.device)).to(
-        memory.k_LKND.dtype
-    )
-    return _run(language_model, memory, begin, embeds, torch.full((3, 1), position))
-
-
-def episode_mask(
-    prompt_lengths_B: Tensor,
-    prompt_rows: int,
-    frames: int,
-    block_rows: int,
-    leaf_rows: int,
-    window: FrameWindow,
-) -> Tensor:
-    """
-    What each row of an episode with all its leaves may see, bool [B, 1, R, R] with R = prompt_rows
-    + frames * (block_rows + leaf_rows).
-
-    Rows are the prompt (padded at its end to ``prompt_rows``) and then per frame its
-    ``block_rows`` and its ``leaf_rows``. Rows of padding see themselves, so that no softmax is
-    empty.
-    """
-    device = prompt_lengths_B.device
-    within = torch.arange(frames * (block_rows + leaf_rows), device=device)
-    frame_R = torch.cat(
-        [torch.full((prompt_rows,), -1, device=device), within // (block_rows + leaf_rows)]
-    )
-    is_leaf_R = torch.cat(
-        [
-            torch.zeros(prompt_rows, dtype=torch.bool, device=device),
-            within % (block_rows + leaf_rows) >= block_rows,
-        ]
-    )
-    row_R = torch.arange(len(frame_R), device=device)
-
-    causal_RR = row_R[:, None] >= row_R[None]
-    is_prompt_R = frame_R < 0
-    same_leaf_RR = is_leaf_R[:, None] & (frame_R[:, None] == frame_R[None])
-    visible_RR = causal_RR & (
-        is_prompt_R[None] | (window.visible(frame_R, frame_R) & (~is_leaf_R[None] | same_leaf_RR))
-    )
-    padding_BR = is_prompt_R & (row_R >= prompt_lengths_B[:, None])
-    return (
-        (visible_RR & ~padding_BR[:, None])
-        | torch.eye(len(row_R), dtype=torch.bool, device=device)
-    )[:, None]
-
-
-def episode_pass(
-    language_model: Qwen2_5_VLTextModel,
-    lm_head: nn.Module,
-    prompt_BL: Tensor,
-    prompt_lengths_B: Tensor,
-    fused_BTnC: Tensor,
-    frame_ids: Sequence[int],
-    grid: tuple[int, int],
-    question_ids: Sequence[int],
-    answers_BTA: Tensor,
-    window: FrameWindow,
-    jump: int = 0,
-    executed_BTP: Tensor | None = None,
-) -> Tensor:
-    """
-    Score the answer at every step of whole episodes in one masked causal pass; equal to streaming
-    them step by step.
-
-    This is the forward pass of training. Gradients reach the language model, ``lm_head`` and,
-    through ``fused_BTnC``, the mergers.
-
-    Args:
-        language_model, lm_head: transformers' text model, and the layer that scores its hidden
-        states. prompt_BL: int64, ids of the prompts, padded at the end with any id.
-        prompt_lengths_B: int64, their true lengths. fused_BTnC: fused tokens of all frames;
-        shorter episodes are padded with any numbers at the end (nothing sees them). frame_ids: ids
-        of one frame's rows, placeholders where fused tokens go (``policy.prompt.frame_ids``);
-        without the rows before it. grid: height and width of a frame in merge groups; n = height *
-        width. question_ids: the leaf up to where the answer begins (``policy.prompt.leaf_ids``).
-        answers_BTA: int64, the right answer's tokens at every step; -100 where there is none
-        (padding, short answers, unsupervised
-            steps). Single-token actions: A = 1.
-        window: which frames are remembered; sample it in training (`sample_window`).
-        jump: steps by which positions jump between the initial frames and all later ones, as if
-            that many frames had been evicted.
-        executed_BTP: int64, ids of the text rows before each frame, only for
-            ``action_memory="executed"``.
-
-    Returns:
-        Logits [B, T, A, V]: row a of a step scores its answer's token a, given the right ones
-        before it. Only these rows go through ``lm_head``.
-
-    Raises:
-        InputError: shapes that do not fit each other, or positions beyond the context.
-    """
-    B, T, n, _ = fused_BTnC.shape
-    A, Q, P, device = (
-        answers_BTA.shape[2],
-        len(question_ids),
-        0 if executed_BTP is None else executed_BTP.shape[2],
-        fused_BTnC.device,
-    )
-    layout = FrameLayout(*grid, before=P)
-    if (
-        n != grid[0] * grid[1]
-        or len(frame_ids) != n + 2
-        or answers_BTA.shape[:2] != (B, T)
-        or len(prompt_BL) != B
-    ):
-        raise InputError(
-            f"fused tokens {list(fused_BTnC.shape)}, grid {grid}, {len(frame_ids)} "
-            f"frame ids, answers {list(answers_BTA.shape)} and "
-            f"prompts {list(prompt_BL.shape)} do not fit: they share B and T, a frame "
-            "has height * width tokens and two marks"
-        )
-    last, limit = (
-        int(prompt_lengths_B.max()) + (T + jump) * layout.span + Q + A,
-        language_model.config.max_position_embeddings,
-    )
-    if last > limit:
-        raise InputError(
-            f"{T} frames with a jump of {jump} steps reach position {last}, the "
-            f"language model takes {limit}: shorten them"
-        )
-
-    embed = language_model.embed_tokens
-    dtype = fused_BTnC.dtype
-
-    def text(ids: Tensor | Sequence[int]) -> Tensor:
-        return embed(torch.as_tensor(ids, device=device)).to(dtype)
-
-    # One step's rows: [executed | vision start | fused | vision end | question | answer but its
-    # last token]
-    open_BT1C, close_BT1C, question_BTQC = (
-        text(ids).expand(B, T, -1, -1) for ids in (frame_ids[:1], frame_ids[-1:], question_ids)
-    )
-    pieces = [open_BT1C, fused_BTnC, close_BT1C, question_BTQC]
-    if executed_BTP is not None:
-        pieces.insert(0, text(executed_BTP))
-    if A > 1:
-        pieces.append(text(answers_BTA[:, :, :-1].clamp(min=0)))
-    steps_BTRC = torch.cat(pieces, dim=2)
-    embeds_BRC = torch.cat([text(prompt_BL), steps_BTRC.flatten(1, 2)], dim=1)
-
-    leaf = Q + A - 1
-    step_3R = torch.cat(
-        [layout.positions(), (layout.span + torch.arange(leaf)).expand(3, -1)], dim=1
-    ).to(device)
-    number_T = torch.arange(T, device=device)
-    start_BT = (
-        prompt_lengths_B.to(device)[:, None]
-        + (number_T + jump * (number_T >= window.initial)) * layout.span
-    )
-    prompt_3BL = torch.arange(prompt_BL.shape[1], device=device).expand(3, B, -1)
-    positions_3BR = torch.cat(
-        [prompt_3BL, (start_BT[None, :, :, None] + step_3R[:, None, None]).flatten(2)], dim=2
-    )
-
-    mask = episode_mask(
-        prompt_lengths_B.to(device), prompt_BL.shape[1], T, layout.rows, leaf, window
-    )
-    answer_TA = (
-        prompt_BL.shape[1]
-        + number_T[:, None] * (layout.rows + leaf)
-        + layout.rows
-        + Q
-        - 1
-        + torch.arange(A, device=device)
-    )
-    if device.type == "cpu":
-        # Small networks have few layers, so that the last one for the answers alone is worth it;
-        # and a mask converted once instead of in every layer.
-        mask = torch.zeros(mask.shape, dtype=dtype).masked_fill_(~mask, float("-inf"))
-        hidden_BRC, rotation = embeds_BRC, language_model.rotary_emb(embeds_BRC, positions_3BR)
-        for layer in language_model.layers[:-1]:
-            hidden_BRC = layer(hidden_BRC, attention_mask=mask, position_embeddings=rotation)
-        answers_BSC = last_layer(
-            language_model,
-            hidden_BRC,
-            rotation,
-            answer_TA.flatten(),
-            mask[:, :, answer_TA.flatten()],
-        )
-    else:
-        hidden_BRC = language_model(
-            inputs_embeds=embeds_BRC,
-            position_ids=positions_3BR,
-            attention_mask={"full_attention": mask},
-            use_cache=False,
-        ).last_hidden_state
-        answers_BSC = hidden_BRC[:, answer_TA.flatten()]
-    answer_BTAC = answers_BSC.unflatten(1, (T, A))
-    return lm_head(answer_BTAC)
-
-
-def action_loss(
-    logits_BTAV: Tensor, answers_BTA: Tensor, weights_BT: Tensor | None = None
-) -> Tensor:
-    """
-    Cross entropy of the right answers, summed over an answer's tokens, averaged over steps by
-    their weights; a scalar.
-
-    Args:
-        logits_BTAV: from `episode_pass`.
-        answers_BTA: int64; tokens that are -100 do not count.
-        weights_BT: not negative, e.g. more for a change of action or STOP; None is 1 for every
-            step. Steps without any label do not count.
-
-    Returns:
-        0 (with a gradient of 0) where nothing is supervised.
-    """
-    loss_BTA = F.cross_entropy(
-        logits_BTAV.flatten(0, 2).float(),
-        answers_BTA.flatten(),
-        ignore_index=IGNORED,
-        reduction="none",
-    ).view(answers_BTA.shape)
-    supervised_BT = (answers_BTA != IGNORED).any(dim=2)
-    weights = (
-        supervised_BT.to(loss_BTA.dtype)
-        if weights_BT is None
-        else weights_BT.to(loss_BTA.dtype) * supervised_BT
-    )
-    return (loss_BTA.sum(dim=2) * weights).sum() / weights.sum().clamp(
-        min=torch.finfo(loss_BTA.dtype).tiny
-    )
-
-
-def sample_window(
-    window: FrameWindow, max_jump: int = 400, generator: torch.Generator | None = None
-) -> tuple[FrameWindow, int]:
-    """
-    A window no larger than ``window`` and a jump of positions, for one training batch, so that
-    eviction and long distances are met.
-
-    Initial frames are drawn from 2 and the window from 4 upwards (or from the given ones if these
-    are smaller); half of the batches jump by up to ``max_jump`` steps.
-    """
-
-    def draw(low: int, high: int) -> int:
-        return int(torch.randint(min(low, high), high + 1, (), generator=generator))
-
-    drawn = FrameWindow(draw(2, window.initial), draw(4, window.window))
-    return drawn, draw(1, max_jump) if max_jump > 0 and draw(0, 1) else 0
+    buffer = memory.k_ZNKH
+    embed_1D = language.embed_tokens(torch.tensor([token], device=buffer.device)).to(buffer.dtype)
+    return _run(language, memory, memory.end, embed_1D, torch.full((3, 1), position))

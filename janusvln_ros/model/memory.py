@@ -9,6 +9,7 @@ same.
 """
 
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -74,16 +75,18 @@ class SpatialMemory:
 
     Args:
         layers: number of global blocks.
-        heads, head_dim: of their attention. tokens: tokens of one frame; fixed, since all frames
-        of an episode have one size. window: which frames to keep. dtype, device: of the buffers;
-        ``2 * layers * heads * head_dim * tokens * window.slots`` numbers.
+        heads, head_size: of their attention.
+        tokens: tokens of one frame; fixed, since all frames of an episode have one size.
+        window: which frames to keep.
+        dtype, device: of the buffers; ``2 * layers * heads * head_size * tokens * window.slots``
+            numbers.
     """
 
     def __init__(
         self,
         layers: int,
         heads: int,
-        head_dim: int,
+        head_size: int,
         tokens: int,
         window: FrameWindow,
         dtype: torch.dtype,
@@ -92,10 +95,9 @@ class SpatialMemory:
         self.tokens = tokens
         self.window = window
         self.seen = 0
-        self.k_LHND = torch.zeros(
-            layers, heads, window.slots * tokens, head_dim, dtype=dtype, device=device
-        )
-        self.v_LHND = torch.zeros_like(self.k_LHND)
+        shape = (layers, heads, window.slots * tokens, head_size)
+        self.k_ZNKH = torch.zeros(shape, dtype=dtype, device=device)
+        self.v_ZNKH = torch.zeros_like(self.k_ZNKH)
 
     @property
     def frames(self) -> list[int]:
@@ -105,31 +107,97 @@ class SpatialMemory:
     @property
     def nbytes(self) -> int:
         """Bytes of the buffers: the same at every step."""
-        return 2 * self.k_LHND.nbytes
+        return 2 * self.k_ZNKH.nbytes
 
     def reset(self) -> None:
         """Forget everything: a new episode begins."""
         self.seen = 0
 
-    def attend(self, layer: int, k_HPD: Tensor, v_HPD: Tensor) -> tuple[Tensor, Tensor]:
+    def attend(self, layer: int, k_NPH: Tensor, v_NPH: Tensor) -> tuple[Tensor, Tensor]:
         """
-        Put the current frame's keys and values beside the remembered ones; return all of them, [H,
-        F*P, D] each, in slot order.
+        Put the current frame's keys and values beside the remembered ones; return all of them, [N,
+        K, H] each, in slot order.
 
         Raises:
             InputError: the frame has another number of tokens than the episode's first.
         """
-        if k_HPD.shape[1] != self.tokens:
+        if k_NPH.shape[1] != self.tokens:
             raise InputError(
-                f"this frame has {k_HPD.shape[1]} spatial tokens, earlier ones had "
+                f"this frame has {k_NPH.shape[1]} spatial tokens, earlier ones had "
                 f"{self.tokens}: all frames of an episode must have one size"
             )
+        here, end = self._rows()
+        self.k_ZNKH[layer, :, here] = k_NPH
+        self.v_ZNKH[layer, :, here] = v_NPH
+        return self.k_ZNKH[layer, :, :end], self.v_ZNKH[layer, :, :end]
+
+    def _rows(self) -> tuple[slice, int]:
+        """Where the current frame lies, and the end of what is attended with it."""
         start = self.window.slot(self.seen) * self.tokens
-        self.k_LHND[layer, :, start : start + self.tokens] = k_HPD
-        self.v_LHND[layer, :, start : start + self.tokens] = v_HPD
         end = min(self.seen + 1, self.window.slots) * self.tokens
-        return self.k_LHND[layer, :, :end], self.v_LHND[layer, :, :end]
+        return slice(start, start + self.tokens), end
 
     def commit(self) -> None:
         """Remember the frame that was attended last; what it pushed out of the window is gone."""
         self.seen += 1
+
+
+SpatialPrecision = Literal["int8", "float8"]
+SPATIAL_PRECISIONS = {"int8": torch.int8, "float8": torch.float8_e4m3fn}
+"""Precisions of the spatial memory beside the weights' own dtype."""
+
+
+class QuantizedSpatialMemory(SpatialMemory):
+    """
+    A spatial memory that keeps a byte per number and one scale per token and head.
+
+    Remembered keys and values are turned back one layer at a time; those of the current frame are
+    attended as they are. Arguments are those of `SpatialMemory`, ``dtype`` one of
+    `SPATIAL_PRECISIONS`.
+    """
+
+    def __init__(
+        self,
+        layers: int,
+        heads: int,
+        head_size: int,
+        tokens: int,
+        window: FrameWindow,
+        dtype: torch.dtype,
+        device: torch.device | str,
+    ) -> None:
+        super().__init__(layers, heads, head_size, tokens, window, dtype, device)
+        shape = (*self.k_ZNKH.shape[:-1], 1)
+        self.k_scale_ZNK1 = torch.ones(shape, device=device)
+        self.v_scale_ZNK1 = torch.ones(shape, device=device)
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of the buffers: the same at every step."""
+        return super().nbytes + 2 * self.k_scale_ZNK1.nbytes
+
+    def attend(self, layer: int, k_NPH: Tensor, v_NPH: Tensor) -> tuple[Tensor, Tensor]:
+        """As `SpatialMemory.attend`; what is returned is in the dtype of the arguments."""
+        (k_quantized, k_scale), (v_quantized, v_scale) = (
+            quantize_rows(values_NPH, self.k_ZNKH.dtype) for values_NPH in (k_NPH, v_NPH)
+        )
+        k_NKH, v_NKH = super().attend(layer, k_quantized, v_quantized)
+        here, end = self._rows()
+        self.k_scale_ZNK1[layer, :, here], self.v_scale_ZNK1[layer, :, here] = k_scale, v_scale
+        k_NKH = k_NKH.to(k_NPH.dtype) * self.k_scale_ZNK1[layer, :, :end].to(k_NPH.dtype)
+        v_NKH = v_NKH.to(v_NPH.dtype) * self.v_scale_ZNK1[layer, :, :end].to(v_NPH.dtype)
+        k_NKH[:, here], v_NKH[:, here] = k_NPH, v_NPH
+        return k_NKH, v_NKH
+
+
+def quantize_rows(x_XH: Tensor, storage: torch.dtype) -> tuple[Tensor, Tensor]:
+    """
+    One byte per number and a float32 scale per row: [..., H] -> [..., H] and [..., 1] with ``x``
+    about their product.
+    """
+    largest = 127.0 if storage == torch.int8 else torch.finfo(storage).max
+    scale = (x_XH.float().abs().amax(dim=-1, keepdim=True) / largest).clamp(
+        min=torch.finfo(torch.float32).tiny
+    )
+    scaled = (x_XH.float() / scale).clamp(-largest, largest)
+    return (scaled.round() if storage == torch.int8 else scaled).to(storage), scale

@@ -12,10 +12,10 @@ There is no position in time: a frame's place is known only from what it shows, 
 in memory in any order. So a whole episode in one pass (``forward``, for training) and frame by
 frame with a memory (``encode_frame``) give the same.
 
-Shape letters: B sequences, S frames, P tokens of a frame, C channels, H heads, D channels of a
-head, N tokens of several frames. Precision: weights may be bfloat16; LayerNorm, RoPE and the
-alternating blocks' residual stream stay float32, matrix products and stored keys and values have
-the weights' dtype. That is what the published code does under CUDA autocast.
+Shape letters are those of `janusvln_ros.model`; D is the encoder's width. Precision: weights may
+be bfloat16; LayerNorm, RoPE and the alternating blocks' residual stream stay float32, matrix
+products and stored keys and values have the weights' dtype. That is what the published code does
+under CUDA autocast.
 """
 
 from collections.abc import Iterator
@@ -28,7 +28,14 @@ from torch import Tensor, nn
 
 from janusvln_ros.errors import InputError
 from janusvln_ros.model.config import SpatialConfig
-from janusvln_ros.model.memory import ALL_FRAMES, FrameWindow, SpatialMemory
+from janusvln_ros.model.memory import (
+    ALL_FRAMES,
+    SPATIAL_PRECISIONS,
+    FrameWindow,
+    QuantizedSpatialMemory,
+    SpatialMemory,
+    SpatialPrecision,
+)
 
 PATCH = 14
 """Side of a patch, pixels."""
@@ -57,12 +64,12 @@ class SpatialEncoder(nn.Module):
     def __init__(self, config: SpatialConfig) -> None:
         super().__init__()
         self.config = config
-        C = config.embed_dim
-        self.camera_token = nn.Parameter(torch.zeros(1, 2, 1, C))
-        self.register_token = nn.Parameter(torch.zeros(1, 2, config.num_register_tokens, C))
+        D = config.embed_dim
+        self.camera_token = nn.Parameter(torch.zeros(1, 2, 1, D))
+        self.register_token = nn.Parameter(torch.zeros(1, 2, config.num_register_tokens, D))
         self.patch_embed = DinoEncoder(config)
-        self.frame_blocks = Blocks(config.used_depth, C, config.num_heads, eps=1e-5, qk_norm=True)
-        self.global_blocks = Blocks(config.used_depth, C, config.num_heads, eps=1e-5, qk_norm=True)
+        self.frame_blocks = Blocks(config.used_depth, D, config.num_heads, eps=1e-5, qk_norm=True)
+        self.global_blocks = Blocks(config.used_depth, D, config.num_heads, eps=1e-5, qk_norm=True)
         for token in (self.camera_token, self.register_token):
             nn.init.normal_(token, std=1e-6)
 
@@ -71,89 +78,94 @@ class SpatialEncoder(nn.Module):
         """Of the weights."""
         return self.camera_token.dtype
 
-    def forward(self, images_BS3HW: Tensor, window: FrameWindow = ALL_FRAMES) -> Tensor:
+    def forward(self, images_BF3hw: Tensor, window: FrameWindow = ALL_FRAMES) -> Tensor:
         """
         Whole episodes in one pass.
 
         Args:
-            images_BS3HW: float32 RGB in [0, 1]; sides are multiples of 14; frame 0 of every
+            images_BF3hw: float32 RGB in [0, 1]; sides are multiples of 14; frame 0 of every
                 sequence is the first of its episode.
             window: which earlier frames a frame sees.
 
         Returns:
-            float32 [B, S, P, 2C], special tokens first: for each token the frame block's and the
+            float32 [B, F, P, 2D], special tokens first: for each token the frame block's and the
             global block's output.
 
         Raises:
             InputError: sides that are no multiples of 14.
         """
-        *_, tokens_BSPC2 = self.layers(images_BS3HW, window)
-        return tokens_BSPC2
+        *_, tokens_BFPD = self.layers(images_BF3hw, window)
+        return tokens_BFPD
 
-    def layers(self, images_BS3HW: Tensor, window: FrameWindow = ALL_FRAMES) -> Iterator[Tensor]:
-        """As ``forward``, layer by layer: ``depth - 1`` tensors [B, S, P, 2C]."""
-        S = images_BS3HW.shape[1]
-        x_BSPC, rope = self._embed(
-            images_BS3HW, is_first=torch.arange(S, device=images_BS3HW.device) == 0
+    def layers(self, images_BF3hw: Tensor, window: FrameWindow = ALL_FRAMES) -> Iterator[Tensor]:
+        """As ``forward``, layer by layer: ``depth - 1`` tensors [B, F, P, 2D]."""
+        frames = images_BF3hw.shape[1]
+        x_BFPD, rope = self.embed(
+            images_BF3hw, is_first=torch.arange(frames, device=images_BF3hw.device) == 0
         )
-        P = x_BSPC.shape[2]
+        P = x_BFPD.shape[2]
         for frame_block, global_block in zip(self.frame_blocks, self.global_blocks):
-            x_BSPC = frame_block(x_BSPC, rope)
-            frame_BSPC = x_BSPC
-            # [B, S, H, P, D] each
-            q, k, v = global_block.attn.qkv_heads(global_block.norm1(x_BSPC), rope)
-            q, k, v = (t.transpose(1, 2).flatten(2, 3) for t in (q, k, v))  # [B, H, S*P, D]
-            o_BHND = frame_causal_attention(q, k, v, P, window)
-            x_BSPC = global_block.finish(x_BSPC, o_BHND.unflatten(2, (S, P)).transpose(1, 2))
-            yield torch.cat([frame_BSPC, x_BSPC], dim=-1)
+            x_BFPD = frame_block(x_BFPD, rope)
+            frame_BFPD = x_BFPD
+            # [B, F, N, P, H] each
+            q, k, v = global_block.attn.qkv_heads(global_block.norm1(x_BFPD), rope)
+            q, k, v = (t.transpose(1, 2).flatten(2, 3) for t in (q, k, v))  # [B, N, F*P, H]
+            o_BNKH = frame_causal_attention(q, k, v, P, window)
+            x_BFPD = global_block.finish(x_BFPD, o_BNKH.unflatten(2, (frames, P)).transpose(1, 2))
+            yield torch.cat([frame_BFPD, x_BFPD], dim=-1)
 
-    def encode_frame(self, image_3HW: Tensor, memory: SpatialMemory) -> Tensor:
+    def encode_frame(self, image_3hw: Tensor, memory: SpatialMemory) -> Tensor:
         """
         The next frame of an episode, seen with what ``memory`` holds.
 
         Args:
-            image_3HW: float32 RGB in [0, 1]; sides are multiples of 14.
+            image_3hw: float32 RGB in [0, 1]; sides are multiples of 14.
             memory: read, and the frame written beside; ``memory.commit()`` makes it remember the
                 frame.
 
         Returns:
-            float32 [P, 2C], as a row of ``forward``.
+            float32 [P, 2D], as a row of ``forward``.
 
         Raises:
             InputError: sides that are no multiples of 14, or another size than the frames before.
         """
-        x_BSPC, rope = self._embed(
-            image_3HW[None, None],
-            is_first=torch.tensor([memory.seen == 0], device=image_3HW.device),
+        x_BFPD, rope = self.embed(
+            image_3hw[None, None],
+            is_first=torch.tensor([memory.seen == 0], device=image_3hw.device),
         )
         for layer, (frame_block, global_block) in enumerate(
             zip(self.frame_blocks, self.global_blocks)
         ):
-            x_BSPC = frame_block(x_BSPC, rope)
-            frame_BSPC = x_BSPC
-            q, k, v = global_block.attn.qkv_heads(global_block.norm1(x_BSPC), rope)
-            k_HND, v_HND = memory.attend(layer, k[0, 0], v[0, 0])
-            o_HPD = F.scaled_dot_product_attention(
-                q[0, 0][None], k_HND[None].to(q.dtype), v_HND[None].to(q.dtype)
+            x_BFPD = frame_block(x_BFPD, rope)
+            frame_BFPD = x_BFPD
+            q, k, v = global_block.attn.qkv_heads(global_block.norm1(x_BFPD), rope)
+            k_NKH, v_NKH = memory.attend(layer, k[0, 0], v[0, 0])
+            o_NPH = F.scaled_dot_product_attention(
+                q[0, 0][None], k_NKH[None].to(q.dtype), v_NKH[None].to(q.dtype)
             )
-            x_BSPC = global_block.finish(x_BSPC, o_HPD[None])
-        return torch.cat([frame_BSPC, x_BSPC], dim=-1)[0, 0]
+            x_BFPD = global_block.finish(x_BFPD, o_NPH[None])
+        return torch.cat([frame_BFPD, x_BFPD], dim=-1)[0, 0]
 
     def new_memory(
-        self, image_height: int, image_width: int, window: FrameWindow
+        self,
+        image_height: int,
+        image_width: int,
+        window: FrameWindow,
+        precision: SpatialPrecision | None = None,
     ) -> SpatialMemory:
         """
-        An empty memory for episodes of images of this size (pixels), on the encoder's device and
-        in its dtype.
+        An empty memory for episodes of images of this size (pixels), on the encoder's device; in
+        its dtype, or of one byte a number with a ``precision``.
         """
-        config, tokens = self.config, self.tokens(image_height, image_width)
-        return SpatialMemory(
+        config = self.config
+        kind = QuantizedSpatialMemory if precision else SpatialMemory
+        return kind(
             config.used_depth,
             config.num_heads,
             config.embed_dim // config.num_heads,
-            tokens,
+            self.tokens(image_height, image_width),
             window,
-            self.dtype,
+            SPATIAL_PRECISIONS[precision] if precision else self.dtype,
             self.camera_token.device,
         )
 
@@ -161,46 +173,46 @@ class SpatialEncoder(nn.Module):
         """Tokens P of a frame of so many pixels, special tokens included."""
         return self.config.num_special_tokens + (image_height // PATCH) * (image_width // PATCH)
 
-    def _embed(
-        self, images_BS3HW: Tensor, is_first: Tensor
+    def embed(
+        self, images_BF3hw: Tensor, is_first: Tensor
     ) -> tuple[Tensor, tuple[Tensor, Tensor]]:
         """
-        Patch tokens with the special tokens before them, float32 [B, S, P, C], and the rotation
+        Patch tokens with the special tokens before them, float32 [B, F, P, D], and the rotation
         table of a frame.
         """
-        B, S, _, height, width = images_BS3HW.shape
+        B, frames, _, height, width = images_BF3hw.shape
         if height % PATCH or width % PATCH or not height or not width:
             raise InputError(
                 f"the spatial encoder got an image of {width}x{height} pixels: both "
                 f"sides must be multiples of {PATCH}"
             )
-        patches_BSPC = self.patch_embed(images_BS3HW.flatten(0, 1)).unflatten(0, (B, S))
-        special_2PC = torch.cat([self.camera_token, self.register_token], dim=2)[0]
+        patches_BFPD = self.patch_embed(images_BF3hw.flatten(0, 1)).unflatten(0, (B, frames))
+        special_2PD = torch.cat([self.camera_token, self.register_token], dim=2)[0]
         # the first frame of an episode has tokens of its own
-        special_SPC = special_2PC[(~is_first).long()]
-        x_BSPC = torch.cat([special_SPC.float().expand(B, -1, -1, -1), patches_BSPC], dim=2)
-        head_dim = self.config.embed_dim // self.config.num_heads
+        special_FPD = special_2PD[(~is_first).long()]
+        x_BFPD = torch.cat([special_FPD.float().expand(B, -1, -1, -1), patches_BFPD], dim=2)
+        head_size = self.config.embed_dim // self.config.num_heads
         rope = rope_table(
             height // PATCH,
             width // PATCH,
             self.config.num_special_tokens,
-            head_dim,
-            images_BS3HW.device,
+            head_size,
+            images_BF3hw.device,
         )
-        return x_BSPC, rope
+        return x_BFPD, rope
 
 
 def frame_causal_attention(
-    q_BHND: Tensor, k_BHND: Tensor, v_BHND: Tensor, tokens: int, window: FrameWindow
+    q_BNKH: Tensor, k_BNKH: Tensor, v_BNKH: Tensor, tokens: int, window: FrameWindow
 ) -> Tensor:
     """
     Attention of every frame (``tokens`` rows each) to the frames visible to it, itself included:
-    [B, H, N, D] -> [B, H, N, D].
+    [B, N, K, H] -> [B, N, K, H].
 
     Queries are taken a few frames at a time, with only the keys that some of them see, so that
     hidden frames cost next to nothing.
     """
-    frames = q_BHND.shape[2] // tokens
+    frames = q_BNKH.shape[2] // tokens
     step = max(1, QUERY_ROWS // tokens)
     outputs = []
     for start in range(0, frames, step):
@@ -209,16 +221,16 @@ def frame_causal_attention(
         spans = [(0, end)] if oldest <= window.initial else [(0, window.initial), (oldest, end)]
         k, v = (
             torch.cat([t[:, :, a * tokens : b * tokens] for a, b in spans if b > a], dim=2)
-            for t in (k_BHND, v_BHND)
+            for t in (k_BNKH, v_BNKH)
         )
         mask = None
         if end - start > 1:
-            key_frames = torch.cat([torch.arange(a, b, device=q_BHND.device) for a, b in spans])
-            visible_QK = window.visible(torch.arange(start, end, device=q_BHND.device), key_frames)
+            key_frames = torch.cat([torch.arange(a, b, device=q_BNKH.device) for a, b in spans])
+            visible_QK = window.visible(torch.arange(start, end, device=q_BNKH.device), key_frames)
             mask = visible_QK.repeat_interleave(tokens, dim=0).repeat_interleave(tokens, dim=1)
         outputs.append(
             F.scaled_dot_product_attention(
-                q_BHND[:, :, start * tokens : end * tokens], k, v, attn_mask=mask
+                q_BNKH[:, :, start * tokens : end * tokens], k, v, attn_mask=mask
             )
         )
     return torch.cat(outputs, dim=2)
@@ -233,54 +245,55 @@ class DinoEncoder(nn.Module):
 
     def __init__(self, config: SpatialConfig) -> None:
         super().__init__()
-        C, grid = config.embed_dim, config.image_size // PATCH
-        self.cls_token = nn.Parameter(torch.zeros(1, 1, C))
-        self.pos_embed = nn.Parameter(torch.zeros(1, 1 + grid * grid, C))
-        self.register_tokens = nn.Parameter(torch.zeros(1, config.num_register_tokens, C))
+        D, grid = config.embed_dim, config.image_size // PATCH
+        self.cls_token = nn.Parameter(torch.zeros(1, 1, D))
+        self.pos_embed = nn.Parameter(torch.zeros(1, 1 + grid * grid, D))
+        self.register_tokens = nn.Parameter(torch.zeros(1, config.num_register_tokens, D))
         self.patch_embed = nn.ModuleDict(
-            {"proj": nn.Conv2d(3, C, kernel_size=PATCH, stride=PATCH)}
+            {"proj": nn.Conv2d(3, D, kernel_size=PATCH, stride=PATCH)}
         )
-        self.blocks = Blocks(config.dino_depth, C, config.dino_num_heads, eps=1e-6, qk_norm=False)
-        self.norm = LayerNorm(C, eps=1e-6)
+        self.blocks = Blocks(config.dino_depth, D, config.dino_num_heads, eps=1e-6, qk_norm=False)
+        self.norm = LayerNorm(D, eps=1e-6)
         for parameter in (self.cls_token, self.register_tokens):
             nn.init.normal_(parameter, std=1e-6)
         nn.init.trunc_normal_(self.pos_embed, std=0.02)
 
-    def forward(self, images_N3HW: Tensor) -> Tensor:
+    def forward(self, images_B3hw: Tensor) -> Tensor:
         """
-        float32 RGB [N, 3, H, W] in [0, 1] -> float32 patch tokens [N, H/14 * W/14, C], row by row.
+        float32 RGB [B, 3, h, w] in [0, 1] -> float32 patch tokens [B, r * c, D], row by row.
         """
         mean, std = (
-            torch.tensor(values, device=images_N3HW.device).view(3, 1, 1)
+            torch.tensor(values, device=images_B3hw.device).view(3, 1, 1)
             for values in (IMAGE_MEAN, IMAGE_STD)
         )
-        x_NChw = self.patch_embed["proj"](((images_N3HW - mean) / std).to(self.cls_token.dtype))
-        x_NPC = torch.cat(
-            [self.cls_token.expand(len(x_NChw), -1, -1), x_NChw.flatten(2).transpose(1, 2)], dim=1
+        x_BDrc = self.patch_embed["proj"](((images_B3hw - mean) / std).to(self.cls_token.dtype))
+        x_BPD = torch.cat(
+            [self.cls_token.expand(len(x_BDrc), -1, -1), x_BDrc.flatten(2).transpose(1, 2)], dim=1
         )
-        x_NPC = x_NPC + self.position_embedding(*x_NChw.shape[-2:])
+        x_BPD = x_BPD + self.position_embedding(*x_BDrc.shape[-2:])
         # registers have no place
-        x_NPC = torch.cat(
-            [x_NPC[:, :1], self.register_tokens.expand(len(x_NPC), -1, -1), x_NPC[:, 1:]], dim=1
+        x_BPD = torch.cat(
+            [x_BPD[:, :1], self.register_tokens.expand(len(x_BPD), -1, -1), x_BPD[:, 1:]], dim=1
         )
         for block in self.blocks:
-            x_NPC = block(x_NPC, None)
-        return self.norm(x_NPC)[:, 1 + self.register_tokens.shape[1] :]
+            x_BPD = block(x_BPD, None)
+        normed_BPD: Tensor = self.norm(x_BPD)
+        return normed_BPD[:, 1 + self.register_tokens.shape[1] :]
 
     def position_embedding(self, rows: int, columns: int) -> Tensor:
         """
         The learned square grid of places, resized to this grid of patches: [1, 1 + rows * columns,
-        C], the class token's first.
+        D], the class token's first.
         """
-        cls_11C, grid_1GC = self.pos_embed[:, :1], self.pos_embed[:, 1:]
-        side = round(grid_1GC.shape[1] ** 0.5)
+        cls_11D, grid_1PD = self.pos_embed[:, :1], self.pos_embed[:, 1:]
+        side = round(grid_1PD.shape[1] ** 0.5)
         if (rows, columns) == (side, side):
             return self.pos_embed
-        grid_1Cgg = grid_1GC.float().unflatten(1, (side, side)).permute(0, 3, 1, 2)
-        grid_1Chw = F.interpolate(
-            grid_1Cgg, size=(rows, columns), mode="bicubic", antialias=True, align_corners=False
+        grid_1Dgg = grid_1PD.float().unflatten(1, (side, side)).permute(0, 3, 1, 2)
+        grid_1Drc = F.interpolate(
+            grid_1Dgg, size=(rows, columns), mode="bicubic", antialias=True, align_corners=False
         )
-        return torch.cat([cls_11C, grid_1Chw.flatten(2).transpose(1, 2).to(cls_11C.dtype)], dim=1)
+        return torch.cat([cls_11D, grid_1Drc.flatten(2).transpose(1, 2).to(cls_11D.dtype)], dim=1)
 
 
 class Block(nn.Module):
@@ -297,21 +310,22 @@ class Block(nn.Module):
         )
         self.ls2 = LayerScale(channels)
 
-    def forward(self, x_XPC: Tensor, rope: tuple[Tensor, Tensor] | None) -> Tensor:
+    def forward(self, x_XPD: Tensor, rope: tuple[Tensor, Tensor] | None) -> Tensor:
         """Attention among the P tokens, then the feed-forward layer; any leading dimensions."""
-        q, k, v = self.attn.qkv_heads(self.norm1(x_XPC), rope)
+        q, k, v = self.attn.qkv_heads(self.norm1(x_XPD), rope)
         o = F.scaled_dot_product_attention(
             q.flatten(0, -4), k.flatten(0, -4), v.flatten(0, -4)
         ).view_as(q)
-        return self.finish(x_XPC, o)
+        return self.finish(x_XPD, o)
 
-    def finish(self, x_XPC: Tensor, o_XHPD: Tensor) -> Tensor:
+    def finish(self, x_XPD: Tensor, o_XNPH: Tensor) -> Tensor:
         """
         What follows the attention proper: projection, residual, feed-forward layer, residual.
         """
-        x_XPC = x_XPC + self.ls1(self.attn.proj(o_XHPD.transpose(-3, -2).flatten(-2)))
-        hidden = self.mlp["fc1"](self.norm2(x_XPC).to(o_XHPD.dtype))
-        return x_XPC + self.ls2(self.mlp["fc2"](F.gelu(hidden)))
+        x_XPD = x_XPD + self.ls1(self.attn.proj(o_XNPH.transpose(-3, -2).flatten(-2)))
+        hidden = self.mlp["fc1"](self.norm2(x_XPD).to(o_XNPH.dtype))
+        out_XPD: Tensor = x_XPD + self.ls2(self.mlp["fc2"](F.gelu(hidden)))
+        return out_XPD
 
 
 class Blocks(nn.ModuleList):
@@ -339,15 +353,15 @@ class Attention(nn.Module):
             self.k_norm = LayerNorm(channels // heads, eps=1e-5)
 
     def qkv_heads(
-        self, x_XPC: Tensor, rope: tuple[Tensor, Tensor] | None
+        self, x_XPD: Tensor, rope: tuple[Tensor, Tensor] | None
     ) -> tuple[Tensor, Tensor, Tensor]:
         """
-        Queries, keys and values [..., H, P, D] in the weights' dtype; queries and keys normed and
+        Queries, keys and values [..., N, P, H] in the weights' dtype; queries and keys normed and
         rotated, ready for attention.
         """
         dtype = self.qkv.weight.dtype
-        qkv_XP3HD = self.qkv(x_XPC.to(dtype)).unflatten(-1, (3, self.heads, -1))
-        q, k, v = (t.transpose(-3, -2) for t in qkv_XP3HD.unbind(-3))
+        qkv_XP3NH = self.qkv(x_XPD.to(dtype)).unflatten(-1, (3, self.heads, -1))
+        q, k, v = (t.transpose(-3, -2) for t in qkv_XP3NH.unbind(-3))
         if self.qk_norm:
             q, k = self.q_norm(q), self.k_norm(k)
         if rope is not None:
@@ -382,10 +396,10 @@ class LayerScale(nn.Module):
 
 @lru_cache(maxsize=8)
 def rope_table(
-    rows: int, columns: int, special: int, head_dim: int, device: torch.device
+    rows: int, columns: int, special: int, head_size: int, device: torch.device
 ) -> tuple[Tensor, Tensor]:
     """
-    Cosine and sine, float32 [P, 2, head_dim / 4], for the tokens of one frame: special tokens at
+    Cosine and sine, float32 [P, 2, head_size / 4], for the tokens of one frame: special tokens at
     (0, 0), patches at (row + 1, column + 1).
 
     The first half of a head's channels turns with the row, the second with the column.
@@ -396,16 +410,16 @@ def rope_table(
             torch.arange(1, rows + 1, device=device), torch.arange(1, columns + 1, device=device)
         ).float()
         frequencies = ROPE_BASE ** -(
-            torch.arange(0, head_dim // 2, 2, device=device).float() / (head_dim // 2)
+            torch.arange(0, head_size // 2, 2, device=device).float() / (head_size // 2)
         )
-        angles_P2F = yx_P2[..., None] * frequencies
-        return angles_P2F.cos(), angles_P2F.sin()
+        angles_P2R = yx_P2[..., None] * frequencies
+        return angles_P2R.cos(), angles_P2R.sin()
 
 
-def rotate(x_XPD: Tensor, cos_P2F: Tensor, sin_P2F: Tensor) -> Tensor:
+def rotate(x_XPH: Tensor, cos_P2R: Tensor, sin_P2R: Tensor) -> Tensor:
     """
-    Turn the channel pairs of each half by the token's row and column angle: [..., P, D] -> float32
-    [..., P, D].
+    Turn the channel pairs of each half by the token's row and column angle: [..., P, H] -> float32
+    [..., P, H].
     """
-    a, b = x_XPD.float().unflatten(-1, (2, 2, -1)).unbind(-2)
-    return torch.stack([a * cos_P2F - b * sin_P2F, b * cos_P2F + a * sin_P2F], dim=-2).flatten(-3)
+    a, b = x_XPH.float().unflatten(-1, (2, 2, -1)).unbind(-2)
+    return torch.stack([a * cos_P2R - b * sin_P2R, b * cos_P2R + a * sin_P2R], dim=-2).flatten(-3)

@@ -118,20 +118,15 @@ def look(navigator: Any, decision: Any, rgb: npt.NDArray[np.uint8]) -> Seen:
     probabilities = tuple(float(shares[a]) if shares else float("nan") for a in Action)
     if shares and not np.isfinite(probabilities).all():
         raise FloatingPointError("the model's probabilities are not numbers")
-    held = len(getattr(navigator, "spatial_frames", ()))
-    navigation = getattr(
-        getattr(getattr(navigator, "model", None), "config", None), "navigation", None
+    return Seen(
+        decision,
+        rgb,
+        probabilities,
+        spatial_frames=len(navigator.spatial_frames),
+        semantic_frames=len(navigator.semantic_frames),
+        capacity=navigator.memory_capacity,
+        memory_bytes=navigator.memory_bytes,
     )
-    capacity = (
-        navigation.initial_frames + navigation.window_frames if navigation is not None else held
-    )
-    semantic = (
-        min(navigator.frames_seen, navigation.num_history)
-        if navigation is not None and navigator.memory == "released"
-        else held
-    )
-    used = int(getattr(navigator, "memory_bytes", 0))
-    return Seen(decision, rgb, probabilities, held, semantic, capacity, used)
 
 
 class Session:
@@ -177,8 +172,7 @@ class Session:
             seen, now = look(self.navigator, decision, rgb), time.monotonic()
             return Decided(now, command.ticket, decision.action, decision.text, seen)
         except Exception as error:
-            # an InputError is about the frame, but for the one that says that numbers went bad
-            if isinstance(error, InputError) and type(error).__name__ != "NonFiniteError":
+            if isinstance(error, InputError):  # about the frame
                 failed = (Code.BAD_FRAME, str(error))
             else:
                 failed = (Code.INFERENCE_FAILED, f"the model failed: {describe(error)}")

@@ -10,12 +10,13 @@ question.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from math import prod
 
 import torch
 from transformers import PreTrainedTokenizerBase
 
 from janusvln_ros.actions import Action
-from janusvln_ros.errors import InputError
+from janusvln_ros.errors import InputError, NonFiniteError
 
 
 def parse_action(text: str) -> Action | None:
@@ -47,6 +48,15 @@ def repetition_penalty(
     return result
 
 
+def require_finite(values: torch.Tensor, what: str) -> None:
+    """Raise NonFiniteError if a number of ``values`` is not finite."""
+    if not bool(torch.isfinite(values).all()):
+        raise NonFiniteError(
+            f"{what} are not finite numbers: the checkpoint is damaged, or its dtype "
+            "too narrow; try another copy, or dtype='float32'"
+        )
+
+
 @dataclass(frozen=True)
 class Branch:
     """
@@ -69,9 +79,8 @@ class ActionTree:
         branches: where the model has a choice, in the order in which `probabilities` takes their
             scores; the first has an empty prefix unless all words begin alike.
         tokens, parents, depths: the tokens to read behind the question so that every branch has a
-        row: token i follows token
-            ``parents[i]`` (-1: the question's last token), ``depths[i]`` tokens after the question
-            (first: 0).
+            row: token i follows token ``parents[i]`` (-1: the question's last token),
+            ``depths[i]`` tokens after the question (first: 0).
         rows: for each branch the index into ``tokens`` whose row scores it, -1 for the question's
             last row.
     """
@@ -83,31 +92,26 @@ class ActionTree:
     depths: tuple[int, ...]
     rows: tuple[int, ...]
 
-    def probabilities(self, scores_BV: torch.Tensor) -> dict[Action, float]:
+    def probabilities(self, scores_RV: torch.Tensor) -> dict[Action, float]:
         """
         Probability of each action, sum 1, from the scores [branches, vocabulary] at the branches.
 
         Raises:
-            InputError: a score is not a finite number.
+            NonFiniteError: a score is not a finite number.
         """
         allowed = [
-            scores_BV[b, list(branch.tokens)].double() for b, branch in enumerate(self.branches)
+            scores_RV[b, list(branch.tokens)].double() for b, branch in enumerate(self.branches)
         ]
-        if not all(bool(torch.isfinite(a).all()) for a in allowed):
-            raise InputError(
-                "the model's scores are not finite numbers: its weights or the frame are damaged"
-            )
+        require_finite(torch.cat(allowed), "the scores of the action words")
         chances = {
             (branch.prefix, token): float(p)
             for branch, a in zip(self.branches, allowed)
             for token, p in zip(branch.tokens, torch.softmax(a, dim=-1))
         }
-        result = {}
-        for action, word in self.words.items():
-            probability = 1.0
-            for i, token in enumerate(word):
-                probability *= chances.get((word[:i], token), 1.0)
-            result[action] = probability
+        result = {
+            action: prod(chances.get((word[:i], token), 1.0) for i, token in enumerate(word))
+            for action, word in self.words.items()
+        }
         total = sum(result.values())
         return {action: probability / total for action, probability in result.items()}
 
@@ -129,27 +133,23 @@ def action_tree(tokenizer: PreTrainedTokenizerBase) -> ActionTree:
             f"the tokenizer cannot tell the action words apart: {words}; use the "
             "tokenizer of the checkpoint"
         )
-    beginnings = {w[:i] for w in words.values() for i in range(len(w))}
+    beginnings = {word[:i] for word in words.values() for i in range(len(word))}
     words = {
         action: (*word, end) if word in beginnings else word for action, word in words.items()
     }
 
-    branches = []
-    for prefix in sorted(
-        {w[:i] for w in words.values() for i in range(len(w))}, key=lambda p: (len(p), p)
-    ):
-        following = dict.fromkeys(
-            w[len(prefix)]
-            for w in words.values()
-            if len(w) > len(prefix) and w[: len(prefix)] == prefix
-        )
-        if len(following) > 1:
-            branches.append(Branch(prefix, tuple(following)))
+    following: dict[tuple[int, ...], dict[int, None]] = {}
+    for word in words.values():
+        for i, token in enumerate(word):
+            following.setdefault(word[:i], {})[token] = None
+    branches = [
+        Branch(prefix, tuple(following[prefix]))
+        for prefix in sorted(sorted(following), key=len)
+        if len(following[prefix]) > 1
+    ]
     # Every beginning of a branch's prefix gets one row, parents before children.
-    paths = sorted(
-        {b.prefix[:i] for b in branches for i in range(1, len(b.prefix) + 1)},
-        key=lambda p: (len(p), p),
-    )
+    paths = sorted({b.prefix[:i] for b in branches for i in range(1, len(b.prefix) + 1)})
+    paths.sort(key=len)
     index = {path: i for i, path in enumerate(paths)} | {(): -1}
     return ActionTree(
         words=words,

@@ -1,10 +1,13 @@
 """The navigator: an instruction and camera frames in, one action per frame out."""
 
+import re
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
+from typing import Any, get_args
 
 import numpy as np
 import torch
@@ -14,43 +17,93 @@ from transformers import PreTrainedTokenizerBase
 from janusvln_ros.actions import Action
 from janusvln_ros.errors import InputError
 from janusvln_ros.model import JanusVLN
-from janusvln_ros.model import checkpoint as files
-from janusvln_ros.model.checkpoint import Generation
+from janusvln_ros.model.checkpoint import Generation, end_tokens, find, generation
 from janusvln_ros.model.config import Decoding, Memory
-from janusvln_ros.model.memory import FrameWindow, SpatialMemory
-from janusvln_ros.model.quantization import (
-    PRECISIONS,
-    SPATIAL_PRECISIONS,
-    quantize_language,
-    quantized_spatial_memory,
-    unquantized_dtype,
-)
-from janusvln_ros.policy.decision import Decision
+from janusvln_ros.model.memory import SpatialMemory, SpatialPrecision
+from janusvln_ros.model.network import MERGE
+from janusvln_ros.model.quantization import with_precision
+from janusvln_ros.model.spatial import PATCH
+from janusvln_ros.policy.context import Context, DualContext, EncodedFrame, ReleasedContext
 from janusvln_ros.policy.decoding import (
-    ActionTree,
     action_tree,
     most_probable,
     parse_action,
     repetition_penalty,
+    require_finite,
 )
-from janusvln_ros.policy.preprocess import MERGE, PATCH, pixel_rows, resize, spatial_input, to_rgb
+from janusvln_ros.policy.instruction import clean_instruction
+from janusvln_ros.policy.preprocess import pixel_rows, resize, spatial_input, to_rgb
 from janusvln_ros.policy.prompt import Style
-from janusvln_ros.policy.reading import Dual, NonFiniteError, Reading, Released, require_finite
 from janusvln_ros.policy.tokenizer import load_tokenizer
-
-__all__ = ["Navigator", "NonFiniteError", "as_device"]
 
 STAGES = ("preprocess", "spatial", "vision", "prefill", "decode")
 
 
 @dataclass(frozen=True)
-class _Encoded:
-    """A frame after both encoders."""
+class Decision:
+    """
+    The answer to one frame, and how it came about.
 
-    vision: Tensor  # [n, D]
-    geometry: Tensor  # [n, D]
-    spatial: Tensor  # [P, 2C], special tokens first
-    grid: tuple[int, int]
+    Attributes:
+        action: what to do, or None where the text is no action: "did not understand" is not
+            "arrived".
+        text: the answer as text, special tokens left out.
+        token_ids: the answer's tokens, the end token included if it was generated.
+        scores: float32 [n_generated, vocabulary] after repetition penalty, on the CPU; None unless
+            asked for. In constrained decoding one row for each place where the action words part.
+        probabilities: of the four actions, summing to 1; None in free decoding.
+        timings: seconds spent in ``preprocess``, ``spatial``, ``vision``, ``prefill``, ``decode``,
+            and ``total``.
+        spatial_tokens: float32 [P, 2D] of this frame, special tokens first, on the CPU; None
+            unless asked for.
+    """
+
+    action: Action | None
+    text: str
+    token_ids: list[int]
+    scores: Tensor | None = None
+    probabilities: Mapping[Action, float] | None = None
+    timings: Mapping[str, float] = field(default_factory=dict)
+    spatial_tokens: Tensor | None = None
+
+
+@dataclass(frozen=True)
+class NavigatorOptions:
+    """
+    How a network is used.
+
+    Attributes:
+        memory: ``released`` or ``dual``; the one the checkpoint was trained for if None.
+        decoding: ``free`` or ``constrained``; the one the checkpoint was trained for if None.
+        prompt: which of the two published prompts (``released`` only).
+        keep_scores: keep scores and spatial tokens in every `Decision`.
+        allow_untrained_memory: accept a ``memory`` that the checkpoint was not trained for.
+        spatial_precision: ``int8`` or ``float8`` keeps the spatial memory in one byte a number;
+            the weights' dtype if None.
+        cuda_graphs: ``dual`` on a GPU: replay the language model from a recording once the window
+            is full.
+
+    Raises:
+        InputError: an unknown mode.
+    """
+
+    memory: Memory | None = None
+    decoding: Decoding | None = None
+    prompt: Style = "evaluation"
+    keep_scores: bool = False
+    allow_untrained_memory: bool = False
+    spatial_precision: SpatialPrecision | None = None
+    cuda_graphs: bool = False
+
+    def __post_init__(self) -> None:
+        for name, value, choices in (
+            ("memory", self.memory, get_args(Memory)),
+            ("decoding", self.decoding, get_args(Decoding)),
+            ("prompt", self.prompt, get_args(Style)),
+            ("spatial_precision", self.spatial_precision, (None, *get_args(SpatialPrecision))),
+        ):
+            if value is not None and value not in choices:
+                raise InputError(f"{name} is {value!r}: choose {' or '.join(map(str, choices))}")
 
 
 class Navigator:
@@ -67,56 +120,37 @@ class Navigator:
     Args:
         model: the network, in evaluation mode.
         tokenizer: of the same checkpoint.
-        memory: ``released`` or ``dual``; the one the checkpoint was trained for if None.
-        decoding: ``free`` or ``constrained``; the one the checkpoint was trained for if None.
-        prompt: which of the two published prompts (``released`` only).
+        options: how they are used.
         generation: end tokens and repetition penalty; the end token of the config and no penalty
             if None.
-        keep_scores: keep scores and spatial tokens in every `Decision`.
-        allow_untrained_memory: accept a ``memory`` that the checkpoint was not trained for.
-        spatial_precision: ``int8`` or ``float8`` keeps the spatial memory in one byte a number;
-            the weights' dtype if None.
-        semantic_window: ``dual``: first and last frames that the language model remembers, to
-            knock its memory out; as in the config if None.
-        use_geometry: False leaves the spatial encoder's share out of every token, to knock it out.
-        cuda_graphs: ``dual`` on a GPU: replay the language model from a recording once the window
-            is full.
+
+    Attributes:
+        memory, decoding: the modes in use.
+        context: what the language model reads and remembers.
+        spatial: the spatial memory; None before the first frame.
+        tree: of the four action words, in constrained decoding.
+        instruction: the one being followed; None before the first `reset`.
+        frames_seen: frames remembered or forgotten since `reset`.
 
     Raises:
-        InputError: an unknown mode, a ``memory`` that the checkpoint was not trained for, or a
-            tokenizer of another checkpoint.
+        InputError: a ``memory`` that the checkpoint was not trained for, or a tokenizer of another
+            checkpoint.
     """
 
     def __init__(
         self,
         model: JanusVLN,
         tokenizer: PreTrainedTokenizerBase,
-        *,
-        memory: Memory | None = None,
-        decoding: Decoding | None = None,
-        prompt: Style = "evaluation",
+        options: NavigatorOptions = NavigatorOptions(),
         generation: Generation | None = None,
-        keep_scores: bool = False,
-        allow_untrained_memory: bool = False,
-        spatial_precision: str | None = None,
-        semantic_window: tuple[int, int] | None = None,
-        use_geometry: bool = True,
-        cuda_graphs: bool = False,
     ) -> None:
         config, navigation = model.config, model.config.navigation
-        self.model, self.tokenizer, self.keep_scores = model, tokenizer, keep_scores
-        self.memory: Memory = memory or navigation.memory
-        self.decoding: Decoding = decoding or navigation.decoding
-        self.generation = generation or Generation(files.end_tokens(config))
-        for name, value, choices in (
-            ("memory", self.memory, ("released", "dual")),
-            ("decoding", self.decoding, ("free", "constrained")),
-            ("prompt", prompt, ("evaluation", "training")),
-            ("spatial_precision", spatial_precision, (None, *SPATIAL_PRECISIONS)),
-        ):
-            if value not in choices:
-                raise InputError(f"{name} is {value!r}: choose {' or '.join(map(str, choices))}")
-        if self.memory == "dual" and navigation.memory != "dual" and not allow_untrained_memory:
+        self.model, self.tokenizer, self.options = model, tokenizer, options
+        self.memory: Memory = options.memory or navigation.memory
+        self.decoding: Decoding = options.decoding or navigation.decoding
+        self.generation = generation or Generation(end_tokens(config))
+        untrained = self.memory == "dual" and navigation.memory != "dual"
+        if untrained and not options.allow_untrained_memory:
             raise InputError(
                 "memory is 'dual', but this checkpoint was trained for 'released' and "
                 "would answer at random: "
@@ -130,30 +164,20 @@ class Navigator:
                 f"fit the network ({config.text.vocab_size}, {config.image_token_id}): "
                 "take both from one checkpoint"
             )
-        self._tree: ActionTree | None = (
-            action_tree(tokenizer) if self.decoding == "constrained" else None
-        )
-        answer_tokens = 0 if self._tree else navigation.max_new_tokens
-        trained_with = (
-            (navigation.initial_frames, navigation.window_frames)
-            if navigation.semantic_memory
-            else (0, 0)
-        )
-        kept = FrameWindow(*(semantic_window or trained_with))
-        graphs = cuda_graphs and model.device.type == "cuda"
-        self._reading: Reading = (
-            Dual(model, tokenizer, answer_tokens, kept, graphs)
-            if self.memory == "dual"
-            else Released(model, tokenizer, prompt, answer_tokens)
-        )
-        self._spatial: SpatialMemory | None = None
-        self._spatial_precision = spatial_precision
-        self._use_geometry = use_geometry
+        self.tree = action_tree(tokenizer) if self.decoding == "constrained" else None
+        self.context: Context
+        if self.memory == "dual":
+            window = navigation.semantic_window
+            graphs = options.cuda_graphs and model.device.type == "cuda"
+            self.context = DualContext(model, tokenizer, self.tree, window, graphs)
+        else:
+            self.context = ReleasedContext(model, tokenizer, self.tree, options.prompt)
+        self.spatial: SpatialMemory | None = None
         self._decided: Action | None = None  # about the frame read last
         self._led_here: Action | None = None  # what was decided about the frame remembered last
         self._frame_shape: tuple[int, ...] | None = None  # of the episode's raw frames
-        self._instruction: str | None = None
-        self._seen = 0
+        self.instruction: str | None = None
+        self.frames_seen = 0
         self._pending = False
 
     @classmethod
@@ -161,17 +185,9 @@ class Navigator:
         cls,
         checkpoint: str | Path,
         *,
-        memory: Memory | None = None,
-        decoding: Decoding | None = None,
         device: str | torch.device = "cpu",
         dtype: str | torch.dtype | None = None,
-        prompt: Style = "evaluation",
-        keep_scores: bool = False,
-        allow_untrained_memory: bool = False,
-        spatial_precision: str | None = None,
-        semantic_window: tuple[int, int] | None = None,
-        use_geometry: bool = True,
-        cuda_graphs: bool = False,
+        **options: Any,
     ) -> "Navigator":
         """
         Read network, tokenizer and generation settings of a checkpoint.
@@ -182,37 +198,17 @@ class Navigator:
             dtype: of the weights; float32 on a CPU and the checkpoint's own elsewhere if None.
                 "int8" and "int4" are weight-only precisions of the language model, see
                 `janusvln_ros.model.quantization`.
-            memory, decoding, prompt, keep_scores, allow_untrained_memory, spatial_precision,
-            semantic_window, use_geometry, cuda_graphs: see the class.
+            options: the fields of `NavigatorOptions`.
 
         Raises:
             InputError: a checkpoint, device or mode that cannot be used; the message says what to
                 do.
         """
-        target = as_device(device)
-        folder = files.find(checkpoint)
+        chosen, target = NavigatorOptions(**options), as_device(device)
+        folder = find(checkpoint)
         dtype = dtype or ("float32" if target.type == "cpu" else None)
-        model = files.load(
-            folder,
-            dtype=unquantized_dtype(dtype, target),
-            device="cpu" if dtype in PRECISIONS else target,
-        )
-        if dtype in PRECISIONS:
-            quantize_language(model, str(dtype), target)
-        return cls(
-            model,
-            load_tokenizer(folder),
-            memory=memory,
-            decoding=decoding,
-            prompt=prompt,
-            generation=files.generation(folder, model.config),
-            keep_scores=keep_scores,
-            allow_untrained_memory=allow_untrained_memory,
-            spatial_precision=spatial_precision,
-            semantic_window=semantic_window,
-            use_geometry=use_geometry,
-            cuda_graphs=cuda_graphs,
-        )
+        model = with_precision(partial(JanusVLN.from_pretrained, folder), dtype, target)
+        return cls(model, load_tokenizer(folder), chosen, generation(folder, model.config))
 
     @property
     def trained(self) -> bool:
@@ -222,21 +218,24 @@ class Navigator:
         return self.model.config.navigation.trained
 
     @property
-    def instruction(self) -> str | None:
-        """The instruction being followed; None before the first `reset`."""
-        return self._instruction
-
-    @property
-    def frames_seen(self) -> int:
-        """Frames remembered or forgotten since `reset`."""
-        return self._seen
-
-    @property
     def spatial_frames(self) -> list[int]:
         """
         Numbers of the frames in the spatial memory, ascending; frame 0 is the episode's first.
         """
-        return self._spatial.frames if self._spatial and self._seen else []
+        return self.spatial.frames if self.spatial and self.frames_seen else []
+
+    @property
+    def semantic_frames(self) -> list[int]:
+        """
+        Numbers of the frames that the language model remembers (``dual``) or will read again at
+        the next step (``released``), ascending.
+        """
+        return self.context.frames
+
+    @property
+    def memory_capacity(self) -> int:
+        """Most frames that the spatial memory holds."""
+        return self.model.config.navigation.window.slots - 1
 
     @property
     def memory_bytes(self) -> int:
@@ -244,7 +243,7 @@ class Navigator:
         Bytes of all memories, those of the language model included: made at the first frame, the
         same from then on.
         """
-        return (self._spatial.nbytes if self._spatial else 0) + self._reading.nbytes
+        return (self.spatial.nbytes if self.spatial else 0) + self.context.nbytes
 
     def reset(self, instruction: str, *, allow_empty: bool = False) -> None:
         """
@@ -260,16 +259,14 @@ class Navigator:
         """
         if not isinstance(instruction, str):
             raise InputError(f"the instruction is a {type(instruction).__name__}: give text")
-        if not instruction.strip() and not allow_empty:
-            raise InputError("the instruction is empty: say where to go")
-        self._reading.begin(instruction)
-        self._instruction = instruction
-        self._led_here = None
-        self._frame_shape = None
-        self._pending = False
-        self._seen = 0
-        if self._spatial:
-            self._spatial.reset()
+        if instruction.strip() or not allow_empty:
+            instruction = clean_instruction(instruction)
+        self.context.begin(instruction)
+        self.instruction = instruction
+        self._led_here = self._frame_shape = None
+        self._pending, self.frames_seen = False, 0
+        if self.spatial:
+            self.spatial.reset()
 
     @torch.no_grad()
     def step(
@@ -277,7 +274,6 @@ class Navigator:
         rgb: np.ndarray,
         *,
         commit: bool = True,
-        keep_scores: bool | None = None,
         executed: Action | None = None,
     ) -> Decision:
         """
@@ -287,7 +283,6 @@ class Navigator:
             rgb: uint8 [H, W, 3]; all frames of an episode have one size.
             commit: remember the frame. With False the decision can be taken back: `commit`
                 remembers it, the next step otherwise forgets it.
-            keep_scores: as in the class, for this step.
             executed: the action that led to this frame, if it is not the one decided last; matters
                 only where ``navigation.action_memory`` is ``executed``.
 
@@ -296,28 +291,20 @@ class Navigator:
                 memories stay as they were.
             NonFiniteError: weights or numbers went bad; the memories stay as they were.
         """
-        keep = self.keep_scores if keep_scores is None else keep_scores
-        clock = _Clock(self.model.device)
-        frame = self._encode(rgb, clock)
-        self._reading.executed = executed if executed is not None else self._led_here
-        with clock.stage("prefill"):
-            hidden_1D = self._reading.read(frame.vision, frame.geometry, frame.grid, self._tree)
-            scores_1V = self._score(hidden_1D)
-        with clock.stage("decode"):
-            decision = self._choose(scores_1V) if self._tree else self._write(scores_1V)
-        self._read(rgb)
-        self._decided = decision.action
+        start, device = time.perf_counter(), self.model.device
+        timings = dict.fromkeys(STAGES, 0.0)
+        frame = self._encode(rgb, timings)
+        with _timed(timings, "prefill", device):
+            scores_RV = self._score(self.context.read(frame, self._led_by(executed)))
+        with _timed(timings, "decode", device):
+            decision = self._choose(scores_RV) if self.tree else self._write(scores_RV)
+        self._read(rgb, decision.action)
         if commit:
             self.commit()
-        return Decision(
-            action=decision.action,
-            text=decision.text,
-            token_ids=decision.token_ids,
-            scores=decision.scores if keep else None,
-            probabilities=decision.probabilities,
-            timings=clock.timings(),
-            spatial_tokens=frame.spatial.cpu() if keep else None,
-        )
+        timings["total"] = time.perf_counter() - start
+        if self.options.keep_scores:
+            return replace(decision, timings=timings, spatial_tokens=frame.spatial_PD.cpu())
+        return replace(decision, timings=timings, scores=None)
 
     @torch.no_grad()
     def observe(self, rgb: np.ndarray, *, executed: Action | None = None) -> None:
@@ -328,13 +315,11 @@ class Navigator:
             rgb, executed: as `step`.
 
         Raises:
-            InputError: as `step`.
+            InputError, NonFiniteError: as `step`.
         """
-        frame = self._encode(rgb, _Clock(self.model.device))
-        self._reading.executed = executed if executed is not None else self._led_here
-        self._reading.observe(frame.vision, frame.geometry, frame.grid)
-        self._read(rgb)
-        self._decided = None
+        frame = self._encode(rgb, {})
+        self.context.observe(frame, self._led_by(executed))
+        self._read(rgb, None)
         self.commit()
 
     def commit(self) -> None:
@@ -346,29 +331,31 @@ class Navigator:
         """
         if not self._pending:
             raise InputError("there is no frame to remember: call step(rgb, commit=False) first")
-        assert self._spatial
-        self._spatial.commit()
-        self._reading.commit()
+        assert self.spatial
+        self.spatial.commit()
+        self.context.commit()
         self._pending = False
         self._led_here = self._decided
-        self._seen += 1
+        self.frames_seen += 1
 
-    def _read(self, rgb: np.ndarray) -> None:
-        self._frame_shape = rgb.shape[:2]
-        self._pending = True
+    def _led_by(self, executed: Action | None) -> Action | None:
+        return self._led_here if executed is None else executed
 
-    def _encode(self, rgb: np.ndarray, clock: "_Clock") -> _Encoded:
+    def _read(self, rgb: np.ndarray, decided: Action | None) -> None:
+        self._frame_shape, self._decided, self._pending = rgb.shape[:2], decided, True
+
+    def _encode(self, rgb: np.ndarray, timings: dict[str, float]) -> EncodedFrame:
         """
         Both encoders on the current frame; it is written beside what the spatial memory holds, and
         remembered by ``commit`` only.
         """
-        if self._instruction is None:
+        if self.instruction is None:
             raise InputError("there is no episode yet: call reset(instruction) first")
         self._pending = False
         model, device = self.model, self.model.device
-        with clock.stage("preprocess"):
+        with _timed(timings, "preprocess", device):
             rgb = to_rgb(rgb)
-            if self._seen and rgb.shape[:2] != self._frame_shape:
+            if self.frames_seen and rgb.shape[:2] != self._frame_shape:
                 was, now = (
                     "x".join(map(str, reversed(shape)))
                     for shape in (self._frame_shape or (), rgb.shape[:2])
@@ -379,7 +366,7 @@ class Navigator:
                 )
             resized = resize(rgb, model.config.navigation.image_width)
             height, width = resized.shape[:2]
-            image_3HW = torch.from_numpy(spatial_input(resized)).to(device)
+            image_3hw = torch.from_numpy(spatial_input(resized)).to(device)
             rows_np, grid_thw = pixel_rows(resized)
             grid = (height // PATCH // MERGE, width // PATCH // MERGE)
             if grid_thw[1:] != (MERGE * grid[0], MERGE * grid[1]):
@@ -388,43 +375,36 @@ class Navigator:
                     "pixels than it takes: choose a smaller one"
                 )
             rows = torch.from_numpy(rows_np).to(device)
-        with clock.stage("spatial"):
+        with _timed(timings, "spatial", device):
             memory = self._spatial_memory(height, width)
-            spatial_PC = model.spatial.encode_frame(image_3HW, memory)
-            geometry_nD = model.geometry(spatial_PC, height, width)
-        with clock.stage("vision"):
-            vision_nD = model.encode_vision(rows, torch.tensor([grid_thw]))
-            require_finite(vision_nD, "the vision tower's tokens")
-            require_finite(geometry_nD, "the spatial encoder's tokens")
-        if not self._use_geometry:
-            geometry_nD = torch.zeros_like(geometry_nD)
-        return _Encoded(vision_nD, geometry_nD, spatial_PC, grid)
+            spatial_PD = model.spatial.encode_frame(image_3hw, memory)
+            geometry_MD = model.geometry(spatial_PD, height, width)
+        with _timed(timings, "vision", device):
+            vision_MD = model.encode_vision(rows, torch.tensor([grid_thw]))
+            require_finite(vision_MD, "the vision tower's tokens")
+            require_finite(geometry_MD, "the spatial encoder's tokens")
+        return EncodedFrame(vision_MD, geometry_MD, spatial_PD, grid)
 
     def _spatial_memory(self, height: int, width: int) -> SpatialMemory:
-        navigation = self.model.config.navigation
-        tokens = self.model.spatial.tokens(height, width)
-        if self._spatial is None or (not self._seen and self._spatial.tokens != tokens):
-            self._spatial = None  # given back before as much is asked for again
-            window = FrameWindow(navigation.initial_frames, navigation.window_frames)
-            if self._spatial_precision:
-                self._spatial = quantized_spatial_memory(
-                    self.model.spatial, height, width, window, self._spatial_precision
-                )
-            else:
-                self._spatial = self.model.spatial.new_memory(height, width, window)
-        return self._spatial
+        encoder, window = self.model.spatial, self.model.config.navigation.window
+        tokens = encoder.tokens(height, width)
+        if self.spatial is None or (not self.frames_seen and self.spatial.tokens != tokens):
+            self.spatial = None  # given back before as much is asked for again
+            precision = self.options.spatial_precision
+            self.spatial = encoder.new_memory(height, width, window, precision)
+        return self.spatial
 
-    def _score(self, hidden_1D: Tensor) -> Tensor:
-        """Scores of the next token, float32 [rows, V]."""
-        scores_1V = self.model.lm_head(hidden_1D).float()
-        require_finite(scores_1V, "the language model's scores")
-        return scores_1V
+    def _score(self, hidden_RD: Tensor) -> Tensor:
+        """Scores of the next token, float32 [R, V]."""
+        scores_RV: Tensor = self.model.lm_head(hidden_RD).float()
+        require_finite(scores_RV, "the language model's scores")
+        return scores_RV
 
     def _penalized(self, scores_1V: Tensor, answer: tuple[int, ...]) -> Tensor:
         # The dual mode has no penalty: its prompt holds the action words and every picture, so a
         # penalty would only distort.
         penalty = self.generation.repetition_penalty if self.memory == "released" else 1.0
-        return repetition_penalty(scores_1V, [*self._reading.prompt, *answer], penalty)
+        return repetition_penalty(scores_1V, [*self.context.prompt, *answer], penalty)
 
     def _write(self, scores_1V: Tensor) -> Decision:
         """
@@ -441,63 +421,42 @@ class Navigator:
                 or len(tokens) >= self.model.config.navigation.max_new_tokens
             ):
                 break
-            scores_1V = self._score(self._reading.answer(tokens[-1]))
+            scores_1V = self._score(self.context.answer(tokens[-1]))
         text = str(self.tokenizer.decode(tokens, skip_special_tokens=True))
         return Decision(parse_action(text), text, tokens, scores=torch.cat(kept).cpu())
 
-    def _choose(self, scores_TV: Tensor) -> Decision:
+    def _choose(self, scores_RV: Tensor) -> Decision:
         """
         Constrained decoding: the most probable of the four words, from the scores where they part.
         """
-        assert self._tree
+        assert self.tree
         rows = [
-            self._penalized(scores_TV[row + 1][None], branch.prefix)
-            for row, branch in zip(self._tree.rows, self._tree.branches)
+            self._penalized(scores_RV[row + 1][None], branch.prefix)
+            for row, branch in zip(self.tree.rows, self.tree.branches)
         ]
-        scores_BV = torch.cat(rows).cpu()
-        probabilities = self._tree.probabilities(scores_BV)
+        scores_RV = torch.cat(rows).cpu()
+        probabilities = self.tree.probabilities(scores_RV)
         action = most_probable(probabilities)
-        return Decision(
-            action,
-            action.name,
-            list(self._tree.words[action]),
-            scores=scores_BV,
-            probabilities=probabilities,
-        )
+        word = list(self.tree.words[action])
+        return Decision(action, action.name, word, scores=scores_RV, probabilities=probabilities)
 
 
-class _Clock:
-    """Seconds spent in each stage of a step; on a GPU a stage ends when its work is done."""
-
-    def __init__(self, device: torch.device) -> None:
-        self._device = device
-        self._start = time.perf_counter()
-        self._stages = dict.fromkeys(STAGES, 0.0)
-
-    @contextmanager
-    def stage(self, name: str) -> Iterator[None]:
-        start = time.perf_counter()
-        yield
-        if self._device.type == "cuda":
-            torch.cuda.synchronize(self._device)
-        self._stages[name] += time.perf_counter() - start
-
-    def timings(self) -> dict[str, float]:
-        return {**self._stages, "total": time.perf_counter() - self._start}
+@contextmanager
+def _timed(timings: dict[str, float], stage: str, device: torch.device) -> Iterator[None]:
+    """Seconds spent in a stage of a step; on a GPU it ends when its work is done."""
+    start = time.perf_counter()
+    yield
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+    timings[stage] = time.perf_counter() - start
 
 
 def as_device(device: str | torch.device) -> torch.device:
     """A device of torch that is there; InputError otherwise."""
-    try:
-        result = torch.device(device)
-    except (RuntimeError, TypeError) as error:
-        raise InputError(f"device is {device!r}: choose cpu or cuda") from error
-    if result.type not in ("cpu", "cuda"):
+    if not re.fullmatch(r"(cpu|cuda)(:\d+)?", str(device)):
         raise InputError(f"device is {device!r}: choose cpu or cuda")
-    if result.type == "cuda" and (
-        not torch.cuda.is_available() or (result.index or 0) >= torch.cuda.device_count()
-    ):
-        count = torch.cuda.device_count()
+    result, count = torch.device(device), torch.cuda.device_count()
+    if result.type == "cuda" and (not torch.cuda.is_available() or (result.index or 0) >= count):
         raise InputError(
             f"device is {device!r}, but torch sees {count} CUDA devices: choose cpu, "
             "or install a driver and a CUDA build of torch"

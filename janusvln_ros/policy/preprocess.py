@@ -13,21 +13,17 @@ import numpy as np
 from PIL import Image
 
 from janusvln_ros.errors import InputError
+from janusvln_ros.model.network import MERGE
+from janusvln_ros.model.spatial import PATCH
 
-PATCH = 14
-"""Side of a patch in pixels, in both encoders."""
-
-MERGE = 2
-"""Patches per side of one merge group: 2x2 patches become one token of the language model."""
+GROUP = PATCH * MERGE
+"""Side of a merge group in pixels."""
 
 TEMPORAL = 2
 """Frames per temporal patch of the vision tower; a single picture is repeated to fill it."""
 
 EVALUATION_PIXELS = (784, 1605632)
 """Least and most pixels of a picture for the vision tower when driving."""
-
-TRAINING_PIXELS = (16 * 784, 576 * 784)
-"""The same in the published training."""
 
 _MEAN = np.array([0.48145466, 0.4578275, 0.40821073], np.float32)
 _STD = np.array([0.26862954, 0.26130258, 0.27577711], np.float32)
@@ -124,14 +120,14 @@ def resize(rgb: np.ndarray, image_width: int) -> np.ndarray:
 
 
 def spatial_input(resized: np.ndarray) -> np.ndarray:
-    """The spatial encoder's input: float32 [3, h, w] in [0, 1] from uint8 [h, w, 3]."""
-    return np.ascontiguousarray(resized.transpose(2, 0, 1)).astype(np.float32) / np.float32(255)
+    """The spatial encoder's input: float32 [..., 3, h, w] in [0, 1] from uint8 [..., h, w, 3]."""
+    planes = np.ascontiguousarray(np.moveaxis(resized, -1, -3))
+    return planes.astype(np.float32) / np.float32(255)
 
 
-def crop_to_groups(resized: np.ndarray, patch: int = PATCH, merge: int = MERGE) -> np.ndarray:
-    """Drop rows at the bottom and columns at the right until whole merge groups remain."""
-    side = patch * merge
-    return resized[: resized.shape[0] // side * side, : resized.shape[1] // side * side]
+def patch_grid(height: int, width: int) -> tuple[int, int]:
+    """Rows and columns of whole patches in a picture of so many pixels."""
+    return height // PATCH, width // PATCH
 
 
 def smart_size(
@@ -166,48 +162,36 @@ def smart_size(
 
 
 def patch_rows(
-    rgb: np.ndarray,
-    patch: int = PATCH,
-    merge: int = MERGE,
-    temporal: int = TEMPORAL,
-    pixel_limits: tuple[int, int] = EVALUATION_PIXELS,
+    rgb: np.ndarray, pixel_limits: tuple[int, int] = EVALUATION_PIXELS
 ) -> tuple[np.ndarray, tuple[int, int, int]]:
     """
     Cut uint8 [h, w, 3] into the vision tower's rows, resizing first where the size or the pixel
     limits ask for it.
 
     Returns:
-        float32 [gh * gw, 3 * temporal * patch * patch], normalised, and the grid (1, gh, gw) in
+        float32 [r * c, 1176] (3 * TEMPORAL * PATCH * PATCH), normalised, and the grid (1, r, c) in
         patches. Rows go through the merge groups row by row and through each group row by row;
         inside a row the order is channel, time, y, x.
     """
-    height, width = smart_size(rgb.shape[0], rgb.shape[1], patch * merge, *pixel_limits)
+    height, width = smart_size(rgb.shape[0], rgb.shape[1], GROUP, *pixel_limits)
     if (height, width) != rgb.shape[:2]:
-        rgb = np.asarray(
-            Image.fromarray(np.ascontiguousarray(rgb)).resize(
-                (width, height), Image.Resampling.BICUBIC
-            )
-        )
-    rows, columns = height // patch, width // patch
+        picture = Image.fromarray(np.ascontiguousarray(rgb))
+        rgb = np.asarray(picture.resize((width, height), Image.Resampling.BICUBIC))
+    rows, columns = height // PATCH, width // PATCH
     bytes_GgMmCyx = rgb.reshape(
-        rows // merge, merge, patch, columns // merge, merge, patch, 3
+        rows // MERGE, MERGE, PATCH, columns // MERGE, MERGE, PATCH, 3
     ).transpose(0, 3, 1, 4, 6, 2, 5)
-    values = np.empty((rows * columns, 3, temporal, patch * patch), np.float32)
-    flat = bytes_GgMmCyx.reshape(rows * columns, 3, patch * patch)
+    values = np.empty((rows * columns, 3, TEMPORAL, PATCH * PATCH), np.float32)
+    flat = bytes_GgMmCyx.reshape(rows * columns, 3, PATCH * PATCH)
     for channel in range(3):
         values[:, channel] = _LEVELS[channel][flat[:, channel]][:, None]
     return values.reshape(rows * columns, -1), (1, rows, columns)
 
 
-def pixel_rows(
-    resized: np.ndarray,
-    patch: int = PATCH,
-    merge: int = MERGE,
-    temporal: int = TEMPORAL,
-    pixel_limits: tuple[int, int] = EVALUATION_PIXELS,
-) -> tuple[np.ndarray, tuple[int, int, int]]:
+def pixel_rows(resized: np.ndarray) -> tuple[np.ndarray, tuple[int, int, int]]:
     """
-    The vision tower's rows of a picture that `resize` returned: `crop_to_groups`, then
-    `patch_rows`.
+    The vision tower's rows of a picture that `resize` returned: `patch_rows` of its whole merge
+    groups; what is left of one at the bottom and at the right is dropped.
     """
-    return patch_rows(crop_to_groups(resized, patch, merge), patch, merge, temporal, pixel_limits)
+    height, width = resized.shape[:2]
+    return patch_rows(resized[: height // GROUP * GROUP, : width // GROUP * GROUP])

@@ -1,16 +1,19 @@
 """
-Token ids of everything the language model is told, in the released and the dual mode.
+Everything the language model is told, in the released and the dual mode: words, pictures, ids.
 
 Ids come from the tokenizer's own special-token strings; none is written here. Every piece of text
 ends at a special token, so pieces may be tokenised apart and joined.
 """
 
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
-from transformers import PreTrainedTokenizerBase
+import numpy as np
 
 from janusvln_ros.actions import Action
 from janusvln_ros.errors import InputError
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
 
 Style = Literal["evaluation", "training"]
 
@@ -35,11 +38,11 @@ DUAL_USER = (
 _IMAGE = "<|vision_start|><|image_pad|><|vision_end|>"
 
 
-def _encode(tokenizer: PreTrainedTokenizerBase, text: str) -> list[int]:
+def _encode(tokenizer: "PreTrainedTokenizerBase", text: str) -> list[int]:
     return list(tokenizer.encode(text, add_special_tokens=False))
 
 
-def check_instruction(tokenizer: PreTrainedTokenizerBase, instruction: str) -> None:
+def check_instruction(tokenizer: "PreTrainedTokenizerBase", instruction: str) -> None:
     """
     Refuse text that would change the structure of the prompt.
 
@@ -57,14 +60,53 @@ def check_instruction(tokenizer: PreTrainedTokenizerBase, instruction: str) -> N
 
 
 def _expand_images(
-    tokenizer: PreTrainedTokenizerBase, ids: list[int], tokens_per_image: int
+    tokenizer: "PreTrainedTokenizerBase", ids: list[int], tokens_per_image: int
 ) -> list[int]:
     pad = tokenizer.convert_tokens_to_ids("<|image_pad|>")
     return [i for token in ids for i in ([token] * tokens_per_image if token == pad else [token])]
 
 
+def sample_history(n_frames: int, num_history: int) -> list[int]:
+    """
+    Indices of the frames to read, oldest first, the current frame last.
+
+    All frames while there are at most ``num_history`` earlier ones; after that ``num_history + 1``
+    indices spread evenly from the first frame to the current one, each rounded down. Driving,
+    DAgger and training data share this rule.
+
+    Args:
+        n_frames: frames of the episode so far, the current one included.
+        num_history: most earlier frames to read; 0 reads the current frame alone.
+
+    Raises:
+        InputError: there is no frame, or ``num_history`` is negative.
+    """
+    if n_frames < 1 or num_history < 0:
+        raise InputError(
+            f"cannot choose {num_history} history frames out of {n_frames}: there must "
+            "be a frame, and num_history must not be negative"
+        )
+    if n_frames - 1 <= num_history:
+        return list(range(n_frames))
+    if num_history == 0:
+        return [n_frames - 1]
+    return [int(i) for i in np.linspace(0, n_frames - 1, num_history + 1, dtype=int)]
+
+
+def training_question(instruction: str, n_images: int) -> str:
+    """
+    The user's turn of a published training sample, with ``<image>`` for every picture (the current
+    one last), as it stands in the published files.
+    """
+    history = "<image>" * (n_images - 1)
+    return (
+        f"{TASK}\n This is your historical observation:{history}\n This is your "
+        f"current observation:<image>\n Your task is to {instruction}\n {CHOICES}"
+    )
+
+
 def released_prompt_ids(
-    tokenizer: PreTrainedTokenizerBase,
+    tokenizer: "PreTrainedTokenizerBase",
     instruction: str,
     n_images: int,
     tokens_per_image: int,
@@ -88,19 +130,14 @@ def released_prompt_ids(
     check_instruction(tokenizer, instruction)
     if style == "evaluation":
         system = TASK
-        images = _IMAGE * n_images
         user = (
-            f"{images}These images are your historical observations and your current "
+            f"{_IMAGE * n_images}These images are your historical observations and your current "
             f"observation.\n Your task is to {instruction} \n {CHOICES}"
         )
     elif style == "training":
         system = "You are a helpful assistant."
-        history = "<image>" * (n_images - 1)
-        user = (
-            f"{TASK}\n This is your historical observation:{history}\n This is your "
-            f"current observation:<image>\n Your task is to {instruction}\n {CHOICES}"
-        )
-        user = user.replace("<image>\n", "<image>").replace("<image>", _IMAGE)
+        question = training_question(instruction, n_images)
+        user = question.replace("<image>\n", "<image>").replace("<image>", _IMAGE)
     else:
         raise InputError(f"there is no prompt style {style!r}: choose evaluation or training")
     text = (
@@ -111,7 +148,7 @@ def released_prompt_ids(
 
 
 def training_sample(
-    tokenizer: PreTrainedTokenizerBase,
+    tokenizer: "PreTrainedTokenizerBase",
     instruction: str,
     n_images: int,
     tokens_per_image: int,
@@ -133,7 +170,7 @@ def training_sample(
     return ids, [-100] * ignored + ids[ignored:]
 
 
-def dual_prefix_ids(tokenizer: PreTrainedTokenizerBase, instruction: str) -> list[int]:
+def dual_prefix_ids(tokenizer: "PreTrainedTokenizerBase", instruction: str) -> list[int]:
     """
     What the dual mode keeps for the whole episode: the system's turn and the open beginning of the
     user's, with the instruction.
@@ -151,12 +188,12 @@ def dual_prefix_ids(tokenizer: PreTrainedTokenizerBase, instruction: str) -> lis
     )
 
 
-def frame_ids(tokenizer: PreTrainedTokenizerBase, tokens_per_image: int) -> list[int]:
+def frame_ids(tokenizer: "PreTrainedTokenizerBase", tokens_per_image: int) -> list[int]:
     """One frame: ``<|vision_start|>``, a placeholder for every fused token, ``<|vision_end|>``."""
     return _expand_images(tokenizer, _encode(tokenizer, _IMAGE), tokens_per_image)
 
 
-def leaf_ids(tokenizer: PreTrainedTokenizerBase) -> list[int]:
+def leaf_ids(tokenizer: "PreTrainedTokenizerBase") -> list[int]:
     """
     The question of one step in the dual mode: the end of the user's turn and the beginning of the
     assistant's.
@@ -164,7 +201,7 @@ def leaf_ids(tokenizer: PreTrainedTokenizerBase) -> list[int]:
     return _encode(tokenizer, "<|im_end|>\n<|im_start|>assistant\n")
 
 
-def executed_ids(tokenizer: PreTrainedTokenizerBase, action: Action | None) -> list[int]:
+def executed_ids(tokenizer: "PreTrainedTokenizerBase", action: Action | None) -> list[int]:
     """
     What stands before a frame in the ablation ``action_memory="executed"``: the last turn's
     question, the executed action, a new turn.

@@ -4,17 +4,14 @@ scripts hard-code is a field here.
 """
 
 import dataclasses
-import typing
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import yaml
-
+from janusvln_ros import schema
 from janusvln_ros.errors import InputError
 from janusvln_ros.evaluation.metrics import Thresholds
-from janusvln_ros.files import share_dir
 from sim_bridge import EnvSettings, NavEnv, make_env
 
 Four = tuple[float, float, float, float]
@@ -162,66 +159,8 @@ def load_settings(config: str | Path, changes: Sequence[str] = ()) -> Settings:
         InputError: there is no such file, it is no YAML, a key is unknown, or a value has the
             wrong type.
     """
-    path = Path(config)
-    if path.suffix not in (".yaml", ".yml"):
-        path = share_dir() / "config" / "eval" / f"{config}.yaml"
-    if not path.is_file():
-        known = ", ".join(sorted(p.stem for p in (share_dir() / "config" / "eval").glob("*.yaml")))
-        raise InputError(f"there is no settings file {path}: give a .yaml file or one of {known}")
-    try:
-        content = yaml.safe_load(path.read_text()) or {}
-        for change in changes:
-            key, separator, value = change.partition("=")
-            if not separator:
-                raise InputError(f"--set {change!r}: write KEY=VALUE, as in rules.max_steps=300")
-            section = content
-            *parents, last = key.strip().split(".")
-            for parent in parents:
-                section = section.setdefault(parent, {})
-                if not isinstance(section, dict):
-                    raise InputError(f"--set {change!r}: {parent} is a value, not a section")
-            section[last] = yaml.safe_load(value)
-    except yaml.YAMLError as error:
-        raise InputError(f"{path} or a --set value is no YAML: {error}") from error
-    return _build(Settings, content, str(path))
-
-
-def _build(kind: Any, content: Any, where: str) -> Any:
-    """Make the dataclass ``kind`` from a mapping, strictly."""
-    if not isinstance(content, dict):
-        raise InputError(f"{where} is {content!r}, not a section with keys")
-    types = typing.get_type_hints(kind)
-    unknown = sorted(set(content) - set(types))
-    if unknown:
-        raise InputError(f"{where}: unknown key {unknown[0]!r}; known are {', '.join(types)}")
-    return kind(
-        **{key: _value(types[key], value, f"{where}: {key}") for key, value in content.items()}
-    )
-
-
-def _value(kind: Any, value: Any, where: str) -> Any:
-    if dataclasses.is_dataclass(kind):
-        return _build(kind, value, where)
-    options = (
-        typing.get_args(kind)
-        if typing.get_origin(kind) is not tuple and type(None) in typing.get_args(kind)
-        else (kind,)
-    )
-    if value is None and type(None) in options:
-        return None
-    for option in options:
-        if typing.get_origin(option) is tuple and isinstance(value, list):
-            inner = typing.get_args(option)
-            count = None if inner[-1] is Ellipsis else len(inner)
-            if count in (None, len(value)):
-                return tuple(_value(inner[0], v, where) for v in value)
-        if typing.get_origin(option) is dict and isinstance(value, dict):
-            return value
-        if option is float and isinstance(value, (int, float)) and not isinstance(value, bool):
-            return float(value)
-        if option in (bool, int, str) and type(value) is option:
-            return value
-    raise InputError(f"{where} is {value!r}, which is not of the type {kind}")
+    path = schema.shipped("eval", str(config))
+    return schema.build(Settings, schema.override(schema.read_yaml(path), changes), str(path))
 
 
 def open_env(settings: Settings, data_dir: str | Path) -> NavEnv:

@@ -19,7 +19,7 @@ from tqdm import tqdm
 from janusvln_ros.actions import FORWARD_STEP_M, TURN_STEP_DEG
 from janusvln_ros.files import atomic_write
 from janusvln_ros.geometry import rotation_of_yaw
-from janusvln_ros.policy.preprocess import PATCH, resize, resized_shape
+from janusvln_ros.policy.preprocess import patch_grid, resize, resized_shape
 from sim_bridge.homes.colours import OBJECT_RGB, WALL_RGB
 from sim_bridge.homes.furnish import KINDS, Thing, furnish
 from sim_bridge.homes.mesh import home_glb
@@ -176,7 +176,7 @@ def see(
         focal_length=settings.focal_length,
     )
     picture = resize(rgb, image_width)
-    rows, columns = picture.shape[0] // PATCH, picture.shape[1] // PATCH
+    rows, columns = patch_grid(*picture.shape[:2])
     # A few pixels of every patch tell enough; the picture is cut to a whole number of them.
     per = max(1, min(HEIGHT // rows, WIDTH // columns) // 4)
     v = (np.arange(rows * per) + 0.5) * HEIGHT / (rows * per)
@@ -212,7 +212,7 @@ def make_views(
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     height, width = resized_shape(HEIGHT, WIDTH, image_width)
-    grid, total = (height // PATCH, width // PATCH), homes * walks
+    grid, total = patch_grid(height, width), homes * walks
     shapes = {
         "frames": ((height, width, 3), np.uint8),
         "depth": (grid, np.float16),

@@ -16,12 +16,12 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.utils.data import Dataset
+from torch.utils.data import StackDataset, default_collate
 from transformers import PreTrainedTokenizerBase
 
 from janusvln_ros.errors import InputError
 from janusvln_ros.model import JanusVLN
-from janusvln_ros.model.janusvln import MERGE
+from janusvln_ros.model.network import MERGE
 from janusvln_ros.training.encoders import Views, images_of, merge_order, vision_patches
 
 NOTHING = "<|vision_pad|>"
@@ -65,10 +65,12 @@ def words_of(
     return [i[0] for i in ids], table
 
 
-class ViewTokens(Dataset[dict[str, Any]]):
+def view_tokens(
+    views: Views, model: JanusVLN, table: np.ndarray, walks: int
+) -> StackDataset[dict[str, Any]]:
     """
     What the frozen encoders make of single frames of ``views``, and the words each fused token
-    should be near.
+    should be near: samples of ``vision``, ``spatial`` and ``targets``.
 
     Args:
         views: of homes.
@@ -76,46 +78,26 @@ class ViewTokens(Dataset[dict[str, Any]]):
         table: from `words_of`.
         walks: at most so many walks are used.
     """
-
-    def __init__(self, views: Views, model: JanusVLN, table: np.ndarray, walks: int) -> None:
-        vision, spatial, targets = [], [], []
-        special = model.config.spatial.num_special_tokens
-        with torch.no_grad():
-            for walk in range(min(walks, len(views.frames))):
-                frames = np.asarray(views.frames[walk])
-                vision.append(vision_patches(model, frames).half().cpu().numpy())
-                spatial.append(
-                    model.spatial(images_of(frames)[None].to(model.device))[0, :, special:]
-                    .half()
-                    .cpu()
-                    .numpy()
-                )
-                shares = merge_order(np.asarray(views.shares[walk])).astype(np.float32)
-                tokens = (
-                    shares.reshape(len(frames), -1, MERGE**2, shares.shape[-1]).mean(axis=2)
-                    @ table
-                )
-                targets.append(tokens / tokens.sum(-1, keepdims=True))
-        self.vision, self.spatial, self.targets = (
-            np.concatenate(vision),
-            np.concatenate(spatial),
-            np.concatenate(targets),
-        )
-        self.grid = (views.depth.shape[2], views.depth.shape[3])
-
-    def __len__(self) -> int:
-        return len(self.vision)
-
-    def __getitem__(self, i: int) -> dict[str, Any]:
-        return {"vision": self.vision[i], "spatial": self.spatial[i], "targets": self.targets[i]}
+    vision, spatial, targets = [], [], []
+    special = model.config.spatial.num_special_tokens
+    with torch.no_grad():
+        for walk in range(min(walks, len(views.frames))):
+            frames = np.asarray(views.frames[walk])
+            vision.append(vision_patches(model, frames).half().cpu())
+            tokens = model.spatial(images_of(frames)[None].to(model.device))
+            spatial.append(tokens[0, :, special:].half().cpu())
+            shares = merge_order(np.asarray(views.shares[walk])).astype(np.float32)
+            merged = shares.reshape(len(frames), -1, MERGE**2, shares.shape[-1]).mean(axis=2)
+            words = merged @ table
+            targets.append(torch.from_numpy(words / words.sum(-1, keepdims=True)))
+    parts = {"vision": vision, "spatial": spatial, "targets": targets}
+    columns: Any = {name: torch.cat(tensors) for name, tensors in parts.items()}
+    return StackDataset(**columns)
 
 
 def collate_tokens(items: Sequence[dict[str, Any]]) -> dict[str, Tensor]:
     """Stack samples into float32 tensors."""
-    return {
-        name: torch.from_numpy(np.stack([item[name] for item in items])).float()
-        for name in items[0]
-    }
+    return {name: value.float() for name, value in default_collate(list(items)).items()}
 
 
 class AlignTask(nn.Module):
@@ -127,8 +109,7 @@ class AlignTask(nn.Module):
     def __init__(self, model: JanusVLN, word_ids: Sequence[int], grid: tuple[int, int]) -> None:
         super().__init__()
         self.model, self.grid = model, grid
-        self.register_buffer("words", torch.tensor(list(word_ids)), persistent=False)
-        self.words: Tensor
+        self.words = nn.Buffer(torch.tensor(list(word_ids)), persistent=False)
         self.scale = nn.Parameter(torch.tensor(10.0))
         model.requires_grad_(False)
         for part in (model.vision.merger, model.fusion, model.language.embed_tokens):

@@ -8,7 +8,7 @@ an array holds what it was made from, so nothing stale is ever read.
 """
 
 import hashlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -19,7 +19,7 @@ from tqdm import tqdm
 from janusvln_ros.data.samples import TrajectorySet
 from janusvln_ros.errors import InputError
 from janusvln_ros.files import atomic_path, file_lock
-from janusvln_ros.policy.preprocess import resize, resized_shape
+from janusvln_ros.policy.preprocess import resize
 
 
 def array_on_disk(
@@ -44,9 +44,16 @@ def array_on_disk(
     return array
 
 
-def set_digest(trajectories: TrajectorySet) -> str:
-    """Sixteen hex digits that change with the content of the set's file."""
-    return hashlib.sha256(trajectories.path.read_bytes()).hexdigest()[:16]
+def read_picture(path: Path, image_width: int) -> np.ndarray:
+    """A picture resized as for the encoders, uint8 [h, w, 3]. Raises InputError."""
+    try:
+        with Image.open(path) as picture:
+            return resize(np.asarray(picture.convert("RGB")), image_width)
+    except OSError as error:
+        raise InputError(
+            f"{path} cannot be read as a picture ({error}): make the training set "
+            "anew, which leaves such trajectories out"
+        ) from error
 
 
 class FrameCache:
@@ -60,10 +67,10 @@ class FrameCache:
 
     def __init__(self, trajectories: TrajectorySet, image_width: int) -> None:
         self.folder = trajectories.path.with_name(trajectories.path.name + ".cache")
-        self.digest = set_digest(trajectories)
+        # changes with the content of the set's file
+        self.digest = hashlib.sha256(trajectories.path.read_bytes()).hexdigest()[:16]
         self.start = np.concatenate([[0], np.cumsum(trajectories.lengths.astype(np.int64))])
-        with Image.open(trajectories[0].frames[0]) as picture:
-            height, width = resized_shape(picture.height, picture.width, image_width)
+        height, width = read_picture(trajectories[0].frames[0], image_width).shape[:2]
 
         def fill(array: np.ndarray) -> None:
             for i in tqdm(
@@ -82,22 +89,15 @@ class FrameCache:
     def _read(
         trajectories: TrajectorySet, index: int, image_width: int, shape: tuple[int, int]
     ) -> np.ndarray:
-        pictures = []
-        for path in trajectories[index].frames:
-            try:
-                with Image.open(path) as picture:
-                    resized = resize(np.asarray(picture.convert("RGB")), image_width)
-            except OSError as error:
-                raise InputError(
-                    f"{path} cannot be read as a picture ({error}): collect the trajectory again"
-                ) from error
-            if resized.shape[:2] != shape:
+        paths = trajectories[index].frames
+        pictures = [read_picture(path, image_width) for path in paths]
+        for path, picture in zip(paths, pictures):
+            if picture.shape[:2] != shape:
                 sizes = (
-                    f"{resized.shape[1]}x{resized.shape[0]} after resizing, the set's "
+                    f"{picture.shape[1]}x{picture.shape[0]} after resizing, the set's "
                     f"first picture {shape[1]}x{shape[0]}"
                 )
                 raise InputError(f"{path} is {sizes}: use pictures of one shape")
-            pictures.append(resized)
         return np.stack(pictures)
 
     def features(
@@ -109,7 +109,8 @@ class FrameCache:
         """
 
         def fill(array: np.ndarray) -> None:
-            for a, b in tqdm(list(self.spans()), desc="frozen encoders", mininterval=5):
+            spans = list(zip(self.start[:-1], self.start[1:]))
+            for a, b in tqdm(spans, desc="frozen encoders", mininterval=5):
                 array[a:b] = encode(np.asarray(self.frames[a:b]))
 
         return array_on_disk(
@@ -118,7 +119,3 @@ class FrameCache:
             np.float16,
             fill,
         )
-
-    def spans(self) -> Iterator[tuple[int, int]]:
-        """First and last + 1 frame of each trajectory."""
-        return zip(self.start[:-1].tolist(), self.start[1:].tolist())

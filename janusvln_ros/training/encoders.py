@@ -23,10 +23,13 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.utils.data import Dataset, default_collate
 
 from janusvln_ros.errors import InputError
 from janusvln_ros.model import JanusVLN
-from janusvln_ros.policy.preprocess import PATCH, pixel_rows
+from janusvln_ros.model.network import MERGE
+from janusvln_ros.model.spatial import PATCH
+from janusvln_ros.policy.preprocess import pixel_rows, spatial_input
 
 HFOV_DEG = 79.0
 """Of the pictures that teach the encoders, degrees."""
@@ -35,13 +38,13 @@ HFOV_DEG = 79.0
 @dataclass(frozen=True)
 class Views:
     """
-    Walks through homes with known geometry; all arrays share W walks and S frames.
+    Walks through homes with known geometry; all arrays share W walks and F frames.
 
     Attributes:
-        frames: uint8 [W, S, h, w, 3], resized as for the encoders.
-        depth: float16 [W, S, gh, gw], mean log depth (log metres) of the pixels of a patch.
-        poses: float32 [W, S, 3]: x, z (metres, world) and yaw (radians, left turns positive).
-        shares: uint8 [W, S, gh, gw, K]: share of a patch's pixels, 255 = all, that shows each of
+        frames: uint8 [W, F, h, w, 3], resized as for the encoders.
+        depth: float16 [W, F, r, c], mean log depth (log metres) of the pixels of a patch.
+        poses: float32 [W, F, 3]: x, z (metres, world) and yaw (radians, left turns positive).
+        shares: uint8 [W, F, r, c, K]: share of a patch's pixels, 255 = all, that shows each of
             ``names``.
         names: what the K shares are.
     """
@@ -72,39 +75,39 @@ class Views:
         return cls(frames, depth, poses, shares, tuple(names))
 
 
-def relative_poses(poses_BS3: Tensor) -> Tensor:
+def relative_poses(poses_BF3: Tensor) -> Tensor:
     """
-    Poses (x, z, yaw) in the coordinates of each walk's first frame: [B, S, 4] = metres right,
+    Poses (x, z, yaw) in the coordinates of each walk's first frame: [B, F, 4] = metres right,
     metres ahead, cos and sin of the turn to the left.
 
     An agent with yaw 0 looks along -z with +x to its right.
     """
-    offset = poses_BS3[..., :2] - poses_BS3[:, :1, :2]
-    yaw0 = poses_BS3[:, :1, 2]
+    offset = poses_BF3[..., :2] - poses_BF3[:, :1, :2]
+    yaw0 = poses_BF3[:, :1, 2]
     right = offset[..., 0] * yaw0.cos() - offset[..., 1] * yaw0.sin()
     ahead = -offset[..., 0] * yaw0.sin() - offset[..., 1] * yaw0.cos()
-    turn = poses_BS3[..., 2] - yaw0
+    turn = poses_BF3[..., 2] - yaw0
     return torch.stack([right, ahead, turn.cos(), turn.sin()], dim=-1)
 
 
-def point_maps(log_depth_BSyx: Tensor, relative_BS4: Tensor, hfov_deg: float) -> Tensor:
+def point_maps(log_depth_BFrc: Tensor, relative_BF4: Tensor, hfov_deg: float) -> Tensor:
     """
-    Where the middle of every patch lies in the first frame's coordinates: [B, S, gh, gw, 3] =
+    Where the middle of every patch lies in the first frame's coordinates: [B, F, r, c, 3] =
     metres right, ahead, up, from the first camera.
     """
-    rows, columns = log_depth_BSyx.shape[-2:]
+    rows, columns = log_depth_BFrc.shape[-2:]
     tangent = float(np.tan(np.radians(hfov_deg) / 2))
     x = (torch.arange(columns) + 0.5) / columns * 2 - 1
     y = (torch.arange(rows) + 0.5) / rows * 2 - 1
-    depth = log_depth_BSyx.exp()
+    depth = log_depth_BFrc.exp()
     right, up = depth * x * tangent, -depth * y[:, None] * tangent * rows / columns
-    cos, sin = relative_BS4[..., 2, None, None], relative_BS4[..., 3, None, None]
+    cos, sin = relative_BF4[..., 2, None, None], relative_BF4[..., 3, None, None]
     # A turn to the left by t carries the agent's ahead to (right, ahead) = (-sin t, cos t) of the
     # first frame.
     return torch.stack(
         [
-            right * cos - depth * sin + relative_BS4[..., 0, None, None],
-            right * sin + depth * cos + relative_BS4[..., 1, None, None],
+            right * cos - depth * sin + relative_BF4[..., 0, None, None],
+            right * sin + depth * cos + relative_BF4[..., 1, None, None],
             up,
         ],
         dim=-1,
@@ -119,40 +122,37 @@ class EncoderHeads(nn.Module):
 
     def __init__(self, spatial_width: int, vision_width: int, n_shares: int) -> None:
         super().__init__()
-        self.patch = nn.Sequential(
-            nn.LayerNorm(spatial_width),
-            nn.Linear(spatial_width, 128),
-            nn.GELU(),
-            nn.Linear(128, 4),
-        )
-        self.pose = nn.Sequential(
-            nn.LayerNorm(spatial_width),
-            nn.Linear(spatial_width, 128),
-            nn.GELU(),
-            nn.Linear(128, 4),
-        )
+        self.patch = small_head(spatial_width, 4)
+        self.pose = small_head(spatial_width, 4)
         self.shares = nn.Sequential(nn.LayerNorm(vision_width), nn.Linear(vision_width, n_shares))
+
+
+def small_head(width: int, answers: int) -> nn.Sequential:
+    """A head with one hidden layer: [..., width] -> [..., answers]."""
+    return nn.Sequential(
+        nn.LayerNorm(width), nn.Linear(width, 128), nn.GELU(), nn.Linear(128, answers)
+    )
 
 
 def spatial_loss(
     heads: EncoderHeads,
-    tokens_BSPC: Tensor,
+    tokens_BFPD: Tensor,
     special: int,
-    depth_BSyx: Tensor,
-    poses_BS3: Tensor,
+    depth_BFrc: Tensor,
+    poses_BF3: Tensor,
     hfov_deg: float,
 ) -> dict[str, Tensor]:
     """
     Losses of the spatial encoder's tokens: ``depth`` (log metres, L1), ``point`` (metres, L1,
     shrunk with distance), ``pose`` (L1).
     """
-    relative = relative_poses(poses_BS3)
-    points = point_maps(depth_BSyx, relative, hfov_deg)
-    patch = heads.patch(tokens_BSPC[:, :, special:]).unflatten(2, depth_BSyx.shape[-2:])
-    pose = heads.pose(tokens_BSPC[:, :, 0])
+    relative = relative_poses(poses_BF3)
+    points = point_maps(depth_BFrc, relative, hfov_deg)
+    patch = heads.patch(tokens_BFPD[:, :, special:]).unflatten(2, depth_BFrc.shape[-2:])
+    pose = heads.pose(tokens_BFPD[:, :, 0])
     far = 1.0 + points.norm(dim=-1, keepdim=True)
     return {
-        "depth": (patch[..., 0] - depth_BSyx).abs().mean(),
+        "depth": (patch[..., 0] - depth_BFrc).abs().mean(),
         "point": ((patch[..., 1:] - points).abs() / far).mean(),
         "pose": (pose - relative).abs().mean(),
     }
@@ -169,27 +169,24 @@ def share_loss(logits: Tensor, shares: Tensor) -> Tensor:
 
 def merge_order(grid: np.ndarray) -> np.ndarray:
     """
-    Reorder [..., gh, gw, K] row by row to the vision tower's patch order: 2 x 2 groups row by row,
-    inside a group row by row: [..., gh * gw, K].
+    Reorder [..., r, c, K] row by row to the vision tower's patch order: 2 x 2 groups row by row,
+    inside a group row by row: [..., r * c, K].
     """
     *lead, rows, columns, k = grid.shape
-    groups = grid.reshape(*lead, rows // 2, 2, columns // 2, 2, k)
-    n = len(lead)
-    return groups.transpose(*range(n), n, n + 2, n + 1, n + 3, n + 4).reshape(
-        *lead, rows * columns, k
-    )
+    groups = grid.reshape(*lead, rows // MERGE, MERGE, columns // MERGE, MERGE, k)
+    return groups.swapaxes(-4, -3).reshape(*lead, rows * columns, k)
 
 
-def vision_patches(model: JanusVLN, frames_NhwC: np.ndarray) -> Tensor:
+def vision_patches(model: JanusVLN, frames_Fhw3: np.ndarray) -> Tensor:
     """
-    The vision tower's patch features before its merger: [N, patches, width] in merge order, from
-    uint8 [N, h, w, 3] (resized pictures).
+    The vision tower's patch features before its merger: [F, r * c, width] in merge order, from
+    uint8 [F, h, w, 3] (resized pictures).
 
     Raises:
         InputError: the tower's windows are smaller than the picture, so its patches would come in
             another order.
     """
-    rows = [pixel_rows(frame) for frame in frames_NhwC]
+    rows = [pixel_rows(frame) for frame in frames_Fhw3]
     grid = rows[0][1]
     window = model.config.vision.window_size
     if (
@@ -210,12 +207,10 @@ def vision_patches(model: JanusVLN, frames_NhwC: np.ndarray) -> Tensor:
 
 def images_of(frames: np.ndarray) -> Tensor:
     """The spatial encoder's input: float32 [..., 3, h, w] in [0, 1] from uint8 [..., h, w, 3]."""
-    return torch.from_numpy(
-        np.moveaxis(np.asarray(frames), -1, -3).astype(np.float32) / np.float32(255)
-    )
+    return torch.from_numpy(spatial_input(frames))
 
 
-class ViewSamples(torch.utils.data.Dataset[dict[str, Any]]):
+class ViewSamples(Dataset[dict[str, Any]]):
     """
     ``count`` stretches of ``frames`` consecutive frames from ``views``, drawn at random but always
     the same for the same seed.
@@ -246,10 +241,7 @@ class ViewSamples(torch.utils.data.Dataset[dict[str, Any]]):
 
 def collate_views(samples: Sequence[dict[str, Any]]) -> dict[str, Any]:
     """Stack samples: float32 tensors, but ``frames`` uint8."""
-    stacked = {
-        name: torch.from_numpy(np.stack([sample[name] for sample in samples]))
-        for name in samples[0]
-    }
+    stacked = default_collate(list(samples))
     return {name: value if name == "frames" else value.float() for name, value in stacked.items()}
 
 
@@ -272,7 +264,7 @@ class EncoderTask(nn.Module):
     def forward(
         self, frames: Tensor, depth: Tensor, poses: Tensor, shares: Tensor
     ) -> dict[str, Tensor]:
-        """``loss`` and its parts; frames uint8 [B, S, h, w, 3], the rest as in `Views`."""
+        """``loss`` and its parts; frames uint8 [B, F, h, w, 3], the rest as in `Views`."""
         pictures = frames.cpu().numpy()
         tokens = self.model.spatial(images_of(pictures).to(depth.device))
         losses = spatial_loss(
@@ -284,16 +276,14 @@ class EncoderTask(nn.Module):
             HFOV_DEG,
         )
         total = losses["depth"] + losses["point"] + self.pose_weight * losses["pose"]
-        if not self.vision:
-            return {"loss": total, **{name: value.detach() for name, value in losses.items()}}
-        patches = vision_patches(self.model, pictures.reshape(-1, *pictures.shape[2:]))
-        logits = self.heads.shares(patches)
-        target = torch.from_numpy(
-            merge_order(shares.cpu().numpy().reshape(-1, *shares.shape[2:]))
-        ).to(logits.device)
-        losses["what"] = share_loss(logits[..., : self.n_what], target[..., : self.n_what])
-        losses["colour"] = share_loss(logits[..., self.n_what :], target[..., self.n_what :])
-        total = total + losses["what"] + losses["colour"]
+        if self.vision:
+            patches = vision_patches(self.model, pictures.reshape(-1, *pictures.shape[2:]))
+            logits = self.heads.shares(patches)
+            truth = merge_order(shares.cpu().numpy().reshape(-1, *shares.shape[2:]))
+            target = torch.from_numpy(truth).to(logits.device)
+            losses["what"] = share_loss(logits[..., : self.n_what], target[..., : self.n_what])
+            losses["colour"] = share_loss(logits[..., self.n_what :], target[..., self.n_what :])
+            total = total + losses["what"] + losses["colour"]
         return {"loss": total, **{name: value.detach() for name, value in losses.items()}}
 
 
@@ -302,8 +292,8 @@ def encode_views(
     model: JanusVLN, views: Views, frames: int, stretches: int, seed: int
 ) -> dict[str, Tensor]:
     """
-    Features and answers of ``stretches`` stretches of ``frames`` frames: ``spatial`` [n, S, P,
-    2C], ``dino`` [n, S, P0, C], ``depth``, ``relative``.
+    Features and answers of ``stretches`` stretches of ``frames`` frames: ``spatial`` [n, F, P,
+    2D], ``dino`` [n, F, r * c, D], ``depth``, ``relative``.
     """
     rows: dict[str, list[Tensor]] = {"spatial": [], "dino": [], "depth": [], "relative": []}
     samples = ViewSamples(views, frames, stretches, seed)
@@ -323,17 +313,12 @@ def probe(
     features: Tensor, targets: Tensor, test_features: Tensor, steps: int = 400, seed: int = 0
 ) -> Tensor:
     """
-    What a small head learns from frozen ``features`` [N, F] about ``targets`` [N, K]: its answers
-    to ``test_features`` [M, F], [M, K].
+    What a small head learns from frozen ``features`` [n, D] about ``targets`` [n, K]: its answers
+    to ``test_features`` [m, D], [m, K].
     """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        head = nn.Sequential(
-            nn.LayerNorm(features.shape[1]),
-            nn.Linear(features.shape[1], 128),
-            nn.GELU(),
-            nn.Linear(128, targets.shape[1]),
-        )
+        head = small_head(features.shape[1], targets.shape[1])
         optimizer = torch.optim.AdamW(head.parameters(), lr=2e-3)
         for _ in range(steps):
             rows = torch.randint(len(features), (1024,))

@@ -1,21 +1,20 @@
 """The network a recipe starts from, and the checkpoint folder it ends in."""
 
-import re
 import shutil
-from collections.abc import Sequence
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import safe_open
 
 from janusvln_ros.errors import InputError
 from janusvln_ros.files import share_dir
 from janusvln_ros.model import JanusVLN, JanusVLNConfig
-from janusvln_ros.model import checkpoint as files
-from janusvln_ros.model.config import Decoding
-from janusvln_ros.model.janusvln import SpatialMerger
+from janusvln_ros.model.adapter import our_name
+from janusvln_ros.model.checkpoint import as_dtype, find, stored_tensors
+from janusvln_ros.model.config import Decoding, key_value_shape
+from janusvln_ros.model.network import SpatialMerger
 from janusvln_ros.training.recipes import Recipe
 
 
@@ -43,44 +42,30 @@ def build_model(recipe: Recipe) -> JanusVLN:
         )
     path = shipped(recipe.model)
     dtype = "bfloat16" if recipe.bf16 and not recipe.fp32_parameters else "float32"
-    if path.suffix == ".json":
-        config = JanusVLNConfig.from_pretrained(path)
-        pretrained = [
-            (name, prefix)
-            for name, prefix in ((recipe.semantic_model, ""), (recipe.spatial_model, "vggt."))
-            if name
-        ]
-        model = (
-            from_parts(config, pretrained, dtype, recipe.seed)
-            if pretrained
-            else files.build(config, dtype=dtype, seed=recipe.seed)
-        )
-    else:
+    parts = {"": recipe.semantic_model, "vggt.": recipe.spatial_model}
+    if path.suffix != ".json":
         model = JanusVLN.from_pretrained(str(path), dtype=dtype)
+    elif any(parts.values()):
+        config = JanusVLNConfig.from_pretrained(path)
+        model = from_parts(config, parts, dtype, recipe.seed)
+    else:
+        config = JanusVLNConfig.from_pretrained(path)
+        model = JanusVLN.from_config(config, dtype=dtype, seed=recipe.seed)
     if recipe.encoders:
         copy_encoders(model, recipe.encoders)
     if recipe.match_attention:
         match_attention(model)
-    frames = {
-        name: value
-        for name in ("initial_frames", "window_frames")
-        if (value := getattr(recipe, name)) is not None
-    }
+    names = ("action_memory", "semantic_memory", "initial_frames", "window_frames")
+    given = {name: value for name in names if (value := getattr(recipe, name)) is not None}
     decoding: Decoding = "constrained" if recipe.memory == "dual" else "free"
-    ablations = {name: getattr(recipe, name) for name in ("action_memory", "semantic_memory")}
-    navigation = replace(
-        model.config.navigation, memory=recipe.memory, decoding=decoding, **ablations, **frames
-    )
-    model.config = replace(
-        model.config,
-        navigation=navigation,
-        lam=model.config.lam if recipe.lam is None else recipe.lam,
-    )
+    navigation = replace(model.config.navigation, memory=recipe.memory, decoding=decoding, **given)
+    lam = model.config.lam if recipe.lam is None else recipe.lam
+    model.config = replace(model.config, navigation=navigation, lam=lam)
     return model
 
 
 def from_parts(
-    config: JanusVLNConfig, parts: Sequence[tuple[str, str]], dtype: str, seed: int
+    config: JanusVLNConfig, parts: Mapping[str, str], dtype: str, seed: int
 ) -> JanusVLN:
     """
     A network whose parts come from other people's checkpoints; what none of them has (the spatial
@@ -88,57 +73,41 @@ def from_parts(
 
     Args:
         config: of the whole network.
-        parts: folders or hub ids, each with what stands before its tensors' names in a JanusVLN
-            checkpoint ("" for Qwen2.5-VL, "vggt." for VGGT).
+        parts: folders or hub ids (empty: none), by what stands before their tensors' names in a
+            JanusVLN checkpoint ("" for Qwen2.5-VL, "vggt." for VGGT).
         dtype: of the weights.
         seed: of the random ones.
 
     Raises:
         InputError: a tensor of the wrong shape, or parts of the network that no file has.
     """
+    parts = {prefix: checkpoint for prefix, checkpoint in parts.items() if checkpoint}
     with torch.device("meta"):
         model = JanusVLN(config)
     wanted = {name: tuple(value.shape) for name, value in model.state_dict().items()}
-    found: dict[str, torch.Tensor] = {}
-    for checkpoint, prefix in parts:
-        for file in files.weight_files(files.find(checkpoint)):
-            with safe_open(file, framework="pt") as tensors:
-                for published in tensors.keys():  # noqa: SIM118
-                    name = files.our_name(prefix + _old_layout(published))
-                    if name not in wanted:
-                        continue
-                    value = tensors.get_tensor(published).to(files.as_dtype(dtype))
-                    if tuple(value.shape) != wanted[name]:
-                        shapes = (
-                            f"{published} is {list(value.shape)}, the settings want "
-                            f"{list(wanted[name])}"
-                        )
-                        raise InputError(f"{checkpoint}: {shapes}: use the settings of that model")
-                    found[name] = value
-    absent = sorted(
-        name for name in wanted if name not in found and not name.startswith("fusion.")
-    )
-    if absent:
-        raise InputError(
-            f"{[c for c, _ in parts]} lack {len(absent)} tensors of the network, the "
-            f"first is {absent[0]}: check that the settings fit them"
-        )
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        fusion = SpatialMerger(config).to(files.as_dtype(dtype))
-    found |= {f"fusion.{name}": value for name, value in fusion.state_dict().items()}
+        fusion = SpatialMerger(config).to(as_dtype(dtype))
+    found = {f"fusion.{name}": value for name, value in fusion.state_dict().items()}
+    for prefix, checkpoint in parts.items():
+        for stored, file in stored_tensors(find(checkpoint)):
+            name = our_name(prefix + stored)
+            if name not in wanted:
+                continue
+            value = file.get_tensor(stored).to(as_dtype(dtype))
+            if tuple(value.shape) != wanted[name]:
+                shapes = f"{stored} is {list(value.shape)}, the settings want {list(wanted[name])}"
+                raise InputError(f"{checkpoint}: {shapes}: use the settings of that model")
+            found[name] = value
+    absent = sorted(set(wanted) - set(found))
+    if absent:
+        raise InputError(
+            f"{list(parts.values())} lack {len(absent)} tensors of the network, the "
+            f"first is {absent[0]}: check that the settings fit them"
+        )
     model.load_state_dict(found, strict=True, assign=True)
     model.restore_frequencies()
     return model
-
-
-def _old_layout(name: str) -> str:
-    """
-    The name of a Qwen2.5-VL tensor in the layout before transformers 4.52, which published files
-    have.
-    """
-    name = re.sub(r"^model\.language_model\.", "model.", name)
-    return re.sub(r"^model\.visual\.", "visual.", name)
 
 
 @torch.no_grad()
@@ -150,17 +119,14 @@ def match_attention(model: JanusVLN) -> None:
     network needs long to find out that it should. With equal ones the score of two tokens is their
     likeness in a random projection, on top of which training goes on (compare arXiv 2305.09828).
     """
+    _, heads, head_size = key_value_shape(model.config.text)
+    groups = model.config.text.num_attention_heads // heads
     for layer in model.language.layers:
         attention: Any = layer.self_attn
-        head = model.config.text.hidden_size // model.config.text.num_attention_heads
-        groups = model.config.text.num_attention_heads // (
-            model.config.text.num_key_value_heads or model.config.text.num_attention_heads
-        )
         for name in ("weight", "bias"):
-            keys = getattr(attention.k_proj, name)
-            getattr(attention.q_proj, name).copy_(
-                keys.unflatten(0, (-1, head)).repeat_interleave(groups, dim=0).flatten(0, 1)
-            )
+            keys = getattr(attention.k_proj, name).unflatten(0, (heads, head_size))
+            queries = keys.repeat_interleave(groups, dim=0).flatten(0, 1)
+            getattr(attention.q_proj, name).copy_(queries)
 
 
 def copy_encoders(model: JanusVLN, checkpoint: str) -> None:

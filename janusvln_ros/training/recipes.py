@@ -8,17 +8,15 @@ from another recipe. On the command line any field is ``name=value``, the value 
 closest one, and a value of the wrong type is an error that says which type is wanted.
 """
 
-import difflib
-from collections.abc import Iterable, Mapping
-from contextlib import suppress
-from dataclasses import asdict, dataclass, field, fields
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, Literal, get_args, get_origin
+from typing import Any, Literal
 
 import yaml
 
-from janusvln_ros.errors import InputError
-from janusvln_ros.files import atomic_write, share_dir
+from janusvln_ros import schema
+from janusvln_ros.files import atomic_write
 
 
 @dataclass(frozen=True)
@@ -103,7 +101,6 @@ class Recipe:
     ``released``: the published prompt of training, or that of evaluation (they differ in the
     published code).
     """
-    model_max_length: int = 163840
 
     # stage encoders
     views: str = ""
@@ -193,11 +190,6 @@ class Recipe:
     tensorboard: bool = True
 
 
-def recipe_names() -> list[str]:
-    """Names of the recipes that are shipped, sorted."""
-    return sorted(path.stem for path in (share_dir() / "config" / "train").glob("*.yaml"))
-
-
 def load_recipe(name: str, overrides: Iterable[str] = ()) -> Recipe:
     """
     Read the recipe ``name`` (a shipped one, or a path to a YAML file) and apply ``overrides``
@@ -206,36 +198,7 @@ def load_recipe(name: str, overrides: Iterable[str] = ()) -> Recipe:
     Raises:
         InputError: no such recipe or field, or a value of the wrong type.
     """
-    values = _read(name)
-    for override in overrides:
-        key, equals, text = override.partition("=")
-        if not equals:
-            raise InputError(
-                f"{override!r} is not of the form field=value: write for example "
-                "learning_rate=1e-4"
-            )
-        try:
-            values[key.strip().replace("-", "_")] = yaml.safe_load(text) if text else ""
-        except yaml.YAMLError as error:
-            raise InputError(f"{override!r}: the value is not YAML ({error})") from error
-    return build_recipe(values, name)
-
-
-def build_recipe(values: Mapping[str, Any], name: str) -> Recipe:
-    """
-    Check ``values`` against the fields of :class:`Recipe`; ``name`` is used in messages.
-
-    Raises InputError.
-    """
-    known = {f.name: f.type for f in fields(Recipe)}
-    checked: dict[str, Any] = {}
-    for key, value in values.items():
-        if key not in known:
-            close = difflib.get_close_matches(key, known, n=1, cutoff=0.5)
-            hint = f"did you mean {close[0]!r}?" if close else f"known fields: {', '.join(known)}"
-            raise InputError(f"recipe {name}: there is no field {key!r}; {hint}")
-        checked[key] = _typed(key, value, known[key], name)
-    return Recipe(**checked)
+    return schema.build(Recipe, schema.override(_read(name), overrides), f"recipe {name}")
 
 
 def save_recipe(recipe: Recipe, path: str | Path) -> None:
@@ -245,50 +208,6 @@ def save_recipe(recipe: Recipe, path: str | Path) -> None:
 
 def _read(name: str) -> dict[str, Any]:
     """The keys of a recipe file, those of the recipes it extends below them."""
-    path = Path(name)
-    if path.suffix != ".yaml":
-        path = share_dir() / "config" / "train" / f"{name}.yaml"
-        if not path.is_file():
-            close = difflib.get_close_matches(name, recipe_names(), n=1, cutoff=0.4)
-            hint = f"did you mean {close[0]!r}?" if close else f"there are {recipe_names()}"
-            raise InputError(
-                f"there is no recipe {name!r}; {hint} A path to your own must end in .yaml"
-            )
-    try:
-        values = yaml.safe_load(path.read_text())
-    except OSError as error:
-        raise InputError(f"recipe {path} cannot be read: {error.strerror}") from error
-    except yaml.YAMLError as error:
-        raise InputError(f"recipe {path} is not YAML: {error}") from error
-    if not isinstance(values, dict):
-        raise InputError(f"recipe {path} holds no fields: write 'name: value' lines")
+    values = schema.read_yaml(schema.shipped("train", name))
     parent = values.pop("extends", None)
     return {**(_read(str(parent)) if parent else {}), **values}
-
-
-def _typed(key: str, value: Any, kind: Any, name: str) -> Any:
-    """Return ``value`` as ``kind`` (the annotation of a field), or raise InputError."""
-    choices = get_args(kind)
-    if get_origin(kind) is Literal:
-        if value not in choices:
-            raise InputError(
-                f"recipe {name}: {key} is {value!r}, it must be one of {list(choices)}"
-            )
-        return value
-    if get_origin(kind) is list:
-        items = [value] if isinstance(value, str) else value
-        if not isinstance(items, list) or not all(isinstance(item, str) for item in items):
-            raise InputError(f"recipe {name}: {key} is {value!r}, it must be a list of paths")
-        return items
-    if type(None) in choices and get_origin(kind) is not Literal:
-        if value is None:
-            return None
-        kind = next(choice for choice in choices if choice is not type(None))
-    if kind is float and isinstance(value, str):  # YAML 1.1 reads 1e-4 as text
-        with suppress(ValueError):
-            value = float(value)
-    if kind is float and isinstance(value, int) and not isinstance(value, bool):
-        value = float(value)
-    if type(value) is not kind:
-        raise InputError(f"recipe {name}: {key} is {value!r}, it must be of type {kind.__name__}")
-    return value

@@ -1,24 +1,38 @@
-"""From a recipe to a trained checkpoint: claims the output folder and runs the stage."""
+"""
+From a recipe to a trained checkpoint: claims the output folder and runs the stage.
+
+The stage ``navigate`` learns to act: with ``memory: dual`` every step of whole trajectories in one
+masked pass (`janusvln_ros.training.dual`), with ``memory: released`` one published sample at a
+time (`janusvln_ros.training.released`). Both take the same set files
+(`janusvln_ros.data.samples`).
+"""
 
 import json
 import logging
-from dataclasses import asdict
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
+from torch import nn
+from transformers import PreTrainedTokenizerBase
 
+from janusvln_ros.data.samples import FrameSamples, TrajectorySet
 from janusvln_ros.errors import InputError
 from janusvln_ros.files import atomic_write
 from janusvln_ros.model import JanusVLN
-from janusvln_ros.model import checkpoint as files
+from janusvln_ros.model.checkpoint import find
 from janusvln_ros.policy.tokenizer import load_tokenizer
-from janusvln_ros.training.align import AlignTask, ViewTokens, collate_tokens, words_of
+from janusvln_ros.training.align import AlignTask, collate_tokens, view_tokens, words_of
+from janusvln_ros.training.dual import DualTask, Trajectories, collate_trajectories
 from janusvln_ros.training.encoders import EncoderTask, Views, ViewSamples, collate_views, gate
-from janusvln_ros.training.navigate import train_navigation
+from janusvln_ros.training.episode import EPISODE_ATTENTION
 from janusvln_ros.training.network import build_model, finish, shipped
 from janusvln_ros.training.recipes import Recipe, load_recipe, save_recipe
-from janusvln_ros.training.trainer import fit, freeze, last_state
+from janusvln_ros.training.released import ReleasedTask, Samples, collate_samples
+from janusvln_ros.training.trainer import fit, freeze, last_logged, last_state
 
 log = logging.getLogger(__name__)
 
@@ -38,11 +52,12 @@ def train(recipe: Recipe) -> dict[str, Any]:
     torch.manual_seed(recipe.seed)
     output = Path(recipe.output)
     claim(recipe, output)
-    if recipe.stage == "encoders":
-        return _train_encoders(recipe, output)
-    if recipe.stage == "align":
-        return _train_alignment(recipe, output)
-    return train_navigation(recipe, output)
+    stages = {
+        "encoders": _train_encoders,
+        "align": _train_alignment,
+        "navigate": _train_navigation,
+    }
+    return stages[recipe.stage](recipe, output)
 
 
 MAY_CHANGE = (
@@ -89,56 +104,43 @@ def claim(recipe: Recipe, output: Path) -> None:
 
 
 def _train_encoders(recipe: Recipe, output: Path) -> dict[str, Any]:
-    views = Views.load(recipe.views)
+    views, frames = Views.load(recipe.views), recipe.encoder_frames
+    unseen = Views.load(recipe.gate_views) if recipe.gate_views else None
     model = build_model(recipe).train()
     freeze(model, recipe)
     task = EncoderTask(model, views.names, recipe.pose_weight, recipe.train_vision_tower)
     steps = recipe.max_steps if recipe.max_steps > 0 else 1000
-    samples = ViewSamples(
-        views, recipe.encoder_frames, steps * recipe.batch * recipe.accumulate, recipe.seed
-    )
-    evaluation = (
-        ViewSamples(
-            Views.load(recipe.gate_views),
-            recipe.encoder_frames,
-            recipe.eval_samples,
-            recipe.seed + 1,
-        )
-        if recipe.gate_views
-        else None
-    )
-    trainer = fit(task, recipe, samples, evaluation, collate_views, None)
+    count = steps * recipe.batch * recipe.accumulate
+    samples = ViewSamples(views, frames, count, recipe.seed)
+    judge = ViewSamples(unseen, frames, recipe.eval_samples, recipe.seed + 1) if unseen else None
+    trainer = fit(task, recipe, samples, judge, collate_views, None)
     model.eval()
     folder = finish(model, recipe, output, trained=False)
     result: dict[str, Any] = {
         "checkpoint": str(folder),
         "steps": trainer.state.global_step,
-        "loss": _last_loss(trainer.state.log_history),
+        "loss": last_logged(trainer.state.log_history, "loss").get("loss"),
     }
-    if recipe.gate_views:
+    if unseen:
         # The weights as they are shipped, in bfloat16, computed in float32.
-        result["gate"] = gate(
-            JanusVLN.from_pretrained(folder, dtype="float32"),
-            views,
-            Views.load(recipe.gate_views),
-            recipe.encoder_frames,
-        )
+        shipped_model = JanusVLN.from_pretrained(folder, dtype="float32")
+        result["gate"] = gate(shipped_model, views, unseen, frames)
     atomic_write(output / "result.json", json.dumps(result, indent=1) + "\n")
     return result
 
 
 def _train_alignment(recipe: Recipe, output: Path) -> dict[str, Any]:
-    views, folder = Views.load(recipe.views), files.find(shipped(recipe.tokenizer or recipe.model))
+    views, folder = Views.load(recipe.views), find(shipped(recipe.tokenizer or recipe.model))
     words, table = words_of(views.names, load_tokenizer(folder))
     model = build_model(recipe)
-    samples = ViewTokens(views, model, table, recipe.walks)
+    samples = view_tokens(views, model, table, recipe.walks)
     evaluation = (
-        ViewTokens(Views.load(recipe.gate_views), model, table, recipe.eval_samples)
+        view_tokens(Views.load(recipe.gate_views), model, table, recipe.eval_samples)
         if recipe.gate_views
         else None
     )
     trainer = fit(
-        AlignTask(model.train(), words, samples.grid),
+        AlignTask(model.train(), words, views.depth.shape[2:]),
         recipe,
         samples,
         evaluation,
@@ -148,18 +150,131 @@ def _train_alignment(recipe: Recipe, output: Path) -> dict[str, Any]:
     model.eval()
     checkpoint = finish(model, recipe, output, trained=False, tokenizer=folder)
     history = trainer.state.log_history
-    seen = next(
-        (entry["eval_right"] for entry in reversed(history) if "eval_right" in entry), None
-    )
     result = {
         "checkpoint": str(checkpoint),
         "steps": trainer.state.global_step,
-        "loss": _last_loss(history),
-        "right_words_in_unseen_homes": seen,
+        "loss": last_logged(history, "loss").get("loss"),
+        "right_words_in_unseen_homes": last_logged(history, "eval_right").get("eval_right"),
     }
     atomic_write(output / "result.json", json.dumps(result, indent=1) + "\n")
     return result
 
 
-def _last_loss(history: list[dict[str, float]]) -> float | None:
-    return next((entry["loss"] for entry in reversed(history) if "loss" in entry), None)
+def open_sets(paths: Sequence[str]) -> list[TrajectorySet]:
+    """The set files of a recipe. Raises InputError for one that is empty."""
+    sets = [TrajectorySet(path) for path in paths]
+    for trajectories in sets:
+        if not len(trajectories):
+            raise InputError(
+                f"{trajectories.path} holds no trajectory: see what 'janusvln data' "
+                "reported about it"
+            )
+    return sets
+
+
+@dataclass(frozen=True)
+class Stage:
+    """
+    What is trained on what.
+
+    Attributes:
+        task: the network with its loss.
+        train, evaluation: data sets; ``evaluation`` is None without ``eval_data``.
+        collate: makes a batch for the task of samples of them.
+    """
+
+    task: nn.Module
+    train: Any
+    evaluation: Any
+    collate: Callable[[Sequence[Any]], dict[str, Any]]
+
+
+def prepare(recipe: Recipe, model: JanusVLN, tokenizer: PreTrainedTokenizerBase) -> Stage:
+    """
+    Task and data of a recipe.
+
+    Raises:
+        InputError: no data is named, or some that cannot be used.
+    """
+    if not recipe.data:
+        raise InputError(
+            "the recipe names no data: give data=[FILE.jsonl, ...], made by 'janusvln data'"
+        )
+    sets, mirrored, held_out = map(
+        open_sets, (recipe.data, recipe.mirrored_data, recipe.eval_data)
+    )
+    train: Any
+    evaluation: Any = None
+    if recipe.memory == "dual":
+        frozen = not (recipe.train_vision_tower or recipe.train_spatial_encoder)
+        cached = frozen and recipe.cache_features
+        train = Trajectories(sets, model, tokenizer, recipe, cached, mirrored)
+        if held_out:
+            evaluation = Trajectories(held_out, model, tokenizer, recipe, cached)
+        task: nn.Module = DualTask(
+            model,
+            tokenizer,
+            recipe.sample_windows,
+            recipe.guidance_weight,
+            not recipe.train_spatial_encoder,
+            recipe.curriculum_steps,
+        )
+    elif mirrored:
+        raise InputError(
+            "mirrored_data is for whole trajectories (memory: dual): set mirrored_data=[]"
+        )
+    else:
+        settings = (model.config.navigation.image_width, model.config.navigation.num_history)
+        train = Samples(FrameSamples(sets), *settings)
+        if held_out:
+            evaluation = Samples(FrameSamples(held_out), *settings)
+        task = ReleasedTask(model, tokenizer, recipe.prompt)
+    if evaluation is not None and len(evaluation) > recipe.eval_samples:
+        chosen = np.linspace(0, len(evaluation) - 1, recipe.eval_samples).astype(int)
+        evaluation = torch.utils.data.Subset(evaluation, chosen.tolist())
+    collate = collate_trajectories if recipe.memory == "dual" else collate_samples
+    return Stage(task, train, evaluation, collate)
+
+
+def set_attention(model: JanusVLN, recipe: Recipe) -> None:
+    """Let both transformers attend as the recipe says."""
+    model.vision.set_attn_implementation(recipe.attention)
+    # On a CPU the mask of an episode is dearer than the pieces of this attention.
+    pieces = (
+        recipe.memory == "dual" and recipe.attention == "sdpa" and not torch.cuda.is_available()
+    )
+    model.language.set_attn_implementation(EPISODE_ATTENTION if pieces else recipe.attention)
+
+
+def _train_navigation(recipe: Recipe, output: Path) -> dict[str, Any]:
+    model = build_model(recipe)
+    folder = find(shipped(recipe.tokenizer or recipe.semantic_model or recipe.model))
+    tokenizer = load_tokenizer(folder)
+    model.train()
+    freeze(model, recipe)
+    if recipe.gradient_checkpointing:
+        model.language.gradient_checkpointing_enable({"use_reentrant": False})
+    set_attention(model, recipe)
+    stage = prepare(recipe, model, tokenizer)
+    lengths = stage.train.lengths if recipe.group_by_length else None
+    trainer = fit(stage.task, recipe, stage.train, stage.evaluation, stage.collate, lengths)
+    history = trainer.state.log_history
+    judged = last_logged(history, "eval_loss")
+    result: dict[str, Any] = {
+        "steps": trainer.state.global_step,
+        "samples": len(stage.train),
+        "loss": last_logged(history, "loss").get("loss"),
+        "evaluation": {k: v for k, v in judged.items() if k.startswith("eval_")} or None,
+    }
+    if recipe.deepspeed or recipe.fsdp:  # the weights lie in pieces on all processes
+        weights = trainer.accelerator.get_state_dict(trainer.model_wrapped)
+        if trainer.is_world_process_zero():
+            whole = {name: value.cpu() for name, value in weights.items()}
+            stage.task.load_state_dict(whole, assign=True)
+    result["checkpoint"] = str(output / "checkpoint")
+    if trainer.is_world_process_zero():
+        model.eval()
+        finish(model, recipe, output, trained=True, tokenizer=folder)
+        atomic_write(output / "history.json", json.dumps(history, indent=1) + "\n")
+        atomic_write(output / "result.json", json.dumps(result, indent=1) + "\n")
+    return result

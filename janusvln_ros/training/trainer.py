@@ -8,13 +8,12 @@ with the loss.
 """
 
 import dataclasses
-import inspect
 import math
 import re
 import shutil
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -22,10 +21,10 @@ from torch.utils.data import Dataset, Sampler
 from transformers import Trainer, TrainingArguments
 from transformers.trainer_utils import get_last_checkpoint
 
-from janusvln_ros.errors import InputError
 from janusvln_ros.model import JanusVLN
-from janusvln_ros.training.muon import MuonAndAdamW
 from janusvln_ros.training.recipes import Recipe
+
+Setting = TypeVar("Setting")
 
 MERGERS = ("vision.merger.", "fusion.")
 """
@@ -38,15 +37,18 @@ def freeze(model: JanusVLN, recipe: Recipe) -> None:
     Let exactly the parts named by the recipe's ``train_...`` fields learn (published: language
     model, lm_head and both mergers).
     """
+    learns = dict.fromkeys(MERGERS, recipe.train_mergers) | {
+        "vision.": recipe.train_vision_tower,
+        "spatial.": recipe.train_spatial_encoder,
+        "": recipe.train_language_model,
+    }
     for name, parameter in model.named_parameters():
-        if name.startswith(MERGERS):
-            parameter.requires_grad_(recipe.train_mergers)
-        elif name.startswith("vision."):
-            parameter.requires_grad_(recipe.train_vision_tower)
-        elif name.startswith("spatial."):
-            parameter.requires_grad_(recipe.train_spatial_encoder)
-        else:
-            parameter.requires_grad_(recipe.train_language_model)
+        parameter.requires_grad_(of_part(name, learns))
+
+
+def of_part(name: str, values: Mapping[str, Setting]) -> Setting:
+    """The value for the first part whose prefix the name of a parameter has."""
+    return next(value for prefix, value in values.items() if name.startswith(prefix))
 
 
 def parameter_groups(task: nn.Module, recipe: Recipe) -> list[dict[str, Any]]:
@@ -63,16 +65,13 @@ def parameter_groups(task: nn.Module, recipe: Recipe) -> list[dict[str, Any]]:
         if isinstance(module, nn.LayerNorm)
         for p, _ in module.named_parameters(recurse=False)
     }
+    rates: dict[str, float | None] = dict.fromkeys(MERGERS, recipe.projector_learning_rate)
+    rates |= {"vision.": recipe.vision_learning_rate, "": None}
     groups: dict[tuple[float, float, bool], list[nn.Parameter]] = {}
     for name, parameter in task.named_parameters():
         if not parameter.requires_grad:
             continue
-        rate: float | None = None
-        own = name.removeprefix("model.")
-        if own.startswith(MERGERS):
-            rate = recipe.projector_learning_rate
-        elif own.startswith("vision."):
-            rate = recipe.vision_learning_rate
+        rate = of_part(name.removeprefix("model."), rates)
         decay = 0.0 if name in no_decay or name.endswith("bias") else recipe.weight_decay
         hidden = (
             recipe.optimizer == "muon"
@@ -88,6 +87,51 @@ def parameter_groups(task: nn.Module, recipe: Recipe) -> list[dict[str, Any]]:
     ]
 
 
+class MuonAndAdamW(torch.optim.Optimizer):
+    """
+    `torch.optim.Muon` and `torch.optim.AdamW` behind one interface, so that the Trainer schedules
+    and saves them together.
+
+    Muon's updates are scaled to the size of AdamW's (``match_rms_adamw``), so one learning rate
+    serves both.
+
+    Args:
+        groups: groups of parameters with ``lr`` and ``weight_decay``; ``muon``: True where all of
+            them are matrices of hidden layers.
+        betas: of AdamW.
+    """
+
+    def __init__(self, groups: list[dict[str, Any]], betas: tuple[float, float]) -> None:
+        self.parts: list[torch.optim.Optimizer] = []
+        matrices, others = (
+            [group for group in groups if group["muon"] == kind] for kind in (True, False)
+        )
+        if matrices:
+            self.parts.append(torch.optim.Muon(matrices, adjust_lr_fn="match_rms_adamw"))
+        if others:
+            self.parts.append(torch.optim.AdamW(others, betas=betas))
+        super().__init__([group for part in self.parts for group in part.param_groups], {})
+        self._share()
+
+    def _share(self) -> None:
+        """Let the parts work on this optimizer's own groups and state."""
+        start = 0
+        for part in self.parts:
+            end = start + len(part.param_groups)
+            part.param_groups, part.state = self.param_groups[start:end], self.state
+            start = end
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """As every optimizer's."""
+        super().load_state_dict(state_dict)
+        self._share()
+
+    def step(self, closure: None = None) -> None:  # type: ignore[override]
+        """One step of both; neither needs a ``closure``."""
+        for part in self.parts:
+            part.step(closure)
+
+
 class LengthGroupedBatches(Sampler[int]):
     """
     An order in which neighbours have similar lengths, so that a batch pads little: blocks of 50
@@ -97,12 +141,8 @@ class LengthGroupedBatches(Sampler[int]):
     """
 
     def __init__(self, lengths: Sequence[int], batch: int, seed: int) -> None:
-        self.lengths, self.batch, self.seed, self.epoch = (
-            torch.as_tensor(list(lengths)),
-            batch,
-            seed,
-            0,
-        )
+        self.lengths = torch.as_tensor(list(lengths))
+        self.batch, self.seed, self.epoch = batch, seed, 0
 
     def __len__(self) -> int:
         return len(self.lengths)
@@ -114,17 +154,14 @@ class LengthGroupedBatches(Sampler[int]):
     def __iter__(self) -> Iterator[int]:
         generator = torch.Generator().manual_seed(self.seed * 1009 + self.epoch)
         order = torch.randperm(len(self.lengths), generator=generator)
-        block = 50 * self.batch
         batches: list[Tensor] = []
-        for start in range(0, len(order), block):
-            chosen = order[start : start + block]
+        for chosen in order.split(50 * self.batch):
             ranked = chosen[torch.argsort(self.lengths[chosen], descending=True, stable=True)]
             batches += list(ranked.split(self.batch))
         # A short batch may only come last, or the ones after it would be shifted.
         full = [b for b in batches if len(b) == self.batch]
         shuffled = [full[i] for i in torch.randperm(len(full), generator=generator).tolist()]
-        rest = [b for b in batches if len(b) < self.batch]
-        return iter(torch.cat([*shuffled, *rest]).tolist())
+        return iter(torch.cat([*shuffled, *batches[len(full) :]]).tolist())
 
 
 class NavigationTrainer(Trainer):
@@ -165,24 +202,21 @@ class NavigationTrainer(Trainer):
         return_outputs: bool = False,
         num_items_in_batch: Any = None,
     ) -> Any:
-        """The task's loss; its other figures are kept for the log."""
+        """The task's loss; its other figures are kept for the log, as ``eval_`` in evaluation."""
         outputs = model(**inputs)
-        if model.training:
-            for name, value in outputs.items():
-                if name != "loss":
-                    self.figures.setdefault(name, []).append(value.detach().float())
+        for name, value in outputs.items():
+            if name != "loss":
+                figure = name if model.training else f"eval_{name}"
+                self.figures.setdefault(figure, []).append(value.detach().float())
         return (outputs["loss"], outputs) if return_outputs else outputs["loss"]
 
     def prediction_step(
         self, model: nn.Module, inputs: dict[str, Any], *_: Any, **__: Any
     ) -> tuple[Tensor, None, None]:
-        """One evaluation batch: its loss; the other figures are kept under ``eval_``."""
+        """The loss of one evaluation batch."""
         with torch.no_grad(), self.compute_loss_context_manager():
-            outputs = model(**self._prepare_inputs(inputs))
-        for name, value in outputs.items():
-            if name != "loss":
-                self.figures.setdefault(f"eval_{name}", []).append(value.detach().float())
-        return outputs["loss"].detach(), None, None
+            loss = self.compute_loss(model, self._prepare_inputs(inputs))
+        return loss.detach(), None, None
 
     def log(self, logs: dict[str, float], *args: Any, **kwargs: Any) -> None:
         """Add the means of the task's figures to what is logged."""
@@ -196,7 +230,6 @@ class NavigationTrainer(Trainer):
 
 def arguments(recipe: Recipe, total_steps: int) -> TrainingArguments:
     """The Trainer's arguments of a recipe."""
-    known = inspect.signature(TrainingArguments.__init__).parameters
     values: dict[str, Any] = {
         "output_dir": str(Path(recipe.output) / "state"),
         "per_device_train_batch_size": recipe.batch,
@@ -233,13 +266,12 @@ def arguments(recipe: Recipe, total_steps: int) -> TrainingArguments:
     }
     if recipe.fsdp:
         values |= {"fsdp": "full_shard auto_wrap", "fsdp_config": recipe.fsdp}
-    unknown = [name for name in values if name not in known]
-    if unknown:
-        raise InputError(
-            f"this version of transformers has no training argument {unknown[0]!r}: "
-            "install the versions in requirements/"
-        )
     return TrainingArguments(**values)
+
+
+def last_logged(history: Sequence[dict[str, Any]], key: str) -> dict[str, Any]:
+    """The last entry of a trainer's log that has ``key``; an empty one if there is none."""
+    return next((entry for entry in reversed(history) if key in entry), {})
 
 
 def last_state(output: str | Path) -> str | None:

@@ -12,9 +12,9 @@ from janusvln_ros.cli.bench import build_navigator
 from janusvln_ros.cli.info import describe
 from janusvln_ros.cli.main import main
 from janusvln_ros.errors import InputError
-from janusvln_ros.model import JanusVLNConfig, checkpoint
+from janusvln_ros.model import JanusVLN, JanusVLNConfig
 from janusvln_ros.model.quantization import quantize_language
-from janusvln_ros.policy import Navigator
+from janusvln_ros.policy import Navigator, NavigatorOptions
 
 ROOT = Path(__file__).parents[2]
 TINY = ROOT / "config" / "model" / "tiny.json"
@@ -66,19 +66,21 @@ def test_counted_bytes_of_the_memories_are_those_of_a_navigator(memory):
     navigator.reset("go")
     navigator.step(np.zeros((120, 160, 3), np.uint8))
     counted = describe(str(TINY), memory, None, (160, 120))["precisions"]["float32"]["memories"]
-    assert navigator._spatial.nbytes == counted["spatial"]
+    assert navigator.spatial.nbytes == counted["spatial"]
     if memory == "dual":
-        assert navigator._reading.nbytes == pytest.approx(counted["semantic"], rel=0.02)
+        assert navigator.context.nbytes == pytest.approx(counted["semantic"], rel=0.02)
 
 
 @pytest.mark.parametrize("precision", ["int8", "float8"])
 def test_counted_bytes_of_a_spatial_memory_in_a_byte_are_those_of_a_navigator(precision):
     plain = build_navigator(str(TINY), "dual", "constrained", "cpu", "float32")
-    navigator = Navigator(plain.model, plain.tokenizer, spatial_precision=precision)
+    navigator = Navigator(
+        plain.model, plain.tokenizer, NavigatorOptions(spatial_precision=precision)
+    )
     navigator.reset("go")
     navigator.step(np.zeros((120, 160, 3), np.uint8))
     assert (
-        navigator._spatial.nbytes
+        navigator.spatial.nbytes
         == describe(str(TINY), "dual", None, (160, 120), precision)["precisions"]["float32"][
             "memories"
         ]["spatial"]
@@ -88,7 +90,7 @@ def test_counted_bytes_of_a_spatial_memory_in_a_byte_are_those_of_a_navigator(pr
 def test_counted_bytes_of_weights_are_those_of_the_network():
     config = JanusVLNConfig.from_pretrained(TINY)
     counted = {name: need["weights"] for name, need in describe(str(TINY))["precisions"].items()}
-    model = checkpoint.build(config, dtype="bfloat16")
+    model = JanusVLN.from_config(config, dtype="bfloat16")
     plain = sum(p.nbytes for p in model.parameters())
     assert counted["bfloat16"] == plain and counted["float32"] == 2 * plain
     layers = [m for m in model.language.layers.modules() if isinstance(m, torch.nn.Linear)]
@@ -101,7 +103,7 @@ def test_counted_bytes_of_weights_are_those_of_the_network():
 
 @pytest.fixture
 def folder(tmp_path):
-    checkpoint.save(checkpoint.build(JanusVLNConfig.from_pretrained(TINY)), tmp_path)
+    JanusVLN.from_config(JanusVLNConfig.from_pretrained(TINY)).save_pretrained(tmp_path)
     return tmp_path
 
 

@@ -7,7 +7,8 @@ from janusvln_ros.nodes.policy import main
 
 
 class Forward:
-    spatial_frames = ()
+    spatial_frames = semantic_frames = ()
+    memory_capacity = memory_bytes = 0
 
     def reset(self, instruction):
         pass

@@ -12,8 +12,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from janusvln_ros.errors import InputError
-from janusvln_ros.model import JanusVLN, JanusVLNConfig
-from janusvln_ros.model import checkpoint as files
+from janusvln_ros.model import JanusVLN, JanusVLNConfig, adapter, checkpoint
 
 
 @pytest.fixture(scope="module")
@@ -35,7 +34,8 @@ def folder(tiny, tmp_path):
 
 
 def test_all_published_tensors_are_loaded_or_named_as_unused(published, published_model):
-    account = files.account(published["state_dict"], published_model)
+    shapes = {name: tuple(shape) for name, shape in published["state_dict"].items()}
+    account = adapter.account(shapes, published_model)
     account.check("published")
     assert len(account.used) + len(account.unused) == published["n_keys"] == 2068
     reasons = {
@@ -50,7 +50,7 @@ def test_all_published_tensors_are_loaded_or_named_as_unused(published, publishe
 
 def test_names_map_both_ways(published_model):
     for name in published_model.state_dict():
-        assert files.our_name(files.published_name(name)) == name
+        assert adapter.our_name(adapter.published_name(name)) == name
 
 
 def test_saved_checkpoint_reads_back_bit_by_bit_and_in_published_names(model, tiny, tmp_path):
@@ -76,7 +76,7 @@ def test_others_may_read_the_weights_of_a_checkpoint_as_they_may_its_config(mode
 
 
 def test_shards_read_like_one_file(model, tmp_path):
-    files.save(model, tmp_path, shard_bytes=1_000_000)
+    model.save_pretrained(tmp_path, shard_bytes=1_000_000)
     assert (
         len(list(tmp_path.glob("model-*-of-*.safetensors"))) > 3
         and not (tmp_path / "model.safetensors").exists()
@@ -88,7 +88,7 @@ def test_shards_read_like_one_file(model, tmp_path):
 
 
 def test_dtype_is_that_of_the_config_or_the_one_asked_for(model, tiny, tmp_path):
-    files.save(model, tmp_path, dtype="bfloat16")
+    model.save_pretrained(tmp_path, dtype="bfloat16")
     assert JanusVLN.from_pretrained(tmp_path).dtype == torch.bfloat16
     wide = JanusVLN.from_pretrained(tmp_path, dtype="float32")
     assert wide.dtype == torch.float32 and wide.lm_head.weight.dtype == torch.float32
@@ -109,7 +109,7 @@ def test_rotary_frequencies_are_float32_whatever_the_weights(tiny, dtype):
 
 def test_tied_embeddings_are_written_once_and_tied_again(tiny, tmp_path):
     values = json.loads((tiny / "config.json").read_text()) | {"tie_word_embeddings": True}
-    model = files.build(JanusVLNConfig.from_dict(values), seed=1)
+    model = JanusVLN.from_config(JanusVLNConfig.from_dict(values), seed=1)
     model.save_pretrained(tmp_path)
     assert "lm_head.weight" not in load_file(tmp_path / "model.safetensors")
     again = JanusVLN.from_pretrained(tmp_path)
@@ -120,7 +120,7 @@ def test_tied_embeddings_are_written_once_and_tied_again(tiny, tmp_path):
 def test_random_network_depends_on_its_seed_alone(tiny):
     config = JanusVLNConfig.from_pretrained(tiny)
     state = torch.random.get_rng_state()
-    a, b, c = (files.build(config, seed=seed).state_dict() for seed in (3, 3, 4))
+    a, b, c = (JanusVLN.from_config(config, seed=seed).state_dict() for seed in (3, 3, 4))
     assert torch.equal(torch.random.get_rng_state(), state)
     assert all(torch.equal(x, y) for x, y in zip(a.values(), b.values())) and not torch.equal(
         a["lm_head.weight"], c["lm_head.weight"]
@@ -189,7 +189,7 @@ def test_damaged_file_is_named(folder):
 
 
 def test_missing_shard_is_named(model, tmp_path):
-    files.save(model, tmp_path, shard_bytes=2_000_000)
+    model.save_pretrained(tmp_path, shard_bytes=2_000_000)
     gone = sorted(tmp_path.glob("model-*"))[1]
     gone.unlink()
     with pytest.raises(InputError, match=gone.name):
@@ -242,9 +242,9 @@ def test_penalty_comes_from_its_file_and_the_end_token_from_the_config(folder):
     (folder / "generation_config.json").write_text(
         json.dumps({"eos_token_id": [5, 6], "repetition_penalty": 1.05})
     )
-    assert files.generation(folder, config) == files.Generation((402,), 1.05)
+    assert checkpoint.generation(folder, config) == checkpoint.Generation((402,), 1.05)
     (folder / "generation_config.json").write_text(json.dumps({"repetition_penalty": -1}))
     with pytest.raises(InputError, match="repetition_penalty"):
-        files.generation(folder, config)
+        checkpoint.generation(folder, config)
     (folder / "generation_config.json").unlink()
-    assert files.generation(folder, config) == files.Generation((402,), 1.0)
+    assert checkpoint.generation(folder, config) == checkpoint.Generation((402,), 1.0)

@@ -5,12 +5,24 @@ or is lost by a failed step.
 
 import json
 import re
+from pathlib import Path
 
 import pytest
 import torch
 
 from janusvln_ros.errors import InputError
-from janusvln_ros.model.memory import ALL_FRAMES, FrameWindow, SpatialMemory
+from janusvln_ros.model import JanusVLN, JanusVLNConfig
+from janusvln_ros.model.memory import (
+    ALL_FRAMES,
+    FrameWindow,
+    QuantizedSpatialMemory,
+    SpatialMemory,
+    quantize_rows,
+)
+
+SETTINGS = json.loads((Path(__file__).parents[2] / "config" / "model" / "tiny.json").read_text())
+# Qwen's own initial weights: with larger ones a random network magnifies every rounding.
+CONFIG = JanusVLNConfig.from_dict({**SETTINGS, "initializer_range": 0.02})
 
 WINDOWS = [
     FrameWindow(8, 48),
@@ -26,7 +38,7 @@ def memory_of(window, tokens=2):
     return SpatialMemory(
         layers=1,
         heads=1,
-        head_dim=1,
+        head_size=1,
         tokens=tokens,
         window=window,
         dtype=torch.float32,
@@ -88,11 +100,11 @@ def test_frame_that_is_not_committed_leaves_no_trace(window):
 
 def test_buffers_are_made_once_and_hold_the_window_and_the_current_frame():
     memory = memory_of(FrameWindow(8, 48), tokens=5)
-    pointers, size = (memory.k_LHND.data_ptr(), memory.v_LHND.data_ptr()), memory.nbytes
+    pointers, size = (memory.k_ZNKH.data_ptr(), memory.v_ZNKH.data_ptr()), memory.nbytes
     for t in range(130):
         attended(memory, t)
         memory.commit()
-    assert (memory.k_LHND.data_ptr(), memory.v_LHND.data_ptr()) == pointers
+    assert (memory.k_ZNKH.data_ptr(), memory.v_ZNKH.data_ptr()) == pointers
     assert memory.nbytes == size == 2 * 57 * 5 * 4
 
 
@@ -112,3 +124,43 @@ def test_frame_of_another_size_is_refused_and_leaves_the_memory():
     with pytest.raises(InputError, match="one size"):
         memory.attend(0, torch.zeros(1, 6, 1), torch.zeros(1, 6, 1))
     assert attended(memory, 1) == [0, 1]
+
+
+@pytest.mark.parametrize("storage, bound", [(torch.int8, 1 / 250), (torch.float8_e4m3fn, 1 / 15)])
+def test_rows_come_back_within_half_a_step_of_their_largest_number(storage, bound):
+    x = (
+        torch.randn(3, 50, 16, generator=torch.Generator().manual_seed(0))
+        * torch.logspace(-4, 2, 50)[:, None]
+    )
+    values, scale = quantize_rows(x, storage)
+    error = (values.float() * scale.float() - x).abs()
+    assert values.itemsize == 1 and (error <= bound * x.abs().amax(-1, keepdim=True) + 1e-7).all()
+
+
+@pytest.mark.parametrize("precision, bound", [("int8", 0.005), ("float8", 0.05)])
+def test_spatial_memory_in_a_byte_past_three_evictions(precision, bound):
+    encoder = JanusVLN.from_config(CONFIG).spatial
+    window = FrameWindow(1, 2)
+    exact, small = (
+        encoder.new_memory(56, 84, window),
+        encoder.new_memory(56, 84, window, precision),
+    )
+    assert isinstance(small, QuantizedSpatialMemory) and small.nbytes < 0.4 * exact.nbytes
+    images = torch.rand(10, 3, 56, 84, generator=torch.Generator().manual_seed(0))
+    for i, image in enumerate(images):
+        with torch.no_grad():
+            a, b = encoder.encode_frame(image, exact), encoder.encode_frame(image, small)
+        error = float((a - b).norm() / a.norm())
+        assert error == 0 if i == 0 else 0 < error < bound, (
+            "the current frame is exact, remembered ones are near"
+        )
+        exact.commit()
+        small.commit()
+    assert exact.frames == small.frames == [0, 8, 9]
+
+
+def test_spatial_memory_in_a_byte_refuses_what_the_exact_one_refuses():
+    memory = QuantizedSpatialMemory(1, 1, 4, 6, FrameWindow(1, 1), torch.int8, "cpu")
+    for m in (memory, SpatialMemory(1, 1, 4, 6, FrameWindow(1, 1), torch.float32, "cpu")):
+        with pytest.raises(InputError, match="one size"):
+            m.attend(0, torch.zeros(1, 5, 4), torch.zeros(1, 5, 4))

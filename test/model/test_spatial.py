@@ -53,10 +53,10 @@ def golden_images(expected):
     )
 
 
-def stream(encoder, images_S3HW, window):
-    memory = encoder.new_memory(*images_S3HW.shape[-2:], window)
+def stream(encoder, images_F3hw, window):
+    memory = encoder.new_memory(*images_F3hw.shape[-2:], window)
     rows = []
-    for image in images_S3HW:
+    for image in images_F3hw:
         rows.append(encoder.encode_frame(image, memory))
         memory.commit()
     return torch.stack(rows)
@@ -113,9 +113,9 @@ def test_streaming_with_eviction_gives_the_published_tokens_and_memory(
             attention.k_norm(expected["final_cache.layer1.k_raw"][0, :, i]),
             *rope_table(9, 12, 5, 16, torch.device("cpu")),
         )
-        torch.testing.assert_close(memory.k_LHND[1, :, slot], k, atol=2e-5, rtol=1e-5)
+        torch.testing.assert_close(memory.k_ZNKH[1, :, slot], k, atol=2e-5, rtol=1e-5)
         torch.testing.assert_close(
-            memory.v_LHND[1, :, slot],
+            memory.v_ZNKH[1, :, slot],
             expected["final_cache.layer1.v"][0, :, i],
             atol=2e-5,
             rtol=1e-5,
@@ -177,8 +177,8 @@ def test_the_order_of_slots_does_not_matter(encoder, images):
     order = torch.tensor([slot for slot in reversed(range(window.slots)) if slot != free])
     order = torch.cat([order[:free], torch.tensor([free]), order[free:]])
     rows = (order[:, None] * P + torch.arange(P)).flatten()
-    memory.k_LHND.copy_(memory.k_LHND[:, :, rows].clone())
-    memory.v_LHND.copy_(memory.v_LHND[:, :, rows].clone())
+    memory.k_ZNKH.copy_(memory.k_ZNKH[:, :, rows].clone())
+    memory.v_ZNKH.copy_(memory.v_ZNKH[:, :, rows].clone())
     torch.testing.assert_close(
         encoder.encode_frame(images[12], memory), expected, atol=1e-5, rtol=1e-5
     )
@@ -207,6 +207,6 @@ def test_bfloat16_weights_keep_norms_and_residuals_in_float32(encoder, images):
     narrow = copy.deepcopy(encoder).to(torch.bfloat16)
     memory = narrow.new_memory(42, 56, FrameWindow(2, 3))
     tokens = narrow.encode_frame(images[0], memory)
-    assert tokens.dtype == torch.float32 and memory.k_LHND.dtype == torch.bfloat16
+    assert tokens.dtype == torch.float32 and memory.k_ZNKH.dtype == torch.bfloat16
     exact = encoder(images[None, :1])[0, 0]
     assert (tokens - exact).abs().max() < 0.05 * exact.abs().max()

@@ -36,7 +36,8 @@ class Script:
         self.answers = list(answers)
         self.seconds = seconds
         self.instructions, self.frames, self.uncommitted, self.commits = [], [], 0, 0
-        self.spatial_frames = ()
+        self.spatial_frames, self.semantic_frames = (), ()
+        self.memory_capacity = self.memory_bytes = 0
 
     def reset(self, instruction):
         self.instructions.append(instruction)

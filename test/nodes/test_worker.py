@@ -11,7 +11,7 @@ import pytest
 from janusvln_ros.actions import Action
 from janusvln_ros.camera.reader import FrameReader
 from janusvln_ros.camera.view import Intrinsics
-from janusvln_ros.errors import InputError
+from janusvln_ros.errors import InputError, NonFiniteError
 from janusvln_ros.nodes import worker
 from janusvln_ros.protocol.exchange import Decided, Failed, Frame, Infer, Reset
 from janusvln_ros.protocol.status import Code
@@ -35,7 +35,8 @@ def test_jobs_run_in_order_and_one_that_raises_does_not_end_the_thread():
 
 
 class Model:
-    memory = "dual"
+    spatial_frames, semantic_frames = (), ()
+    memory_capacity = memory_bytes = 0
 
     def __init__(self, answer=None):
         self.answer, self.resets = answer, []
@@ -116,7 +117,7 @@ def test_out_of_memory_is_named_and_the_model_is_usable_again(error):
 
 
 def test_numbers_that_went_bad_inside_the_model_are_a_failure_of_the_model():
-    bad = type("NonFiniteError", (InputError,), {})("the scores are not finite numbers")
+    bad = NonFiniteError("the scores are not finite numbers")
     assert decide(session(Model(bad))).code == Code.INFERENCE_FAILED
     assert decide(session(Model(InputError("the frame is 3x3 pixels")))).code == Code.BAD_FRAME
 
@@ -171,20 +172,10 @@ def test_warm_up_leaves_empty_memories():
     assert len(model.resets) == 3  # the last call is a reset
 
 
-def test_memory_fill_of_either_kind_of_memory():
+def test_what_is_published_of_the_memories_is_what_the_navigator_says():
     model = Model(None)
-    model.spatial_frames, model.frames_seen, model.memory_bytes = [0, 1, 2], 30, 99
-    model.model = SimpleNamespace(
-        config=SimpleNamespace(
-            navigation=SimpleNamespace(initial_frames=8, window_frames=48, num_history=8)
-        )
-    )
+    model.spatial_frames, model.semantic_frames = [0, 1, 2], [0, 2]
+    model.memory_capacity, model.memory_bytes = 56, 99
     seen = worker.look(model, model.step(None), np.zeros((2, 2, 3), np.uint8))
-    assert (seen.spatial_frames, seen.semantic_frames, seen.capacity, seen.memory_bytes) == (
-        3,
-        3,
-        56,
-        99,
-    )
-    model.memory = "released"
-    assert worker.look(model, model.step(None), np.zeros((2, 2, 3), np.uint8)).semantic_frames == 8
+    published = (seen.spatial_frames, seen.semantic_frames, seen.capacity, seen.memory_bytes)
+    assert published == (3, 2, 56, 99)

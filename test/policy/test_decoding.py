@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from janusvln_ros.actions import Action
-from janusvln_ros.errors import InputError
+from janusvln_ros.errors import InputError, NonFiniteError
 from janusvln_ros.policy.decoding import (
     action_tree,
     most_probable,
@@ -130,7 +130,7 @@ def test_scores_that_are_not_numbers_are_an_error_and_not_an_action():
     tree = action_tree(SPELLINGS["single tokens"])
     scores = torch.zeros(1, 10)
     scores[0, 3] = float("nan")
-    with pytest.raises(InputError, match="finite"):
+    with pytest.raises(NonFiniteError, match="finite"):
         tree.probabilities(scores)
 
 

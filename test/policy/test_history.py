@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from janusvln_ros.errors import InputError
-from janusvln_ros.policy.history import sample_history
+from janusvln_ros.policy.prompt import sample_history
 
 TABLE = json.loads(
     (Path(__file__).parents[1] / "data" / "policy" / "history_indices.json").read_text()
@@ -31,3 +31,8 @@ def test_current_frame_is_always_last_and_never_twice():
 def test_nothing_to_choose_from_is_an_error(n, h):
     with pytest.raises(InputError, match="history"):
         sample_history(n, h)
+
+
+def test_history_is_everything_up_to_nine_frames_and_evenly_spread_after():
+    assert sample_history(9, 8) == list(range(9))
+    assert sample_history(12, 8) == [0, 1, 2, 4, 5, 6, 8, 9, 11]

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 import torch
 
-from janusvln_ros.errors import InputError
-from janusvln_ros.policy import Action, Navigator, NonFiniteError
+from janusvln_ros.errors import InputError, NonFiniteError
+from janusvln_ros.policy import Action, Navigator, NavigatorOptions
 
 INSTRUCTION = "walk past the sofa and stop near the table."
 
@@ -108,10 +108,9 @@ def navigator(network, tokenizer, mode):
     navigator = Navigator(
         network,
         tokenizer,
-        memory=mode,
-        decoding="constrained",
-        keep_scores=True,
-        allow_untrained_memory=True,
+        NavigatorOptions(
+            memory=mode, decoding="constrained", keep_scores=True, allow_untrained_memory=True
+        ),
     )
     navigator.reset(INSTRUCTION)
     return navigator
@@ -191,7 +190,9 @@ def test_decision_names_an_action_with_its_probability(navigator, frames):
 
 
 def test_scores_are_kept_only_on_request(network, tokenizer, mode, frames):
-    navigator = Navigator(network, tokenizer, memory=mode, allow_untrained_memory=True)
+    navigator = Navigator(
+        network, tokenizer, NavigatorOptions(memory=mode, allow_untrained_memory=True)
+    )
     navigator.reset(INSTRUCTION)
     decision = navigator.step(frames[0])
     assert (
@@ -199,7 +200,17 @@ def test_scores_are_kept_only_on_request(network, tokenizer, mode, frames):
         and decision.spatial_tokens is None
         and decision.probabilities is None
     )
-    assert navigator.step(frames[1], keep_scores=True).scores.dtype == torch.float32
+
+
+def test_scores_are_float32_and_what_is_remembered_is_told(navigator, frames):
+    assert navigator.step(frames[0]).scores.dtype == torch.float32
+    for rgb in frames[1:8]:
+        navigator.step(rgb)
+    assert navigator.memory_capacity == 5 and navigator.spatial_frames == [0, 1, 5, 6, 7]
+    evenly, same = [0, 2, 4, 6], [0, 1, 5, 6, 7]
+    assert navigator.semantic_frames == (evenly if navigator.memory == "released" else same)
+    navigator.reset(INSTRUCTION)
+    assert navigator.semantic_frames == navigator.spatial_frames == []
 
 
 def test_another_episode_may_have_another_camera(navigator, frames):
@@ -266,10 +277,9 @@ def test_numbers_gone_bad_are_an_error_and_the_memories_stay(
     navigator = Navigator(
         copy.deepcopy(network),
         tokenizer,
-        memory=mode,
-        decoding="constrained",
-        keep_scores=True,
-        allow_untrained_memory=True,
+        NavigatorOptions(
+            memory=mode, decoding="constrained", keep_scores=True, allow_untrained_memory=True
+        ),
     )
     navigator.reset(INSTRUCTION)
     plain = scores(navigator, frames[:9])
@@ -291,7 +301,9 @@ def test_numbers_gone_bad_are_an_error_and_the_memories_stay(
 )
 def test_bad_numbers_are_not_observed_either(network, tokenizer, mode, part, frames):
     navigator = Navigator(
-        copy.deepcopy(network), tokenizer, memory=mode, allow_untrained_memory=True
+        copy.deepcopy(network),
+        tokenizer,
+        NavigatorOptions(memory=mode, allow_untrained_memory=True),
     )
     navigator.reset(INSTRUCTION)
     navigator.step(frames[0])
@@ -330,13 +342,15 @@ def test_blank_instruction_is_taken_when_asked_for(navigator, frames):
 
 
 def test_frame_before_an_episode_is_refused(network, tokenizer, mode, frames):
-    navigator = Navigator(network, tokenizer, memory=mode, allow_untrained_memory=True)
+    navigator = Navigator(
+        network, tokenizer, NavigatorOptions(memory=mode, allow_untrained_memory=True)
+    )
     with pytest.raises(InputError, match="reset"):
         navigator.step(frames[0])
 
 
 def test_prompt_that_outgrows_the_context_with_its_pictures_is_refused(network, tokenizer, frames):
-    navigator = Navigator(network, tokenizer, memory="released")
+    navigator = Navigator(network, tokenizer, NavigatorOptions(memory="released"))
     navigator.reset("left " * 2600)  # fits without pictures, or with one
     network.config.text.max_position_embeddings, before = (
         1,
@@ -399,7 +413,9 @@ def test_training_prompt_is_another_prompt(network, tokenizer, frames):
     answers = []
     for prompt in ("evaluation", "training"):
         navigator = Navigator(
-            network, tokenizer, memory="released", prompt=prompt, keep_scores=True
+            network,
+            tokenizer,
+            NavigatorOptions(memory="released", prompt=prompt, keep_scores=True),
         )
         navigator.reset(INSTRUCTION)
         answers.append(navigator.step(frames[0]).scores[0])

@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 import torch
 
-from janusvln_ros.model.dual import episode_pass
 from janusvln_ros.model.memory import FrameWindow
-from janusvln_ros.policy import Navigator
+from janusvln_ros.policy import Navigator, NavigatorOptions
 from janusvln_ros.policy.preprocess import pixel_rows, resize, spatial_input
 from janusvln_ros.policy.prompt import dual_prefix_ids, frame_ids, leaf_ids
+from janusvln_ros.training.episode import Episodes, episode_pass
 
 INSTRUCTION = "turn left at the door, then stop."
 
@@ -35,18 +35,9 @@ def trained_scores(model, tokenizer, frames, window, answers):
     grid = (grids[0][1] // 2, grids[0][2] // 2)
     question = leaf_ids(tokenizer)
     ids = frame_ids(tokenizer, grid[0] * grid[1])
-    return episode_pass(
-        model.language,
-        model.lm_head,
-        prompt,
-        torch.tensor([prompt.shape[1]]),
-        fused[None],
-        ids,
-        grid,
-        question,
-        answers[None],
-        window,
-    )[0]
+    lengths = torch.tensor([prompt.shape[1]])
+    episodes = Episodes(prompt, lengths, fused[None], answers[None], grid, ids, question)
+    return model.lm_head(episode_pass(model.language, episodes, window))[0]
 
 
 @pytest.mark.parametrize("decoding", ["free", "constrained"])
@@ -55,10 +46,9 @@ def test_driving_equals_the_pass_that_trains(network, tokenizer, frames, decodin
     navigator = Navigator(
         network,
         tokenizer,
-        memory="dual",
-        decoding=decoding,
-        keep_scores=True,
-        allow_untrained_memory=True,
+        NavigatorOptions(
+            memory="dual", decoding=decoding, keep_scores=True, allow_untrained_memory=True
+        ),
     )
     navigator.reset(INSTRUCTION)
     decisions = [navigator.step(rgb) for rgb in frames]
@@ -89,7 +79,9 @@ def test_driving_equals_the_pass_that_trains(network, tokenizer, frames, decodin
 
 def test_every_step_reads_one_frame_and_one_question(network, tokenizer, frames):
     navigator = Navigator(
-        network, tokenizer, memory="dual", decoding="constrained", allow_untrained_memory=True
+        network,
+        tokenizer,
+        NavigatorOptions(memory="dual", decoding="constrained", allow_untrained_memory=True),
     )
     navigator.reset(INSTRUCTION)
     rows, attended = [], []
@@ -100,13 +92,13 @@ def test_every_step_reads_one_frame_and_one_question(network, tokenizer, frames)
         for rgb in frames:
             rows.clear()
             navigator.step(rgb)
-            memory = navigator._reading.memory
-            attended.append((tuple(rows), memory._end))
+            memory = navigator.context.memory
+            attended.append((tuple(rows), memory.end))
     finally:
         hook.remove()
-    steady = attended[navigator._spatial.window.slots :]
+    steady = attended[navigator.spatial.window.slots :]
     assert len(set(steady)) == 1, "the cost of a step depends on its number"
-    frame = memory.layout.rows + len(leaf_ids(tokenizer)) + len(navigator._tree.tokens)
+    frame = memory.layout.rows + len(leaf_ids(tokenizer)) + len(navigator.tree.tokens)
     assert steady[0][0] == (frame,)
 
 
@@ -120,11 +112,15 @@ def test_words_before_the_leaf_do_not_leak(network, tokenizer, frames):
     away.
     """
     asked = Navigator(
-        network, tokenizer, memory="dual", keep_scores=True, allow_untrained_memory=True
+        network,
+        tokenizer,
+        NavigatorOptions(memory="dual", keep_scores=True, allow_untrained_memory=True),
     )
     asked.reset(INSTRUCTION)
     quiet = Navigator(
-        network, tokenizer, memory="dual", keep_scores=True, allow_untrained_memory=True
+        network,
+        tokenizer,
+        NavigatorOptions(memory="dual", keep_scores=True, allow_untrained_memory=True),
     )
     quiet.reset(INSTRUCTION)
     for rgb in frames[:9]:

@@ -13,14 +13,13 @@ import pytest
 import torch
 
 from janusvln_ros.model.checkpoint import Generation
-from janusvln_ros.model.janusvln import prompt_positions
 from janusvln_ros.model.memory import FrameWindow, SpatialMemory
-from janusvln_ros.policy import Action, Navigator, reading
+from janusvln_ros.model.network import prompt_positions
+from janusvln_ros.policy import Action, Navigator, NavigatorOptions, context
 from janusvln_ros.policy import navigator as navigator_module
 from janusvln_ros.policy.decoding import repetition_penalty
-from janusvln_ros.policy.history import sample_history
 from janusvln_ros.policy.preprocess import pixel_rows, resize, spatial_input
-from janusvln_ros.policy.prompt import released_prompt_ids
+from janusvln_ros.policy.prompt import released_prompt_ids, sample_history
 
 INSTRUCTION = "turn left at the door, then stop."
 PENALTY = 1.3
@@ -81,10 +80,8 @@ def released(network, tokenizer, decoding="free"):
     navigator = Navigator(
         network,
         tokenizer,
-        memory="released",
-        decoding=decoding,
+        NavigatorOptions(memory="released", decoding=decoding, keep_scores=True),
         generation=Generation((402,), PENALTY),
-        keep_scores=True,
     )
     navigator.reset(INSTRUCTION)
     return navigator
@@ -128,7 +125,7 @@ def test_forced_tokens_change_no_probability(network, tokenizer, naive, frames):
     each from the start.
     """
     navigator = released(network, tokenizer, "constrained")
-    tree = navigator._tree
+    tree = navigator.tree
     for t in range(6):
         decision = navigator.step(frames[t])
         expected = {}
@@ -176,20 +173,22 @@ def test_the_last_pair_of_spatial_blocks_is_not_there(network):
 @pytest.mark.parametrize("mode", ["released", "dual"])
 def test_buffers_are_made_at_the_first_frame_and_never_again(network, tokenizer, frames, mode):
     navigator = Navigator(
-        network, tokenizer, memory=mode, decoding="constrained", allow_untrained_memory=True
+        network,
+        tokenizer,
+        NavigatorOptions(memory=mode, decoding="constrained", allow_untrained_memory=True),
     )
     navigator.reset(INSTRUCTION)
 
     def buffers():
-        r = navigator._reading
+        r = navigator.context
         language = (
-            (r.features_FnD, r.cache.k_L1HND)
+            (r.features_FMD, r.cache.k_Z1NKH)
             if mode == "released"
-            else (r.memory.k_LKND, r.memory.v_LKND)
+            else (r.memory.k_ZNKH, r.memory.v_ZNKH)
         )
         return [
             (t.data_ptr(), t.shape)
-            for t in (navigator._spatial.k_LHND, navigator._spatial.v_LHND, *language)
+            for t in (navigator.spatial.k_ZNKH, navigator.spatial.v_ZNKH, *language)
         ]
 
     navigator.step(frames[0])
@@ -204,7 +203,7 @@ def test_buffers_are_made_at_the_first_frame_and_never_again(network, tokenizer,
 def test_episode_longer_than_was_set_aside_goes_on(
     network, tokenizer, naive_walk, frames, monkeypatch
 ):
-    monkeypatch.setattr(reading, "FEATURE_FRAMES", 3)
+    monkeypatch.setattr(context, "FEATURE_FRAMES", 3)
     torch.testing.assert_close(
         walk(released(network, tokenizer), frames), naive_walk, atol=1e-4, rtol=1e-4
     )
@@ -227,16 +226,16 @@ def test_short_cut_that_is_wrong_by_one_frame_shows(
     network = copy.deepcopy(network)
     navigator = released(network, tokenizer)
     if wrong == "history":
-        monkeypatch.setattr(reading, "sample_history", later_history)
+        monkeypatch.setattr(context, "sample_history", later_history)
     elif wrong == "features":  # every frame kept in its neighbour's place
-        observe = navigator._reading.observe
+        kept, read = navigator.context, navigator.context.read
 
-        def late(vision, geometry, grid):
-            observe(vision, geometry, grid)
-            if navigator._reading.seen:
-                navigator._reading.features_FnD[navigator._reading.seen - 1] = vision
+        def late(frame, executed):
+            if kept.seen:
+                kept.features_FMD[kept.seen - 1] = frame.vision_MD
+            return read(frame, executed)
 
-        navigator._reading.observe = late
+        kept.read = late
     elif wrong == "slot":  # a frame overwrites one that is still to be seen
         monkeypatch.setattr(
             FrameWindow,
@@ -249,7 +248,7 @@ def test_short_cut_that_is_wrong_by_one_frame_shows(
         )
     elif wrong in ("window", "initial"):
         made = network.spatial.new_memory
-        network.spatial.new_memory = lambda h, w, fw: made(
+        network.spatial.new_memory = lambda h, w, fw, _: made(
             h, w, FrameWindow(fw.initial + (wrong == "initial"), fw.window + (wrong == "window"))
         )
     elif wrong == "first frame":  # the second frame is taken for the first as well

@@ -15,7 +15,7 @@ from janusvln_ros.actions import Action
 from janusvln_ros.data.episodes import Episode
 from janusvln_ros.data.top_down_map import TopDownMap
 from janusvln_ros.policy.decoding import parse_action
-from janusvln_ros.policy.history import sample_history
+from janusvln_ros.policy.prompt import sample_history
 from sim_bridge import EnvSettings, Observation
 
 LOOPS = json.loads((Path(__file__).parents[1] / "data/rollout/loops.json").read_text())

@@ -77,7 +77,7 @@ def test_single_values_can_be_changed():
 @pytest.mark.parametrize(
     ("change", "reason"),
     [
-        ("rules.max_step=3", "unknown key 'max_step'; known are max_steps"),
+        ("rules.max_step=3", "unknown key 'max_step'; did you mean 'max_steps'?"),
         ("seed=many", "seed is 'many'"),
         ("rules=3", "rules is 3, not a section"),
         ("seed.x=3", "seed is a value, not a section"),

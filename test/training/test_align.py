@@ -1,17 +1,13 @@
-"""Words for what is seen, and an attention that leaves out only what nobody sees."""
+"""Words for what is seen, and attention between likes."""
 
 import numpy as np
 import pytest
 import torch
 
 from janusvln_ros.errors import InputError
-from janusvln_ros.model import JanusVLNConfig
-from janusvln_ros.model.checkpoint import build
-from janusvln_ros.model.dual import episode_mask
-from janusvln_ros.model.memory import FrameWindow
+from janusvln_ros.model import JanusVLN, JanusVLNConfig
 from janusvln_ros.policy.tokenizer import load_tokenizer
 from janusvln_ros.training.align import AlignTask, collate_tokens, words_of
-from janusvln_ros.training.attention import episode_attention
 from janusvln_ros.training.network import match_attention
 
 NAMES = (
@@ -54,7 +50,7 @@ def test_word_of_several_tokens_is_refused(tokenizer):
 
 def test_tokens_move_to_their_words_and_nothing_else_learns(tokenizer, micro):
     torch.manual_seed(0)
-    model = build(JanusVLNConfig.from_pretrained(micro))
+    model = JanusVLN.from_config(JanusVLNConfig.from_pretrained(micro))
     ids, table = words_of(NAMES, tokenizer)
     task = AlignTask(model, ids, (6, 8))
     rng = np.random.default_rng(0)
@@ -85,23 +81,8 @@ def test_tokens_move_to_their_words_and_nothing_else_learns(tokenizer, micro):
     assert float(out["right"]) == 1.0
 
 
-def test_attention_in_pieces_is_attention_with_the_whole_mask():
-    torch.manual_seed(0)
-    mask = episode_mask(torch.tensor([9, 6]), 9, 31, 14, 4, FrameWindow(2, 5))
-    R = mask.shape[-1]
-    bias = torch.zeros(mask.shape).masked_fill_(~mask, float("-inf"))
-    q, k, v = torch.randn(2, 4, R, 12), torch.randn(2, 2, R, 12), torch.randn(2, 2, R, 12)
-    ours, _ = episode_attention(torch.nn.Identity(), q, k, v, bias)
-    whole = torch.nn.functional.scaled_dot_product_attention(
-        q, k.repeat_interleave(2, 1), v.repeat_interleave(2, 1), attn_mask=mask
-    ).transpose(1, 2)
-    torch.testing.assert_close(ours, whole)
-    with pytest.raises(ValueError, match="mask"):
-        episode_attention(torch.nn.Identity(), q, k, v, None)
-
-
 def test_matched_attention_scores_a_token_highest_with_its_like(micro):
-    model = build(JanusVLNConfig.from_pretrained(micro))
+    model = JanusVLN.from_config(JanusVLNConfig.from_pretrained(micro))
     match_attention(model)
     attention = model.language.layers[0].self_attn
     x = torch.randn(6, 48)

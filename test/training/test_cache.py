@@ -10,7 +10,7 @@ import pytest
 
 from janusvln_ros.rollout.shards import Cluster
 from janusvln_ros.training.cache import array_on_disk
-from janusvln_ros.training.navigate import encoding_order
+from janusvln_ros.training.dual import encoding_order
 
 
 def make(path: Path, started, made) -> None:

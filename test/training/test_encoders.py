@@ -10,8 +10,7 @@ import pytest
 import torch
 
 from janusvln_ros.errors import InputError
-from janusvln_ros.model import JanusVLNConfig
-from janusvln_ros.model.checkpoint import build
+from janusvln_ros.model import JanusVLN, JanusVLNConfig
 from janusvln_ros.policy.preprocess import pixel_rows
 from janusvln_ros.training.encoders import (
     EncoderTask,
@@ -68,7 +67,7 @@ def test_patches_are_in_the_order_of_the_vision_tower():
 
 
 def test_vision_patches_are_what_the_merger_takes(micro):
-    model = build(JanusVLNConfig.from_pretrained(micro))
+    model = JanusVLN.from_config(JanusVLNConfig.from_pretrained(micro))
     frames = np.random.default_rng(0).integers(0, 255, (3, 84, 112, 3), np.uint8)
     rows = [pixel_rows(frame) for frame in frames]
     whole = model.encode_vision(
@@ -113,7 +112,9 @@ def test_same_sample_is_always_the_same_stretch(views):
 
 def test_encoders_learn(views, micro):
     torch.manual_seed(0)
-    task = EncoderTask(build(JanusVLNConfig.from_pretrained(micro)).train(), views.names)
+    task = EncoderTask(
+        JanusVLN.from_config(JanusVLNConfig.from_pretrained(micro)).train(), views.names
+    )
     batch = collate_views([ViewSamples(views, 4, 8, seed=0)[i] for i in range(4)])
     optimizer = torch.optim.AdamW(task.parameters(), lr=3e-3)
     losses = []
@@ -127,7 +128,7 @@ def test_encoders_learn(views, micro):
 
 
 def test_gate_sees_through_an_encoder_that_knows_nothing(views, micro):
-    model = build(JanusVLNConfig.from_pretrained(micro))
+    model = JanusVLN.from_config(JanusVLNConfig.from_pretrained(micro))
     blind = gate(model, views, views, frames=4, stretches=16)
     assert set(blind) == {"constant", "dino", "spatial"} and all(
         np.isfinite(value) for row in blind.values() for value in row.values()

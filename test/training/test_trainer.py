@@ -20,11 +20,11 @@ from safetensors.torch import load_file
 from janusvln_ros.errors import InputError
 from janusvln_ros.model import JanusVLN
 from janusvln_ros.policy import Navigator
-from janusvln_ros.training.muon import MuonAndAdamW
 from janusvln_ros.training.network import build_model
 from janusvln_ros.training.run import train
 from janusvln_ros.training.trainer import (
     LengthGroupedBatches,
+    MuonAndAdamW,
     freeze,
     last_state,
     parameter_groups,

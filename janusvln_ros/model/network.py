@@ -9,24 +9,23 @@ JanusVLN (arXiv 2509.22548): what the robot sees, and where things are, in one s
 
 The vision tower and the language model are transformers' own classes, composed here. The spatial
 encoder and its memory are in `janusvln_ros.model.spatial` and `janusvln_ros.model.memory`, the
-semantic memory in `janusvln_ros.model.dual`, names and files of checkpoints in
-`janusvln_ros.model.checkpoint`.
-
-Shape letters: k images of n merged tokens (2 x 2 patches) each, L tokens of a prompt, D the
-language model's width, V its vocabulary.
+semantic memory in `janusvln_ros.model.dual`; the network knows nothing of names and files of
+checkpoints (`janusvln_ros.model.adapter`, `janusvln_ros.model.checkpoint`).
 """
 
 from collections.abc import Callable, Sequence
 from functools import lru_cache
-from pathlib import Path
-from typing import Any
+from itertools import groupby
+from types import SimpleNamespace
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
-from transformers import Qwen2_5_VLTextModel
+from transformers import Qwen2_5_VLTextConfig, Qwen2_5_VLTextModel
 from transformers.models.qwen2_5_vl.modeling_qwen2_5_vl import (
     Qwen2_5_VisionTransformerPretrainedModel,
     Qwen2_5_VLRMSNorm,
+    apply_rotary_pos_emb,
 )
 from transformers.vision_utils import (
     get_vision_cu_seqlens,
@@ -34,9 +33,8 @@ from transformers.vision_utils import (
     get_vision_window_index,
 )
 
-from janusvln_ros.model.attention import MEMORY_ATTENTION
-from janusvln_ros.model.config import JanusVLNConfig
-from janusvln_ros.model.last_layer import last_layer
+from janusvln_ros.model.attention import use_memory_attention
+from janusvln_ros.model.config import JanusVLNConfig, key_value_shape
 from janusvln_ros.model.spatial import PATCH, SpatialEncoder
 
 MERGE = 2
@@ -59,16 +57,16 @@ class SpatialMerger(nn.Module):
             nn.Linear(hidden, config.text.hidden_size),
         )
 
-    def forward(self, patches_XhwC: Tensor) -> Tensor:
+    def forward(self, patches_XrcD: Tensor) -> Tensor:
         """
-        Grids of patch tokens [..., h, w, 2C] -> [..., n, D], merge groups row by row; an odd last
-        row or column is left out.
+        Grids of patch tokens [..., r, c, 2 * embed_dim] -> [..., M, D], merge groups row by row;
+        an odd last row or column is left out.
         """
-        *_, h, w, _ = patches_XhwC.shape
-        x = patches_XhwC[..., : h // MERGE * MERGE, : w // MERGE * MERGE, :].to(
+        *_, r, c, _ = patches_XrcD.shape
+        x = patches_XrcD[..., : r // MERGE * MERGE, : c // MERGE * MERGE, :].to(
             self.ln_q.weight.dtype
         )
-        groups_XnC4 = (
+        groups_XMD: Tensor = (
             self.ln_q(x)
             .unflatten(-2, (-1, MERGE))
             .unflatten(-4, (-1, MERGE))
@@ -76,15 +74,15 @@ class SpatialMerger(nn.Module):
             .flatten(-3)
             .flatten(-3, -2)
         )
-        return self.mlp(groups_XnC4)
+        merged_XMD: Tensor = self.mlp(groups_XMD)
+        return merged_XMD
 
 
-class JanusVLN(nn.Module):
+class Network(nn.Module):
     """
-    The whole network: two encoders, their fusion, and the language model.
+    Two encoders, their fusion, and the language model, with random weights.
 
-    Built with random weights; `from_pretrained` reads a checkpoint. Cast with ``.to(dtype)`` as
-    usual: the rotary frequencies stay float32.
+    Cast with ``.to(dtype)`` as usual: the rotary frequencies stay float32.
     """
 
     def __init__(self, config: JanusVLNConfig) -> None:
@@ -99,33 +97,6 @@ class JanusVLN(nn.Module):
         if config.tie_word_embeddings:
             self.lm_head.weight = self.language.embed_tokens.weight
 
-    @classmethod
-    def from_pretrained(
-        cls,
-        checkpoint: str | Path,
-        *,
-        dtype: str | torch.dtype | None = None,
-        device: str | torch.device = "cpu",
-    ) -> "JanusVLN":
-        """
-        Read a checkpoint folder or hub id in the published layout; see
-        `janusvln_ros.model.checkpoint.load`.
-        """
-        from janusvln_ros.model import checkpoint as files
-
-        return files.load(checkpoint, dtype=dtype, device=device)
-
-    def save_pretrained(
-        self, folder: str | Path, *, dtype: str | torch.dtype | None = None
-    ) -> None:
-        """
-        Write ``config.json`` and the weights in the published layout; see
-        `janusvln_ros.model.checkpoint.save`.
-        """
-        from janusvln_ros.model import checkpoint as files
-
-        files.save(self, folder, dtype=dtype)
-
     @property
     def dtype(self) -> torch.dtype:
         """Of the weights."""
@@ -138,44 +109,49 @@ class JanusVLN(nn.Module):
 
     # ---- what is there
 
-    def encode_vision(self, pixel_rows: Tensor, grid: Tensor) -> Tensor:
+    def encode_vision(self, pixel_rows: Tensor, grid_F3: Tensor) -> Tensor:
         """
-        Images, each by itself, through the vision tower.
+        Pictures, each by itself, through the vision tower.
 
         Args:
-            pixel_rows: float32 [k * gh * gw, 1176], as `janusvln_ros.policy.preprocess.pixel_rows`
+            pixel_rows: float32 [F * r * c, 1176], as `janusvln_ros.policy.preprocess.pixel_rows`
                 makes them.
-            grid: int64 [k, 3], (1, gh, gw) in patches of each image; best left on the CPU.
+            grid_F3: int64, (1, r, c) in patches of each picture; best left on the CPU.
 
         Returns:
-            [k * n, D] in the weights' dtype. The tower never mixes images, so an image's tokens
+            [F * M, D] in the weights' dtype. The tower never mixes pictures, so a picture's tokens
             may be kept and used again.
         """
         config = self.config.vision
         layout = vision_layout(
-            tuple(map(tuple, grid.tolist())),
+            tuple(map(tuple, grid_F3.tolist())),
             config.spatial_merge_size,
             config.window_size,
             PATCH,
             self.device,
         )
-        return self.vision(pixel_rows.to(self.dtype), grid_thw=grid, **layout).pooler_output
+        merged: Tensor = self.vision(
+            pixel_rows.to(self.dtype), grid_thw=grid_F3, **layout
+        ).pooler_output
+        return merged
 
     # ---- where it is
 
-    def geometry(self, spatial_XPC: Tensor, image_height: int, image_width: int) -> Tensor:
+    def geometry(self, spatial_XPD: Tensor, image_height: int, image_width: int) -> Tensor:
         """
-        Spatial tokens of frames [..., P, 2C], special tokens first, brought into the language
-        model's space: [..., n, D].
+        Spatial tokens of frames [..., P, 2 * embed_dim], special tokens first, brought into the
+        language model's space: [..., M, D].
 
         ``image_height`` and ``image_width`` are those of the spatial encoder's input, pixels.
         """
-        patches = spatial_XPC[..., self.config.spatial.num_special_tokens :, :]
-        return self.fusion(patches.unflatten(-2, (image_height // PATCH, image_width // PATCH)))
+        patches_XPD = spatial_XPD[..., self.config.spatial.num_special_tokens :, :]
+        grid = (image_height // PATCH, image_width // PATCH)
+        merged_XMD: Tensor = self.fusion(torch.unflatten(patches_XPD, -2, grid))
+        return merged_XMD
 
-    def fuse(self, vision_XnD: Tensor, geometry_XnD: Tensor) -> Tensor:
+    def fuse(self, vision_XMD: Tensor, geometry_XMD: Tensor) -> Tensor:
         """What and where in one token: ``vision + lam * geometry``, shapes broadcast."""
-        return vision_XnD + self.config.lam * geometry_XnD
+        return vision_XMD + self.config.lam * geometry_XMD
 
     # ---- the sequence
 
@@ -184,7 +160,7 @@ class JanusVLN(nn.Module):
         Embeddings [L, D] of a prompt whose image placeholders, in order, stand for the rows of
         ``images_MD``.
         """
-        embeds_LD = self.language.embed_tokens(ids_L)
+        embeds_LD: Tensor = self.language.embed_tokens(ids_L)
         places = (ids_L == self.config.image_token_id)[:, None]
         return embeds_LD.masked_scatter(places, images_MD.to(embeds_LD.dtype))
 
@@ -192,7 +168,7 @@ class JanusVLN(nn.Module):
         self,
         embeds_LD: Tensor,
         positions_3L: Tensor,
-        cache: Any = None,
+        cache: "KeyValueCache | None" = None,
         mask_LK: Tensor | None = None,
     ) -> Tensor:
         """
@@ -200,23 +176,13 @@ class JanusVLN(nn.Module):
 
         Args:
             embeds_LD: token embeddings.
-            positions_3L: int64 [3, L], time, row and column position of each token.
-            cache: None, or an object with ``update(k, v, layer) -> (k, v)`` that returns all keys
-                and values to attend to.
-            mask_LK: bool [L, K], which of those each token sees. May be left out for one token
-                that sees all, and for a causal sequence with nothing before it; nothing else.
+            positions_3L: int64, time, row and column position of each token.
+            cache: None, or what returns all keys and values to attend to.
+            mask_LK: bool, which of those each token sees. May be left out for one token that sees
+                all, and for a causal sequence with nothing before it; nothing else.
         """
-        # A dictionary is taken as it is; transformers then makes no mask of its own, for which it
-        # would ask the cache questions.
-        mask = {"full_attention": None if mask_LK is None else mask_LK[None, None]}
-        output = self.language(
-            inputs_embeds=embeds_LD[None],
-            position_ids=positions_3L[:, None],
-            attention_mask=mask,
-            past_key_values=cache,
-            use_cache=False,
-        )
-        return output.last_hidden_state[0]
+        mask = None if mask_LK is None else mask_LK[None, None]
+        return hidden_states(self.language, embeds_LD, positions_3L, cache, mask)
 
     def read_last(self, embeds_LD: Tensor, positions_3L: Tensor, cache: "StepCache") -> Tensor:
         """
@@ -227,9 +193,7 @@ class JanusVLN(nn.Module):
         nothing else.
         """
         language: Any = self.language  # its layers' types are torch's Module
-        # which takes "no mask" as causal, also behind a cache
-        if language.config._attn_implementation != MEMORY_ATTENTION:
-            language.set_attn_implementation(MEMORY_ATTENTION)
+        use_memory_attention(language)  # which takes "no mask" as causal, also behind a cache
         x_1LD = embeds_LD[None]
         rotation = language.rotary_emb(x_1LD, positions_3L[:, None])
         for layer in language.layers[:-1]:
@@ -241,12 +205,12 @@ class JanusVLN(nn.Module):
         cache.length += len(embeds_LD)
         return x_11D[0]
 
-    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> "JanusVLN":
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> "Network":
         # Module.to(dtype) casts buffers too, and rotary frequencies in bfloat16 would move every
         # position.
-        result = super()._apply(fn, recurse)
+        super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
         self.restore_frequencies()
-        return result
+        return self
 
     def restore_frequencies(self) -> None:
         """
@@ -277,14 +241,82 @@ def vision_layout(
     It would do so at every call; given to it, and with the borders on the CPU where it reads them,
     it need not wait for a GPU in every block.
     """
-    grid_k3 = torch.tensor(grids)
-    window_index, window_borders = get_vision_window_index(grid_k3, merge, window, patch)
+    grid_F3 = torch.tensor(grids)
+    window_index, window_borders = get_vision_window_index(grid_F3, merge, window, patch)
     return {
-        "position_ids": get_vision_position_ids(grid_k3, merge).to(device),
+        "position_ids": get_vision_position_ids(grid_F3, merge).to(device),
         "window_index": window_index.to(device),
         "cu_window_seqlens": window_borders,
-        "cu_seqlens": get_vision_cu_seqlens(grid_k3),
+        "cu_seqlens": get_vision_cu_seqlens(grid_F3),
     }
+
+
+def hidden_states(
+    language: Qwen2_5_VLTextModel,
+    embeds_LD: Tensor,
+    positions_3L: Tensor,
+    cache: "KeyValueCache | None",
+    mask: Tensor | None,
+) -> Tensor:
+    """
+    Hidden states [L, D], after the final norm, of one sequence in a language model.
+
+    Arguments are those of `Network.read`, the mask in the form that the model's attention takes.
+    """
+    output = language(
+        inputs_embeds=embeds_LD[None],
+        position_ids=positions_3L[:, None],
+        # A dictionary is taken as it is; transformers then makes no mask of its own, for which it
+        # would ask the cache questions.
+        attention_mask={"full_attention": mask},
+        past_key_values=cache,
+        use_cache=False,
+    )
+    hidden_LD: Tensor = output.last_hidden_state[0]
+    return hidden_LD
+
+
+def last_layer(
+    language: Qwen2_5_VLTextModel,
+    x_BLD: Tensor,
+    rotation: tuple[Tensor, Tensor],
+    rows: Tensor,
+    mask_B1RK: Tensor | None,
+    cache: Any = None,
+) -> Tensor:
+    """
+    Final hidden states [B, R, D], after the norm, of the R ``rows`` of what enters the last layer:
+    all others are only looked at there, so they need keys and values and nothing else.
+
+    Args:
+        language: transformers' text model.
+        x_BLD: output of the layer before, all rows.
+        rotation: cosine and sine [B, L, H] of all rows, as the model's ``rotary_emb`` gives them.
+        rows: int64 [R], those that are wanted.
+        mask_B1RK: what each of them sees of the K keys, in the form that the model's attention
+            takes.
+        cache: holds the keys before these rows and takes theirs (``update``); None: there are none
+            before.
+    """
+    layer: Any = language.layers[-1]  # its parts' types are torch's Module
+    attention, normed_BLD = layer.self_attn, layer.input_layernorm(x_BLD)
+    k_BNLH, v_BNLH = (
+        project(normed_BLD).unflatten(-1, (-1, attention.head_dim)).transpose(1, 2)
+        for project in (attention.k_proj, attention.v_proj)
+    )
+    k_BNLH, _ = apply_rotary_pos_emb(k_BNLH, k_BNLH, *rotation)
+    if cache is not None:
+        k_BNLH, v_BNLH = cache.update(k_BNLH, v_BNLH, attention.layer_idx)
+    cosine, sine = (angle.index_select(1, rows) for angle in rotation)
+    x_BRD: Tensor = layer(
+        torch.index_select(x_BLD, 1, rows),
+        attention_mask=mask_B1RK,
+        position_embeddings=(cosine, sine),
+        # the layer's own few keys are among these
+        past_key_values=SimpleNamespace(update=lambda *_: (k_BNLH, v_BNLH)),
+    )
+    normed_BRD: Tensor = language.norm(x_BRD)
+    return normed_BRD
 
 
 def image_positions(rows: int, columns: int, start: int) -> Tensor:
@@ -297,7 +329,7 @@ def image_positions(rows: int, columns: int, start: int) -> Tensor:
 
 
 def prompt_positions(
-    ids: Sequence[int], image_token_id: int, rows: int, columns: int, start: int = 0
+    ids: Sequence[int], image_token_id: int, rows: int, columns: int
 ) -> tuple[Tensor, int]:
     """
     mRoPE positions of text with images of ``rows`` x ``columns`` tokens in it.
@@ -308,16 +340,28 @@ def prompt_positions(
     Returns:
         int64 [3, L], and the position of the token that would follow.
     """
-    parts, position, i = [], start, 0
-    while i < len(ids):
-        if ids[i] == image_token_id:
-            parts.append(image_positions(rows, columns, position))
-            position, i = position + max(rows, columns), i + rows * columns
-        else:
-            end = next((j for j in range(i, len(ids)) if ids[j] == image_token_id), len(ids))
-            parts.append(torch.arange(position, position + end - i).expand(3, -1))
-            position, i = position + end - i, end
+    parts, position = [], 0
+    for is_image, run in groupby(ids, key=lambda i: i == image_token_id):
+        count = len(list(run))
+        # images may stand side by side
+        spans = [max(rows, columns)] * (count // (rows * columns)) if is_image else [count]
+        for span in spans:
+            parts.append(
+                image_positions(rows, columns, position)
+                if is_image
+                else torch.arange(position, position + span).expand(3, -1)
+            )
+            position += span
     return torch.cat(parts, dim=1), position
+
+
+class KeyValueCache(Protocol):
+    """What transformers' attention asks of a cache."""
+
+    def update(
+        self, k_1NLH: Tensor, v_1NLH: Tensor, layer: int, *_: Any, **__: Any
+    ) -> tuple[Tensor, Tensor]:
+        """Take the keys and values of new rows, return all that they may attend to."""
 
 
 class StepCache:
@@ -327,44 +371,38 @@ class StepCache:
     Made once, overwritten at every step.
 
     Args:
-        layers, heads, head_dim: of the language model's keys.
+        text: settings of the language model.
         capacity: most tokens of a step.
         dtype, device: of the buffers.
     """
 
     def __init__(
         self,
-        layers: int,
-        heads: int,
-        head_dim: int,
+        text: Qwen2_5_VLTextConfig,
         capacity: int,
         dtype: torch.dtype,
         device: torch.device | str,
     ) -> None:
-        self.k_L1HND = torch.zeros(
-            layers, 1, heads, capacity, head_dim, dtype=dtype, device=device
-        )
-        self.v_L1HND = torch.zeros_like(self.k_L1HND)
+        layers, heads, head_size = key_value_shape(text)
+        shape = (layers, 1, heads, capacity, head_size)
+        self.capacity = capacity
+        self.k_Z1NKH = torch.zeros(shape, dtype=dtype, device=device)
+        self.v_Z1NKH = torch.zeros_like(self.k_Z1NKH)
         self.length = 0
-
-    @property
-    def capacity(self) -> int:
-        """Most tokens of a step."""
-        return self.k_L1HND.shape[3]
 
     @property
     def nbytes(self) -> int:
         """Bytes of the buffers."""
-        return 2 * self.k_L1HND.nbytes
+        return 2 * self.k_Z1NKH.nbytes
 
     def update(
-        self, k_1HND: Tensor, v_1HND: Tensor, layer: int, *_: Any, **__: Any
+        self, k_1NLH: Tensor, v_1NLH: Tensor, layer: int, *_: Any, **__: Any
     ) -> tuple[Tensor, Tensor]:
         """
         Called by transformers' attention: put new keys and values behind the ``length`` that
         count, return all of them.
         """
-        end = self.length + k_1HND.shape[2]
-        self.k_L1HND[layer, :, :, self.length : end] = k_1HND
-        self.v_L1HND[layer, :, :, self.length : end] = v_1HND
-        return self.k_L1HND[layer, :, :, :end], self.v_L1HND[layer, :, :, :end]
+        end = self.length + k_1NLH.shape[2]
+        self.k_Z1NKH[layer, :, :, self.length : end] = k_1NLH
+        self.v_Z1NKH[layer, :, :, self.length : end] = v_1NLH
+        return self.k_Z1NKH[layer, :, :, :end], self.v_Z1NKH[layer, :, :, :end]

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from janusvln_ros.model.janusvln import StepCache, prompt_positions
+from janusvln_ros.model.network import StepCache, last_layer, prompt_positions
 
 
 def test_positions_are_the_published_ones(expected, model, facts):
@@ -77,9 +77,7 @@ def test_reading_on_from_a_cache_equals_reading_all(model):
     embeds = torch.randn(9, 112, generator=torch.Generator().manual_seed(0))
     positions = torch.arange(9).expand(3, -1)
     whole = model.read(embeds, positions)
-    cache = StepCache(
-        config.num_hidden_layers, config.num_key_value_heads, 16, 12, torch.float32, "cpu"
-    )
+    cache = StepCache(config, 12, torch.float32, "cpu")
     for _ in range(2):  # the second time over what the first left behind
         cache.length = 0
         parts = [model.read(embeds[:5], positions[:, :5], cache)]
@@ -98,9 +96,7 @@ def test_reading_for_the_last_token_alone_equals_reading_all(model, before):
     embeds = torch.randn(9, 112, generator=torch.Generator().manual_seed(0))
     positions = torch.arange(9).expand(3, -1)
     whole = model.read(embeds, positions)
-    cache = StepCache(
-        config.num_hidden_layers, config.num_key_value_heads, 16, 12, torch.float32, "cpu"
-    )
+    cache = StepCache(config, 12, torch.float32, "cpu")
     if before:
         torch.testing.assert_close(
             model.read_last(embeds[:before], positions[:, :before], cache),
@@ -125,10 +121,9 @@ def test_reading_for_the_last_token_alone_equals_reading_all(model, before):
 def test_network_works_from_a_cast(tiny, tied):
     import json
 
-    from janusvln_ros.model import JanusVLNConfig
-    from janusvln_ros.model.checkpoint import build
+    from janusvln_ros.model import JanusVLN, JanusVLNConfig
 
-    model = build(
+    model = JanusVLN.from_config(
         JanusVLNConfig.from_dict(
             json.loads((tiny / "config.json").read_text()) | {"tie_word_embeddings": tied}
         ),
@@ -142,3 +137,38 @@ def test_network_works_from_a_cast(tiny, tied):
             ).dtype
             == torch.bfloat16
         )
+
+
+@pytest.mark.parametrize("rows", [[8], [0, 3, 4], list(range(9))])
+def test_rows_and_gradients_are_those_of_the_whole_pass(model, rows):
+    language, wanted = model.language.train(), torch.tensor(rows)
+    embeds = torch.randn(2, 9, 112, generator=torch.Generator().manual_seed(0))
+    positions = torch.arange(9).expand(3, 2, -1)
+    mask = torch.zeros(2, 1, 9, 9).masked_fill_(
+        ~torch.ones(9, 9, dtype=torch.bool).tril(), float("-inf")
+    )
+    mask[1, :, 4:, 2] = float("-inf")
+
+    def gradients(hidden):
+        language.zero_grad()
+        (hidden * torch.linspace(-1, 1, hidden.numel()).view_as(hidden)).sum().backward()
+        return {
+            name: p.grad.clone() for name, p in language.named_parameters() if p.grad is not None
+        }
+
+    whole = language(
+        inputs_embeds=embeds,
+        position_ids=positions,
+        attention_mask={"full_attention": mask},
+        use_cache=False,
+    ).last_hidden_state[:, wanted]
+    x, rotation = embeds, language.rotary_emb(embeds, positions)
+    for layer in language.layers[:-1]:
+        x = layer(x, attention_mask=mask, position_embeddings=rotation)
+    few = last_layer(language, x, rotation, wanted, mask[:, :, wanted])
+
+    torch.testing.assert_close(few, whole, atol=1e-5, rtol=1e-5)
+    expected, found = gradients(whole), gradients(few)
+    assert set(expected) == set(found)
+    for name, gradient in expected.items():
+        torch.testing.assert_close(found[name], gradient, atol=1e-4, rtol=1e-4, msg=name)

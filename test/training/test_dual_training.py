@@ -17,23 +17,23 @@ from janusvln_ros.data.episodes import is_unseen_text
 from janusvln_ros.data.samples import TrajectorySet
 from janusvln_ros.errors import InputError
 from janusvln_ros.model import JanusVLN
-from janusvln_ros.model.dual import IGNORED
 from janusvln_ros.policy import Navigator
 from janusvln_ros.policy.preprocess import resize
 from janusvln_ros.policy.tokenizer import load_tokenizer
-from janusvln_ros.training.mirror import mirrored_actions, mirrored_instruction
-from janusvln_ros.training.navigate import (
+from janusvln_ros.training.dual import (
     DualTask,
-    ReleasedTask,
     Trajectories,
-    collate_samples,
     collate_trajectories,
     foresight,
-    prepare,
+    mirrored_actions,
+    mirrored_instruction,
     step_figures,
     step_weights,
 )
+from janusvln_ros.training.episode import IGNORED
 from janusvln_ros.training.network import build_model
+from janusvln_ros.training.released import ReleasedTask, collate_samples
+from janusvln_ros.training.run import prepare
 
 GOLDEN = Path(__file__).resolve().parents[1] / "data" / "model"
 TOKENIZER = Path(__file__).resolve().parents[2] / "config" / "model" / "tiny"
@@ -235,4 +235,8 @@ def test_a_text_that_is_kept_for_unseen_homes_does_not_come_in_by_the_mirror(
 
 def test_mirrored_sets_are_refused_for_published_samples(recipe, drives):
     with pytest.raises(InputError, match="mirrored_data is for whole trajectories"):
-        prepare(recipe(memory="released", mirrored_data=[str(drives)]))
+        prepare(
+            recipe(memory="released", mirrored_data=[str(drives)]),
+            build_model(recipe()),
+            load_tokenizer(TOKENIZER),
+        )

@@ -1,18 +1,51 @@
-"""Training in the released mode: the published loss, logits and gradients, and what is frozen."""
+"""
+Training in the released mode: the published samples, loss, logits and gradients, and what is
+frozen.
+"""
+
+import json
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
+from safetensors.torch import load_file
 
+from janusvln_ros.actions import Action
+from janusvln_ros.data.trajectories import Trajectory
 from janusvln_ros.errors import InputError
-from janusvln_ros.model.checkpoint import published_name
-from janusvln_ros.model.released import freeze_as_published, sample_logits, sample_loss
+from janusvln_ros.model import JanusVLN
+from janusvln_ros.model.adapter import published_name
+from janusvln_ros.training.recipes import load_recipe
+from janusvln_ros.training.released import (
+    published_samples,
+    sample_logits,
+    sample_loss,
+    write_published,
+)
+from janusvln_ros.training.trainer import freeze
+
+DATA = Path(__file__).resolve().parents[1] / "data"
+CASES = json.loads((DATA / "training" / "create_data_cases.json").read_text())
 
 MEAN, STD = (
     torch.tensor([0.48145466, 0.4578275, 0.40821073]),
     torch.tensor([0.26862954, 0.26130258, 0.27577711]),
 )
+
+
+@pytest.fixture(scope="module")
+def expected():
+    return load_file(DATA / "model" / "tiny_expected.safetensors")
+
+
+@pytest.fixture
+def model():
+    """With those parts left to learn that the published training trains."""
+    model = JanusVLN.from_pretrained(DATA / "model" / "tiny")
+    freeze(model, load_recipe("base"))
+    return model
 
 
 def pictures(expected, frames):
@@ -39,7 +72,6 @@ def pictures(expected, frames):
 @pytest.mark.parametrize("frames", [1, 5])
 def test_loss_logits_and_gradients_are_the_published_ones(model, expected, frames):
     prefix = f"train{frames}."
-    freeze_as_published(model)
     model.train()
     images, rows = pictures(expected, frames)
     logits = sample_logits(
@@ -73,7 +105,6 @@ def test_loss_logits_and_gradients_are_the_published_ones(model, expected, frame
 
 
 def test_both_encoders_are_frozen_and_everything_else_learns(model, expected):
-    freeze_as_published(model)
     images, rows = pictures(expected, 5)
     sample_loss(
         sample_logits(
@@ -115,3 +146,40 @@ def test_sample_without_a_label_is_refused(model, expected):
             expected["train1.input_ids"],
             torch.full_like(expected["train1.labels"], -100),
         )
+
+
+def test_samples_of_named_frames_are_the_published_ones():
+    case = CASES["vlnce"]
+    frames = tuple(Path("/frames/7") / name for name in case["files"])
+    actions = [Action[name.split("_", 2)[2].split(".")[0].upper()] for name in case["files"]]
+    trajectory = Trajectory(
+        7,
+        "images/7",
+        case["episode"]["instruction"]["instruction_text"],
+        (-1, *map(int, actions[:-1])),
+        None,
+        frames,
+    )
+    assert list(published_samples(trajectory, "/frames", strip=True)) == case["samples"]
+
+
+def test_samples_of_annotated_frames_are_the_published_ones_with_the_last_frame_labelled_stop():
+    case = CASES["dagger_or_scalevln"]
+    episode = case["episode"]
+    frames = tuple(Path("/frames") / "sc_r2r_000007" / "rgb" / name for name in case["files"])
+    trajectory = Trajectory(
+        7, episode["video"], episode["instructions"][0], tuple(episode["actions"]), None, frames
+    )
+    assert list(published_samples(trajectory, "/frames", strip=False)) == case["samples"]
+
+
+def test_published_list_is_what_json_reads(tmp_path):
+    rgb = tmp_path / "images" / "a" / "rgb"
+    frames = tuple(rgb / f"{i:03d}.jpg" for i in range(4))
+    trajectory = Trajectory(7, "images/a", "go", (-1, 1, 2, 3), None, frames)
+    count = write_published(
+        published_samples(trajectory, tmp_path, strip=False), tmp_path / "list.json"
+    )
+    samples = json.loads((tmp_path / "list.json").read_text())
+    assert count == len(samples) == 4
+    assert samples[3]["images"] == [f"images/a/rgb/{i:03d}.jpg" for i in range(4)]

@@ -1,0 +1,326 @@
+"""
+What the language model has in its context at a step: the two modes of memory, with one interface.
+
+`ReleasedContext` reads, at every step, a prompt of at most ``num_history + 1`` pictures anew, as
+the published code does. `DualContext` reads every frame once and keeps what it understood. Both
+are given a frame's appearance and geometry, and return the hidden states that score the answer;
+both change what they remember only in ``commit``. The action that led to the current frame is
+``executed``, None before the first one or where nobody knows; it only matters to a `DualContext`
+whose checkpoint remembers actions.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from transformers import PreTrainedTokenizerBase
+
+from janusvln_ros.actions import Action
+from janusvln_ros.errors import InputError
+from janusvln_ros.model import JanusVLN
+from janusvln_ros.model.attention import tree_mask
+from janusvln_ros.model.dual import (
+    FrameLayout,
+    SemanticMemory,
+    read_answer,
+    read_frame,
+    read_prompt,
+)
+from janusvln_ros.model.memory import FrameWindow
+from janusvln_ros.model.network import StepCache, prompt_positions
+from janusvln_ros.policy.decoding import ActionTree, require_finite
+from janusvln_ros.policy.prompt import (
+    Style,
+    dual_prefix_ids,
+    executed_ids,
+    frame_ids,
+    leaf_ids,
+    released_prompt_ids,
+    sample_history,
+)
+
+FEATURE_FRAMES = 512
+"""
+Frames of features set aside in the released mode: no episode of VLN-CE is longer.
+
+A longer one doubles them, again and again.
+"""
+
+
+@dataclass(frozen=True)
+class EncodedFrame:
+    """
+    A frame after both encoders.
+
+    Attributes:
+        vision_MD: what is there.
+        geometry_MD: where it is, in the language model's space.
+        spatial_PD: the spatial encoder's tokens, special tokens first.
+        grid: rows and columns of merge groups, M together.
+    """
+
+    vision_MD: Tensor
+    geometry_MD: Tensor
+    spatial_PD: Tensor
+    grid: tuple[int, int]
+
+
+@dataclass(frozen=True)
+class _Prompt:
+    """A prompt of the released mode, as ids and on the device, and the position behind it."""
+
+    ids: list[int]
+    ids_L: Tensor
+    positions_3L: Tensor
+    end: int
+
+
+class ReleasedContext:
+    """
+    The published way: history frames sampled evenly, all of them read again with the geometry of
+    the current one.
+
+    What the vision tower says of a frame never changes and is kept. On a GPU it is kept in the
+    host's memory, so that the device's does not depend on the length of the episode; nine pictures
+    travel at each step.
+    """
+
+    def __init__(
+        self,
+        model: JanusVLN,
+        tokenizer: PreTrainedTokenizerBase,
+        tree: ActionTree | None,
+        style: Style,
+    ) -> None:
+        self.model, self.tokenizer, self.tree, self.style = model, tokenizer, tree, style
+        self.seen = 0
+        self.instruction = ""
+        self.prompt: Sequence[int] = ()
+        self.features_FMD: Tensor | None = None
+        self.cache: StepCache | None = None
+        self._prompts: dict[tuple[int, tuple[int, int]], _Prompt] = {}
+        self._begun = False
+        self._end = 0
+
+    @property
+    def frames(self) -> list[int]:
+        """Numbers of the earlier frames that the next step will see, ascending."""
+        return sample_history(self.seen + 1, self.model.config.navigation.num_history)[:-1]
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of what is remembered."""
+        return sum(held.nbytes for held in (self.features_FMD, self.cache) if held is not None)
+
+    def begin(self, instruction: str) -> None:
+        """A new episode. Raises InputError, and forgets nothing, if the text cannot be used."""
+        ids = released_prompt_ids(self.tokenizer, instruction, 1, 1, self.style)
+        check_context(self.model, len(ids), self.tree)
+        self.instruction = instruction
+        self.seen = 0
+        self._begun = False
+        self._prompts.clear()
+
+    def observe(self, frame: EncodedFrame, executed: Action | None) -> None:
+        """Read the current frame without a question: only its appearance is kept."""
+        self._keep(frame.vision_MD)
+
+    def _keep(self, vision_MD: Tensor) -> Tensor:
+        """The features of all frames, the current one's behind those before."""
+        kept, pinned = self.features_FMD, vision_MD.device.type == "cuda"
+        if kept is None or (self.seen == 0 and kept.shape[1:] != vision_MD.shape):
+            # Filled, not only reserved, so that memory does not grow while an episode is driven.
+            shape = (FEATURE_FRAMES, *vision_MD.shape)
+            kept = torch.full(shape, 0.0, dtype=vision_MD.dtype, pin_memory=pinned)
+        elif self.seen == len(kept):
+            kept = torch.cat([kept, kept])
+        kept[self.seen] = vision_MD
+        self.features_FMD = kept
+        return kept
+
+    def read(self, frame: EncodedFrame, executed: Action | None) -> Tensor:
+        """
+        Read the current frame and the question; hidden states [1 + T, D] of the question's last
+        row and of the T tokens of the tree of answers, where there is one.
+        """
+        model, device = self.model, frame.vision_MD.device
+        # Asked first, as it may refuse the instruction.
+        indices = [*self.frames, self.seen]
+        prompt = self._prompt_of(len(indices), frame.grid)
+        pictures_FMD = self._keep(frame.vision_MD)[indices].to(device, non_blocking=True)
+        fused_FMD = model.fuse(pictures_FMD, frame.geometry_MD)
+        embeds_LD = model.embed(prompt.ids_L, fused_FMD.flatten(0, 1))
+
+        self.prompt, self._end, positions_3L = prompt.ids, prompt.end, prompt.positions_3L
+        cache = self._cache_for(frame.grid)
+        cache.length = start = prompt.ids.index(model.config.image_token_id)
+        # what stands before the first picture is the same at every step: read once
+        if not self._begun:
+            cache.length = 0
+            model.read_last(embeds_LD[:start], positions_3L[:, :start], cache)
+            before = cache.v_Z1NKH[:, :, :, :start]
+            require_finite(before, "the prompt's values in the language model")
+            self._begun = True
+        hidden_1D = model.read_last(embeds_LD[start:], positions_3L[:, start:], cache)
+        if not (tree := self.tree) or not tree.tokens:
+            return hidden_1D
+        branches_TD = model.language.embed_tokens(torch.tensor(tree.tokens, device=device))
+        positions_3T = (self._end + torch.tensor(tree.depths, device=device)).expand(3, -1)
+        prompt_TL = torch.ones(len(tree.tokens), len(prompt.ids), dtype=torch.bool)
+        visible_TK = torch.cat([prompt_TL, tree_mask(tree.parents)], dim=1).to(device)
+        return torch.cat([hidden_1D, model.read(branches_TD, positions_3T, cache, visible_TK)])
+
+    def _prompt_of(self, images: int, grid: tuple[int, int]) -> _Prompt:
+        """The prompt with so many images; the same ones come at every step."""
+        if (images, grid) not in self._prompts:
+            config, device = self.model.config, self.model.device
+            # whether the longest prompt fits is known at the first frame
+            for k in (images, config.navigation.num_history + 1):
+                ids = released_prompt_ids(
+                    self.tokenizer, self.instruction, k, grid[0] * grid[1], self.style
+                )
+                positions_3L, end = prompt_positions(ids, config.image_token_id, *grid)
+                check_context(self.model, end, self.tree)
+                ids_L = torch.tensor(ids, device=device)
+                self._prompts[k, grid] = _Prompt(ids, ids_L, positions_3L.to(device), end)
+        return self._prompts[images, grid]
+
+    def _cache_for(self, grid: tuple[int, int]) -> StepCache:
+        model = self.model
+        longest = self._prompt_of(model.config.navigation.num_history + 1, grid)
+        rows = len(longest.ids) + answer_rows(model, self.tree)
+        if self.cache is None or self.cache.capacity < rows:
+            self._begun = False
+            self.cache = StepCache(model.config.text, rows, model.dtype, model.device)
+        return self.cache
+
+    def answer(self, token: int) -> Tensor:
+        """Read one more token of the answer; the hidden state [1, D] that scores the next."""
+        assert self.cache is not None
+        device = self.model.device
+        embed_1D = self.model.language.embed_tokens(torch.tensor([token], device=device))
+        position = self._end + self.cache.length - len(self.prompt)
+        position_31 = torch.full((3, 1), position, device=device)
+        hidden_1D = self.model.read(embed_1D, position_31, self.cache)
+        self.cache.length += 1
+        return hidden_1D
+
+    def commit(self) -> None:
+        """Remember the frame that was read last."""
+        self.seen += 1
+
+
+class DualContext:
+    """
+    The paper's way: each frame is read once, with its own geometry, and remembered; see
+    `janusvln_ros.model.dual`.
+
+    With ``navigation.action_memory = "executed"`` the executed action stands before each frame, in
+    the memory.
+    """
+
+    def __init__(
+        self,
+        model: JanusVLN,
+        tokenizer: PreTrainedTokenizerBase,
+        tree: ActionTree | None,
+        window: FrameWindow,
+        cuda_graphs: bool = False,
+    ) -> None:
+        self.model, self.tokenizer, self.tree = model, tokenizer, tree
+        self.window, self.cuda_graphs = window, cuda_graphs
+        self.question = leaf_ids(tokenizer)
+        self.memory: SemanticMemory | None = None
+        self.prompt: Sequence[int] = ()
+        self._begun = False
+
+    @property
+    def frames(self) -> list[int]:
+        """Numbers of the earlier frames that the next step will see, ascending."""
+        return self.memory.frames if self.memory and self._begun else []
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of what is remembered."""
+        return self.memory.nbytes if self.memory else 0
+
+    def begin(self, instruction: str) -> None:
+        """As `ReleasedContext.begin`; the prompt is read with the first frame."""
+        ids = dual_prefix_ids(self.tokenizer, instruction)
+        check_context(self.model, len(ids) + len(self.question), self.tree)
+        self.prompt, self._begun = ids, False
+
+    def read(self, frame: EncodedFrame, executed: Action | None) -> Tensor:
+        """As `ReleasedContext.read`."""
+        tree = self.tree
+        branches = (tree.tokens, tree.parents, tree.depths) if tree else ()
+        return self._read(frame, executed, self.question, *branches)
+
+    def observe(self, frame: EncodedFrame, executed: Action | None) -> None:
+        """As `ReleasedContext.observe`."""
+        self._read(frame, executed)
+        assert self.memory is not None
+        begin = self.memory.remembered_rows  # no scores will tell
+        values = self.memory.v_ZNKH[:, :, begin : begin + self.memory.layout.rows]
+        require_finite(values, "the frame's values in the language model")
+
+    def _read(
+        self, frame: EncodedFrame, executed: Action | None, *question: Sequence[int]
+    ) -> Tensor:
+        model, memory = self.model, self.memory
+        remembers = model.config.navigation.action_memory == "executed"
+        before = executed_ids(self.tokenizer, executed) if remembers else []
+        layout = FrameLayout(*frame.grid, before=len(before))
+        is_open = self._begun and memory is not None and memory.seen
+        if memory is None or (memory.layout != layout and not is_open):
+            self._begun = False
+            leaf = len(self.question) + answer_rows(model, self.tree)
+            self.memory = memory = SemanticMemory(
+                model.config.text,
+                self.window,
+                layout,
+                leaf,
+                dtype=model.dtype,
+                device=model.device,
+                cuda_graphs=self.cuda_graphs,
+            )
+        if not self._begun:
+            read_prompt(model.language, memory, self.prompt)
+            values = memory.v_ZNKH[:, :, : memory.prompt_rows]
+            require_finite(values, "the instruction's values in the language model")
+            self._begun = True
+        ids = [*before, *frame_ids(self.tokenizer, len(frame.vision_MD))]
+        fused_MD = model.fuse(frame.vision_MD, frame.geometry_MD)
+        return read_frame(model.language, memory, ids, fused_MD, *question)
+
+    def answer(self, token: int) -> Tensor:
+        """As `ReleasedContext.answer`."""
+        assert self.memory is not None
+        return read_answer(self.model.language, self.memory, token)
+
+    def commit(self) -> None:
+        """As `ReleasedContext.commit`."""
+        assert self.memory is not None
+        self.memory.commit()
+
+
+Context = ReleasedContext | DualContext
+
+
+def answer_rows(model: JanusVLN, tree: ActionTree | None) -> int:
+    """Most tokens that are read behind the question: the longest answer, or the tree of all."""
+    return len(tree.tokens) if tree else model.config.navigation.max_new_tokens
+
+
+def check_context(model: JanusVLN, positions: int, tree: ActionTree | None) -> None:
+    """
+    Raise InputError if a prompt of so many positions and its answer go beyond what the language
+    model was made for.
+    """
+    limit, answer = model.config.text.max_position_embeddings, answer_rows(model, tree)
+    if positions + answer > limit:
+        need = f"a prompt of {positions} positions and {answer} for the answer"
+        raise InputError(
+            f"the instruction makes {need}, the language model takes {limit}: shorten it"
+        )

@@ -1,0 +1,470 @@
+"""
+Training with the semantic memory: every step of whole trajectories in one masked pass.
+
+First the trajectories, each perhaps once more with left and right exchanged (a second home and a
+second way for the price of one), then the task.
+"""
+
+import hashlib
+import re
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import cross_entropy, smooth_l1_loss
+from torch.utils.data import Dataset
+from transformers import PreTrainedTokenizerBase
+
+from janusvln_ros.actions import Action
+from janusvln_ros.data.episodes import is_unseen_text
+from janusvln_ros.data.samples import TrajectorySet
+from janusvln_ros.errors import InputError
+from janusvln_ros.model import JanusVLN
+from janusvln_ros.model.memory import FrameWindow
+from janusvln_ros.model.network import MERGE
+from janusvln_ros.policy.preprocess import patch_grid, pixel_rows
+from janusvln_ros.policy.prompt import dual_prefix_ids, executed_ids, frame_ids, leaf_ids
+from janusvln_ros.rollout.shards import Cluster
+from janusvln_ros.training.cache import FrameCache, read_picture
+from janusvln_ros.training.encoders import images_of, vision_patches
+from janusvln_ros.training.episode import (
+    IGNORED,
+    Episodes,
+    action_loss,
+    episode_pass,
+    sample_window,
+)
+from janusvln_ros.training.recipes import Recipe
+
+FORESIGHT = 8
+"""How many actions ahead the helper head looks."""
+
+LONG_CONTEXT = 16384
+"""Positions from which on a language model has room for jumps of positions in training."""
+
+
+EXCHANGED = np.arange(len(Action))
+EXCHANGED[[Action.TURN_LEFT, Action.TURN_RIGHT]] = Action.TURN_RIGHT, Action.TURN_LEFT
+
+
+def mirrored_actions(actions: np.ndarray) -> np.ndarray:
+    """Left and right turns exchanged; negative numbers (no action) stay. int64, any shape."""
+    return np.where(actions >= 0, EXCHANGED[np.maximum(actions, 0)], actions)
+
+
+def mirrored_instruction(text: str) -> str:
+    """
+    The words "left" and "right" exchanged.
+
+    For texts that use them for directions only, as those of the houses do.
+    """
+    exchange = {"left": "right", "right": "left", "Left": "Right", "Right": "Left"}
+    return re.sub(r"\b[lL]eft\b|\b[rR]ight\b", lambda found: exchange[found.group()], text)
+
+
+def step_weights(targets: Sequence[int] | np.ndarray, change: float, stop: float) -> np.ndarray:
+    """
+    Weight of every step, float32: ``stop`` where the expert stops, ``change`` where its action
+    differs from the one before, else 1.
+    """
+    actions = np.asarray(targets)
+    weights = np.ones(len(actions), np.float32)
+    weights[1:][actions[1:] != actions[:-1]] = change
+    weights[actions == Action.STOP] = stop
+    return weights
+
+
+class Trajectories(Dataset[dict[str, Any]]):
+    """
+    Trajectories for `DualTask`: prompt ids, targets, weights, and either pictures or what frozen
+    encoders made of them.
+
+    Args:
+        sets: the set files.
+        mirrored_sets: sets taken with left and right exchanged, but for the texts that so become
+            ones that are kept for unseen homes.
+        model: settings of the pictures; with ``cached`` its encoders are run once over all of
+            them.
+        tokenizer: of the model.
+        recipe: weights, cut, prompt.
+        cached: keep resized pictures and the frozen encoders' output on disk (see `FrameCache`).
+    """
+
+    def __init__(
+        self,
+        sets: Sequence[TrajectorySet],
+        model: JanusVLN,
+        tokenizer: PreTrainedTokenizerBase,
+        recipe: Recipe,
+        cached: bool,
+        mirrored_sets: Sequence[TrajectorySet] = (),
+    ) -> None:
+        self.sets = [*sets, *mirrored_sets]
+        self.mirrored = [False] * len(sets) + [True] * len(mirrored_sets)
+        self.tokenizer, self.recipe = tokenizer, recipe
+        self.width = model.config.navigation.image_width
+        self.index = [
+            (s, i)
+            for s, trajectories in enumerate(self.sets)
+            for i in range(len(trajectories))
+            if self._is_taken(s, i)
+        ]
+        if not self.index:
+            raise InputError(
+                f"no trajectory of {[str(s.path) for s in self.sets]} has at most "
+                f"longest={recipe.longest} frames: raise it"
+            )
+        self.caches: dict[int, FrameCache] = {}
+        self.features: dict[int, tuple[np.ndarray, np.ndarray]] = {}
+        for s in encoding_order(len(self.sets), Cluster.from_environment()) if cached else []:
+            self.caches[s] = FrameCache(self.sets[s], self.width)
+            self.features[s] = encode_set(self.caches[s], model, self.mirrored[s])
+
+    def _is_taken(self, s: int, i: int) -> bool:
+        trajectories, longest = self.sets[s], self.recipe.longest
+        if longest and trajectories.lengths[i] > longest:
+            return False
+        if not self.mirrored[s]:
+            return True
+        return not is_unseen_text(mirrored_instruction(trajectories.raw(i)["instruction"]))
+
+    @property
+    def lengths(self) -> list[int]:
+        """Frames of every trajectory, cut."""
+        return [min(int(self.sets[s].lengths[i]), self.recipe.max_frames) for s, i in self.index]
+
+    def __len__(self) -> int:
+        return len(self.index)
+
+    def __getitem__(self, k: int) -> dict[str, Any]:
+        s, i = self.index[k]
+        mirrored, recipe, values = self.mirrored[s], self.recipe, self.sets[s].raw(i)
+        n = min(len(values["targets"]), recipe.max_frames)
+        targets, executed = (np.array(values[key], np.int64) for key in ("targets", "actions"))
+        instruction = values["instruction"]
+        if mirrored:
+            targets, executed = mirrored_actions(targets), mirrored_actions(executed)
+            instruction = mirrored_instruction(instruction)
+        item: dict[str, Any] = {
+            "prompt": dual_prefix_ids(self.tokenizer, instruction),
+            "targets": targets[:n],
+            "weights": step_weights(targets, recipe.change_weight, recipe.stop_weight)[:n],
+            "ahead": foresight(targets, n),
+            "executed": executed[:n],
+        }
+        if self.features:
+            start = int(self.caches[s].start[i])
+            item["vision"], item["spatial"] = (
+                np.array(array[start : start + n]) for array in self.features[s]
+            )
+        else:
+            folder = (self.sets[s].path.resolve().parent / values["folder"]).resolve()
+            paths = [folder / name for name in values["frames"][:n]]
+            frames = np.stack([read_picture(path, self.width) for path in paths])
+            item["frames"] = np.ascontiguousarray(frames[:, :, ::-1]) if mirrored else frames
+        return item
+
+
+def encoding_order(sets: int, cluster: Cluster) -> list[int]:
+    """
+    In which order a process goes through ``sets`` sets: each begins elsewhere, so that together
+    they encode every set once.
+    """
+    first = cluster.rank * sets // cluster.world_size
+    return [(first + k) % sets for k in range(sets)]
+
+
+def foresight(targets: np.ndarray, n: int) -> np.ndarray:
+    """
+    What the helper head predicts at each of the first ``n`` steps: the next ``FORESIGHT`` targets
+    after the current one (STOP beyond the end), and in the last column the number of steps left;
+    int64 [n, FORESIGHT + 1].
+    """
+    padded = np.concatenate([targets, np.full(FORESIGHT + 1, int(Action.STOP))])
+    rows = np.arange(n)[:, None] + np.arange(1, FORESIGHT + 1)
+    left = (len(targets) - 1 - np.arange(n))[:, None]
+    return np.concatenate([padded[rows], left], axis=1).astype(np.int64)
+
+
+def encoder_digest(model: JanusVLN, part: str) -> str:
+    """A name for the weights of one encoder, ``vision`` (without its merger) or ``spatial``."""
+    digest = hashlib.sha256()
+    for name, value in sorted(model.state_dict().items()):
+        if name.startswith(f"{part}.") and not name.startswith("vision.merger."):
+            digest.update(name.encode() + value.detach().float().cpu().numpy().tobytes())
+    return digest.hexdigest()[:16]
+
+
+def encode_set(
+    cache: FrameCache, model: JanusVLN, mirrored: bool = False
+) -> tuple[np.ndarray, np.ndarray]:
+    """
+    What both frozen encoders make of every frame of a set (or of its mirror image), float16: the
+    vision tower's patches before its merger, in merge order [frames, patches, width], and the
+    spatial patch tokens [frames, patches, 2 * embed_dim], each trajectory seen with the model's
+    own memory window.
+    """
+    config, window = model.config, model.config.navigation.window
+    rows, columns = patch_grid(*cache.frames.shape[1:3])
+    merged = (rows // MERGE * MERGE) * (columns // MERGE * MERGE)
+    side, suffix = (-1, "-mirrored") if mirrored else (1, "")
+
+    @torch.no_grad()
+    def vision(frames: np.ndarray) -> np.ndarray:
+        seen = [frames[i : i + 64, :, ::side] for i in range(0, len(frames), 64)]
+        return np.concatenate([vision_patches(model, part).float().cpu().numpy() for part in seen])
+
+    @torch.no_grad()
+    def spatial(frames: np.ndarray) -> np.ndarray:
+        seen = np.ascontiguousarray(frames[:, :, ::side])
+        tokens = model.spatial(images_of(seen)[None].to(model.device), window)[0]
+        return tokens[:, config.spatial.num_special_tokens :].float().cpu().numpy()
+
+    was_training = model.training
+    model.eval()
+    result = (
+        cache.features(
+            f"vision-{encoder_digest(model, 'vision')}{suffix}",
+            (merged, config.vision.hidden_size),
+            vision,
+        ),
+        cache.features(
+            f"spatial-{encoder_digest(model, 'spatial')}-{window.initial}-{window.window}{suffix}",
+            (rows * columns, 2 * config.spatial.embed_dim),
+            spatial,
+        ),
+    )
+    model.train(was_training)
+    return result
+
+
+def collate_trajectories(items: Sequence[dict[str, Any]]) -> dict[str, Tensor]:
+    """
+    Pad trajectories to one length: prompts with 0, frames with zeros, targets with -100, weights
+    with 0.
+    """
+
+    def pad(name: str, value: float = 0) -> Tensor:
+        arrays = [torch.as_tensor(item[name]) for item in items]
+        return torch.nn.utils.rnn.pad_sequence(arrays, batch_first=True, padding_value=value)
+
+    batch = {
+        "prompt": pad("prompt"),
+        "prompt_lengths": torch.tensor([len(item["prompt"]) for item in items]),
+        "targets": pad("targets", IGNORED),
+        "weights": pad("weights"),
+        "ahead": pad("ahead", IGNORED),
+        "executed": pad("executed", -1),
+    }
+    return batch | {
+        name: pad(name) for name in ("vision", "spatial", "frames") if name in items[0]
+    }
+
+
+class ForesightHead(nn.Module):
+    """
+    A throw-away head that guesses, from the state that decides, the next expert actions, how many
+    steps are left, and which action led here.
+
+    More to learn from each step; the last one teaches the network to see its own motion, since
+    actions are not in the memory.
+    """
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.head = nn.Sequential(
+            nn.LayerNorm(width),
+            nn.Linear(width, width),
+            nn.GELU(),
+            nn.Linear(width, (FORESIGHT + 1) * len(Action) + 1),
+        )
+
+    def forward(
+        self, hidden_BFD: Tensor, ahead_BFK: Tensor, executed_BF: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """
+        The loss, a scalar: cross entropies of actions ahead and behind plus the error of log(1 +
+        steps left), mean over steps, then over trajectories; and the part of the action behind
+        alone.
+
+        ``executed_BF``: the action that led to each frame, -1 where there was none.
+        """
+        out = self.head(hidden_BFD).float()
+        logits = out[..., :-1].unflatten(-1, (FORESIGHT + 1, len(Action)))
+        ahead = _cross_entropy(logits[:, :, :-1], ahead_BFK[..., :-1], IGNORED).mean(-1)
+        behind = _cross_entropy(logits[:, :, -1], executed_BF, -1)
+        steps_left = ahead_BFK[..., -1]
+        left = smooth_l1_loss(
+            out[..., -1], torch.log1p(steps_left.clamp(min=0).float()), reduction="none"
+        )
+        real = (steps_left >= 0).float()
+        loss, motion = (
+            ((part * real).sum(1) / real.sum(1)).mean() for part in (ahead + left + behind, behind)
+        )
+        return loss, motion
+
+
+def _cross_entropy(logits_XV: Tensor, targets_X: Tensor, ignored: int) -> Tensor:
+    """Of every target by itself, with its leading dimensions."""
+    return cross_entropy(
+        logits_XV.flatten(0, -2), targets_X.flatten(), ignore_index=ignored, reduction="none"
+    ).view(targets_X.shape)
+
+
+class DualTask(nn.Module):
+    """
+    The network with the loss of ``memory: dual``; ``forward`` takes a batch of
+    `collate_trajectories`.
+
+    Args:
+        model: the network.
+        tokenizer: of the model.
+        sample_windows: share of the batches with a drawn window and a jump of positions.
+        guidance: weight of the helper head's loss; 0: there is none.
+        curriculum_steps: passes over which the window of the semantic memory grows to its full
+            size.
+        frozen_spatial: the spatial encoder needs no gradient.
+    """
+
+    def __init__(
+        self,
+        model: JanusVLN,
+        tokenizer: PreTrainedTokenizerBase,
+        sample_windows: float = 0.0,
+        guidance: float = 0.0,
+        frozen_spatial: bool = True,
+        curriculum_steps: int = 0,
+    ) -> None:
+        super().__init__()
+        self.model, self.tokenizer = model, tokenizer
+        self.sample_windows, self.guidance = sample_windows, guidance
+        self.frozen_spatial, self.curriculum_steps = frozen_spatial, curriculum_steps
+        words = [tokenizer.encode(action.name, add_special_tokens=False) for action in Action]
+        longest = max(map(len, words))
+        padded = [word + [IGNORED] * (longest - len(word)) for word in words]
+        self.answers = nn.Buffer(torch.tensor(padded), persistent=False)
+        # kept with the state, so that a resumed run goes on where it was
+        self.passes = nn.Buffer(torch.zeros((), dtype=torch.long))
+        self.foresight = ForesightHead(model.config.text.hidden_size) if guidance else None
+
+    def fused(
+        self, batch: dict[str, Tensor], window: FrameWindow
+    ) -> tuple[Tensor, tuple[int, int]]:
+        """Fused tokens [B, F, M, D] of a batch and the grid of merge groups."""
+        model = self.model
+        if "vision" in batch:
+            B, frames, patches = batch["spatial"].shape[:3]
+            _, columns = patch_grid(0, model.config.navigation.image_width)
+            rows = patches // columns
+            vision = model.vision.merger(batch["vision"].flatten(0, 2).to(model.dtype))
+            spatial = batch["spatial"].to(model.dtype)
+            geometry = model.fusion(spatial.unflatten(2, (rows, columns)))
+        else:
+            B, frames, height, width = batch["frames"].shape[:4]
+            rows, columns = patch_grid(height, width)
+            pictures = batch["frames"].cpu().numpy()
+            pixels, grids = zip(*(pixel_rows(picture) for picture in np.concatenate(pictures)))
+            vision = model.encode_vision(
+                torch.from_numpy(np.concatenate(pixels)).to(model.device), torch.tensor(grids)
+            )
+            with torch.set_grad_enabled(torch.is_grad_enabled() and not self.frozen_spatial):
+                tokens = model.spatial(images_of(pictures).to(model.device), window)
+            geometry = model.geometry(tokens.to(model.dtype), height, width)
+        grid = (rows // MERGE, columns // MERGE)
+        return model.fuse(vision.unflatten(0, (B, frames, -1)), geometry), grid
+
+    def next_window(self) -> tuple[FrameWindow, int]:
+        """
+        The window of this pass and its jump of positions: the model's own, but in training growing
+        at first, and drawn for some batches afterwards.
+        """
+        window, passes = self.model.config.navigation.window, int(self.passes)
+        if not self.training:
+            return window, 0
+        self.passes.add_(1)
+        if passes < self.curriculum_steps:
+            share = passes / self.curriculum_steps
+            initial = round(share * window.initial)
+            last = max(min(1, window.window), round(share * share * window.window))
+            return FrameWindow(initial, last), 0
+        if not self.sample_windows or float(torch.rand(())) >= self.sample_windows:
+            return window, 0
+        drawn, jump = sample_window(window)
+        long = self.model.config.text.max_position_embeddings >= LONG_CONTEXT
+        return drawn, jump if long else 0
+
+    def forward(
+        self,
+        prompt: Tensor,
+        prompt_lengths: Tensor,
+        targets: Tensor,
+        weights: Tensor,
+        ahead: Tensor,
+        executed: Tensor,
+        **frames: Tensor,
+    ) -> dict[str, Tensor]:
+        """
+        ``loss`` and figures: ``accuracy``, ``changes`` (accuracy where the action changes),
+        ``stop_missed`` and ``stop_false`` (shares).
+        """
+        model, navigation = self.model, self.model.config.navigation
+        window, jump = self.next_window()
+        fused, grid = self.fused(frames, window)
+        answers = torch.where(targets[..., None] >= 0, self.answers[targets.clamp(min=0)], IGNORED)
+        before = None
+        if navigation.action_memory == "executed":
+            led_here = (None, Action.MOVE_FORWARD, Action.TURN_LEFT, Action.TURN_RIGHT)
+            texts = [executed_ids(self.tokenizer, action) for action in led_here]
+            before = torch.tensor(texts, device=targets.device)[executed.clamp(min=0)]
+        episodes = Episodes(
+            prompt,
+            prompt_lengths,
+            fused,
+            answers,
+            grid,
+            frame_ids(self.tokenizer, grid[0] * grid[1]),
+            leaf_ids(self.tokenizer),
+            before,
+        )
+        remembered = window if navigation.semantic_memory else navigation.semantic_window
+        hidden = episode_pass(model.language, episodes, remembered, jump)
+        logits = model.lm_head(hidden)
+        # Every trajectory counts the same, so that the loss does not depend on how trajectories
+        # are dealt to processes.
+        loss = action_loss(logits, answers, weights / weights.sum(dim=1, keepdim=True))
+        figures = step_figures(logits[:, :, 0], self.answers[:, 0], targets)
+        if self.foresight is not None:
+            helper, motion = self.foresight(hidden[:, :, 0], ahead, executed)
+            parts = {"action_loss": loss, "foresight": helper, "motion": motion}
+            figures |= {name: value.detach() for name, value in parts.items()}
+            loss = loss + self.guidance * helper
+        return {"loss": loss, **figures}
+
+
+@torch.no_grad()
+def step_figures(
+    logits_BFV: Tensor, first_tokens_4: Tensor, targets_BF: Tensor
+) -> dict[str, Tensor]:
+    """
+    Shares of right actions among the four, of missed stops and of false ones; NaN where there is
+    nothing to count.
+    """
+    chosen = logits_BFV[..., first_tokens_4].argmax(-1)
+    real = targets_BF >= 0
+    right = (chosen == targets_BF) & real
+    change = real.clone()
+    change[:, 1:] &= targets_BF[:, 1:] != targets_BF[:, :-1]
+    stop = targets_BF == int(Action.STOP)
+
+    def share(what: Tensor, of: Tensor) -> Tensor:
+        return (what & of).sum().float() / of.sum().float()
+
+    stopped = chosen == int(Action.STOP)
+    return {
+        "accuracy": share(right, real),
+        "changes": share(right, change),
+        "stop_missed": share(~stopped, stop),
+        "stop_false": share(stopped, real & ~stop),
+    }
