@@ -49,7 +49,7 @@ from janusvln_ros.nodes.worker import (
     free_memory,
     warm_up,
 )
-from janusvln_ros.policy.instruction import clean_instruction
+from janusvln_ros.policy.instruction import MAX_INSTRUCTION, clean_instruction
 from janusvln_ros.protocol import driving, exchange, watching
 from janusvln_ros.protocol.choosing import MODES, Rule
 from janusvln_ros.protocol.exchange import Phase
@@ -594,7 +594,7 @@ class PolicyNode(ManagedNode):
 
     def _follow(self, key: int, text: str, **limits: Any) -> None:
         try:
-            text = clean_instruction(text)
+            text = clean_instruction(text, MAX_INSTRUCTION)
         except InputError as error:
             limits["problem"] = str(error)
         self._handle(exchange.Start(self.now(), key, text, self.ros_now(), **limits))

@@ -5,10 +5,10 @@ import unicodedata
 from janusvln_ros.errors import InputError
 
 MAX_INSTRUCTION = 4000
-"""Characters of an instruction."""
+"""Characters of an instruction that a person or a topic may give at once."""
 
 
-def clean_instruction(text: str) -> str:
+def clean_instruction(text: str, most: int | None = None) -> str:
     """
     Return ``text`` as the prompt gets it: as it is, but for control characters.
 
@@ -16,12 +16,10 @@ def clean_instruction(text: str) -> str:
     characters (escapes, bells, broken surrogates) become spaces.
 
     Raises:
-        InputError: no letter, digit, mark or symbol is in it, or it is too long.
+        InputError: no letter, digit, mark or symbol is in it, or more than ``most`` characters.
     """
-    if len(text) > MAX_INSTRUCTION:
-        raise InputError(
-            f"the instruction has {len(text)} characters; at most {MAX_INSTRUCTION} are allowed"
-        )
+    if most is not None and len(text) > most:
+        raise InputError(f"the instruction has {len(text)} characters; at most {most} are allowed")
     if not any(unicodedata.category(c)[0] in "LNPS" for c in text):
         raise InputError(
             "the instruction is empty: say where to go, for example 'walk to the table and stop'"
