@@ -74,8 +74,7 @@ class NodeSpec:
 
 
 def _declarations() -> dict[str, Any]:
-    path = share_dir() / "config" / "graphs.yaml"
-    return dict(yaml.safe_load(path.read_text()))
+    return dict(yaml.safe_load((share_dir() / "config" / "graphs.yaml").read_text()))
 
 
 def graph_arguments(graph: str) -> list[Argument]:
