@@ -2,7 +2,7 @@
 
 import unicodedata
 
-from janusvln_ros.errors import InputError
+from janusvln_ros.errors import require
 
 MAX_INSTRUCTION = 4000
 """Characters of an instruction that a person or a topic may give at once."""
@@ -18,12 +18,14 @@ def clean_instruction(text: str, most: int | None = None) -> str:
     Raises:
         InputError: no letter, digit, mark or symbol is in it, or more than ``most`` characters.
     """
-    if most is not None and len(text) > most:
-        raise InputError(f"the instruction has {len(text)} characters; at most {most} are allowed")
-    if not any(unicodedata.category(c)[0] in "LNPS" for c in text):
-        raise InputError(
-            "the instruction is empty: say where to go, for example 'walk to the table and stop'"
-        )
+    require(
+        most is None or len(text) <= most,
+        f"the instruction has {len(text)} characters; at most {most} are allowed",
+    )
+    require(
+        any(unicodedata.category(c)[0] in "LNPS" for c in text),
+        "the instruction is empty: say where to go, for example 'walk to the table and stop'",
+    )
     controls = ("Cc", "Cs")
     return "".join(
         " " if unicodedata.category(c) in controls and not c.isspace() else c for c in text
