@@ -17,3 +17,14 @@ class NonFiniteError(ArithmeticError):
 
     The message says which, and what may be the cause; nothing was remembered.
     """
+
+
+def require(condition: object, sentence: str) -> None:
+    """
+    Go on only where ``condition`` holds.
+
+    Raises:
+        InputError: it does not; with ``sentence``.
+    """
+    if not condition:
+        raise InputError(sentence)

@@ -12,7 +12,7 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from janusvln_ros.errors import InputError
+from janusvln_ros.errors import InputError, require
 
 CHANNELS = {
     "rgb8": 3,
@@ -60,21 +60,23 @@ def rows(message: Any, bytes_per_pixel: int) -> npt.NDArray[np.uint8]:
         InputError: size, step or length of the data do not fit together.
     """
     height, width, step = int(message.height), int(message.width), int(message.step)
-    if not (0 < height <= MAX_SIDE and 0 < width <= MAX_SIDE):
-        raise InputError(f"image is {width} x {height} pixels; each side must be 1 to {MAX_SIDE}")
-    if step < width * bytes_per_pixel:
-        raise InputError(
-            f"image step is {step} bytes; a row of {width} {message.encoding} pixels "
-            f"needs {width * bytes_per_pixel}"
-        )
+    require(
+        0 < height <= MAX_SIDE and 0 < width <= MAX_SIDE,
+        f"image is {width} x {height} pixels; each side must be 1 to {MAX_SIDE}",
+    )
+    require(
+        step >= width * bytes_per_pixel,
+        f"image step is {step} bytes; a row of {width} {message.encoding} pixels "
+        f"needs {width * bytes_per_pixel}",
+    )
     data = np.frombuffer(message.data, np.uint8)
     # the last row may come without its padding
     needed = step * (height - 1) + width * bytes_per_pixel
-    if data.size < needed:
-        raise InputError(
-            f"image data is {data.size} bytes; {width} x {height} {message.encoding} "
-            f"with step {step} needs {needed}"
-        )
+    require(
+        data.size >= needed,
+        f"image data is {data.size} bytes; {width} x {height} {message.encoding} "
+        f"with step {step} needs {needed}",
+    )
     if data.size < step * height:
         data = np.concatenate([data, np.zeros(step * height - data.size, np.uint8)])
     return data[: step * height].reshape(height, step)[:, : width * bytes_per_pixel]
@@ -92,8 +94,10 @@ def image_to_rgb(message: Any) -> npt.NDArray[np.uint8]:
         raise InputError(
             f"image encoding is '{encoding[:40]}'; readable are {', '.join(CHANNELS)}"
         )
-    if CHANNELS[encoding] == 2 and message.width % 2:
-        raise InputError(f"image is {message.width} pixels wide; {encoding} needs an even width")
+    require(
+        not (CHANNELS[encoding] == 2 and message.width % 2),
+        f"image is {message.width} pixels wide; {encoding} needs an even width",
+    )
     pixels = rows(message, CHANNELS[encoding]).reshape(
         message.height, message.width, CHANNELS[encoding]
     )
@@ -113,16 +117,16 @@ def compressed_to_rgb(message: Any) -> npt.NDArray[np.uint8]:
             refused, since a decoder would fill the rest with grey.
     """
     data = np.frombuffer(message.data, np.uint8)
-    if data.size == 0:
-        raise InputError("compressed image is empty")
-    if data[:2].tobytes() == b"\xff\xd8" and not bytes(data[-64:]).rstrip(b"\0").endswith(
-        b"\xff\xd9"
-    ):
-        raise InputError(
-            f"JPEG image of {data.size} bytes is cut short: its end marker is missing"
-        )
-    if data[:4].tobytes() == b"\x89PNG" and b"IEND" not in bytes(data[-16:]):
-        raise InputError(f"PNG image of {data.size} bytes is cut short: its end marker is missing")
+    require(data.size != 0, "compressed image is empty")
+    require(
+        data[:2].tobytes() != b"\xff\xd8"
+        or bytes(data[-64:]).rstrip(b"\x00").endswith(b"\xff\xd9"),
+        f"JPEG image of {data.size} bytes is cut short: its end marker is missing",
+    )
+    require(
+        data[:4].tobytes() != b"\x89PNG" or b"IEND" in bytes(data[-16:]),
+        f"PNG image of {data.size} bytes is cut short: its end marker is missing",
+    )
     try:
         picture = cv2.imdecode(data, cv2.IMREAD_COLOR)
     except cv2.error as error:
@@ -197,6 +201,5 @@ def encode_jpeg(rgb: npt.NDArray[np.uint8], quality: int = JPEG_QUALITY) -> byte
     done, data = cv2.imencode(
         ".jpg", cv2.cvtColor(rgb, cv2.COLOR_RGB2BGR), [cv2.IMWRITE_JPEG_QUALITY, quality]
     )
-    if not done:
-        raise InputError(f"a picture of shape {rgb.shape} could not be encoded as JPEG")
+    require(done, f"a picture of shape {rgb.shape} could not be encoded as JPEG")
     return data.tobytes()

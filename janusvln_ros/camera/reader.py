@@ -8,7 +8,7 @@ import numpy.typing as npt
 
 from janusvln_ros.camera.images import blank, decode
 from janusvln_ros.camera.view import Intrinsics, View, plan_view, uncalibrated_view
-from janusvln_ros.errors import InputError
+from janusvln_ros.errors import InputError, require
 
 
 class FrameReader:
@@ -47,11 +47,12 @@ class FrameReader:
                 very one from before the motion.
         """
         rgb = decode(message)
-        if self.refuse_blank and blank(rgb):
-            raise InputError("the frame is black: is the lens covered?")
+        require(not (self.refuse_blank and blank(rgb)), "the frame is black: is the lens covered?")
         checksum = zlib.adler32(rgb)  # type: ignore[arg-type]
-        if self.refuse_frozen and moved and checksum == self.checksum:
-            raise InputError("the frame is the same as before the motion: the camera is frozen")
+        require(
+            not (self.refuse_frozen and moved and (checksum == self.checksum)),
+            "the frame is the same as before the motion: the camera is frozen",
+        )
         size = rgb.shape[1::-1]
         resized = self.view is not None and camera is None and self.view.source != size
         if self.view is None or camera != self.camera or resized:

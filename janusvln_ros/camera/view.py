@@ -15,7 +15,7 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from janusvln_ros.errors import InputError
+from janusvln_ros.errors import InputError, require
 
 TRAINED_HFOV_DEG = 79.0
 """Horizontal field of view of the cameras in VLN-CE, degrees."""
@@ -159,24 +159,24 @@ def plan_view(camera: Intrinsics, *, hfov_deg: float = TRAINED_HFOV_DEG, width: 
         InputError: the intrinsics are missing (zero focal length), not finite, or of a distortion
             model that is not known here.
     """
-    if (
-        len(camera.k) != 9
-        or not all(map(math.isfinite, (*camera.k, *camera.d)))
-        or camera.k[0] <= 0
-        or camera.k[4] <= 0
-    ):
-        raise InputError(
-            "camera_info has no usable intrinsics (k = "
-            f"{[round(v, 3) for v in camera.k]}): calibrate the camera, or set "
-            "allow_uncalibrated_camera"
-        )
+    require(
+        len(camera.k) == 9
+        and all(map(math.isfinite, (*camera.k, *camera.d)))
+        and camera.k[0] > 0
+        and camera.k[4] > 0,
+        "camera_info has no usable intrinsics (k = "
+        f"{[round(v, 3) for v in camera.k]}): calibrate the camera, or set "
+        "allow_uncalibrated_camera",
+    )
     if camera.model not in (*PINHOLE_MODELS, *FISHEYE_MODELS):
         raise InputError(
             f"camera_info has distortion model '{camera.model}'; known are "
             f"{', '.join((*PINHOLE_MODELS[1:], *FISHEYE_MODELS))}"
         )
-    if camera.width <= 0 or camera.height <= 0:
-        raise InputError(f"camera_info says {camera.width} x {camera.height} pixels")
+    require(
+        camera.width > 0 and camera.height > 0,
+        f"camera_info says {camera.width} x {camera.height} pixels",
+    )
     wanted = math.tan(math.radians(hfov_deg) / 2)
     half = wanted
     warnings = []
@@ -198,11 +198,11 @@ def plan_view(camera: Intrinsics, *, hfov_deg: float = TRAINED_HFOV_DEG, width: 
             middle = (low + high) / 2
             low, high = (middle, high) if _fits(camera, middle) else (low, middle)
         half = low
-        if half < math.tan(math.radians(5)):
-            raise InputError(
-                f"camera_info leaves no view (k = {[round(v, 3) for v in camera.k]}, d "
-                f"= {list(camera.d)}): calibrate the camera again"
-            )
+        require(
+            half >= math.tan(math.radians(5)),
+            f"camera_info leaves no view (k = {[round(v, 3) for v in camera.k]}, d "
+            f"= {list(camera.d)}): calibrate the camera again",
+        )
     seen = math.degrees(2 * math.atan(half))
     if seen < hfov_deg - 1:
         warnings.append(

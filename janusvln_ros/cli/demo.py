@@ -181,9 +181,11 @@ def make_plan(args: argparse.Namespace) -> Plan:
         InputError: the instruction, checkpoint, size, house or episode cannot be used.
     """
     from janusvln_ros.data.episodes import read_episodes
-    from janusvln_ros.policy.instruction import clean_instruction
+    from janusvln_ros.policy.instruction import MAX_INSTRUCTION, clean_instruction
 
-    given = None if args.instruction is None else clean_instruction(args.instruction)
+    given = (
+        None if args.instruction is None else clean_instruction(args.instruction, MAX_INSTRUCTION)
+    )
     check_checkpoint(args.checkpoint)
     if not 1 <= args.max_steps <= 100000:
         raise InputError(f"--max-steps is {args.max_steps}: give 1 to 100000")

@@ -11,7 +11,7 @@ from typing import Any
 
 import yaml
 
-from janusvln_ros.errors import InputError
+from janusvln_ros.errors import InputError, require
 from janusvln_ros.files import share_dir
 
 PACKAGE = "janusvln_ros"
@@ -74,8 +74,7 @@ class NodeSpec:
 
 
 def _declarations() -> dict[str, Any]:
-    path = share_dir() / "config" / "graphs.yaml"
-    return dict(yaml.safe_load(path.read_text()))
+    return dict(yaml.safe_load((share_dir() / "config" / "graphs.yaml").read_text()))
 
 
 def graph_arguments(graph: str) -> list[Argument]:
@@ -122,10 +121,10 @@ def resolve(
     values = _values(graph, arguments, given)
     executables = [node["executable"] for node in _graph(graph)["nodes"]]
     for name in overrides or {}:
-        if name not in executables:
-            raise InputError(
-                f"graph '{graph}' has no node '{name}': it has {', '.join(executables)}"
-            )
+        require(
+            name in executables,
+            f"graph '{graph}' has no node '{name}': it has {', '.join(executables)}",
+        )
     return [
         _node(node, arguments, values, (overrides or {}).get(node["executable"], {}))
         for node in _graph(graph)["nodes"]
@@ -137,20 +136,19 @@ def _values(graph: str, arguments: Sequence[Argument], given: Mapping[str, str])
     """Every argument's value: what the user said, else the robot's file, else the default."""
     names = {a.name: a.default for a in arguments}
     for name in given:
-        if name not in names:
-            raise InputError(
-                f"graph '{graph}' has no argument '{name}': it has {', '.join(names)}"
-            )
+        require(
+            name in names, f"graph '{graph}' has no argument '{name}': it has {', '.join(names)}"
+        )
     # launch gives every argument: one that equals its default was not said
     said = {name: str(value) for name, value in given.items() if value != names[name]}
     told = _robot_arguments(said.get("robot", names["robot"]), names) if "robot" in names else {}
     values = names | told | said
     for a in arguments:
-        if a.required and not values[a.name]:
-            raise InputError(
-                f"graph '{graph}' needs the argument '{a.name}' ({a.description}): give "
-                f"{a.name}:=VALUE"
-            )
+        require(
+            not (a.required and (not values[a.name])),
+            f"graph '{graph}' needs the argument '{a.name}' ({a.description}): give "
+            f"{a.name}:=VALUE",
+        )
         if a.choices and values[a.name] not in a.choices:
             raise InputError(
                 f"argument '{a.name}' of graph '{graph}' is '{values[a.name]}': give one of "
@@ -196,8 +194,7 @@ def parse_assignments(words: Sequence[str]) -> dict[str, str]:
     """
     pairs = [word.partition(":=") for word in words]
     for name, sign, _ in pairs:
-        if not sign or not name:
-            raise InputError(f"'{name}' is no argument: write NAME:=VALUE")
+        require(sign and name, f"'{name}' is no argument: write NAME:=VALUE")
     return {name: value for name, _, value in pairs}
 
 
@@ -212,19 +209,18 @@ def parse_parameters(words: Sequence[str]) -> dict[str, dict[str, Any]]:
     parameters: dict[str, dict[str, Any]] = {}
     for target, value in parse_assignments(words).items():
         node, dot, name = target.partition(".")
-        if not dot or not node or not name:
-            raise InputError(
-                f"'{target}' names no parameter: write NODE.NAME:=VALUE, such as "
-                "sim_bridge.frame_rate:=15.0"
-            )
+        require(
+            dot and node and name,
+            f"'{target}' names no parameter: write NODE.NAME:=VALUE, such as "
+            "sim_bridge.frame_rate:=15.0",
+        )
         parameters.setdefault(node, {})[name] = yaml.safe_load(value)
     return parameters
 
 
 def _graph(graph: str) -> dict[str, Any]:
     declared = _declarations()
-    if graph not in declared:
-        raise InputError(f"graph '{graph}' is unknown: use one of {', '.join(declared)}")
+    require(graph in declared, f"graph '{graph}' is unknown: use one of {', '.join(declared)}")
     return dict(declared[graph])
 
 

@@ -20,7 +20,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import IO
 
-from janusvln_ros.errors import InputError
+from janusvln_ros.errors import InputError, require
 from janusvln_ros.files import share_dir
 from janusvln_ros.graph.composition import NodeSpec
 
@@ -71,11 +71,11 @@ def command(spec: NodeSpec, folder: Path) -> list[str]:
         for e in entry_points(group="console_scripts", name=spec.executable)
         if e.value.split(".")[0] in ("janusvln_ros", "sim_bridge")
     ]
-    if not found:
-        raise InputError(
-            f"executable '{spec.executable}' is not installed: run 'pip install -e .' "
-            "or source the workspace"
-        )
+    require(
+        found,
+        f"executable '{spec.executable}' is not installed: run 'pip install -e .' "
+        "or source the workspace",
+    )
     module, function = found[0].value.split(":")
     return [
         sys.executable,
@@ -150,8 +150,10 @@ def reserved_domain(wanted: int | None = None) -> Iterator[int]:
     Raises:
         InputError: the wanted domain is in use or out of range, or none is free.
     """
-    if wanted is not None and not 0 <= wanted <= 101:
-        raise InputError(f"ROS domain {wanted} is out of range: give one from 0 to 101")
+    require(
+        wanted is None or 0 <= wanted <= 101,
+        f"ROS domain {wanted} is out of range: give one from 0 to 101",
+    )
     for domain in FREE_DOMAINS if wanted is None else [wanted]:
         path = Path(tempfile.gettempdir()) / f"janusvln-ros-domain-{domain}.lock"
         try:
@@ -220,11 +222,11 @@ class Processes:
     def __enter__(self) -> "Processes":
         for spec in self.specs.values():
             for path in spec.files:
-                if not path.is_file():
-                    raise InputError(
-                        f"parameter file {path} of node '{spec.executable}' is missing: "
-                        "reinstall the package"
-                    )
+                require(
+                    path.is_file(),
+                    f"parameter file {path} of node '{spec.executable}' is missing: "
+                    "reinstall the package",
+                )
         self._folder = self.log_dir or temporary_folder(self._held)
         try:
             for name in self.specs:

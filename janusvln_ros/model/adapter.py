@@ -13,7 +13,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from math import prod
 
-from janusvln_ros.errors import InputError
+from janusvln_ros.errors import require
 from janusvln_ros.model.config import JanusVLNConfig
 from janusvln_ros.model.network import Network
 
@@ -115,8 +115,7 @@ class Account:
                 f"has {len(self.extra)} unknown tensors ({some(self.extra)}): it is "
                 "no JanusVLN checkpoint, or config.json gives too few layers"
             )
-        if problems:
-            raise InputError(f"the checkpoint {name} " + "; it ".join(problems))
+        require(not problems, f"the checkpoint {name} " + "; it ".join(problems))
 
 
 def account(found: Mapping[str, Shape], network: Network) -> Account:

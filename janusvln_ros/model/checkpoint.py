@@ -18,7 +18,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from janusvln_ros.errors import InputError
+from janusvln_ros.errors import InputError, require
 from janusvln_ros.files import atomic_path, atomic_write
 from janusvln_ros.model.adapter import account, our_name, published_name, some
 from janusvln_ros.model.config import JanusVLNConfig
@@ -136,11 +136,11 @@ def find(checkpoint: str | Path) -> Path:
     folder = Path(checkpoint)
     if folder.is_dir():
         return folder
-    if not re.fullmatch(r"[\w.-]+/[\w.-]+", str(checkpoint)):
-        raise InputError(
-            f"there is no checkpoint folder {folder}: give a folder with config.json "
-            "and safetensors, or a hub id such as 'owner/name'"
-        )
+    require(
+        re.fullmatch("[\\w.-]+/[\\w.-]+", str(checkpoint)),
+        f"there is no checkpoint folder {folder}: give a folder with config.json "
+        "and safetensors, or a hub id such as 'owner/name'",
+    )
     try:
         return Path(huggingface_hub.snapshot_download(str(checkpoint), allow_patterns=_WANTED))
     # the hub's client raises many kinds, for no network, no such name, no access
@@ -227,7 +227,7 @@ def as_dtype(dtype: str | torch.dtype) -> torch.dtype:
     floating-point type of torch.
     """
     value = getattr(torch, str(dtype).removeprefix("torch."), None)
-    if not isinstance(value, torch.dtype) or not value.is_floating_point:
+    if not (isinstance(value, torch.dtype) and value.is_floating_point):
         raise InputError(f"dtype is {dtype!r}: choose float32, bfloat16 or float16")
     return value
 
@@ -260,8 +260,7 @@ def generation(folder: str | Path, config: JanusVLNConfig) -> Generation:
         penalty = float(values.get("repetition_penalty") or 1.0)
     except (ValueError, TypeError, AttributeError) as error:
         raise InputError(f"{path} is damaged ({error}): copy it again") from error
-    if not penalty > 0:
-        raise InputError(f"{path}: repetition_penalty is {penalty}, it must be positive")
+    require(penalty > 0, f"{path}: repetition_penalty is {penalty}, it must be positive")
     return Generation(end_tokens(config), penalty)
 
 

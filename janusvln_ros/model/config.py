@@ -21,7 +21,7 @@ from transformers import Qwen2_5_VLTextConfig
 from transformers.models.qwen2_5_vl.configuration_qwen2_5_vl import Qwen2_5_VLVisionConfig
 
 from janusvln_ros import schema
-from janusvln_ros.errors import InputError
+from janusvln_ros.errors import InputError, require
 from janusvln_ros.files import atomic_write
 from janusvln_ros.model.memory import FrameWindow
 
@@ -175,11 +175,11 @@ class JanusVLNConfig:
             raise InputError(
                 f"{path} is not JSON ({error}): copy it again from where the checkpoint came from"
             ) from error
-        if not isinstance(values, dict):
-            raise InputError(
-                f"{path} holds a {type(values).__name__} instead of an object: copy it "
-                "again from where the checkpoint came from"
-            )
+        require(
+            isinstance(values, dict),
+            f"{path} holds a {type(values).__name__} instead of an object: copy it "
+            "again from where the checkpoint came from",
+        )
         return cls.from_dict(values, str(path))
 
     def to_dict(self) -> dict[str, Any]:
@@ -227,8 +227,7 @@ class JanusVLNConfig:
         # one after the other, since later rules divide by what earlier ones hold positive
         rules = chain(_least_rules(self), _language_rules(self), _picture_rules(self))
         for holds, sentence in rules:
-            if not holds:
-                raise InputError(f"{name}: {sentence}")
+            require(holds, f"{name}: {sentence}")
 
 
 def key_value_shape(text: Qwen2_5_VLTextConfig) -> tuple[int, int, int]:

@@ -35,7 +35,7 @@ import torch
 from torch import Tensor
 from transformers import Qwen2_5_VLTextConfig, Qwen2_5_VLTextModel
 
-from janusvln_ros.errors import InputError
+from janusvln_ros.errors import InputError, require
 from janusvln_ros.model.attention import group_mask, tree_mask, use_memory_attention
 from janusvln_ros.model.config import key_value_shape
 from janusvln_ros.model.memory import FrameWindow
@@ -243,8 +243,7 @@ class SemanticMemory:
         Raises:
             InputError: no frame has been read since the last commit.
         """
-        if not self.current:
-            raise InputError("there is no frame to remember: read one before commit()")
+        require(self.current, "there is no frame to remember: read one before commit()")
         self.current = False
         full, rows = self.window.slots - 1, self.layout.rows
         if self.seen >= full and self.window.window:
@@ -299,16 +298,15 @@ def read_prompt(
     Raises:
         InputError: the prompt is empty or longer than the language model's context.
     """
-    if not prompt_ids:
-        raise InputError("the prompt is empty: the semantic memory begins with the instruction")
+    require(prompt_ids, "the prompt is empty: the semantic memory begins with the instruction")
     memory.reset()
     limit, buffer = language.config.max_position_embeddings, memory.k_ZNKH
     if memory.prompt_capacity < len(prompt_ids):
-        if len(prompt_ids) >= limit:
-            raise InputError(
-                f"the instruction makes a prompt of {len(prompt_ids)} tokens, the "
-                f"language model takes {limit}: shorten it"
-            )
+        require(
+            len(prompt_ids) < limit,
+            f"the instruction makes a prompt of {len(prompt_ids)} tokens, the "
+            f"language model takes {limit}: shorten it",
+        )
         memory.allocate(len(prompt_ids), buffer.dtype, buffer.device)
     embeds_LD = language.embed_tokens(torch.tensor(list(prompt_ids), device=buffer.device))
     _run(language, memory, 0, embeds_LD, torch.arange(len(prompt_ids)).expand(3, -1))
@@ -369,16 +367,16 @@ def read_frame(
 
 def _check_frame(memory: SemanticMemory, rows: int, fused: int) -> None:
     layout = memory.layout
-    if not memory.prompt_rows:
-        raise InputError(
-            "the semantic memory has no instruction yet: read_prompt() begins an episode"
-        )
-    if fused != layout.height * layout.width or rows != layout.rows:
-        raise InputError(
-            f"this frame has {fused} fused tokens in {rows} rows, the memory was "
-            f"made for {layout.height}x{layout.width} in {layout.rows}: "
-            "all frames of an episode must have one size"
-        )
+    require(
+        memory.prompt_rows,
+        "the semantic memory has no instruction yet: read_prompt() begins an episode",
+    )
+    require(
+        fused == layout.height * layout.width and rows == layout.rows,
+        f"this frame has {fused} fused tokens in {rows} rows, the memory was "
+        f"made for {layout.height}x{layout.width} in {layout.rows}: "
+        "all frames of an episode must have one size",
+    )
 
 
 @torch.no_grad()
@@ -390,8 +388,7 @@ def read_answer(language: Qwen2_5_VLTextModel, memory: SemanticMemory, token: in
     Raises:
         InputError: no frame has been read, or the answer is longer than the rows set aside.
     """
-    if not memory.current:
-        raise InputError("there is no open question: read a frame with one first")
+    require(memory.current, "there is no open question: read a frame with one first")
     leaf = memory.end - memory.remembered_rows - memory.layout.rows
     position = memory.prompt_rows + (memory.seen + 1) * memory.layout.span + leaf
     buffer = memory.k_ZNKH

@@ -11,7 +11,7 @@ from collections.abc import Callable
 import torch
 from torch import nn
 
-from janusvln_ros.errors import InputError
+from janusvln_ros.errors import InputError, require
 from janusvln_ros.model.checkpoint import JanusVLN
 
 PRECISIONS = ("int8", "int4")
@@ -69,8 +69,10 @@ def quantize_language(
         InputError: torchao is not installed, the precision is unknown, or int4 is asked of a GPU
             with other weights than bfloat16.
     """
-    if precision not in PRECISIONS:
-        raise InputError(f"there is no precision {precision!r} of weights: choose int8 or int4")
+    require(
+        precision in PRECISIONS,
+        f"there is no precision {precision!r} of weights: choose int8 or int4",
+    )
     try:
         from torchao.quantization import quantize_
     except ImportError as error:
@@ -78,11 +80,11 @@ def quantize_language(
             f"{precision} weights need torchao: pip install 'janusvln_ros[quantize]'"
         ) from error
     target = torch.device(device) if device is not None else model.device
-    if precision == "int4" and target.type == "cuda" and model.dtype != torch.bfloat16:
-        raise InputError(
-            f"int4 on a GPU needs bfloat16 weights, these are {model.dtype}: load the "
-            "checkpoint with dtype='bfloat16'"
-        )
+    require(
+        precision != "int4" or target.type != "cuda" or model.dtype == torch.bfloat16,
+        f"int4 on a GPU needs bfloat16 weights, these are {model.dtype}: load the "
+        "checkpoint with dtype='bfloat16'",
+    )
     for group in (None,) if precision == "int8" else GROUPS:
 
         def chosen(module: nn.Module, _: str, group: int | None = group) -> bool:

@@ -26,7 +26,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from janusvln_ros.errors import InputError
+from janusvln_ros.errors import require
 from janusvln_ros.model.config import SpatialConfig
 from janusvln_ros.model.memory import (
     ALL_FRAMES,
@@ -181,11 +181,11 @@ class SpatialEncoder(nn.Module):
         table of a frame.
         """
         B, frames, _, height, width = images_BF3hw.shape
-        if height % PATCH or width % PATCH or not height or not width:
-            raise InputError(
-                f"the spatial encoder got an image of {width}x{height} pixels: both "
-                f"sides must be multiples of {PATCH}"
-            )
+        require(
+            not (height % PATCH or width % PATCH or (not height) or (not width)),
+            f"the spatial encoder got an image of {width}x{height} pixels: both "
+            f"sides must be multiples of {PATCH}",
+        )
         patches_BFPD = self.patch_embed(images_BF3hw.flatten(0, 1)).unflatten(0, (B, frames))
         special_2PD = torch.cat([self.camera_token, self.register_token], dim=2)[0]
         # the first frame of an episode has tokens of its own

@@ -19,7 +19,7 @@ from std_srvs.srv import Trigger
 
 from janusvln_ros.data.bags import Bag, Message, open_bag
 from janusvln_ros.data.playback import PlayClock, played_name, spoken
-from janusvln_ros.errors import InputError
+from janusvln_ros.errors import InputError, require
 from janusvln_ros.nodes.messages import message_class
 from janusvln_ros.nodes.parameters import Param, declare, follow_changes
 from janusvln_ros.nodes.running import leave, run_node
@@ -59,8 +59,7 @@ class Player(Node):  # type: ignore[misc]
     def __init__(self) -> None:
         super().__init__("player")
         self.values = declare(self, PARAMETERS)
-        if not self.values.bag:
-            raise InputError("parameter 'bag' is empty; give the path of a rosbag")
+        require(self.values.bag, "parameter 'bag' is empty; give the path of a rosbag")
         # a bad bag must be an error at start, not in a thread
         with open_bag(self.values.bag) as bag:
             start_time = bag.start

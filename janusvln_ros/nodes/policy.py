@@ -49,7 +49,7 @@ from janusvln_ros.nodes.worker import (
     free_memory,
     warm_up,
 )
-from janusvln_ros.policy.instruction import clean_instruction
+from janusvln_ros.policy.instruction import MAX_INSTRUCTION, clean_instruction
 from janusvln_ros.protocol import driving, exchange, watching
 from janusvln_ros.protocol.choosing import MODES, Rule
 from janusvln_ros.protocol.exchange import Phase
@@ -444,8 +444,7 @@ class PolicyNode(ManagedNode):
             return
         names = {field.name for field in fields(driving.Settings)} & vars(values).keys()
         chosen = {name: getattr(values, name) for name in names} | {"turn_step": turn}
-        topic = self.resolve_topic_name("camera_info")
-        needed = "" if values.allow_uncalibrated_camera else topic
+        needed = "" if values.allow_uncalibrated_camera else self.resolve_topic_name("camera_info")
         self.settings = driving.Settings(**chosen, camera_info=needed)
 
     # life cycle
@@ -501,8 +500,7 @@ class PolicyNode(ManagedNode):
         self.worker.end(0.3)
 
     def _deactivate(self, why: str) -> None:
-        event = exchange.Cancel(self.now(), None, Code.NOT_ACTIVE, why, deactivate=True)
-        self._handle(event)
+        self._handle(exchange.Cancel(self.now(), None, Code.NOT_ACTIVE, why, deactivate=True))
 
     def _subscribe(self) -> None:
         values = self.values
@@ -560,8 +558,7 @@ class PolicyNode(ManagedNode):
     # messages in
 
     def _on_camera_info(self, message: CameraInfo) -> None:
-        camera = intrinsics_of(message)
-        self._handle(exchange.Calibration(self.now(), camera, self.ros_now()))
+        self._handle(exchange.Calibration(self.now(), intrinsics_of(message), self.ros_now()))
 
     def _on_image(self, message: Any) -> None:
         now = self.now()
@@ -594,7 +591,7 @@ class PolicyNode(ManagedNode):
 
     def _follow(self, key: int, text: str, **limits: Any) -> None:
         try:
-            text = clean_instruction(text)
+            text = clean_instruction(text, MAX_INSTRUCTION)
         except InputError as error:
             limits["problem"] = str(error)
         self._handle(exchange.Start(self.now(), key, text, self.ros_now(), **limits))

@@ -16,7 +16,7 @@ import torch
 from transformers import PreTrainedTokenizerBase
 
 from janusvln_ros.actions import Action
-from janusvln_ros.errors import InputError, NonFiniteError
+from janusvln_ros.errors import NonFiniteError, require
 
 
 def parse_action(text: str) -> Action | None:
@@ -128,11 +128,11 @@ def action_tree(tokenizer: PreTrainedTokenizerBase) -> ActionTree:
     words = {
         action: tuple(tokenizer.encode(action.name, add_special_tokens=False)) for action in Action
     }
-    if len(set(words.values())) < len(words) or not all(words.values()):
-        raise InputError(
-            f"the tokenizer cannot tell the action words apart: {words}; use the "
-            "tokenizer of the checkpoint"
-        )
+    require(
+        len(set(words.values())) >= len(words) and all(words.values()),
+        f"the tokenizer cannot tell the action words apart: {words}; use the "
+        "tokenizer of the checkpoint",
+    )
     beginnings = {word[:i] for word in words.values() for i in range(len(word))}
     words = {
         action: (*word, end) if word in beginnings else word for action, word in words.items()

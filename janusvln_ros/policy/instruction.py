@@ -2,13 +2,13 @@
 
 import unicodedata
 
-from janusvln_ros.errors import InputError
+from janusvln_ros.errors import require
 
 MAX_INSTRUCTION = 4000
-"""Characters of an instruction."""
+"""Characters of an instruction that a person or a topic may give at once."""
 
 
-def clean_instruction(text: str) -> str:
+def clean_instruction(text: str, most: int | None = None) -> str:
     """
     Return ``text`` as the prompt gets it: as it is, but for control characters.
 
@@ -16,16 +16,16 @@ def clean_instruction(text: str) -> str:
     characters (escapes, bells, broken surrogates) become spaces.
 
     Raises:
-        InputError: no letter, digit, mark or symbol is in it, or it is too long.
+        InputError: no letter, digit, mark or symbol is in it, or more than ``most`` characters.
     """
-    if len(text) > MAX_INSTRUCTION:
-        raise InputError(
-            f"the instruction has {len(text)} characters; at most {MAX_INSTRUCTION} are allowed"
-        )
-    if not any(unicodedata.category(c)[0] in "LNPS" for c in text):
-        raise InputError(
-            "the instruction is empty: say where to go, for example 'walk to the table and stop'"
-        )
+    require(
+        most is None or len(text) <= most,
+        f"the instruction has {len(text)} characters; at most {most} are allowed",
+    )
+    require(
+        any(unicodedata.category(c)[0] in "LNPS" for c in text),
+        "the instruction is empty: say where to go, for example 'walk to the table and stop'",
+    )
     controls = ("Cc", "Cs")
     return "".join(
         " " if unicodedata.category(c) in controls and not c.isspace() else c for c in text

@@ -15,7 +15,7 @@ from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
 from janusvln_ros.actions import Action
-from janusvln_ros.errors import InputError
+from janusvln_ros.errors import InputError, require
 from janusvln_ros.model import JanusVLN
 from janusvln_ros.model.checkpoint import Generation, end_tokens, find, generation
 from janusvln_ros.model.config import Decoding, Memory
@@ -102,8 +102,10 @@ class NavigatorOptions:
             ("prompt", self.prompt, get_args(Style)),
             ("spatial_precision", self.spatial_precision, (None, *get_args(SpatialPrecision))),
         ):
-            if value is not None and value not in choices:
-                raise InputError(f"{name} is {value!r}: choose {' or '.join(map(str, choices))}")
+            require(
+                value is None or value in choices,
+                f"{name} is {value!r}: choose {' or '.join(map(str, choices))}",
+            )
 
 
 class Navigator:
@@ -150,20 +152,20 @@ class Navigator:
         self.decoding: Decoding = options.decoding or navigation.decoding
         self.generation = generation or Generation(end_tokens(config))
         untrained = self.memory == "dual" and navigation.memory != "dual"
-        if untrained and not options.allow_untrained_memory:
-            raise InputError(
-                "memory is 'dual', but this checkpoint was trained for 'released' and "
-                "would answer at random: "
-                "use memory='released', train one for dual, or pass "
-                "allow_untrained_memory=True to measure it anyway"
-            )
+        require(
+            not (untrained and (not options.allow_untrained_memory)),
+            "memory is 'dual', but this checkpoint was trained for 'released' and "
+            "would answer at random: "
+            "use memory='released', train one for dual, or pass "
+            "allow_untrained_memory=True to measure it anyway",
+        )
         pad = tokenizer.convert_tokens_to_ids("<|image_pad|>")
-        if pad != config.image_token_id or len(tokenizer) > config.text.vocab_size:
-            raise InputError(
-                f"the tokenizer ({len(tokenizer)} tokens, image token {pad}) does not "
-                f"fit the network ({config.text.vocab_size}, {config.image_token_id}): "
-                "take both from one checkpoint"
-            )
+        require(
+            pad == config.image_token_id and len(tokenizer) <= config.text.vocab_size,
+            f"the tokenizer ({len(tokenizer)} tokens, image token {pad}) does not "
+            f"fit the network ({config.text.vocab_size}, {config.image_token_id}): "
+            "take both from one checkpoint",
+        )
         self.tree = action_tree(tokenizer) if self.decoding == "constrained" else None
         self.context: Context
         if self.memory == "dual":
@@ -257,8 +259,10 @@ class Navigator:
             InputError: no text, a blank one, one with marks of the prompt, or one beyond the
                 context; the old episode then goes on.
         """
-        if not isinstance(instruction, str):
-            raise InputError(f"the instruction is a {type(instruction).__name__}: give text")
+        require(
+            isinstance(instruction, str),
+            f"the instruction is a {type(instruction).__name__}: give text",
+        )
         if instruction.strip() or not allow_empty:
             instruction = clean_instruction(instruction)
         self.context.begin(instruction)
@@ -329,8 +333,7 @@ class Navigator:
         Raises:
             InputError: there is none.
         """
-        if not self._pending:
-            raise InputError("there is no frame to remember: call step(rgb, commit=False) first")
+        require(self._pending, "there is no frame to remember: call step(rgb, commit=False) first")
         assert self.spatial
         self.spatial.commit()
         self.context.commit()
@@ -349,8 +352,9 @@ class Navigator:
         Both encoders on the current frame; it is written beside what the spatial memory holds, and
         remembered by ``commit`` only.
         """
-        if self.instruction is None:
-            raise InputError("there is no episode yet: call reset(instruction) first")
+        require(
+            self.instruction is not None, "there is no episode yet: call reset(instruction) first"
+        )
         self._pending = False
         model, device = self.model, self.model.device
         with _timed(timings, "preprocess", device):
@@ -369,11 +373,11 @@ class Navigator:
             image_3hw = torch.from_numpy(spatial_input(resized)).to(device)
             rows_np, grid_thw = pixel_rows(resized)
             grid = (height // PATCH // MERGE, width // PATCH // MERGE)
-            if grid_thw[1:] != (MERGE * grid[0], MERGE * grid[1]):
-                raise InputError(
-                    f"navigation.image_width {width} gives the vision tower more "
-                    "pixels than it takes: choose a smaller one"
-                )
+            require(
+                grid_thw[1:] == (MERGE * grid[0], MERGE * grid[1]),
+                f"navigation.image_width {width} gives the vision tower more "
+                "pixels than it takes: choose a smaller one",
+            )
             rows = torch.from_numpy(rows_np).to(device)
         with _timed(timings, "spatial", device):
             memory = self._spatial_memory(height, width)
@@ -453,12 +457,14 @@ def _timed(timings: dict[str, float], stage: str, device: torch.device) -> Itera
 
 def as_device(device: str | torch.device) -> torch.device:
     """A device of torch that is there; InputError otherwise."""
-    if not re.fullmatch(r"(cpu|cuda)(:\d+)?", str(device)):
-        raise InputError(f"device is {device!r}: choose cpu or cuda")
+    require(
+        re.fullmatch("(cpu|cuda)(:\\d+)?", str(device)),
+        f"device is {device!r}: choose cpu or cuda",
+    )
     result, count = torch.device(device), torch.cuda.device_count()
-    if result.type == "cuda" and (not torch.cuda.is_available() or (result.index or 0) >= count):
-        raise InputError(
-            f"device is {device!r}, but torch sees {count} CUDA devices: choose cpu, "
-            "or install a driver and a CUDA build of torch"
-        )
+    require(
+        result.type != "cuda" or (torch.cuda.is_available() and ((result.index or 0) < count)),
+        f"device is {device!r}, but torch sees {count} CUDA devices: choose cpu, "
+        "or install a driver and a CUDA build of torch",
+    )
     return result

@@ -12,7 +12,7 @@ import math
 import numpy as np
 from PIL import Image
 
-from janusvln_ros.errors import InputError
+from janusvln_ros.errors import InputError, require
 from janusvln_ros.model.network import MERGE
 from janusvln_ros.model.spatial import PATCH
 
@@ -57,11 +57,11 @@ def to_rgb(picture: np.ndarray) -> np.ndarray:
         )
         raise InputError(f"the frame is {what}: give a NumPy array, uint8 [height, width, 3], RGB")
     height, width = picture.shape[:2]
-    if min(height, width) < PATCH:
-        raise InputError(
-            f"the frame is {width}x{height} pixels: both sides need at least {PATCH}, "
-            "one patch of the encoders"
-        )
+    require(
+        min(height, width) >= PATCH,
+        f"the frame is {width}x{height} pixels: both sides need at least {PATCH}, "
+        "one patch of the encoders",
+    )
     if picture.shape[2] == 3:
         return picture
     foreground = Image.fromarray(picture)
@@ -107,11 +107,11 @@ def resize(rgb: np.ndarray, image_width: int) -> np.ndarray:
     rgb = to_rgb(rgb)
     height, width = rgb.shape[:2]
     scaled = _scaled_height(height, width, image_width)
-    if scaled < MERGE * PATCH:
-        raise InputError(
-            f"a frame of {width}x{height} pixels leaves {scaled // PATCH} rows of "
-            f"patches at width {image_width}: crop it, for example to 4:3"
-        )
+    require(
+        scaled >= MERGE * PATCH,
+        f"a frame of {width}x{height} pixels leaves {scaled // PATCH} rows of "
+        f"patches at width {image_width}: crop it, for example to 4:3",
+    )
     resized = np.asarray(
         Image.fromarray(rgb).resize((image_width, scaled), Image.Resampling.BICUBIC)
     )
@@ -140,10 +140,10 @@ def smart_size(
     Raises:
         InputError: one side is more than 200 times the other.
     """
-    if max(height, width) > 200 * min(height, width):
-        raise InputError(
-            f"a frame of {width}x{height} pixels is more than 200 times longer than wide: crop it"
-        )
+    require(
+        max(height, width) <= 200 * min(height, width),
+        f"a frame of {width}x{height} pixels is more than 200 times longer than wide: crop it",
+    )
     rows, columns = (
         max(factor, round(height / factor) * factor),
         max(factor, round(width / factor) * factor),

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 
 from janusvln_ros.actions import Action
-from janusvln_ros.errors import InputError
+from janusvln_ros.errors import InputError, require
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -52,11 +52,11 @@ def check_instruction(tokenizer: "PreTrainedTokenizerBase", instruction: str) ->
         InputError: the instruction contains one of the tokenizer's special tokens or ``<image>``.
     """
     for token in (*tokenizer.get_added_vocab(), "<image>"):
-        if token in instruction:
-            raise InputError(
-                f"the instruction contains {token}, which is a mark of the prompt "
-                "itself: write it without"
-            )
+        require(
+            token not in instruction,
+            f"the instruction contains {token}, which is a mark of the prompt "
+            "itself: write it without",
+        )
 
 
 def _expand_images(
@@ -81,11 +81,11 @@ def sample_history(n_frames: int, num_history: int) -> list[int]:
     Raises:
         InputError: there is no frame, or ``num_history`` is negative.
     """
-    if n_frames < 1 or num_history < 0:
-        raise InputError(
-            f"cannot choose {num_history} history frames out of {n_frames}: there must "
-            "be a frame, and num_history must not be negative"
-        )
+    require(
+        n_frames >= 1 and num_history >= 0,
+        f"cannot choose {num_history} history frames out of {n_frames}: there must "
+        "be a frame, and num_history must not be negative",
+    )
     if n_frames - 1 <= num_history:
         return list(range(n_frames))
     if num_history == 0:

@@ -9,7 +9,7 @@ from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
 from tokenizers.trainers import BpeTrainer
 from transformers import AutoTokenizer, PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
-from janusvln_ros.errors import InputError
+from janusvln_ros.errors import InputError, require
 
 SPECIAL_TOKENS = {
     "bos_token_id": "<|endoftext|>",
@@ -48,13 +48,12 @@ def load_tokenizer(folder: str | Path) -> PreTrainedTokenizerBase:
             "merges.txt, belongs beside config.json"
         )
     for token in ("<|im_start|>", *SPECIAL_TOKENS.values()):
-        if tokenizer.encode(token, add_special_tokens=False) != [
-            tokenizer.convert_tokens_to_ids(token)
-        ]:
-            raise InputError(
-                f"the tokenizer in {folder} does not know {token} as one token: take "
-                "the files of the checkpoint it belongs to"
-            )
+        require(
+            tokenizer.encode(token, add_special_tokens=False)
+            == [tokenizer.convert_tokens_to_ids(token)],
+            f"the tokenizer in {folder} does not know {token} as one token: take "
+            "the files of the checkpoint it belongs to",
+        )
     return tokenizer
 
 
@@ -75,8 +74,7 @@ def byte_tokenizer(
         InputError: two special tokens want one id.
     """
     taken = set(special_ids.values())
-    if len(taken) < len(special_ids):
-        raise InputError(f"special tokens share an id: {special_ids}")
+    require(len(taken) >= len(special_ids), f"special tokens share an id: {special_ids}")
     learner = Tokenizer(models.BPE())
     learner.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     learner.train_from_iterator(
@@ -131,9 +129,9 @@ def standin_tokenizer(
         if token not in ids
     }
     room = size - len(ids)
-    if room < 256 or max(ids.values()) >= size:
-        raise InputError(
-            f"a vocabulary of {size} does not hold 256 bytes and the special tokens "
-            f"{ids}: take a vocab_size of at least 512"
-        )
+    require(
+        room >= 256 and max(ids.values()) < size,
+        f"a vocabulary of {size} does not hold 256 bytes and the special tokens "
+        f"{ids}: take a vocab_size of at least 512",
+    )
     return byte_tokenizer(ids, corpus, min(room, 2048))

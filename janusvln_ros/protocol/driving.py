@@ -209,8 +209,7 @@ def no_progress(state: State, settings: Settings) -> str | None:
     w = settings.progress_window
     if w and len(state.trail) > w:
         x, y = state.trail[-1 - w]
-        farthest = max(math.hypot(a - x, b - y) for a, b in state.trail[-w:])
-        if farthest < settings.progress_distance:
+        if max(math.hypot(a - x, b - y) for a, b in state.trail[-w:]) < settings.progress_distance:
             return f"{w} steps stayed within {settings.progress_distance} m"
     return None
 
@@ -412,8 +411,7 @@ def _decided(state: State, event: Decided, settings: Settings) -> Outcome:
     commands: tuple[Command, ...] = ()
     if early is not None:
         # confirmed while it was still being computed
-        hidden = state.hidden + state.since - early.since
-        state = replace(state, early=None, hidden=hidden)
+        state = replace(state, early=None, hidden=(state.hidden + state.since - early.since))
         commands = (Commit(),)
     state, more = _act(state, event, settings)
     return state, commands + more
@@ -603,11 +601,9 @@ def _overdue(
             code, why = state.refusal
             return code, f"no usable frame within {s.frame_timeout:g} s: {why}"
         case Phase.DECIDING if waited > s.inference_timeout:
-            late = f"the model took longer than {s.inference_timeout:g} s"
-            return Code.INFERENCE_FAILED, late
+            return Code.INFERENCE_FAILED, f"the model took longer than {s.inference_timeout:g} s"
         case Phase.MOVING if waited > s.step_timeout:
             return Code.STEP_TIMEOUT, f"no result of the step within {s.step_timeout:g} s"
         case Phase.MOVING if not server_ready and waited > s.server_timeout:
-            gone = "the server of execute_step went away during the step"
-            return Code.NO_MOTION_SERVER, gone
+            return Code.NO_MOTION_SERVER, "the server of execute_step went away during the step"
     return None

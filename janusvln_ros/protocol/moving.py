@@ -328,8 +328,7 @@ def advance(state: State, event: Event, settings: Settings) -> Outcome:
         case Odometry():
             return _odometry(state, event, settings)
         case Ranges():
-            old = state.ranges.stamp if state.goal and state.ranges else -math.inf
-            if event.stamp <= old:
+            if event.stamp <= (state.ranges.stamp if state.goal and state.ranges else -math.inf):
                 return state, ()  # a stamp that does not advance is no news
             return replace(state, ranges=event, ranges_at=event.now), ()
         case Heartbeat():

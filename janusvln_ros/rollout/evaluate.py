@@ -10,6 +10,7 @@ import random
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
@@ -271,12 +272,8 @@ def map_name(scene: str, height: float) -> str:
 
 def _path(drive: Drive) -> list[list[float]]:
     """Where the drive went, to the centimetre, standing still left out."""
-    path: list[list[float]] = []
-    for position in drive.positions:
-        point = [round(v, 2) for v in position]
-        if not path or point != path[-1]:
-            path.append(point)
-    return path
+    points = [[round(v, 2) for v in position] for position in drive.positions]
+    return [point for point, _ in groupby(points)]
 
 
 def evaluate(

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from torch.utils.data import StackDataset, default_collate
 from transformers import PreTrainedTokenizerBase
 
-from janusvln_ros.errors import InputError
+from janusvln_ros.errors import require
 from janusvln_ros.model import JanusVLN
 from janusvln_ros.model.network import MERGE
 from janusvln_ros.training.encoders import Views, images_of, merge_order, vision_patches
@@ -55,11 +55,11 @@ def words_of(
         rows.append(words.index(word))
     ids = [tokenizer.encode(word, add_special_tokens=False) for word in words]
     long = [word for word, i in zip(words, ids) if len(i) != 1]
-    if long:
-        raise InputError(
-            f"the tokenizer has no single token for {long}: train it on instructions "
-            "that say these words"
-        )
+    require(
+        not long,
+        f"the tokenizer has no single token for {long}: train it on instructions "
+        "that say these words",
+    )
     table = np.zeros((len(names), len(words)), np.float32)
     table[np.arange(len(names)), rows] = 1
     return [i[0] for i in ids], table

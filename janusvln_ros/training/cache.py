@@ -17,7 +17,7 @@ from PIL import Image
 from tqdm import tqdm
 
 from janusvln_ros.data.samples import TrajectorySet
-from janusvln_ros.errors import InputError
+from janusvln_ros.errors import InputError, require
 from janusvln_ros.files import atomic_path, file_lock
 from janusvln_ros.policy.preprocess import resize
 
@@ -36,11 +36,11 @@ def array_on_disk(
                 fill(array)
                 array.flush()
     array = np.load(path, mmap_mode="r")
-    if array.shape != shape:
-        raise InputError(
-            f"{path} is {array.shape} instead of {shape}: delete the folder "
-            f"{path.parent}, it is made anew"
-        )
+    require(
+        array.shape == shape,
+        f"{path} is {array.shape} instead of {shape}: delete the folder "
+        f"{path.parent}, it is made anew",
+    )
     return array
 
 

@@ -20,7 +20,7 @@ from transformers import PreTrainedTokenizerBase
 from janusvln_ros.actions import Action
 from janusvln_ros.data.episodes import is_unseen_text
 from janusvln_ros.data.samples import TrajectorySet
-from janusvln_ros.errors import InputError
+from janusvln_ros.errors import require
 from janusvln_ros.model import JanusVLN
 from janusvln_ros.model.memory import FrameWindow
 from janusvln_ros.model.network import MERGE
@@ -111,11 +111,11 @@ class Trajectories(Dataset[dict[str, Any]]):
             for i in range(len(trajectories))
             if self._is_taken(s, i)
         ]
-        if not self.index:
-            raise InputError(
-                f"no trajectory of {[str(s.path) for s in self.sets]} has at most "
-                f"longest={recipe.longest} frames: raise it"
-            )
+        require(
+            self.index,
+            f"no trajectory of {[str(s.path) for s in self.sets]} has at most "
+            f"longest={recipe.longest} frames: raise it",
+        )
         self.caches: dict[int, FrameCache] = {}
         self.features: dict[int, tuple[np.ndarray, np.ndarray]] = {}
         for s in encoding_order(len(self.sets), Cluster.from_environment()) if cached else []:

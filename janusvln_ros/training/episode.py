@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 from transformers import AttentionInterface, Qwen2_5_VLTextModel
 
-from janusvln_ros.errors import InputError
+from janusvln_ros.errors import InputError, require
 from janusvln_ros.model.attention import additive_mask
 from janusvln_ros.model.dual import FrameLayout
 from janusvln_ros.model.memory import FrameWindow
@@ -121,18 +121,16 @@ def episode_pass(
 def _check(language: Qwen2_5_VLTextModel, episodes: Episodes, jump: int) -> None:
     fused, answers, prompts = episodes.fused_BFMD, episodes.answers_BFA, episodes.prompt_BL
     (height, width), layout = episodes.grid, episodes.layout
-    if (
-        fused.shape[2] != height * width
-        or len(episodes.frame_ids) != height * width + 2
-        or answers.shape[:2] != fused.shape[:2]
-        or len(prompts) != len(fused)
-    ):
-        raise InputError(
-            f"fused tokens {list(fused.shape)}, grid {episodes.grid}, {len(episodes.frame_ids)} "
-            f"frame ids, answers {list(answers.shape)} and "
-            f"prompts {list(prompts.shape)} do not fit: they share B and F, a frame "
-            "has height * width tokens and two marks"
-        )
+    require(
+        fused.shape[2] == height * width
+        and len(episodes.frame_ids) == height * width + 2
+        and answers.shape[:2] == fused.shape[:2]
+        and len(prompts) == len(fused),
+        f"fused tokens {list(fused.shape)}, grid {episodes.grid}, {len(episodes.frame_ids)} "
+        f"frame ids, answers {list(answers.shape)} and "
+        f"prompts {list(prompts.shape)} do not fit: they share B and F, a frame "
+        "has height * width tokens and two marks",
+    )
     steps, limit = fused.shape[1] + jump, language.config.max_position_embeddings
     last = int(episodes.prompt_lengths_B.max()) + steps * layout.span + episodes.leaf_rows + 1
     if last > limit:

@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from janusvln_ros.errors import InputError
+from janusvln_ros.errors import InputError, require
 from janusvln_ros.files import share_dir
 from janusvln_ros.model import JanusVLN, JanusVLNConfig
 from janusvln_ros.model.adapter import our_name
@@ -35,11 +35,11 @@ def build_model(recipe: Recipe) -> JanusVLN:
     Raises:
         InputError: no model named, or parts that do not fit.
     """
-    if not recipe.model:
-        raise InputError(
-            "the recipe names no model: give model=FOLDER (a checkpoint) or "
-            "model=FILE.json (settings for random weights)"
-        )
+    require(
+        recipe.model,
+        "the recipe names no model: give model=FOLDER (a checkpoint) or "
+        "model=FILE.json (settings for random weights)",
+    )
     path = shipped(recipe.model)
     dtype = "bfloat16" if recipe.bf16 and not recipe.fp32_parameters else "float32"
     parts = {"": recipe.semantic_model, "vggt.": recipe.spatial_model}

@@ -22,7 +22,7 @@ from transformers import PreTrainedTokenizerBase
 from janusvln_ros.actions import Action
 from janusvln_ros.data.samples import FrameSamples, targets_of
 from janusvln_ros.data.trajectories import Trajectory
-from janusvln_ros.errors import InputError
+from janusvln_ros.errors import InputError, require
 from janusvln_ros.files import atomic_path
 from janusvln_ros.model import JanusVLN
 from janusvln_ros.model.network import MERGE, prompt_positions
@@ -142,8 +142,7 @@ def sample_logits(
             f"the prompt has {places} image tokens, {have}: make both from the same sample"
         )
     supervised = (labels_L[1:] != IGNORED).nonzero()[:, 0]
-    if not len(supervised):
-        raise InputError("the sample has no supervised token: its labels are all -100")
+    require(len(supervised), "the sample has no supervised token: its labels are all -100")
 
     with torch.no_grad():  # frozen as published; only the current frame's geometry is used
         spatial_PD = model.spatial(images_F3hw[None])[0, -1]

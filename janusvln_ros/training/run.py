@@ -20,7 +20,7 @@ from torch import nn
 from transformers import PreTrainedTokenizerBase
 
 from janusvln_ros.data.samples import FrameSamples, TrajectorySet
-from janusvln_ros.errors import InputError
+from janusvln_ros.errors import InputError, require
 from janusvln_ros.files import atomic_write
 from janusvln_ros.model import JanusVLN
 from janusvln_ros.model.checkpoint import find
@@ -164,11 +164,10 @@ def open_sets(paths: Sequence[str]) -> list[TrajectorySet]:
     """The set files of a recipe. Raises InputError for one that is empty."""
     sets = [TrajectorySet(path) for path in paths]
     for trajectories in sets:
-        if not len(trajectories):
-            raise InputError(
-                f"{trajectories.path} holds no trajectory: see what 'janusvln data' "
-                "reported about it"
-            )
+        require(
+            len(trajectories),
+            f"{trajectories.path} holds no trajectory: see what 'janusvln data' reported about it",
+        )
     return sets
 
 
@@ -196,10 +195,10 @@ def prepare(recipe: Recipe, model: JanusVLN, tokenizer: PreTrainedTokenizerBase)
     Raises:
         InputError: no data is named, or some that cannot be used.
     """
-    if not recipe.data:
-        raise InputError(
-            "the recipe names no data: give data=[FILE.jsonl, ...], made by 'janusvln data'"
-        )
+    require(
+        recipe.data,
+        "the recipe names no data: give data=[FILE.jsonl, ...], made by 'janusvln data'",
+    )
     sets, mirrored, held_out = map(
         open_sets, (recipe.data, recipe.mirrored_data, recipe.eval_data)
     )

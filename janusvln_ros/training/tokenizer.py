@@ -23,7 +23,7 @@ from tokenizers import (
 )
 
 from janusvln_ros.actions import Action
-from janusvln_ros.errors import InputError
+from janusvln_ros.errors import require
 from janusvln_ros.files import atomic_write
 from janusvln_ros.policy.prompt import CHOICES, DUAL_SYSTEM, DUAL_USER, TASK
 
@@ -58,11 +58,10 @@ def train_tokenizer(instructions: Iterable[str], size: int = 1024) -> Tokenizer:
     Raises:
         InputError: ``size`` has no room for the bytes, the special tokens and the action words.
     """
-    if size < 512:
-        raise InputError(
-            f"a tokenizer of {size} tokens has no room for bytes, marks and words: "
-            "give at least 512"
-        )
+    require(
+        size >= 512,
+        f"a tokenizer of {size} tokens has no room for bytes, marks and words: give at least 512",
+    )
     texts = list(instructions)
     prompts = [
         TASK,
@@ -97,10 +96,10 @@ def train_tokenizer(instructions: Iterable[str], size: int = 1024) -> Tokenizer:
         [AddedToken(token, special=True, normalized=False) for token in SPECIAL_TOKENS]
     )
     for action in Action:
-        if len(tokenizer.encode(action.name, add_special_tokens=False).ids) != 1:
-            raise InputError(
-                f"with {size} tokens the word {action.name} is not one of them: allow more"
-            )
+        require(
+            len(tokenizer.encode(action.name, add_special_tokens=False).ids) == 1,
+            f"with {size} tokens the word {action.name} is not one of them: allow more",
+        )
     return tokenizer
 
 

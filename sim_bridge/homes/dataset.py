@@ -130,13 +130,9 @@ def ensure_split(
         files += [_scene_path(data_dir, name) for name in names]
         if _stored(path) != wanted or not all(file.is_file() for file in files):
             parts = path.parent / f".parts-{_digest(wanted)}"
-            _build_missing(data_dir, split, wanted, parts, names, jobs, progress or _silent)
+            _build_missing(data_dir, split, wanted, parts, names, jobs, progress)
             _merge(data_dir, split, wanted, parts, names)
     return path
-
-
-def _silent(done: int, total: int) -> None:
-    """Nobody wants to know how far it is."""
 
 
 def _build_missing(
@@ -146,9 +142,10 @@ def _build_missing(
     parts: Path,
     names: list[str],
     jobs: int | None,
-    progress: Callable[[int, int], None],
+    progress: Callable[[int, int], None] | None,
 ) -> None:
     """Write the homes that are missing and their episodes, these into ``parts``."""
+    tell = progress or (lambda done, total: None)
     parts.mkdir(parents=True, exist_ok=True)
     todo = [
         (str(data_dir), split, i, wanted, str(parts))
@@ -156,7 +153,7 @@ def _build_missing(
         if not ((parts / f"{name}.json").is_file() and _scene_path(data_dir, name).is_file())
     ]
     done_before = len(names) - len(todo)
-    progress(done_before, len(names))
+    tell(done_before, len(names))
     jobs = min(jobs or multiprocessing.cpu_count(), max(len(todo), 1))
     # Spawned, not forked: the caller may hold threads or a GL context.
     with ProcessPoolExecutor(
@@ -166,7 +163,7 @@ def _build_missing(
             in_this_process = jobs == 1 or len(todo) < 4
             built = map(_build, todo) if in_this_process else pool.map(_build, todo)
             for done, _ in enumerate(built, done_before + 1):
-                progress(done, len(names))
+                tell(done, len(names))
         except BaseException:
             pool.shutdown(wait=False, cancel_futures=True)
             raise

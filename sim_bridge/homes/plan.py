@@ -116,11 +116,15 @@ class Plan:
         outside.
         """
         half = WALL_THICKNESS_M / 2
-        for room in self.rooms:
-            x0, z0, x1, z1 = room.rect
-            if x0 - half <= point[0] < x1 + half and z0 - half <= point[1] < z1 + half:
-                return room.index
-        return None
+        return next(
+            (
+                room.index
+                for room in self.rooms
+                if room.rect[0] - half <= point[0] < room.rect[2] + half
+                and room.rect[1] - half <= point[1] < room.rect[3] + half
+            ),
+            None,
+        )
 
 
 def make_plan(rng: np.random.Generator, n_rooms: int) -> Plan:

@@ -87,8 +87,7 @@ class RouteMap:
         self.walls = wall_rects(plan)
         self.rects = grown_rects(plan, things, clearance)
         corners = self.rects[:, [[0, 1], [2, 1], [2, 3], [0, 3]]].reshape(-1, 2)
-        inside_house = np.array([plan.room_at(c) is not None for c in corners])
-        corners = corners[inside_house]
+        corners = corners[[plan.room_at(c) is not None for c in corners]]
         self.nodes = corners[self.free(corners)]
         count = len(self.nodes)
         i, j = np.triu_indices(count, 1)

@@ -84,8 +84,6 @@ def test_noise_that_is_no_probability_is_one_sentence(capsys, small_houses, tmp_
 
 def test_ros_without_what_it_needs_is_one_sentence(capsys, small_houses, tmp_path, monkeypatch):
     monkeypatch.delitem(sys.modules, "janusvln_ros.graph.ros_engine", raising=False)
-    monkeypatch.delitem(sys.modules, "janusvln_ros.graph.lockstep", raising=False)
-    monkeypatch.setitem(sys.modules, "rclpy", None)
-    monkeypatch.setitem(sys.modules, "builtin_interfaces", None)
+    monkeypatch.setitem(sys.modules, "janusvln_ros.graph.lockstep", None)  # as without rclpy
     code, _, err = collect(capsys, small_houses, tmp_path / "out", "--ros")
     assert code == 2 and "which is not installed: source ROS 2" in err

@@ -23,6 +23,6 @@ def test_words_without_content_are_refused(text):
 
 
 def test_words_without_end_are_refused():
-    assert clean_instruction("x" * 4000)
+    assert clean_instruction("x" * 4000, 4000) == clean_instruction("x" * 4000)
     with pytest.raises(InputError, match="4001 characters; at most 4000"):
-        clean_instruction("x" * 4001)
+        clean_instruction("x" * 4001, 4000)
