@@ -25,7 +25,7 @@ from std_srvs.srv import SetBool
 
 from janusvln_ros.actions import FORWARD_STEP_M, TURN_STEP_DEG
 from janusvln_ros.camera.images import depth_to_metres
-from janusvln_ros.errors import InputError, require
+from janusvln_ros.errors import InputError
 from janusvln_ros.geometry import Pose2
 from janusvln_ros.nodes.base import ManagedNode
 from janusvln_ros.nodes.messages import nanoseconds, pose_message, stamp_message
