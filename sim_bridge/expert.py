@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from janusvln_ros.actions import Action
-from janusvln_ros.errors import InputError
+from janusvln_ros.errors import InputError, require
 from sim_bridge.kinematics import forward_of, move_forward, turn
 from sim_bridge.nav_env import EnvSettings, NavEnv
 from sim_bridge.navmesh import DistanceField, NavMesh
@@ -129,11 +129,11 @@ class ReferencePathFollower:
         self.waypoints_K3 = np.asarray(() if waypoints is None else waypoints, float).reshape(
             -1, 3
         )
-        if len(self.waypoints_K3) == 0:
-            raise InputError(
-                "there are no way points to follow: give at least one, or reset the environment "
-                "to an episode first"
-            )
+        require(
+            len(self.waypoints_K3) != 0,
+            "there are no way points to follow: give at least one, or reset the environment "
+            "to an episode first",
+        )
         self._env = env
         self._waypoint_radius, self._goal_radius = waypoint_radius, goal_radius
         self.next_waypoint = 0

@@ -25,7 +25,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from janusvln_ros.actions import Action
 from janusvln_ros.data.top_down_map import TopDownMap
-from janusvln_ros.errors import InputError
+from janusvln_ros.errors import InputError, require
 from sim_bridge import habitat_server
 from sim_bridge.habitat_server import DisconnectedError, ProtocolError, receive, send
 from sim_bridge.nav_env import NO_SCENE, EnvSettings, NavEnv, Pose
@@ -211,8 +211,9 @@ class HabitatEnv(NavEnv):
     def _load(self, path: Path) -> None:
         if path == self._scene:
             return
-        if not path.is_file():
-            raise InputError(f"the scene {path} is not there: check the scene's path and data_dir")
+        require(
+            path.is_file(), f"the scene {path} is not there: check the scene's path and data_dir"
+        )
         self._scene, self._position, self._seen = None, None, None
         reply = self._ask(_load_request(path), self._load_timeout)
         LOG.info("scene %s loaded, walkable surface %s", path, reply.get("navmesh"))
@@ -286,8 +287,7 @@ class HabitatEnv(NavEnv):
         Send a request and return the reply; on a failure of the process restart it, restore the
         state and ask once more.
         """
-        if self._closed:
-            raise InputError("this environment is closed: make another one")
+        require(not self._closed, "this environment is closed: make another one")
         if self._scene is None and request["kind"] != "load":
             raise InputError(NO_SCENE)
         kind, timeout = request["kind"], timeout or self._request_timeout
@@ -317,8 +317,7 @@ class HabitatEnv(NavEnv):
             return reply
         if reply.get("ok") is not False or not isinstance(reply.get("error"), str):
             raise ProtocolError(f"a reply without 'ok' and 'error': {str(reply)[:200]}")
-        if reply.get("bad_input"):
-            raise InputError(reply["error"])
+        require(not reply.get("bad_input"), reply["error"])
         raise ProtocolError(f"the simulator reports {reply['error']}")
 
     def _failed(self, error: BaseException, when: str) -> SimulatorError:
@@ -383,11 +382,11 @@ def settings_from_habitat_yaml(path: str | Path) -> dict[str, Any]:
         raise InputError(f"the configuration {path} is no YAML: {error}") from error
     root = content if isinstance(content, dict) else {}
     layouts = [isinstance(root.get(top), dict) for top in ("habitat", "SIMULATOR")]
-    if not any(layouts):
-        raise InputError(
-            f"the configuration {path} has neither 'habitat:' nor 'SIMULATOR:' at its "
-            "top: give a configuration of habitat-lab"
-        )
+    require(
+        any(layouts),
+        f"the configuration {path} has neither 'habitat:' nor 'SIMULATOR:' at its "
+        "top: give a configuration of habitat-lab",
+    )
     found = {name: _at(root, keys[layouts.index(True)]) for name, keys in HABITAT_KEYS.items()}
     position = found.pop("position")
     if isinstance(position, (list, tuple)) and len(position) == 3:

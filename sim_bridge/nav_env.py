@@ -20,7 +20,7 @@ from numpy.typing import ArrayLike, NDArray
 from janusvln_ros.actions import FORWARD_STEP_M, TURN_STEP_DEG, Action
 from janusvln_ros.data.episodes import Episode
 from janusvln_ros.data.top_down_map import TopDownMap
-from janusvln_ros.errors import InputError
+from janusvln_ros.errors import InputError, require
 from janusvln_ros.evaluation.drive import Drive
 
 NO_SCENE = "no scene is loaded: give make_env a scene, or reset to an episode first"
@@ -86,10 +86,10 @@ class EnvSettings:
     )
 
     def __post_init__(self) -> None:
-        if self.up not in ("y", "z"):
-            raise InputError(
-                f"up is {self.up!r}: give 'y' or 'z', the axis of the scene file that points up"
-            )
+        require(
+            self.up in ("y", "z"),
+            f"up is {self.up!r}: give 'y' or 'z', the axis of the scene file that points up",
+        )
         positive = (
             "width",
             "height",
@@ -102,17 +102,23 @@ class EnvSettings:
         )
         for name in positive:
             value = getattr(self, name)
-            if not (math.isfinite(value) and value > 0):
-                raise InputError(f"{name} is {value}: give a number above 0")
+            require(
+                math.isfinite(value) and value > 0, f"{name} is {value}: give a number above 0"
+            )
         for name in ("width", "height", "max_steps"):
-            if getattr(self, name) != int(getattr(self, name)):
-                raise InputError(f"{name} is {getattr(self, name)}: give a whole number")
-        if max(self.width, self.height) > 8192:
-            raise InputError(f"the image is {self.width} x {self.height}: at most 8192 on a side")
-        if not 1 <= self.hfov < 180:
-            raise InputError(f"hfov is {self.hfov}: give degrees from 1 to below 180")
-        if not 0 <= self.agent_radius <= 2:
-            raise InputError(f"agent_radius is {self.agent_radius}: give metres from 0 to 2")
+            require(
+                getattr(self, name) == int(getattr(self, name)),
+                f"{name} is {getattr(self, name)}: give a whole number",
+            )
+        require(
+            max(self.width, self.height) <= 8192,
+            f"the image is {self.width} x {self.height}: at most 8192 on a side",
+        )
+        require(1 <= self.hfov < 180, f"hfov is {self.hfov}: give degrees from 1 to below 180")
+        require(
+            0 <= self.agent_radius <= 2,
+            f"agent_radius is {self.agent_radius}: give metres from 0 to 2",
+        )
 
     @property
     def focal_length(self) -> float:
@@ -214,8 +220,10 @@ class NavEnv(ABC):
         """
         if self.episode is not None and self.episode_over:
             raise InputError("the episode is over: reset to the next one before stepping")
-        if action not in list(Action):
-            raise InputError(f"{action!r} is no action: give one of {[a.name for a in Action]}")
+        require(
+            action in list(Action),
+            f"{action!r} is no action: give one of {[a.name for a in Action]}",
+        )
         if action != Action.STOP:
             (self._position, self._rotation), self._collided = self._move(action)
             self._seen = None

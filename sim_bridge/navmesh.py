@@ -23,7 +23,7 @@ from functools import lru_cache
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from janusvln_ros.errors import InputError
+from janusvln_ros.errors import require
 from sim_bridge.scene import Scene
 
 VOXEL_M = 0.05
@@ -325,11 +325,11 @@ def navmesh_of(scene: Scene, agent_height: float, agent_radius: float) -> NavMes
         InputError: the scene is too large, or nowhere in it can the agent stand.
     """
     mesh = build_navmesh(scene.positions, scene.triangles, agent_height, agent_radius)
-    if len(mesh.ij) == 0:
-        raise InputError(
-            f"the scene {scene.path} has no floor of 1 m2 for an agent {agent_height} "
-            "m high: is its up axis really the one named by 'up'?"
-        )
+    require(
+        len(mesh.ij) != 0,
+        f"the scene {scene.path} has no floor of 1 m2 for an agent {agent_height} "
+        "m high: is its up axis really the one named by 'up'?",
+    )
     return mesh
 
 
@@ -347,11 +347,11 @@ def build_navmesh(
     high = positions_V3.max(axis=0)
     nx, nz = (max(int((high[a] - low[a]) / VOXEL_M + 0.5), 1) for a in (0, 2))
     ny = math.ceil((high[1] - low[1]) / CELL_HEIGHT_M) + 1
-    if nx * nz * ny > MAX_CELLS:
-        raise InputError(
-            f"the scene measures {np.round(high - low, 1).tolist()} m, too large for "
-            "the walkable surface: is it in metres, and is 'up' right?"
-        )
+    require(
+        nx * nz * ny <= MAX_CELLS,
+        f"the scene measures {np.round(high - low, 1).tolist()} m, too large for "
+        "the walkable surface: is it in metres, and is 'up' right?",
+    )
     height = math.ceil(agent_height / CELL_HEIGHT_M)
     radius = math.ceil(agent_radius / VOXEL_M - 1e-6)
     solid, walkable_top = _voxels(positions_V3, triangles_T3, low, (nx, ny, nz))

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from janusvln_ros.errors import InputError
+from janusvln_ros.errors import InputError, require
 
 
 class Look(NamedTuple):
@@ -111,8 +111,7 @@ def _read(path: Path, up: str, version: tuple[Path, int, int]) -> Scene:
             layers = images.setdefault(look, {})
             layer, _ = layers.setdefault(id(image), (len(layers), image))
             pieces.setdefault(look, []).append((*piece, layer))
-    if not pieces:
-        raise InputError(f"the scene {path} holds no triangles: give a .glb with a mesh")
+    require(pieces, f"the scene {path} holds no triangles: give a .glb with a mesh")
 
     batches, tables, vertices, first = [], [], 0, 0
     for look, group in pieces.items():
@@ -128,8 +127,10 @@ def _read(path: Path, up: str, version: tuple[Path, int, int]) -> Scene:
         batches.append(Batch(first, count, textures, look.double_sided, look.alpha_cutoff))
         first += count
     positions, uv, colors, layers_V, triangles = map(np.concatenate, zip(*tables))
-    if not np.isfinite(positions).all():
-        raise InputError(f"the scene {path} has vertices that are not finite: export it again")
+    require(
+        np.isfinite(positions).all(),
+        f"the scene {path} has vertices that are not finite: export it again",
+    )
     return Scene(
         path,
         positions.astype(np.float32),

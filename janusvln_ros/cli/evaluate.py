@@ -91,7 +91,7 @@ OPTIONS = (
 def run(args: argparse.Namespace) -> int:
     """Evaluate, print the table, and say where the results are."""
     from janusvln_ros.cli.output import print_json
-    from janusvln_ros.errors import InputError
+    from janusvln_ros.errors import require
     from janusvln_ros.rollout.evaluate import EvaluateJob, evaluate
     from janusvln_ros.rollout.settings import load_settings
     from janusvln_ros.rollout.shards import Cluster
@@ -107,17 +107,19 @@ def run(args: argparse.Namespace) -> int:
         [f"{k}={v}" for k, v in short.items() if v] + settings_changes(args),
     )
     checkpoint = find_checkpoint(args)
-    if args.ros and args.agent == "policy" and args.instructions == "removed":
-        raise InputError(
-            "--instructions removed cannot go through ROS: the policy node refuses an "
-            "empty instruction; run it without --ros"
-        )
-    if args.record and not (args.ros and args.agent == "policy"):
-        raise InputError(
-            "--record needs --ros and the agent policy: only the graph can be recorded"
-        )
-    if args.out is None and cluster.world_size > 1:
-        raise InputError("give --out: under torchrun all ranks must write to one folder")
+    require(
+        not (args.ros and args.agent == "policy" and args.instructions == "removed"),
+        "--instructions removed cannot go through ROS: the policy node refuses an "
+        "empty instruction; run it without --ros",
+    )
+    require(
+        not args.record or (args.ros and args.agent == "policy"),
+        "--record needs --ros and the agent policy: only the graph can be recorded",
+    )
+    require(
+        args.out is not None or cluster.world_size == 1,
+        "give --out: under torchrun all ranks must write to one folder",
+    )
     out = (
         args.out
         or Path("runs") / f"eval-{settings.dataset}-{args.agent}-{datetime.now():%Y%m%d-%H%M%S}"
@@ -144,14 +146,14 @@ def find_checkpoint(args: argparse.Namespace) -> Path | None:
     """
     The checkpoint's folder: given, or the shipped one for the policy; None for agents without.
     """
-    from janusvln_ros.errors import InputError
+    from janusvln_ros.errors import require
 
     if args.agent not in WITH_MODEL:
-        if args.checkpoint is not None:
-            raise InputError(
-                f"the agent {args.agent} has no checkpoint: leave {args.checkpoint} "
-                f"out, or write 'policy {args.checkpoint}'"
-            )
+        require(
+            args.checkpoint is None,
+            f"the agent {args.agent} has no checkpoint: leave {args.checkpoint} "
+            f"out, or write 'policy {args.checkpoint}'",
+        )
         return None
     if args.checkpoint is None and args.agent == "oracle-stop":
         return None

@@ -30,7 +30,7 @@ from typing import TYPE_CHECKING, Any
 
 from janusvln_ros.cli.options import JSON, option
 from janusvln_ros.cli.output import print_json
-from janusvln_ros.errors import InputError
+from janusvln_ros.errors import require
 
 if TYPE_CHECKING:
     from janusvln_ros.data.episodes import Episode
@@ -105,8 +105,7 @@ def run(args: argparse.Namespace) -> int:
     from janusvln_ros.data.episodes import read_episodes
     from sim_bridge.homes.dataset import SPLITS, ensure_split
 
-    if args.jobs is not None and args.jobs < 1:
-        raise InputError(f"--jobs is {args.jobs}: give at least 1")
+    require(args.jobs is None or args.jobs >= 1, f"--jobs is {args.jobs}: give at least 1")
     rooms = _rooms(args.rooms) if args.rooms else None
     homes = {
         "train": args.train_homes,
@@ -166,6 +165,8 @@ def _figures(episodes: Sequence["Episode"]) -> dict[str, Any]:
 def _rooms(text: str) -> tuple[int, int]:
     """``MIN-MAX`` or one number as a pair."""
     low, _, high = text.partition("-")
-    if not low.isdigit() or not (high or low).isdigit():
-        raise InputError(f"--rooms {text!r} is no range: write it as 4-12")
+    require(
+        low.isdigit() and (high or low).isdigit(),
+        f"--rooms {text!r} is no range: write it as 4-12",
+    )
     return int(low), int(high or low)

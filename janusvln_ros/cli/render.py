@@ -39,11 +39,10 @@ def run(args: argparse.Namespace) -> int:
     from janusvln_ros.data.bags import open_bag
     from janusvln_ros.data.drawing import write_picture, write_video
     from janusvln_ros.data.drive_pictures import drive_pictures, styles
-    from janusvln_ros.errors import InputError
+    from janusvln_ros.errors import InputError, require
 
     out = args.out or args.bag.with_suffix(".mp4")
-    if out.suffix not in (".mp4", ".png"):
-        raise InputError(f"--out is {out}; its ending must be .mp4 or .png")
+    require(out.suffix in (".mp4", ".png"), f"--out is {out}; its ending must be .mp4 or .png")
     topics = bag_topics(args)
     with open_bag(args.decisions or args.bag) as source:
         decisions = styles(source)

@@ -18,7 +18,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from janusvln_ros.errors import InputError
+from janusvln_ros.errors import InputError, require
 from janusvln_ros.files import atomic_write
 
 DATASETS = ("r2r", "rxr", "scalevln", "houses")
@@ -127,11 +127,14 @@ def episodes_path(data_dir: str | Path, dataset: str, split: str, role: str = "g
     if dataset == "scalevln":
         return folder / "scalevln_subset_150k.json.gz"
     if dataset == "rxr":
-        if role not in ("guide", "follower"):
-            raise InputError(f"role {role!r} of RxR is unknown: use 'guide' or 'follower'")
+        require(
+            role in ("guide", "follower"),
+            f"role {role!r} of RxR is unknown: use 'guide' or 'follower'",
+        )
         return folder / split / f"{split}_{role}.json.gz"
-    if dataset not in DATASETS:
-        raise InputError(f"data set {dataset!r} is unknown: use one of {', '.join(DATASETS)}")
+    require(
+        dataset in DATASETS, f"data set {dataset!r} is unknown: use one of {', '.join(DATASETS)}"
+    )
     return folder / split / f"{split}.json.gz"
 
 
@@ -163,10 +166,10 @@ def read_episodes(
     """
     path = episodes_path(data_dir, dataset, split, role)
     content, digest = _read_gzip_json(path)
-    if not isinstance(content, dict) or not isinstance(content.get("episodes"), list):
-        raise InputError(
-            f"{path}: no list 'episodes' at the top level, so it is no VLN-CE episode file"
-        )
+    require(
+        isinstance(content, dict) and isinstance(content.get("episodes"), list),
+        f"{path}: no list 'episodes' at the top level, so it is no VLN-CE episode file",
+    )
     episodes: list[Episode] = []
     rejected: list[str] = []
     seen: set[tuple[str, str]] = set()

@@ -20,7 +20,7 @@ from typing import Any
 from janusvln_ros.actions import Action
 from janusvln_ros.data.episodes import Episode, first_missing, json_id, read_episodes
 from janusvln_ros.data.journal import JOURNALS, Journal, journal_path, read_journals
-from janusvln_ros.errors import InputError
+from janusvln_ros.errors import InputError, require
 from janusvln_ros.files import atomic_write
 
 _NAMED = re.compile(r"(?:.*_)?(\d+)_(stop|move_forward|turn_left|turn_right)$", re.IGNORECASE)
@@ -124,10 +124,10 @@ def _annotated(root: Path) -> Iterator[Reader]:
         content = json.loads(path.read_text())
     except (UnicodeDecodeError, json.JSONDecodeError) as error:
         raise InputError(f"{path} is damaged: {error}") from error
-    if not isinstance(content, list):
-        raise InputError(
-            f"{path} is {type(content).__name__}, not the list of a published annotation file"
-        )
+    require(
+        isinstance(content, list),
+        f"{path} is {type(content).__name__}, not the list of a published annotation file",
+    )
     for number, item in enumerate(content):
         yield f"{path}, item {number}: ", partial(_read_annotation, root, item)
 
@@ -198,10 +198,10 @@ def _named(
         (p for p in root.iterdir() if p.is_dir() and not p.name.startswith(".")),
         key=lambda p: (len(p.name), p.name),
     )
-    if not folders:
-        raise InputError(
-            f"{root} holds neither annotations.json nor a folder of named frames for each episode"
-        )
+    require(
+        folders,
+        f"{root} holds neither annotations.json nor a folder of named frames for each episode",
+    )
     if instructions is None:
         instructions = _instructions_beside(root, data_dir)
     for folder in folders:

@@ -17,7 +17,7 @@ from typing import Any
 from janusvln_ros.actions import Action
 from janusvln_ros.data.episodes import Episode
 from janusvln_ros.data.top_down_map import TopDownMap
-from janusvln_ros.errors import InputError
+from janusvln_ros.errors import require
 from janusvln_ros.evaluation.drive import Drive
 from janusvln_ros.graph.lockstep import LockstepGraph, lockstep_graph
 from janusvln_ros.rollout.agents import Agent, PolicyAgent
@@ -51,8 +51,7 @@ def make_engine(
     Raises:
         InputError: the settings ask for something that the nodes do not have.
     """
-    if settings.env.options:
-        raise InputError("env.options cannot be given through ROS: run without --ros")
+    require(not settings.env.options, "env.options cannot be given through ROS: run without --ros")
     if isinstance(agent, PolicyAgent):
         return PolicyNodeEngine(settings, data_dir, agent, bags)
     return SteppingEngine(settings, data_dir, agent)
@@ -109,16 +108,15 @@ class PolicyNodeEngine:
     def __init__(
         self, settings: Settings, data_dir: Path, agent: PolicyAgent, bags: Path | None
     ) -> None:
-        if agent.checkpoint is None:
-            raise InputError(
-                "this agent's checkpoint is not known, so that no node can load it: "
-                "run without --ros"
-            )
-        if settings.policy.prompt != "evaluation":
-            raise InputError(
-                f"policy.prompt is {settings.policy.prompt!r}: the node policy has "
-                "'evaluation' only; run without --ros"
-            )
+        require(
+            agent.checkpoint is not None,
+            "this agent's checkpoint is not known, so that no node can load it: run without --ros",
+        )
+        require(
+            settings.policy.prompt == "evaluation",
+            f"policy.prompt is {settings.policy.prompt!r}: the node policy has "
+            "'evaluation' only; run without --ros",
+        )
         self.rules = settings.rules
         self.limit = settings.env.max_steps
         self.env = open_env(settings, data_dir)  # for the report's maps
@@ -141,15 +139,15 @@ class PolicyNodeEngine:
             InputError: the instruction is empty, which the node refuses, or somebody wants to
                 watch every frame, which are the node's alone.
         """
-        if watch is not None:
-            raise InputError(
-                "frames of a drive by the node policy cannot be watched: run without --ros"
-            )
-        if not episode.instruction.strip():
-            raise InputError(
-                "the node policy refuses an empty instruction: run --instructions "
-                "removed without --ros"
-            )
+        require(
+            watch is None,
+            "frames of a drive by the node policy cannot be watched: run without --ros",
+        )
+        require(
+            episode.instruction.strip(),
+            "the node policy refuses an empty instruction: run --instructions "
+            "removed without --ros",
+        )
         with self.graph.running() as graph:
             self.env.reset(episode)  # loads the scene
             return self._drive(graph, episode)

@@ -15,7 +15,7 @@ from janusvln_ros.actions import Action
 from janusvln_ros.camera.images import encode_jpeg
 from janusvln_ros.data.episodes import Episode, json_id
 from janusvln_ros.data.trajectories import TrajectoryWriter
-from janusvln_ros.errors import InputError
+from janusvln_ros.errors import InputError, require
 from janusvln_ros.evaluation.drive import Drive, finite
 from janusvln_ros.rollout.agents import ExpertAgent, LabelledMixture, WatchingAgent
 from janusvln_ros.rollout.engine import Engine, MakeEngine, direct_engine
@@ -35,8 +35,9 @@ class CollectJob(Job):
     engine: MakeEngine = direct_engine
 
     def __post_init__(self) -> None:
-        if not 0 <= self.noise < 1:
-            raise InputError(f"--noise is {self.noise}: give a probability from 0 to below 1")
+        require(
+            0 <= self.noise < 1, f"--noise is {self.noise}: give a probability from 0 to below 1"
+        )
 
     def open(self, shard: int, device: str | None) -> Worker:
         """Make a simulator, an expert and a writer."""

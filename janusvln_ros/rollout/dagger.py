@@ -23,7 +23,7 @@ from typing import Any
 
 from janusvln_ros.actions import Action
 from janusvln_ros.data.episodes import Episode, GroundTruth, ground_truth_path, read_ground_truth
-from janusvln_ros.errors import InputError
+from janusvln_ros.errors import require
 from janusvln_ros.evaluation.drive import Drive
 from janusvln_ros.evaluation.metrics import measure
 from janusvln_ros.rollout.agents import WatchingAgent, episode_random
@@ -96,11 +96,11 @@ class PublishedMixture:
         Raises:
             InputError: the ground truth lacks this episode.
         """
-        if episode.episode_id not in self.truth:
-            raise InputError(
-                f"the ground truth lacks episode {episode.episode_id}, so the "
-                "tolerated errors are unknown: use the file of these episodes"
-            )
+        require(
+            episode.episode_id in self.truth,
+            f"the ground truth lacks episode {episode.episode_id}, so the "
+            "tolerated errors are unknown: use the file of these episodes",
+        )
         self.reference_steps = len(self.truth[episode.episode_id].actions)
         path = episode.reference_path
         self._tolerance = max(1, int(self.reference_steps / max(len(path) - 1, 1)))
@@ -168,13 +168,14 @@ class DaggerJob(Job):
     engine: MakeEngine = direct_engine
 
     def __post_init__(self) -> None:
-        if self.scheme not in SCHEMES:
-            raise InputError(f"--scheme is {self.scheme!r}: use one of {', '.join(SCHEMES)}")
-        if self.engine is not direct_engine and self.scheme == "published":
-            raise InputError(
-                "the published scheme needs the simulator at hand: leave --ros out, "
-                "or use --scheme classic"
-            )
+        require(
+            self.scheme in SCHEMES, f"--scheme is {self.scheme!r}: use one of {', '.join(SCHEMES)}"
+        )
+        require(
+            self.engine is direct_engine or self.scheme != "published",
+            "the published scheme needs the simulator at hand: leave --ros out, "
+            "or use --scheme classic",
+        )
 
     def open(self, shard: int, device: str | None) -> Worker:
         """Load the model and the simulator."""

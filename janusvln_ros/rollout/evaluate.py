@@ -24,7 +24,7 @@ from janusvln_ros.data.episodes import (
 )
 from janusvln_ros.data.journal import Journal, journal_path
 from janusvln_ros.data.top_down_map import TopDownMap
-from janusvln_ros.errors import InputError
+from janusvln_ros.errors import InputError, require
 from janusvln_ros.evaluation.drive import Drive
 from janusvln_ros.evaluation.metrics import Thresholds, measure
 from janusvln_ros.evaluation.report import write_report
@@ -56,8 +56,7 @@ def checkpoint_digest(folder: Path) -> str:
         for p in folder.iterdir()
         if p.suffix in (".json", ".safetensors", ".txt", ".jinja", ".model")
     )
-    if not names:
-        raise InputError(f"{folder} holds no checkpoint: no .json or .safetensors file is there")
+    require(names, f"{folder} holds no checkpoint: no .json or .safetensors file is there")
     digest = hashlib.sha256()
     for path in names:
         digest.update(f"{path.name}\0{path.stat().st_size}\0".encode())
@@ -124,13 +123,12 @@ def told(episodes: Sequence[Episode], instructions: str, seed: int) -> dict[tupl
         return {key: e.instruction for key, e in zip(keys, episodes)}
     if instructions == "removed":
         return dict.fromkeys(keys, "")
-    if instructions != "swapped":
-        raise InputError(
-            f"--instructions is {instructions!r}: use one of {', '.join(INSTRUCTIONS)}"
-        )
+    require(
+        instructions == "swapped",
+        f"--instructions is {instructions!r}: use one of {', '.join(INSTRUCTIONS)}",
+    )
     texts = [e.instruction for e in episodes]
-    if len(set(texts)) < 2:
-        raise InputError("--instructions swapped needs episodes with different texts")
+    require(len(set(texts)) >= 2, "--instructions swapped needs episodes with different texts")
     order = sorted(range(len(texts)), key=lambda i: keys[i])
     random.Random(seed).shuffle(order)
     result = {}

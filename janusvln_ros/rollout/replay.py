@@ -23,7 +23,7 @@ from janusvln_ros.data.drives import (
     moment_frames,
     recorded_moments,
 )
-from janusvln_ros.errors import InputError
+from janusvln_ros.errors import require
 from janusvln_ros.policy import Decision, Navigator
 
 NO_ACTION = 255
@@ -72,11 +72,11 @@ def bag_camera(bag: Bag, topics: Topics, uncalibrated: bool) -> Camera:
     if infos:
         info = bag.decode(next(bag.messages(infos[:1])))
         return plan_view(intrinsics_of(info)).apply
-    if not uncalibrated:
-        raise InputError(
-            f"{bag.path} holds no camera_info, so the field of view of {camera} is "
-            "unknown; give --uncalibrated to go on without"
-        )
+    require(
+        uncalibrated,
+        f"{bag.path} holds no camera_info, so the field of view of {camera} is "
+        "unknown; give --uncalibrated to go on without",
+    )
     frame = decode(bag.decode(next(bag.messages([camera]))))
     return uncalibrated_view(frame.shape[1], frame.shape[0]).apply
 
@@ -204,9 +204,9 @@ def against(
         for m, decided in replayed
         if (m.stamp, m.step) in earlier
     ]
-    if not pairs:
-        raise InputError(
-            f"{old} holds no decision on any of the {len(replayed)} frames of this "
-            "replay: it is of another bag or of other --boundaries"
-        )
+    require(
+        pairs,
+        f"{old} holds no decision on any of the {len(replayed)} frames of this "
+        "replay: it is of another bag or of other --boundaries",
+    )
     return pairs

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from janusvln_ros.data.episodes import Episode, EpisodeSet, episodes_path, read_episodes
-from janusvln_ros.errors import InputError
+from janusvln_ros.errors import InputError, require
 from janusvln_ros.files import atomic_write
 from janusvln_ros.rollout.settings import Settings
 from janusvln_ros.rollout.shards import (
@@ -66,10 +66,10 @@ def load_episodes(settings: Settings, data_dir: Path, cluster: Cluster) -> Episo
             f"not used: {len(found.rejected)} episodes in all; they are counted in the summary",
             file=sys.stderr,
         )
-    if not found.episodes:
-        raise InputError(
-            f"{found.path} holds no episode that can be used ({len(found.rejected)} were rejected)"
-        )
+    require(
+        found.episodes,
+        f"{found.path} holds no episode that can be used ({len(found.rejected)} were rejected)",
+    )
     return found
 
 

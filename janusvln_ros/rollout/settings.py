@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from janusvln_ros import schema
-from janusvln_ros.errors import InputError
+from janusvln_ros.errors import require
 from janusvln_ros.evaluation.metrics import Thresholds
 from sim_bridge import EnvSettings, NavEnv, make_env
 
@@ -43,14 +43,15 @@ class Rules:
     max_blocked: int | None = None
 
     def __post_init__(self) -> None:
-        if self.max_steps < 1:
-            raise InputError(f"rules.max_steps is {self.max_steps}: give 1 or more")
-        if self.not_understood not in ("fail", "stop"):
-            raise InputError(
-                f"rules.not_understood is {self.not_understood!r}: give 'fail' or 'stop'"
-            )
-        if self.max_blocked is not None and self.max_blocked < 1:
-            raise InputError(f"rules.max_blocked is {self.max_blocked}: give 1 or more, or null")
+        require(self.max_steps >= 1, f"rules.max_steps is {self.max_steps}: give 1 or more")
+        require(
+            self.not_understood in ("fail", "stop"),
+            f"rules.not_understood is {self.not_understood!r}: give 'fail' or 'stop'",
+        )
+        require(
+            self.max_blocked is None or self.max_blocked >= 1,
+            f"rules.max_blocked is {self.max_blocked}: give 1 or more, or null",
+        )
 
 
 @dataclass(frozen=True)
@@ -120,13 +121,12 @@ class DaggerSection:
     missed_stops: int = 8
 
     def __post_init__(self) -> None:
-        if not 0 <= self.p <= 1:
-            raise InputError(f"dagger.p is {self.p}: give a probability")
-        if self.num_future_steps < 1 or self.missed_stops < 1 or self.data_it < 0:
-            raise InputError(
-                "dagger.num_future_steps and dagger.missed_stops must be 1 or more, "
-                "dagger.data_it 0 or more"
-            )
+        require(0 <= self.p <= 1, f"dagger.p is {self.p}: give a probability")
+        require(
+            self.num_future_steps >= 1 and self.missed_stops >= 1 and self.data_it >= 0,
+            "dagger.num_future_steps and dagger.missed_stops must be 1 or more, "
+            "dagger.data_it 0 or more",
+        )
 
 
 @dataclass(frozen=True)

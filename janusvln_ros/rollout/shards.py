@@ -28,7 +28,7 @@ from typing import Any, NamedTuple, Protocol
 from janusvln_ros import __version__
 from janusvln_ros.data.episodes import Episode
 from janusvln_ros.data.journal import JOURNALS, read_journals
-from janusvln_ros.errors import InputError
+from janusvln_ros.errors import InputError, require
 from janusvln_ros.files import atomic_write
 from janusvln_ros.rollout.settings import Settings
 
@@ -70,11 +70,11 @@ class Cluster:
             raise InputError(
                 f"RANK, WORLD_SIZE and LOCAL_RANK must be numbers: {error}"
             ) from error
-        if not 0 <= rank < world:
-            raise InputError(
-                f"RANK is {rank} and WORLD_SIZE {world}: start the command with "
-                "torchrun, or without both"
-            )
+        require(
+            0 <= rank < world,
+            f"RANK is {rank} and WORLD_SIZE {world}: start the command with "
+            "torchrun, or without both",
+        )
         return cls(rank, world, local)
 
 
@@ -85,8 +85,7 @@ def choose(episodes: Sequence[Episode], count: int | None, seed: int) -> list[Ep
     """
     if count is None or count >= len(episodes):
         return list(episodes)
-    if count < 1:
-        raise InputError(f"--episodes is {count}: give 1 or more")
+    require(count >= 1, f"--episodes is {count}: give 1 or more")
     order = list(range(len(episodes)))
     random.Random(seed).shuffle(order)
     return [episodes[i] for i in sorted(order[:count])]
@@ -107,8 +106,7 @@ def share(
         by_scene[episode.scene_id].append(episode)
     if how == "published":
         return [e for scene in sorted(by_scene) for e in by_scene[scene][shard::shards]]
-    if how != "balanced":
-        raise InputError(f"sharding {how!r} is unknown: use 'balanced' or 'published'")
+    require(how == "balanced", f"sharding {how!r} is unknown: use 'balanced' or 'published'")
     ordered = [e for scene in sorted(by_scene) for e in by_scene[scene]]
     return ordered[len(ordered) * shard // shards : len(ordered) * (shard + 1) // shards]
 
@@ -134,11 +132,11 @@ def claim(out: Path, manifest: dict[str, Any]) -> None:
     """
     path = out / "manifest.json"
     if not path.is_file():
-        if any(out.glob(JOURNALS)):
-            raise InputError(
-                f"{out} holds journals without manifest.json, so what they belong to "
-                "is unknown: choose another folder"
-            )
+        require(
+            not any(out.glob(JOURNALS)),
+            f"{out} holds journals without manifest.json, so what they belong to "
+            "is unknown: choose another folder",
+        )
         atomic_write(path, json.dumps(manifest, indent=1, ensure_ascii=False) + "\n")
         return
     # A round trip through JSON makes lists of tuples, as they come back from the file.
@@ -161,11 +159,11 @@ def await_first_rank(out: Path, cluster: Cluster, started: float, limit: float =
     """
     ready = out / "ready"
     while cluster.rank > 0 and not (ready.is_file() and ready.stat().st_mtime >= started - 60):
-        if time.time() > started + limit:
-            raise InputError(
-                f"rank 0 prepared nothing in {out} within {limit:.0f} s: is it one "
-                "folder that all ranks see?"
-            )
+        require(
+            time.time() <= started + limit,
+            f"rank 0 prepared nothing in {out} within {limit:.0f} s: is it one "
+            "folder that all ranks see?",
+        )
         time.sleep(0.2)
 
 
@@ -242,8 +240,7 @@ def run_sharded(
         InputError: a worker met bad input.
         RuntimeError: a worker failed; its traceback is on stderr.
     """
-    if workers < 1:
-        raise InputError(f"--workers is {workers}: give 1 or more")
+    require(workers >= 1, f"--workers is {workers}: give 1 or more")
     wanted = {key_of(e) for e in episodes}
     done = set(finished(job.out)) & wanted
     shards = cluster.world_size * workers
@@ -315,8 +312,7 @@ def spawn_workers(job: Job, shards: Sequence[Shard], meanwhile: Callable[[], Any
         while True:
             ended = not any(p.is_alive() for p in processes)
             bad = [p.exitcode for p in processes if p.exitcode]
-            if 2 in bad:
-                raise InputError("a worker met bad input, see above")
+            require(2 not in bad, "a worker met bad input, see above")
             if bad:
                 raise RuntimeError(
                     f"a worker ended with exit code {bad[0]}, see above; the same "

@@ -27,7 +27,7 @@ from janusvln_ros.data.episodes import (
     write_episodes,
     write_ground_truth,
 )
-from janusvln_ros.errors import InputError
+from janusvln_ros.errors import InputError, require
 from janusvln_ros.files import atomic_write, file_lock
 from sim_bridge.nav_env import scene_path
 
@@ -171,15 +171,14 @@ def _build_missing(
 
 def _settings(data_dir: str | Path, split: str, asked: Mapping[str, Any]) -> Settings:
     """What to draw: what is asked for and not None, else what is there, else the defaults."""
-    if split not in SPLITS:
-        raise InputError(f"houses have no split {split!r}: use one of {', '.join(SPLITS)}")
+    require(split in SPLITS, f"houses have no split {split!r}: use one of {', '.join(SPLITS)}")
     given = {name: value for name, value in asked.items() if value is not None}
     least, most = given.get("rooms", (2, 12))
-    if not 2 <= least <= most <= 12:
-        raise InputError(
-            f"rooms {least}-{most} cannot be built: give a smallest and a "
-            "largest number between 2 and 12, as 4-12"
-        )
+    require(
+        2 <= least <= most <= 12,
+        f"rooms {least}-{most} cannot be built: give a smallest and a "
+        "largest number between 2 and 12, as 4-12",
+    )
     for name in ("homes", "episodes_per_home"):
         if given.get(name, 1) < 1:
             raise InputError(f"{name.replace('_', ' ')} is {given[name]}: give at least 1")
@@ -225,11 +224,11 @@ def _claim(data_dir: str | Path, family: str, settings: Settings) -> None:
     path = _claim_path(data_dir, family)
     claim = {"seed": settings.seed, "rooms": list(settings.rooms), "generator": settings.generator}
     there = _read_json(path)
-    if there and there != claim:
-        raise InputError(
-            f"{path.parent} holds houses drawn with {there}, asked for is {claim}: "
-            f"choose another folder or delete {path.parent}"
-        )
+    require(
+        not there or there == claim,
+        f"{path.parent} holds houses drawn with {there}, asked for is {claim}: "
+        f"choose another folder or delete {path.parent}",
+    )
     if not there:
         atomic_write(path, json.dumps(claim) + "\n")
 

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from janusvln_ros.data.episodes import Episode, scene_name
-from janusvln_ros.errors import InputError
+from janusvln_ros.errors import require
 from janusvln_ros.files import atomic_path
 from sim_bridge.homes.colours import OBJECT_RGB, WALL_RGB
 from sim_bridge.homes.dataset import scene_rooms
@@ -30,13 +30,15 @@ def draw_episode(data_dir: str | Path, episode: Episode, path: str | Path) -> No
     """
     from PIL import Image, ImageDraw
 
-    if "house_seed" not in episode.info:
-        raise InputError(
-            f"episode {episode.episode_id} has no house_seed: only episodes of "
-            "'janusvln houses' can be drawn from their plan"
-        )
-    if Path(path).suffix.lower() != ".png":
-        raise InputError(f"{path} is no picture this command writes: give a name ending in .png")
+    require(
+        "house_seed" in episode.info,
+        f"episode {episode.episode_id} has no house_seed: only episodes of "
+        "'janusvln houses' can be drawn from their plan",
+    )
+    require(
+        Path(path).suffix.lower() == ".png",
+        f"{path} is no picture this command writes: give a name ending in .png",
+    )
     name = scene_name(episode.scene_id)
     home = make_home(name, int(episode.info["house_seed"]), scene_rooms(data_dir, name))
     x0, z0, x1, z1 = home.plan.outline
