@@ -14,7 +14,6 @@ from filelock import Timeout
 from janusvln_ros.errors import InputError
 from janusvln_ros.files import file_lock
 
-
 JOURNALS = "journal_*.jsonl"
 """The journals in a folder that several processes write to, one each."""
 
