@@ -3,7 +3,7 @@ A recorded drive as training trajectories: motion cut into steps, the frame at e
 report of how good the recording is.
 """
 
-from collections import Counter, deque
+from collections import Counter
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -12,16 +12,20 @@ import numpy as np
 from numpy.typing import NDArray
 
 from janusvln_ros.actions import FORWARD_STEP_M, TURN_STEP_DEG, Action
-from janusvln_ros.data.bags import Bag, header_stamp
-from janusvln_ros.data.drives import Topics, camera_topic, drive_spans, read_odometry, moment_frames, step_moments
+from janusvln_ros.camera.images import encode_jpeg
+from janusvln_ros.data.bags import Bag
+from janusvln_ros.data.drives import (
+    Topics,
+    drive_spans,
+    moment_frames,
+    read_odometry,
+    step_moments,
+)
 from janusvln_ros.data.episodes import Episode
-from janusvln_ros.camera.images import decode, encode_jpeg
 from janusvln_ros.data.odometry import poses_at
-from janusvln_ros.geometry import Pose2, compose, relative
-from janusvln_ros.protocol.choosing import Rule, cut_into_steps
-from janusvln_ros.protocol.odometry import Sample
 from janusvln_ros.data.trajectories import TrajectoryWriter
-from janusvln_ros.errors import InputError
+from janusvln_ros.geometry import Pose2, compose, relative
+from janusvln_ros.protocol.odometry import Sample
 
 PAUSE_S = 2.0
 PAUSE_RATE = 0.1
@@ -115,7 +119,10 @@ def quality(
     gaps = np.diff(frame_N)
     period = float(np.median(gaps)) if len(gaps) else 0.0
     long = gaps[gaps > GAP_PERIODS * period] if period else gaps[:0]
-    turns = {Action.TURN_LEFT: np.radians(TURN_STEP_DEG), Action.TURN_RIGHT: -np.radians(TURN_STEP_DEG)}
+    turns = {
+        Action.TURN_LEFT: np.radians(TURN_STEP_DEG),
+        Action.TURN_RIGHT: -np.radians(TURN_STEP_DEG),
+    }
     end = Pose2()
     for action in actions:
         forward = FORWARD_STEP_M if action is Action.MOVE_FORWARD else 0.0

@@ -12,6 +12,7 @@ import cv2
 import numpy as np
 
 from janusvln_ros.actions import Action
+from janusvln_ros.camera.images import decode
 from janusvln_ros.data.bags import Bag, header_stamp
 from janusvln_ros.data.drawing import Picture, camera_picture, floor_picture, side_by_side
 from janusvln_ros.data.drives import (
@@ -21,11 +22,10 @@ from janusvln_ros.data.drives import (
     drive_spans,
     read_odometry,
 )
-from janusvln_ros.camera.images import decode
 from janusvln_ros.data.top_down_map import TopDownMap
+from janusvln_ros.errors import InputError
 from janusvln_ros.geometry import relative
 from janusvln_ros.protocol.odometry import Sample
-from janusvln_ros.errors import InputError
 
 HEIGHT = 480
 """Pixels; a camera picture is scaled to this height."""

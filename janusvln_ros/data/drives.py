@@ -3,9 +3,6 @@ Recorded drives: which frames of a bag a policy would have decided on, and what 
 there.
 """
 
-from janusvln_ros.geometry import yaw_of
-from janusvln_ros.protocol.choosing import Rule, cut_into_steps
-from janusvln_ros.protocol.odometry import Sample
 from collections import Counter, deque
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -19,6 +16,9 @@ from janusvln_ros.camera.images import decode
 from janusvln_ros.data.bags import IMAGE_TYPES, Bag, header_stamp
 from janusvln_ros.data.odometry import odometry_from_poses, odometry_from_velocity
 from janusvln_ros.errors import InputError
+from janusvln_ros.geometry import yaw_of
+from janusvln_ros.protocol.choosing import Rule, cut_into_steps
+from janusvln_ros.protocol.odometry import Sample
 
 DECISION_TYPE = "janusvln_msgs/msg/Decision"
 REPORT_TYPE = "janusvln_msgs/msg/StepReport"
