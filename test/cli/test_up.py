@@ -122,4 +122,5 @@ def test_a_wrong_parameter_ends_the_graph_with_a_sentence_that_names_it(
             "sim_bridge.hfov:=500.0",
         ]
         assert main(words) == 1
-    assert "parameter 'hfov' of sim_bridge is 500.0" in capsys.readouterr().err
+    said = capsys.readouterr().err
+    assert "parameter 'hfov' is 500.0; it must lie from 10.0 to 170.0" in said
