@@ -106,10 +106,7 @@ def test_a_wrong_word_is_one_sentence(capsys, words, sentence):
     assert printed.err.startswith("error: ") and sentence in printed.err
 
 
-def test_a_wrong_parameter_ends_the_graph_with_a_sentence_that_names_it(
-    tmp_path, capsys, monkeypatch
-):
-    monkeypatch.setenv("ROS_AUTOMATIC_DISCOVERY_RANGE", "LOCALHOST")
+def test_a_wrong_parameter_ends_the_graph_with_a_sentence_that_names_it(tmp_path, capsys):
     with reserved_domain() as domain:
         words = [
             "up",

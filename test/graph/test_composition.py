@@ -4,9 +4,9 @@ with the same parameters and remaps.
 """
 
 import importlib
-import importlib.util
 import json
 import os
+import runpy
 import socket
 import subprocess
 import sys
@@ -194,15 +194,12 @@ def test_launch_starts_the_nodes_that_up_starts(graph, given):
 
     from launch import LaunchContext
 
-    spec = importlib.util.spec_from_file_location(
-        "launch_file", ROOT / "launch" / f"{graph}.launch.py"
-    )
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
+    launched = runpy.run_path(str(ROOT / "launch" / f"{graph}.launch.py"))
+    described = launched["generate_launch_description"]()
     context = LaunchContext()
     context.launch_configurations.update(given)
     started = []
-    for entity in module.generate_launch_description().entities:
+    for entity in described.entities:
         if isinstance(entity, DeclareLaunchArgument):
             entity.visit(context)
         elif isinstance(entity, OpaqueFunction):
@@ -211,7 +208,7 @@ def test_launch_starts_the_nodes_that_up_starts(graph, given):
         ("janusvln_ros", s.executable) for s in resolve(graph, given)
     ]
     assert [a.name for a in graph_arguments(graph)] == [
-        a.name for a in module.generate_launch_description().get_launch_arguments()
+        a.name for a in described.get_launch_arguments()
     ]
 
 

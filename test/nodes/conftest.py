@@ -3,12 +3,8 @@ A whole robot in one process and on one executor: the real policy and motion nod
 simulated base, with a model that follows a script.
 """
 
-import atexit
-import contextlib
-import functools
 import gc
 import math
-import os
 import time
 from array import array
 from types import SimpleNamespace
@@ -17,10 +13,7 @@ import numpy as np
 import pytest
 
 from janusvln_ros.actions import Action
-from janusvln_ros.graph.processes import reserved_domain
 
-HELD = contextlib.ExitStack()
-atexit.register(HELD.close)
 EPOCH_NS = 1_700_000_000 * 10**9
 PATIENCE = 60.0  # seconds; a loaded machine may need them, an idle one never does
 
@@ -70,13 +63,6 @@ def decision(action, text=None):
     )
 
 
-@functools.cache
-def domain():
-    """A ROS domain that nobody else on this machine uses, held until this process ends."""
-    os.environ.setdefault("ROS_AUTOMATIC_DISCOVERY_RANGE", "LOCALHOST")
-    return HELD.enter_context(reserved_domain())
-
-
 class PatientClock:
     """
     A steady clock for nodes that share one executor: it stands still while the machine does
@@ -101,13 +87,13 @@ class Graph:
     ``clock``: what they take for the steady clock.
     """
 
-    def __init__(self, clock=time.monotonic):
+    def __init__(self, domain, clock):
         self.clock = clock
         import rclpy
         from rclpy.executors import SingleThreadedExecutor
 
         self.context = rclpy.Context()
-        self.context.init(domain_id=domain())
+        self.context.init(domain_id=domain)
         self.executor = SingleThreadedExecutor(context=self.context)
         self.nodes = []
 
@@ -369,9 +355,14 @@ class Robot:
 
 
 @pytest.fixture
-def graph():
-    pytest.importorskip("rclpy")
-    made = Graph(PatientClock())
+def steady():
+    """What the nodes take for the steady clock."""
+    return PatientClock()
+
+
+@pytest.fixture
+def graph(ros_domain, steady):
+    made = Graph(ros_domain, steady)
     yield made
     made.close()
 

@@ -60,17 +60,12 @@ def test_recorded_drive_replays_offline_to_the_same_decisions(drive, tmp_path):
         assert result["decisions"] == bag.counts["/policy/decision"]
 
 
-def test_recorded_drive_replays_live_to_the_same_decisions(drive, tmp_path):
+def test_recorded_drive_replays_live_to_the_same_decisions(ros_domain, drive, tmp_path):
     with open_bag(drive) as bag:
         recorded = {moment.stamp: moment.recorded for moment in recorded_moments(bag)}
-    domain = "96"
-    environment = {
-        **os.environ,
-        "ROS_DOMAIN_ID": domain,
-        "ROS_AUTOMATIC_DISCOVERY_RANGE": "LOCALHOST",
-    }
+    environment = {**os.environ, "ROS_DOMAIN_ID": str(ros_domain)}
     context = rclpy.Context()
-    rclpy.init(context=context, domain_id=int(domain))
+    rclpy.init(context=context, domain_id=ros_domain)
     node = rclpy.create_node("listener", context=context)
     executor = SingleThreadedExecutor(context=context)
     executor.add_node(node)
