@@ -45,8 +45,8 @@ class Chat:
             max_position_embeddings=4096,
             initializer_range=0.4,
             rope_parameters=rope,
+            attn_implementation="sdpa",
         )
-        config._attn_implementation = "sdpa"
         self.language = Qwen2_5_VLTextModel(config).eval()
         self.head = nn.Linear(self.width, config.vocab_size, bias=False)
         self.window = FrameWindow(2, 3)
