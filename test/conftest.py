@@ -9,6 +9,8 @@ import pytest
 
 # no robot and no other machine hears a test
 os.environ["ROS_AUTOMATIC_DISCOVERY_RANGE"] = "LOCALHOST"
+# the networks are tiny, and tests and their processes run beside each other
+os.environ["OMP_NUM_THREADS"] = "1"
 
 # Started in the background by a shell, a process inherits SIGINT as ignored and so do its
 # children: then nothing here would end on Ctrl-C.
