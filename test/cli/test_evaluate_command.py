@@ -254,7 +254,6 @@ def start(data: Path, out: Path, workers: int) -> subprocess.Popen:
         command,
         stdout=subprocess.DEVNULL,
         stderr=subprocess.PIPE,
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
     )
 
 
@@ -315,7 +314,6 @@ def test_ranks_started_by_torchrun_share_the_work_and_rank_0_writes_the_summary(
             "RANK": str(rank),
             "WORLD_SIZE": "2",
             "LOCAL_RANK": str(rank),
-            "OMP_NUM_THREADS": "1",
         }
         command += ["--episodes", "6", "--set", "rules.max_steps=10", "--json"]
         processes.append(

@@ -55,9 +55,7 @@ def robot(tmp_path):
             "--localhost",
         ]
         command += ["--domain", str(domain), "--log-dir", str(tmp_path / "logs")]
-        process = subprocess.Popen(
-            command, stderr=subprocess.PIPE, text=True, env={**os.environ, "OMP_NUM_THREADS": "1"}
-        )
+        process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
         try:
             assert "motion, policy started" in process.stderr.readline()
             nodes = children(process.pid)

@@ -41,7 +41,7 @@ def test_the_base_comes_to_rest_when_a_node_is_killed_in_mid_run(tmp_path, data_
     specs = resolve("simulation", {"mode": "continuous", "data_dir": str(data_dir)}, small)
     speeds, dead = [], []
     with reserved_domain() as domain:
-        environment = middleware_environment(domain, localhost=True) | {"OMP_NUM_THREADS": "1"}
+        environment = middleware_environment(domain, localhost=True)
         with Processes(specs, tmp_path, environment) as processes:
             client = GraphClient(environment, lambda: None if dead else processes.check())
             try:
