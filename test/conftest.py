@@ -267,6 +267,16 @@ def bags():
     return Bags()
 
 
+@pytest.fixture(scope="session")
+def one_house(tmp_path_factory):
+    """A data folder with one generated house and two episodes, split val_unseen."""
+    from sim_bridge.homes import ensure_split
+
+    folder = tmp_path_factory.mktemp("one_house")
+    ensure_split(folder, "val_unseen", homes=1, episodes_per_home=2, jobs=1)
+    return folder
+
+
 @pytest.fixture(scope="module")
 def ros_domain():
     """A ROS domain that nobody else on this machine uses, held until the module's tests end."""

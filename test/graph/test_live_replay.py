@@ -26,20 +26,20 @@ COMMAND = [sys.executable, "-m", "janusvln_ros.cli.main"]
 
 
 @pytest.fixture(scope="module")
-def drive(tmp_path_factory):
+def drive(tmp_path_factory, one_house):
     """The bag of a short drive in lockstep."""
     folder = tmp_path_factory.mktemp("drive")
     words = [
         "demo",
         "--record",
         "--max-steps",
-        "12",
+        "8",
         "--size",
-        "320x240",
+        "128x96",
         "--out",
         str(folder / "demo"),
         "--data-dir",
-        str(folder / "data"),
+        str(one_house),
         "--json",
     ]
     subprocess.run([*COMMAND, *words], check=True, capture_output=True, timeout=280)
@@ -84,6 +84,7 @@ def test_recorded_drive_replays_live_to_the_same_decisions(ros_domain, drive, tm
         "replay",
         f"bag:={drive}",
         "transport:=raw",
+        "rate:=2",
         "--localhost",
         "--log-dir",
         str(tmp_path / "logs"),
