@@ -4,6 +4,7 @@ each room imports where its neighbours' dependencies are missing.
 """
 
 import ast
+import functools
 import re
 import subprocess
 import sys
@@ -53,6 +54,7 @@ def modules():
             yield path, "bridge_node" if bridge else room_of(name)
 
 
+@functools.cache
 def imports(path):
     """
     What a module imports, inside functions too, and the names of modules in its strings (factories

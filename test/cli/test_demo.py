@@ -193,10 +193,9 @@ def test_what_a_user_gets_wrong_is_one_sentence_and_nothing_is_written(
 
 def test_a_domain_that_somebody_uses_is_refused(tmp_path, one_house, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
-    with reserved_domain() as free:
-        pass
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as taken:
-        taken.bind(("127.0.0.1", domain_ports(free)[10]))
+        with reserved_domain() as free:
+            taken.bind(("127.0.0.1", domain_ports(free)[10]))
         assert main(["demo", "--data-dir", str(one_house), "--domain", str(free)]) == 2
     assert f"domain {free} is in use" in capsys.readouterr().err
 

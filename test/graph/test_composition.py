@@ -312,10 +312,9 @@ def test_two_holders_get_two_domains_and_give_them_back():
 
 
 def test_a_domain_whose_port_somebody_has_open_is_in_use():
-    with reserved_domain() as free:
-        pass
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as taken:
-        taken.bind(("127.0.0.1", domain_ports(free)[10]))
+        with reserved_domain() as free:
+            taken.bind(("127.0.0.1", domain_ports(free)[10]))
         assert os.getuid() in domain_owners(free)
         with (
             pytest.raises(InputError, match=f"domain {free} is in use.*user id {os.getuid()}"),
