@@ -14,7 +14,6 @@ import pytest
 
 from janusvln_ros.actions import Action
 
-EPOCH_NS = 1_700_000_000 * 10**9
 PATIENCE = 60.0  # seconds; a loaded machine may need them, an idle one never does
 
 
@@ -89,6 +88,8 @@ class Graph:
 
     def __init__(self, domain, clock):
         self.clock = clock
+        # a process of its own tells the same ROS time as long as the clock is the real one
+        self.epoch_ns = time.time_ns() - round(clock() * 1e9)
         import rclpy
         from rclpy.executors import SingleThreadedExecutor
 
@@ -99,7 +100,7 @@ class Graph:
 
     def ros_now(self):
         """ROS time in ns, on the same clock: a loaded machine makes no stamp old."""
-        return EPOCH_NS + round(self.clock() * 1e9)
+        return self.epoch_ns + round(self.clock() * 1e9)
 
     def parameters(self, **values):
         from rclpy.parameter import Parameter
