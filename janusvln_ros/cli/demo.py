@@ -476,7 +476,7 @@ def video_pictures(plan: Plan, telemetry: "Telemetry", floor: "TopDownMap") -> I
 
     from janusvln_ros.actions import Action
     from janusvln_ros.data.drawing import camera_picture, floor_picture, side_by_side
-    from janusvln_ros.graph.client import nanoseconds
+    from janusvln_ros.stamps import nanoseconds
 
     poses = sorted(telemetry.poses)
     pose_stamps = [p[0] for p in poses]

@@ -6,7 +6,6 @@ there.
 from collections import Counter, deque
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,6 +18,7 @@ from janusvln_ros.errors import InputError
 from janusvln_ros.geometry import yaw_of
 from janusvln_ros.protocol.choosing import Rule, cut_into_steps
 from janusvln_ros.protocol.odometry import Sample
+from janusvln_ros.stamps import nanoseconds
 
 DECISION_TYPE = "janusvln_msgs/msg/Decision"
 REPORT_TYPE = "janusvln_msgs/msg/StepReport"
@@ -104,10 +104,10 @@ def recorded_moments(bag: Bag) -> list[Moment]:
         action = Action(body.action) if body.action in set(Action) else None
         if message.msgtype == DECISION_TYPE:
             moments[key] = Moment(
-                _nanoseconds(body.header.stamp), key[0], key[1], body.instruction, action
+                nanoseconds(body.header.stamp), key[0], key[1], body.instruction, action
             )
         else:
-            moments[key] = Moment(_nanoseconds(body.frame_stamp), key[0], key[1], "", action)
+            moments[key] = Moment(nanoseconds(body.frame_stamp), key[0], key[1], "", action)
     return [moments[key] for key in sorted(moments)]
 
 
@@ -270,7 +270,3 @@ def _held(bag: Bag, msgtypes: tuple[str, ...]) -> list[str]:
         for topic, msgtype in bag.topics.items()
         if msgtype in msgtypes and bag.counts.get(topic, 0)
     ]
-
-
-def _nanoseconds(stamp: Any) -> int:
-    return int(stamp.sec) * 10**9 + int(stamp.nanosec)

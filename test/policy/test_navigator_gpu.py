@@ -1,6 +1,6 @@
 """
-On a GPU: the decisions of the CPU, and a recorded step that is the step itself. Skipped where there
-is no GPU.
+On a GPU: the decisions of the CPU, and a recorded step that is the step itself. Skipped where
+there is no GPU.
 """
 
 import numpy as np
@@ -19,7 +19,7 @@ FRAMES = np.random.default_rng(0).integers(0, 256, (70, 480, 640, 3), dtype=np.u
 
 @pytest.fixture(scope="module")
 def probabilities(request):
-    """A function of memory, device, dtype and options: float64 [70, 4], probabilities of actions."""
+    """A function of memory, device, dtype and options: float64 [70, 4], those of the actions."""
     tiny, tokenizer = request.getfixturevalue("tiny"), request.getfixturevalue("tokenizer")
 
     def drive(memory, device, dtype=torch.float32, **options):
