@@ -312,6 +312,7 @@ class SimBridge(Node):  # type: ignore[misc]
             self.episode, self.frame = first.result()
         except BaseException:
             self.thread.shutdown()
+            super().destroy_node()  # or the context ends it, simulator and all
             raise
         self.busy = False
         self.frames_published = self.frames_before = 0  # in this episode; in all before it

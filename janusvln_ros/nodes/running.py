@@ -26,7 +26,7 @@ def run_node(make: Callable[[], Any], args: list[str] | None = None) -> int:
     Create the node that ``make`` returns, spin it on one thread until a signal or
     ``node.exit_code``, and close it.
 
-    The node has ``exit_code`` (None while it should run) and ``close()`` (last messages,
+    The node has ``exit_code`` (None while it should run) and may have ``close()`` (last messages,
     threads). SIGINT and SIGTERM end it with 0 within 2 s: whatever still computes in a thread by
     then is left behind with the process.
 
@@ -62,11 +62,12 @@ def run_node(make: Callable[[], Any], args: list[str] | None = None) -> int:
         )
         code = 1
     finally:
-        node.close()
-        # so that whoever waits for an answer gets it
-        end = time.monotonic() + LAST_SECONDS
-        while time.monotonic() < end:
-            executor.spin_once(timeout_sec=0.02)
+        if hasattr(node, "close"):
+            node.close()
+            # so that whoever waits for an answer gets it
+            end = time.monotonic() + LAST_SECONDS
+            while time.monotonic() < end:
+                executor.spin_once(timeout_sec=0.02)
         executor.remove_node(node)
         node.destroy_node()
         rclpy.try_shutdown()
