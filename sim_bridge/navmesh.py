@@ -184,9 +184,7 @@ class NavMesh:
         none.
         """
         field_b, placed = self.field_to(b), self.place(a)
-        if field_b is None or placed is None:
-            return math.inf
-        return float(field_b.at(placed[0][None], np.array([placed[1]]))[0])
+        return math.inf if field_b is None or placed is None else field_b.at_place(*placed)
 
 
 @dataclass(eq=False)
@@ -232,6 +230,10 @@ class DistanceField:
         close = self.near[cells_M]
         result[close] = np.linalg.norm(points_M3[close] - self.goal, axis=1)
         return result
+
+    def at_place(self, point: NDArray[np.float64], cell: int) -> float:
+        """The distance at one point [3], lying in ``cell``."""
+        return float(self.at(point[None], np.array([cell]))[0])
 
 
 @dataclass(eq=False)
@@ -363,7 +365,7 @@ def build_navmesh(
 
     links = _link(kept, spans, height)
     island = _islands(links)
-    large = np.bincount(island)[island] >= MIN_REGION_VOXELS if len(island) else np.zeros(0, bool)
+    large = np.bincount(island)[island] >= MIN_REGION_VOXELS
     kept, links, island = _select(kept, links, island, large)
     ij = np.stack([spans.column[kept] // nz, spans.column[kept] % nz], axis=1)
     ij, links = _subdivide(ij, links)
@@ -425,9 +427,8 @@ def _spans(solid: NDArray[np.bool_], size: tuple[int, int]) -> tuple[_Spans, NDA
     """The spans of solid voxels [columns, ny + 1], and the lowest solid voxel from each on up."""
     is_top = np.zeros_like(solid)
     is_top[:, 1:] = solid[:, :-1] & ~solid[:, 1:]
-    ceiling = np.full((solid.shape[0], solid.shape[1] + 1), FAR, np.int32)
-    for k in range(solid.shape[1] - 1, -1, -1):
-        ceiling[:, k] = np.where(solid[:, k], k, ceiling[:, k + 1])
+    height = np.where(solid, np.arange(solid.shape[1], dtype=np.int32), np.int32(FAR))
+    ceiling = np.minimum.accumulate(height[:, ::-1], axis=1)[:, ::-1]
     column, bottom = np.nonzero(is_top)
     count = np.bincount(column, minlength=len(solid))
     first = np.concatenate([[0], count.cumsum()[:-1]])
@@ -452,12 +453,10 @@ def _assemble(
     sizes = np.bincount(island, minlength=1)
     number = np.empty(len(sizes), np.int32)
     number[np.argsort(-sizes, kind="stable")] = np.arange(len(sizes))
-    table = np.full((*size, 1), -1, np.int32)
-    if len(ij):
-        starts = np.flatnonzero(np.concatenate([[True], (ij[1:] != ij[:-1]).any(axis=1)]))
-        rank = np.arange(len(ij)) - np.repeat(starts, np.diff(np.append(starts, len(ij))))
-        table = np.full((*size, int(rank.max()) + 1), -1, np.int32)
-        table[ij[:, 0], ij[:, 1], rank] = np.arange(len(ij))
+    starts = np.flatnonzero(np.concatenate([[True], (ij[1:] != ij[:-1]).any(axis=1)]))
+    rank = np.arange(len(ij)) - np.repeat(starts, np.diff(np.append(starts, len(ij))))
+    table = np.full((*size, rank.max(initial=0) + 1), -1, np.int32)
+    table[ij[:, 0], ij[:, 1], rank] = np.arange(len(ij))
     return NavMesh(
         low,
         ij.astype(np.int32),
