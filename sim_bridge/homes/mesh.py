@@ -284,9 +284,8 @@ def home_glb(rng: np.random.Generator, plan: Plan, things: Sequence[Thing]) -> b
     for thing in things:
         _thing(mesh, rng, thing)
     x0, z0, x1, z1 = plan.outline
-    slab: RGB = (120, 118, 114)
-    # Its top are the floors of the rooms.
-    mesh.box((x0, -SLAB_M, z0), (x1, 0.0, z1), slab, top=False, bottom=True)
+    # The slab's top are the floors of the rooms.
+    mesh.box((x0, -SLAB_M, z0), (x1, 0.0, z1), (120, 118, 114), top=False, bottom=True)
     return mesh.glb()
 
 
@@ -299,28 +298,28 @@ def _room(
     style = ("planks", "tiles", "speckle")[int(rng.integers(3))]
     texture = mesh.pattern(f"floor_{room.index}", png_bytes(_tile(rng, floor, style)))
     corners = [(x0, 0.0, z1), (x1, 0.0, z1), (x1, 0.0, z0), (x0, 0.0, z0)]
-    mesh.textured(corners, [(p[0], p[2]) for p in corners], texture)
+    mesh.textured(corners, [(x, z) for x, _, z in corners], texture)
     mesh.quad([(x, WALL_HEIGHT_M, z) for x, _, z in corners[::-1]], (244, 243, 240))
     colour = _jittered(rng, WALL_RGB[room.colour], room.colour)
     pattern = ("plain", "plain", "stripes", "bricks")[int(rng.integers(4))]
     # Walls across x are lighter than those along it.
     paints = {along_x: shaded(colour, 0.9 if along_x else 1.0) for along_x in (False, True)}
-    textures: dict[bool, int | None] = {False: None, True: None}
-    if pattern != "plain":
-        for along_x, name in ((False, "x"), (True, "z")):
-            png = png_bytes(_tile(rng, paints[along_x], pattern))
-            textures[along_x] = mesh.pattern(f"wall_{room.index}{name}", png)
+    textures = {
+        along_x: mesh.pattern(name, png_bytes(_tile(rng, paints[along_x], pattern)))
+        for along_x, name in ((False, f"wall_{room.index}x"), (True, f"wall_{room.index}z"))
+        if pattern != "plain"
+    }
     for wall in room.walls:
         holes = plan.openings(room, wall)
         edges = [wall.low, *[e for hole in holes for e in hole], wall.high]
-        paint, texture_or_none = paints[wall.along_x], textures[wall.along_x]
+        paint, wallpaper = paints[wall.along_x], textures.get(wall.along_x)
         for a, b in zip(edges[::2], edges[1::2]):
             if b - a > 1e-6:
-                _wall_face(mesh, wall, a, b, 0.0, WALL_HEIGHT_M, paint, texture=texture_or_none)
+                _wall_face(mesh, wall, a, b, 0.0, WALL_HEIGHT_M, paint, texture=wallpaper)
                 _wall_face(mesh, wall, a, b, 0.0, 0.09, trim, out=0.006)
+        top = DOOR_HEIGHT_M
         for a, b in holes:
-            top = DOOR_HEIGHT_M
-            _wall_face(mesh, wall, a, b, top, WALL_HEIGHT_M, paint, texture=texture_or_none)
+            _wall_face(mesh, wall, a, b, top, WALL_HEIGHT_M, paint, texture=wallpaper)
             # The frame is painted on the wall: it takes nothing from the opening.
             _wall_face(mesh, wall, a - 0.09, a, 0.0, top + 0.09, trim, out=0.01)
             _wall_face(mesh, wall, b, b + 0.09, 0.0, top + 0.09, trim, out=0.01)
