@@ -121,8 +121,7 @@ class ReferencePathFollower:
             InputError: no way points, and no episode either.
         """
         if waypoints is None and env.episode is not None:
-            path = env.episode.reference_path
-            waypoints = path[1:] or (env.episode.goal_position,)
+            waypoints = env.episode.reference_path[1:] or (env.episode.goal_position,)
         self.waypoints_K3 = np.asarray(() if waypoints is None else waypoints, float).reshape(
             -1, 3
         )

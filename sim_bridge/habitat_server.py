@@ -64,22 +64,18 @@ def send(connection: socket.socket, message: Dict[str, Any]) -> None:
     """
     chunks: List[bytes] = []
 
-    def encode(value: Any) -> Any:
+    def encode(value: Any) -> Any:  # what JSON does not know
         if isinstance(value, np.ndarray):
             name = value.dtype.str[1:]
             if name not in DTYPES:
                 raise ProtocolError("an array of type {} cannot be sent".format(value.dtype))
             chunks.append(np.ascontiguousarray(value, value.dtype.newbyteorder("<")).tobytes())
             return {"$array": [name, list(value.shape)]}
-        if isinstance(value, dict):
-            return {key: encode(item) for key, item in value.items()}
-        if isinstance(value, (list, tuple)):
-            return [encode(item) for item in value]
         if isinstance(value, np.generic):
             return value.item()
-        return value
+        raise TypeError("{!r} cannot be sent".format(value))
 
-    text = json.dumps(encode(message)).encode()
+    text = json.dumps(message, default=encode).encode()
     size = sum(len(chunk) for chunk in chunks)
     if len(text) > MAX_JSON_BYTES or size > MAX_ARRAY_BYTES or len(chunks) > MAX_ARRAYS:
         raise ProtocolError("a message of {} + {} bytes is too large".format(len(text), size))

@@ -564,10 +564,7 @@ def _covers(corners_T33: NDArray, t_M: NDArray, i_M: NDArray, j_M: NDArray) -> N
     a, b = -dz * turn, dx * turn  # a x + b z + c >= 0 inside
     # at the corner of the square that is farthest inside
     c = -(a * x + b * z) + np.maximum(a, 0) + np.maximum(b, 0)
-    result = np.ones(len(t_M), bool)
-    for edge in range(3):
-        result &= a[t_M, edge] * i_M + b[t_M, edge] * j_M + c[t_M, edge] >= 0
-    return result
+    return (a[t_M] * i_M[:, None] + b[t_M] * j_M[:, None] + c[t_M] >= 0).all(axis=1)
 
 
 def _extent(corners_M33: NDArray, i_M: NDArray, j_M: NDArray) -> tuple[NDArray, NDArray]:

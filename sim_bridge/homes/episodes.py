@@ -310,11 +310,6 @@ def _doors_between(plan: Plan, a: int, b: int) -> int:
     return steps
 
 
-def standoff(thing: Thing) -> float:
-    """How far before a thing one stops, metres: low things leave the picture when near."""
-    return 0.55 if thing.height >= 0.95 else 0.85
-
-
 def path_to_thing(home: Home, routes: RouteMap, start: np.ndarray, thing: Thing) -> np.ndarray:
     """
     The shortest path to a place before ``thing`` from which, as one arrives, it is ahead.
@@ -322,7 +317,7 @@ def path_to_thing(home: Home, routes: RouteMap, start: np.ndarray, thing: Thing)
     Raises:
         RedrawError: there is none.
     """
-    gap = standoff(thing)
+    gap = 0.55 if thing.height >= 0.95 else 0.85  # low things leave the picture when near
     x0, z0, x1, z1 = thing.rect
     fx, fz = thing.facing
     across_x, across_z = np.linspace(x0, x1, 5), np.linspace(z0, z1, 5)
@@ -394,14 +389,9 @@ def turn_name(angle: float) -> str | None:
     What one calls a turn by ``angle`` degrees (positive = left); None for angles between two
     names.
     """
-    size = abs(angle)
-    if size <= _TURNS["straight"][1]:
-        return "straight"
-    if size >= _TURNS["around"][0]:
-        return "around"
-    if _TURNS["left"][0] <= size <= _TURNS["left"][1]:
-        return "left" if angle > 0 else "right"
-    return None
+    names = (name for name, (least, most) in _TURNS.items() if least <= abs(angle) <= most)
+    name = next(names, None)
+    return "right" if name == "left" and angle < 0 else name
 
 
 def _start_yaw(rng: np.random.Generator, path: np.ndarray, toward: np.ndarray) -> float:
@@ -636,21 +626,21 @@ def _passed(
     points = resample(path, 0.1)
     found = []
     for thing in home.things:
-        if thing.rect == goal.rect:
-            continue
         distance = distance_to_rect(points, thing.rect)
         nearest = int(np.argmin(distance))
-        same_room = home.plan.room_at(points[nearest]) == thing.room
-        if distance[nearest] > 1.0 or nearest < 6 or nearest > len(points) - 6 or not same_room:
-            continue
-        middle = thing.centre
-        direction = points[min(nearest + 2, len(points) - 1)] - points[max(nearest - 2, 0)]
-        angle = bearing(direction, middle - points[nearest])
-        if not 50 <= abs(angle) <= 130 or not _comes_into_view(
-            home, routes, points[: nearest + 1], thing
+        if (
+            thing.rect == goal.rect
+            or distance[nearest] > 1.0
+            or not 6 <= nearest <= len(points) - 6
+            or home.plan.room_at(points[nearest]) != thing.room
         ):
             continue
-        found.append((thing, "left" if angle > 0 else "right"))
+        direction = points[nearest + 2] - points[nearest - 2]
+        angle = bearing(direction, thing.centre - points[nearest])
+        if 50 <= abs(angle) <= 130 and _comes_into_view(
+            home, routes, points[: nearest + 1], thing
+        ):
+            found.append((thing, "left" if angle > 0 else "right"))
     return found
 
 
@@ -662,20 +652,14 @@ def _comes_into_view(home: Home, routes: RouteMap, path: np.ndarray, thing: Thin
     points = resample(path, 0.25)
     forward = np.diff(points, axis=0)
     points = points[:-1]
-    near = np.linalg.norm(points - thing.centre, axis=1) < 6.0
     to = thing.centre - points
     left = forward[:, 1] * to[:, 0] - forward[:, 0] * to[:, 1]
     angle = np.degrees(np.abs(np.arctan2(left, (forward * to).sum(axis=1))))
-    candidates = near & (angle < 34)
-    if candidates.sum() < 2:
-        return False
+    candidates = points[(np.linalg.norm(to, axis=1) < 6.0) & (angle < 34)]
     tall = np.array(
         [*routes.walls, *(t.rect for t in home.things if t is not thing and t.height > 0.95)]
     )
-    seen = ~blocked(
-        points[candidates], np.broadcast_to(thing.centre, (int(candidates.sum()), 2)), tall
-    )
-    return int(seen.sum()) >= 2
+    return int((~blocked(candidates, thing.centre[None], tall)).sum()) >= 2
 
 
 # ---------------------------------------------------------------- the expert

@@ -200,31 +200,39 @@ def _triangulated(polygons: Sequence[_Polygon]) -> tuple[np.ndarray, np.ndarray,
 
 
 def _primitive(i: int) -> dict[str, object]:
-    attributes = {"POSITION": 3 * i, "TEXCOORD_0": 3 * i + 1}
-    return {"attributes": attributes, "indices": 3 * i + 2, "material": i, "mode": 4}
+    return {
+        "attributes": {"POSITION": 3 * i, "TEXCOORD_0": 3 * i + 1},
+        "indices": 3 * i + 2,
+        "material": i,
+        "mode": 4,
+    }
 
 
 def _material(i: int, name: str) -> dict[str, object]:
-    texture = {"baseColorTexture": {"index": i}, "metallicFactor": 0.0, "roughnessFactor": 1.0}
-    return {"name": name, "pbrMetallicRoughness": texture, "doubleSided": False}
+    return {
+        "name": name,
+        "pbrMetallicRoughness": {
+            "baseColorTexture": {"index": i},
+            "metallicFactor": 0.0,
+            "roughnessFactor": 1.0,
+        },
+        "doubleSided": False,
+    }
 
 
 def png_bytes(image: np.ndarray) -> bytes:
     """An 8 bit RGB image [H, W, 3] as the bytes of a PNG file."""
     height, width, _ = image.shape
-    rows = np.concatenate(
-        [np.zeros((height, 1), np.uint8), image.reshape(height, width * 3)], axis=1
-    ).tobytes()
+    rows = np.pad(image.reshape(height, width * 3), ((0, 0), (1, 0))).tobytes()
 
     def chunk(kind: bytes, data: bytes) -> bytes:
         return (
             struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
         )
 
-    header = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
     return (
         b"\x89PNG\r\n\x1a\n"
-        + chunk(b"IHDR", header)
+        + chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0))
         + chunk(b"IDAT", zlib.compress(rows, 9))
         + chunk(b"IEND", b"")
     )

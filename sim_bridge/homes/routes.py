@@ -48,7 +48,7 @@ def blocked(a: np.ndarray, b: np.ndarray, rects: np.ndarray) -> np.ndarray:
 
     Args:
         a: [N, 2] starts, (x, z) metres.
-        b: [N, 2] ends.
+        b: [N, 2] ends, or [1, 2] one for all.
         rects: [R, 4].
 
     Returns:
