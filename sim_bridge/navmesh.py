@@ -69,9 +69,7 @@ class NavMesh:
     links: NDArray[np.int32]
     island: NDArray[np.int32]
     column: NDArray[np.int32]
-    fields: OrderedDict[tuple[float, float, float], "DistanceField"] = field(
-        default_factory=OrderedDict
-    )
+    fields: OrderedDict[tuple[float, ...], "DistanceField"] = field(default_factory=OrderedDict)
     grids: dict[int, "IslandGrid"] = field(default_factory=dict)
 
     def locate(self, p: ArrayLike, max_dy: float = 0.5) -> int:
@@ -165,8 +163,7 @@ class NavMesh:
 
         None if the goal cannot be snapped.
         """
-        x, y, z = np.asarray(goal, float).tolist()
-        key = (x, y, z)
+        key = tuple(np.asarray(goal, float).tolist())
         if key in self.fields:
             self.fields.move_to_end(key)
             return self.fields[key]
@@ -451,8 +448,7 @@ def _assemble(
     place[order] = np.arange(len(ij))
     ij, level, links, island = ij[order], level[order], place[links[order]], island[order]
     sizes = np.bincount(island, minlength=1)
-    number = np.empty(len(sizes), np.int32)
-    number[np.argsort(-sizes, kind="stable")] = np.arange(len(sizes))
+    number = np.argsort(-sizes, kind="stable").argsort().astype(np.int32)
     starts = np.flatnonzero(np.concatenate([[True], (ij[1:] != ij[:-1]).any(axis=1)]))
     rank = np.arange(len(ij)) - np.repeat(starts, np.diff(np.append(starts, len(ij))))
     table = np.full((*size, rank.max(initial=0) + 1), -1, np.int32)

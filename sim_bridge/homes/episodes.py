@@ -7,6 +7,7 @@ of the room behind them, landmarks by colour and kind, and each name fits one op
 where it is needed. Everything follows from the plan; nothing is rendered.
 """
 
+from contextlib import suppress
 from dataclasses import dataclass
 from itertools import pairwise
 
@@ -18,7 +19,7 @@ from janusvln_ros.geometry import rotation_of_yaw
 from sim_bridge.homes.furnish import KIND, Thing, furnish
 from sim_bridge.homes.instruction import Part, say
 from sim_bridge.homes.mesh import home_glb
-from sim_bridge.homes.plan import Door, Plan, make_plan
+from sim_bridge.homes.plan import Door, Plan, RedrawError, make_plan, redraw_unless
 from sim_bridge.homes.routes import (
     RouteMap,
     bearing,
@@ -75,21 +76,6 @@ def make_home(name: str, seed: int, rooms: tuple[int, int] = (4, 12)) -> Home:
     return Home(name, seed, plan, things, home_glb(rng, plan, things))
 
 
-class RedrawError(Exception):
-    """What was drawn does not work out, which is common: the caller draws again."""
-
-
-def redraw_unless(condition: object) -> None:
-    """
-    Go on only where ``condition`` holds.
-
-    Raises:
-        RedrawError: it does not.
-    """
-    if not condition:
-        raise RedrawError
-
-
 @dataclass(frozen=True)
 class _Draft:
     """A route that has been drawn and described: everything of an episode but its number."""
@@ -129,23 +115,19 @@ def make_episodes(
     for _ in range(count * 60):
         if len(found) == count:
             break
-        try:
+        with suppress(RedrawError):
             draft = _draw(rng, home, plain, memory_only, train=not unseen)
             run = run_expert(draft.path, draft.yaw, grown, visit=draft.visit)
-        except RedrawError:
-            continue
-        if not _ends_facing(draft, run):
-            continue
-        said = (say(rng, draft.parts) for _ in range(40))
-        text = next((t for t in said if is_unseen_text(t) == unseen and t not in texts), None)
-        if text is None:
-            continue
-        texts.add(text)
-        # As habitat measures it: the shortest way for the agent's radius, which grazes corners
-        # that the reference path keeps clear of.
-        shortest = close.path(draft.path[0], draft.path[-1])
-        if shortest is not None:
-            found.append((_episode(home, draft, text, run, length(shortest)), run))
+            redraw_unless(_ends_facing(draft, run))
+            said = (say(rng, draft.parts) for _ in range(40))
+            text = next((t for t in said if is_unseen_text(t) == unseen and t not in texts), "")
+            redraw_unless(text)
+            texts.add(text)
+            # As habitat measures it: the shortest way for the agent's radius, which grazes corners
+            # that the reference path keeps clear of.
+            shortest = close.path(draft.path[0], draft.path[-1])
+            if shortest is not None:
+                found.append((_episode(home, draft, text, run, length(shortest)), run))
     return found
 
 
@@ -319,7 +301,6 @@ def path_to_thing(home: Home, routes: RouteMap, start: np.ndarray, thing: Thing)
     """
     gap = 0.55 if thing.height >= 0.95 else 0.85  # low things leave the picture when near
     x0, z0, x1, z1 = thing.rect
-    fx, fz = thing.facing
     across_x, across_z = np.linspace(x0, x1, 5), np.linspace(z0, z1, 5)
     fronts = {
         (0, 1): [(x, z1 + gap) for x in across_x],
@@ -327,7 +308,7 @@ def path_to_thing(home: Home, routes: RouteMap, start: np.ndarray, thing: Thing)
         (1, 0): [(x1 + gap, z) for z in across_z],
         (-1, 0): [(x0 - gap, z) for z in across_z],
     }
-    sides = [fronts[fx, fz]] if KIND[thing.kind].place == "wall" else list(fronts.values())
+    sides = [fronts[thing.facing]] if KIND[thing.kind].place == "wall" else list(fronts.values())
     corner = gap * 0.707
     extra = [
         (x + sx * corner, z + sz * corner)
@@ -335,7 +316,7 @@ def path_to_thing(home: Home, routes: RouteMap, start: np.ndarray, thing: Thing)
         for z, sz in ((z0, -1), (z1, 1))
     ]
     middle = thing.centre
-    extra = [p for p in extra if len(sides) > 1 or (np.array(p) - middle) @ np.array([fx, fz]) > 0]
+    extra = [p for p in extra if len(sides) > 1 or (np.array(p) - middle) @ thing.facing > 0]
     candidates = np.array([p for side in sides for p in side] + extra)
     free = [c for c in candidates[routes.free(candidates)] if home.plan.room_at(c) == thing.room]
 

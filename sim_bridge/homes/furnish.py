@@ -139,10 +139,9 @@ def _place(
     A draw of where a thing of ``kind`` may stand in an empty ``room``, and its facing; None where
     it does not fit.
     """
-    width, depth, _ = kind.size
     facing = ((0, 1), (0, -1), (1, 0), (-1, 0))[int(rng.integers(4))]
     along, across = (0, 1) if facing[0] == 0 else (1, 0)
-    size = (width, depth) if along == 0 else (depth, width)
+    size = kind.size[along], kind.size[across]
     low, high = room.rect[:2], room.rect[2:]
     if kind.place == "free":
         spans = [(low[i] + PASSAGE_M, high[i] - PASSAGE_M - size[i]) for i in (0, 1)]
@@ -159,8 +158,7 @@ def _place(
             place = first + 0.03 if last - first > 0.06 else first
         elif last - place < PASSAGE_M:
             place = last - 0.03
-        back, front = low[across] + 0.02, high[across] - 0.02 - size[across]
-        behind = back if facing[across] > 0 else front
+        behind = low[across] + 0.02 if facing[across] > 0 else high[across] - 0.02 - size[across]
         at = [place, behind] if along == 0 else [behind, place]
     return (at[0], at[1], at[0] + size[0], at[1] + size[1]), facing
 

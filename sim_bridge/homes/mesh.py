@@ -135,7 +135,6 @@ class Mesh:
         for _, png, polygons in parts:
             points, uv, indices = _triangulated(polygons)
             vertices = {"componentType": GL_FLOAT, "count": len(points)}
-            big = indices.dtype == np.uint32
             accessors += [
                 {"bufferView": view(points.tobytes(), target=GL_VERTICES), **vertices}
                 | {"type": "VEC3", "min": points.min(axis=0).tolist()}
@@ -143,7 +142,7 @@ class Mesh:
                 {"bufferView": view(uv.tobytes(), target=GL_VERTICES), **vertices}
                 | {"type": "VEC2"},
                 {"bufferView": view(indices.tobytes(), target=GL_INDICES)}
-                | {"componentType": GL_UINT if big else GL_USHORT}
+                | {"componentType": GL_UINT if indices.itemsize == 4 else GL_USHORT}
                 | {"count": len(indices), "type": "SCALAR"},
             ]
             images.append({"bufferView": view(png), "mimeType": "image/png"})
@@ -376,9 +375,8 @@ def _faces_out(plan: Plan, wall: Wall) -> bool:
     """Whether the other side of a wall is the outside of the house."""
     x0, z0, x1, z1 = plan.outline
     low, high = (z0, z1) if wall.along_x else (x0, x1)
-    outer = low if wall.normal > 0 else high
     behind = wall.at - wall.normal * WALL_THICKNESS_M / 2
-    return abs(behind - outer) < WALL_THICKNESS_M
+    return abs(behind - (low if wall.normal > 0 else high)) < WALL_THICKNESS_M
 
 
 def _opening(mesh: Mesh, door: Door, trim: RGB) -> None:

@@ -5,6 +5,7 @@ Everything is in world metres on the floor, points as ``(x, z)`` (y is up), rect
 z0, x1, z1)``.
 """
 
+from contextlib import suppress
 from dataclasses import dataclass
 from itertools import combinations
 from typing import NamedTuple
@@ -19,6 +20,21 @@ DOOR_HEIGHT_M = 2.1
 SMALLEST_SIDE_M = 2.8
 
 Rect = tuple[float, float, float, float]
+
+
+class RedrawError(Exception):
+    """What was drawn does not work out, which is common: the caller draws again."""
+
+
+def redraw_unless(condition: object) -> None:
+    """
+    Go on only where ``condition`` holds.
+
+    Raises:
+        RedrawError: it does not.
+    """
+    if not condition:
+        raise RedrawError
 
 
 class Wall(NamedTuple):
@@ -135,63 +151,62 @@ def make_plan(rng: np.random.Generator, n_rooms: int) -> Plan:
     other.
     """
     while True:
-        cells = (
-            _hallway_cells(rng, n_rooms)
-            if n_rooms >= 5 and rng.random() < 0.45
-            else _split_cells(rng, n_rooms)
-        )
-        if cells is None:
-            continue
-        x0, z0 = min(c[0][0] for c in cells), min(c[0][1] for c in cells)
-        x1, z1 = max(c[0][2] for c in cells), max(c[0][3] for c in cells)
-        dx, dz = (x0 + x1) / 2, (z0 + z1) / 2
-        centred = [((r[0] - dx, r[1] - dz, r[2] - dx, r[3] - dz), hall) for r, hall in cells]
-        doors = _doors(rng, centred)
-        if doors is None:
-            continue
-        colours = _colours(rng, len(centred), doors)
-        if colours is None:
-            continue
-        half = WALL_THICKNESS_M / 2
-        rooms = tuple(
-            Room(i, (r[0] + half, r[1] + half, r[2] - half, r[3] - half), colours[i], hall)
-            for i, (r, hall) in enumerate(centred)
-        )
-        outline = (x0 - dx - half, z0 - dz - half, x1 - dx + half, z1 - dz + half)
-        doors_of = tuple(tuple(d for d in doors if room.index in d.rooms) for room in rooms)
-        return Plan(outline, rooms, tuple(doors), doors_of)
+        with suppress(RedrawError):
+            return _draw(rng, n_rooms)
 
 
-def _split_cells(rng: np.random.Generator, n_rooms: int) -> list[tuple[Rect, bool]] | None:
+def _draw(rng: np.random.Generator, n_rooms: int) -> Plan:
     """
-    Cut a rectangle into ``n_rooms`` cells, always the largest one that can still be cut; None
-    where the cuts do not work out.
+    Draw a floor plan once.
+
+    Raises:
+        RedrawError: it does not work out; the same from what is called here.
     """
+    cells = (
+        _hallway_cells(rng, n_rooms)
+        if n_rooms >= 5 and rng.random() < 0.45
+        else _split_cells(rng, n_rooms)
+    )
+    x0, z0 = min(c[0][0] for c in cells), min(c[0][1] for c in cells)
+    x1, z1 = max(c[0][2] for c in cells), max(c[0][3] for c in cells)
+    dx, dz = (x0 + x1) / 2, (z0 + z1) / 2
+    centred = [((r[0] - dx, r[1] - dz, r[2] - dx, r[3] - dz), hall) for r, hall in cells]
+    doors = _doors(rng, centred)
+    colours = _colours(rng, len(centred), doors)
+    half = WALL_THICKNESS_M / 2
+    rooms = tuple(
+        Room(i, (r[0] + half, r[1] + half, r[2] - half, r[3] - half), colours[i], hall)
+        for i, (r, hall) in enumerate(centred)
+    )
+    outline = (x0 - dx - half, z0 - dz - half, x1 - dx + half, z1 - dz + half)
+    doors_of = tuple(tuple(d for d in doors if room.index in d.rooms) for room in rooms)
+    return Plan(outline, rooms, tuple(doors), doors_of)
+
+
+def _split_cells(rng: np.random.Generator, n_rooms: int) -> list[tuple[Rect, bool]]:
+    """Cut a rectangle into ``n_rooms`` cells, always the largest one that can still be cut."""
     area = n_rooms * rng.uniform(11.5, 15.0)
-    aspect = rng.uniform(0.75, 1.35)
-    width = float(np.sqrt(area * aspect))
+    width = float(np.sqrt(area * rng.uniform(0.75, 1.35)))
     cells: list[Rect] = [(0.0, 0.0, width, area / width)]
     while len(cells) < n_rooms:
         cells.sort(key=lambda r: -(r[2] - r[0]) * (r[3] - r[1]))
-        for i, (x0, z0, x1, z1) in enumerate(cells):
-            along = 0 if x1 - x0 >= z1 - z0 else 1
-            low, high = ((x0, x1), (z0, z1))[along]
-            if high - low < 2 * SMALLEST_SIDE_M:
-                continue
-            cut = float(
-                rng.uniform(
-                    max(low + SMALLEST_SIDE_M, low + 0.38 * (high - low)),
-                    min(high - SMALLEST_SIDE_M, high - 0.38 * (high - low)) + 1e-9,
-                )
+        long = [max(x1 - x0, z1 - z0) >= 2 * SMALLEST_SIDE_M for x0, z0, x1, z1 in cells]
+        redraw_unless(any(long))
+        i = long.index(True)
+        x0, z0, x1, z1 = cells[i]
+        along_x = x1 - x0 >= z1 - z0
+        low, high = (x0, x1) if along_x else (z0, z1)
+        cut = float(
+            rng.uniform(
+                max(low + SMALLEST_SIDE_M, low + 0.38 * (high - low)),
+                min(high - SMALLEST_SIDE_M, high - 0.38 * (high - low)) + 1e-9,
             )
-            cells[i : i + 1] = (
-                [(x0, z0, cut, z1), (cut, z0, x1, z1)]
-                if along == 0
-                else [(x0, z0, x1, cut), (x0, cut, x1, z1)]
-            )
-            break
-        else:
-            return None
+        )
+        cells[i : i + 1] = (
+            [(x0, z0, cut, z1), (cut, z0, x1, z1)]
+            if along_x
+            else [(x0, z0, x1, cut), (x0, cut, x1, z1)]
+        )
     return [(cell, False) for cell in cells]
 
 
@@ -213,7 +228,7 @@ def _hallway_cells(rng: np.random.Generator, n_rooms: int) -> list[tuple[Rect, b
     return [((r[1], r[0], r[3], r[2]) if swap else r, hall) for r, hall in cells]
 
 
-def _doors(rng: np.random.Generator, cells: list[tuple[Rect, bool]]) -> list[Door] | None:
+def _doors(rng: np.random.Generator, cells: list[tuple[Rect, bool]]) -> list[Door]:
     """
     Openings along a random spanning tree of the neighbours, and a few more; a hallway opens into
     all of its neighbours.
@@ -252,21 +267,18 @@ def _doors(rng: np.random.Generator, cells: list[tuple[Rect, bool]]) -> list[Doo
             middle = (low + high) / 2
             at = middle + 0.6 * (at - middle)
         doors.append(Door((a, b), (at, wall) if along_x else (wall, at), along_x, width))
-    return doors if len(set(component)) == 1 else None
+    redraw_unless(len(set(component)) == 1)
+    return doors
 
 
-def _colours(rng: np.random.Generator, n_rooms: int, doors: list[Door]) -> list[str] | None:
-    """
-    A wall colour for every room, different from those of all rooms up to two doors away; None
-    where the draw fails.
-    """
+def _colours(rng: np.random.Generator, n_rooms: int, doors: list[Door]) -> list[str]:
+    """A wall colour for every room, different from those of all rooms up to two doors away."""
     near = [{d.other(room) for d in doors if room in d.rooms} for room in range(n_rooms)]
     colours: list[str] = []
     for room in range(n_rooms):
         taken = {colours[r] for n in near[room] for r in ({n} | near[n]) if r < room}
         free = [c for c in WALL_RGB if c not in taken]
-        if not free:
-            return None
+        redraw_unless(free)
         fresh = [c for c in free if c not in colours] or free
         colours.append(fresh[int(rng.integers(len(fresh)))])
     return colours
