@@ -316,8 +316,12 @@ class HabitatEnv(NavEnv):
             raise SimulatorError(
                 f"the simulator {self._command[:2]} did not start: {problem}"
             ) from problem
-        settings, up = dataclasses.asdict(self.settings), self.settings.up
-        hello = {"kind": "hello", "settings": settings, "up": up, "gpu": self._gpu}
+        hello = {
+            "kind": "hello",
+            "settings": dataclasses.asdict(self.settings),
+            "up": self.settings.up,
+            "gpu": self._gpu,
+        }
         try:
             reply = self._exchange(hello, self._start_timeout)
             if self._scene is not None:

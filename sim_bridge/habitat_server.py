@@ -278,9 +278,12 @@ class HabitatSimulator:
 
     def set_state(self, position: List[float], rotation: List[float]) -> None:
         """Put the agent at a position [x, y, z] with a rotation [x, y, z, w]."""
-        turned = self.habitat_sim.utils.common.quat_from_coeffs(np.array(rotation, np.float32))
-        place = np.array(position, np.float32)
-        state = filled(self.habitat_sim.AgentState(), position=place, rotation=turned)
+        quaternion = self.habitat_sim.utils.common.quat_from_coeffs
+        state = filled(
+            self.habitat_sim.AgentState(),
+            position=np.array(position, np.float32),
+            rotation=quaternion(np.array(rotation, np.float32)),
+        )
         self.sim.get_agent(0).set_state(state, True)
 
     def act(self, action: int) -> bool:
@@ -310,9 +313,11 @@ class HabitatSimulator:
 
     def geodesic_distance(self, a: List[float], b: List[float]) -> float:
         """Length of the shortest path, inf if there is none."""
-        start, end = np.array(a, np.float32), np.array(b, np.float32)
-        shortest = self.habitat_sim.nav.ShortestPath()
-        path = filled(shortest, requested_start=start, requested_end=end)
+        path = filled(
+            self.habitat_sim.nav.ShortestPath(),
+            requested_start=np.array(a, np.float32),
+            requested_end=np.array(b, np.float32),
+        )
         return float(path.geodesic_distance) if self.sim.pathfinder.find_path(path) else math.inf
 
     def expert_action(self, target: List[float], radius: float) -> int:

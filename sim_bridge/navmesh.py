@@ -476,9 +476,7 @@ def _select(
 def _subdivide(ij: NDArray, links: NDArray[np.int32]) -> tuple[NDArray, NDArray[np.int32]]:
     """Position [N f^2, 2] and links of the cells within voxel tops [N, 2], f x f in each."""
     f = CELLS_PER_VOXEL
-    within = np.stack(np.meshgrid(np.arange(f), np.arange(f), indexing="ij"), axis=-1).reshape(
-        -1, 2
-    )
+    within = np.indices((f, f)).reshape(2, -1).T
     beside = np.empty((len(ij), f * f, 4), np.int32)
     for side, step in enumerate(STEPS):
         moved = within + step
@@ -560,7 +558,9 @@ def _covers(corners_T33: NDArray, t_M: NDArray, i_M: NDArray, j_M: NDArray) -> N
     a, b = -dz * turn, dx * turn  # a x + b z + c >= 0 inside
     # at the corner of the square that is farthest inside
     c = -(a * x + b * z) + np.maximum(a, 0) + np.maximum(b, 0)
-    return (a[t_M] * i_M[:, None] + b[t_M] * j_M[:, None] + c[t_M] >= 0).all(axis=1)
+    return np.logical_and.reduce(
+        [a[t_M, edge] * i_M + b[t_M, edge] * j_M + c[t_M, edge] >= 0 for edge in range(3)]
+    )
 
 
 def _extent(corners_M33: NDArray, i_M: NDArray, j_M: NDArray) -> tuple[NDArray, NDArray]:

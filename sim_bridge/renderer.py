@@ -166,14 +166,13 @@ class Renderer:
 
     def _target(self, width: int, height: int) -> Any:
         """A framebuffer of this size: RGBA 8 bit, depth float32 in metres, z-buffer."""
-        if (width, height) not in self._targets:
-            size = (width, height)
-            context = self._context
+        size, context = (width, height), self._context
+        if size not in self._targets:
             self._targets[size] = context.framebuffer(
                 [context.renderbuffer(size, 4), context.renderbuffer(size, 1, dtype="f4")],
                 context.depth_renderbuffer(size),
             )
-        return self._targets[width, height]
+        return self._targets[size]
 
     def _program(self, textured: bool, cutoff: int) -> Any:
         if (textured, cutoff) not in self._programs:

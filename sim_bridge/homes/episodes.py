@@ -205,15 +205,13 @@ def _draw(
     plan = home.plan
     # Ways back are no shortest paths: they are for training and for the split of their own.
     shares = [0.4, 0.2, 0.4] if memory_only else [0.5, 0.35, 0.15] if train else [0.58, 0.42, 0.0]
-    kind = ""
     if memory_only or rng.random() < 0.25:
         kind = ("colour", "counting", "return")[int(rng.choice(3, p=shares))]
-    low, high = {"return": (1, 2), "colour": (1, 4), "counting": (2, 4)}.get(kind, (0, 0))
-    crossed = (
-        int(rng.integers(low, high))
-        if kind
-        else int(rng.choice(5, p=[0.42, 0.26, 0.18, 0.10, 0.04]))
-    )
+        crossed = int(
+            rng.integers(*{"colour": (1, 4), "counting": (2, 4), "return": (1, 2)}[kind])
+        )
+    else:
+        kind, crossed = "", int(rng.choice(5, p=[0.42, 0.26, 0.18, 0.10, 0.04]))
     first = int(rng.integers(len(plan.rooms)))
     start = _free_point(rng, plan, routes, first)
     goals = [t for t in home.things if _doors_between(plan, first, t.room) == crossed]
@@ -266,9 +264,16 @@ def _draw_return(
         Part("return"),
         Part("stop", turn=to_goal, side=side, thing=goal.name),
     )
-    rooms = (first, crossings[0][1], first)
-    whole, tags = np.concatenate([path, home_path[1:]]), ("detour", "memory", "return")
-    return _Draft(whole, yaw, path[-1], parts, rooms, goal, (visit, goal), tags)
+    return _Draft(
+        path=np.concatenate([path, home_path[1:]]),
+        yaw=yaw,
+        visit=path[-1],
+        parts=parts,
+        rooms=(first, crossings[0][1], first),
+        goal=goal,
+        landmarks=(visit, goal),
+        tags=("detour", "memory", "return"),
+    )
 
 
 def _free_point(rng: np.random.Generator, plan: Plan, routes: RouteMap, room: int) -> np.ndarray:

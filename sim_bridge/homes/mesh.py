@@ -162,9 +162,15 @@ class Mesh:
         }
         text = json.dumps(document, separators=(",", ":")).encode()
         text += b" " * (-len(text) % 4)
-        head = struct.pack("<4sII", b"glTF", 2, 12 + 8 + len(text) + 8 + len(blob))
-        chunks = struct.pack("<I4s", len(text), b"JSON"), struct.pack("<I4s", len(blob), b"BIN\0")
-        return head + chunks[0] + text + chunks[1] + bytes(blob)
+        return b"".join(
+            (
+                struct.pack("<4sII", b"glTF", 2, 12 + 8 + len(text) + 8 + len(blob)),
+                struct.pack("<I4s", len(text), b"JSON"),
+                text,
+                struct.pack("<I4s", len(blob), b"BIN\0"),
+                blob,
+            )
+        )
 
     def _painted(self) -> tuple[bytes, list[_Polygon]]:
         """The palette of all plain colours as a PNG, and the plain faces with places in it."""

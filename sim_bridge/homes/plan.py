@@ -213,8 +213,7 @@ def _split_cells(rng: np.random.Generator, n_rooms: int) -> list[tuple[Rect, boo
 def _hallway_cells(rng: np.random.Generator, n_rooms: int) -> list[tuple[Rect, bool]]:
     """A hallway through the whole house with rooms on both sides."""
     width = float(rng.uniform(1.6, 2.0))
-    above = (n_rooms - 1) // 2
-    counts = [above, n_rooms - 1 - above]
+    counts = [(n_rooms - 1) // 2, n_rooms // 2]
     rng.shuffle(counts)
     length = max(counts) * float(rng.uniform(3.1, 3.8))
     depths = rng.uniform(3.0, 4.0, size=2)
