@@ -171,7 +171,7 @@ def _sources(args: argparse.Namespace) -> list[tuple[str, Path]]:
 
 
 def _set(args: argparse.Namespace) -> dict[str, Any]:
-    from janusvln_ros.data.samples import write_set
+    from janusvln_ros.data.samples import STRIPPED, write_set
     from janusvln_ros.data.trajectories import Trajectory, read_trajectories
 
     sources = _sources(args)
@@ -192,7 +192,7 @@ def _set(args: argparse.Namespace) -> dict[str, Any]:
             s
             for name, folder in sources
             for t in read(folder)
-            for s in published_samples(t, args.data, strip=name in ("r2r", "rxr"))
+            for s in published_samples(t, args.data, strip=name in STRIPPED)
         )
         report["published"] = {
             "out": str(args.published),
