@@ -112,7 +112,6 @@ def decide_again(args: argparse.Namespace, out: Path) -> dict[str, Any]:
     import torch
     from tqdm import tqdm
 
-    from janusvln_ros.camera.images import encode_jpeg
     from janusvln_ros.data.bags import BagWriter, open_bag
     from janusvln_ros.policy import Navigator
     from janusvln_ros.rollout.replay import against, agreement, bag_camera, replay, write_decision
@@ -133,7 +132,7 @@ def decide_again(args: argparse.Namespace, out: Path) -> dict[str, Any]:
         with BagWriter(out / "decisions.mcap") as writer:
             items = replay(bag, navigator, moments, topics, camera)
             for item in tqdm(items, total=len(moments), unit="decision", disable=None):
-                write_decision(writer, item, overlay(item), encode_jpeg)
+                write_decision(writer, item)
                 decided.append((item.moment, item.decision.action))
         seconds = time.monotonic() - began
         return {
@@ -168,19 +167,6 @@ def chosen_moments(args: argparse.Namespace, bag: "Bag") -> "list[Moment]":
     if not moments:
         raise InputError(f"{args.bag}: no frame to decide on with --boundaries {args.boundaries}")
     return moments
-
-
-def overlay(item: Any) -> Any:
-    """The picture of a replayed decision: the frame with the decision written on it."""
-    from janusvln_ros.data.drawing import camera_picture
-
-    return camera_picture(
-        item.rgb,
-        item.moment.instruction,
-        item.moment.step,
-        item.decision.action,
-        item.decision.probabilities,
-    )
 
 
 def report(result: dict[str, Any], out: Path) -> None:

@@ -325,12 +325,12 @@ def _words(text: str) -> list[str]:
 
 
 def _numbers(values: Any, count: int, what: str) -> tuple[float, ...]:
-    require(
-        isinstance(values, (list, tuple)) and len(values) == count,
-        f"{what} is {values!r}, not {count} numbers",
-    )
+    # by hand: a data set has a million points, whose sentences would take longer than themselves
+    if not isinstance(values, (list, tuple)) or len(values) != count:
+        raise InputError(f"{what} is {values!r}, not {count} numbers")
     numbers = tuple(float(v) for v in values)
-    require(all(map(math.isfinite, numbers)), f"{what} {values!r} is not finite")
+    if not all(math.isfinite(v) for v in numbers):
+        raise InputError(f"{what} {values!r} is not finite")
     return numbers
 
 

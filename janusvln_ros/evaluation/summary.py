@@ -142,7 +142,6 @@ def summarize(lines: Sequence[Line], rejected: int = 0) -> dict[str, Any]:
     among the lines.
     """
     driven = [x for x in lines if x["status"] != "error"]
-    steps = sum(x["steps"] for x in driven)
     moves = Counter(Action(a).name for x in driven for a in x["actions"])
     pairs = sum(max(len(x["actions"]) - 1, 0) for x in driven)
     known = [x for x in driven if x["reference_steps"] is not None]
@@ -155,7 +154,7 @@ def summarize(lines: Sequence[Line], rejected: int = 0) -> dict[str, Any]:
         "collision_rate": sum(x["collisions"] for x in driven) / moves["MOVE_FORWARD"]
         if moves["MOVE_FORWARD"]
         else None,
-        "total_steps": steps,
+        "total_steps": sum(x["steps"] for x in driven),
         "actions": {a.name: moves[a.name] for a in Action},
         "action_repetition": sum(_repeats(x["actions"]) for x in driven) / pairs
         if pairs
