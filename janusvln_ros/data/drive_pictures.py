@@ -133,7 +133,6 @@ def drive_pictures(
             scaled: Any = cv2.resize(rgb, size, interpolation=cv2.INTER_AREA)
             heard = (text for text, stamps in reversed(spans) if stamps[0] <= stamp)
             shown = replace(style, instruction=style.instruction or next(heard, ""))
-            picture = camera_picture(scaled, **vars(shown))
-            yield side_by_side(picture, path_view(odometry, stamp))
+            yield side_by_side(camera_picture(scaled, **vars(shown)), path_view(odometry, stamp))
 
     return min(FASTEST, max(SLOWEST, recorded)), pictures()

@@ -80,9 +80,12 @@ def error_line(episode: Episode, error: str, given: str) -> dict[str, Any]:
     The line of an episode that could not be run: a failure with its reason, that counts in every
     rate.
     """
-    scores = {"success": 0.0, "spl": 0.0, "os": 0.0, "ne": None, "steps": 0}
-    rest = {"success_1m": 0.0, "spl_1m": 0.0, "ndtw": None, "status": "error", "error": error}
-    return _line(episode, given, scores, rest)
+    return _line(
+        episode,
+        given,
+        {"success": 0.0, "spl": 0.0, "os": 0.0, "ne": None, "steps": 0},
+        {"success_1m": 0.0, "spl_1m": 0.0, "ndtw": None, "status": "error", "error": error},
+    )
 
 
 def _line(episode: Episode, given: str, scores: Line, rest: Line) -> dict[str, Any]:

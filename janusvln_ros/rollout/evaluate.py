@@ -325,8 +325,10 @@ def merge(
     floors = {path.stem: TopDownMap.load(path) for path in (out / "maps").glob("*.npz")}
     maps = [floors.get(map_name(e.scene, e.start_position[1])) for e in episodes]
     paths, references = [line["path"] for line in lines], [e.reference_path for e in episodes]
-    told_lines = [json.dumps(result, ensure_ascii=False) + "\n" for result in results]
-    atomic_write(out / "results.jsonl", "".join(told_lines))
+    atomic_write(
+        out / "results.jsonl",
+        "".join(json.dumps(result, ensure_ascii=False) + "\n" for result in results),
+    )
     write_report(out / "report.html", summary, results, paths, references, maps)
     atomic_write(out / "summary.json", json.dumps(summary, indent=1) + "\n")
     return summary
