@@ -663,12 +663,9 @@ class PolicyNode(ManagedNode):
         sent.add_done_callback(lambda future: self._on_step_accepted(token, future))
 
     def _on_step_accepted(self, token: tuple[int, int], future: Any) -> None:
-        handle, status = future.result(), StepStatus.REFUSED
+        handle, told = future.result(), (StepStatus.REFUSED, "the goal was rejected")
         if handle is None or not handle.accepted:
-            why = "the goal was rejected"
-            self._handle(
-                exchange.StepResult(self.now(), *token, status, why, ros_now=self.ros_now())
-            )
+            self._handle(exchange.StepResult(self.now(), *token, *told, ros_now=self.ros_now()))
             return
         handle.get_result_async().add_done_callback(lambda done: self._on_result(token, done))
         if token == self.step.token:
