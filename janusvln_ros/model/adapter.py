@@ -95,26 +95,28 @@ class Account:
         """
         Raise InputError naming every tensor that is missing, unknown or misshapen, and what to do.
         """
-        problems = []
-        if self.missing:
-            problems.append(
-                f"lacks {len(self.missing)} tensors ({some(self.missing)}): copy all of its files "
-                "again, every shard that model.safetensors.index.json names"
-            )
-        if self.misshapen:
-            shapes = [
-                f"{key} is {list(found)}, config.json asks for {list(wanted)}"
-                for key, (found, wanted) in self.misshapen.items()
-            ]
-            problems.append(
-                f"has {len(shapes)} tensors of another shape ({some(shapes)}): "
-                "config.json belongs to other weights; take both from one place"
-            )
-        if self.extra:
-            problems.append(
-                f"has {len(self.extra)} unknown tensors ({some(self.extra)}): it is "
-                "no JanusVLN checkpoint, or config.json gives too few layers"
-            )
+        shapes = [
+            f"{key} is {list(found)}, config.json asks for {list(wanted)}"
+            for key, (found, wanted) in self.misshapen.items()
+        ]
+        kinds = (
+            (
+                self.missing,
+                "lacks {} tensors ({}): copy all of its files again, every shard that "
+                "model.safetensors.index.json names",
+            ),
+            (
+                shapes,
+                "has {} tensors of another shape ({}): config.json belongs to other weights; "
+                "take both from one place",
+            ),
+            (
+                self.extra,
+                "has {} unknown tensors ({}): it is no JanusVLN checkpoint, or "
+                "config.json gives too few layers",
+            ),
+        )
+        problems = [said.format(len(names), some(names)) for names, said in kinds if names]
         require(not problems, f"the checkpoint {name} " + "; it ".join(problems))
 
 

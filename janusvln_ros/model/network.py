@@ -17,7 +17,7 @@ from collections.abc import Callable, Sequence
 from functools import lru_cache
 from itertools import groupby
 from types import SimpleNamespace
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -35,6 +35,7 @@ from transformers.vision_utils import (
 
 from janusvln_ros.model.attention import use_memory_attention
 from janusvln_ros.model.config import JanusVLNConfig, key_value_shape
+from janusvln_ros.model.memory import KeyValueBuffers
 from janusvln_ros.model.spatial import PATCH, SpatialEncoder
 
 MERGE = 2
@@ -177,14 +178,14 @@ class Network(nn.Module):
         Args:
             embeds_LD: token embeddings.
             positions_3L: int64, time, row and column position of each token.
-            cache: None, or what returns all keys and values to attend to.
+            cache: None, or what comes before and is attended to.
             mask_LK: bool, which of those each token sees. May be left out for one token that sees
                 all, and for a causal sequence with nothing before it; nothing else.
         """
         mask = None if mask_LK is None else mask_LK[None, None]
         return hidden_states(self.language, embeds_LD, positions_3L, cache, mask)
 
-    def read_last(self, embeds_LD: Tensor, positions_3L: Tensor, cache: "StepCache") -> Tensor:
+    def read_last(self, embeds_LD: Tensor, positions_3L: Tensor, cache: "KeyValueCache") -> Tensor:
         """
         As `read` of a causal sequence behind what ``cache`` holds, but the last token's hidden
         state [1, D] alone.
@@ -202,7 +203,7 @@ class Network(nn.Module):
             )
         last = torch.tensor([len(embeds_LD) - 1], device=embeds_LD.device)
         x_11D = last_layer(language, x_1LD, rotation, last, None, cache)
-        cache.length += len(embeds_LD)
+        cache.begin += len(embeds_LD)
         return x_11D[0]
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> "Network":
@@ -217,12 +218,12 @@ class Network(nn.Module):
         Compute the rotary frequencies anew, in float32, on the weights' device: they are in no
         file and must not be cast.
         """
+        if self.device.type == "meta":
+            return
         for module, name, config in (
             (self.language, "rotary_emb", self.config.text),
             (self.vision, "rotary_pos_emb", self.config.vision),
         ):
-            if self.device.type == "meta":
-                continue
             setattr(module, name, type(getattr(module, name))(config).to(self.device))
 
 
@@ -355,25 +356,17 @@ def prompt_positions(
     return torch.cat(parts, dim=1), position
 
 
-class KeyValueCache(Protocol):
-    """What transformers' attention asks of a cache."""
-
-    def update(
-        self, k_1NLH: Tensor, v_1NLH: Tensor, layer: int, *_: Any, **__: Any
-    ) -> tuple[Tensor, Tensor]:
-        """Take the keys and values of new rows, return all that they may attend to."""
-
-
-class StepCache:
+class KeyValueCache(KeyValueBuffers):
     """
-    Keys and values of the language model for one step: the prompt, then what is generated.
-
-    Made once, overwritten at every step.
+    Keys and values of the language model, which is given it as ``past_key_values``.
 
     Args:
         text: settings of the language model.
-        capacity: most tokens of a step.
+        capacity: most rows.
         dtype, device: of the buffers.
+
+    Attributes:
+        begin: rows that count; those of the next call go behind them.
     """
 
     def __init__(
@@ -384,25 +377,17 @@ class StepCache:
         device: torch.device | str,
     ) -> None:
         layers, heads, head_size = key_value_shape(text)
-        shape = (layers, 1, heads, capacity, head_size)
-        self.capacity = capacity
-        self.k_Z1NKH = torch.zeros(shape, dtype=dtype, device=device)
-        self.v_Z1NKH = torch.zeros_like(self.k_Z1NKH)
-        self.length = 0
-
-    @property
-    def nbytes(self) -> int:
-        """Bytes of the buffers."""
-        return 2 * self.k_Z1NKH.nbytes
+        super().__init__(layers, heads, capacity, head_size, dtype, device)
+        self.capacity, self.begin = capacity, 0
 
     def update(
         self, k_1NLH: Tensor, v_1NLH: Tensor, layer: int, *_: Any, **__: Any
     ) -> tuple[Tensor, Tensor]:
         """
-        Called by transformers' attention: put new keys and values behind the ``length`` that
-        count, return all of them.
+        Called by each layer: put the L rows of this call behind those that count, return all of
+        them, [1, N, K, H] each.
         """
-        end = self.length + k_1NLH.shape[2]
-        self.k_Z1NKH[layer, :, :, self.length : end] = k_1NLH
-        self.v_Z1NKH[layer, :, :, self.length : end] = v_1NLH
-        return self.k_Z1NKH[layer, :, :, :end], self.v_Z1NKH[layer, :, :, :end]
+        end = self.begin + k_1NLH.shape[2]
+        self.k_ZNKH[layer, :, self.begin : end] = k_1NLH[0]
+        self.v_ZNKH[layer, :, self.begin : end] = v_1NLH[0]
+        return self.k_ZNKH[layer, None, :, :end], self.v_ZNKH[layer, None, :, :end]

@@ -28,7 +28,7 @@ from janusvln_ros.model.dual import (
     read_prompt,
 )
 from janusvln_ros.model.memory import FrameWindow
-from janusvln_ros.model.network import StepCache, prompt_positions
+from janusvln_ros.model.network import KeyValueCache, prompt_positions
 from janusvln_ros.policy.decoding import ActionTree, require_finite
 from janusvln_ros.policy.prompt import (
     Style,
@@ -98,7 +98,7 @@ class ReleasedContext:
         self.instruction = ""
         self.prompt: Sequence[int] = ()
         self.features_FMD: Tensor | None = None
-        self.cache: StepCache | None = None
+        self.cache: KeyValueCache | None = None
         self._prompts: dict[tuple[int, tuple[int, int]], _Prompt] = {}
         self._begun = False
         self._end = 0
@@ -154,12 +154,12 @@ class ReleasedContext:
 
         self.prompt, self._end, positions_3L = prompt.ids, prompt.end, prompt.positions_3L
         cache = self._cache_for(frame.grid)
-        cache.length = start = prompt.ids.index(model.config.image_token_id)
+        cache.begin = start = prompt.ids.index(model.config.image_token_id)
         # what stands before the first picture is the same at every step: read once
         if not self._begun:
-            cache.length = 0
+            cache.begin = 0
             model.read_last(embeds_LD[:start], positions_3L[:, :start], cache)
-            before = cache.v_Z1NKH[:, :, :, :start]
+            before = cache.v_ZNKH[:, :, :start]
             require_finite(before, "the prompt's values in the language model")
             self._begun = True
         hidden_1D = model.read_last(embeds_LD[start:], positions_3L[:, start:], cache)
@@ -186,13 +186,13 @@ class ReleasedContext:
                 self._prompts[k, grid] = _Prompt(ids, ids_L, positions_3L.to(device), end)
         return self._prompts[images, grid]
 
-    def _cache_for(self, grid: tuple[int, int]) -> StepCache:
+    def _cache_for(self, grid: tuple[int, int]) -> KeyValueCache:
         model = self.model
         longest = self._prompt_of(model.config.navigation.num_history + 1, grid)
         rows = len(longest.ids) + answer_rows(model, self.tree)
         if self.cache is None or self.cache.capacity < rows:
             self._begun = False
-            self.cache = StepCache(model.config.text, rows, model.dtype, model.device)
+            self.cache = KeyValueCache(model.config.text, rows, model.dtype, model.device)
         return self.cache
 
     def answer(self, token: int) -> Tensor:
@@ -200,10 +200,10 @@ class ReleasedContext:
         assert self.cache is not None
         device = self.model.device
         embed_1D = self.model.language.embed_tokens(torch.tensor([token], device=device))
-        position = self._end + self.cache.length - len(self.prompt)
+        position = self._end + self.cache.begin - len(self.prompt)
         position_31 = torch.full((3, 1), position, device=device)
         hidden_1D = self.model.read(embed_1D, position_31, self.cache)
-        self.cache.length += 1
+        self.cache.begin += 1
         return hidden_1D
 
     def commit(self) -> None:

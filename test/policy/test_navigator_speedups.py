@@ -182,7 +182,7 @@ def test_buffers_are_made_at_the_first_frame_and_never_again(network, tokenizer,
     def buffers():
         r = navigator.context
         language = (
-            (r.features_FMD, r.cache.k_Z1NKH)
+            (r.features_FMD, r.cache.k_ZNKH)
             if mode == "released"
             else (r.memory.k_ZNKH, r.memory.v_ZNKH)
         )
