@@ -73,11 +73,6 @@ class SpatialEncoder(nn.Module):
         for token in (self.camera_token, self.register_token):
             nn.init.normal_(token, std=1e-6)
 
-    @property
-    def dtype(self) -> torch.dtype:
-        """Of the weights."""
-        return self.camera_token.dtype
-
     def forward(self, images_BF3hw: Tensor, window: FrameWindow = ALL_FRAMES) -> Tensor:
         """
         Whole episodes in one pass.
@@ -105,13 +100,14 @@ class SpatialEncoder(nn.Module):
         )
         P = x_BFPD.shape[2]
         for frame_block, global_block in zip(self.frame_blocks, self.global_blocks):
-            x_BFPD = frame_block(x_BFPD, rope)
-            frame_BFPD = x_BFPD
+            frame_BFPD = frame_block(x_BFPD, rope)
             # [B, F, N, P, H] each
-            q, k, v = global_block.attn.qkv_heads(global_block.norm1(x_BFPD), rope)
+            q, k, v = global_block.attn.qkv_heads(global_block.norm1(frame_BFPD), rope)
             q, k, v = (t.transpose(1, 2).flatten(2, 3) for t in (q, k, v))  # [B, N, F*P, H]
             o_BNKH = frame_causal_attention(q, k, v, P, window)
-            x_BFPD = global_block.finish(x_BFPD, o_BNKH.unflatten(2, (frames, P)).transpose(1, 2))
+            x_BFPD = global_block.finish(
+                frame_BFPD, o_BNKH.unflatten(2, (frames, P)).transpose(1, 2)
+            )
             yield torch.cat([frame_BFPD, x_BFPD], dim=-1)
 
     def encode_frame(self, image_3hw: Tensor, memory: SpatialMemory) -> Tensor:
@@ -136,14 +132,13 @@ class SpatialEncoder(nn.Module):
         for layer, (frame_block, global_block) in enumerate(
             zip(self.frame_blocks, self.global_blocks)
         ):
-            x_BFPD = frame_block(x_BFPD, rope)
-            frame_BFPD = x_BFPD
-            q, k, v = global_block.attn.qkv_heads(global_block.norm1(x_BFPD), rope)
+            frame_BFPD = frame_block(x_BFPD, rope)
+            q, k, v = global_block.attn.qkv_heads(global_block.norm1(frame_BFPD), rope)
             k_NKH, v_NKH = memory.attend(layer, k[0, 0], v[0, 0])
             o_NPH = F.scaled_dot_product_attention(
                 q[0, 0][None], k_NKH[None].to(q.dtype), v_NKH[None].to(q.dtype)
             )
-            x_BFPD = global_block.finish(x_BFPD, o_NPH[None])
+            x_BFPD = global_block.finish(frame_BFPD, o_NPH[None])
         return torch.cat([frame_BFPD, x_BFPD], dim=-1)[0, 0]
 
     def new_memory(
@@ -165,7 +160,7 @@ class SpatialEncoder(nn.Module):
             config.embed_dim // config.num_heads,
             self.tokens(image_height, image_width),
             window,
-            SPATIAL_PRECISIONS[precision] if precision else self.dtype,
+            SPATIAL_PRECISIONS[precision] if precision else self.camera_token.dtype,
             self.camera_token.device,
         )
 
@@ -182,7 +177,7 @@ class SpatialEncoder(nn.Module):
         """
         B, frames, _, height, width = images_BF3hw.shape
         require(
-            not (height % PATCH or width % PATCH or (not height) or (not width)),
+            height and width and not (height % PATCH or width % PATCH),
             f"the spatial encoder got an image of {width}x{height} pixels: both "
             f"sides must be multiples of {PATCH}",
         )
@@ -191,12 +186,11 @@ class SpatialEncoder(nn.Module):
         # the first frame of an episode has tokens of its own
         special_FPD = special_2PD[(~is_first).long()]
         x_BFPD = torch.cat([special_FPD.float().expand(B, -1, -1, -1), patches_BFPD], dim=2)
-        head_size = self.config.embed_dim // self.config.num_heads
         rope = rope_table(
             height // PATCH,
             width // PATCH,
             self.config.num_special_tokens,
-            head_size,
+            self.config.embed_dim // self.config.num_heads,
             images_BF3hw.device,
         )
         return x_BFPD, rope
@@ -371,9 +365,6 @@ class Attention(nn.Module):
 
 class LayerNorm(nn.LayerNorm):
     """Computed and returned in float32, whatever the dtype of input and weights."""
-
-    def __init__(self, channels: int, eps: float) -> None:
-        super().__init__(channels, eps=eps)
 
     def forward(self, x: Tensor) -> Tensor:
         """Norm over the last dimension: any dtype -> float32."""

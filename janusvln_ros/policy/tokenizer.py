@@ -36,9 +36,10 @@ def load_tokenizer(folder: str | Path) -> PreTrainedTokenizerBase:
     if (folder / "tokenizer.json").is_file():
         # As it stands: a class chosen by name would rebuild the splitting rules from its own
         # source.
-        file = str(folder / "tokenizer.json")
         tokenizer: PreTrainedTokenizerBase = PreTrainedTokenizerFast(
-            tokenizer_file=file, eos_token="<|im_end|>", pad_token="<|endoftext|>"
+            tokenizer_file=str(folder / "tokenizer.json"),
+            eos_token="<|im_end|>",
+            pad_token="<|endoftext|>",
         )
     elif (folder / "vocab.json").is_file() and (folder / "merges.txt").is_file():
         tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
