@@ -92,12 +92,11 @@ class FrameCache:
         paths = trajectories[index].frames
         pictures = [read_picture(path, image_width) for path in paths]
         for path, picture in zip(paths, pictures):
-            if picture.shape[:2] != shape:
-                sizes = (
-                    f"{picture.shape[1]}x{picture.shape[0]} after resizing, the set's "
-                    f"first picture {shape[1]}x{shape[0]}"
-                )
-                raise InputError(f"{path} is {sizes}: use pictures of one shape")
+            require(
+                picture.shape[:2] == shape,
+                f"{path} is {picture.shape[1]}x{picture.shape[0]} after resizing, the set's "
+                f"first picture {shape[1]}x{shape[0]}: use pictures of one shape",
+            )
         return np.stack(pictures)
 
     def features(

@@ -45,8 +45,8 @@ LONG_CONTEXT = 16384
 """Positions from which on a language model has room for jumps of positions in training."""
 
 
-EXCHANGED = np.arange(len(Action))
-EXCHANGED[[Action.TURN_LEFT, Action.TURN_RIGHT]] = Action.TURN_RIGHT, Action.TURN_LEFT
+EXCHANGED = np.array([Action.STOP, Action.MOVE_FORWARD, Action.TURN_RIGHT, Action.TURN_LEFT])
+"""What each action is in a mirror."""
 
 
 def mirrored_actions(actions: np.ndarray) -> np.ndarray:
@@ -126,9 +126,9 @@ class Trajectories(Dataset[dict[str, Any]]):
         trajectories, longest = self.sets[s], self.recipe.longest
         if longest and trajectories.lengths[i] > longest:
             return False
-        if not self.mirrored[s]:
-            return True
-        return not is_unseen_text(mirrored_instruction(trajectories.raw(i)["instruction"]))
+        return not self.mirrored[s] or not is_unseen_text(
+            mirrored_instruction(trajectories.raw(i)["instruction"])
+        )
 
     @property
     def lengths(self) -> list[int]:

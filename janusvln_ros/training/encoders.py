@@ -25,7 +25,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.data import Dataset, default_collate
 
-from janusvln_ros.errors import InputError
+from janusvln_ros.errors import InputError, require
 from janusvln_ros.model import JanusVLN
 from janusvln_ros.model.network import MERGE
 from janusvln_ros.model.spatial import PATCH
@@ -189,15 +189,12 @@ def vision_patches(model: JanusVLN, frames_Fhw3: np.ndarray) -> Tensor:
     rows = [pixel_rows(frame) for frame in frames_Fhw3]
     grid = rows[0][1]
     window = model.config.vision.window_size
-    if (
-        len(model.vision.fullatt_block_indexes) < len(model.vision.blocks)
-        and max(grid) * PATCH > window
-    ):
-        size = f"{grid[2] * PATCH}x{grid[1] * PATCH}"
-        raise InputError(
-            f"vision_config.window_size {window} is smaller than a picture of {size}: "
-            "use full attention or a larger window"
-        )
+    require(
+        len(model.vision.fullatt_block_indexes) >= len(model.vision.blocks)
+        or max(grid) * PATCH <= window,
+        f"vision_config.window_size {window} is smaller than a picture of "
+        f"{grid[2] * PATCH}x{grid[1] * PATCH}: use full attention or a larger window",
+    )
     pixels = torch.from_numpy(np.concatenate([pixel for pixel, _ in rows])).to(model.device)
     features = model.vision(
         pixels, grid_thw=torch.tensor([grid] * len(rows), device=model.device)
@@ -218,11 +215,11 @@ class ViewSamples(Dataset[dict[str, Any]]):
 
     def __init__(self, views: Views, frames: int, count: int, seed: int) -> None:
         self.views, self.frames, self.count, self.seed = views, frames, count, seed
-        if views.frames.shape[1] < frames:
-            raise InputError(
-                f"walks of {views.frames.shape[1]} frames are too short for stretches "
-                f"of {frames}: make longer views or lower encoder_frames"
-            )
+        require(
+            frames <= views.frames.shape[1],
+            f"walks of {views.frames.shape[1]} frames are too short for stretches "
+            f"of {frames}: make longer views or lower encoder_frames",
+        )
 
     def __len__(self) -> int:
         return self.count

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 from transformers import AttentionInterface, Qwen2_5_VLTextModel
 
-from janusvln_ros.errors import InputError, require
+from janusvln_ros.errors import require
 from janusvln_ros.model.attention import additive_mask
 from janusvln_ros.model.dual import FrameLayout
 from janusvln_ros.model.memory import FrameWindow
@@ -133,11 +133,11 @@ def _check(language: Qwen2_5_VLTextModel, episodes: Episodes, jump: int) -> None
     )
     steps, limit = fused.shape[1] + jump, language.config.max_position_embeddings
     last = int(episodes.prompt_lengths_B.max()) + steps * layout.span + episodes.leaf_rows + 1
-    if last > limit:
-        raise InputError(
-            f"{fused.shape[1]} frames with a jump of {jump} steps reach position {last}, the "
-            f"language model takes {limit}: shorten them"
-        )
+    require(
+        last <= limit,
+        f"{fused.shape[1]} frames with a jump of {jump} steps reach position {last}, the "
+        f"language model takes {limit}: shorten them",
+    )
 
 
 def _embeddings(language: Qwen2_5_VLTextModel, episodes: Episodes) -> Tensor:
