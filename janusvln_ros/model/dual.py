@@ -91,6 +91,7 @@ class RecordedCall:
     """
 
     def __init__(self, function: Callable[..., Tensor], *examples: Tensor) -> None:
+        self.function = function  # what it reads beside its inputs, as a mask, stays where it is
         self.inputs = [example.clone() for example in examples]
         side = torch.cuda.Stream()
         side.wait_stream(torch.cuda.current_stream())

@@ -341,10 +341,8 @@ class Attention(nn.Module):
         self.heads = heads
         self.qkv = nn.Linear(channels, 3 * channels)
         self.proj = nn.Linear(channels, channels)
-        self.qk_norm = qk_norm
-        if qk_norm:
-            self.q_norm = LayerNorm(channels // heads, eps=1e-5)
-            self.k_norm = LayerNorm(channels // heads, eps=1e-5)
+        self.q_norm = LayerNorm(channels // heads, eps=1e-5) if qk_norm else nn.Identity()
+        self.k_norm = LayerNorm(channels // heads, eps=1e-5) if qk_norm else nn.Identity()
 
     def qkv_heads(
         self, x_XPD: Tensor, rope: tuple[Tensor, Tensor] | None
@@ -356,8 +354,7 @@ class Attention(nn.Module):
         dtype = self.qkv.weight.dtype
         qkv_XP3NH = self.qkv(x_XPD.to(dtype)).unflatten(-1, (3, self.heads, -1))
         q, k, v = (t.transpose(-3, -2) for t in qkv_XP3NH.unbind(-3))
-        if self.qk_norm:
-            q, k = self.q_norm(q), self.k_norm(k)
+        q, k = self.q_norm(q), self.k_norm(k)
         if rope is not None:
             q, k = rotate(q, *rope), rotate(k, *rope)
         return q.to(dtype), k.to(dtype), v

@@ -4,9 +4,7 @@ What the language model has in its context at a step: the two modes of memory, w
 `ReleasedContext` reads, at every step, a prompt of at most ``num_history + 1`` pictures anew, as
 the published code does. `DualContext` reads every frame once and keeps what it understood. Both
 are given a frame's appearance and geometry, and return the hidden states that score the answer;
-both change what they remember only in ``commit``. The action that led to the current frame is
-``executed``, None before the first one or where nobody knows; it only matters to a `DualContext`
-whose checkpoint remembers actions.
+both change what they remember only in ``commit``.
 """
 
 from collections.abc import Sequence
@@ -58,12 +56,15 @@ class EncodedFrame:
         geometry_MD: where it is, in the language model's space.
         spatial_PD: the spatial encoder's tokens, special tokens first.
         grid: rows and columns of merge groups, M together.
+        executed: the action that led to this frame; None before the first one or where nobody
+            knows. It only matters to a `DualContext` whose checkpoint remembers actions.
     """
 
     vision_MD: Tensor
     geometry_MD: Tensor
     spatial_PD: Tensor
     grid: tuple[int, int]
+    executed: Action | None
 
 
 @dataclass(frozen=True)
@@ -122,7 +123,7 @@ class ReleasedContext:
         self._begun = False
         self._prompts.clear()
 
-    def observe(self, frame: EncodedFrame, executed: Action | None) -> None:
+    def observe(self, frame: EncodedFrame) -> None:
         """Read the current frame without a question: only its appearance is kept."""
         self._keep(frame.vision_MD)
 
@@ -143,7 +144,7 @@ class ReleasedContext:
         self.features_FMD = kept
         return kept
 
-    def read(self, frame: EncodedFrame, executed: Action | None) -> Tensor:
+    def read(self, frame: EncodedFrame) -> Tensor:
         """
         Read the current frame and the question; hidden states [1 + T, D] of the question's last
         row and of the T tokens of the tree of answers, where there is one.
@@ -248,25 +249,23 @@ class DualContext:
         check_context(self.model, len(ids) + len(self.question), self.tree)
         self.prompt, self._begun = ids, False
 
-    def read(self, frame: EncodedFrame, executed: Action | None) -> Tensor:
+    def read(self, frame: EncodedFrame) -> Tensor:
         """As `ReleasedContext.read`."""
         branches = (self.tree.tokens, self.tree.parents, self.tree.depths) if self.tree else ()
-        return self._read(frame, executed, self.question, *branches)
+        return self._read(frame, self.question, *branches)
 
-    def observe(self, frame: EncodedFrame, executed: Action | None) -> None:
+    def observe(self, frame: EncodedFrame) -> None:
         """As `ReleasedContext.observe`."""
-        self._read(frame, executed)
+        self._read(frame)
         assert self.memory is not None
         begin = self.memory.remembered_rows  # no scores will tell
         values = self.memory.v_ZNKH[:, :, begin : begin + self.memory.layout.rows]
         require_finite(values, "the frame's values in the language model")
 
-    def _read(
-        self, frame: EncodedFrame, executed: Action | None, *question: Sequence[int]
-    ) -> Tensor:
+    def _read(self, frame: EncodedFrame, *question: Sequence[int]) -> Tensor:
         model, memory = self.model, self.memory
         remembers = model.config.navigation.action_memory == "executed"
-        before = executed_ids(self.tokenizer, executed) if remembers else []
+        before = executed_ids(self.tokenizer, frame.executed) if remembers else []
         layout = FrameLayout(*frame.grid, before=len(before))
         if memory is None or (memory.layout != layout and not (self._begun and memory.seen)):
             self._begun = False

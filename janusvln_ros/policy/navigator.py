@@ -299,12 +299,12 @@ class Navigator:
         """
         start, device = time.perf_counter(), self.model.device
         timings = dict.fromkeys(STAGES, 0.0)
-        frame = self._encode(rgb, timings)
+        frame = self._encode(rgb, executed, timings)
         with _timed(timings, "prefill", device):
-            scores_RV = self._score(self.context.read(frame, self._led_by(executed)))
+            scores_RV = self._score(self.context.read(frame))
         with _timed(timings, "decode", device):
             decision = self._choose(scores_RV) if self.tree else self._write(scores_RV)
-        self._read(rgb, decision.action)
+        self._decided, self._pending = decision.action, True
         if commit:
             self.commit()
         timings["total"] = time.perf_counter() - start
@@ -323,9 +323,8 @@ class Navigator:
         Raises:
             InputError, NonFiniteError: as `step`.
         """
-        frame = self._encode(rgb, {})
-        self.context.observe(frame, self._led_by(executed))
-        self._read(rgb, None)
+        self.context.observe(self._encode(rgb, executed, {}))
+        self._decided, self._pending = None, True
         self.commit()
 
     def commit(self) -> None:
@@ -343,13 +342,9 @@ class Navigator:
         self._led_here = self._decided
         self.frames_seen += 1
 
-    def _led_by(self, executed: Action | None) -> Action | None:
-        return self._led_here if executed is None else executed
-
-    def _read(self, rgb: np.ndarray, decided: Action | None) -> None:
-        self._frame_size, self._decided, self._pending = rgb.shape[1::-1], decided, True
-
-    def _encode(self, rgb: np.ndarray, timings: dict[str, float]) -> EncodedFrame:
+    def _encode(
+        self, rgb: np.ndarray, executed: Action | None, timings: dict[str, float]
+    ) -> EncodedFrame:
         """
         Both encoders on the current frame; it is written beside what the spatial memory holds, and
         remembered by ``commit`` only.
@@ -367,6 +362,7 @@ class Navigator:
                 f"the frame is {now} pixels, the episode's others were {was}: "
                 "reset() before changing the camera's size",
             )
+            self._frame_size = rgb.shape[1::-1]
             resized = resize(rgb, model.config.navigation.image_width)
             height, width = resized.shape[:2]
             image_3hw = torch.from_numpy(spatial_input(resized)).to(device)
@@ -386,7 +382,8 @@ class Navigator:
             vision_MD = model.encode_vision(rows, torch.tensor([grid_thw]))
             require_finite(vision_MD, "the vision tower's tokens")
             require_finite(geometry_MD, "the spatial encoder's tokens")
-        return EncodedFrame(vision_MD, geometry_MD, spatial_PD, grid)
+        led_here = self._led_here if executed is None else executed
+        return EncodedFrame(vision_MD, geometry_MD, spatial_PD, grid, led_here)
 
     def _spatial_memory(self, height: int, width: int) -> SpatialMemory:
         encoder, window = self.model.spatial, self.model.config.navigation.window

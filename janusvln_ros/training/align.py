@@ -72,23 +72,23 @@ def view_tokens(
         table: from `words_of`.
         walks: at most so many walks are used.
     """
-    vision, spatial, targets = [], [], []
+    parts: list[dict[str, Tensor]] = []
     special = model.config.spatial.num_special_tokens
     with torch.no_grad():
         for walk in range(min(walks, len(views.frames))):
             frames = np.asarray(views.frames[walk])
-            vision.append(vision_patches(model, frames).half().cpu())
             tokens = model.spatial(images_of(frames)[None].to(model.device))
-            spatial.append(tokens[0, :, special:].half().cpu())
             shares = merge_order(np.asarray(views.shares[walk])).astype(np.float32)
             merged = shares.reshape(len(frames), -1, MERGE**2, shares.shape[-1]).mean(axis=2)
             words = merged @ table
-            targets.append(torch.from_numpy(words / words.sum(-1, keepdims=True)))
-    columns: Any = {
-        "vision": torch.cat(vision),
-        "spatial": torch.cat(spatial),
-        "targets": torch.cat(targets),
-    }
+            parts.append(
+                {
+                    "vision": vision_patches(model, frames).half().cpu(),
+                    "spatial": tokens[0, :, special:].half().cpu(),
+                    "targets": torch.from_numpy(words / words.sum(-1, keepdims=True)),
+                }
+            )
+    columns: Any = {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
     return StackDataset(**columns)
 
 

@@ -240,6 +240,12 @@ def encode_set(
     return result
 
 
+def padded(rows: Sequence[Any], value: float) -> Tensor:
+    """Arrays of different lengths as one tensor, filled up at their ends with ``value``."""
+    tensors = [torch.as_tensor(row) for row in rows]
+    return torch.nn.utils.rnn.pad_sequence(tensors, batch_first=True, padding_value=value)
+
+
 def collate_trajectories(items: Sequence[dict[str, Any]]) -> dict[str, Tensor]:
     """
     Pad trajectories to one length: prompts with 0, frames with zeros, targets with -100, weights
@@ -247,8 +253,7 @@ def collate_trajectories(items: Sequence[dict[str, Any]]) -> dict[str, Tensor]:
     """
 
     def pad(name: str, value: float = 0) -> Tensor:
-        arrays = [torch.as_tensor(item[name]) for item in items]
-        return torch.nn.utils.rnn.pad_sequence(arrays, batch_first=True, padding_value=value)
+        return padded([item[name] for item in items], value)
 
     batch = {
         "prompt": pad("prompt"),
@@ -342,9 +347,7 @@ class DualTask(nn.Module):
         self.sample_windows, self.guidance = sample_windows, guidance
         self.frozen_spatial, self.curriculum_steps = frozen_spatial, curriculum_steps
         words = [tokenizer.encode(action.name, add_special_tokens=False) for action in Action]
-        longest = max(map(len, words))
-        padded = [word + [IGNORED] * (longest - len(word)) for word in words]
-        self.answers = nn.Buffer(torch.tensor(padded), persistent=False)
+        self.answers = nn.Buffer(padded(words, IGNORED), persistent=False)
         # kept with the state, so that a resumed run goes on where it was
         self.passes = nn.Buffer(torch.zeros((), dtype=torch.long))
         self.foresight = ForesightHead(model.config.text.hidden_size) if guidance else None

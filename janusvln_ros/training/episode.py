@@ -222,9 +222,7 @@ def sample_window(
     return drawn, draw(1, max_jump) if max_jump > 0 and draw(0, 1) else 0
 
 
-def action_loss(
-    logits_BFAV: Tensor, answers_BFA: Tensor, weights_BF: Tensor | None = None
-) -> Tensor:
+def action_loss(logits_BFAV: Tensor, answers_BFA: Tensor, weights_BF: Tensor) -> Tensor:
     """
     Cross entropy of the right answers, summed over an answer's tokens, averaged over steps by
     their weights; a scalar.
@@ -232,8 +230,8 @@ def action_loss(
     Args:
         logits_BFAV: of the A tokens of the answer at each frame of each episode.
         answers_BFA: int64; tokens that are -100 do not count.
-        weights_BF: not negative, e.g. more for a change of action or STOP; None is 1 for every
-            step. Steps without any label do not count.
+        weights_BF: not negative, e.g. more for a change of action or STOP. Steps without any label
+            do not count.
 
     Returns:
         0 (with a gradient of 0) where nothing is supervised.
@@ -244,9 +242,7 @@ def action_loss(
         ignore_index=IGNORED,
         reduction="none",
     ).view(answers_BFA.shape)
-    counted_BF = (answers_BFA != IGNORED).any(dim=2).to(loss_BFA.dtype)
-    if weights_BF is not None:
-        counted_BF = weights_BF.to(loss_BFA.dtype) * counted_BF
+    counted_BF = weights_BF.to(loss_BFA.dtype) * (answers_BFA != IGNORED).any(dim=2)
     least = torch.finfo(loss_BFA.dtype).tiny
     return (loss_BFA.sum(dim=2) * counted_BF).sum() / counted_BF.sum().clamp(min=least)
 
