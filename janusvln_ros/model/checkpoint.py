@@ -28,8 +28,6 @@ WEIGHTS_FILE = "model.safetensors"
 INDEX_FILE = "model.safetensors.index.json"
 SHARD_BYTES = 5 * 10**9
 
-_WANTED = ["*.json", "*.safetensors", "*.txt", "*.jinja"]
-
 
 class JanusVLN(Network):
     """
@@ -140,7 +138,11 @@ def find(checkpoint: str | Path) -> Path:
         "and safetensors, or a hub id such as 'owner/name'",
     )
     try:
-        return Path(huggingface_hub.snapshot_download(str(checkpoint), allow_patterns=_WANTED))
+        return Path(
+            huggingface_hub.snapshot_download(
+                str(checkpoint), allow_patterns=["*.json", "*.safetensors", "*.txt", "*.jinja"]
+            )
+        )
     # the hub's client raises many kinds, for no network, no such name, no access
     except Exception as error:
         raise InputError(

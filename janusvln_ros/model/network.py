@@ -17,7 +17,7 @@ from collections.abc import Callable, Sequence
 from functools import lru_cache
 from itertools import groupby
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -67,7 +67,7 @@ class SpatialMerger(nn.Module):
         x = patches_XrcD[..., : r // MERGE * MERGE, : c // MERGE * MERGE, :].to(
             self.ln_q.weight.dtype
         )
-        groups_XMD: Tensor = (
+        groups_XMD = (
             self.ln_q(x)
             .unflatten(-2, (-1, MERGE))
             .unflatten(-4, (-1, MERGE))
@@ -75,8 +75,7 @@ class SpatialMerger(nn.Module):
             .flatten(-3)
             .flatten(-3, -2)
         )
-        merged_XMD: Tensor = self.mlp(groups_XMD)
-        return merged_XMD
+        return cast(Tensor, self.mlp(groups_XMD))
 
 
 class Network(nn.Module):
@@ -131,10 +130,8 @@ class Network(nn.Module):
             PATCH,
             self.device,
         )
-        merged: Tensor = self.vision(
-            pixel_rows.to(self.dtype), grid_thw=grid_F3, **layout
-        ).pooler_output
-        return merged
+        output = self.vision(pixel_rows.to(self.dtype), grid_thw=grid_F3, **layout)
+        return cast(Tensor, output.pooler_output)
 
     # ---- where it is
 
@@ -147,8 +144,7 @@ class Network(nn.Module):
         """
         patches_XPD = spatial_XPD[..., self.config.spatial.num_special_tokens :, :]
         grid = (image_height // PATCH, image_width // PATCH)
-        merged_XMD: Tensor = self.fusion(torch.unflatten(patches_XPD, -2, grid))
-        return merged_XMD
+        return cast(Tensor, self.fusion(torch.unflatten(patches_XPD, -2, grid)))
 
     def fuse(self, vision_XMD: Tensor, geometry_XMD: Tensor) -> Tensor:
         """What and where in one token: ``vision + lam * geometry``, shapes broadcast."""
@@ -273,8 +269,7 @@ def hidden_states(
         past_key_values=cache,
         use_cache=False,
     )
-    hidden_LD: Tensor = output.last_hidden_state[0]
-    return hidden_LD
+    return cast(Tensor, output.last_hidden_state[0])
 
 
 def last_layer(
@@ -309,15 +304,14 @@ def last_layer(
     if cache is not None:
         k_BNLH, v_BNLH = cache.update(k_BNLH, v_BNLH, attention.layer_idx)
     cosine, sine = (angle.index_select(1, rows) for angle in rotation)
-    x_BRD: Tensor = layer(
+    x_BRD = layer(
         torch.index_select(x_BLD, 1, rows),
         attention_mask=mask_B1RK,
         position_embeddings=(cosine, sine),
         # the layer's own few keys are among these
         past_key_values=SimpleNamespace(update=lambda *_: (k_BNLH, v_BNLH)),
     )
-    normed_BRD: Tensor = language.norm(x_BRD)
-    return normed_BRD
+    return cast(Tensor, language.norm(x_BRD))
 
 
 def image_positions(rows: int, columns: int, start: int) -> Tensor:

@@ -271,8 +271,7 @@ class DinoEncoder(nn.Module):
         )
         for block in self.blocks:
             x_BPD = block(x_BPD, None)
-        normed_BPD: Tensor = self.norm(x_BPD)
-        return normed_BPD[:, 1 + self.register_tokens.shape[1] :]
+        return cast(Tensor, self.norm(x_BPD)[:, 1 + self.register_tokens.shape[1] :])
 
     def position_embedding(self, rows: int, columns: int) -> Tensor:
         """
@@ -318,8 +317,7 @@ class Block(nn.Module):
         """
         x_XPD = x_XPD + self.ls1(self.attn.proj(o_XNPH.transpose(-3, -2).flatten(-2)))
         hidden = self.mlp["fc1"](self.norm2(x_XPD).to(o_XNPH.dtype))
-        out_XPD: Tensor = x_XPD + self.ls2(self.mlp["fc2"](F.gelu(hidden)))
-        return out_XPD
+        return cast(Tensor, x_XPD + self.ls2(self.mlp["fc2"](F.gelu(hidden))))
 
 
 class Blocks(nn.ModuleList):

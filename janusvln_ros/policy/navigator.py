@@ -390,8 +390,9 @@ class Navigator:
         tokens = encoder.tokens(height, width)
         if self.spatial is None or (not self.frames_seen and self.spatial.tokens != tokens):
             self.spatial = None  # given back before as much is asked for again
-            precision = self.options.spatial_precision
-            self.spatial = encoder.new_memory(height, width, window, precision)
+            self.spatial = encoder.new_memory(
+                height, width, window, self.options.spatial_precision
+            )
         return self.spatial
 
     def _score(self, hidden_RD: Tensor) -> Tensor:

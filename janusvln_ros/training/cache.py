@@ -87,8 +87,12 @@ class FrameCache:
                     )
                     array[k] = picture
 
-        path = self.folder / f"frames-{self.digest}-{image_width}.npy"
-        self.frames = array_on_disk(path, (int(self.start[-1]), height, width, 3), np.uint8, fill)
+        self.frames = array_on_disk(
+            self.folder / f"frames-{self.digest}-{image_width}.npy",
+            (int(self.start[-1]), height, width, 3),
+            np.uint8,
+            fill,
+        )
 
     def features(
         self, name: str, shape: tuple[int, ...], encode: Callable[[np.ndarray], np.ndarray]

@@ -222,9 +222,7 @@ def encode_set(
         tokens = model.spatial(images_of(seen)[None].to(model.device), window)[0]
         return tokens[:, config.spatial.num_special_tokens :].float().cpu().numpy()
 
-    was_training = model.training
-    model.eval()
-    result = (
+    return (
         cache.features(
             f"vision-{encoder_digest(model, 'vision')}{suffix}",
             (merged, config.vision.hidden_size),
@@ -236,8 +234,6 @@ def encode_set(
             spatial,
         ),
     )
-    model.train(was_training)
-    return result
 
 
 def padded(rows: Sequence[Any], value: float) -> Tensor:
@@ -418,8 +414,10 @@ class DualTask(nn.Module):
         answers = torch.where(targets[..., None] >= 0, self.answers[targets.clamp(min=0)], IGNORED)
         before = None
         if navigation.action_memory == "executed":
-            led_here = (None, Action.MOVE_FORWARD, Action.TURN_LEFT, Action.TURN_RIGHT)
-            texts = [executed_ids(self.tokenizer, action) for action in led_here]
+            texts = [
+                executed_ids(self.tokenizer, action)
+                for action in (None, Action.MOVE_FORWARD, Action.TURN_LEFT, Action.TURN_RIGHT)
+            ]
             before = torch.tensor(texts, device=targets.device)[executed.clamp(min=0)]
         episodes = Episodes(
             prompt,

@@ -62,17 +62,16 @@ class Views:
         """
         folder = Path(path)
         try:
-            arrays = [
-                np.load(folder / f"{name}.npy", mmap_mode="r")
+            arrays = {
+                name: np.load(folder / f"{name}.npy", mmap_mode="r")
                 for name in ("frames", "depth", "poses", "shares")
-            ]
+            }
             names = (folder / "names.txt").read_text().split("\n")
         except (OSError, ValueError) as error:
             raise InputError(
                 f"{folder} holds no views ({error}): make them with 'janusvln data --views'"
             ) from error
-        frames, depth, poses, shares = arrays
-        return cls(frames, depth, poses, shares, tuple(names))
+        return cls(**arrays, names=tuple(names))
 
 
 def relative_poses(poses_BF3: Tensor) -> Tensor:

@@ -54,8 +54,11 @@ def build_model(recipe: Recipe) -> JanusVLN:
         copy_encoders(model, recipe.encoders)
     if recipe.match_attention:
         match_attention(model)
-    names = ("action_memory", "semantic_memory", "initial_frames", "window_frames")
-    given = {name: value for name in names if (value := getattr(recipe, name)) is not None}
+    given = {
+        name: value
+        for name in ("action_memory", "semantic_memory", "initial_frames", "window_frames")
+        if (value := getattr(recipe, name)) is not None
+    }
     navigation = replace(
         model.config.navigation,
         memory=recipe.memory,

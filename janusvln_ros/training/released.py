@@ -59,11 +59,10 @@ def published_samples(
     instruction = trajectory.instruction.strip() if strip else trajectory.instruction
     for i, action in enumerate(targets_of(trajectory)):
         shown = sample_history(i + 1, NUM_HISTORY)
-        question = training_question(instruction, len(shown))
         yield {
             "id": f"{trajectory.id}/{Path(names[i]).name}",
             "conversations": [
-                {"from": "human", "value": question},
+                {"from": "human", "value": training_question(instruction, len(shown))},
                 {"from": "gpt", "value": action.name},
             ],
             "images": [names[j] for j in shown],

@@ -249,19 +249,18 @@ def _train_navigation(recipe: Recipe, output: Path) -> dict[str, Any]:
     trainer = fit(stage.task, recipe, stage.train, stage.evaluation, stage.collate, lengths)
     history = trainer.state.log_history
     judged = last_logged(history, "eval_loss")
-    result: dict[str, Any] = {
-        "steps": trainer.state.global_step,
-        "samples": len(stage.train),
-        "loss": last_logged(history, "loss").get("loss"),
-        "evaluation": {k: v for k, v in judged.items() if k.startswith("eval_")} or None,
-    }
     if recipe.deepspeed or recipe.fsdp:  # the weights lie in pieces on all processes
         weights = trainer.accelerator.get_state_dict(trainer.model_wrapped)
         if trainer.is_world_process_zero():
             whole = {name: value.cpu() for name, value in weights.items()}
             stage.task.load_state_dict(whole, assign=True)
-    result["checkpoint"] = str(output / "checkpoint")
     if trainer.is_world_process_zero():
         finish(model, recipe, output, trained=True, tokenizer=folder)
         atomic_write(output / "history.json", json.dumps(history, indent=1) + "\n")
-    return result
+    return {
+        "steps": trainer.state.global_step,
+        "samples": len(stage.train),
+        "loss": last_logged(history, "loss").get("loss"),
+        "evaluation": {k: v for k, v in judged.items() if k.startswith("eval_")} or None,
+        "checkpoint": str(output / "checkpoint"),
+    }

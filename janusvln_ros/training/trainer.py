@@ -65,8 +65,10 @@ def parameter_groups(task: nn.Module, recipe: Recipe) -> list[dict[str, Any]]:
         if isinstance(module, nn.LayerNorm)
         for p, _ in module.named_parameters(recurse=False)
     }
-    rates: dict[str, float | None] = dict.fromkeys(MERGERS, recipe.projector_learning_rate)
-    rates |= {"vision.": recipe.vision_learning_rate, "": None}
+    rates = dict.fromkeys(MERGERS, recipe.projector_learning_rate) | {
+        "vision.": recipe.vision_learning_rate,
+        "": None,
+    }
     groups: dict[tuple[float, float, bool], list[nn.Parameter]] = {}
     for name, parameter in task.named_parameters():
         if not parameter.requires_grad:
