@@ -8,7 +8,6 @@ its exact shape, and nothing unknown may be there.
 """
 
 import re
-from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from math import prod
@@ -133,9 +132,6 @@ def account(found: Mapping[str, Shape], network: Network) -> Account:
         for key in found
         if key not in needed and (reason := unused_reason(key, network.config))
     }
-    read_past: Counter[str] = Counter()
-    for key, reason in unused.items():
-        read_past[reason] += prod(found[key])
     return Account(
         used={key: shape for key, shape in found.items() if needed.get(key) == shape},
         unused=unused,
@@ -146,7 +142,10 @@ def account(found: Mapping[str, Shape], network: Network) -> Account:
             for key, shape in needed.items()
             if key in found and found[key] != shape
         },
-        read_past=dict(read_past),
+        read_past={
+            reason: sum(prod(found[key]) for key, why in unused.items() if why == reason)
+            for reason in dict.fromkeys(unused.values())
+        },
     )
 
 

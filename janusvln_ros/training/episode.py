@@ -106,8 +106,7 @@ def episode_pass(
         x_BLD, rotation = embeds_BLD, language.rotary_emb(embeds_BLD, positions_3BL)
         for layer in language.layers[:-1]:
             x_BLD = layer(x_BLD, attention_mask=mask_B1LL, position_embeddings=rotation)
-        mask_B1RL = mask_B1LL[:, :, answers_R]
-        hidden_BRD = last_layer(language, x_BLD, rotation, answers_R, mask_B1RL)
+        hidden_BRD = last_layer(language, x_BLD, rotation, answers_R, mask_B1LL[:, :, answers_R])
     else:
         hidden_BRD = language(
             inputs_embeds=embeds_BLD,
