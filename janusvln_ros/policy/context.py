@@ -170,8 +170,7 @@ class ReleasedContext:
         if not self._begun:
             cache.begin = 0
             model.read_last(embeds_LD[:start], positions_3L[:, :start], cache)
-            before = cache.v_ZNKH[:, :, :start]
-            require_finite(before, "the prompt's values in the language model")
+            require_finite(cache.v_ZNKH[:, :, :start], "the prompt's values in the language model")
             self._begun = True
         hidden_1D = model.read_last(embeds_LD[start:], positions_3L[:, start:], cache)
         if not tree or not tree.tokens:

@@ -170,9 +170,12 @@ class Navigator:
         self.tree = action_tree(tokenizer) if self.decoding == "constrained" else None
         self.context: Context
         if self.memory == "dual":
-            graphs = options.cuda_graphs and model.device.type == "cuda"
             self.context = DualContext(
-                model, tokenizer, self.tree, navigation.semantic_window, graphs
+                model,
+                tokenizer,
+                self.tree,
+                navigation.semantic_window,
+                options.cuda_graphs and model.device.type == "cuda",
             )
         else:
             self.context = ReleasedContext(model, tokenizer, self.tree, options.prompt)

@@ -95,8 +95,9 @@ def episode_pass(
     prompt, leaf = episodes.prompt_BL.shape[1], episodes.leaf_rows
     embeds_BLD = _embeddings(language, episodes)
     positions_3BL = _positions(episodes, window.initial, jump)
-    lengths_B = episodes.prompt_lengths_B.to(device)
-    mask_B1LL = episode_mask(lengths_B, prompt, frames, rows, leaf, window)
+    mask_B1LL = episode_mask(
+        episodes.prompt_lengths_B.to(device), prompt, frames, rows, leaf, window
+    )
     next_F = prompt + torch.arange(1, frames + 1, device=device) * (rows + leaf)
     answers_R = (next_F[:, None] + torch.arange(-answer, 0, device=device)).flatten()
     if device.type == "cpu":

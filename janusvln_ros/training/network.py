@@ -48,8 +48,9 @@ def build_model(recipe: Recipe) -> JanusVLN:
     elif any(parts.values()):
         model = from_parts(JanusVLNConfig.from_pretrained(path), parts, dtype, recipe.seed)
     else:
-        config = JanusVLNConfig.from_pretrained(path)
-        model = JanusVLN.from_config(config, dtype=dtype, seed=recipe.seed)
+        model = JanusVLN.from_config(
+            JanusVLNConfig.from_pretrained(path), dtype=dtype, seed=recipe.seed
+        )
     if recipe.encoders:
         copy_encoders(model, recipe.encoders)
     if recipe.match_attention:
