@@ -2,6 +2,9 @@
 VENV ?= .venv
 PYTHON_BIN := $(VENV)/bin/python
 .DEFAULT_GOAL := help
+# the tests of what drives a robot, and the rooms that they measure
+ROBOT_TESTS := test/protocol test/camera test/nodes test/graph test/sim_bridge/test_bridge_node.py
+COVERED := janusvln_ros/protocol/*,janusvln_ros/camera/*,janusvln_ros/policy/*,janusvln_ros/nodes/*,janusvln_ros/graph/*
 .PHONY: help setup demo test test-all test-310 test-jazzy faults coverage bench lint clean
 
 help:  ## this list
@@ -13,26 +16,27 @@ setup:  ## system libraries, virtual environment, ROS 2 wheels, our interfaces
 demo: setup  ## drive a simulated robot through a house by instruction, on real ROS 2
 	@$(VENV)/bin/janusvln demo
 
+# Two at a time, a file to one process: many tests wait, or start several processes of their own.
 test: setup  ## the tests, minutes
-	@$(PYTHON_BIN) -m pytest -q
+	@$(PYTHON_BIN) -m pytest -q -n 2 --dist loadfile
 
 test-all: setup test-310 test-jazzy  ## slow tests too, and the graph on Python 3.10 and on the Jazzy wheels
 	@$(PYTHON_BIN) -m pytest -q -m "not faults"
 
 test-310:  ## the ROS graph and the pure rooms on Python 3.10
 	@PYTHON=$${PYTHON310:-python3.10} scripts/setup.sh .venv-310
-	@.venv-310/bin/python -m pytest -q test/nodes test/test_architecture.py
+	@.venv-310/bin/python -m pytest -q $(ROBOT_TESTS) test/test_architecture.py
 
 test-jazzy:  ## the ROS graph on the Jazzy wheels
 	@ROS_WHEELS=jazzy scripts/setup.sh .venv-jazzy
-	@.venv-jazzy/bin/python -m pytest -q test/nodes
+	@.venv-jazzy/bin/python -m pytest -q $(ROBOT_TESTS)
 
 faults: setup  ## every fault injected into the real graph
-	@$(PYTHON_BIN) -m pytest -q -m faults test/faults
+	@$(PYTHON_BIN) -m pytest -q -m faults $(ROBOT_TESTS)
 
 coverage: setup  ## line coverage of what drives the robot, node processes and faults included; fails below 90 %
-	@$(PYTHON_BIN) -m coverage erase && $(PYTHON_BIN) -m coverage run -m pytest -q -m "not slow" test/nodes test/policy test/faults test/graph/test_ros_engine.py
-	@$(PYTHON_BIN) -m coverage combine -q && $(PYTHON_BIN) -m coverage report --include "janusvln_ros/nodes/*,janusvln_ros/policy/*" --fail-under 90
+	@$(PYTHON_BIN) -m coverage erase && $(PYTHON_BIN) -m coverage run -m pytest -q -m "not slow" $(ROBOT_TESTS) test/policy
+	@$(PYTHON_BIN) -m coverage combine -q && $(PYTHON_BIN) -m coverage report --include "$(COVERED)" --fail-under 90
 
 bench: setup  ## the figures of docs/performance.md, measured here
 	@for script in benchmarks/*.py; do echo "== $$script"; $(PYTHON_BIN) $$script || exit 1; done

@@ -55,7 +55,7 @@ setup(
         "train": ["accelerate>=1.1", "tensorboard"],
         "bags": ["rosbags>=0.11", "mcap", "zstandard"],
         "quantize": ["torchao"],
-        "test": ["pytest<9", "pytest-timeout", "pytest-cov"],
+        "test": ["pytest<9", "pytest-timeout", "pytest-xdist", "pytest-cov"],
     },
     entry_points={
         "console_scripts": [

@@ -4,6 +4,7 @@ each room imports where its neighbours' dependencies are missing.
 """
 
 import ast
+import functools
 import re
 import subprocess
 import sys
@@ -53,6 +54,7 @@ def modules():
             yield path, "bridge_node" if bridge else room_of(name)
 
 
+@functools.cache
 def imports(path):
     """
     What a module imports, inside functions too, and the names of modules in its strings (factories
@@ -77,6 +79,12 @@ def test_every_folder_is_a_room_of_the_table_and_every_room_is_there():
     folders = {p.name for p in (ROOT / "janusvln_ros").iterdir() if (p / "__init__.py").is_file()}
     assert folders | {"sim_bridge", "bridge_node"} == set(ROOMS)
     assert all(allowed <= set(ROOMS) for allowed in ROOMS.values())
+
+
+def test_tests_lie_in_the_folder_of_the_room_that_they_test():
+    folders = {p.relative_to(ROOT / "test").parts[0] for p in (ROOT / "test").rglob("test_*.py")}
+    folders = {folder for folder in folders if not folder.endswith(".py")}
+    assert folders - {"benchmarks"} == set(ROOMS) - {"bridge_node"}
 
 
 def test_rooms_import_only_rooms_below_them():

@@ -183,7 +183,7 @@ def blank(rgb_HW3: npt.NDArray[np.uint8], brightest: int = 8) -> bool:
     return int(rgb_HW3.max()) <= brightest
 
 
-def image_data(pixels: npt.NDArray[Any]) -> "array[int]":
+def image_data(pixels: npt.NDArray[np.generic]) -> "array[int]":
     """
     Bytes for an image message's ``data``: rclpy takes an array at once and checks a list element
     by element (0.1 ms against 20 ms).

@@ -127,7 +127,8 @@ def _border(half_width: float) -> npt.NDArray[np.float64]:
             np.stack([-one, t], 1),
         ]
     )
-    return square * np.array([half_width, half_width / TRAINED_ASPECT])
+    half_size: npt.NDArray[np.float64] = np.array([half_width, half_width / TRAINED_ASPECT])
+    return square * half_size
 
 
 def _fits(camera: Intrinsics, half_width: float) -> bool:

@@ -31,7 +31,7 @@ from janusvln_ros.nodes.base import ManagedNode
 from janusvln_ros.nodes.messages import pose_message, stamp_message
 from janusvln_ros.nodes.parameters import Param
 from janusvln_ros.nodes.running import leave, run_node
-from janusvln_ros.protocol import moving
+from janusvln_ros.protocol import exchange, moving
 from janusvln_ros.protocol.corridor import depth_corridor, scan_corridor
 from janusvln_ros.protocol.health import OK, WARN, Health, InputRate, percentile
 from janusvln_ros.protocol.odometry import sample_of
@@ -364,7 +364,7 @@ class MotionNode(ManagedNode):
     def _on_odometry(self, message: Odometry) -> None:
         now = self.now()
         self.rates["odom"].hit(now)
-        self._handle(moving.Odometry(now, sample_of(message)))
+        self._handle(exchange.Odometry(now, sample_of(message)))
 
     def _on_heartbeat(self, message: UInt64) -> None:
         self._handle(moving.Heartbeat(self.now(), message.data))
@@ -452,7 +452,7 @@ class MotionNode(ManagedNode):
 
     # messages out
 
-    def _handle(self, event: moving.Event) -> None:
+    def _handle(self, event: exchange.Event) -> None:
         self.machine, commands = moving.advance(self.machine, event, self.settings)
         for command in commands:
             match command:

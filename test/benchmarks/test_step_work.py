@@ -3,21 +3,16 @@ Operations are those that MODEL_SPEC's authors counted for the published sizes; 
 what they should grow with.
 """
 
-import importlib.util
-import sys
 from pathlib import Path
 
 import pytest
+import step_work
 
 from janusvln_ros.model import JanusVLNConfig
 from janusvln_ros.model.footprint import FrameSize
 from janusvln_ros.model.memory import FrameWindow
 
 BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
-SPEC = importlib.util.spec_from_file_location("step_work", BENCHMARKS / "step_work.py")
-module = sys.modules["step_work"] = importlib.util.module_from_spec(SPEC)
-SPEC.loader.exec_module(module)
-
 FULL = JanusVLNConfig.from_pretrained(BENCHMARKS / "configs" / "full")
 FRAME = FrameSize(35, 46)
 WINDOW = FrameWindow(8, 48)
@@ -27,7 +22,7 @@ TERA = 1e12
 @pytest.fixture(scope="module")
 def works():
     return {
-        (memory, number): module.step_work(FULL, module.Step(FRAME, memory, WINDOW, number))
+        (memory, number): step_work.step_work(FULL, step_work.Step(FRAME, memory, WINDOW, number))
         for memory in ("released", "dual")
         for number in (1, 9, 57, 200)
     }
@@ -62,4 +57,4 @@ def test_decoding_moves_the_weights_and_computes_little(works):
     decode = works["dual", 57]["decode"]
     assert decode.bytes > 2 * 7.0e9 and decode.operations < 0.03 * TERA
     assert decode.seconds(1e15, 4.8e12) == pytest.approx(decode.bytes / 4.8e12)
-    assert module.Work(10.0, 1.0).seconds(5.0, 1.0) == 2.0
+    assert step_work.Work(10.0, 1.0).seconds(5.0, 1.0) == 2.0

@@ -1,8 +1,6 @@
 """The bag subcommands as a user meets them."""
 
-import importlib.util
 import json
-from pathlib import Path
 
 import cv2
 import imageio_ffmpeg
@@ -11,17 +9,11 @@ import pytest
 from janusvln_ros.cli.main import main
 from janusvln_ros.data.trajectories import read_trajectories
 
-spec = importlib.util.spec_from_file_location(
-    "bag_fixtures", Path(__file__).parents[1] / "data_room" / "bag_fixtures.py"
-)
-bags = importlib.util.module_from_spec(spec)
-spec.loader.exec_module(bags)
-
 ACTIONS = [1, 1, 2, 1, 3, 1]
 
 
 @pytest.fixture
-def drive(tmp_path):
+def drive(bags, tmp_path):
     return bags.write_drive(tmp_path / "drive.mcap", ACTIONS, size=(48, 64))
 
 
@@ -47,7 +39,7 @@ def test_import_twice_gives_one_trajectory(drive, tmp_path, capsys):
     assert trajectory.actions == (-1, *ACTIONS)
 
 
-def test_import_of_nothing_useful_fails_and_says_why(tmp_path, capsys):
+def test_import_of_nothing_useful_fails_and_says_why(bags, tmp_path, capsys):
     bag = bags.write_drive(tmp_path / "drive.mcap", [1], size=(48, 64))
     assert main(["import-bag", str(bag), "--out", str(tmp_path / "out")]) == 1
     assert "not kept: too short" in capsys.readouterr().out

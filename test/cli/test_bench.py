@@ -2,10 +2,10 @@
 ``janusvln bench`` times any size from its config.json, in the shape that outside checks read.
 """
 
-import importlib.util
 import json
 from pathlib import Path
 
+import model_steps
 import pytest
 
 from janusvln_ros.cli.main import main
@@ -83,13 +83,7 @@ def test_published_way_of_computing_gives_the_same_answers(capsys, monkeypatch):
     The baseline of docs/performance.md refuses to report anything if it does not; past three
     evictions, with a window of 2 + 4 frames.
     """
-    root = Path(__file__).parents[2]
-    spec = importlib.util.spec_from_file_location(
-        "model_steps", root / "benchmarks" / "model_steps.py"
-    )
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    config = str(root / "test" / "data" / "model" / "tiny")
+    config = str(Path(__file__).parents[1] / "data" / "model" / "tiny")
     monkeypatch.setattr(
         "sys.argv",
         [
@@ -105,6 +99,6 @@ def test_published_way_of_computing_gives_the_same_answers(capsys, monkeypatch):
             "--no-docs",
         ],
     )
-    module.main()
+    model_steps.main()
     out = capsys.readouterr().out
     assert "| published style |" in out and "Step time at frame 10 over frame 9" in out

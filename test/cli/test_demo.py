@@ -35,23 +35,14 @@ KEYS = {
 }
 
 
-@pytest.fixture(scope="module")
-def data_dir(tmp_path_factory):
-    from sim_bridge.homes import ensure_split
-
-    folder = tmp_path_factory.mktemp("data")
-    ensure_split(folder, "val_unseen", homes=1, episodes_per_home=2, jobs=1)
-    return folder
-
-
-def start(folder, data_dir, *options, **environment):
+def start(folder, one_house, *options, **environment):
     command = [
         sys.executable,
         "-c",
         "import sys; from janusvln_ros.cli.main import main; sys.exit(main(sys.argv[1:]))",
         "demo",
     ]
-    command += ["--data-dir", str(data_dir), "--size", "128x96", *options]
+    command += ["--data-dir", str(one_house), "--size", "128x96", *options]
     folder.mkdir(exist_ok=True)
     return subprocess.Popen(
         command,
@@ -59,7 +50,7 @@ def start(folder, data_dir, *options, **environment):
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
-        env={**os.environ, "OMP_NUM_THREADS": "1", **environment},
+        env={**os.environ, **environment},
     )
 
 
@@ -110,10 +101,10 @@ def rows(folder):
 
 
 def test_two_demos_at_once_with_the_same_seed_make_the_same_decisions_and_print_one_object_each(
-    tmp_path, data_dir
+    tmp_path, one_house
 ):
     options = ["--json", "--max-steps", "6", "--seed", "3"]
-    both = [start(tmp_path / name, data_dir, *options) for name in ("a", "b")]
+    both = [start(tmp_path / name, one_house, *options) for name in ("a", "b")]
     ended = [end(process) for process in both]
     for code, out, err in ended:
         assert code == 0, err
@@ -135,10 +126,10 @@ def test_two_demos_at_once_with_the_same_seed_make_the_same_decisions_and_print_
     ("number", "expected"),
     [(signal.SIGINT, 130), pytest.param(signal.SIGTERM, 143, marks=pytest.mark.slow)],
 )
-def test_ctrl_c_ends_every_process_and_leaves_nothing(tmp_path, data_dir, number, expected):
+def test_ctrl_c_ends_every_process_and_leaves_nothing(tmp_path, one_house, number, expected):
     # In continuous mode a step takes time, so that the drive is still under way when the signal
     # comes.
-    process = start(tmp_path, data_dir, "--max-steps", "5000", "--mode", "continuous")
+    process = start(tmp_path, one_house, "--max-steps", "5000", "--mode", "continuous")
     try:
         while " ms " not in (line := process.stderr.readline()):
             assert line, "the demo ended before it drove"
@@ -156,11 +147,11 @@ def test_ctrl_c_ends_every_process_and_leaves_nothing(tmp_path, data_dir, number
         process.kill()
 
 
-def test_without_egl_the_demo_says_so_and_leaves_nothing(tmp_path, data_dir):
+def test_without_egl_the_demo_says_so_and_leaves_nothing(tmp_path, one_house):
     code, out, err = end(
         start(
             tmp_path,
-            data_dir,
+            one_house,
             "--max-steps",
             "2",
             __EGL_VENDOR_LIBRARY_DIRS=str(tmp_path),
@@ -191,30 +182,29 @@ def test_without_egl_the_demo_says_so_and_leaves_nothing(tmp_path, data_dir):
     ],
 )
 def test_what_a_user_gets_wrong_is_one_sentence_and_nothing_is_written(
-    tmp_path, data_dir, monkeypatch, capsys, options, words
+    tmp_path, one_house, monkeypatch, capsys, options, words
 ):
     monkeypatch.chdir(tmp_path)
-    assert main(["demo", "--data-dir", str(data_dir), *options]) == 2
+    assert main(["demo", "--data-dir", str(one_house), *options]) == 2
     printed = capsys.readouterr()
     assert printed.out == "" and printed.err.startswith("error: ") and words in printed.err
     assert not [p for p in tmp_path.rglob("*") if p.is_file()]
 
 
-def test_a_domain_that_somebody_uses_is_refused(tmp_path, data_dir, monkeypatch, capsys):
+def test_a_domain_that_somebody_uses_is_refused(tmp_path, one_house, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
-    with reserved_domain() as free:
-        pass
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as taken:
-        taken.bind(("127.0.0.1", domain_ports(free)[10]))
-        assert main(["demo", "--data-dir", str(data_dir), "--domain", str(free)]) == 2
+        with reserved_domain() as free:
+            taken.bind(("127.0.0.1", domain_ports(free)[10]))
+        assert main(["demo", "--data-dir", str(one_house), "--domain", str(free)]) == 2
     assert f"domain {free} is in use" in capsys.readouterr().err
 
 
 def test_a_folder_that_holds_something_is_not_written_over(
-    tmp_path, data_dir, monkeypatch, capsys
+    tmp_path, one_house, monkeypatch, capsys
 ):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "kept").mkdir()
     (tmp_path / "kept/file").write_text("x")
-    assert main(["demo", "--data-dir", str(data_dir), "--out", "kept"]) == 2
+    assert main(["demo", "--data-dir", str(one_house), "--out", "kept"]) == 2
     assert "not empty" in capsys.readouterr().err and (tmp_path / "kept/file").read_text() == "x"

@@ -4,9 +4,9 @@ with the same parameters and remaps.
 """
 
 import importlib
-import importlib.util
 import json
 import os
+import runpy
 import socket
 import subprocess
 import sys
@@ -194,15 +194,12 @@ def test_launch_starts_the_nodes_that_up_starts(graph, given):
 
     from launch import LaunchContext
 
-    spec = importlib.util.spec_from_file_location(
-        "launch_file", ROOT / "launch" / f"{graph}.launch.py"
-    )
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
+    launched = runpy.run_path(str(ROOT / "launch" / f"{graph}.launch.py"))
+    described = launched["generate_launch_description"]()
     context = LaunchContext()
     context.launch_configurations.update(given)
     started = []
-    for entity in module.generate_launch_description().entities:
+    for entity in described.entities:
         if isinstance(entity, DeclareLaunchArgument):
             entity.visit(context)
         elif isinstance(entity, OpaqueFunction):
@@ -211,7 +208,7 @@ def test_launch_starts_the_nodes_that_up_starts(graph, given):
         ("janusvln_ros", s.executable) for s in resolve(graph, given)
     ]
     assert [a.name for a in graph_arguments(graph)] == [
-        a.name for a in module.generate_launch_description().get_launch_arguments()
+        a.name for a in described.get_launch_arguments()
     ]
 
 
@@ -315,10 +312,9 @@ def test_two_holders_get_two_domains_and_give_them_back():
 
 
 def test_a_domain_whose_port_somebody_has_open_is_in_use():
-    with reserved_domain() as free:
-        pass
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as taken:
-        taken.bind(("127.0.0.1", domain_ports(free)[10]))
+        with reserved_domain() as free:
+            taken.bind(("127.0.0.1", domain_ports(free)[10]))
         assert os.getuid() in domain_owners(free)
         with (
             pytest.raises(InputError, match=f"domain {free} is in use.*user id {os.getuid()}"),

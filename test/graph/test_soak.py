@@ -1,5 +1,5 @@
 """
-What the soak calls unsafe, growth and drift; the drive itself is in test/faults/test_soak.py.
+What the soak calls unsafe, growth and drift; the drive itself is in test_random_faults.py.
 """
 
 import subprocess

@@ -7,7 +7,6 @@ import json
 from pathlib import Path
 
 import pytest
-import torch
 from safetensors.torch import load_file
 
 from janusvln_ros.model import JanusVLN
@@ -37,5 +36,4 @@ def facts(data):
 
 @pytest.fixture
 def model(tiny):
-    torch.set_num_threads(1)
     return JanusVLN.from_pretrained(tiny)

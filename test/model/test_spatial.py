@@ -24,7 +24,6 @@ CONFIG = SpatialConfig(
 
 @pytest.fixture(scope="module")
 def encoder():
-    torch.set_num_threads(1)
     torch.manual_seed(0)
     encoder = SpatialEncoder(CONFIG)
     for name, parameter in encoder.named_parameters():

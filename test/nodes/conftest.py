@@ -3,12 +3,8 @@ A whole robot in one process and on one executor: the real policy and motion nod
 simulated base, with a model that follows a script.
 """
 
-import atexit
-import contextlib
-import functools
 import gc
 import math
-import os
 import time
 from array import array
 from types import SimpleNamespace
@@ -17,10 +13,7 @@ import numpy as np
 import pytest
 
 from janusvln_ros.actions import Action
-from janusvln_ros.graph.processes import reserved_domain
 
-HELD = contextlib.ExitStack()
-atexit.register(HELD.close)
 EPOCH_NS = 1_700_000_000 * 10**9
 PATIENCE = 60.0  # seconds; a loaded machine may need them, an idle one never does
 
@@ -70,13 +63,6 @@ def decision(action, text=None):
     )
 
 
-@functools.cache
-def domain():
-    """A ROS domain that nobody else on this machine uses, held until this process ends."""
-    os.environ.setdefault("ROS_AUTOMATIC_DISCOVERY_RANGE", "LOCALHOST")
-    return HELD.enter_context(reserved_domain())
-
-
 class PatientClock:
     """
     A steady clock for nodes that share one executor: it stands still while the machine does
@@ -101,13 +87,13 @@ class Graph:
     ``clock``: what they take for the steady clock.
     """
 
-    def __init__(self, clock=time.monotonic):
+    def __init__(self, domain, clock):
         self.clock = clock
         import rclpy
         from rclpy.executors import SingleThreadedExecutor
 
         self.context = rclpy.Context()
-        self.context.init(domain_id=domain())
+        self.context.init(domain_id=domain)
         self.executor = SingleThreadedExecutor(context=self.context)
         self.nodes = []
 
@@ -174,12 +160,12 @@ class Base:
     A differential base with a camera: takes cmd_vel, publishes odometry at 50 Hz and frames at 10
     Hz, and stops by itself after 0.2 s without commands.
 
-    The attributes are its faults: set them to break something.
+    ``stamped``: it takes TwistStamped. The attributes are its faults: set them to break something.
     """
 
-    def __init__(self, graph, clock=False):
+    def __init__(self, graph, clock=False, stamped=False):
         from builtin_interfaces.msg import Time
-        from geometry_msgs.msg import Twist
+        from geometry_msgs.msg import Twist, TwistStamped
         from nav_msgs.msg import Odometry
         from rclpy.node import Node
         from rosgraph_msgs.msg import Clock
@@ -194,6 +180,7 @@ class Base:
         self.x = self.y = self.yaw = self.v = self.w = 0.0
         self.command, self.commanded_at, self.ticked = (0.0, 0.0), 0.0, self.steady()
         self.commands, self.times, self.frames_sent = [], [], 0
+        self.headers = []  # of stamped commands
         # the base gives the time, 1000 s after the machine started
         self.clock = self.node.create_publisher(Clock, "/clock", 10) if clock else None
         self.offset = 1000 * 10**9
@@ -214,7 +201,10 @@ class Base:
             CompressedImage,
             CameraInfo,
         )
-        self.node.create_subscription(Twist, "cmd_vel", self.on_command, 1)
+        if stamped:
+            self.node.create_subscription(TwistStamped, "cmd_vel", self.on_stamped_command, 1)
+        else:
+            self.node.create_subscription(Twist, "cmd_vel", self.on_command, 1)
         self.odom = self.node.create_publisher(Odometry, "odom", 10)
         self.image = self.node.create_publisher(CompressedImage, "image/compressed", 1)
         self.info = self.node.create_publisher(CameraInfo, "camera_info", 1)
@@ -225,6 +215,10 @@ class Base:
         self.command, self.commanded_at = (message.linear.x, message.angular.z), self.steady()
         self.commands.append(self.command)
         self.times.append(self.commanded_at)
+
+    def on_stamped_command(self, message):
+        self.headers.append(message.header)
+        self.on_command(message.twist)
 
     def now(self):
         """The time as a stamp."""
@@ -306,7 +300,7 @@ class Robot:
         from janusvln_ros.nodes.policy import PolicyNode
 
         self.graph, self.script = graph, script
-        self.base = Base(graph, clock)
+        self.base = Base(graph, clock, (motion or {}).get("output") == "twist_stamped")
         if clock:
             motion, policy = (
                 {"use_sim_time": True} | (motion or {}),
@@ -369,9 +363,14 @@ class Robot:
 
 
 @pytest.fixture
-def graph():
-    pytest.importorskip("rclpy")
-    made = Graph(PatientClock())
+def steady():
+    """What the nodes take for the steady clock."""
+    return PatientClock()
+
+
+@pytest.fixture
+def graph(ros_domain, steady):
+    made = Graph(ros_domain, steady)
     yield made
     made.close()
 

@@ -117,8 +117,6 @@ def test_live_parameters_change_at_once_and_wrong_ones_and_others_are_refused(gr
 def start(executable, *arguments, domain):
     environment = os.environ | {
         "ROS_DOMAIN_ID": str(domain),
-        "ROS_AUTOMATIC_DISCOVERY_RANGE": "LOCALHOST",
-        "OMP_NUM_THREADS": "1",
     }
     words = [sys.executable, "-m", f"janusvln_ros.nodes.{executable}", "--ros-args", *arguments]
     return subprocess.Popen(

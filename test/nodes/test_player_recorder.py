@@ -1,24 +1,16 @@
 """Bags played into the graph and recorded from it, on machines without rosbag2."""
 
-import importlib.util
 import os
 import signal
 import subprocess
 import sys
 import time
-from pathlib import Path
 
 import pytest
 
 from janusvln_ros.data.bags import Message, open_bag
 from janusvln_ros.nodes.player import PlayClock, played_name
 from janusvln_ros.nodes.recorder import Ring, Trigger, bag_name
-
-spec = importlib.util.spec_from_file_location(
-    "bag_fixtures", Path(__file__).parents[1] / "data_room" / "bag_fixtures.py"
-)
-bags = importlib.util.module_from_spec(spec)
-spec.loader.exec_module(bags)
 
 S = 10**9
 
@@ -89,7 +81,6 @@ def test_bags_of_the_same_second_do_not_overwrite_each_other(tmp_path):
 
 rclpy = pytest.importorskip("rclpy", reason="needs ROS 2")
 pytest.importorskip("janusvln_msgs", reason="needs the interfaces: scripts/build_msgs.sh")
-os.environ["ROS_AUTOMATIC_DISCOVERY_RANGE"] = "LOCALHOST"
 
 from janusvln_msgs.msg import Decision  # noqa: E402
 from nav_msgs.msg import Odometry  # noqa: E402
@@ -143,12 +134,14 @@ class Client:
 
 
 @pytest.mark.ros
-def test_player_publishes_every_message_in_order_with_a_rising_clock_and_ends(tmp_path):
+def test_player_publishes_every_message_in_order_with_a_rising_clock_and_ends(
+    bags, ros_domain, tmp_path
+):
     bag = bags.write_drive(tmp_path / "a.mcap", [1, 2])
     with open_bag(bag) as opened:
         images, odometry = opened.counts["/image"], opened.counts["/odom"]
     got = {Image: [], Odometry: [], Clock: []}
-    with Client(90, "player", bag=bag, wait_for_subscriber="/image") as client:
+    with Client(ros_domain, "player", bag=bag, wait_for_subscriber="/image") as client:
         for kind, topic in ((Odometry, "odom"), (Clock, "clock"), (Image, "image")):
             client.node.create_subscription(kind, topic, got[kind].append, 1000)
         client.until(lambda: client.process.poll() is not None)
@@ -164,9 +157,9 @@ def test_player_publishes_every_message_in_order_with_a_rising_clock_and_ends(tm
 
 
 @pytest.mark.ros
-def test_player_stands_while_paused(tmp_path):
+def test_player_stands_while_paused(bags, ros_domain, tmp_path):
     bag = bags.write_drive(tmp_path / "a.mcap", [1, 2])
-    with Client(91, "player", bag=bag, start_paused=True) as client:
+    with Client(ros_domain, "player", bag=bag, start_paused=True) as client:
         got = []
         client.node.create_subscription(Image, "image", got.append, 1000)
         resume = client.node.create_client(TriggerService, "player/resume")
@@ -178,8 +171,8 @@ def test_player_stands_while_paused(tmp_path):
 
 
 @pytest.mark.ros
-def test_player_says_which_bag_is_missing():
-    with Client(92, "player", bag="/no/such/bag.mcap") as client:
+def test_player_says_which_bag_is_missing(ros_domain):
+    with Client(ros_domain, "player", bag="/no/such/bag.mcap") as client:
         _, stderr = client.process.communicate(timeout=40)
         assert (
             client.process.returncode == 2
@@ -189,9 +182,11 @@ def test_player_says_which_bag_is_missing():
 
 
 @pytest.mark.ros
-def test_recorder_writes_a_whole_bag_around_an_instruction_and_an_incident_on_request(tmp_path):
+def test_recorder_writes_a_whole_bag_around_an_instruction_and_an_incident_on_request(
+    ros_domain, tmp_path
+):
     with Client(
-        93, "recorder", folder=tmp_path, image_transport="raw", lead=30.0, idle=1.0
+        ros_domain, "recorder", folder=tmp_path, image_transport="raw", lead=30.0, idle=1.0
     ) as client:
         images = client.node.create_publisher(Image, "image", 10)
         words = client.node.create_publisher(String, "instruction", 10)

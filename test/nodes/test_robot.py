@@ -272,22 +272,12 @@ def test_a_namespace_moves_every_name_of_a_robot(graph, script):
         assert elsewhere <= {"/rosout", "/parameter_events", "/diagnostics", "/clock"}
 
 
-def test_velocities_can_be_stamped(graph):
-    from geometry_msgs.msg import TwistStamped
-
-    from janusvln_ros.nodes.motion import MotionNode
-
-    node = graph.add(MotionNode, output="twist_stamped", base_frame="foot")
-    got = []
-    node.create_subscription(TwistStamped, "cmd_vel", got.append, 1)
-    graph.until(lambda: node.velocity_out.get_subscription_count() == 1, "the subscriber")
-    node._send(0.1, 0.2)
-    graph.until(lambda: got, "a velocity")
-    assert (
-        got[0].header.frame_id == "foot"
-        and got[0].header.stamp.sec > 0
-        and got[0].twist.linear.x == 0.1
-    )
+def test_velocities_can_be_stamped(robot):
+    r = robot(Action.MOVE_FORWARD, motion={"output": "twist_stamped", "base_frame": "foot"})
+    assert r.outcome(r.go())[1].error_code == Code.NONE
+    assert r.base.x == pytest.approx(0.25, abs=0.03)
+    assert {h.frame_id for h in r.base.headers} == {"foot"}
+    assert all(h.stamp.sec > 0 for h in r.base.headers)
 
 
 def test_a_laser_scan_stops_the_step(robot):
@@ -332,17 +322,28 @@ def test_a_depth_image_stops_the_step(graph):
     from janusvln_ros.nodes.motion import MotionNode
 
     node = graph.add(MotionNode, range_source="depth", autostart=False)
+    images = node.create_publisher(Image, "depth", 1)
+    matrices = node.create_publisher(CameraInfo, "depth_info", 1)
+
+    def show(message):
+        shown = node.rates["range"].total
+        images.publish(message)
+        graph.until(lambda: node.rates["range"].total > shown, "the depth image")
+
+    graph.until(images.get_subscription_count, "the subscription of depth")
+    graph.until(matrices.get_subscription_count, "the subscription of depth_info")
     depth = np.full((48, 64), 0.8, np.float32)
     message = Image(
         height=48, width=64, encoding="32FC1", step=256, data=image_data(depth.view(np.uint8))
     )
     message.header.stamp.sec = 5
-    node._on_depth(message)
+    show(message)
     assert node.machine.ranges is None  # no intrinsics yet
     f = 32 / math.tan(math.radians(39.5))
-    node._on_depth_info(CameraInfo(k=[f, 0.0, 31.5, 0.0, f, 23.5, 0.0, 0.0, 1.0]))
-    node._on_depth(message)
+    matrices.publish(CameraInfo(k=[f, 0.0, 31.5, 0.0, f, 23.5, 0.0, 0.0, 1.0]))
+    graph.until(lambda: node.depth_matrix is not None, "the intrinsics")
+    show(message)
     assert node.machine.ranges.clearance == pytest.approx(0.8) and node.machine.ranges.known == 1.0
-    message.encoding = "rgb8"
-    node._on_depth(message)
+    message.encoding, message.header.stamp.sec = "rgb8", 6
+    show(message)
     assert node.machine.ranges.stamp == 5 * 10**9

@@ -19,7 +19,6 @@ DATA = Path(__file__).resolve().parents[1] / "data" / "model"
 
 @pytest.fixture(scope="session")
 def tiny():
-    torch.set_num_threads(1)
     return DATA / "tiny"
 
 

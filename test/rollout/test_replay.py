@@ -1,6 +1,5 @@
 """A recorded drive decided on again: the same frames, the same memories, the same decisions."""
 
-import importlib.util
 import json
 from pathlib import Path
 
@@ -15,17 +14,11 @@ from janusvln_ros.errors import InputError
 from janusvln_ros.policy import Navigator, default_checkpoint
 from janusvln_ros.rollout.replay import agreement, bag_camera, replay
 
-spec = importlib.util.spec_from_file_location(
-    "bag_fixtures", Path(__file__).parents[1] / "data_room" / "bag_fixtures.py"
-)
-bags = importlib.util.module_from_spec(spec)
-spec.loader.exec_module(bags)
-
 S = 10**9
 SIZE = (48, 64)
 
 
-def picture(n):
+def picture(bags, n):
     rng = np.random.default_rng(n)
     message = bags.image(n * S, n, *SIZE)
     message.data = rng.integers(0, 256, SIZE[0] * SIZE[1] * 3, dtype=np.uint8)
@@ -38,7 +31,7 @@ def navigator():
 
 
 @pytest.fixture(scope="module")
-def lockstep_bag(tmp_path_factory, navigator):
+def lockstep_bag(bags, tmp_path_factory, navigator):
     """
     Two episodes as a lockstep run records them: a frame per step, one of them without a decision,
     and what the policy decided.
@@ -49,13 +42,13 @@ def lockstep_bag(tmp_path_factory, navigator):
         for episode, frames in ((3, range(1, 8)), (4, range(10, 15))):
             navigator.reset("go to the red door")
             for step, n in enumerate(frames):
-                message = picture(n)
+                message = picture(bags, n)
                 writer.write_message("/image", n * S, message)
                 action = navigator.step(message.data.reshape(*SIZE, 3)).action
                 writer.write_message(
                     "/policy/decision", n * S, bags.decision(n * S, step, int(action), episode)
                 )
-            writer.write_message("/image", (frames[-1] + 1) * S, picture(frames[-1] + 1))
+            writer.write_message("/image", (frames[-1] + 1) * S, picture(bags, frames[-1] + 1))
     return path
 
 
@@ -112,9 +105,9 @@ def test_agreement_counts_each_action_and_text_that_is_no_action():
     assert result["over_time"] == [1.0, 0.0, 0.0]
 
 
-def test_bag_without_camera_info_is_refused_unless_told_otherwise(tmp_path):
+def test_bag_without_camera_info_is_refused_unless_told_otherwise(bags, tmp_path):
     with BagWriter(tmp_path / "a.mcap") as writer:
-        writer.write_message("/image", 0, picture(1))
+        writer.write_message("/image", 0, picture(bags, 1))
     with open_bag(tmp_path / "a.mcap") as bag:
         with pytest.raises(InputError, match="no camera_info"):
             bag_camera(bag, Topics(), uncalibrated=False)
@@ -154,7 +147,7 @@ def test_same_bag_gives_the_same_bytes_and_passes_its_own_gate(lockstep_bag, tmp
     assert all(Path(file).stat().st_size for file in second["files"].values())
 
 
-def test_gate_fails_when_decisions_changed(lockstep_bag, tmp_path, capsys):
+def test_gate_fails_when_decisions_changed(bags, lockstep_bag, tmp_path, capsys):
     run(capsys, lockstep_bag, "--out", tmp_path / "a")
     changed = tmp_path / "changed.mcap"
     with open_bag(tmp_path / "a" / "decisions.mcap") as bag, BagWriter(changed) as writer:
@@ -178,7 +171,7 @@ def test_gate_fails_when_decisions_changed(lockstep_bag, tmp_path, capsys):
     assert code == 1 and result["agreement"] == pytest.approx(11 / 12)
 
 
-def test_decisions_of_another_bag_are_no_measure(lockstep_bag, tmp_path, capsys):
+def test_decisions_of_another_bag_are_no_measure(bags, lockstep_bag, tmp_path, capsys):
     with BagWriter(tmp_path / "other.mcap") as writer:
         writer.write_message("/policy/decision", 0, bags.decision(77, 0, 1))
     assert (
@@ -197,7 +190,7 @@ def test_decisions_of_another_bag_are_no_measure(lockstep_bag, tmp_path, capsys)
     assert "it is of another bag" in capsys.readouterr().err
 
 
-def test_drive_by_hand_is_decided_on_at_every_step_of_its_motion(tmp_path, capsys):
+def test_drive_by_hand_is_decided_on_at_every_step_of_its_motion(bags, tmp_path, capsys):
     bag = bags.write_drive(tmp_path / "drive.mcap", [1, 1, 2, 1], size=SIZE)
     code, result = run(capsys, bag, "--boundaries", "odom", "--out", tmp_path / "out")
     assert code == 0 and result["decisions"] == 5 and result["compared"] == 5
@@ -206,7 +199,7 @@ def test_drive_by_hand_is_decided_on_at_every_step_of_its_motion(tmp_path, capsy
     ] == [3, 1, 1]
 
 
-def test_bag_without_decisions_says_which_boundaries_to_use(tmp_path, capsys):
+def test_bag_without_decisions_says_which_boundaries_to_use(bags, tmp_path, capsys):
     bag = bags.write_drive(tmp_path / "drive.mcap", [1])
     assert main(["replay", str(bag), "--out", str(tmp_path / "out")]) == 2
     assert (

@@ -7,7 +7,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 from PIL import Image
 
 from janusvln_ros.data.samples import write_set
@@ -16,11 +15,6 @@ from janusvln_ros.training.recipes import Recipe, load_recipe
 
 ROOT = Path(__file__).resolve().parents[2]
 TOKENIZER = ROOT / "config" / "model" / "tiny"
-
-
-@pytest.fixture(autouse=True)
-def one_thread():
-    torch.set_num_threads(1)
 
 
 @pytest.fixture(scope="session")

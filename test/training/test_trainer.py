@@ -47,7 +47,6 @@ def command(recipe, *more) -> tuple[list[str], dict[str, str]]:
     path.write_text(yaml.safe_dump(asdict(recipe)))
     env = {
         **os.environ,
-        "OMP_NUM_THREADS": "1",
         "PYTHONPATH": str(ROOT),
         "CUDA_VISIBLE_DEVICES": "",
     }

@@ -1,21 +1,11 @@
-"""
-The robot of test/nodes with faults injected, and a table of the times to zero velocity at the end.
-"""
+"""Faults injected into the small robot, and a table of the times to zero velocity at the end."""
 
-import importlib.util
 import json
 import os
 import time
 from pathlib import Path
 
 import pytest
-
-spec = importlib.util.spec_from_file_location(
-    "small_robot", Path(__file__).parents[1] / "nodes" / "conftest.py"
-)
-small_robot = importlib.util.module_from_spec(spec)
-spec.loader.exec_module(small_robot)
-script, robot = small_robot.script, small_robot.robot
 
 MEASURED = {}
 PROMISE = 0.35  # seconds to zero velocity after a watched input went stale
@@ -61,12 +51,9 @@ class Watch:
 
 
 @pytest.fixture
-def graph():
-    # on the real clock: these tests measure
-    pytest.importorskip("rclpy")
-    made = small_robot.Graph()
-    yield made
-    made.close()
+def steady():
+    """The real clock: these tests measure."""
+    return time.monotonic
 
 
 @pytest.fixture

@@ -27,22 +27,13 @@ from janusvln_ros.graph.processes import (
 pytestmark = pytest.mark.ros
 
 
-@pytest.fixture(scope="module")
-def data_dir(tmp_path_factory):
-    from sim_bridge.homes import ensure_split
-
-    folder = tmp_path_factory.mktemp("data")
-    ensure_split(folder, "val_unseen", homes=1, episodes_per_home=1, jobs=1)
-    return folder
-
-
 @pytest.mark.parametrize("victim", ["policy", "motion"])
-def test_the_base_comes_to_rest_when_a_node_is_killed_in_mid_run(tmp_path, data_dir, victim):
+def test_the_base_comes_to_rest_when_a_node_is_killed_in_mid_run(tmp_path, one_house, victim):
     small = {"sim_bridge": {"image_width": 128, "image_height": 96}}
-    specs = resolve("simulation", {"mode": "continuous", "data_dir": str(data_dir)}, small)
+    specs = resolve("simulation", {"mode": "continuous", "data_dir": str(one_house)}, small)
     speeds, dead = [], []
     with reserved_domain() as domain:
-        environment = middleware_environment(domain, localhost=True) | {"OMP_NUM_THREADS": "1"}
+        environment = middleware_environment(domain, localhost=True)
         with Processes(specs, tmp_path, environment) as processes:
             client = GraphClient(environment, lambda: None if dead else processes.check())
             try:

@@ -2,7 +2,6 @@
 
 import numpy as np
 import pytest
-from bag_fixtures import simulate
 
 from janusvln_ros.actions import Action
 from janusvln_ros.data.odometry import odometry_from_poses, odometry_from_velocity, poses_at
@@ -11,9 +10,9 @@ from janusvln_ros.protocol.choosing import Rule, cut_into_steps
 
 
 @pytest.mark.parametrize("pause_s", [0.1, 1.0])
-def test_commanded_steps_come_back_as_they_were_given(pause_s):
+def test_commanded_steps_come_back_as_they_were_given(bags, pause_s):
     actions = [Action(int(a)) for a in np.random.default_rng(1).choice([1, 1, 1, 2, 3], 150)]
-    stamps, poses = simulate(actions, pause_s=pause_s, error=0.001)
+    stamps, poses = bags.simulate(actions, pause_s=pause_s, error=0.001)
     frames = list(range(stamps[0], stamps[-1] + 1, 33_333_333))
     cut = cut_into_steps(frames, odometry_from_poses(stamps, poses), Rule())
     assert [action for _, action in cut] == [*actions, Action.STOP]

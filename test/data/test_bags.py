@@ -4,7 +4,6 @@ import shutil
 from pathlib import Path
 
 import pytest
-from bag_fixtures import T, image, write_drive
 from rosbags.rosbag2 import CompressionFormat, CompressionMode, StoragePlugin, Writer
 
 from janusvln_ros.data.bags import BagWriter, header_stamp, message_types, open_bag
@@ -12,7 +11,7 @@ from janusvln_ros.errors import InputError
 
 
 def write_rosbag2(
-    path: Path, plugin: StoragePlugin, compression: CompressionMode, count: int = 20
+    bags, path: Path, plugin: StoragePlugin, compression: CompressionMode, count: int = 20
 ) -> Path:
     writer = Writer(path, version=8, storage_plugin=plugin)
     if compression != CompressionMode.NONE:
@@ -26,7 +25,9 @@ def write_rosbag2(
                 connection,
                 n * 10**8,
                 bytes(
-                    message_types().serialize_cdr(image(n * 10**8 + 5, n), "sensor_msgs/msg/Image")
+                    message_types().serialize_cdr(
+                        bags.image(n * 10**8 + 5, n), "sensor_msgs/msg/Image"
+                    )
                 ),
             )
     return path
@@ -37,41 +38,41 @@ def write_rosbag2(
     "compression",
     [CompressionMode.NONE, CompressionMode.FILE, CompressionMode.MESSAGE, CompressionMode.STORAGE],
 )
-def test_every_storage_and_compression_reads_the_same(tmp_path, plugin, compression):
+def test_every_storage_and_compression_reads_the_same(bags, tmp_path, plugin, compression):
     if (plugin, compression) == (StoragePlugin.SQLITE3, CompressionMode.STORAGE):
         pytest.skip("sqlite3 has no storage compression")
-    with open_bag(write_rosbag2(tmp_path / "bag", plugin, compression)) as bag:
+    with open_bag(write_rosbag2(bags, tmp_path / "bag", plugin, compression)) as bag:
         messages = list(bag.messages(["/image"]))
         assert [header_stamp(m.cdr) for m in messages] == [n * 10**8 + 5 for n in range(20)]
         assert [int(bag.decode(m).data[0]) for m in messages] == list(range(20))
         assert bag.damage is None
 
 
-def test_header_stamp_equals_the_decoded_one(tmp_path):
-    with open_bag(write_drive(tmp_path / "a.mcap", [1, 2])) as bag:
+def test_header_stamp_equals_the_decoded_one(bags, tmp_path):
+    with open_bag(bags.write_drive(tmp_path / "a.mcap", [1, 2])) as bag:
         for message in bag.messages(["/image", "/odom"]):
             decoded = bag.decode(message).header.stamp
             assert header_stamp(message.cdr) == decoded.sec * 10**9 + decoded.nanosec
 
 
-def test_what_is_written_is_whole_or_absent(tmp_path):
+def test_what_is_written_is_whole_or_absent(bags, tmp_path):
     with pytest.raises(RuntimeError), BagWriter(tmp_path / "a.mcap") as writer:
-        writer.write_message("/image", 0, image(0))
+        writer.write_message("/image", 0, bags.image(0))
         raise RuntimeError
     assert list(tmp_path.iterdir()) == []
 
 
-def test_own_messages_carry_their_definition(tmp_path):
-    report = T["janusvln_msgs/msg/StepReport"].__dataclass_fields__
+def test_own_messages_carry_their_definition(bags, tmp_path):
+    report = bags.types["janusvln_msgs/msg/StepReport"].__dataclass_fields__
     assert {"episode_id", "step", "frame_stamp", "pose_change"} <= set(report)
 
 
 @pytest.mark.parametrize("share", [0.3, 0.6, 0.99])
-def test_truncated_mcap_is_read_up_to_the_cut_and_says_so(tmp_path, share):
+def test_truncated_mcap_is_read_up_to_the_cut_and_says_so(bags, tmp_path, share):
     whole = tmp_path / "whole.mcap"
     with BagWriter(whole) as writer:
         for n in range(400):
-            writer.write_message("/image", n * 10**8, image(n * 10**8, n, 64, 96))
+            writer.write_message("/image", n * 10**8, bags.image(n * 10**8, n, 64, 96))
     cut = tmp_path / "cut.mcap"
     content = whole.read_bytes()
     cut.write_bytes(content[: int(len(content) * share)])
@@ -83,8 +84,10 @@ def test_truncated_mcap_is_read_up_to_the_cut_and_says_so(tmp_path, share):
         assert "truncated or damaged" in bag.damage and bag.counts["/image"] == len(messages)
 
 
-def test_truncated_sqlite_is_read_up_to_the_cut_and_says_so(tmp_path):
-    folder = write_rosbag2(tmp_path / "bag", StoragePlugin.SQLITE3, CompressionMode.NONE, 400)
+def test_truncated_sqlite_is_read_up_to_the_cut_and_says_so(bags, tmp_path):
+    folder = write_rosbag2(
+        bags, tmp_path / "bag", StoragePlugin.SQLITE3, CompressionMode.NONE, 400
+    )
     file = next(folder.glob("*.db3"))
     content = file.read_bytes()
     file.write_bytes(content[: len(content) // 2])
@@ -93,8 +96,8 @@ def test_truncated_sqlite_is_read_up_to_the_cut_and_says_so(tmp_path):
         assert 0 < len(messages) < 400 and bag.damage
 
 
-def test_folder_without_metadata_is_read_and_says_so(tmp_path):
-    folder = write_rosbag2(tmp_path / "bag", StoragePlugin.MCAP, CompressionMode.NONE)
+def test_folder_without_metadata_is_read_and_says_so(bags, tmp_path):
+    folder = write_rosbag2(bags, tmp_path / "bag", StoragePlugin.MCAP, CompressionMode.NONE)
     (folder / "metadata.yaml").unlink()
     with open_bag(folder) as bag:
         assert len(list(bag.messages())) == 20
@@ -116,8 +119,8 @@ def test_empty_file_missing_file_and_foreign_file_are_sentences(tmp_path):
             pass
 
 
-def test_missing_topic_lists_what_the_bag_holds_and_guesses(tmp_path):
-    with open_bag(write_drive(tmp_path / "a.mcap", [1])) as bag:
+def test_missing_topic_lists_what_the_bag_holds_and_guesses(bags, tmp_path):
+    with open_bag(bags.write_drive(tmp_path / "a.mcap", [1])) as bag:
         with pytest.raises(
             InputError,
             match=r"no camera topic '/front/image'; it holds .*/image "
@@ -136,9 +139,9 @@ def test_bytes_that_do_not_fit_their_type_are_named(tmp_path):
         bag.decode(next(bag.messages()))
 
 
-def test_copied_bag_folder_still_opens(tmp_path):
+def test_copied_bag_folder_still_opens(bags, tmp_path):
     shutil.move(
-        write_rosbag2(tmp_path / "bag", StoragePlugin.MCAP, CompressionMode.NONE),
+        write_rosbag2(bags, tmp_path / "bag", StoragePlugin.MCAP, CompressionMode.NONE),
         tmp_path / "renamed",
     )
     with open_bag(tmp_path / "renamed") as bag:

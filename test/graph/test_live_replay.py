@@ -26,20 +26,20 @@ COMMAND = [sys.executable, "-m", "janusvln_ros.cli.main"]
 
 
 @pytest.fixture(scope="module")
-def drive(tmp_path_factory):
+def drive(tmp_path_factory, one_house):
     """The bag of a short drive in lockstep."""
     folder = tmp_path_factory.mktemp("drive")
     words = [
         "demo",
         "--record",
         "--max-steps",
-        "12",
+        "8",
         "--size",
-        "320x240",
+        "128x96",
         "--out",
         str(folder / "demo"),
         "--data-dir",
-        str(folder / "data"),
+        str(one_house),
         "--json",
     ]
     subprocess.run([*COMMAND, *words], check=True, capture_output=True, timeout=280)
@@ -60,17 +60,12 @@ def test_recorded_drive_replays_offline_to_the_same_decisions(drive, tmp_path):
         assert result["decisions"] == bag.counts["/policy/decision"]
 
 
-def test_recorded_drive_replays_live_to_the_same_decisions(drive, tmp_path):
+def test_recorded_drive_replays_live_to_the_same_decisions(ros_domain, drive, tmp_path):
     with open_bag(drive) as bag:
         recorded = {moment.stamp: moment.recorded for moment in recorded_moments(bag)}
-    domain = "96"
-    environment = {
-        **os.environ,
-        "ROS_DOMAIN_ID": domain,
-        "ROS_AUTOMATIC_DISCOVERY_RANGE": "LOCALHOST",
-    }
+    environment = {**os.environ, "ROS_DOMAIN_ID": str(ros_domain)}
     context = rclpy.Context()
-    rclpy.init(context=context, domain_id=int(domain))
+    rclpy.init(context=context, domain_id=ros_domain)
     node = rclpy.create_node("listener", context=context)
     executor = SingleThreadedExecutor(context=context)
     executor.add_node(node)
@@ -89,6 +84,7 @@ def test_recorded_drive_replays_live_to_the_same_decisions(drive, tmp_path):
         "replay",
         f"bag:={drive}",
         "transport:=raw",
+        "rate:=2",
         "--localhost",
         "--log-dir",
         str(tmp_path / "logs"),
