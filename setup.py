@@ -18,7 +18,6 @@ def shared(folder: str) -> list[tuple[str, list[str]]]:
 
 setup(
     name=NAME,
-    version="0.1.0",
     description="Vision-and-language navigation with dual implicit memory (JanusVLN) for ROS 2",
     license="Apache-2.0",
     packages=find_packages(include=["janusvln_ros*", "sim_bridge*"]),

@@ -126,7 +126,7 @@ def main() -> None:
     ]
     where = f"{torch.cuda.get_device_name(args.device)}, torch {torch.__version__}"
     lines += [
-        f"{where}, bfloat16, constrained decoding, random weights, `python "
+        f"{where}, bfloat16, constrained decoding, random weights, `python\n"
         "benchmarks/gpu_steps.py`."
     ]
     text = "\n".join(lines)

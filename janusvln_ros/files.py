@@ -61,15 +61,13 @@ def share_dir() -> Path:
     Raises:
         InputError: neither is there, so the package is not completely installed.
     """
-    source = Path(__file__).resolve().parents[1]
-    candidates = [source, Path(sys.prefix) / "share" / "janusvln_ros"]
-    ament = os.environ.get("AMENT_PREFIX_PATH", "").split(os.pathsep)
-    candidates += [Path(prefix) / "share" / "janusvln_ros" for prefix in ament if prefix]
+    prefixes = [sys.prefix, *os.environ.get("AMENT_PREFIX_PATH", "").split(os.pathsep)]
+    installed = [Path(prefix) / "share" / "janusvln_ros" for prefix in prefixes if prefix]
+    candidates = [Path(__file__).resolve().parents[1], *installed]
     for candidate in candidates:
         if (candidate / "config").is_dir() and (candidate / "launch").is_dir():
             return candidate
-    places = [str(candidate) for candidate in candidates]
     raise InputError(
-        f"config/ and launch/ of janusvln_ros are in none of {places}: reinstall with "
-        "'pip install .' or source the workspace"
+        f"config/ and launch/ of janusvln_ros are in none of {[*map(str, candidates)]}: reinstall "
+        "with 'pip install .' or source the workspace"
     )

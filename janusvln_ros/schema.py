@@ -14,7 +14,7 @@ from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_
 
 import yaml
 
-from janusvln_ros.errors import InputError
+from janusvln_ros.errors import InputError, require
 from janusvln_ros.files import share_dir
 
 Section = TypeVar("Section")
@@ -34,8 +34,7 @@ def build(kind: type[Section], values: Any, name: str) -> Section:
 
 def typed(kind: type, values: Any, name: str) -> dict[str, Any]:
     """As `build`, but return the checked values by field, for fields that are made otherwise."""
-    if not isinstance(values, Mapping):
-        raise InputError(f"{name} is {values!r}, not a section with keys")
+    require(isinstance(values, Mapping), f"{name} is {values!r}, not a section with keys")
     kinds = get_type_hints(kind)
     if unknown := [key for key in values if key not in kinds]:
         raise InputError(f"{name}: unknown key {unknown[0]!r}; {suggestion(unknown[0], kinds)}")
@@ -59,9 +58,11 @@ def shipped(folder: str, name: str) -> Path:
     if path.suffix in (".yaml", ".yml"):
         return path
     files = {file.stem: file for file in sorted((share_dir() / "config" / folder).glob("*.yaml"))}
-    if name not in files:
-        hint = suggestion(name, files)
-        raise InputError(f"config/{folder} has no {name}.yaml; {hint} Your own must end in .yaml")
+    hint = suggestion(name, files)
+    require(
+        name in files,
+        f"config/{folder} has no {name}.yaml; {hint} Your own must end in .yaml",
+    )
     return files[name]
 
 
@@ -78,8 +79,7 @@ def read_yaml(path: Path) -> dict[str, Any]:
         raise InputError(f"{path} cannot be read: {error.strerror}") from error
     except yaml.YAMLError as error:
         raise InputError(f"{path} is no YAML: {error}") from error
-    if not isinstance(values, dict):
-        raise InputError(f"{path} holds no keys: write 'name: value' lines")
+    require(isinstance(values, dict), f"{path} holds no keys: write 'name: value' lines")
     return values
 
 
@@ -94,14 +94,12 @@ def override(values: dict[str, Any], changes: Iterable[str]) -> dict[str, Any]:
     """
     for change in changes:
         key, equals, text = change.partition("=")
-        if not equals:
-            raise InputError(f"{change!r}: write KEY=VALUE, as in seed=3")
+        require(equals, f"{change!r}: write KEY=VALUE, as in seed=3")
         *sections, last = key.strip().replace("-", "_").split(".")
         section = values
         for name in sections:
             section = section.setdefault(name, {})
-            if not isinstance(section, dict):
-                raise InputError(f"{change!r}: {name} is a value, not a section")
+            require(isinstance(section, dict), f"{change!r}: {name} is a value, not a section")
         try:
             section[last] = yaml.safe_load(text)
         except yaml.YAMLError as error:
@@ -116,8 +114,7 @@ def _value(kind: Any, value: Any, name: str) -> Any:
         only = next(option for option in inner if option is not NoneType)
         return None if value is None else _value(only, value, name)
     if origin is Literal:
-        if value not in inner:
-            raise InputError(f"{name} is {value!r}, it must be one of {list(inner)}")
+        require(value in inner, f"{name} is {value!r}, it must be one of {list(inner)}")
         return value
     if isinstance(kind, type) and is_dataclass(kind):
         return build(kind, value, name)
@@ -130,7 +127,6 @@ def _value(kind: Any, value: Any, name: str) -> Any:
             return float(value)
     if origin is str and value is None:  # 'name:' and 'name=' without a value
         return ""
-    if type(value) is not origin:
-        wanted = origin.__name__ if origin is kind else kind
-        raise InputError(f"{name} is {value!r}, it must be of type {wanted}")
+    wanted = origin.__name__ if origin is kind else kind
+    require(type(value) is origin, f"{name} is {value!r}, it must be of type {wanted}")
     return value

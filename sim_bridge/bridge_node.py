@@ -49,9 +49,10 @@ from janusvln_ros.actions import Action
 from janusvln_ros.camera.images import image_data
 from janusvln_ros.errors import InputError
 from janusvln_ros.geometry import Pose2, relative, to_map, to_world
-from janusvln_ros.nodes.messages import nanoseconds, pose_message, stamp_message
+from janusvln_ros.nodes.messages import pose_message, stamp_message
 from janusvln_ros.nodes.parameters import Param, declare
 from janusvln_ros.nodes.running import leave, run_node, steady_timer
+from janusvln_ros.stamps import nanoseconds
 from sim_bridge.backends import make_env
 from sim_bridge.continuous import Base, BaseSettings, Odometry, scan_from_depth
 from sim_bridge.nav_env import MAX_DEPTH_M, EnvSettings, NavEnv
@@ -311,6 +312,7 @@ class SimBridge(Node):  # type: ignore[misc]
             self.episode, self.frame = first.result()
         except BaseException:
             self.thread.shutdown()
+            super().destroy_node()  # or the context ends it, simulator and all
             raise
         self.busy = False
         self.frames_published = self.frames_before = 0  # in this episode; in all before it

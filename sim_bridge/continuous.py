@@ -15,6 +15,9 @@ from janusvln_ros.geometry import Pose2, wrap
 SUBSTEP_S = 0.01
 """Longest time over which a velocity is taken as constant, seconds."""
 
+SCAN_HEIGHTS_M = (0.1, 1.4)
+"""The band above the floor that a scan looks at, metres."""
+
 
 @dataclass(frozen=True)
 class BaseSettings:
@@ -156,7 +159,7 @@ class Base:
     def _draw_noise(self) -> None:
         self._travelled = [0.0, 0.0]
         errors = self._random.normal(0.0, 1.0, 2) * self.settings.odom_noise
-        self._scale = (1.0 + float(errors[0]), 1.0 + float(errors[1]))
+        self._scale = (1.0 + errors).tolist()
 
 
 def _travelled(pose: Pose2, forward: float, turn: float) -> Pose2:
@@ -175,23 +178,21 @@ def scan_from_depth(
     focal: float,
     camera_height: float,
     beams: int,
-    lowest: float = 0.1,
-    highest: float = 1.4,
 ) -> np.ndarray:
     """
-    Return float32[beams]: the range (metres) to the nearest thing between the heights ``lowest``
-    and ``highest`` above the floor, right to left.
+    Return float32[beams]: the range (metres) to the nearest thing within ``SCAN_HEIGHTS_M``, right
+    to left.
 
     The angles run evenly over the camera's horizontal field of view, from -hfov/2 (right) to
     +hfov/2 (left), as in a LaserScan of a level camera at ``camera_height``. ``focal`` is in
     pixels. A beam that meets nothing is +inf; one without a single valid depth is NaN.
     """
-    height, width = depth_HW.shape
+    (height, width), (low, high) = depth_HW.shape, SCAN_HEIGHTS_M
     across = (np.arange(width) + 0.5 - width / 2) / focal
     down = (np.arange(height) + 0.5 - height / 2) / focal
     with np.errstate(invalid="ignore"):
         above_floor = camera_height - down[:, None] * depth_HW
-        seen = (above_floor >= lowest) & (above_floor <= highest) & (depth_HW > 0)
+        seen = (above_floor >= low) & (above_floor <= high) & (depth_HW > 0)
     nearest_W = np.where(seen & np.isfinite(depth_HW), depth_HW, np.inf).min(axis=0) * np.sqrt(
         1.0 + across**2
     )

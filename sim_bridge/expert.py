@@ -44,17 +44,14 @@ def shortest_path_action(
     Raises:
         InputError: no way leads from here to the target.
     """
-    field = mesh.field_to(target)
-    placed = mesh.place(position)
-    here = math.inf
-    if field is not None and placed is not None:
-        here = float(field.at(placed[0][None], np.array([placed[1]]))[0])
+    field, placed = mesh.field_to(target), mesh.place(position)
+    here = math.inf if field is None or placed is None else field.at_place(*placed)
     if field is None or placed is None or not math.isfinite(here):
-        here_and_there = (
-            f"from {np.round(position, 2).tolist()} to "
-            f"{np.round(np.asarray(target, float), 2).tolist()}"
+        raise InputError(
+            f"no way leads from {np.round(position, 2).tolist()} to "
+            f"{np.round(np.asarray(target, float), 2).tolist()}: "
+            "choose a target on the agent's island"
         )
-        raise InputError(f"no way leads {here_and_there}: choose a target on the agent's island")
     if here <= radius:
         return Action.STOP
     half = int(180 / settings.turn_step + 1e-6)
@@ -62,8 +59,9 @@ def shortest_path_action(
     x, _, z = forward_of(rotation)
     angle_H = np.radians(settings.turn_step) * np.array(turns)
     cos_H, sin_H = np.cos(angle_H), np.sin(angle_H)
-    level_H = np.zeros(len(turns))
-    ahead_H3 = np.stack([x * cos_H + z * sin_H, level_H, z * cos_H - x * sin_H], axis=1)
+    ahead_H3 = np.stack(
+        [x * cos_H + z * sin_H, np.zeros_like(cos_H), z * cos_H - x * sin_H], axis=1
+    )
     gain_H = here - _after_clear_step(mesh, field, placed, ahead_H3, settings.forward_step)
     if not (gain_H > 0.1 * settings.forward_step).any():
         for h in np.flatnonzero(np.isinf(gain_H)):
@@ -73,9 +71,8 @@ def shortest_path_action(
             )
             end = mesh.place(reached)
             if end is not None:
-                gain_H[h] = here - float(field.at(end[0][None], np.array([end[1]]))[0])
-    cost_H = TURN_COST_M * np.abs(turns)
-    best = turns[int(np.argmax(np.round(gain_H - cost_H, 6)))]
+                gain_H[h] = here - field.at_place(*end)
+    best = turns[int(np.argmax(np.round(gain_H - TURN_COST_M * np.abs(turns), 6)))]
     if best == 0:
         return Action.MOVE_FORWARD
     return Action.TURN_LEFT if best > 0 else Action.TURN_RIGHT
@@ -124,8 +121,7 @@ class ReferencePathFollower:
             InputError: no way points, and no episode either.
         """
         if waypoints is None and env.episode is not None:
-            path = env.episode.reference_path
-            waypoints = path[1:] or (env.episode.goal_position,)
+            waypoints = env.episode.reference_path[1:] or (env.episode.goal_position,)
         self.waypoints_K3 = np.asarray(() if waypoints is None else waypoints, float).reshape(
             -1, 3
         )

@@ -20,7 +20,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import yaml
 from numpy.typing import ArrayLike, NDArray
 
 from janusvln_ros.actions import Action
@@ -43,25 +42,6 @@ REPLY_KEYS = {
     "top_down_map": ("navigable", "origin", "resolution"),
 }
 
-AGENT = "habitat.simulator.agents.*"
-CAMERA = f"{AGENT}.sim_sensors.rgb_sensor"
-HABITAT_KEYS = {
-    "width": (f"{CAMERA}.width", "SIMULATOR.RGB_SENSOR.WIDTH"),
-    "height": (f"{CAMERA}.height", "SIMULATOR.RGB_SENSOR.HEIGHT"),
-    "hfov": (f"{CAMERA}.hfov", "SIMULATOR.RGB_SENSOR.HFOV"),
-    "position": (f"{CAMERA}.position", "SIMULATOR.RGB_SENSOR.POSITION"),
-    "agent_height": (f"{AGENT}.height", "SIMULATOR.AGENT_0.HEIGHT"),
-    "agent_radius": (f"{AGENT}.radius", "SIMULATOR.AGENT_0.RADIUS"),
-    "forward_step": ("habitat.simulator.forward_step_size", "SIMULATOR.FORWARD_STEP_SIZE"),
-    "turn_step": ("habitat.simulator.turn_angle", "SIMULATOR.TURN_ANGLE"),
-    "sliding": (
-        "habitat.simulator.habitat_sim_v0.allow_sliding",
-        "SIMULATOR.HABITAT_SIM_V0.ALLOW_SLIDING",
-    ),
-    "max_steps": ("habitat.environment.max_episode_steps", "ENVIRONMENT.MAX_EPISODE_STEPS"),
-}
-"""Our settings and where habitat-lab's configurations have them, in both layouts."""
-
 
 class SimulatorError(RuntimeError):
     """
@@ -74,36 +54,31 @@ class Server:
     """One server process and the connection to it."""
 
     def __init__(self, command: Sequence[str], start_timeout: float) -> None:
-        self.folder = Path(tempfile.mkdtemp(prefix="janusvln-"))  # readable by this user alone
         self.connection: socket.socket | None = None
-        lines: deque[str] = deque(maxlen=LAST_WORDS_LINES)
-        with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as listener:
+        self._lines: deque[str] = deque(maxlen=LAST_WORDS_LINES)
+        with contextlib.ExitStack() as undo, socket.socket(socket.AF_UNIX) as listener:
+            self.folder = Path(tempfile.mkdtemp(prefix="janusvln-"))  # for this user alone
+            undo.callback(shutil.rmtree, self.folder)
             address = str(self.folder / "simulator")
-            try:
-                listener.bind(address)
-                listener.listen(1)
-                self.process = subprocess.Popen(
-                    [*command, "--socket", address],
-                    stdin=subprocess.DEVNULL,
-                    stdout=subprocess.PIPE,
-                    stderr=subprocess.STDOUT,
-                )
-            except BaseException:
-                shutil.rmtree(self.folder)
-                raise
-            self._lines, self._output = lines, self.process.stdout or io.BytesIO()
+            listener.bind(address)
+            listener.listen(1)
+            self.process = subprocess.Popen(
+                [*command, "--socket", address],
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT,
+            )
+            undo.pop_all()
+            undo.callback(self.stop)
+            self._output = self.process.stdout or io.BytesIO()
             said = (line.decode(errors="replace").rstrip()[:500] for line in self._output)
-            self._reader = threading.Thread(target=lines.extend, args=(said,), daemon=True)
+            self._reader = threading.Thread(target=self._lines.extend, args=(said,), daemon=True)
             self._reader.start()
             try:
                 self.connection = self._accept(listener, start_timeout)
             except (DisconnectedError, TimeoutError) as error:
-                words = self.last_words()
-                self.stop()
-                raise type(error)(f"{error} {words}") from None
-            except BaseException:
-                self.stop()
-                raise
+                raise type(error)(f"{error} {self.last_words()}") from None
+            undo.pop_all()
 
     def _accept(self, listener: socket.socket, timeout: float) -> socket.socket:
         listener.settimeout(0.2)
@@ -288,8 +263,7 @@ class HabitatEnv(NavEnv):
         state and ask once more.
         """
         require(not self._closed, "this environment is closed: make another one")
-        if self._scene is None and request["kind"] != "load":
-            raise InputError(NO_SCENE)
+        require(self._scene is not None or request["kind"] == "load", NO_SCENE)
         kind, timeout = request["kind"], timeout or self._request_timeout
         try:
             return self._exchange(request, timeout)
@@ -342,8 +316,12 @@ class HabitatEnv(NavEnv):
             raise SimulatorError(
                 f"the simulator {self._command[:2]} did not start: {problem}"
             ) from problem
-        settings, up = dataclasses.asdict(self.settings), self.settings.up
-        hello = {"kind": "hello", "settings": settings, "up": up, "gpu": self._gpu}
+        hello = {
+            "kind": "hello",
+            "settings": dataclasses.asdict(self.settings),
+            "up": self.settings.up,
+            "gpu": self._gpu,
+        }
         try:
             reply = self._exchange(hello, self._start_timeout)
             if self._scene is not None:
@@ -358,49 +336,6 @@ class HabitatEnv(NavEnv):
             self.close()
             raise
         self.versions = {"python": str(reply.get("python")), **reply.get("versions", {})}
-
-
-def settings_from_habitat_yaml(path: str | Path) -> dict[str, Any]:
-    """
-    The keywords of ``make_env`` that a configuration file of habitat-lab sets: camera, body,
-    steps, sliding, step limit.
-
-    Reads the layout of 0.2.x and 0.3.x (``habitat: ...``; they differ in their ``defaults`` lists
-    only, which are not followed) and the older one in capitals of VLN-CE (``SIMULATOR: ...``).
-    What the file does not say is left out.
-
-    Raises:
-        InputError: no such file, no YAML, or neither layout.
-    """
-    try:
-        content = yaml.safe_load(Path(path).read_text())
-    except OSError as error:
-        raise InputError(
-            f"the configuration {path} cannot be opened ({error.strerror})"
-        ) from error
-    except yaml.YAMLError as error:
-        raise InputError(f"the configuration {path} is no YAML: {error}") from error
-    root = content if isinstance(content, dict) else {}
-    layouts = [isinstance(root.get(top), dict) for top in ("habitat", "SIMULATOR")]
-    require(
-        any(layouts),
-        f"the configuration {path} has neither 'habitat:' nor 'SIMULATOR:' at its "
-        "top: give a configuration of habitat-lab",
-    )
-    found = {name: _at(root, keys[layouts.index(True)]) for name, keys in HABITAT_KEYS.items()}
-    position = found.pop("position")
-    if isinstance(position, (list, tuple)) and len(position) == 3:
-        found["camera_height"] = position[1]
-    return {name: value for name, value in found.items() if value is not None}
-
-
-def _at(content: Any, keys: str) -> Any:
-    """What lies in nested sections at dotted ``keys`` (``*``: the first there is), None if not."""
-    for key in keys.split("."):
-        if not isinstance(content, dict):
-            return None
-        content = content.get(next(iter(content), None) if key == "*" else key)
-    return content
 
 
 def _load_request(scene: Path) -> dict[str, Any]:

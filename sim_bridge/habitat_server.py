@@ -40,6 +40,7 @@ MAX_ARRAY_BYTES = 1 << 29
 MAX_ARRAYS = 16
 DTYPES = {"u1": np.uint8, "f4": np.float32, "f8": np.float64, "b1": np.bool_}
 MAX_DEPTH_M = 10.0
+MAP_RESOLUTION_M = 0.05
 ACTIONS = {1: "move_forward", 2: "turn_left", 3: "turn_right"}
 
 
@@ -63,22 +64,18 @@ def send(connection: socket.socket, message: Dict[str, Any]) -> None:
     """
     chunks: List[bytes] = []
 
-    def encode(value: Any) -> Any:
+    def encode(value: Any) -> Any:  # what JSON does not know
         if isinstance(value, np.ndarray):
             name = value.dtype.str[1:]
             if name not in DTYPES:
                 raise ProtocolError("an array of type {} cannot be sent".format(value.dtype))
             chunks.append(np.ascontiguousarray(value, value.dtype.newbyteorder("<")).tobytes())
             return {"$array": [name, list(value.shape)]}
-        if isinstance(value, dict):
-            return {key: encode(item) for key, item in value.items()}
-        if isinstance(value, (list, tuple)):
-            return [encode(item) for item in value]
         if isinstance(value, np.generic):
             return value.item()
-        return value
+        raise TypeError("{!r} cannot be sent".format(value))
 
-    text = json.dumps(encode(message)).encode()
+    text = json.dumps(message, default=encode).encode()
     size = sum(len(chunk) for chunk in chunks)
     if len(text) > MAX_JSON_BYTES or size > MAX_ARRAY_BYTES or len(chunks) > MAX_ARRAYS:
         raise ProtocolError("a message of {} + {} bytes is too large".format(len(text), size))
@@ -115,11 +112,8 @@ def receive(connection: socket.socket, timeout: Optional[float] = None) -> Dict[
         raise ProtocolError(
             "a message of {} + {} bytes is announced, more than is allowed".format(text_size, size)
         )
-    text, data = (
-        _read(connection, text_size, deadline),
-        memoryview(_read(connection, size, deadline)),
-    )
-    arrays = _Arrays(data)
+    text = _read(connection, text_size, deadline)
+    arrays = _Arrays(memoryview(_read(connection, size, deadline)))
     try:
         message = json.loads(text, object_hook=arrays.take)
     except (ValueError, TypeError, RecursionError) as error:
@@ -164,13 +158,10 @@ def _read(connection: socket.socket, count: int, deadline: Optional[float]) -> b
     buffer = bytearray(count)
     view, done = memoryview(buffer), 0
     while done < count:
-        if deadline is not None:
-            left = deadline - time.monotonic()
-            if left <= 0:
-                raise socket.timeout("time is up")
-            connection.settimeout(left)
-        else:
-            connection.settimeout(None)
+        left = None if deadline is None else deadline - time.monotonic()
+        if left is not None and left <= 0:
+            raise socket.timeout("time is up")
+        connection.settimeout(left)
         try:
             got = connection.recv_into(view[done:])
         except socket.timeout:
@@ -212,7 +203,6 @@ class HabitatSimulator:
         self.settings, self.gpu = settings, gpu
         self.sim: Any = None
         self.follower: Tuple[Any, Any] = (None, None)
-        self.navmesh = ""
 
     def versions(self) -> Dict[str, str]:
         """Names and versions of what simulates."""
@@ -262,38 +252,38 @@ class HabitatSimulator:
             self.sim = habitat_sim.Simulator(configuration)
         else:
             self.sim.reconfigure(configuration)
-        self._prepare_navmesh(scene)
-        return {"navmesh": self.navmesh}
+        return {"navmesh": self._prepare_navmesh(scene)}
 
-    def _prepare_navmesh(self, scene: str) -> None:
+    def _prepare_navmesh(self, scene: str) -> str:
         """
         Keep the surface that came with the scene, unless it says that it was made for an agent of
-        another size; without one, make it.
+        another size; without one, make it. Tells which.
         """
-        pathfinder, settings = self.sim.pathfinder, self.settings
+        pathfinder = self.sim.pathfinder
         beside = Path(scene).with_suffix(".navmesh")  # which not every version loads by itself
         if not pathfinder.is_loaded and beside.is_file():
             pathfinder.load_nav_mesh(str(beside))
         made_for = getattr(pathfinder, "nav_mesh_settings", None) if pathfinder.is_loaded else None
-        fits = made_for is None or (
-            abs(made_for.agent_radius - settings["agent_radius"]) < 1e-4
-            and abs(made_for.agent_height - settings["agent_height"]) < 1e-4
+        size = {name: float(self.settings[name]) for name in ("agent_radius", "agent_height")}
+        fits = made_for is None or all(
+            abs(getattr(made_for, name) - wanted) < 1e-4 for name, wanted in size.items()
         )
         if pathfinder.is_loaded and fits:
-            self.navmesh = "from file"
-            return
-        wanted = self.habitat_sim.nav.NavMeshSettings()
-        wanted.set_defaults()
-        size = {name: float(settings[name]) for name in ("agent_radius", "agent_height")}
-        if not self.sim.recompute_navmesh(pathfinder, filled(wanted, **size)):
+            return "from file"
+        settings = self.habitat_sim.nav.NavMeshSettings()
+        settings.set_defaults()
+        if not self.sim.recompute_navmesh(pathfinder, filled(settings, **size)):
             raise BadRequestError("habitat-sim found no floor to walk on in this scene")
-        self.navmesh = "computed"
+        return "computed"
 
     def set_state(self, position: List[float], rotation: List[float]) -> None:
         """Put the agent at a position [x, y, z] with a rotation [x, y, z, w]."""
-        turned = self.habitat_sim.utils.common.quat_from_coeffs(np.array(rotation, np.float32))
-        place = np.array(position, np.float32)
-        state = filled(self.habitat_sim.AgentState(), position=place, rotation=turned)
+        quaternion = self.habitat_sim.utils.common.quat_from_coeffs
+        state = filled(
+            self.habitat_sim.AgentState(),
+            position=np.array(position, np.float32),
+            rotation=quaternion(np.array(rotation, np.float32)),
+        )
         self.sim.get_agent(0).set_state(state, True)
 
     def act(self, action: int) -> bool:
@@ -323,9 +313,11 @@ class HabitatSimulator:
 
     def geodesic_distance(self, a: List[float], b: List[float]) -> float:
         """Length of the shortest path, inf if there is none."""
-        start, end = np.array(a, np.float32), np.array(b, np.float32)
-        shortest = self.habitat_sim.nav.ShortestPath()
-        path = filled(shortest, requested_start=start, requested_end=end)
+        path = filled(
+            self.habitat_sim.nav.ShortestPath(),
+            requested_start=np.array(a, np.float32),
+            requested_end=np.array(b, np.float32),
+        )
         return float(path.geodesic_distance) if self.sim.pathfinder.find_path(path) else math.inf
 
     def expert_action(self, target: List[float], radius: float) -> int:
@@ -359,11 +351,9 @@ class HabitatSimulator:
 
     def top_down_map(self) -> Tuple[np.ndarray, List[float], float]:
         """Navigable bool [rows along z, columns along x], origin [x, z], metres per cell."""
-        resolution = 0.05
-        position, _ = self.pose()
         low, _ = self.sim.pathfinder.get_bounds()
-        plan = self.sim.pathfinder.get_topdown_view(resolution, position[1])
-        return np.asarray(plan, bool), [float(low[0]), float(low[2])], resolution
+        plan = self.sim.pathfinder.get_topdown_view(MAP_RESOLUTION_M, self.pose()[0][1])
+        return np.asarray(plan, bool), [float(low[0]), float(low[2])], MAP_RESOLUTION_M
 
 
 def numbers(request: Dict[str, Any], name: str, count: int) -> List[float]:

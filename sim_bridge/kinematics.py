@@ -76,15 +76,12 @@ def _slide(
     The point closest to ``target`` [3] among the cells that are connected to ``cell`` without
     leaving the circle about the way.
     """
-    aim = mesh.locate(target)
-    if aim < 0:
-        nearest = mesh.snap(target)
-        if nearest is None or mesh.island[nearest[1]] != mesh.island[cell]:
-            return origin.copy()
-    elif mesh.island[aim] != mesh.island[cell]:
+    aim = mesh.place(target)
+    if aim is None or mesh.island[aim[1]] != mesh.island[cell]:
         return origin.copy()
     ahead = _straight(mesh, origin, cell, target)
-    if aim >= 0 and math.hypot(ahead[0] - target[0], ahead[2] - target[2]) < 2 * INSIDE_M:
+    left_over = math.hypot(ahead[0] - target[0], ahead[2] - target[2])
+    if left_over < 2 * INSIDE_M and mesh.locate(target) >= 0:
         return ahead  # nothing in the way: the common case
     tx, tz = float(target[0]), float(target[2])
     x0, z0 = float(mesh.origin[0]), float(mesh.origin[2])

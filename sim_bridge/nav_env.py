@@ -44,8 +44,15 @@ def _setting(
     A field with what the bridge needs to declare it: the ``description``, the closed range or the
     choices that a robot's node accepts, and the ``parameter`` where it has another name there.
     """
-    about = {"description": description, "limits": limits, "choices": choices}
-    return field(default=default, metadata={**about, "parameter": parameter})
+    return field(
+        default=default,
+        metadata={
+            "description": description,
+            "limits": limits,
+            "choices": choices,
+            "parameter": parameter,
+        },
+    )
 
 
 @dataclass(frozen=True)
@@ -90,7 +97,7 @@ class EnvSettings:
             self.up in ("y", "z"),
             f"up is {self.up!r}: give 'y' or 'z', the axis of the scene file that points up",
         )
-        positive = (
+        for name in (
             "width",
             "height",
             "camera_height",
@@ -99,8 +106,7 @@ class EnvSettings:
             "turn_step",
             "max_steps",
             "success_distance",
-        )
-        for name in positive:
+        ):
             value = getattr(self, name)
             require(
                 math.isfinite(value) and value > 0, f"{name} is {value}: give a number above 0"
@@ -218,8 +224,10 @@ class NavEnv(ABC):
         STOP and the ``max_steps``-th action end the episode; after that stepping raises
         ``InputError`` until the next ``reset``.
         """
-        if self.episode is not None and self.episode_over:
-            raise InputError("the episode is over: reset to the next one before stepping")
+        require(
+            self.episode is None or not self.episode_over,
+            "the episode is over: reset to the next one before stepping",
+        )
         require(
             action in list(Action),
             f"{action!r} is no action: give one of {[a.name for a in Action]}",
@@ -256,11 +264,11 @@ class NavEnv(ABC):
         """
         p, q = np.array(position, float), np.array(rotation, float)
         well_formed = p.shape == (3,) and q.shape == (4,) and np.isfinite([*p, *q]).all()
-        if not (well_formed and np.linalg.norm(q) > 1e-6):
-            raise InputError(
-                f"position {position!r}, rotation {rotation!r}: give three finite "
-                "numbers [x, y, z] and a quaternion [x, y, z, w]"
-            )
+        require(
+            well_formed and np.linalg.norm(q) > 1e-6,
+            f"position {position!r}, rotation {rotation!r}: give three finite "
+            "numbers [x, y, z] and a quaternion [x, y, z, w]",
+        )
         q = q / np.linalg.norm(q)
         self._put(p, q)
         self._position, self._rotation, self._collided, self._seen = p, q, False, None

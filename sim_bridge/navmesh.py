@@ -69,9 +69,7 @@ class NavMesh:
     links: NDArray[np.int32]
     island: NDArray[np.int32]
     column: NDArray[np.int32]
-    fields: OrderedDict[tuple[float, float, float], "DistanceField"] = field(
-        default_factory=OrderedDict
-    )
+    fields: OrderedDict[tuple[float, ...], "DistanceField"] = field(default_factory=OrderedDict)
     grids: dict[int, "IslandGrid"] = field(default_factory=dict)
 
     def locate(self, p: ArrayLike, max_dy: float = 0.5) -> int:
@@ -165,8 +163,7 @@ class NavMesh:
 
         None if the goal cannot be snapped.
         """
-        x, y, z = np.asarray(goal, float).tolist()
-        key = (x, y, z)
+        key = tuple(np.asarray(goal, float).tolist())
         if key in self.fields:
             self.fields.move_to_end(key)
             return self.fields[key]
@@ -184,9 +181,7 @@ class NavMesh:
         none.
         """
         field_b, placed = self.field_to(b), self.place(a)
-        if field_b is None or placed is None:
-            return math.inf
-        return float(field_b.at(placed[0][None], np.array([placed[1]]))[0])
+        return math.inf if field_b is None or placed is None else field_b.at_place(*placed)
 
 
 @dataclass(eq=False)
@@ -232,6 +227,10 @@ class DistanceField:
         close = self.near[cells_M]
         result[close] = np.linalg.norm(points_M3[close] - self.goal, axis=1)
         return result
+
+    def at_place(self, point: NDArray[np.float64], cell: int) -> float:
+        """The distance at one point [3], lying in ``cell``."""
+        return float(self.at(point[None], np.array([cell]))[0])
 
 
 @dataclass(eq=False)
@@ -363,7 +362,7 @@ def build_navmesh(
 
     links = _link(kept, spans, height)
     island = _islands(links)
-    large = np.bincount(island)[island] >= MIN_REGION_VOXELS if len(island) else np.zeros(0, bool)
+    large = np.bincount(island)[island] >= MIN_REGION_VOXELS
     kept, links, island = _select(kept, links, island, large)
     ij = np.stack([spans.column[kept] // nz, spans.column[kept] % nz], axis=1)
     ij, links = _subdivide(ij, links)
@@ -425,9 +424,8 @@ def _spans(solid: NDArray[np.bool_], size: tuple[int, int]) -> tuple[_Spans, NDA
     """The spans of solid voxels [columns, ny + 1], and the lowest solid voxel from each on up."""
     is_top = np.zeros_like(solid)
     is_top[:, 1:] = solid[:, :-1] & ~solid[:, 1:]
-    ceiling = np.full((solid.shape[0], solid.shape[1] + 1), FAR, np.int32)
-    for k in range(solid.shape[1] - 1, -1, -1):
-        ceiling[:, k] = np.where(solid[:, k], k, ceiling[:, k + 1])
+    height = np.where(solid, np.arange(solid.shape[1], dtype=np.int32), np.int32(FAR))
+    ceiling = np.minimum.accumulate(height[:, ::-1], axis=1)[:, ::-1]
     column, bottom = np.nonzero(is_top)
     count = np.bincount(column, minlength=len(solid))
     first = np.concatenate([[0], count.cumsum()[:-1]])
@@ -450,14 +448,11 @@ def _assemble(
     place[order] = np.arange(len(ij))
     ij, level, links, island = ij[order], level[order], place[links[order]], island[order]
     sizes = np.bincount(island, minlength=1)
-    number = np.empty(len(sizes), np.int32)
-    number[np.argsort(-sizes, kind="stable")] = np.arange(len(sizes))
-    table = np.full((*size, 1), -1, np.int32)
-    if len(ij):
-        starts = np.flatnonzero(np.concatenate([[True], (ij[1:] != ij[:-1]).any(axis=1)]))
-        rank = np.arange(len(ij)) - np.repeat(starts, np.diff(np.append(starts, len(ij))))
-        table = np.full((*size, int(rank.max()) + 1), -1, np.int32)
-        table[ij[:, 0], ij[:, 1], rank] = np.arange(len(ij))
+    number = np.argsort(-sizes, kind="stable").argsort().astype(np.int32)
+    starts = np.flatnonzero(np.concatenate([[True], (ij[1:] != ij[:-1]).any(axis=1)]))
+    rank = np.arange(len(ij)) - np.repeat(starts, np.diff(np.append(starts, len(ij))))
+    table = np.full((*size, rank.max(initial=0) + 1), -1, np.int32)
+    table[ij[:, 0], ij[:, 1], rank] = np.arange(len(ij))
     return NavMesh(
         low,
         ij.astype(np.int32),
@@ -481,9 +476,7 @@ def _select(
 def _subdivide(ij: NDArray, links: NDArray[np.int32]) -> tuple[NDArray, NDArray[np.int32]]:
     """Position [N f^2, 2] and links of the cells within voxel tops [N, 2], f x f in each."""
     f = CELLS_PER_VOXEL
-    within = np.stack(np.meshgrid(np.arange(f), np.arange(f), indexing="ij"), axis=-1).reshape(
-        -1, 2
-    )
+    within = np.indices((f, f)).reshape(2, -1).T
     beside = np.empty((len(ij), f * f, 4), np.int32)
     for side, step in enumerate(STEPS):
         moved = within + step
@@ -565,10 +558,9 @@ def _covers(corners_T33: NDArray, t_M: NDArray, i_M: NDArray, j_M: NDArray) -> N
     a, b = -dz * turn, dx * turn  # a x + b z + c >= 0 inside
     # at the corner of the square that is farthest inside
     c = -(a * x + b * z) + np.maximum(a, 0) + np.maximum(b, 0)
-    result = np.ones(len(t_M), bool)
-    for edge in range(3):
-        result &= a[t_M, edge] * i_M + b[t_M, edge] * j_M + c[t_M, edge] >= 0
-    return result
+    return np.logical_and.reduce(
+        [a[t_M, edge] * i_M + b[t_M, edge] * j_M + c[t_M, edge] >= 0 for edge in range(3)]
+    )
 
 
 def _extent(corners_M33: NDArray, i_M: NDArray, j_M: NDArray) -> tuple[NDArray, NDArray]:

@@ -96,9 +96,9 @@ class Renderer:
         self._context.cull_face = "back"
         self._programs: dict[tuple[bool, int], Any] = {}
         self._targets: dict[tuple[int, int], Any] = {}
-        self._scenes: OrderedDict[
-            int, tuple[Scene, list[tuple[Any, Any, Any, bool]], list[Any]]
-        ] = OrderedDict()
+        self._scenes: OrderedDict[int, tuple[Scene, list[tuple[Any, Any, bool]], list[Any]]] = (
+            OrderedDict()
+        )
 
     @property
     def device(self) -> str:
@@ -150,7 +150,7 @@ class Renderer:
         ).tobytes()
         for program in self._programs.values():
             program["to_clip"].write(matrix)
-        for array, texture, _, double_sided in batches:
+        for array, texture, double_sided in batches:
             if double_sided:
                 self._context.disable(self._moderngl.CULL_FACE)
             else:
@@ -166,14 +166,13 @@ class Renderer:
 
     def _target(self, width: int, height: int) -> Any:
         """A framebuffer of this size: RGBA 8 bit, depth float32 in metres, z-buffer."""
-        if (width, height) not in self._targets:
-            size = (width, height)
-            context = self._context
+        size, context = (width, height), self._context
+        if size not in self._targets:
             self._targets[size] = context.framebuffer(
                 [context.renderbuffer(size, 4), context.renderbuffer(size, 1, dtype="f4")],
                 context.depth_renderbuffer(size),
             )
-        return self._targets[width, height]
+        return self._targets[size]
 
     def _program(self, textured: bool, cutoff: int) -> Any:
         if (textured, cutoff) not in self._programs:
@@ -183,10 +182,10 @@ class Renderer:
             )
         return self._programs[textured, cutoff]
 
-    def _upload(self, scene: Scene) -> list[tuple[Any, Any, Any, bool]]:
+    def _upload(self, scene: Scene) -> list[tuple[Any, Any, bool]]:
         """
-        The vertex array, texture, program and two-sidedness of each batch of ``scene``; uploaded
-        once, dropped when four other scenes were drawn since.
+        The vertex array, texture and two-sidedness of each batch of ``scene``; uploaded once,
+        dropped when four other scenes were drawn since.
         """
         if id(scene) in self._scenes:
             self._scenes.move_to_end(id(scene))
@@ -204,7 +203,7 @@ class Renderer:
         )
         vertices = context.buffer(table.tobytes())
         resources: list[Any] = [vertices]
-        batches: list[tuple[Any, Any, Any, bool]] = []
+        batches: list[tuple[Any, Any, bool]] = []
         for batch in scene.batches:
             program = self._program(batch.textures is not None, round(batch.alpha_cutoff * 255))
             texture = None
@@ -232,7 +231,7 @@ class Renderer:
                 index_buffer=indices,
             )
             resources += [indices, array]
-            batches.append((array, texture, program, batch.double_sided))
+            batches.append((array, texture, batch.double_sided))
         self._scenes[id(scene)] = (scene, batches, resources)
         while len(self._scenes) > CACHED_SCENES:
             _, (_, _, old) = self._scenes.popitem(last=False)

@@ -121,8 +121,9 @@ def _read(path: Path, up: str, version: tuple[Path, int, int]) -> Scene:
             vertices += len(positions)
         textures = None
         if look.size is not None:
-            pictures = [image.convert("RGBA") for _, image in images[look].values()]
-            textures = np.stack([np.asarray(picture) for picture in pictures])
+            textures = np.stack(
+                [np.asarray(image.convert("RGBA")) for _, image in images[look].values()]
+            )
         count = sum(len(faces) for *_, faces, _ in group)
         batches.append(Batch(first, count, textures, look.double_sided, look.alpha_cutoff))
         first += count

@@ -11,7 +11,7 @@ from janusvln_ros.actions import Action
 from janusvln_ros.camera.images import encode_jpeg
 from janusvln_ros.data.episodes import Episode, read_episodes
 from janusvln_ros.data.top_down_map import TopDownMap
-from janusvln_ros.errors import InputError
+from janusvln_ros.errors import require
 from janusvln_ros.evaluation.drive import Drive, finite
 from janusvln_ros.evaluation.metrics import Thresholds, measure
 from sim_bridge.nav_env import MAX_DEPTH_M, NavEnv, Observation, parameter_names, record_place
@@ -65,12 +65,11 @@ class World:
         episodes = self.episodes[key]
         if episode_id:
             index = next((i for i, e in enumerate(episodes) if e.episode_id == episode_id), -1)
-            if index < 0:
-                first, last = episodes[0].episode_id, episodes[-1].episode_id
-                raise InputError(
-                    f"{key[0]} {key[1]} has no episode {episode_id!r}: it has "
-                    f"{len(episodes)}, from {first!r} to {last!r}"
-                )
+            require(
+                index >= 0,
+                f"{key[0]} {key[1]} has no episode {episode_id!r}: it has {len(episodes)}, "
+                f"from {episodes[0].episode_id!r} to {episodes[-1].episode_id!r}",
+            )
         else:
             index = (self.current[2] + 1) % len(episodes) if self.current[:2] == key else 0
         observation = self.env.reset(episodes[index])

@@ -151,15 +151,7 @@ def _fits(camera: Intrinsics, half_width: float) -> bool:
     return True
 
 
-def plan_view(camera: Intrinsics, *, hfov_deg: float = TRAINED_HFOV_DEG, width: int = 640) -> View:
-    """
-    The view of ``camera`` that the model should see, ``width`` pixels wide (or as many as the real
-    camera has for it, if fewer).
-
-    Raises:
-        InputError: the intrinsics are missing (zero focal length), not finite, or of a distortion
-            model that is not known here.
-    """
+def _check(camera: Intrinsics) -> None:
     require(
         len(camera.k) == 9
         and all(map(math.isfinite, (*camera.k, *camera.d)))
@@ -169,18 +161,46 @@ def plan_view(camera: Intrinsics, *, hfov_deg: float = TRAINED_HFOV_DEG, width: 
         f"{[round(v, 3) for v in camera.k]}): calibrate the camera, or set "
         "allow_uncalibrated_camera",
     )
-    if camera.model not in (*PINHOLE_MODELS, *FISHEYE_MODELS):
-        raise InputError(
-            f"camera_info has distortion model '{camera.model}'; known are "
-            f"{', '.join((*PINHOLE_MODELS[1:], *FISHEYE_MODELS))}"
-        )
+    require(
+        camera.model in (*PINHOLE_MODELS, *FISHEYE_MODELS),
+        f"camera_info has distortion model '{camera.model}'; known are "
+        f"{', '.join((*PINHOLE_MODELS[1:], *FISHEYE_MODELS))}",
+    )
     require(
         camera.width > 0 and camera.height > 0,
         f"camera_info says {camera.width} x {camera.height} pixels",
     )
-    wanted = math.tan(math.radians(hfov_deg) / 2)
-    half = wanted
-    warnings = []
+
+
+def _widest(camera: Intrinsics, wanted: float) -> float:
+    """
+    Half the width, at unit distance, of the widest 4:3 view that the camera fills, at most
+    ``wanted``.
+    """
+    if _fits(camera, wanted):
+        return wanted
+    low, high = 0.0, wanted
+    for _ in range(40):
+        middle = (low + high) / 2
+        low, high = (middle, high) if _fits(camera, middle) else (low, middle)
+    require(
+        low >= math.tan(math.radians(5)),
+        f"camera_info leaves no view (k = {[round(v, 3) for v in camera.k]}, d "
+        f"= {list(camera.d)}): calibrate the camera again",
+    )
+    return low
+
+
+def plan_view(camera: Intrinsics, *, hfov_deg: float = TRAINED_HFOV_DEG, width: int = 640) -> View:
+    """
+    The view of ``camera`` that the model should see, ``width`` pixels wide (or as many as the real
+    camera has for it, if fewer).
+
+    Raises:
+        InputError: the intrinsics are missing (zero focal length), not finite, or of a distortion
+            model that is not known here.
+    """
+    _check(camera)
     fx, fy, cx, cy = camera.k[0], camera.k[4], camera.k[2], camera.k[5]
     straight = not any(camera.d) and camera.model not in FISHEYE_MODELS
     own_fov = math.degrees(2 * math.atan(camera.width / 2 / fx))
@@ -193,23 +213,12 @@ def plan_view(camera: Intrinsics, *, hfov_deg: float = TRAINED_HFOV_DEG, width: 
     )
     if straight and centred and same_shape and abs(own_fov - hfov_deg) <= _SAME_FOV_DEG:
         return View((camera.width, camera.height), None, own_fov)
-    if not _fits(camera, wanted):
-        low, high = 0.0, wanted
-        for _ in range(40):
-            middle = (low + high) / 2
-            low, high = (middle, high) if _fits(camera, middle) else (low, middle)
-        half = low
-        require(
-            half >= math.tan(math.radians(5)),
-            f"camera_info leaves no view (k = {[round(v, 3) for v in camera.k]}, d "
-            f"= {list(camera.d)}): calibrate the camera again",
-        )
+    half = _widest(camera, math.tan(math.radians(hfov_deg) / 2))
     seen = math.degrees(2 * math.atan(half))
-    if seen < hfov_deg - 1:
-        warnings.append(
-            f"the camera fills only {seen:.1f} of the {hfov_deg:g} degrees (at 4:3) "
-            "that the model was trained for: expect worse decisions"
-        )
+    narrow = (
+        f"the camera fills only {seen:.1f} of the {hfov_deg:g} degrees (at 4:3) "
+        "that the model was trained for: expect worse decisions"
+    )
     # as fine as the real camera at its centre, no finer
     out_width = max(32, min(width, round(2 * half * fx)))
     out_height = max(24, round(out_width / TRAINED_ASPECT))
@@ -218,7 +227,9 @@ def plan_view(camera: Intrinsics, *, hfov_deg: float = TRAINED_HFOV_DEG, width: 
     rays = np.stack(np.meshgrid(x * half, y * half / TRAINED_ASPECT), -1).reshape(-1, 2)
     pixels = project(camera, rays).astype(np.float32).reshape(out_height, out_width, 2)
     maps = (np.ascontiguousarray(pixels[..., 0]), np.ascontiguousarray(pixels[..., 1]))
-    return View((camera.width, camera.height), maps, seen, tuple(warnings))
+    return View(
+        (camera.width, camera.height), maps, seen, (narrow,) if seen < hfov_deg - 1 else ()
+    )
 
 
 def uncalibrated_view(width: int, height: int) -> View:

@@ -23,8 +23,8 @@ import sys
 from typing import TYPE_CHECKING, Any
 
 from janusvln_ros.cli.options import JSON, option
-from janusvln_ros.cli.output import print_json
-from janusvln_ros.errors import InputError
+from janusvln_ros.cli.output import answer
+from janusvln_ros.errors import require
 
 if TYPE_CHECKING:
     from janusvln_ros.model.config import Decoding, Memory
@@ -118,9 +118,9 @@ def build_navigator(
     chosen = NavigatorOptions(memory, decoding, allow_untrained_memory=True, **options)
     config = JanusVLNConfig.from_pretrained(folder)
     path = Path(folder)
-    values = json.loads((path / "config.json" if path.is_dir() else path).read_text())
     tokenizer = standin_tokenizer(
-        values, [texts.TASK, texts.CHOICES, texts.DUAL_SYSTEM, texts.DUAL_USER, INSTRUCTION]
+        json.loads((path / "config.json" if path.is_dir() else path).read_text()),
+        [texts.TASK, texts.CHOICES, texts.DUAL_SYSTEM, texts.DUAL_USER, INSTRUCTION],
     )
     model = with_precision(partial(JanusVLN.from_config, config), dtype, as_device(device))
     return Navigator(model, tokenizer, chosen)
@@ -167,18 +167,22 @@ def run(args: argparse.Namespace) -> int:
     """Build, drive, print."""
     import torch
 
-    if args.frames < 1 or args.warmup < 0 or (args.threads is not None and args.threads < 1):
-        raise InputError(
-            f"--frames {args.frames}, --warmup {args.warmup}, --threads "
-            f"{args.threads}: there must be a frame, a thread, and no negative number"
-        )
+    require(
+        args.frames >= 1 and args.warmup >= 0 and (args.threads is None or args.threads >= 1),
+        f"--frames {args.frames}, --warmup {args.warmup}, --threads "
+        f"{args.threads}: there must be a frame, a thread, and no negative number",
+    )
     if args.threads:
         torch.set_num_threads(args.threads)
-    options = {"cuda_graphs": args.cuda_graphs, "spatial_precision": args.spatial_precision}
     navigator = build_navigator(
-        args.config, args.memory, args.decoding, args.device, args.dtype, **options
+        args.config,
+        args.memory,
+        args.decoding,
+        args.device,
+        args.dtype,
+        cuda_graphs=args.cuda_graphs,
+        spatial_precision=args.spatial_precision,
     )
-    steps = time_steps(navigator, args.frames, tuple(args.size), args.warmup)
     result = {
         "config": args.config,
         "memory": args.memory,
@@ -187,33 +191,33 @@ def run(args: argparse.Namespace) -> int:
         "dtype": args.dtype,
         "threads": torch.get_num_threads(),
         "parameters": sum(p.numel() for p in navigator.model.parameters()),
-        "frames": steps,
+        "frames": time_steps(navigator, args.frames, tuple(args.size), args.warmup),
         "memory_bytes": navigator.memory_bytes,
         "peak_memory_bytes": peak_memory(args.device),
     }
-    if args.json:
-        print_json(result)
-        return 0
-    where = f"{args.device}, {args.dtype}, {result['threads']} threads"
-    print(
-        f"{result['parameters'] / 1e6:.1f} M parameters, memory {args.memory}, "
-        f"decoding {navigator.decoding}, {where}"
-    )
-    stages = [key for key in steps[0] if key != "frame"]
-    print("frame  " + "  ".join(f"{stage:>10}" for stage in stages) + "   (milliseconds)")
-    for step in steps:
-        if step["frame"] in (*SHOWN, args.frames):
-            print(
-                f"{int(step['frame']):5}  "
-                + "  ".join(f"{1000 * step[stage]:10.1f}" for stage in stages)
-            )
-    last = steps[-min(10, len(steps)) :]
-    print(
-        f"median of the last {len(last)} steps: "
-        f"{1000 * statistics.median(s['total'] for s in last):.1f} ms"
-    )
-    print(
-        f"memories {navigator.memory_bytes / 2**20:.1f} MiB, peak "
-        f"{result['peak_memory_bytes'] / 2**20:.0f} MiB"
-    )
+    answer(args.json, result, page)
     return 0
+
+
+def page(result: dict[str, Any]) -> str:
+    """The figures of a few frames, and of the last ten together."""
+    steps = result["frames"]
+    stages = [key for key in steps[0] if key != "frame"]
+    rows = [
+        f"{step['frame']:5}  " + "  ".join(f"{1000 * step[stage]:10.1f}" for stage in stages)
+        for step in steps
+        if step["frame"] in (*SHOWN, len(steps))
+    ]
+    last = [step["total"] for step in steps[-10:]]
+    return "\n".join(
+        [
+            f"{result['parameters'] / 1e6:.1f} M parameters, memory {result['memory']}, decoding "
+            f"{result['decoding']}, {result['device']}, {result['dtype']}, {result['threads']} "
+            "threads",
+            "frame  " + "  ".join(f"{stage:>10}" for stage in stages) + "   (milliseconds)",
+            *rows,
+            f"median of the last {len(last)} steps: {1000 * statistics.median(last):.1f} ms",
+            f"memories {result['memory_bytes'] / 2**20:.1f} MiB, peak "
+            f"{result['peak_memory_bytes'] / 2**20:.0f} MiB",
+        ]
+    )

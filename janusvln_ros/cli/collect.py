@@ -14,16 +14,18 @@ torchrun every rank takes its share.
 """
 
 import argparse
-import sys
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from janusvln_ros.cli.options import ROLLOUT, option, settings_changes
-
-if TYPE_CHECKING:
-    from janusvln_ros.rollout.engine import MakeEngine
-    from janusvln_ros.rollout.shards import Cluster, Job
+from janusvln_ros.cli.output import print_json, say
+from janusvln_ros.data.trajectories import merge
+from janusvln_ros.errors import InputError
+from janusvln_ros.rollout.engine import MakeEngine, direct_engine
+from janusvln_ros.rollout.run import execute
+from janusvln_ros.rollout.settings import load_settings
+from janusvln_ros.rollout.shards import Cluster, Job
 
 OPTIONS = (
     *ROLLOUT,
@@ -50,7 +52,7 @@ OPTIONS = (
 )
 
 
-def engine_of(args: argparse.Namespace, bags: Path | None = None) -> "MakeEngine":
+def engine_of(args: argparse.Namespace, bags: Path | None = None) -> MakeEngine:
     """
     What drives: the graph of nodes with ``--ros`` (which then records into the folder ``bags``),
     else agent and simulator in one process.
@@ -58,9 +60,6 @@ def engine_of(args: argparse.Namespace, bags: Path | None = None) -> "MakeEngine
     Raises:
         InputError: the graph cannot be imported because something that it needs is not installed.
     """
-    from janusvln_ros.errors import InputError
-    from janusvln_ros.rollout.engine import direct_engine
-
     if not args.ros:
         return direct_engine
     try:
@@ -76,30 +75,22 @@ def engine_of(args: argparse.Namespace, bags: Path | None = None) -> "MakeEngine
 def run(args: argparse.Namespace) -> int:
     """Collect, merge, and say what was written."""
     from janusvln_ros.rollout.collect import CollectJob
-    from janusvln_ros.rollout.settings import load_settings
-    from janusvln_ros.rollout.shards import Cluster
 
     settings = load_settings(args.config or args.dataset, ["split=train", *settings_changes(args)])
     job = CollectJob(args.out, settings, args.data, args.noise, engine_of(args))
-    run_collection(
-        args, job, {"collect": {"noise": args.noise}}, "collect", Cluster.from_environment()
-    )
-    return 0
+    identity = {"collect": {"noise": args.noise}}
+    return run_collection(args, job, identity, "collect", Cluster.from_environment())
 
 
 def run_collection(
     args: argparse.Namespace,
-    job: "Job",
+    job: Job,
     identity: dict[str, Any],
     title: str,
-    cluster: "Cluster",
+    cluster: Cluster,
     devices: tuple[str, ...] = (),
-) -> None:
-    """Run a job that collects; on the rank that merges, merge and say what there is."""
-    from janusvln_ros.cli.output import print_json
-    from janusvln_ros.data.trajectories import merge
-    from janusvln_ros.rollout.run import execute
-
+) -> int:
+    """Run a job that collects; on the rank that merges, merge and say what there is; return 0."""
     done = execute(
         job,
         cluster=cluster,
@@ -110,14 +101,11 @@ def run_collection(
         devices=devices,
     )
     if done is None:
-        return
+        return 0
     lines = merge(args.out)
     kept = [line for line in lines if line["annotation"] is not None]
     frames = sum(len(line["annotation"]["actions"]) for line in kept)
-    print(
-        f"{len(kept)} of {len(lines)} episodes kept, {frames} frames: {args.out}/annotations.json",
-        file=sys.stderr,
-    )
+    say(f"{len(kept)} of {len(lines)} episodes kept, {frames} frames: {args.out}/annotations.json")
     if args.json:
         print_json(
             {
@@ -128,3 +116,4 @@ def run_collection(
                 "out": str(args.out),
             }
         )
+    return 0

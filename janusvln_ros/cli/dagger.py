@@ -21,7 +21,11 @@ import argparse
 from pathlib import Path
 
 from janusvln_ros.cli.collect import engine_of, run_collection
+from janusvln_ros.cli.evaluate import devices
 from janusvln_ros.cli.options import ROLLOUT, option, settings_changes
+from janusvln_ros.policy import default_checkpoint
+from janusvln_ros.rollout.settings import load_settings
+from janusvln_ros.rollout.shards import Cluster
 
 OPTIONS = (
     option(
@@ -71,13 +75,9 @@ OPTIONS = (
 
 def run(args: argparse.Namespace) -> int:
     """Collect, merge, and say what was written."""
-    from janusvln_ros.cli.evaluate import devices
     from janusvln_ros.model.checkpoint import find
-    from janusvln_ros.policy import default_checkpoint
     from janusvln_ros.rollout.dagger import DaggerJob
     from janusvln_ros.rollout.evaluate import checkpoint_digest
-    from janusvln_ros.rollout.settings import load_settings
-    from janusvln_ros.rollout.shards import Cluster
 
     classic = args.scheme == "classic"
     given = {
@@ -91,20 +91,12 @@ def run(args: argparse.Namespace) -> int:
     )
     checkpoint = find(args.checkpoint or default_checkpoint())
     cluster = Cluster.from_environment()
-    job = DaggerJob(
-        args.out,
-        settings,
-        args.data,
-        args.scheme,
-        checkpoint,
-        engine=engine_of(args),
-    )
+    job = DaggerJob(args.out, settings, args.data, args.scheme, checkpoint, engine_of(args))
     identity = {
         "dagger": {
             "scheme": args.scheme,
             "checkpoint_sha256": checkpoint_digest(checkpoint) if cluster.rank == 0 else "",
         }
     }
-    devices_here = devices(args.device, cluster)
-    run_collection(args, job, identity, f"dagger {args.scheme}", cluster, devices_here)
-    return 0
+    gpus = devices(args.device, cluster)
+    return run_collection(args, job, identity, f"dagger {args.scheme}", cluster, gpus)

@@ -23,12 +23,16 @@ For small networks, which have no pretrained parts:
 """
 
 import argparse
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from janusvln_ros.cli.options import JSON, option
+from janusvln_ros.cli.output import answer, say
+from janusvln_ros.data.episodes import read_episodes
+from janusvln_ros.data.samples import STRIPPED, write_set
+from janusvln_ros.data.trajectories import Trajectory, read_trajectories
+from janusvln_ros.errors import InputError, require
 
 OPTIONS = (
     option("--base", action="store_true", help="R2R and RxR"),
@@ -112,45 +116,31 @@ FOLDERS = {
 
 def run(args: argparse.Namespace) -> int:
     """Build what is asked for and report it."""
-    from janusvln_ros.cli.output import print_json
-    from janusvln_ros.errors import InputError
-
-    chosen = [
-        bool(args.base),
-        bool(args.extra),
-        bool(args.sources),
-        args.views is not None,
-        args.tokenizer,
-    ]
-    if sum(chosen) != 1:
-        raise InputError(
-            "say what to build with one of --base, --extra, --from NAME=DIR, --views "
-            "HOMES or --tokenizer"
-        )
-    if args.out is None and args.published is None:
-        raise InputError("say where to write it with --out")
-    if args.views is not None:
-        report = _views(args)
-    elif args.tokenizer:
-        report = _tokenizer(args)
-    else:
-        report = _set(args)
-    if args.json:
-        print_json(report)
-    else:
-        for name, value in report.items():
-            print(f"{name}: {value}")
+    views = args.views is not None
+    chosen = (args.base, args.extra, args.sources, views, args.tokenizer)
+    require(
+        sum(map(bool, chosen)) == 1,
+        "say what to build with one of --base, --extra, --from NAME=DIR, --views "
+        "HOMES or --tokenizer",
+    )
+    require(args.out is not None or args.published, "say where to write it with --out")
+    build = _views if views else _tokenizer if args.tokenizer else _set
+    answer(
+        args.json,
+        build(args),
+        lambda report: "\n".join(f"{name}: {value}" for name, value in report.items()),
+    )
     return 0
 
 
 def _sources(args: argparse.Namespace) -> list[tuple[str, Path]]:
     """Names and folders of the trajectories asked for. Raises InputError."""
-    from janusvln_ros.errors import InputError
-
     if args.sources:
         pairs = [source.partition("=") for source in args.sources]
-        if not all(name and equals and folder for name, equals, folder in pairs):
-            raise InputError(f"--from {args.sources}: write NAME=FOLDER, as in houses=runs/expert")
+        require(
+            all(name and equals and folder for name, equals, folder in pairs),
+            f"--from {args.sources}: write NAME=FOLDER, as in houses=runs/expert",
+        )
         return [(name, Path(folder)) for name, _, folder in pairs]
     found = []
     # the published order
@@ -161,18 +151,16 @@ def _sources(args: argparse.Namespace) -> list[tuple[str, Path]]:
             (args.data / path for path in FOLDERS[name] if (args.data / path).is_dir()), None
         )
         if folder is None:
-            places = " or ".join(str(args.data / path) for path in FOLDERS[name])
             raise InputError(
-                f"{name}: there is no {places}: put the trajectories there, or name "
-                "your folders with --from"
+                f"{name}: there is no "
+                f"{' or '.join(str(args.data / path) for path in FOLDERS[name])}: put the "
+                "trajectories there, or name your folders with --from"
             )
         found.append((name, folder))
     return found
 
 
 def _set(args: argparse.Namespace) -> dict[str, Any]:
-    from janusvln_ros.data.samples import write_set
-    from janusvln_ros.data.trajectories import Trajectory, read_trajectories
 
     sources = _sources(args)
     rejected: list[str] = []
@@ -192,14 +180,14 @@ def _set(args: argparse.Namespace) -> dict[str, Any]:
             s
             for name, folder in sources
             for t in read(folder)
-            for s in published_samples(t, args.data, strip=name in ("r2r", "rxr"))
+            for s in published_samples(t, args.data, strip=name in STRIPPED)
         )
         report["published"] = {
             "out": str(args.published),
             "samples": write_published(samples, args.published),
         }
     for reason in report.get("reasons", []):
-        print(f"left out: {reason}", file=sys.stderr)
+        say(f"left out: {reason}")
     return report
 
 
@@ -223,7 +211,6 @@ def _views(args: argparse.Namespace) -> dict[str, Any]:
 
 
 def _tokenizer(args: argparse.Namespace) -> dict[str, Any]:
-    from janusvln_ros.data.episodes import read_episodes
     from janusvln_ros.training.tokenizer import save_tokenizer, train_tokenizer
 
     episodes = read_episodes(args.data, "houses", "train").episodes

@@ -20,24 +20,35 @@ Two demos at the same time do not disturb each other. Ctrl-C ends every node wit
 
 import argparse
 import json
+import re
 import shutil
 import signal
 import time
+from bisect import bisect_right
 from collections.abc import Iterator
 from dataclasses import dataclass
+from operator import itemgetter
 from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Any
 
+from janusvln_ros.actions import Action
 from janusvln_ros.cli.options import JSON, option
-from janusvln_ros.cli.output import print_json, say
-from janusvln_ros.errors import InputError
+from janusvln_ros.cli.output import answer, say
+from janusvln_ros.data.episodes import Episode, read_episodes
+from janusvln_ros.data.top_down_map import TopDownMap
+from janusvln_ros.errors import require
+from janusvln_ros.files import atomic_write
 from janusvln_ros.geometry import yaw_of_rotation
+from janusvln_ros.graph.composition import resolve
+from janusvln_ros.graph.installed import require_ros
+from janusvln_ros.graph.processes import NodeEndedError
+from janusvln_ros.policy import default_checkpoint
+from janusvln_ros.policy.instruction import MAX_INSTRUCTION, clean_instruction
+from janusvln_ros.stamps import nanoseconds
 
 if TYPE_CHECKING:
     from janusvln_ros.data.drawing import Picture
-    from janusvln_ros.data.episodes import Episode
-    from janusvln_ros.data.top_down_map import TopDownMap
     from janusvln_ros.graph.client import Outcome, Telemetry
 
 LOCKSTEP_VIDEO_FPS = 4.0
@@ -121,7 +132,7 @@ OPTIONS = (
 class Plan:
     """What is going to be driven, all of it checked before anything starts."""
 
-    episode: "Episode"
+    episode: Episode
     instruction: str
     width: int
     height: int
@@ -134,16 +145,15 @@ def run(args: argparse.Namespace) -> int:
     Exit code 0: the drive was made and everything is written (whether or not the policy found its
     way); 1: the graph failed.
     """
-    from janusvln_ros.graph.installed import require_ros
-
     require_ros()
     from janusvln_ros.graph.client import GraphTimeoutError
-    from janusvln_ros.graph.processes import NodeEndedError
 
     plan = make_plan(args)
     out = args.out or free_folder(Path("runs"))
-    if out.exists() and any(out.iterdir()):
-        raise InputError(f"{out} exists and is not empty: give another --out")
+    require(
+        not out.exists() or not any(out.iterdir()),
+        f"{out} exists and is not empty: give another --out",
+    )
     # Whatever goes wrong, nobody finds half a result: the folder gets its name when it is
     # complete.
     building = out.with_name(f".{out.name}.{time.time_ns()}.tmp")
@@ -161,10 +171,7 @@ def run(args: argparse.Namespace) -> int:
     finally:
         shutil.rmtree(building, ignore_errors=True)
         signal.signal(signal.SIGTERM, before)
-    if args.json:
-        print_json(summary)
-    else:
-        report(summary)
+    answer(args.json, summary, page)
     return 0
 
 
@@ -180,17 +187,13 @@ def make_plan(args: argparse.Namespace) -> Plan:
     Raises:
         InputError: the instruction, checkpoint, size, house or episode cannot be used.
     """
-    from janusvln_ros.data.episodes import read_episodes
-    from janusvln_ros.policy.instruction import MAX_INSTRUCTION, clean_instruction
-
     given = (
         None if args.instruction is None else clean_instruction(args.instruction, MAX_INSTRUCTION)
     )
-    check_checkpoint(args.checkpoint)
-    if not 1 <= args.max_steps <= 100000:
-        raise InputError(f"--max-steps is {args.max_steps}: give 1 to 100000")
-    if not 0 <= args.seed < 2**31:
-        raise InputError(f"--seed is {args.seed}: give 0 to {2**31 - 1}")
+    if args.checkpoint:
+        check_checkpoint(args.checkpoint)
+    require(1 <= args.max_steps <= 100000, f"--max-steps is {args.max_steps}: give 1 to 100000")
+    require(0 <= args.seed < 2**31, f"--seed is {args.seed}: give 0 to {2**31 - 1}")
     width, height = parse_size(args.size)
     if args.dataset == "houses":
         from sim_bridge.homes import ensure_split
@@ -203,25 +206,20 @@ def make_plan(args: argparse.Namespace) -> Plan:
             ),
         )
     episodes = read_episodes(args.data_dir, args.dataset, args.split).episodes
-    fitting = [
-        e
-        for e in episodes
-        if (not args.house or e.scene == args.house)
-        and (not args.episode or e.episode_id == args.episode)
-    ]
-    if not fitting:
-        houses = sorted({e.scene for e in episodes})
-        if args.house and args.house not in houses:
-            raise InputError(
-                f"{args.dataset} {args.split} has no house {args.house!r}: it has "
-                f"{', '.join(houses[:8])}{' ...' if len(houses) > 8 else ''}"
-            )
-        ids = [e.episode_id for e in episodes if not args.house or e.scene == args.house]
-        where = f"house {args.house}" if args.house else f"{args.dataset} {args.split}"
-        raise InputError(
-            f"{where} has no episode {args.episode!r}: it has "
-            f"{', '.join(ids[:12])}{' ...' if len(ids) > 12 else ''}"
-        )
+    houses = sorted({e.scene for e in episodes})
+    require(
+        not args.house or args.house in houses,
+        f"{args.dataset} {args.split} has no house {args.house!r}: it has "
+        f"{', '.join(houses[:8])}{' ...' if len(houses) > 8 else ''}",
+    )
+    where = f"house {args.house}" if args.house else f"{args.dataset} {args.split}"
+    here = [e for e in episodes if not args.house or e.scene == args.house]
+    fitting = [e for e in here if not args.episode or e.episode_id == args.episode]
+    require(
+        fitting,
+        f"{where} has no episode {args.episode!r}: it has "
+        f"{', '.join(e.episode_id for e in here[:12])}{' ...' if len(here) > 12 else ''}",
+    )
     return Plan(fitting[0], given or fitting[0].instruction, width, height)
 
 
@@ -232,27 +230,21 @@ def check_checkpoint(checkpoint: str) -> None:
     Raises:
         InputError: neither a folder with config.json nor of the form of a hub id (owner/name).
     """
-    import re
-
-    if not checkpoint:
-        return
     path = Path(checkpoint)
-    if path.is_dir():
-        if not (path / "config.json").is_file():
-            raise InputError(
-                f"checkpoint folder {checkpoint} has no config.json: give a folder "
-                "that save_pretrained or a download wrote"
-            )
-    elif path.exists():
-        raise InputError(f"checkpoint {checkpoint} is a file: give its folder")
-    elif (
-        not re.fullmatch(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*", checkpoint)
-        or path.parent.is_dir()
-    ):
-        raise InputError(
-            f"checkpoint {checkpoint} is not there: give a folder, a hub id "
-            "(owner/name), or nothing for the one that comes with the package"
-        )
+    require(
+        not path.is_dir() or (path / "config.json").is_file(),
+        f"checkpoint folder {checkpoint} has no config.json: give a folder "
+        "that save_pretrained or a download wrote",
+    )
+    require(
+        path.is_dir() or not path.exists(), f"checkpoint {checkpoint} is a file: give its folder"
+    )
+    hub_id = re.fullmatch(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*", checkpoint)
+    require(
+        path.is_dir() or (hub_id and not path.parent.is_dir()),
+        f"checkpoint {checkpoint} is not there: give a folder, a hub id "
+        "(owner/name), or nothing for the one that comes with the package",
+    )
 
 
 def parse_size(text: str) -> tuple[int, int]:
@@ -263,19 +255,14 @@ def parse_size(text: str) -> tuple[int, int]:
         InputError: it is not of that form, or not even numbers from 64 to 4096.
     """
     width, _, height = text.partition("x")
-    if not (
-        width.isascii()
-        and width.isdigit()
-        and height.isascii()
-        and height.isdigit()
-        and 64 <= int(width) <= 4096
-        and 64 <= int(height) <= 4096
-    ):
-        raise InputError(
-            f"--size is {text!r}: give WIDTHxHEIGHT from 64 to 4096 pixels, such as 640x480"
-        )
-    if int(width) % 2 or int(height) % 2:
-        raise InputError(f"--size is {text}: give even numbers, as H.264 needs")
+    require(
+        all(s.isascii() and s.isdigit() and 64 <= int(s) <= 4096 for s in (width, height)),
+        f"--size is {text!r}: give WIDTHxHEIGHT from 64 to 4096 pixels, such as 640x480",
+    )
+    require(
+        int(width) % 2 == int(height) % 2 == 0,
+        f"--size is {text}: give even numbers, as H.264 needs",
+    )
     return int(width), int(height)
 
 
@@ -298,7 +285,6 @@ def drive(args: argparse.Namespace, plan: Plan, folder: Path, final: Path) -> di
     Start the graph, make the drive, end the graph, and write the results into ``folder``, which
     will be called ``final``; return the summary.
     """
-    from janusvln_ros.graph.composition import resolve
     from janusvln_ros.graph.private import private_graph
 
     episode, lockstep = plan.episode, args.mode == "lockstep"
@@ -313,8 +299,11 @@ def drive(args: argparse.Namespace, plan: Plan, folder: Path, final: Path) -> di
     }
     if args.record:
         given |= {"record": "true", "bags": str((folder / "bags").resolve())}
-    size = {"image_width": plan.width, "image_height": plan.height}
-    bridge = {**size, "max_steps": max(500, args.max_steps + 1)}
+    bridge = {
+        "image_width": plan.width,
+        "image_height": plan.height,
+        "max_steps": max(500, args.max_steps + 1),
+    }
     specs = resolve("simulation", given, {"sim_bridge": bridge})
     with private_graph(specs, folder / "logs", args.domain, pictures=True) as (client, _):
         names = ", ".join(spec.executable for spec in specs)
@@ -341,8 +330,6 @@ def drive(args: argparse.Namespace, plan: Plan, folder: Path, final: Path) -> di
 
 def show(feedback: Any) -> None:
     """One line per decision."""
-    from janusvln_ros.actions import Action
-
     action = Action(feedback.action).name if feedback.action in list(Action) else "not understood"
     say(
         f"  {feedback.step:3d} {action:14s} {feedback.inference_time * 1000:5.0f} ms  "
@@ -390,11 +377,7 @@ def checkpoint_facts(checkpoint: str) -> tuple[str, bool]:
     The checkpoint's folder or id, and whether its weights are trained, by ``navigation.trained``
     of its config (published ones are, and do not say).
     """
-    folder = Path(checkpoint)
-    if not checkpoint:
-        from janusvln_ros.policy import default_checkpoint
-
-        folder = Path(default_checkpoint())
+    folder = Path(checkpoint or default_checkpoint())
     config = folder / "config.json"
     if not config.is_file():
         return checkpoint, True
@@ -413,7 +396,6 @@ def write_results(
 ) -> None:
     """Write the four files and put their final places into ``summary``."""
     from janusvln_ros.data.drawing import floor_picture, write_picture, write_video
-    from janusvln_ros.files import atomic_write
     from janusvln_ros.graph.client import decision_row
 
     atomic_write(
@@ -423,25 +405,25 @@ def write_results(
     assert telemetry.floor is not None
     episode, path = plan.episode, metrics["positions"]
     floor = telemetry.floor.around([*path, episode.goal_position, *episode.reference_path])
-    heading = yaw_of_rotation(metrics["rotations"][-1])
-    radius = episode.goal_radius
     write_picture(
         folder / "path.png",
         floor_picture(
-            floor, (960, 720), path, heading, episode.goal_position, radius, episode.reference_path
+            floor,
+            (960, 720),
+            path,
+            yaw_of_rotation(metrics["rotations"][-1]),
+            episode.goal_position,
+            episode.goal_radius,
+            episode.reference_path,
         ),
     )
-    fps = (
-        LOCKSTEP_VIDEO_FPS
-        if summary["mode"] == "lockstep"
-        else video_rate(sorted(telemetry.frames))
-    )
+    lockstep = summary["mode"] == "lockstep"
     first = next(video_pictures(plan, telemetry, floor))
     write_video(
         folder / "episode.mp4",
         video_pictures(plan, telemetry, floor),
         (first.shape[1], first.shape[0]),
-        fps,
+        LOCKSTEP_VIDEO_FPS if lockstep else video_rate(sorted(telemetry.frames)),
     )
     names = {
         "video": "episode.mp4",
@@ -465,59 +447,44 @@ def video_rate(stamps: list[int]) -> float:
     )
 
 
-def video_pictures(plan: Plan, telemetry: "Telemetry", floor: "TopDownMap") -> Iterator["Picture"]:
+def video_pictures(plan: Plan, telemetry: "Telemetry", floor: TopDownMap) -> Iterator["Picture"]:
     """
     Each frame of the camera with the latest decision on it, beside the floor with the path so far.
     """
-    import bisect
-
     import cv2
     import numpy as np
 
-    from janusvln_ros.actions import Action
     from janusvln_ros.data.drawing import camera_picture, floor_picture, side_by_side
-    from janusvln_ros.graph.client import nanoseconds
+    from janusvln_ros.data.drive_pictures import Style, style_of
 
     poses = sorted(telemetry.poses)
-    pose_stamps = [p[0] for p in poses]
-    decisions = sorted(telemetry.decisions, key=lambda d: nanoseconds(d.header.stamp))
-    decision_stamps = [nanoseconds(d.header.stamp) for d in decisions]
+    styles = {
+        nanoseconds(d.header.stamp): style_of(d, f"{d.total * 1000:.0f} ms")
+        for d in telemetry.decisions
+    }
+    stamps = sorted(styles)
     for stamp in sorted(telemetry.frames):
         picture = cv2.imdecode(np.frombuffer(telemetry.frames[stamp], np.uint8), cv2.IMREAD_COLOR)
         if picture is None:
             continue
-        known = bisect.bisect_right(decision_stamps, stamp)
-        latest = decisions[known - 1] if known else None
-        action = (
-            Action(latest.action) if latest is not None and latest.action in list(Action) else None
-        )
-        shares = (
-            dict(zip(Action, latest.probabilities))
-            if latest is not None and np.isfinite(latest.probabilities).all()
-            else None
-        )
-        note = f"{latest.total * 1000:.0f} ms" if latest is not None else ""
+        known = bisect_right(stamps, stamp)
+        style = styles[stamps[known - 1]] if known else Style()
         rgb = np.ascontiguousarray(picture[:, :, ::-1], np.uint8)
-        camera = camera_picture(
-            rgb, plan.instruction, None if latest is None else latest.step, action, shares, note
-        )
-        so_far = poses[: bisect.bisect_right(pose_stamps, stamp)] or poses[:1]
-        path = [p[1:4] for p in so_far]
-        scale = camera.shape[0]
-        goal = plan.episode.goal_position
+        camera = camera_picture(rgb, **{**vars(style), "instruction": plan.instruction})
+        so_far = poses[: bisect_right(poses, stamp, key=itemgetter(0))] or poses[:1]
         above = floor_picture(
             floor,
-            (scale, scale),
-            path,
+            (camera.shape[0], camera.shape[0]),
+            [p[1:4] for p in so_far],
             so_far[-1][4] if so_far else None,
-            goal,
+            plan.episode.goal_position,
             plan.episode.goal_radius,
         )
         yield side_by_side(camera, above)
 
 
-def report(summary: dict[str, Any]) -> None:
-    """Tell the result and where it is, on stdout."""
+def page(summary: dict[str, Any]) -> str:
+    """The result and where it is."""
     distance = (
         "unreachable"
         if summary["distance_to_goal"] is None
@@ -528,22 +495,20 @@ def report(summary: dict[str, Any]) -> None:
         if summary["end"] == "NONE"
         else f"ended with {summary['end']}: {summary['end_message']}"
     )
-    print(
+    lines = [
         f"{'success' if summary['success'] else 'no success'}: {ended} after "
         f"{summary['steps']} steps and {summary['path_length']:.2f} m, {distance}"
-    )
-    total = summary["timings"].get("total")
-    if total:
+    ]
+    if total := summary["timings"].get("total"):
         images = summary["images"]
-        print(
+        lines += [
             f"decisions in {total['p50'] * 1000:.0f} ms (p50), "
             f"{total['p99'] * 1000:.0f} ms (p99); {images['received']} images, "
             f"{images['dropped']} dropped"
-        )
+        ]
     if not summary["trained"]:
-        print(
+        lines += [
             "the weights are untrained: the motion means nothing yet; give "
             "--checkpoint, or train one with 'janusvln train tiny'"
-        )
-    for name, path in summary["files"].items():
-        print(f"  {name:10} {path}")
+        ]
+    return "\n".join(lines + [f"  {name:10} {path}" for name, path in summary["files"].items()])

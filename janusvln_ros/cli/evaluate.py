@@ -19,16 +19,17 @@ the data folders to the table of the paper.
 """
 
 import argparse
-import sys
 from datetime import datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from janusvln_ros.cli.collect import engine_of
 from janusvln_ros.cli.options import ROLLOUT, option, settings_changes
-
-if TYPE_CHECKING:
-    from janusvln_ros.rollout.shards import Cluster
+from janusvln_ros.cli.output import print_json, say
+from janusvln_ros.errors import require
+from janusvln_ros.policy import default_checkpoint
+from janusvln_ros.rollout.settings import load_settings
+from janusvln_ros.rollout.shards import Cluster
 
 WITH_MODEL = ("policy", "oracle-stop")
 """Agents that may have a checkpoint."""
@@ -90,11 +91,7 @@ OPTIONS = (
 
 def run(args: argparse.Namespace) -> int:
     """Evaluate, print the table, and say where the results are."""
-    from janusvln_ros.cli.output import print_json
-    from janusvln_ros.errors import require
     from janusvln_ros.rollout.evaluate import EvaluateJob, evaluate
-    from janusvln_ros.rollout.settings import load_settings
-    from janusvln_ros.rollout.shards import Cluster
 
     cluster = Cluster.from_environment()
     short = {
@@ -135,8 +132,8 @@ def run(args: argparse.Namespace) -> int:
     )
     if summary is None:
         return 0
-    print(table(summary), file=sys.stderr)
-    print(f"results: {out}/summary.json, results.jsonl, report.html", file=sys.stderr)
+    say(table(summary))
+    say(f"results: {out}/summary.json, results.jsonl, report.html")
     if args.json:
         print_json(summary)
     return 0
@@ -146,24 +143,19 @@ def find_checkpoint(args: argparse.Namespace) -> Path | None:
     """
     The checkpoint's folder: given, or the shipped one for the policy; None for agents without.
     """
-    from janusvln_ros.errors import require
-
-    if args.agent not in WITH_MODEL:
-        require(
-            args.checkpoint is None,
-            f"the agent {args.agent} has no checkpoint: leave {args.checkpoint} "
-            f"out, or write 'policy {args.checkpoint}'",
-        )
-        return None
-    if args.checkpoint is None and args.agent == "oracle-stop":
+    require(
+        args.agent in WITH_MODEL or args.checkpoint is None,
+        f"the agent {args.agent} has no checkpoint: leave {args.checkpoint} "
+        f"out, or write 'policy {args.checkpoint}'",
+    )
+    if args.checkpoint is None and args.agent != "policy":
         return None
     from janusvln_ros.model.checkpoint import find
-    from janusvln_ros.policy import default_checkpoint
 
     return find(args.checkpoint or default_checkpoint())
 
 
-def devices(device: str | None, cluster: "Cluster") -> tuple[str, ...]:
+def devices(device: str | None, cluster: Cluster) -> tuple[str, ...]:
     """
     GPUs for the workers of this rank: under torchrun its own, otherwise all in turn; none where
     a ``device`` is named or there is no GPU.

@@ -22,18 +22,17 @@ command.
 """
 
 import argparse
-import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from janusvln_ros.cli.options import JSON, option
-from janusvln_ros.cli.output import print_json
+from janusvln_ros.cli.output import print_json, say
+from janusvln_ros.data.episodes import Episode, read_episodes
 from janusvln_ros.errors import require
-
-if TYPE_CHECKING:
-    from janusvln_ros.data.episodes import Episode
+from janusvln_ros.rollout.run import generate_split
+from sim_bridge.homes.dataset import SPLITS
 
 ALL_SPLITS = ("train", "val_seen", "val_unseen", "val_memory")
 
@@ -100,11 +99,6 @@ OPTIONS = (
 
 def run(args: argparse.Namespace) -> int:
     """Write the splits asked for."""
-    from tqdm import tqdm
-
-    from janusvln_ros.data.episodes import read_episodes
-    from sim_bridge.homes.dataset import SPLITS, ensure_split
-
     require(args.jobs is None or args.jobs >= 1, f"--jobs is {args.jobs}: give at least 1")
     rooms = _rooms(args.rooms) if args.rooms else None
     homes = {
@@ -118,34 +112,26 @@ def run(args: argparse.Namespace) -> int:
     report = {}
     for split in args.splits:
         began = time.monotonic()
-        with tqdm(desc=split, unit="home", disable=None, file=sys.stderr) as bar:
-
-            def show(done: int, total: int, bar: tqdm = bar) -> None:
-                bar.total = total
-                bar.update(done - bar.n)
-
-            path = ensure_split(
-                args.out,
-                split,
-                seed=args.seed,
-                homes=homes[split],
-                episodes_per_home=args.episodes_per_home,
-                rooms=rooms,
-                jobs=args.jobs,
-                progress=show,
-            )
+        path = generate_split(
+            args.out,
+            split,
+            split,
+            quiet=None,
+            seed=args.seed,
+            homes=homes[split],
+            episodes_per_home=args.episodes_per_home,
+            rooms=rooms,
+            jobs=args.jobs,
+        )
         report[split] = told = _figures(read_episodes(args.out, "houses", split).episodes)
         told |= {"seconds": time.monotonic() - began, "path": str(path)}
-        print(
-            f"{split}: {told['episodes']} episodes in {told['homes']} homes -> {path}",
-            file=sys.stderr,
-        )
+        say(f"{split}: {told['episodes']} episodes in {told['homes']} homes -> {path}")
     if args.picture:
         from sim_bridge.homes.picture import draw_episode
 
         first = read_episodes(args.out, "houses", args.splits[0]).episodes[0]
         draw_episode(args.out, first, args.picture)
-        print(f"picture -> {args.picture}", file=sys.stderr)
+        say(f"picture -> {args.picture}")
     if args.json:
         print_json({"splits": report, "picture": str(args.picture) if args.picture else None})
     return 0

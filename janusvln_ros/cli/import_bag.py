@@ -13,11 +13,15 @@ adds nothing.
 """
 
 import argparse
-import sys
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 from janusvln_ros.cli.options import BAG, JSON, bag_topics, option
+from janusvln_ros.cli.output import answer, say
+from janusvln_ros.data.bags import open_bag
+from janusvln_ros.data.trajectories import TrajectoryWriter, merge
+from janusvln_ros.errors import require
 
 OPTIONS = (
     *BAG,
@@ -40,49 +44,30 @@ OPTIONS = (
 
 def run(args: argparse.Namespace) -> int:
     """Import and report; 1 if no episode could be kept."""
-    from janusvln_ros.cli.output import print_json
-    from janusvln_ros.data.bags import open_bag
     from janusvln_ros.data.drive_import import import_drive
-    from janusvln_ros.data.trajectories import TrajectoryWriter, merge
-    from janusvln_ros.errors import InputError
     from janusvln_ros.rollout.replay import bag_camera
 
-    if args.min_steps < 1:
-        raise InputError(f"--min-steps is {args.min_steps}; it must be at least 1")
+    require(args.min_steps >= 1, f"--min-steps is {args.min_steps}; it must be at least 1")
     topics = bag_topics(args)
     with open_bag(args.bag) as bag:
         camera = bag_camera(bag, topics, args.uncalibrated)
-        writer = TrajectoryWriter(args.out, "bag")
-        try:
+        with closing(TrajectoryWriter(args.out, "bag")) as writer:
+            scene = args.scene or args.bag.stem
             reports = import_drive(
-                bag,
-                writer,
-                args.scene or args.bag.stem,
-                camera,
-                topics,
-                args.instruction,
-                args.min_steps,
+                bag, writer, scene, camera, topics, args.instruction, args.min_steps
             )
-        finally:
-            writer.close()
-        damage = bag.damage
     merge(args.out)
     kept = sum(report["kept"] for report in reports)
-    if damage:
-        print(f"warning: {damage}", file=sys.stderr)
-    if args.json:
-        print_json(
-            {
-                "episodes": reports,
-                "kept": kept,
-                "damage": damage,
-                "files": {"annotations": str(args.out / "annotations.json")},
-            }
-        )
-    else:
-        for report in reports:
-            print(_line(report))
-        print(f"{kept} of {len(reports)} episodes are in {args.out}")
+    if bag.damage:
+        say(f"warning: {bag.damage}")
+    result = {
+        "episodes": reports,
+        "kept": kept,
+        "damage": bag.damage,
+        "files": {"annotations": str(args.out / "annotations.json")},
+    }
+    summary = f"{kept} of {len(reports)} episodes are in {args.out}"
+    answer(args.json, result, lambda _: "\n".join([*map(_line, reports), summary]))
     return 0 if kept else 1
 
 

@@ -20,8 +20,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from janusvln_ros.cli.options import JSON, option
-from janusvln_ros.cli.output import print_json
-from janusvln_ros.errors import InputError
+from janusvln_ros.cli.output import answer
+from janusvln_ros.errors import require
 
 if TYPE_CHECKING:
     from janusvln_ros.model import JanusVLNConfig
@@ -68,10 +68,7 @@ def run(args: argparse.Namespace) -> int:
     result = describe(
         args.checkpoint, args.memory, args.window, tuple(args.size), args.spatial_precision
     )
-    if args.json:
-        print_json(result)
-    else:
-        print(as_text(result))
+    answer(args.json, result, as_text)
     return 0
 
 
@@ -101,11 +98,11 @@ def describe(
     config = JanusVLNConfig.from_pretrained(folder)
     mode = memory or config.navigation.memory
     kept = FrameWindow(*window) if window else config.navigation.window
-    if min(kept.initial, kept.window) < 0 or min(size) < PATCH:
-        raise InputError(
-            f"--window {kept.initial} {kept.window} --size {size[0]} {size[1]}: frames "
-            f"must not be negative, a side has at least {PATCH} pixels"
-        )
+    require(
+        min(kept.initial, kept.window) >= 0 and min(size) >= PATCH,
+        f"--window {kept.initial} {kept.window} --size {size[0]} {size[1]}: frames "
+        f"must not be negative, a side has at least {PATCH} pixels",
+    )
     height, width = resized_shape(size[1], size[0], config.navigation.image_width)
     frame = sizes.FrameSize(*patch_grid(height, width))
     episode = sizes.Episode(frame, mode, kept, 2, spatial_byte=spatial_precision is not None)
@@ -181,54 +178,48 @@ def as_text(result: dict[str, Any]) -> str:
 
     frame, parameters, weights = result["frame"], result["parameters"], result["weights"]
     trained = "trained" if result["trained"] else "no trained weights"
+    files = f"  {weights['files']} weight file(s), {_size(weights.get('bytes_on_disk', 0))}"
+    sizes = [
+        f"{width}x{height}" for width, height in map(frame.get, ("pixels", "resized", "patches"))
+    ]
+    initial, window = result["window"]
+    stored = (
+        f", spatial memory {result['spatial_precision']}" if result["spatial_precision"] else ""
+    )
     lines = [
         f"{result['checkpoint']}: memory {result['memory']}, decoding "
         f"{result['decoding']}, {trained}",
         "",
-    ]
-    lines += [
-        f"  {PART_NAMES[part]:<20} {parameters[part] / 1e6:10,.2f} M parameters"
-        for part in PART_NAMES
-    ]
-    lines += [f"  {'total':<20} {parameters['total'] / 1e6:10,.2f} M"]
-    if weights["files"]:
-        lines += [f"  {weights['files']} weight file(s), {_size(weights['bytes_on_disk'])}"]
-    lines += [
-        f"  read past: {count / 1e6:,.2f} M, {reason}"
-        for reason, count in weights["read_past"].items()
-    ]
-    initial, window = result["window"]
-    (width, height), (columns, rows) = frame["resized"], frame["patches"]
-    pixels = f"{frame['pixels'][0]}x{frame['pixels'][1]}"
-    lines += [
+        *(
+            f"  {name:<20} {parameters[part] / 1e6:10,.2f} M parameters"
+            for part, name in PART_NAMES.items()
+        ),
+        f"  {'total':<20} {parameters['total'] / 1e6:10,.2f} M",
+        *([files] if weights["files"] else []),
+        *(
+            f"  read past: {count / 1e6:,.2f} M, {reason}"
+            for reason, count in weights["read_past"].items()
+        ),
         "",
-        f"A frame of {pixels} pixels becomes {width}x{height}, {columns}x{rows} "
+        f"A frame of {sizes[0]} pixels becomes {sizes[1]}, {sizes[2]} "
         f"patches, {frame['fused_tokens']} fused tokens.",
-    ]
-    lines += [f"Remembered: the first {initial} and the last {window} frames."]
-    stored = (
-        f", spatial memory {result['spatial_precision']}" if result["spatial_precision"] else ""
-    )
-    lines += [
+        f"Remembered: the first {initial} and the last {window} frames.",
         "",
         f"  weights in   weights  memory/frame  memories  to compute*     total   fits on{stored}",
     ]
     for precision, need in result["precisions"].items():
-        memories, frame_bytes = (
-            sum(need["memories"].values()),
-            sum(need["memory_per_frame"].values()),
-        )
+        memories = sum(need["memories"].values())
+        frame_bytes = sum(need["memory_per_frame"].values())
         compute = need["working_estimate"] + need["context_estimate"]
         fits = (
             f"{need['fits_gigabytes'][0]} GB and more"
             if need["fits_gigabytes"]
             else f"none up to {GPU_GIGABYTES[-1]} GB"
         )
-        figures = (
-            f"{_size(need['weights']):>8}  {_size(frame_bytes):>12}  {_size(memories):>8}  "
-            f"{_size(compute):>11}  {_size(need['total']):>8}"
-        )
-        lines += [f"  {precision:<9}  {figures}   {fits}"]
+        lines += [
+            f"  {precision:<9}  {_size(need['weights']):>8}  {_size(frame_bytes):>12}  "
+            f"{_size(memories):>8}  {_size(compute):>11}  {_size(need['total']):>8}   {fits}"
+        ]
     lines += [
         "",
         "  * estimated, with a CUDA context. int8 and int4 are the layers of the "

@@ -2,12 +2,21 @@
 
 import json
 import sys
+from collections.abc import Callable
 from typing import Any
 
 
 def print_json(result: dict[str, Any]) -> None:
     """Print the one object that ``--json`` promises on stdout; all else goes to stderr."""
     print(json.dumps(result), flush=True)
+
+
+def answer(as_json: bool, result: dict[str, Any], page: Callable[[dict[str, Any]], str]) -> None:
+    """Print ``result`` on stdout, as that one object or as the ``page`` for people."""
+    if as_json:
+        print_json(result)
+    else:
+        print(page(result), flush=True)
 
 
 def say(text: str) -> None:

@@ -14,6 +14,7 @@ import argparse
 from pathlib import Path
 
 from janusvln_ros.cli.options import option
+from janusvln_ros.graph.installed import require_ros
 
 OPTIONS = (
     option("--out", type=Path, default=Path("bags"), help="folder for the bags (default: bags)"),
@@ -34,8 +35,6 @@ OPTIONS = (
 
 def run(args: argparse.Namespace) -> int:
     """Run the recorder node in this process until it is interrupted."""
-    from janusvln_ros.graph.installed import require_ros
-
     require_ros()
     from janusvln_ros.nodes.recorder import Recorder
     from janusvln_ros.nodes.running import run_node

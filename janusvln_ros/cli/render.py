@@ -12,9 +12,16 @@ pictures of simulated episodes themselves.
 
 import argparse
 import sys
+from collections import deque
+from itertools import chain
 from pathlib import Path
 
+from tqdm import tqdm
+
 from janusvln_ros.cli.options import BAG, JSON, bag_topics, option
+from janusvln_ros.cli.output import answer, say
+from janusvln_ros.data.bags import open_bag
+from janusvln_ros.errors import InputError, require
 
 OPTIONS = (
     *BAG,
@@ -30,24 +37,16 @@ OPTIONS = (
 
 def run(args: argparse.Namespace) -> int:
     """Render the bag."""
-    from collections import deque
-    from itertools import chain
 
-    from tqdm import tqdm
-
-    from janusvln_ros.cli.output import print_json
-    from janusvln_ros.data.bags import open_bag
     from janusvln_ros.data.drawing import write_picture, write_video
     from janusvln_ros.data.drive_pictures import drive_pictures, styles
-    from janusvln_ros.errors import InputError, require
 
     out = args.out or args.bag.with_suffix(".mp4")
     require(out.suffix in (".mp4", ".png"), f"--out is {out}; its ending must be .mp4 or .png")
-    topics = bag_topics(args)
     with open_bag(args.decisions or args.bag) as source:
         decisions = styles(source)
     with open_bag(args.bag) as bag:
-        rate, pictures = drive_pictures(bag, topics, decisions, args.instruction)
+        rate, pictures = drive_pictures(bag, bag_topics(args), decisions, args.instruction)
         counted = iter(tqdm(pictures, unit="picture", file=sys.stderr, disable=None))
         first = next(counted, None)
         if first is None:
@@ -57,9 +56,6 @@ def run(args: argparse.Namespace) -> int:
         else:
             write_video(out, chain([first], counted), (first.shape[1], first.shape[0]), rate)
         if bag.damage:
-            print(f"warning: {bag.damage}", file=sys.stderr)
-    if args.json:
-        print_json({"fps": rate, "file": str(out)})
-    else:
-        print(out)
+            say(f"warning: {bag.damage}")
+    answer(args.json, {"fps": rate, "file": str(out)}, lambda result: str(result["file"]))
     return 0

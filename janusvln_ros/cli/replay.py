@@ -21,10 +21,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from janusvln_ros.cli.options import BAG, JSON, bag_topics, option
-from janusvln_ros.cli.output import print_json, say
+from janusvln_ros.cli.output import answer, say
+from janusvln_ros.data.bags import Bag, BagWriter, open_bag
+from janusvln_ros.errors import require
+from janusvln_ros.files import atomic_path, atomic_write
+from janusvln_ros.policy import default_checkpoint
 
 if TYPE_CHECKING:
-    from janusvln_ros.data.bags import Bag
     from janusvln_ros.data.drives import Moment
 
 OPTIONS = (
@@ -74,14 +77,12 @@ OPTIONS = (
 
 def run(args: argparse.Namespace) -> int:
     """Replay, compare, write; 1 if ``--min-agreement`` is not reached."""
-    from janusvln_ros.errors import InputError
-    from janusvln_ros.files import atomic_write
-    from janusvln_ros.policy import default_checkpoint
-
-    if args.min_agreement is not None and not 0 <= args.min_agreement <= 1:
-        raise InputError(f"--min-agreement is {args.min_agreement}; it must lie between 0 and 1")
-    if not 1 <= args.threads <= 1024:
-        raise InputError(f"--threads is {args.threads}; it must be at least 1")
+    least = args.min_agreement
+    require(
+        least is None or 0 <= least <= 1,
+        f"--min-agreement is {least}; it must lie between 0 and 1",
+    )
+    require(1 <= args.threads <= 1024, f"--threads is {args.threads}; it must be at least 1")
     out = args.out or Path("runs") / f"replay-{args.bag.stem}-{time.strftime('%Y%m%d-%H%M%S')}"
     args.checkpoint = args.checkpoint or default_checkpoint()
     result = decide_again(args, out)
@@ -89,22 +90,17 @@ def run(args: argparse.Namespace) -> int:
     draw_agreement(result, out / "agreement.png")
     names = ("decisions.mcap", "agreement.json", "agreement.png")
     result["files"] = {name: str(out / name) for name in names}
-    if args.json:
-        print_json(result)
-    else:
-        report(result, out)
-    if args.min_agreement is None:
+    answer(args.json, result, lambda result: f"{page(result)}\nresults in {out}")
+    reached = result["agreement"]
+    require(
+        least is None or reached is not None,
+        f"--min-agreement {least}: nothing to compare with; the "
+        f"record says no action on any of {result['decisions']} frames",
+    )
+    if least is None or reached >= least:
         return 0
-    if result["agreement"] is None:
-        raise InputError(
-            f"--min-agreement {args.min_agreement}: nothing to compare with; the "
-            f"record says no action on any of {result['decisions']} frames"
-        )
-    below = bool(result["agreement"] < args.min_agreement)
-    if below:
-        asked = f"--min-agreement {args.min_agreement}"
-        say(f"agreement {result['agreement']:.4f} is below {asked}")
-    return int(below)
+    say(f"agreement {reached:.4f} is below --min-agreement {least}")
+    return 1
 
 
 def decide_again(args: argparse.Namespace, out: Path) -> dict[str, Any]:
@@ -112,8 +108,6 @@ def decide_again(args: argparse.Namespace, out: Path) -> dict[str, Any]:
     import torch
     from tqdm import tqdm
 
-    from janusvln_ros.camera.images import encode_jpeg
-    from janusvln_ros.data.bags import BagWriter, open_bag
     from janusvln_ros.policy import Navigator
     from janusvln_ros.rollout.replay import against, agreement, bag_camera, replay, write_decision
 
@@ -133,7 +127,7 @@ def decide_again(args: argparse.Namespace, out: Path) -> dict[str, Any]:
         with BagWriter(out / "decisions.mcap") as writer:
             items = replay(bag, navigator, moments, topics, camera)
             for item in tqdm(items, total=len(moments), unit="decision", disable=None):
-                write_decision(writer, item, overlay(item), encode_jpeg)
+                write_decision(writer, item)
                 decided.append((item.moment, item.decision.action))
         seconds = time.monotonic() - began
         return {
@@ -149,7 +143,7 @@ def decide_again(args: argparse.Namespace, out: Path) -> dict[str, Any]:
         }
 
 
-def chosen_moments(args: argparse.Namespace, bag: "Bag") -> "list[Moment]":
+def chosen_moments(args: argparse.Namespace, bag: Bag) -> "list[Moment]":
     """
     Return the frames to decide on, by ``--boundaries``.
 
@@ -157,7 +151,6 @@ def chosen_moments(args: argparse.Namespace, bag: "Bag") -> "list[Moment]":
         InputError: there are none.
     """
     from janusvln_ros.data.drives import interval_moments, odometry_moments, recorded_moments
-    from janusvln_ros.errors import InputError
 
     if args.boundaries == "recorded":
         moments = recorded_moments(bag)
@@ -165,44 +158,31 @@ def chosen_moments(args: argparse.Namespace, bag: "Bag") -> "list[Moment]":
         moments = odometry_moments(bag, bag_topics(args), args.instruction)
     else:
         moments = interval_moments(bag, bag_topics(args), args.instruction, args.interval)
-    if not moments:
-        raise InputError(f"{args.bag}: no frame to decide on with --boundaries {args.boundaries}")
+    require(moments, f"{args.bag}: no frame to decide on with --boundaries {args.boundaries}")
     return moments
 
 
-def overlay(item: Any) -> Any:
-    """The picture of a replayed decision: the frame with the decision written on it."""
-    from janusvln_ros.data.drawing import camera_picture
-
-    return camera_picture(
-        item.rgb,
-        item.moment.instruction,
-        item.moment.step,
-        item.decision.action,
-        item.decision.probabilities,
-    )
-
-
-def report(result: dict[str, Any], out: Path) -> None:
-    """Print the outcome for a reader."""
+def page(result: dict[str, Any]) -> str:
+    """The outcome for a reader; warnings go to stderr."""
     if result["damage"]:
         say(f"warning: {result['damage']}")
     if result["missing_frames"]:
-        missing = result["missing_frames"]
-        say(f"warning: {missing} frames that were decided on are not in the bag")
+        say(f"warning: {result['missing_frames']} frames that were decided on are not in the bag")
     what = (
         f"agreement {100 * result['agreement']:.1f} % of {result['compared']}"
         if result["compared"]
         else "the record says no actions to compare with"
     )
-    print(
+    rows = [
+        f"  {name:12} {counts['equal']:5} of {counts['recorded']}"
+        for name, counts in result["per_action"].items()
+        if counts["recorded"]
+    ]
+    head = (
         f"{result['decisions']} decisions on {result['bag_seconds']:.1f} s of "
         f"{result['bag']}, {result['speed']:.1f} times real time; {what}"
     )
-    for name, counts in result["per_action"].items():
-        if counts["recorded"]:
-            print(f"  {name:12} {counts['equal']:5} of {counts['recorded']}")
-    print(f"results in {out}")
+    return "\n".join([head, *rows])
 
 
 def draw_agreement(result: dict[str, Any], path: Path) -> None:
@@ -211,8 +191,6 @@ def draw_agreement(result: dict[str, Any], path: Path) -> None:
 
     matplotlib.use("Agg")
     from matplotlib import pyplot
-
-    from janusvln_ros.files import atomic_path
 
     rows = list(result["confusion"])
     columns = list(result["confusion"][rows[0]])

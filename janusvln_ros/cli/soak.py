@@ -24,11 +24,13 @@ report covers the time until then.
 """
 
 import argparse
-import sys
 from pathlib import Path
 
 from janusvln_ros.cli.options import JSON, option
-from janusvln_ros.errors import InputError
+from janusvln_ros.cli.output import answer, say
+from janusvln_ros.errors import require
+from janusvln_ros.graph.installed import require_ros
+from sim_bridge.homes import ensure_split
 
 FAULTS = ("cancel", "preempt", "estop", "disarm", "flood", "freeze", "kill_policy")
 
@@ -86,24 +88,19 @@ OPTIONS = (
 
 def run(args: argparse.Namespace) -> int:
     """Run the soak."""
-    if not 0 < args.hours <= 1000:
-        raise InputError(f"--hours is {args.hours}: give more than 0 and at most 1000")
-    if not args.every > 0:
-        raise InputError(f"--every is {args.every}: give the mean seconds between faults")
+    require(0 < args.hours <= 1000, f"--hours is {args.hours}: give more than 0 and at most 1000")
+    require(args.every > 0, f"--every is {args.every}: give the mean seconds between faults")
     faults = tuple(name for name in args.faults.split(",") if name)
     for name in faults:
-        if name not in FAULTS:
-            raise InputError(f"--faults names '{name}': choose of {', '.join(FAULTS)}")
-    from janusvln_ros.graph.installed import require_ros
-
+        require(name in FAULTS, f"--faults names '{name}': choose of {', '.join(FAULTS)}")
     require_ros()
     from janusvln_ros.graph.soak import Plan, soak
 
     width, _, height = args.size.partition("x")
-    if not (width.isdigit() and height.isdigit()):
-        raise InputError(f"--size is '{args.size}': write WIDTHxHEIGHT, such as 320x240")
-    from sim_bridge.homes import ensure_split
-
+    require(
+        width.isdigit() and height.isdigit(),
+        f"--size is '{args.size}': write WIDTHxHEIGHT, such as 320x240",
+    )
     ensure_split(args.data_dir, args.split)
     plan = Plan(
         seconds=args.hours * 3600,
@@ -120,12 +117,10 @@ def run(args: argparse.Namespace) -> int:
         log_dir=args.log_dir,
         domain=args.domain,
     )
-    report = soak(plan, lambda text: print(text, file=sys.stderr, flush=True))
-    if args.json:
-        from janusvln_ros.cli.output import print_json
-
-        print_json(report)
-    else:
-        for name, value in report.items():
-            print(f"{name:22} {value}")
+    report = soak(plan, say)
+    answer(
+        args.json,
+        report,
+        lambda report: "\n".join(f"{name:22} {value}" for name, value in report.items()),
+    )
     return 1 if report["unsafe_moments"] or report["error"] else 0

@@ -14,10 +14,16 @@ state/ (to go on from; safe to delete when done), recipe.yaml, result.json and T
 """
 
 import argparse
+import contextlib
+import logging
 import sys
 from dataclasses import asdict
 
+import yaml
+
 from janusvln_ros.cli.options import JSON, option
+from janusvln_ros.cli.output import answer
+from janusvln_ros.training.recipes import load_recipe
 
 OPTIONS = (
     option("recipe", help="tiny-encoders, tiny, base, extra, or the path of your own .yaml"),
@@ -33,32 +39,26 @@ OPTIONS = (
 
 def run(args: argparse.Namespace) -> int:
     """Run the recipe; prints where the checkpoint is."""
-    from janusvln_ros.cli.output import print_json
-    from janusvln_ros.training.recipes import load_recipe
-
     recipe = load_recipe(args.recipe, args.overrides)
     if args.show:
-        import yaml
-
-        if args.json:
-            print_json(asdict(recipe))
-        else:
-            print(yaml.safe_dump(asdict(recipe), sort_keys=False), end="")
+        answer(
+            args.json,
+            asdict(recipe),
+            lambda fields: yaml.safe_dump(fields, sort_keys=False).removesuffix("\n"),
+        )
         return 0
-    import contextlib
-    import logging
-
     from janusvln_ros.training.run import train
 
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
     # the trainer prints its log; stdout is kept for the result
     with contextlib.redirect_stdout(sys.stderr):
         result = train(recipe)
-    if args.json:
-        print_json(result)
-    else:
-        print(
+    answer(
+        args.json,
+        result,
+        lambda result: (
             f"trained {result['steps']} steps, loss {result['loss']}; checkpoint in "
             f"{result['checkpoint']}"
-        )
+        ),
+    )
     return 0

@@ -21,7 +21,20 @@ from types import FrameType
 
 from janusvln_ros.cli.options import JSON, option
 from janusvln_ros.cli.output import print_json, say
-from janusvln_ros.errors import InputError
+from janusvln_ros.errors import require
+from janusvln_ros.graph.composition import (
+    graph_arguments,
+    parse_assignments,
+    parse_parameters,
+    resolve,
+)
+from janusvln_ros.graph.installed import require_ros
+from janusvln_ros.graph.processes import (
+    NodeEndedError,
+    Processes,
+    domain_owners,
+    middleware_environment,
+)
 
 OPTIONS = (
     option("graph", metavar="GRAPH", help="simulation, robot or replay"),
@@ -48,13 +61,6 @@ def run(args: argparse.Namespace) -> int:
     Exit code 0: ended by SIGTERM, or a node was done (the player at the end of its bag); 130: by
     Ctrl-C; 1: a node failed.
     """
-    from janusvln_ros.graph.composition import (
-        graph_arguments,
-        parse_assignments,
-        parse_parameters,
-        resolve,
-    )
-
     if args.arguments:
         for argument in graph_arguments(args.graph):
             name = f"{argument.name}:={argument.default or '...'}"
@@ -65,9 +71,6 @@ def run(args: argparse.Namespace) -> int:
         nodes = [vars(spec) | {"files": list(map(str, spec.files))} for spec in specs]
         print_json({"graph": args.graph, "nodes": nodes})
         return 0
-    from janusvln_ros.graph.installed import require_ros
-    from janusvln_ros.graph.processes import NodeEndedError, Processes, middleware_environment
-
     require_ros()
     environment = middleware_environment(args.domain, args.localhost)
     domain = usable_domain(int(environment.get("ROS_DOMAIN_ID", "0")))
@@ -94,16 +97,13 @@ def usable_domain(domain: int) -> int:
     Raises:
         InputError: it is out of range, or another user of this machine uses it.
     """
-    from janusvln_ros.graph.processes import domain_owners
-
-    if not 0 <= domain <= 101:
-        raise InputError(f"ROS domain {domain} is out of range: give one from 0 to 101")
+    require(0 <= domain <= 101, f"ROS domain {domain} is out of range: give one from 0 to 101")
     others = domain_owners(domain) - {os.getuid()}
-    if others:
-        raise InputError(
-            f"ROS domain {domain} is in use on this machine by user id "
-            f"{', '.join(map(str, sorted(others)))}: give another with --domain"
-        )
+    require(
+        not others,
+        f"ROS domain {domain} is in use on this machine by user id "
+        f"{', '.join(map(str, sorted(others)))}: give another with --domain",
+    )
     return domain
 
 

@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Protocol
+from typing import Any
 
 from mcap.exceptions import McapError
 from mcap.records import Channel, Schema
@@ -29,7 +29,7 @@ from rosbags.rosbag2 import Reader, ReaderError
 from rosbags.typesys import Stores, get_types_from_idl, get_types_from_msg, get_typestore
 from rosbags.typesys.store import Typestore
 
-from janusvln_ros.errors import InputError
+from janusvln_ros.errors import InputError, require
 from janusvln_ros.files import share_dir
 
 STORAGE_SUFFIXES = (".mcap", ".db3")
@@ -77,7 +77,7 @@ class Bag:
     start: int = 0
     end: int = 0
     damage: str | None = None
-    _sources: list["_Source"] = field(default_factory=list)
+    _sources: "list[_Intact | _DamagedMcap | _DamagedSqlite]" = field(default_factory=list)
     _types: Typestore = field(default_factory=message_types)
 
     @property
@@ -114,6 +114,14 @@ class Bag:
                 f"does not decode as {message.msgtype}: {error}"
             ) from error
 
+    def topics_of(self, msgtypes: Collection[str]) -> list[str]:
+        """The topics of one of ``msgtypes`` that hold a message."""
+        return [
+            topic
+            for topic, msgtype in self.topics.items()
+            if msgtype in msgtypes and self.counts.get(topic, 0)
+        ]
+
     def topic_of_type(
         self, msgtypes: Collection[str], wanted: str | None, what: str, option: str
     ) -> str:
@@ -132,41 +140,31 @@ class Bag:
             )
             or "nothing"
         )
-        candidates = [
-            topic
-            for topic, msgtype in self.topics.items()
-            if msgtype in msgtypes and self.counts.get(topic, 0)
-        ]
+        candidates = self.topics_of(msgtypes)
         if wanted is not None:
             for topic in (wanted, f"/{wanted.lstrip('/')}"):
                 if self.topics.get(topic) in msgtypes:
                     return topic
             guess = f"; did you mean {option} {candidates[0]}?" if candidates else ""
             raise InputError(f"{self.path} has no {what} topic {wanted!r}; it holds {held}{guess}")
-        if len(candidates) == 1:
-            return candidates[0]
-        if not candidates:
-            raise InputError(
-                f"{self.path} has no {what} topic (one of {', '.join(msgtypes)}); it holds {held}"
-            )
-        raise InputError(
-            f"{self.path} has several {what} topics: {', '.join(sorted(candidates))}; "
-            f"choose one, for example {option} {sorted(candidates)[0]}"
+        require(
+            candidates,
+            f"{self.path} has no {what} topic (one of {', '.join(msgtypes)}); it holds {held}",
         )
+        require(
+            len(candidates) == 1,
+            f"{self.path} has several {what} topics: {', '.join(sorted(candidates))}; "
+            f"choose one, for example {option} {min(candidates)}",
+        )
+        return candidates[0]
 
 
-class _Source(Protocol):
-    """One storage file, or one intact bag folder."""
-
-    damage: str | None
-
-    def messages(self, topics: Collection[str]) -> Iterator[Message]: ...
-
-
+@dataclass
 class _Intact:
-    def __init__(self, reader: Reader) -> None:
-        self.reader = reader
-        self.damage: str | None = None
+    """A storage file, or a bag folder, that reads as it should."""
+
+    reader: Reader
+    damage: str | None = None
 
     def messages(self, topics: Collection[str]) -> Iterator[Message]:
         connections = [c for c in self.reader.connections if not topics or c.topic in topics]
@@ -179,16 +177,16 @@ class _Intact:
             self.damage = f"{self.reader.path}: reading ended early: {error}"
 
 
+@dataclass
 class _DamagedMcap:
     """
     An mcap file without its end (a power cut): records are read in order until the first that is
     not whole.
     """
 
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        self.damage: str | None = None
-        self.schemas: dict[int, Schema] = {}
+    path: Path
+    damage: str | None = None
+    schemas: dict[int, Schema] = field(default_factory=dict)
 
     def messages(self, topics: Collection[str]) -> Iterator[Message]:
         channels: dict[int, Channel] = {}
@@ -210,22 +208,21 @@ class _DamagedMcap:
                                 record.data,
                             )
             except (McapError, struct.error, ValueError, OSError, EOFError, KeyError) as error:
-                why = str(error) or type(error).__name__
                 self.damage = (
                     f"{self.path} is truncated or damaged; read up to byte {stream.tell()} "
-                    f"of {self.path.stat().st_size}: {why}"
+                    f"of {self.path.stat().st_size}: {str(error) or type(error).__name__}"
                 )
 
 
+@dataclass
 class _DamagedSqlite:
     """
     A sqlite3 file that does not read to its end: rows are taken in the order of writing until the
     first bad page.
     """
 
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        self.damage: str | None = None
+    path: Path
+    damage: str | None = None
 
     def messages(self, topics: Collection[str]) -> Iterator[Message]:
         with (
@@ -291,11 +288,11 @@ def _storage_files(path: Path) -> list[Path]:
     if path.is_file():
         return [path]
     files = sorted(p for p in path.iterdir() if p.suffix in STORAGE_SUFFIXES)
-    if not files:
-        raise InputError(
-            f"{path} holds no rosbag2 file ({' or '.join(STORAGE_SUFFIXES)}); it holds "
-            f"{sorted(p.name for p in path.iterdir())[:10] or 'nothing'}"
-        )
+    require(
+        files,
+        f"{path} holds no rosbag2 file ({' or '.join(STORAGE_SUFFIXES)}); it holds "
+        f"{sorted(p.name for p in path.iterdir())[:10] or 'nothing'}",
+    )
     return files
 
 
@@ -311,8 +308,7 @@ def open_bag(path: str | os.PathLike[str]) -> Iterator[Bag]:
         InputError: nothing there, an empty file, not a rosbag2, or nothing readable in it.
     """
     path = Path(path)
-    if not path.exists():
-        raise InputError(f"bag {path} does not exist")
+    require(path.exists(), f"bag {path} does not exist")
     bag = Bag(path, _types=_copy_of_types())
     with contextlib.ExitStack() as stack:
         whole = _open_intact(path, stack)
@@ -320,10 +316,10 @@ def open_bag(path: str | os.PathLike[str]) -> Iterator[Bag]:
             _add_intact(bag, whole)
         else:
             for file in _storage_files(path):
-                if file.stat().st_size == 0:
-                    raise InputError(
-                        f"{file} is empty (0 bytes): the recording was never written to disk"
-                    )
+                require(
+                    file.stat().st_size,
+                    f"{file} is empty (0 bytes): the recording was never written to disk",
+                )
                 reader = _open_intact(file, stack)
                 if isinstance(reader, Reader):
                     _add_intact(bag, reader)
@@ -335,10 +331,10 @@ def open_bag(path: str | os.PathLike[str]) -> Iterator[Bag]:
                     or f"{path}/metadata.yaml does not describe this bag ({whole}); the "
                     "storage files were read without it"
                 )
-        if not bag.topics:
-            raise InputError(
-                f"{path} is not a readable rosbag2: {bag.damage or whole or 'it holds no topics'}"
-            )
+        require(
+            bag.topics,
+            f"{path} is not a readable rosbag2: {bag.damage or whole or 'it holds no topics'}",
+        )
         yield bag
 
 
@@ -396,8 +392,7 @@ def header_stamp(cdr: bytes) -> int:
     Raises:
         InputError: fewer bytes than a stamp has.
     """
-    if len(cdr) < 12:
-        raise InputError(f"a message of {len(cdr)} bytes is too short to hold a header")
+    require(len(cdr) >= 12, f"a message of {len(cdr)} bytes is too short to hold a header")
     # The second byte of the encapsulation says the byte order: CDR_BE is 0, CDR_LE is 1.
     seconds, nanoseconds = struct.unpack_from("<iI" if cdr[1] & 1 else ">iI", cdr, 4)
     return int(seconds) * 1_000_000_000 + int(nanoseconds)

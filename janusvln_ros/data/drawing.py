@@ -135,8 +135,7 @@ def camera_picture(
     _shade(picture, height - bar, height)
     name = NAMES[action] if action is not None else "not understood"
     colour = COLOURS[action] if action is not None else ROBOT
-    said = f"{step}: {name}  {note}".rstrip()
-    _write(picture, said, 6, height - line_height - 12, size, colour)
+    _write(picture, f"{step}: {name}  {note}".rstrip(), 6, height - line_height - 12, size, colour)
     if probabilities and all(map(math.isfinite, probabilities.values())):
         slot = width // 4
         for i, (candidate, probability) in enumerate(sorted(probabilities.items())):

@@ -3,8 +3,9 @@ A recorded drive as training trajectories: motion cut into steps, the frame at e
 report of how good the recording is.
 """
 
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Callable, Sequence
+from itertools import groupby
 from typing import Any
 
 import cv2
@@ -67,27 +68,25 @@ def import_drive(
     """
     spans, odometry = drive_spans(bag, topics, instruction), read_odometry(bag, topics)
     moments = step_moments(spans, odometry)
-    actions: list[list[Action]] = [[] for _ in spans]
-    for moment in moments:
-        if moment.recorded is not None:
-            actions[moment.episode].append(moment.recorded)
-    pictures: dict[int, list[bytes]] = {}
-    blurs: dict[int, list[float]] = {}
+    actions = {
+        e: [moment.recorded for moment in steps if moment.recorded is not None]
+        for e, steps in groupby(moments, lambda moment: moment.episode)
+    }
+    seen: dict[int, list[tuple[bytes, float]]] = defaultdict(list)
     reports = []
     for moment, frame in moment_frames(bag, topics, moments):
         e, rgb = moment.episode, camera(frame)
-        blurs.setdefault(e, []).append(sharpness(rgb))
-        pictures.setdefault(e, []).append(encode_jpeg(rgb))
+        seen[e].append((encode_jpeg(rgb), sharpness(rgb)))
         # Written as soon as it is whole, so that only one episode's pictures are in memory.
-        if len(pictures[e]) == len(actions[e]):
+        if len(seen[e]) == len(actions[e]):
+            pictures, sharpnesses = zip(*seen.pop(e))
             text, stamps = spans[e]
-            figures = quality(stamps, odometry, actions[e], blurs.pop(e))
-            report = {"episode": e, "instruction": text, **figures}
-            report["kept"] = len(actions[e]) >= min_steps
-            episode, shown = _episode(f"{scene}_{e:03d}", scene, text), pictures.pop(e)
-            if report["kept"]:
-                labels = [-1, *map(int, actions[e][:-1])]
-                writer.write(episode, shown, labels, result=report)
+            figures = quality(stamps, odometry, actions[e], sharpnesses)
+            kept = len(actions[e]) >= min_steps
+            report = {"episode": e, "instruction": text, **figures, "kept": kept}
+            episode = _episode(f"{scene}_{e:03d}", scene, text)
+            if kept:
+                writer.write(episode, pictures, [-1, *map(int, actions[e][:-1])], result=report)
             else:
                 writer.skip(episode, result=report)
             reports.append(report)
@@ -96,9 +95,8 @@ def import_drive(
 
 def _episode(name: str, scene: str, text: str) -> Episode:
     """An episode of a drive, which has no place in a simulator."""
-    nowhere = (0.0, 0.0, 0.0)
-    where = (nowhere, (0.0, 0.0, 0.0, 1.0), nowhere, 0.0)
-    return Episode(name, name, f"bags/{scene}/{scene}.bag", *where, text, (), None)
+    nowhere = ((0.0, 0.0, 0.0), (0.0, 0.0, 0.0, 1.0), (0.0, 0.0, 0.0), 0.0)
+    return Episode(name, name, f"bags/{scene}/{scene}.bag", *nowhere, text, (), None)
 
 
 def quality(
@@ -153,17 +151,12 @@ def _moves(odometry: Sequence[Sample], stamp_N: NDArray[np.int64]) -> NDArray[np
     return moving
 
 
-def _pauses(stamps: NDArray[np.int64], moving: NDArray[np.bool_]) -> int:
-    count, since = 0, None
-    for stamp, moves in zip(stamps, moving):
-        if moves:
-            since = None
-        elif since is None:
-            since = stamp
-        elif stamp - since > PAUSE_S * 1e9:
-            # counted once; never again until the base moved
-            count, since = count + 1, np.iinfo(np.int64).max
-    return count
+def _pauses(stamp_N: NDArray[np.int64], moving_N: NDArray[np.bool_]) -> int:
+    """How often the base stood for longer than ``PAUSE_S``."""
+    # where moving begins and ends; what lies between the end of one and the next begin stands
+    change = np.flatnonzero(np.diff(moving_N)) + 1
+    runs = zip(np.split(stamp_N, change), np.split(moving_N, change))
+    return sum(bool(not m[0] and s[-1] - s[0] > PAUSE_S * 1e9) for s, m in runs)
 
 
 def sharpness(rgb: NDArray[np.uint8]) -> float:

@@ -5,7 +5,8 @@ odometry exists.
 
 from bisect import bisect_right
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from contextlib import suppress
+from dataclasses import dataclass, replace
 from typing import Any
 
 import cv2
@@ -20,6 +21,7 @@ from janusvln_ros.data.drives import (
     Topics,
     camera_topic,
     drive_spans,
+    known_action,
     read_odometry,
 )
 from janusvln_ros.data.top_down_map import TopDownMap
@@ -39,7 +41,7 @@ other.
 
 @dataclass(frozen=True)
 class Style:
-    """What a decision looks like in the pictures that follow it."""
+    """What a decision looks like in the pictures that follow it: words for `camera_picture`."""
 
     instruction: str = ""
     step: int | None = None
@@ -51,30 +53,30 @@ class Style:
 def styles(decisions: Bag) -> dict[int, Style]:
     """The decisions of a bag by the stamp of their frame, nanoseconds."""
     found: dict[int, Style] = {}
-    topics = [topic for topic, msgtype in decisions.topics.items() if msgtype == DECISION_TYPE]
+    topics = decisions.topics_of([DECISION_TYPE])
     for message in decisions.messages(topics) if topics else ():
         body = decisions.decode(message)
-        action = Action(body.action) if body.action in set(Action) else None
-        probabilities = (
-            dict(zip(Action, map(float, body.probabilities)))
-            if np.isfinite(body.probabilities).all()
-            else None
-        )
-        note = (
-            f"memory {body.spatial_frames} of {body.memory_capacity} frames"
-            if body.memory_capacity
-            else ""
-        )
-        found[header_stamp(message.cdr)] = Style(
-            body.instruction, int(body.step), action, probabilities, note
-        )
+        note = f"memory {body.spatial_frames} of {body.memory_capacity} frames"
+        found[header_stamp(message.cdr)] = style_of(body, note if body.memory_capacity else "")
     return found
 
 
-def path_view(odometry: Sequence[Sample], stamp: int) -> Picture | None:
-    """The path until ``stamp`` from above, start heading up; None without odometry."""
+def style_of(decision: Any, note: str) -> Style:
+    """What a ``janusvln_msgs/Decision`` looks like, from a bag or from a topic."""
+    probabilities = decision.probabilities
+    return Style(
+        decision.instruction,
+        int(decision.step),
+        known_action(decision.action),
+        dict(zip(Action, map(float, probabilities))) if np.isfinite(probabilities).all() else None,
+        note,
+    )
+
+
+def path_view(odometry: Sequence[Sample], stamp: int) -> Picture:
+    """The path until ``stamp`` from above, start heading up; a black edge without odometry."""
     if not odometry:
-        return None
+        return np.zeros((HEIGHT, 2, 3), np.uint8)
     # REP-103 (x ahead, y left) into the picture's axes (x right, z down), turned so that the drive
     # starts upwards
     ways = [relative(odometry[0].pose, sample.pose) for sample in odometry]
@@ -108,14 +110,13 @@ def drive_pictures(
         InputError: no camera.
     """
     camera = camera_topic(bag, topics.image)
-    try:
+    odometry: list[Sample] = []
+    with suppress(InputError):
         odometry = read_odometry(bag, topics)
-    except InputError:
-        odometry = []
-    frames = bag.counts[camera]
-    rate = min(FASTEST, max(SLOWEST, frames / bag.duration)) if bag.duration else SLOWEST
-    keep_every = max(1.0, frames / bag.duration / FASTEST) if bag.duration else 1.0
-    texts = _texts(bag, topics, instruction)
+    spans: list[tuple[str, list[int]]] = []
+    with suppress(InputError):
+        spans = drive_spans(bag, topics, instruction)
+    recorded = bag.counts[camera] / bag.duration if bag.duration else SLOWEST
 
     def pictures() -> Iterator[Picture]:
         style = Style()
@@ -126,30 +127,12 @@ def drive_pictures(
             style = decisions.get(stamp, style)
             if n < due:
                 continue
-            due += keep_every
+            due += max(1.0, recorded / FASTEST)
             rgb = decode(bag.decode(message))
             size = size or (round(rgb.shape[1] * HEIGHT / rgb.shape[0]), HEIGHT)
             scaled: Any = cv2.resize(rgb, size, interpolation=cv2.INTER_AREA)
-            picture = camera_picture(
-                scaled,
-                style.instruction or texts(stamp),
-                style.step,
-                style.action,
-                style.probabilities,
-                style.note,
-            )
-            above = path_view(odometry, stamp)
-            yield side_by_side(
-                picture, above if above is not None else np.zeros((HEIGHT, 2, 3), np.uint8)
-            )
+            heard = (text for text, stamps in reversed(spans) if stamps[0] <= stamp)
+            shown = replace(style, instruction=style.instruction or next(heard, ""))
+            yield side_by_side(camera_picture(scaled, **vars(shown)), path_view(odometry, stamp))
 
-    return rate, pictures()
-
-
-def _texts(bag: Bag, topics: Topics, instruction: str | None) -> Any:
-    """The words at a stamp: those given, else those of the bag, else none."""
-    try:
-        spans = drive_spans(bag, topics, instruction)
-    except InputError:
-        return lambda _stamp: ""
-    return lambda stamp: next((text for text, stamps in reversed(spans) if stamps[0] <= stamp), "")
+    return min(FASTEST, max(SLOWEST, recorded)), pictures()

@@ -6,7 +6,6 @@ there.
 from collections import Counter, deque
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,10 +14,11 @@ from janusvln_ros.actions import Action
 from janusvln_ros.camera.images import decode
 from janusvln_ros.data.bags import IMAGE_TYPES, Bag, header_stamp
 from janusvln_ros.data.odometry import odometry_from_poses, odometry_from_velocity
-from janusvln_ros.errors import InputError
+from janusvln_ros.errors import InputError, require
 from janusvln_ros.geometry import yaw_of
 from janusvln_ros.protocol.choosing import Rule, cut_into_steps
 from janusvln_ros.protocol.odometry import Sample
+from janusvln_ros.stamps import nanoseconds
 
 DECISION_TYPE = "janusvln_msgs/msg/Decision"
 REPORT_TYPE = "janusvln_msgs/msg/StepReport"
@@ -64,7 +64,9 @@ def camera_topic(bag: Bag, wanted: str | None) -> str:
         InputError: none, or several cameras; the sentence lists them.
     """
     cameras = [
-        t for t in _held(bag, IMAGE_TYPES) if not any(word in t for word in ("depth", "overlay"))
+        t
+        for t in bag.topics_of(IMAGE_TYPES)
+        if not any(word in t for word in ("depth", "overlay"))
     ]
     if (
         wanted is None
@@ -90,25 +92,31 @@ def recorded_moments(bag: Bag) -> list[Moment]:
     Raises:
         InputError: the bag holds neither.
     """
-    topics = _held(bag, (DECISION_TYPE,)) or _held(bag, (REPORT_TYPE,))
-    if not topics:
-        held = ", ".join(sorted(bag.topics)) or "nothing"
-        raise InputError(
-            f"{bag.path} holds no decisions and no step reports (it holds {held}); use "
-            "--boundaries odom or interval"
-        )
+    topics = bag.topics_of([DECISION_TYPE]) or bag.topics_of([REPORT_TYPE])
+    require(
+        topics,
+        f"{bag.path} holds no decisions and no step reports (it holds "
+        f"{', '.join(sorted(bag.topics)) or 'nothing'}); use --boundaries odom or interval",
+    )
     moments: dict[tuple[int, int], Moment] = {}
     for message in bag.messages(topics):
+        decided = message.msgtype == DECISION_TYPE
         body = bag.decode(message)
-        key = (int(body.episode_id), int(body.step))
-        action = Action(body.action) if body.action in set(Action) else None
-        if message.msgtype == DECISION_TYPE:
-            moments[key] = Moment(
-                _nanoseconds(body.header.stamp), key[0], key[1], body.instruction, action
-            )
-        else:
-            moments[key] = Moment(_nanoseconds(body.frame_stamp), key[0], key[1], "", action)
+        stamp = body.header.stamp if decided else body.frame_stamp
+        episode, step = int(body.episode_id), int(body.step)
+        moments[episode, step] = Moment(
+            nanoseconds(stamp),
+            episode,
+            step,
+            body.instruction if decided else "",
+            known_action(body.action),
+        )
     return [moments[key] for key in sorted(moments)]
+
+
+def known_action(code: int) -> Action | None:
+    """The action of a ``Decision`` or ``StepReport``; None: what was decided is no action."""
+    return Action(code) if code in set(Action) else None
 
 
 def odometry_moments(bag: Bag, topics: Topics, instruction: str | None) -> list[Moment]:
@@ -164,8 +172,10 @@ def interval_moments(
     Raises:
         InputError: ``seconds`` is not positive.
     """
-    if not seconds >= MIN_INTERVAL_S:
-        raise InputError(f"interval is {seconds} s; it must be at least {MIN_INTERVAL_S}")
+    require(
+        seconds >= MIN_INTERVAL_S,
+        f"interval is {seconds} s; it must be at least {MIN_INTERVAL_S}",
+    )
     moments: list[Moment] = []
     for episode, (text, stamps) in enumerate(drive_spans(bag, topics, instruction)):
         due, step = stamps[0], 0
@@ -185,8 +195,8 @@ def read_odometry(bag: Bag, topics: Topics) -> list[Sample]:
     """
     if (
         topics.odom is not None
-        or _held(bag, ("nav_msgs/msg/Odometry",))
-        or not _held(bag, VELOCITY_TYPES)
+        or bag.topics_of(["nav_msgs/msg/Odometry"])
+        or not bag.topics_of(VELOCITY_TYPES)
     ):
         topic = bag.topic_of_type(
             ["nav_msgs/msg/Odometry"], topics.odom, "odometry", "--odom-topic"
@@ -224,12 +234,10 @@ def drive_spans(bag: Bag, topics: Topics, instruction: str | None) -> list[tuple
     read = [image_topic]
     if instruction is None:
         try:
-            spoken = bag.topic_of_type(
-                ["std_msgs/msg/String"], topics.instruction, "instruction", "--instruction-topic"
-            )
+            words = ("instruction", "--instruction-topic")
+            read.append(bag.topic_of_type(["std_msgs/msg/String"], topics.instruction, *words))
         except InputError as error:
             raise InputError(f"{error}; or give the words with --instruction") from None
-        read.append(spoken)
     text = instruction
     spans: list[tuple[str, list[int]]] = []
     for message in bag.messages(read):
@@ -243,11 +251,11 @@ def drive_spans(bag: Bag, topics: Topics, instruction: str | None) -> list[tuple
             if not spans[-1][1] or stamp > spans[-1][1][-1]:
                 spans[-1][1].append(stamp)
     spans = [span for span in spans if span[1]]
-    if not spans:
-        raise InputError(
-            f"{bag.path}: no frame of {image_topic} follows an instruction; give the "
-            "words with --instruction"
-        )
+    require(
+        spans,
+        f"{bag.path}: no frame of {image_topic} follows an instruction; give the "
+        "words with --instruction",
+    )
     return spans
 
 
@@ -262,15 +270,3 @@ def _refuse_backward(bag: Bag, topic: str, stamps: list[int]) -> None:
             f"after {stamps[back[0]] / 1e9:.3f} s; "
             "cut the bag there, or use --boundaries recorded or interval"
         )
-
-
-def _held(bag: Bag, msgtypes: tuple[str, ...]) -> list[str]:
-    return [
-        topic
-        for topic, msgtype in bag.topics.items()
-        if msgtype in msgtypes and bag.counts.get(topic, 0)
-    ]
-
-
-def _nanoseconds(stamp: Any) -> int:
-    return int(stamp.sec) * 10**9 + int(stamp.nanosec)

@@ -11,7 +11,8 @@ from typing import Any
 
 from filelock import Timeout
 
-from janusvln_ros.errors import InputError
+from janusvln_ros.data.episodes import Episode, json_id
+from janusvln_ros.errors import InputError, require
 from janusvln_ros.files import file_lock
 
 JOURNALS = "journal_*.jsonl"
@@ -21,6 +22,15 @@ JOURNALS = "journal_*.jsonl"
 def journal_path(folder: Path, shard: int) -> Path:
     """Where process number ``shard`` writes in a folder."""
     return folder / f"journal_{shard}.jsonl"
+
+
+def line_key(episode: Episode) -> dict[str, Any]:
+    """What every line begins with: which episode it is of."""
+    return {
+        "scene": episode.scene,
+        "episode_id": json_id(episode.episode_id),
+        "instruction": episode.instruction,
+    }
 
 
 def read_journals(folder: Path) -> Iterator[dict[str, Any]]:
@@ -52,11 +62,10 @@ def read_lines(path: str | Path) -> Iterator[dict[str, Any]]:
                 f"{path}, line {number} is no JSON ({error}): remove the line, its "
                 "episode is then done again"
             ) from error
-        if not isinstance(item, dict):
-            raise InputError(
-                f"{path}, line {number} is no object: remove the line, its episode is "
-                "then done again"
-            )
+        require(
+            isinstance(item, dict),
+            f"{path}, line {number} is no object: remove the line, its episode is then done again",
+        )
         yield item
 
 
@@ -83,8 +92,7 @@ class Journal:
             ) from error
         self._file = open(self.path, "a+b")  # noqa: SIM115 (open for life)
         self._file.seek(0)
-        content = self._file.read()
-        self._file.truncate(content.rfind(b"\n") + 1)
+        self._file.truncate(self._file.read().rfind(b"\n") + 1)
 
     def append(self, item: dict[str, Any]) -> None:
         """Add one line and return when it is on the disk."""

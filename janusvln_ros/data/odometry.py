@@ -9,7 +9,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from janusvln_ros.errors import InputError
+from janusvln_ros.errors import require
 from janusvln_ros.geometry import Pose2
 from janusvln_ros.protocol.odometry import Sample
 
@@ -27,14 +27,13 @@ def odometry_from_poses(
     """
     pose_N3 = np.asarray(poses, np.float64).reshape(-1, 3)
     bad = int(np.count_nonzero(~np.isfinite(pose_N3).all(axis=1)))
-    if bad:
-        raise InputError(
-            f"odometry: {bad} of {len(pose_N3)} poses are not finite; the recording "
-            "cannot be cut into steps"
-        )
+    require(
+        not bad,
+        f"odometry: {bad} of {len(pose_N3)} poses are not finite; the recording "
+        "cannot be cut into steps",
+    )
     rising, first = np.unique(np.asarray(stamps, np.int64), return_index=True)
-    if len(rising) < 2:
-        raise InputError(f"odometry: {len(rising)} different stamps; at least 2 are needed")
+    require(len(rising) >= 2, f"odometry: {len(rising)} different stamps; at least 2 are needed")
     return [Sample(int(t), Pose2(*map(float, pose_N3[i]))) for t, i in zip(rising, first)]
 
 

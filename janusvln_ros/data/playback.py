@@ -59,9 +59,7 @@ def played_name(topic: str, msgtype: str) -> str | None:
     """The name under which a recorded topic is played, or None for one that is not."""
     if topic in NOT_PLAYED:
         return None
-    if msgtype == "janusvln_msgs/msg/Decision" or "/overlay" in topic:
-        return f"/recorded{topic}"
-    return topic
+    return f"/recorded{topic}" if msgtype == DECISION_TYPE or "/overlay" in topic else topic
 
 
 def spoken(bag: Bag) -> list[Message]:
@@ -78,12 +76,12 @@ def spoken(bag: Bag) -> list[Message]:
     first = {
         moment.episode: moment for moment in reversed(recorded_moments(bag)) if moment.instruction
     }
-    words = sorted(first.values(), key=lambda moment: moment.stamp)
-    cdrs = [
-        bytes(types.serialize_cdr(kind(data=moment.instruction), kind.__msgtype__))
-        for moment in words
-    ]
     return [
-        Message("/instruction", kind.__msgtype__, moment.stamp - INSTRUCTION_LEAD_NS, cdr)
-        for moment, cdr in zip(words, cdrs)
+        Message(
+            "/instruction",
+            kind.__msgtype__,
+            moment.stamp - INSTRUCTION_LEAD_NS,
+            bytes(types.serialize_cdr(kind(data=moment.instruction), kind.__msgtype__)),
+        )
+        for moment in sorted(first.values(), key=lambda moment: moment.stamp)
     ]

@@ -21,8 +21,11 @@ import numpy as np
 
 from janusvln_ros.actions import Action
 from janusvln_ros.data.trajectories import Trajectory
-from janusvln_ros.errors import InputError
+from janusvln_ros.errors import InputError, require
 from janusvln_ros.files import atomic_path
+
+STRIPPED = ("r2r", "rxr")
+"""Sources whose published samples have no white space around their instructions."""
 
 
 @dataclass(frozen=True)
@@ -75,23 +78,14 @@ def targets_of(trajectory: Trajectory) -> tuple[Action, ...]:
     Raises:
         InputError: the actions do not match the frames, or are no actions.
     """
-    n = len(trajectory.frames)
-    if trajectory.labels is not None:
-        chosen: Sequence[int] = trajectory.labels
-        if len(chosen) != n:
-            raise InputError(
-                f"trajectory {trajectory.video}: {len(chosen)} labels for {n} "
-                "pictures: collect it again"
-            )
-    else:
-        if len(trajectory.actions) != n:
-            raise InputError(
-                f"trajectory {trajectory.video}: {len(trajectory.actions)} actions for "
-                f"{n} pictures: collect it again"
-            )
-        chosen = (*trajectory.actions[1:], int(Action.STOP))
+    n, labels = len(trajectory.frames), trajectory.labels
+    told = f"{len(trajectory.actions)} actions" if labels is None else f"{len(labels)} labels"
+    require(
+        len(trajectory.actions if labels is None else labels) == n,
+        f"trajectory {trajectory.video}: {told} for {n} pictures: collect it again",
+    )
     try:
-        return tuple(Action(a) for a in chosen)
+        return tuple(Action(a) for a in trajectory.targets)
     except ValueError as error:
         raise InputError(
             f"trajectory {trajectory.video}: {error}; actions are 0 STOP, 1 "
@@ -99,36 +93,30 @@ def targets_of(trajectory: Trajectory) -> tuple[Action, ...]:
         ) from error
 
 
-def write_set(
-    sources: Iterable[tuple[str, Iterable[Trajectory]]],
-    path: str | Path,
-    *,
-    strip: Iterable[str] = ("r2r", "rxr"),
-) -> SetReport:
+def write_set(sources: Iterable[tuple[str, Iterable[Trajectory]]], path: str | Path) -> SetReport:
     """
     Write the trajectories of ``sources`` (pairs of a name and its trajectories) as one set.
 
     A trajectory with a missing picture, none at all, or actions that do not fit is left out and
-    reported, never silently dropped. White space around the instructions of the sources named in
-    ``strip`` is removed, as in the published samples.
+    reported, never silently dropped. White space around the instructions of ``STRIPPED`` is
+    removed, as in the published samples.
     """
     report, base = SetReport(), Path(path).resolve().parent
-    stripped = set(strip)
     with atomic_path(path) as temporary, open(temporary, "w") as file:
         for name, trajectories in sources:
             for trajectory in trajectories:
-                reason = _fault(trajectory)
-                if reason:
-                    report.missing.append(f"{name}: {reason}")
+                try:
+                    targets = _learnable(trajectory)
+                except InputError as error:
+                    report.missing.append(f"{name}: {error}")
                     continue
-                targets = targets_of(trajectory)
                 folder = trajectory.frames[0].resolve().parent
                 line = {
                     "id": str(trajectory.id),
                     "source": name,
                     "video": trajectory.video,
                     "instruction": trajectory.instruction.strip()
-                    if name in stripped
+                    if name in STRIPPED
                     else trajectory.instruction,
                     "folder": os.path.relpath(folder, base),
                     "frames": [frame.name for frame in trajectory.frames],
@@ -143,28 +131,19 @@ def write_set(
     return report
 
 
-def _fault(trajectory: Trajectory) -> str | None:
-    """Why ``trajectory`` cannot be learned from, or None."""
-    if not trajectory.frames:
-        return f"{trajectory.video} has no pictures"
-    present = (
-        {entry.name for entry in os.scandir(trajectory.frames[0].parent)}
-        if trajectory.frames[0].parent.is_dir()
-        else set()
+def _learnable(trajectory: Trajectory) -> tuple[Action, ...]:
+    """`targets_of`, where pictures and instruction are there too; else raises InputError."""
+    require(trajectory.frames, f"{trajectory.video} has no pictures")
+    folder = trajectory.frames[0].parent
+    present = {entry.name for entry in os.scandir(folder)} if folder.is_dir() else set()
+    absent = [str(frame) for frame in trajectory.frames if frame.name not in present]
+    require(
+        not absent,
+        f"{trajectory.video} lacks {len(absent)} of {len(trajectory.frames)} pictures, "
+        f"the first is {''.join(absent[:1])}",
     )
-    absent = [frame for frame in trajectory.frames if frame.name not in present]
-    if absent:
-        return (
-            f"{trajectory.video} lacks {len(absent)} of {len(trajectory.frames)} pictures, "
-            f"the first is {absent[0]}"
-        )
-    if not trajectory.instruction.strip():
-        return f"{trajectory.video} has no instruction"
-    try:
-        targets_of(trajectory)
-    except InputError as error:
-        return str(error)
-    return None
+    require(trajectory.instruction.strip(), f"{trajectory.video} has no instruction")
+    return targets_of(trajectory)
 
 
 class TrajectorySet(Sequence[SetItem]):
@@ -180,10 +159,9 @@ class TrajectorySet(Sequence[SetItem]):
 
     def __init__(self, path: str | Path) -> None:
         self.path = Path(path)
-        offsets, lengths = [], []
+        ends, lengths = [0], []
         try:
             with open(self.path, "rb") as file:
-                offset = 0
                 for number, line in enumerate(file, 1):
                     try:
                         lengths.append(len(json.loads(line)["targets"]))
@@ -192,14 +170,13 @@ class TrajectorySet(Sequence[SetItem]):
                             f"{self.path}, line {number}, is no trajectory: make the "
                             "file with 'janusvln data'"
                         ) from error
-                    offsets.append(offset)
-                    offset += len(line)
+                    ends.append(ends[-1] + len(line))
         except OSError as error:
             raise InputError(
                 f"training set {self.path} cannot be read ({error.strerror}): make it "
                 "with 'janusvln data'"
             ) from error
-        self._offsets = np.array(offsets, np.int64)
+        self._offsets = np.array(ends[:-1], np.int64)
         self.lengths = np.array(lengths, np.int32)
 
     def __len__(self) -> int:
@@ -215,10 +192,8 @@ class TrajectorySet(Sequence[SetItem]):
     def __getitem__(self, index: Any) -> Any:
         values = self.raw(index)
         folder = (self.path.resolve().parent / values["folder"]).resolve()
-        frames, targets = (
-            tuple(folder / name for name in values["frames"]),
-            tuple(Action(t) for t in values["targets"]),
-        )
+        frames = tuple(folder / name for name in values["frames"])
+        targets = tuple(map(Action, values["targets"]))
         return SetItem(values["id"], values["source"], values["instruction"], frames, targets)
 
 
@@ -243,10 +218,12 @@ class FrameSamples(Sequence[tuple[SetItem, int]]):
 
     def image_counts(self, num_history: int) -> np.ndarray:
         """How many pictures each sample shows, int8 [len(self)], without reading any."""
-        lengths = np.concatenate([s.lengths for s in self.sets])
-        return np.concatenate(
-            [np.minimum(np.arange(1, n + 1), num_history + 1).astype(np.int8) for n in lengths]
-        )
+        counts = [
+            np.minimum(np.arange(1, n + 1), num_history + 1).astype(np.int8)
+            for s in self.sets
+            for n in s.lengths
+        ]
+        return np.concatenate(counts)
 
     def __getitem__(self, k: Any) -> Any:
         if not 0 <= k < len(self):

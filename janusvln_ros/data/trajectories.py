@@ -19,7 +19,7 @@ from typing import Any
 
 from janusvln_ros.actions import Action
 from janusvln_ros.data.episodes import Episode, first_missing, json_id, read_episodes
-from janusvln_ros.data.journal import JOURNALS, Journal, journal_path, read_journals
+from janusvln_ros.data.journal import JOURNALS, Journal, journal_path, line_key, read_journals
 from janusvln_ros.errors import InputError, require
 from janusvln_ros.files import atomic_write
 
@@ -87,18 +87,14 @@ def read_trajectories(
             trajectory cannot be used.
     """
     root = Path(root)
-    if not root.is_dir():
-        raise InputError(f"trajectories: {first_missing(root)}")
-    if (root / "annotations.json").is_file():
-        items = _annotated(root)
-    elif any(root.glob(JOURNALS)):
-        raise InputError(
-            f"{root} holds a collection that was not finished: run the command that "
-            "began it again, it goes on where it stopped"
-        )
-    else:
-        items = _named(root, instructions, data_dir)
-    for name, read in items:
+    require(root.is_dir(), f"trajectories: {first_missing(root)}")
+    annotated = (root / "annotations.json").is_file()
+    require(
+        annotated or not any(root.glob(JOURNALS)),
+        f"{root} holds a collection that was not finished: run the command that "
+        "began it again, it goes on where it stopped",
+    )
+    for name, read in _annotated(root) if annotated else _named(root, instructions, data_dir):
         try:
             trajectory = read()
         except (KeyError, TypeError, ValueError, IndexError) as error:
@@ -136,25 +132,23 @@ def _read_annotation(root: Path, item: Any) -> Trajectory:
     video, text = item["video"], item["instructions"][0]
     actions = tuple(int(a) for a in item["actions"])
     labels = tuple(int(a) for a in item["labels"]) if item.get("labels") is not None else None
-    if not isinstance(text, str) or not text.strip():
-        raise ValueError(f"{video}: instruction is {text!r}")
-    if not actions or actions[0] != -1 or any(a not in (1, 2, 3) for a in actions[1:]):
-        raise ValueError(
-            f"{video}: actions must be -1 and then 1, 2 or 3, they are {list(actions[:8])}..."
-        )
-    if labels is not None and (
-        len(labels) != len(actions) or any(a not in (0, 1, 2, 3) for a in labels)
-    ):
-        raise ValueError(
+    require(isinstance(text, str) and text.strip(), f"{video}: instruction is {text!r}")
+    require(
+        actions[:1] == (-1,) and {1, 2, 3}.issuperset(actions[1:]),
+        f"{video}: actions must be -1 and then 1, 2 or 3, they are {list(actions[:8])}...",
+    )
+    if labels is not None:
+        require(
+            len(labels) == len(actions) and {0, 1, 2, 3}.issuperset(labels),
             f"{video}: {len(labels)} labels for {len(actions)} frames, or a label that "
-            "is no action"
+            "is no action",
         )
     folder = root / video / "rgb"
     frames = _frames(folder, _NUMBERED)
-    if len(frames) != len(actions):
-        raise ValueError(
-            f"{folder} holds {len(frames)} frames, the annotation {len(actions)} actions"
-        )
+    require(
+        len(frames) == len(actions),
+        f"{folder} holds {len(frames)} frames, the annotation {len(actions)} actions",
+    )
     return Trajectory(item["id"], video, text, actions, labels, tuple(path for path, _ in frames))
 
 
@@ -163,26 +157,24 @@ def _frames(folder: Path, pattern: re.Pattern[str]) -> list[tuple[Path, re.Match
     List a folder's pictures by their number.
 
     Raises:
-        ValueError: there are none, a name does not fit, or the numbers are not 0, 1, 2, ...
+        InputError: there are none, a name does not fit, or the numbers are not 0, 1, 2, ...
     """
-    if not folder.is_dir():
-        raise ValueError(first_missing(folder))
+    require(folder.is_dir(), first_missing(folder))
     found = []
     for path in folder.iterdir():
         if path.suffix.lower() in _PICTURES and not path.name.startswith("."):
             match = pattern.match(path.stem)
             if not match:
-                example = " and action, as step_0000_TURN_RIGHT.png does"
-                told = "step" + (example if pattern is _NAMED else "")
-                raise ValueError(f"{path}: the name tells no {told}")
+                named = "step and action, as step_0000_TURN_RIGHT.png does"
+                told = named if pattern is _NAMED else "step"
+                raise InputError(f"{path}: the name tells no {told}")
             found.append((path, match))
-    if not found:
-        raise ValueError(f"{folder} holds no pictures")
+    require(found, f"{folder} holds no pictures")
     found.sort(key=lambda pair: int(pair[1][1]))
-    if [int(match[1]) for _, match in found] != list(range(len(found))):
-        raise ValueError(
-            f"{folder}: {len(found)} frames, but their numbers are not 0 to {len(found) - 1}"
-        )
+    require(
+        [int(match[1]) for _, match in found] == list(range(len(found))),
+        f"{folder}: {len(found)} frames, but their numbers are not 0 to {len(found) - 1}",
+    )
     return found
 
 
@@ -190,10 +182,7 @@ def _named(
     root: Path, instructions: Mapping[str, str] | None, data_dir: str | Path | None
 ) -> Iterator[Reader]:
     """Yield the trajectories of a folder of named frames, one folder per episode."""
-    for inner in ("images", "train"):
-        if (root / inner).is_dir():
-            root = root / inner
-            break
+    root = next((root / name for name in ("images", "train") if (root / name).is_dir()), root)
     folders = sorted(
         (p for p in root.iterdir() if p.is_dir() and not p.name.startswith(".")),
         key=lambda p: (len(p.name), p.name),
@@ -210,14 +199,13 @@ def _named(
 
 def _read_named(folder: Path, text: str | None) -> Trajectory:
     if text is None:
-        raise ValueError(
+        raise InputError(
             f"{folder}: the episode file has no episode {folder.name}, so the "
             "instruction is unknown"
         )
     frames = _frames(folder, _NAMED)
     labels = tuple(int(Action[match[2].upper()]) for _, match in frames)
-    if Action.STOP in labels[:-1]:
-        raise ValueError(f"{folder}: a frame before the last is labelled STOP")
+    require(Action.STOP not in labels[:-1], f"{folder}: a frame before the last is labelled STOP")
     return Trajectory(
         json_id(folder.name),
         f"{folder.parent.name}/{folder.name}",
@@ -323,12 +311,9 @@ class TrajectoryWriter:
     def _append(
         self, episode: Episode, annotation: dict[str, Any] | None, result: Mapping[str, Any] | None
     ) -> None:
-        key = {
-            "scene": episode.scene,
-            "episode_id": json_id(episode.episode_id),
-            "instruction": episode.instruction,
-        }
-        self._journal.append({**key, "annotation": annotation, "result": dict(result or {})})
+        self._journal.append(
+            {**line_key(episode), "annotation": annotation, "result": dict(result or {})}
+        )
 
     def close(self) -> None:
         """Close the journal; `merge` does the rest."""

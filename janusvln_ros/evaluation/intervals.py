@@ -27,15 +27,14 @@ def bootstrap(
     if len(values) < 2:
         return None
     # In batches: one draw at a time is slow, all at once takes gigabytes for a large split.
-    found = stats.bootstrap(
+    low, high = stats.bootstrap(
         (values,),
         np.mean,
         n_resamples=resamples,
         batch=100,
         method="percentile",
         random_state=np.random.default_rng(seed),
-    )
-    low, high = found.confidence_interval
+    ).confidence_interval
     return float(low), float(high)
 
 

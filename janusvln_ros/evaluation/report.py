@@ -5,7 +5,7 @@ failures drawn on their maps.
 
 import base64
 import html
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -44,12 +44,19 @@ _ROWS = (
 )
 
 
+Points = Sequence[Sequence[float]]
+"""A way as points x, y, z in metres."""
+
+Shown = tuple[Mapping[str, Any], Points, Points, TopDownMap | None]
+"""A drive to draw: its result line, its way, the reference path, and the map of the floor."""
+
+
 def write_report(
     path: Path,
     summary: Mapping[str, Any],
     results: Sequence[Mapping[str, Any]],
-    paths: Sequence[Sequence[Sequence[float]]],
-    references: Sequence[Sequence[Sequence[float]]],
+    paths: Sequence[Points],
+    references: Sequence[Points],
     maps: Sequence[TopDownMap | None],
 ) -> None:
     """
@@ -59,14 +66,9 @@ def write_report(
     split, thresholds. ``paths``, ``references`` (points x, y, z in metres) and ``maps`` belong to
     the ``results`` at the same place.
     """
-    failures = [i for i, r in enumerate(results) if not r["success"]]
+    drives = list(zip(results, paths, references, maps))
     # Where the success distance is nearly free, what misses the second one is worth looking at.
-    missed = [i for i, r in enumerate(results) if r["success"] and not r["success_1m"]]
-    successes = [i for i, r in enumerate(results) if r["success_1m"]]
-
-    def card(i: int) -> str:
-        return _card(results[i], paths[i], references[i], maps[i])
-
+    missed = [d for d in drives if d[0]["success"] and not d[0]["success_1m"]]
     title = (
         f"{summary['agent']}: {summary['episodes']} episodes of {summary['dataset']} "
         f"{summary['split']}"
@@ -90,14 +92,13 @@ def write_report(
         if summary["by_rooms_crossed"]
         else "",
         "<h2>Success by tag</h2>" + _bars(summary["by_tag"], near) if summary["by_tag"] else "",
-        _section("Failures", failures, card, PICTURES),
+        _section("Failures", [d for d in drives if not d[0]["success"]], PICTURES),
         _section(
             "Nearer than the success distance, but not than the second one",
             missed,
-            card,
             PICTURES // 4,
         ),
-        _section("Successes", successes, card, PICTURES // 4),
+        _section("Successes", [d for d in drives if d[0]["success_1m"]], PICTURES // 4),
         "<p><small>green: reference path, blue: driven path, circle: start, cross: "
         "goal</small></p></html>",
     ]
@@ -119,9 +120,9 @@ def _table(summary: Mapping[str, Any]) -> str:
             if interval is None
             else f"{_number(interval[0], percent)} to {_number(interval[1], percent)}"
         )
-        label = name.format(**summary["thresholds"])
         rows.append(
-            f"<tr><td>{label}<td class=n>{_number(summary[key], percent)}<td class=n>{span}"
+            f"<tr><td>{name.format(**summary['thresholds'])}"
+            f"<td class=n>{_number(summary[key], percent)}<td class=n>{span}"
         )
     rows += [
         f"<tr><td>{name}<td class=n>{summary[name]}<td>"
@@ -154,11 +155,11 @@ def _bars(groups: Mapping[str, Mapping[str, Any]], distances: tuple[str, str]) -
     parts = [f"<svg viewBox='0 0 960 {row * len(groups) + 24}' width=960 role=img>"]
     for percent in range(0, 101, 25):
         x = left + scale * percent
-        parts.append(f"<line x1={x} x2={x} y1=0 y2={row * len(groups)} stroke=#ddd />")
-        parts.append(
+        parts += [
+            f"<line x1={x} x2={x} y1=0 y2={row * len(groups)} stroke=#ddd />",
             f"<text x={x} y={row * len(groups) + 16} font-size=12 "
-            f"text-anchor=middle>{percent} %</text>"
-        )
+            f"text-anchor=middle>{percent} %</text>",
+        ]
     for i, (name, group) in enumerate(groups.items()):
         y = i * row + 6
         parts.append(
@@ -171,68 +172,53 @@ def _bars(groups: Mapping[str, Mapping[str, Any]], distances: tuple[str, str]) -
         ):
             value, (low, high) = 100 * group[key], [100 * v for v in group[f"{key}_ci95"]]
             middle = y + offset + 7
-            parts.append(
+            parts += [
                 f"<rect x={left} y={y + offset} width={scale * value:.1f} height=14 "
-                f"fill={colour} />"
-            )
-            parts.append(
+                f"fill={colour} />",
                 f"<line x1={left + scale * low:.1f} x2={left + scale * high:.1f} "
-                f"y1={middle} y2={middle} stroke=#222 />"
-            )
-            parts.append(
+                f"y1={middle} y2={middle} stroke=#222 />",
                 f"<text x={left + scale * 100 + 8} y={middle + 4} "
-                f"font-size=12>{value:.0f} % within {near}</text>"
-            )
+                f"font-size=12>{value:.0f} % within {near}</text>",
+            ]
     return "".join(parts) + "</svg>"
 
 
-def _section(title: str, members: Sequence[int], card: Callable[[int], str], most: int) -> str:
-    if not members:
+def _section(title: str, drives: Sequence[Shown], most: int) -> str:
+    if not drives:
         return f"<h2>{title}: none</h2>"
     chosen = (
-        [members[round(k * (len(members) - 1) / max(most - 1, 1))] for k in range(most)]
-        if len(members) > most
-        else members
+        [drives[round(k * (len(drives) - 1) / max(most - 1, 1))] for k in range(most)]
+        if len(drives) > most
+        else drives
     )
-    shown = f", {len(chosen)} shown" if len(chosen) < len(members) else ""
+    shown = f", {len(chosen)} shown" if len(chosen) < len(drives) else ""
     return (
-        f"<h2>{title}: {len(members)}{shown}</h2><div "
-        f"class=cards>{''.join(card(i) for i in chosen)}</div>"
+        f"<h2>{title}: {len(drives)}{shown}</h2><div "
+        f"class=cards>{''.join(_card(*drive) for drive in chosen)}</div>"
     )
 
 
 def _card(
-    result: Mapping[str, Any],
-    path: Sequence[Sequence[float]],
-    reference: Sequence[Sequence[float]],
-    floor: TopDownMap | None,
+    result: Mapping[str, Any], path: Points, reference: Points, floor: TopDownMap | None
 ) -> str:
-    where = (
-        f"{html.escape(str(result['scene_id']))}, episode {html.escape(str(result['episode_id']))}"
-    )
+    where = html.escape(f"{result['scene_id']}, episode {result['episode_id']}")
     error = f"<br>{html.escape(str(result['error']))}" if "error" in result else ""
     end = (
         "no path to the goal"
         if result["ne"] is None
         else f"ended {result['ne']:.2f} m from the goal"
     )
-    text, told = (
-        html.escape(result["episode_instruction"]),
-        html.escape(result["instruction_given"]),
-    )
-    if told != text:
+    text = html.escape(result["episode_instruction"])
+    if (told := html.escape(result["instruction_given"])) != text:
         text += f"<br><i>told: {told or '(nothing)'}</i>"
-    how = f"{result['status']}, {end}, {result['steps']} steps{error}"
     return (
         "<div "
         f"class=card>{_picture(path, reference, floor)}<b>{where}</b><br>{text}<br>"
-        f"<small>{how}</small></div>"
+        f"<small>{result['status']}, {end}, {result['steps']} steps{error}</small></div>"
     )
 
 
-def _picture(
-    path: Sequence[Sequence[float]], reference: Sequence[Sequence[float]], floor: TopDownMap | None
-) -> str:
+def _picture(path: Points, reference: Points, floor: TopDownMap | None) -> str:
     """
     Both paths seen from above (x to the right, z down), on the map where there is one, cut to the
     part around them.
@@ -271,7 +257,7 @@ def _map_image(floor: TopDownMap) -> str:
     )
 
 
-def _line(points: Sequence[Sequence[float]], colour: str) -> str:
+def _line(points: Points, colour: str) -> str:
     return (
         f"<polyline stroke='{colour}' "
         f"points='{' '.join(f'{p[0]:.2f},{p[2]:.2f}' for p in points)}'/>"

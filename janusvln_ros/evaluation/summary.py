@@ -80,9 +80,12 @@ def error_line(episode: Episode, error: str, given: str) -> dict[str, Any]:
     The line of an episode that could not be run: a failure with its reason, that counts in every
     rate.
     """
-    scores = {"success": 0.0, "spl": 0.0, "os": 0.0, "ne": None, "steps": 0}
-    rest = {"success_1m": 0.0, "spl_1m": 0.0, "ndtw": None, "status": "error", "error": error}
-    return _line(episode, given, scores, rest)
+    return _line(
+        episode,
+        given,
+        {"success": 0.0, "spl": 0.0, "os": 0.0, "ne": None, "steps": 0},
+        {"success_1m": 0.0, "spl_1m": 0.0, "ndtw": None, "status": "error", "error": error},
+    )
 
 
 def _line(episode: Episode, given: str, scores: Line, rest: Line) -> dict[str, Any]:
@@ -142,7 +145,6 @@ def summarize(lines: Sequence[Line], rejected: int = 0) -> dict[str, Any]:
     among the lines.
     """
     driven = [x for x in lines if x["status"] != "error"]
-    steps = sum(x["steps"] for x in driven)
     moves = Counter(Action(a).name for x in driven for a in x["actions"])
     pairs = sum(max(len(x["actions"]) - 1, 0) for x in driven)
     known = [x for x in driven if x["reference_steps"] is not None]
@@ -155,7 +157,7 @@ def summarize(lines: Sequence[Line], rejected: int = 0) -> dict[str, Any]:
         "collision_rate": sum(x["collisions"] for x in driven) / moves["MOVE_FORWARD"]
         if moves["MOVE_FORWARD"]
         else None,
-        "total_steps": steps,
+        "total_steps": sum(x["steps"] for x in driven),
         "actions": {a.name: moves[a.name] for a in Action},
         "action_repetition": sum(_repeats(x["actions"]) for x in driven) / pairs
         if pairs

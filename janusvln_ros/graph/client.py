@@ -25,16 +25,13 @@ from rclpy.executors import SingleThreadedExecutor
 from rclpy.qos import DurabilityPolicy, QoSProfile
 from rclpy.signals import SignalHandlerOptions
 from sensor_msgs.msg import CompressedImage
-from std_msgs.msg import String
 from std_srvs.srv import SetBool
 
 from janusvln_ros.actions import Action
 from janusvln_ros.data.top_down_map import TopDownMap
 from janusvln_ros.geometry import yaw_of
-from janusvln_ros.protocol.status import Code
-
-STAGES = ("preprocess", "spatial", "vision", "prefill", "decode", "total")
-"""Stages of a decision that are timed, in order."""
+from janusvln_ros.protocol.status import STAGES, Code
+from janusvln_ros.stamps import nanoseconds
 
 MIDDLEWARE_VARIABLES = (
     "ROS_AUTOMATIC_DISCOVERY_RANGE",
@@ -146,7 +143,6 @@ class GraphClient:
             self.node.create_subscription(
                 Odometry, "ground_truth", self._on_pose, QoSProfile(depth=100)
             )
-        self.instructions = self.node.create_publisher(String, "instruction", 1)
         self.follow: Any = ActionClient(self.node, FollowInstruction, "follow_instruction")
         self.steps: Any = ActionClient(self.node, ExecuteStep, "execute_step")
 
@@ -200,16 +196,12 @@ class GraphClient:
             seconds,
             "the simulator did not start",
         )
-        end = time.monotonic() + seconds
-        while (
-            self.call(GetState, "policy/get_state", GetState.Request(), seconds).current_state.id
-            != State.PRIMARY_STATE_ACTIVE
-        ):
-            if time.monotonic() > end:
-                raise GraphTimeoutError(f"the policy did not become active within {seconds:.0f} s")
-            self.alive()
-            self.executor.spin_once(timeout_sec=0.1)
-            time.sleep(0.05)
+
+        def active() -> bool:
+            told = self.call(GetState, "policy/get_state", GetState.Request(), seconds)
+            return bool(told.current_state.id == State.PRIMARY_STATE_ACTIVE)
+
+        self.until(active, seconds, "the policy did not become active")
         self.until(self.follow.server_is_ready, seconds, "follow_instruction did not appear")
         self.until(self.steps.server_is_ready, seconds, "execute_step did not appear")
         self.until(
@@ -319,17 +311,6 @@ class GraphClient:
             float(result.elapsed),
         )
 
-    def instruct(self, instruction: str) -> None:
-        """
-        Publish an instruction on the topic ``instruction``, without waiting for what comes of it.
-        """
-        self.until(
-            lambda: self.instructions.get_subscription_count() > 0,
-            60.0,
-            "nobody listens to the topic instruction",
-        )
-        self.instructions.publish(String(data=instruction))
-
     def step(self, episode_id: int, step: int, action: Action, frame_stamp: Time) -> Any:
         """
         Ask for one step past the policy, as for the STOP that ends an episode at its limit;
@@ -379,11 +360,6 @@ class GraphClient:
             (-(origin.y + columns * size), -(origin.x + rows * size)),
             size,
         )
-
-
-def nanoseconds(stamp: Time) -> int:
-    """A stamp as one number."""
-    return int(stamp.sec) * 1_000_000_000 + int(stamp.nanosec)
 
 
 def decision_row(message: Decision) -> dict[str, Any]:

@@ -149,8 +149,30 @@ def drift(totals: list[float]) -> float:
     )
 
 
+@dataclass
+class Record:
+    """
+    What a drive came to: faults and endings by name, seconds of each decision, and how many of the
+    camera's frames were published and received.
+    """
+
+    episodes: int = 0
+    faults: Counter[str] = field(default_factory=Counter)
+    outcomes: Counter[str] = field(default_factory=Counter)
+    totals: list[float] = field(default_factory=list)
+    published: int = 0
+    received: int = 0
+
+    def ended(self, error_code: int) -> None:
+        """A goal was answered."""
+        self.outcomes[ERROR_NAMES.get(error_code, "?")] += 1
+
+
 class Soak:
-    """One drive."""
+    """
+    One drive. ``handle`` and ``result``: the goal that runs, and its answer to come; None where
+    none runs.
+    """
 
     def __init__(
         self, plan: Plan, processes: Processes, client: GraphClient, tell: Callable[[str], None]
@@ -161,11 +183,10 @@ class Soak:
         self.growth = {
             name: Growth(min(120.0, plan.seconds / 10)) for name in ("policy", "motion")
         }
-        self.faults: Counter[str] = Counter()
-        self.codes: Counter[str] = Counter()
-        self.totals: list[float] = []
-        self.episodes = self.frames = 0
-        self.camera = (0, 0)  # frames published and received
+        self.record = Record()
+        self.frames = 0
+        self.handle: Any = None
+        self.result: Any = None
         self.begun = time.monotonic()
         self.looked = 0.0
         self.late: dict[str, list[float]] = {name: [] for name in self.growth}
@@ -222,86 +243,80 @@ class Soak:
             self.drive(self.begun + self.plan.seconds)
         except KeyboardInterrupt:
             self.tell("interrupted: the report covers the time until now")
-        published = int(self.client.metrics()["frames_total"]) - published
-        self.camera = (published, self.frames - received)
+        self.record.published = int(self.client.metrics()["frames_total"]) - published
+        self.record.received = self.frames - received
 
     def drive(self, until: float) -> None:
         """Episodes until the steady clock says ``until``."""
+        record, client = self.record, self.client
         next_fault = time.monotonic() + self.dice.expovariate(1 / self.plan.every)
         while time.monotonic() < until:
-            episode = self.client.reset("")
-            self.client.arm()
+            episode = client.reset("")
+            client.arm()
             self.rest.may_move()
             goal = FollowInstruction.Goal(
                 instruction=episode.instruction,
                 max_steps=self.plan.max_steps,
                 start_stamp=episode.first_frame,
             )
-            self.episodes += 1
-            result = self._send(goal)
-            while result is not None and not result.done() and time.monotonic() < until:
-                self.client.linger(
-                    result.done, max(0.05, min(next_fault, until) - time.monotonic())
+            record.episodes += 1
+            self._send(goal)
+            while self.result and not self.result.done() and time.monotonic() < until:
+                client.linger(
+                    self.result.done, max(0.05, min(next_fault, until) - time.monotonic())
                 )
-                self.client.alive()
-                if not result.done() and self.plan.faults and time.monotonic() >= next_fault:
+                client.alive()
+                if not self.result.done() and self.plan.faults and time.monotonic() >= next_fault:
                     fault = self.dice.choice(self.plan.faults)
-                    self.faults[fault] += 1
-                    result = getattr(self, f"_{fault}")(goal, result)
+                    record.faults[fault] += 1
+                    getattr(self, f"_{fault}")(goal)
                     next_fault = time.monotonic() + self.dice.expovariate(1 / self.plan.every)
-            if result is not None and result.done():
-                self.codes[ERROR_NAMES.get(result.result().result.error_code, "?")] += 1
-            self.totals += [float(d.total) for d in self.client.telemetry.decisions]
+            if self.result and self.result.done():
+                record.ended(self.result.result().result.error_code)
+            record.totals += [float(d.total) for d in client.telemetry.decisions]
             self.tell(
-                f"episode {self.episodes}: {sum(self.faults.values())} faults, "
-                f"{len(self.rest.unsafe)} unsafe moments, {dict(self.codes)}"
+                f"episode {record.episodes}: {sum(record.faults.values())} faults, "
+                f"{len(self.rest.unsafe)} unsafe moments, {dict(record.outcomes)}"
             )
-        self.client.arm(False)
+        client.arm(False)
 
-    def _send(self, goal: Any) -> Any:
+    def _send(self, goal: Any) -> None:
         sent = self.client.follow.send_goal_async(goal)
         self.client.until(sent.done, 60.0, "follow_instruction did not answer")
         self.handle = sent.result()
-        return self.handle.get_result_async()
+        self.result = self.handle.get_result_async()
 
     def _stand(self, why: str) -> None:
         """From now on the base must rest; look for a while."""
         self.rest.must_rest(time.monotonic(), why)
         self.client.linger(lambda: False, PROMISE + BRAKING + 0.7)
 
-    def _cancel(self, goal: Any, result: Any) -> Any:
+    def _cancel(self, goal: Any) -> None:
         self.handle.cancel_goal_async()
         self._stand("cancel")
-        return result
 
-    def _preempt(self, goal: Any, result: Any) -> Any:
-        fresh = self._send(
-            FollowInstruction.Goal(
-                instruction=goal.instruction + " slowly", max_steps=goal.max_steps
-            )
-        )
-        self.client.until(result.done, 60.0, "a preempted goal was not answered")
-        self.codes[ERROR_NAMES.get(result.result().result.error_code, "?")] += 1
-        return fresh
+    def _preempt(self, goal: Any) -> None:
+        preempted = self.result
+        slowly = goal.instruction + " slowly"
+        self._send(FollowInstruction.Goal(instruction=slowly, max_steps=goal.max_steps))
+        self.client.until(preempted.done, 60.0, "a preempted goal was not answered")
+        self.record.ended(preempted.result().result.error_code)
 
-    def _estop(self, goal: Any, result: Any) -> Any:
+    def _estop(self, goal: Any) -> None:
         self.estop.publish(Bool(data=True))
         self._stand("e-stop")
         self.estop.publish(Bool(data=False))
         self.client.linger(lambda: False, 0.5)  # released is not armed
-        return result
 
-    def _disarm(self, goal: Any, result: Any) -> Any:
+    def _disarm(self, goal: Any) -> None:
         self.client.arm(False)
         self._stand("disarm")
-        return result
 
-    def _flood(self, goal: Any, result: Any) -> Any:
+    def _flood(self, goal: Any) -> None:
         for i in range(50):
             self.speak.publish(String(data=goal.instruction if i % 2 else "\x00" * (i * 100)))
-        return result
 
-    def _freeze(self, goal: Any, result: Any) -> Any:
+    def _freeze(self, goal: Any) -> None:
         process = self.processes.running[self.dice.choice(["policy", "motion"])]
         os.kill(process.pid, signal.SIGSTOP)
         self.undisturbed = math.inf
@@ -312,9 +327,8 @@ class Soak:
         finally:
             os.kill(process.pid, signal.SIGCONT)
             self.undisturbed = time.monotonic() + AFTERMATH
-        return result
 
-    def _kill_policy(self, goal: Any, result: Any) -> Any:
+    def _kill_policy(self, goal: Any) -> None:
         process = self.processes.running["policy"]
         self.undisturbed = math.inf
         process.kill()
@@ -323,7 +337,8 @@ class Soak:
         self.processes.run("policy")
         self.growth["policy"].restart(loading=True)
         self._stand("policy killed")
-        self.codes["(killed)"] += 1
+        self.record.outcomes["(killed)"] += 1
+        self.result = None
         # The dead one's services linger until the middleware misses it, and would swallow a
         # question: only the new one's heartbeat tells that it is active.
         self.heartbeat = 0.0
@@ -333,7 +348,6 @@ class Soak:
         self.client.linger(lambda: False, 2.0)
         self.growth["policy"].restart()
         self.undisturbed = time.monotonic() + AFTERMATH
-        return None
 
 
 def soak(plan: Plan, tell: Callable[[str], None]) -> dict[str, Any]:
@@ -367,20 +381,21 @@ def soak(plan: Plan, tell: Callable[[str], None]) -> dict[str, Any]:
         tell(f"error: {error}")
     if drive is None:
         return {"hours": 0.0, "episodes": 0, "faults": 0, "unsafe_moments": 0, "error": error}
+    record = drive.record
     return {
         "hours": round((time.monotonic() - drive.begun) / 3600, 4),
-        "episodes": drive.episodes,
-        "faults": sum(drive.faults.values()),
+        "episodes": record.episodes,
+        "faults": sum(record.faults.values()),
         "unsafe_moments": len(drive.rest.unsafe),
         "memory_growth_bytes": {name: growth.worst for name, growth in drive.growth.items()},
         "callback_late_max": {name: max(late, default=0.0) for name, late in drive.late.items()},
         "callback_late_p99": {name: percentile(late, 99) for name, late in drive.late.items()},
-        "dropped_frames": max(0, drive.camera[0] - drive.camera[1]),
-        "latency_drift": drift(drive.totals),
-        "published_frames": drive.camera[0],
-        "decisions": len(drive.totals),
-        "faults_by_kind": dict(drive.faults),
-        "outcomes": dict(drive.codes),
+        "dropped_frames": max(0, record.published - record.received),
+        "latency_drift": drift(record.totals),
+        "published_frames": record.published,
+        "decisions": len(record.totals),
+        "faults_by_kind": dict(record.faults),
+        "outcomes": dict(record.outcomes),
         "unsafe": drive.rest.unsafe,
         "error": error,
     }

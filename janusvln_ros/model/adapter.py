@@ -8,7 +8,6 @@ its exact shape, and nothing unknown may be there.
 """
 
 import re
-from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from math import prod
@@ -95,26 +94,28 @@ class Account:
         """
         Raise InputError naming every tensor that is missing, unknown or misshapen, and what to do.
         """
-        problems = []
-        if self.missing:
-            problems.append(
-                f"lacks {len(self.missing)} tensors ({some(self.missing)}): copy all of its files "
-                "again, every shard that model.safetensors.index.json names"
-            )
-        if self.misshapen:
-            shapes = [
-                f"{key} is {list(found)}, config.json asks for {list(wanted)}"
-                for key, (found, wanted) in self.misshapen.items()
-            ]
-            problems.append(
-                f"has {len(shapes)} tensors of another shape ({some(shapes)}): "
-                "config.json belongs to other weights; take both from one place"
-            )
-        if self.extra:
-            problems.append(
-                f"has {len(self.extra)} unknown tensors ({some(self.extra)}): it is "
-                "no JanusVLN checkpoint, or config.json gives too few layers"
-            )
+        shapes = [
+            f"{key} is {list(found)}, config.json asks for {list(wanted)}"
+            for key, (found, wanted) in self.misshapen.items()
+        ]
+        kinds = (
+            (
+                self.missing,
+                "lacks {} tensors ({}): copy all of its files again, every shard that "
+                "model.safetensors.index.json names",
+            ),
+            (
+                shapes,
+                "has {} tensors of another shape ({}): config.json belongs to other weights; "
+                "take both from one place",
+            ),
+            (
+                self.extra,
+                "has {} unknown tensors ({}): it is no JanusVLN checkpoint, or "
+                "config.json gives too few layers",
+            ),
+        )
+        problems = [said.format(len(names), some(names)) for names, said in kinds if names]
         require(not problems, f"the checkpoint {name} " + "; it ".join(problems))
 
 
@@ -131,9 +132,6 @@ def account(found: Mapping[str, Shape], network: Network) -> Account:
         for key in found
         if key not in needed and (reason := unused_reason(key, network.config))
     }
-    read_past: Counter[str] = Counter()
-    for key, reason in unused.items():
-        read_past[reason] += prod(found[key])
     return Account(
         used={key: shape for key, shape in found.items() if needed.get(key) == shape},
         unused=unused,
@@ -144,7 +142,10 @@ def account(found: Mapping[str, Shape], network: Network) -> Account:
             for key, shape in needed.items()
             if key in found and found[key] != shape
         },
-        read_past=dict(read_past),
+        read_past={
+            reason: sum(prod(found[key]) for key, why in unused.items() if why == reason)
+            for reason in dict.fromkeys(unused.values())
+        },
     )
 
 

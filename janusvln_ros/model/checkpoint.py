@@ -28,8 +28,6 @@ WEIGHTS_FILE = "model.safetensors"
 INDEX_FILE = "model.safetensors.index.json"
 SHARD_BYTES = 5 * 10**9
 
-_WANTED = ["*.json", "*.safetensors", "*.txt", "*.jinja"]
-
 
 class JanusVLN(Network):
     """
@@ -87,8 +85,7 @@ class JanusVLN(Network):
         result = account(tensor_shapes(folder), model)
         result.check(str(folder))
         for reason, count in Counter(result.unused.values()).items():
-            log = logging.getLogger(__name__)
-            log.info("%s: read past %d tensors: %s", folder, count, reason)
+            logging.getLogger(__name__).info("%s: read past %d tensors: %s", folder, count, reason)
         weights = {
             str(our_name(name)): file.get_tensor(name).to(**target)
             for name, file in stored_tensors(folder)
@@ -121,8 +118,7 @@ class JanusVLN(Network):
             if not (key == "lm_head.weight" and self.config.tie_word_embeddings)
         }
         write_weights(tensors, Path(folder), shard_bytes)
-        config = replace(self.config, dtype=str(wanted).removeprefix("torch."))
-        config.save_pretrained(folder)
+        replace(self.config, dtype=str(wanted).removeprefix("torch.")).save_pretrained(folder)
 
 
 def find(checkpoint: str | Path) -> Path:
@@ -142,7 +138,11 @@ def find(checkpoint: str | Path) -> Path:
         "and safetensors, or a hub id such as 'owner/name'",
     )
     try:
-        return Path(huggingface_hub.snapshot_download(str(checkpoint), allow_patterns=_WANTED))
+        return Path(
+            huggingface_hub.snapshot_download(
+                str(checkpoint), allow_patterns=["*.json", "*.safetensors", "*.txt", "*.jinja"]
+            )
+        )
     # the hub's client raises many kinds, for no network, no such name, no access
     except Exception as error:
         raise InputError(
@@ -178,11 +178,10 @@ def weight_files(folder: Path) -> list[Path]:
     except (ValueError, KeyError, AttributeError) as error:
         raise InputError(f"{index} is damaged ({error!r}): copy it again") from error
     absent = [name for name in names if not (folder / name).is_file()]
-    if absent:
-        raise InputError(
-            f"{folder} lacks {some(absent)}, named by {INDEX_FILE}: copy the missing shards "
-            "into it"
-        )
+    require(
+        not absent,
+        f"{folder} lacks {some(absent)}, named by {INDEX_FILE}: copy the missing shards into it",
+    )
     return [folder / name for name in names]
 
 

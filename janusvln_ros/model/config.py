@@ -126,15 +126,15 @@ class JanusVLNConfig:
                 each other.
         """
         flat = {
-            **values.get("text_config", {}),
-            **{key: value for key, value in values.items() if key != "text_config"},
+            key: value
+            for key, value in {**values.get("text_config", {}), **values}.items()
+            if key != "text_config" and value is not None
         }
-        flat = {key: value for key, value in flat.items() if value is not None}
-        if flat.get("model_type") != "qwen2_5_vl" and "text_config" not in values:
-            raise InputError(
-                f"{name}: model_type is {flat.get('model_type')!r}, but 'qwen2_5_vl' "
-                "is needed: give the folder of a JanusVLN checkpoint"
-            )
+        require(
+            flat.get("model_type") == "qwen2_5_vl" or "text_config" in values,
+            f"{name}: model_type is {flat.get('model_type')!r}, but 'qwen2_5_vl' "
+            "is needed: give the folder of a JanusVLN checkpoint",
+        )
         vision_values = dict(flat.pop("vision_config", {}))
         vision_values.pop("model_type", None)
         spatial = _section(SpatialConfig, flat.pop("vggt_config", {}), f"{name}: vggt_config")
@@ -184,23 +184,19 @@ class JanusVLNConfig:
 
     def to_dict(self) -> dict[str, Any]:
         """The content of a ``config.json`` in the published flat layout (see module docstring)."""
+        # transformers forgets the width of a window that is not used, and lists a type for every
+        # layer: both are derived values.
         text = {
             key: value
             for key in _TEXT_KEYS
-            if (value := getattr(self.text, key, None)) is not None
+            if key not in ("rope_parameters", "layer_types")
+            and (value := getattr(self.text, key, None)) is not None
         }
         rope = dict(self.text.rope_parameters or {})
         text["rope_theta"] = rope.pop("rope_theta")
         text["rope_scaling"] = {**rope, "type": "default", "rope_type": "default"}
-        text.pop("rope_parameters", None)
-        # transformers forgets the width of a window that is not used, and lists a type for every
-        # layer: both are derived values.
-        text.pop("layer_types", None)
         vision = {key: getattr(self.vision, key) for key in _VISION_KEYS}
-        vision = {
-            key: list(value) if isinstance(value, tuple) else value
-            for key, value in vision.items()
-        }
+        vision["fullatt_block_indexes"] = list(self.vision.fullatt_block_indexes)
         return {
             "architectures": ["Qwen2_5_VLForConditionalGenerationForJanusVLN"],
             "model_type": "qwen2_5_vl",
@@ -242,16 +238,18 @@ Rules = Iterator[tuple[bool, str]]
 
 def _least_rules(config: JanusVLNConfig) -> Rules:
     text, navigation = config.text, config.navigation
-    spatial = {f"vggt_config.{key}": value for key, value in asdict(config.spatial).items()}
     positive = {
         "hidden_size": text.hidden_size,
         "num_hidden_layers": text.num_hidden_layers,
         "vocab_size": text.vocab_size,
-        **spatial,
+        **{
+            f"vggt_config.{key}": value
+            for key, value in asdict(config.spatial).items()
+            if key != "num_register_tokens"
+        },
         "navigation.num_history": navigation.num_history,
         "navigation.max_new_tokens": navigation.max_new_tokens,
     }
-    del positive["vggt_config.num_register_tokens"]
     for key, value in positive.items():
         yield value >= 1, f"{key} is {value}, it must be at least 1"
     for key in ("initial_frames", "window_frames"):
@@ -382,8 +380,7 @@ def _section(kind: type[Section], values: Any, name: str) -> Section:
     if isinstance(values, Mapping):
         known = {f.name for f in fields(kind)}
         if unknown := sorted(set(values) - known):
-            log = logging.getLogger(__name__)
-            log.warning(
+            logging.getLogger(__name__).warning(
                 "%s: keys %s mean nothing here; known are %s", name, unknown, sorted(known)
             )
         values = {key: value for key, value in values.items() if key in known}

@@ -29,17 +29,15 @@ cost, not the receptive field.
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor
 from transformers import Qwen2_5_VLTextConfig, Qwen2_5_VLTextModel
 
-from janusvln_ros.errors import InputError, require
+from janusvln_ros.errors import require
 from janusvln_ros.model.attention import group_mask, tree_mask, use_memory_attention
-from janusvln_ros.model.config import key_value_shape
 from janusvln_ros.model.memory import FrameWindow
-from janusvln_ros.model.network import hidden_states, image_positions
+from janusvln_ros.model.network import KeyValueCache, hidden_states, image_positions
 
 
 @dataclass(frozen=True)
@@ -93,6 +91,7 @@ class RecordedCall:
     """
 
     def __init__(self, function: Callable[..., Tensor], *examples: Tensor) -> None:
+        self.function = function  # what it reads beside its inputs, as a mask, stays where it is
         self.inputs = [example.clone() for example in examples]
         side = torch.cuda.Stream()
         side.wait_stream(torch.cuda.current_stream())
@@ -117,15 +116,14 @@ Tree = tuple[int, ...]
 """Parents of the tokens of a tree of answers, see `janusvln_ros.model.attention.tree_mask`."""
 
 
-class SemanticMemory:
+class SemanticMemory(KeyValueCache):
     """
     Keys and values of the prompt and of the frames in the window, in buffers made once: ``[prompt
     | initial | ring | current | leaf]``.
 
     Committed frames lie side by side in any order, the current frame and its leaf always behind
     them, so that what is attended is one piece without gaps. Nothing that is remembered is written
-    before `commit`: a step that fails or is taken back leaves no trace. The object is given to
-    transformers' language model as ``past_key_values``.
+    before `commit`: a step that fails or is taken back leaves no trace.
 
     Args:
         config: of the language model.
@@ -161,17 +159,10 @@ class SemanticMemory:
 
     def allocate(self, prompt_rows: int, dtype: torch.dtype, device: torch.device | str) -> None:
         """Make the buffers, with room for a prompt of ``prompt_rows``."""
-        layers, heads, head_size = key_value_shape(self.config)
         self.prompt_capacity = prompt_rows
         rows = prompt_rows + self.window.slots * self.layout.rows + self.leaf_rows
-        self.k_ZNKH = torch.zeros(layers, heads, rows, head_size, dtype=dtype, device=device)
-        self.v_ZNKH = torch.zeros_like(self.k_ZNKH)
+        super().__init__(self.config, rows, dtype, device)
         self._recorded: dict[tuple[int, int, Tree], RecordedCall] = {}
-
-    @property
-    def nbytes(self) -> int:
-        """Bytes of the buffers: the same at every step."""
-        return 2 * self.k_ZNKH.nbytes
 
     @property
     def frames(self) -> list[int]:
@@ -188,17 +179,6 @@ class SemanticMemory:
         self.seen = self.prompt_rows = self.begin = self.end = 0
         self.current = False
         self._masks: dict[tuple[int, int, Tree], Tensor] = {}
-
-    def update(
-        self, k_1NLH: Tensor, v_1NLH: Tensor, layer: int, *_: Any, **__: Any
-    ) -> tuple[Tensor, Tensor]:
-        """
-        Called by each layer: put the L rows of this call behind what is there, return everything
-        up to them, [1, N, K, H] each.
-        """
-        self.k_ZNKH[layer, :, self.begin : self.end] = k_1NLH[0]
-        self.v_ZNKH[layer, :, self.begin : self.end] = v_1NLH[0]
-        return self.k_ZNKH[layer, None, :, : self.end], self.v_ZNKH[layer, None, :, : self.end]
 
     def mask(self, tree: Tree) -> Tensor:
         """
@@ -264,16 +244,17 @@ def _run(
 ) -> Tensor:
     """Feed rows behind row ``begin`` of the memory and return their final hidden states [L, D]."""
     end, limit = begin + len(embeds_LD), language.config.max_position_embeddings
-    if (rows := memory.k_ZNKH.shape[2]) < end:
-        raise InputError(
-            f"the answer needs {end - rows} rows more than the {memory.leaf_rows} set "
-            "aside: make the memory with more leaf_rows"
-        )
-    if int(positions_3L.max()) >= limit:
-        raise InputError(
-            f"position {int(positions_3L.max())} is beyond the language model's "
-            f"{limit}: shorten the instruction or begin a new episode"
-        )
+    require(
+        end <= memory.capacity,
+        f"the answer needs {end - memory.capacity} rows more than the {memory.leaf_rows} set "
+        "aside: make the memory with more leaf_rows",
+    )
+    last = int(positions_3L.max())
+    require(
+        last < limit,
+        f"position {last} is beyond the language model's "
+        f"{limit}: shorten the instruction or begin a new episode",
+    )
     memory.begin, memory.end = begin, end
     use_memory_attention(language)
     # One row, or rows that are all there is, need no mask; on a GPU plain causal rows have a
@@ -348,7 +329,16 @@ def read_frame(
             a position is beyond the context.
     """
     layout, count = memory.layout, len(fused_MD)
-    _check_frame(memory, len(frame_ids), count)
+    require(
+        memory.prompt_rows,
+        "the semantic memory has no instruction yet: read_prompt() begins an episode",
+    )
+    require(
+        count == layout.height * layout.width and len(frame_ids) == layout.rows,
+        f"this frame has {count} fused tokens in {len(frame_ids)} rows, the memory was "
+        f"made for {layout.height}x{layout.width} in {layout.rows}: "
+        "all frames of an episode must have one size",
+    )
     ids = torch.tensor([*frame_ids, *question_ids, *tree_tokens], device=fused_MD.device)
     embeds_LD = language.embed_tokens(ids).to(fused_MD.dtype)
     embeds_LD[layout.rows - 1 - count : layout.rows - 1] = fused_MD
@@ -359,24 +349,10 @@ def read_frame(
     positions_3L = first + torch.cat([layout.positions(), leaf_3L], dim=1)
 
     memory.current = False
-    rows = memory.remembered_rows
-    hidden_LD = _run(language, memory, rows, embeds_LD, positions_3L, tuple(tree_parents))
+    begin = memory.remembered_rows
+    hidden_LD = _run(language, memory, begin, embeds_LD, positions_3L, tuple(tree_parents))
     memory.current = True
     return hidden_LD[len(ids) - len(tree_tokens) - 1 :] if question_ids else hidden_LD[:0]
-
-
-def _check_frame(memory: SemanticMemory, rows: int, fused: int) -> None:
-    layout = memory.layout
-    require(
-        memory.prompt_rows,
-        "the semantic memory has no instruction yet: read_prompt() begins an episode",
-    )
-    require(
-        fused == layout.height * layout.width and rows == layout.rows,
-        f"this frame has {fused} fused tokens in {rows} rows, the memory was "
-        f"made for {layout.height}x{layout.width} in {layout.rows}: "
-        "all frames of an episode must have one size",
-    )
 
 
 @torch.no_grad()

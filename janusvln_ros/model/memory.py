@@ -14,7 +14,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from janusvln_ros.errors import InputError
+from janusvln_ros.errors import require
 
 
 @dataclass(frozen=True)
@@ -62,7 +62,28 @@ ALL_FRAMES = FrameWindow(initial=0, window=1 << 40)
 """Plain frame-causal attention: nothing is ever forgotten."""
 
 
-class SpatialMemory:
+class KeyValueBuffers:
+    """Keys and values of Z layers, [Z, N, K, H] each, in buffers that are made once."""
+
+    def __init__(
+        self,
+        layers: int,
+        heads: int,
+        rows: int,
+        head_size: int,
+        dtype: torch.dtype,
+        device: torch.device | str,
+    ) -> None:
+        self.k_ZNKH = torch.zeros(layers, heads, rows, head_size, dtype=dtype, device=device)
+        self.v_ZNKH = torch.zeros_like(self.k_ZNKH)
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of the buffers: the same at every step."""
+        return 2 * self.k_ZNKH.nbytes
+
+
+class SpatialMemory(KeyValueBuffers):
     """
     Final keys (after norm and RoPE) and values of the global blocks, for one episode, in buffers
     that are made once.
@@ -92,22 +113,14 @@ class SpatialMemory:
         dtype: torch.dtype,
         device: torch.device | str,
     ) -> None:
-        self.tokens = tokens
-        self.window = window
+        super().__init__(layers, heads, window.slots * tokens, head_size, dtype, device)
+        self.tokens, self.window = tokens, window
         self.seen = 0
-        shape = (layers, heads, window.slots * tokens, head_size)
-        self.k_ZNKH = torch.zeros(shape, dtype=dtype, device=device)
-        self.v_ZNKH = torch.zeros_like(self.k_ZNKH)
 
     @property
     def frames(self) -> list[int]:
         """Numbers of the remembered frames, ascending."""
         return self.window.frames(self.seen)
-
-    @property
-    def nbytes(self) -> int:
-        """Bytes of the buffers: the same at every step."""
-        return 2 * self.k_ZNKH.nbytes
 
     def reset(self) -> None:
         """Forget everything: a new episode begins."""
@@ -121,11 +134,11 @@ class SpatialMemory:
         Raises:
             InputError: the frame has another number of tokens than the episode's first.
         """
-        if k_NPH.shape[1] != self.tokens:
-            raise InputError(
-                f"this frame has {k_NPH.shape[1]} spatial tokens, earlier ones had "
-                f"{self.tokens}: all frames of an episode must have one size"
-            )
+        require(
+            k_NPH.shape[1] == self.tokens,
+            f"this frame has {k_NPH.shape[1]} spatial tokens, earlier ones had "
+            f"{self.tokens}: all frames of an episode must have one size",
+        )
         here, end = self._rows()
         self.k_ZNKH[layer, :, here] = k_NPH
         self.v_ZNKH[layer, :, here] = v_NPH
@@ -167,14 +180,13 @@ class QuantizedSpatialMemory(SpatialMemory):
         device: torch.device | str,
     ) -> None:
         super().__init__(layers, heads, head_size, tokens, window, dtype, device)
-        shape = (*self.k_ZNKH.shape[:-1], 1)
-        self.k_scale_ZNK1 = torch.ones(shape, device=device)
-        self.v_scale_ZNK1 = torch.ones(shape, device=device)
+        rows = window.slots * tokens
+        self.scales = KeyValueBuffers(layers, heads, rows, 1, torch.float32, device)
 
     @property
     def nbytes(self) -> int:
         """Bytes of the buffers: the same at every step."""
-        return super().nbytes + 2 * self.k_scale_ZNK1.nbytes
+        return super().nbytes + self.scales.nbytes
 
     def attend(self, layer: int, k_NPH: Tensor, v_NPH: Tensor) -> tuple[Tensor, Tensor]:
         """As `SpatialMemory.attend`; what is returned is in the dtype of the arguments."""
@@ -183,9 +195,10 @@ class QuantizedSpatialMemory(SpatialMemory):
         )
         k_NKH, v_NKH = super().attend(layer, k_quantized, v_quantized)
         here, end = self._rows()
-        self.k_scale_ZNK1[layer, :, here], self.v_scale_ZNK1[layer, :, here] = k_scale, v_scale
-        k_NKH = k_NKH.to(k_NPH.dtype) * self.k_scale_ZNK1[layer, :, :end].to(k_NPH.dtype)
-        v_NKH = v_NKH.to(v_NPH.dtype) * self.v_scale_ZNK1[layer, :, :end].to(v_NPH.dtype)
+        k_scale_NK1, v_scale_NK1 = self.scales.k_ZNKH[layer], self.scales.v_ZNKH[layer]
+        k_scale_NK1[:, here], v_scale_NK1[:, here] = k_scale, v_scale
+        k_NKH = k_NKH.to(k_NPH.dtype) * k_scale_NK1[:, :end].to(k_NPH.dtype)
+        v_NKH = v_NKH.to(v_NPH.dtype) * v_scale_NK1[:, :end].to(v_NPH.dtype)
         k_NKH[:, here], v_NKH[:, here] = k_NPH, v_NPH
         return k_NKH, v_NKH
 

@@ -17,7 +17,7 @@ from collections.abc import Callable, Sequence
 from functools import lru_cache
 from itertools import groupby
 from types import SimpleNamespace
-from typing import Any, Protocol
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -35,6 +35,7 @@ from transformers.vision_utils import (
 
 from janusvln_ros.model.attention import use_memory_attention
 from janusvln_ros.model.config import JanusVLNConfig, key_value_shape
+from janusvln_ros.model.memory import KeyValueBuffers
 from janusvln_ros.model.spatial import PATCH, SpatialEncoder
 
 MERGE = 2
@@ -66,7 +67,7 @@ class SpatialMerger(nn.Module):
         x = patches_XrcD[..., : r // MERGE * MERGE, : c // MERGE * MERGE, :].to(
             self.ln_q.weight.dtype
         )
-        groups_XMD: Tensor = (
+        groups_XMD = (
             self.ln_q(x)
             .unflatten(-2, (-1, MERGE))
             .unflatten(-4, (-1, MERGE))
@@ -74,8 +75,7 @@ class SpatialMerger(nn.Module):
             .flatten(-3)
             .flatten(-3, -2)
         )
-        merged_XMD: Tensor = self.mlp(groups_XMD)
-        return merged_XMD
+        return cast(Tensor, self.mlp(groups_XMD))
 
 
 class Network(nn.Module):
@@ -130,10 +130,8 @@ class Network(nn.Module):
             PATCH,
             self.device,
         )
-        merged: Tensor = self.vision(
-            pixel_rows.to(self.dtype), grid_thw=grid_F3, **layout
-        ).pooler_output
-        return merged
+        output = self.vision(pixel_rows.to(self.dtype), grid_thw=grid_F3, **layout)
+        return cast(Tensor, output.pooler_output)
 
     # ---- where it is
 
@@ -146,8 +144,7 @@ class Network(nn.Module):
         """
         patches_XPD = spatial_XPD[..., self.config.spatial.num_special_tokens :, :]
         grid = (image_height // PATCH, image_width // PATCH)
-        merged_XMD: Tensor = self.fusion(torch.unflatten(patches_XPD, -2, grid))
-        return merged_XMD
+        return cast(Tensor, self.fusion(torch.unflatten(patches_XPD, -2, grid)))
 
     def fuse(self, vision_XMD: Tensor, geometry_XMD: Tensor) -> Tensor:
         """What and where in one token: ``vision + lam * geometry``, shapes broadcast."""
@@ -177,14 +174,14 @@ class Network(nn.Module):
         Args:
             embeds_LD: token embeddings.
             positions_3L: int64, time, row and column position of each token.
-            cache: None, or what returns all keys and values to attend to.
+            cache: None, or what comes before and is attended to.
             mask_LK: bool, which of those each token sees. May be left out for one token that sees
                 all, and for a causal sequence with nothing before it; nothing else.
         """
         mask = None if mask_LK is None else mask_LK[None, None]
         return hidden_states(self.language, embeds_LD, positions_3L, cache, mask)
 
-    def read_last(self, embeds_LD: Tensor, positions_3L: Tensor, cache: "StepCache") -> Tensor:
+    def read_last(self, embeds_LD: Tensor, positions_3L: Tensor, cache: "KeyValueCache") -> Tensor:
         """
         As `read` of a causal sequence behind what ``cache`` holds, but the last token's hidden
         state [1, D] alone.
@@ -202,7 +199,7 @@ class Network(nn.Module):
             )
         last = torch.tensor([len(embeds_LD) - 1], device=embeds_LD.device)
         x_11D = last_layer(language, x_1LD, rotation, last, None, cache)
-        cache.length += len(embeds_LD)
+        cache.begin += len(embeds_LD)
         return x_11D[0]
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> "Network":
@@ -217,12 +214,12 @@ class Network(nn.Module):
         Compute the rotary frequencies anew, in float32, on the weights' device: they are in no
         file and must not be cast.
         """
+        if self.device.type == "meta":
+            return
         for module, name, config in (
             (self.language, "rotary_emb", self.config.text),
             (self.vision, "rotary_pos_emb", self.config.vision),
         ):
-            if self.device.type == "meta":
-                continue
             setattr(module, name, type(getattr(module, name))(config).to(self.device))
 
 
@@ -272,8 +269,7 @@ def hidden_states(
         past_key_values=cache,
         use_cache=False,
     )
-    hidden_LD: Tensor = output.last_hidden_state[0]
-    return hidden_LD
+    return cast(Tensor, output.last_hidden_state[0])
 
 
 def last_layer(
@@ -308,15 +304,14 @@ def last_layer(
     if cache is not None:
         k_BNLH, v_BNLH = cache.update(k_BNLH, v_BNLH, attention.layer_idx)
     cosine, sine = (angle.index_select(1, rows) for angle in rotation)
-    x_BRD: Tensor = layer(
+    x_BRD = layer(
         torch.index_select(x_BLD, 1, rows),
         attention_mask=mask_B1RK,
         position_embeddings=(cosine, sine),
         # the layer's own few keys are among these
         past_key_values=SimpleNamespace(update=lambda *_: (k_BNLH, v_BNLH)),
     )
-    normed_BRD: Tensor = language.norm(x_BRD)
-    return normed_BRD
+    return cast(Tensor, language.norm(x_BRD))
 
 
 def image_positions(rows: int, columns: int, start: int) -> Tensor:
@@ -355,25 +350,17 @@ def prompt_positions(
     return torch.cat(parts, dim=1), position
 
 
-class KeyValueCache(Protocol):
-    """What transformers' attention asks of a cache."""
-
-    def update(
-        self, k_1NLH: Tensor, v_1NLH: Tensor, layer: int, *_: Any, **__: Any
-    ) -> tuple[Tensor, Tensor]:
-        """Take the keys and values of new rows, return all that they may attend to."""
-
-
-class StepCache:
+class KeyValueCache(KeyValueBuffers):
     """
-    Keys and values of the language model for one step: the prompt, then what is generated.
-
-    Made once, overwritten at every step.
+    Keys and values of the language model, which is given it as ``past_key_values``.
 
     Args:
         text: settings of the language model.
-        capacity: most tokens of a step.
+        capacity: most rows.
         dtype, device: of the buffers.
+
+    Attributes:
+        begin: rows that count; those of the next call go behind them.
     """
 
     def __init__(
@@ -384,25 +371,17 @@ class StepCache:
         device: torch.device | str,
     ) -> None:
         layers, heads, head_size = key_value_shape(text)
-        shape = (layers, 1, heads, capacity, head_size)
-        self.capacity = capacity
-        self.k_Z1NKH = torch.zeros(shape, dtype=dtype, device=device)
-        self.v_Z1NKH = torch.zeros_like(self.k_Z1NKH)
-        self.length = 0
-
-    @property
-    def nbytes(self) -> int:
-        """Bytes of the buffers."""
-        return 2 * self.k_Z1NKH.nbytes
+        super().__init__(layers, heads, capacity, head_size, dtype, device)
+        self.capacity, self.begin = capacity, 0
 
     def update(
         self, k_1NLH: Tensor, v_1NLH: Tensor, layer: int, *_: Any, **__: Any
     ) -> tuple[Tensor, Tensor]:
         """
-        Called by transformers' attention: put new keys and values behind the ``length`` that
-        count, return all of them.
+        Called by each layer: put the L rows of this call behind those that count, return all of
+        them, [1, N, K, H] each.
         """
-        end = self.length + k_1NLH.shape[2]
-        self.k_Z1NKH[layer, :, :, self.length : end] = k_1NLH
-        self.v_Z1NKH[layer, :, :, self.length : end] = v_1NLH
-        return self.k_Z1NKH[layer, :, :, :end], self.v_Z1NKH[layer, :, :, :end]
+        end = self.begin + k_1NLH.shape[2]
+        self.k_ZNKH[layer, :, self.begin : end] = k_1NLH[0]
+        self.v_ZNKH[layer, :, self.begin : end] = v_1NLH[0]
+        return self.k_ZNKH[layer, None, :, :end], self.v_ZNKH[layer, None, :, :end]

@@ -86,14 +86,14 @@ def quantize_language(
         "checkpoint with dtype='bfloat16'",
     )
     for group in (None,) if precision == "int8" else GROUPS:
-
-        def chosen(module: nn.Module, _: str, group: int | None = group) -> bool:
-            return isinstance(module, nn.Linear) and (
-                group is None or group_size(module.in_features) == group
-            )
-
-        scheme = _scheme(group, target)
-        quantize_(model.language.layers, scheme, filter_fn=chosen, device=target)
+        quantize_(
+            model.language.layers,
+            _scheme(group, target),
+            filter_fn=lambda module, _, group=group: (
+                isinstance(module, nn.Linear) and group in (None, group_size(module.in_features))
+            ),
+            device=target,
+        )
     return model.to(target).eval()
 
 

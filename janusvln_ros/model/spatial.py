@@ -73,11 +73,6 @@ class SpatialEncoder(nn.Module):
         for token in (self.camera_token, self.register_token):
             nn.init.normal_(token, std=1e-6)
 
-    @property
-    def dtype(self) -> torch.dtype:
-        """Of the weights."""
-        return self.camera_token.dtype
-
     def forward(self, images_BF3hw: Tensor, window: FrameWindow = ALL_FRAMES) -> Tensor:
         """
         Whole episodes in one pass.
@@ -105,13 +100,14 @@ class SpatialEncoder(nn.Module):
         )
         P = x_BFPD.shape[2]
         for frame_block, global_block in zip(self.frame_blocks, self.global_blocks):
-            x_BFPD = frame_block(x_BFPD, rope)
-            frame_BFPD = x_BFPD
+            frame_BFPD = frame_block(x_BFPD, rope)
             # [B, F, N, P, H] each
-            q, k, v = global_block.attn.qkv_heads(global_block.norm1(x_BFPD), rope)
+            q, k, v = global_block.attn.qkv_heads(global_block.norm1(frame_BFPD), rope)
             q, k, v = (t.transpose(1, 2).flatten(2, 3) for t in (q, k, v))  # [B, N, F*P, H]
             o_BNKH = frame_causal_attention(q, k, v, P, window)
-            x_BFPD = global_block.finish(x_BFPD, o_BNKH.unflatten(2, (frames, P)).transpose(1, 2))
+            x_BFPD = global_block.finish(
+                frame_BFPD, o_BNKH.unflatten(2, (frames, P)).transpose(1, 2)
+            )
             yield torch.cat([frame_BFPD, x_BFPD], dim=-1)
 
     def encode_frame(self, image_3hw: Tensor, memory: SpatialMemory) -> Tensor:
@@ -136,14 +132,13 @@ class SpatialEncoder(nn.Module):
         for layer, (frame_block, global_block) in enumerate(
             zip(self.frame_blocks, self.global_blocks)
         ):
-            x_BFPD = frame_block(x_BFPD, rope)
-            frame_BFPD = x_BFPD
-            q, k, v = global_block.attn.qkv_heads(global_block.norm1(x_BFPD), rope)
+            frame_BFPD = frame_block(x_BFPD, rope)
+            q, k, v = global_block.attn.qkv_heads(global_block.norm1(frame_BFPD), rope)
             k_NKH, v_NKH = memory.attend(layer, k[0, 0], v[0, 0])
             o_NPH = F.scaled_dot_product_attention(
                 q[0, 0][None], k_NKH[None].to(q.dtype), v_NKH[None].to(q.dtype)
             )
-            x_BFPD = global_block.finish(x_BFPD, o_NPH[None])
+            x_BFPD = global_block.finish(frame_BFPD, o_NPH[None])
         return torch.cat([frame_BFPD, x_BFPD], dim=-1)[0, 0]
 
     def new_memory(
@@ -165,7 +160,7 @@ class SpatialEncoder(nn.Module):
             config.embed_dim // config.num_heads,
             self.tokens(image_height, image_width),
             window,
-            SPATIAL_PRECISIONS[precision] if precision else self.dtype,
+            SPATIAL_PRECISIONS[precision] if precision else self.camera_token.dtype,
             self.camera_token.device,
         )
 
@@ -182,7 +177,7 @@ class SpatialEncoder(nn.Module):
         """
         B, frames, _, height, width = images_BF3hw.shape
         require(
-            not (height % PATCH or width % PATCH or (not height) or (not width)),
+            height and width and not (height % PATCH or width % PATCH),
             f"the spatial encoder got an image of {width}x{height} pixels: both "
             f"sides must be multiples of {PATCH}",
         )
@@ -191,12 +186,11 @@ class SpatialEncoder(nn.Module):
         # the first frame of an episode has tokens of its own
         special_FPD = special_2PD[(~is_first).long()]
         x_BFPD = torch.cat([special_FPD.float().expand(B, -1, -1, -1), patches_BFPD], dim=2)
-        head_size = self.config.embed_dim // self.config.num_heads
         rope = rope_table(
             height // PATCH,
             width // PATCH,
             self.config.num_special_tokens,
-            head_size,
+            self.config.embed_dim // self.config.num_heads,
             images_BF3hw.device,
         )
         return x_BFPD, rope
@@ -277,8 +271,7 @@ class DinoEncoder(nn.Module):
         )
         for block in self.blocks:
             x_BPD = block(x_BPD, None)
-        normed_BPD: Tensor = self.norm(x_BPD)
-        return normed_BPD[:, 1 + self.register_tokens.shape[1] :]
+        return cast(Tensor, self.norm(x_BPD)[:, 1 + self.register_tokens.shape[1] :])
 
     def position_embedding(self, rows: int, columns: int) -> Tensor:
         """
@@ -324,8 +317,7 @@ class Block(nn.Module):
         """
         x_XPD = x_XPD + self.ls1(self.attn.proj(o_XNPH.transpose(-3, -2).flatten(-2)))
         hidden = self.mlp["fc1"](self.norm2(x_XPD).to(o_XNPH.dtype))
-        out_XPD: Tensor = x_XPD + self.ls2(self.mlp["fc2"](F.gelu(hidden)))
-        return out_XPD
+        return cast(Tensor, x_XPD + self.ls2(self.mlp["fc2"](F.gelu(hidden))))
 
 
 class Blocks(nn.ModuleList):
@@ -347,10 +339,8 @@ class Attention(nn.Module):
         self.heads = heads
         self.qkv = nn.Linear(channels, 3 * channels)
         self.proj = nn.Linear(channels, channels)
-        self.qk_norm = qk_norm
-        if qk_norm:
-            self.q_norm = LayerNorm(channels // heads, eps=1e-5)
-            self.k_norm = LayerNorm(channels // heads, eps=1e-5)
+        self.q_norm = LayerNorm(channels // heads, eps=1e-5) if qk_norm else nn.Identity()
+        self.k_norm = LayerNorm(channels // heads, eps=1e-5) if qk_norm else nn.Identity()
 
     def qkv_heads(
         self, x_XPD: Tensor, rope: tuple[Tensor, Tensor] | None
@@ -362,8 +352,7 @@ class Attention(nn.Module):
         dtype = self.qkv.weight.dtype
         qkv_XP3NH = self.qkv(x_XPD.to(dtype)).unflatten(-1, (3, self.heads, -1))
         q, k, v = (t.transpose(-3, -2) for t in qkv_XP3NH.unbind(-3))
-        if self.qk_norm:
-            q, k = self.q_norm(q), self.k_norm(k)
+        q, k = self.q_norm(q), self.k_norm(k)
         if rope is not None:
             q, k = rotate(q, *rope), rotate(k, *rope)
         return q.to(dtype), k.to(dtype), v
@@ -371,9 +360,6 @@ class Attention(nn.Module):
 
 class LayerNorm(nn.LayerNorm):
     """Computed and returned in float32, whatever the dtype of input and weights."""
-
-    def __init__(self, channels: int, eps: float) -> None:
-        super().__init__(channels, eps=eps)
 
     def forward(self, x: Tensor) -> Tensor:
         """Norm over the last dimension: any dtype -> float32."""

@@ -127,12 +127,9 @@ class ManagedNode(LifecycleNode):
             return
 
         def conclude(goal: Any) -> Any:
-            if succeeded and not goal.is_cancel_requested:
-                goal.succeed()
-            elif goal.is_cancel_requested:
-                goal.canceled()
-            else:
-                goal.abort()
+            cancelled = goal.is_cancel_requested
+            end = goal.canceled if cancelled else goal.succeed if succeeded else goal.abort
+            end()
             return result
 
         handle.execute(conclude)
@@ -143,10 +140,8 @@ class ManagedNode(LifecycleNode):
         self.on_goal(key, handle.request, self.now())
 
     def _on_cancel(self, handle: Any) -> CancelResponse:
-        for key, waiting in self.goals.items():
-            if waiting.goal_id == handle.goal_id:
-                return CancelResponse.ACCEPT if self.cancel_goal(key) else CancelResponse.REJECT
-        return CancelResponse.REJECT
+        keys = [key for key, goal in self.goals.items() if goal.goal_id == handle.goal_id]
+        return CancelResponse.ACCEPT if any(map(self.cancel_goal, keys)) else CancelResponse.REJECT
 
     def _on_tick(self) -> None:
         now = self.now()

@@ -12,13 +12,8 @@ from janusvln_ros.geometry import Pose2, half_turn
 from janusvln_ros.protocol.health import Health
 
 
-def nanoseconds(stamp: Any) -> int:
-    """A ``builtin_interfaces/Time`` as one number."""
-    return int(stamp.sec) * 1_000_000_000 + int(stamp.nanosec)
-
-
 def stamp_message(ns: int) -> Time:
-    """The reverse of ``nanoseconds``."""
+    """The reverse of ``stamps.nanoseconds``."""
     return Time(sec=ns // 1_000_000_000, nanosec=ns % 1_000_000_000)
 
 

@@ -28,7 +28,7 @@ from janusvln_ros.camera.images import depth_to_metres
 from janusvln_ros.errors import InputError
 from janusvln_ros.geometry import Pose2
 from janusvln_ros.nodes.base import ManagedNode
-from janusvln_ros.nodes.messages import nanoseconds, pose_message, stamp_message
+from janusvln_ros.nodes.messages import pose_message, stamp_message
 from janusvln_ros.nodes.parameters import Param
 from janusvln_ros.nodes.running import leave, run_node
 from janusvln_ros.protocol import exchange, moving
@@ -37,6 +37,7 @@ from janusvln_ros.protocol.health import OK, WARN, Health, InputRate, percentile
 from janusvln_ros.protocol.odometry import sample_of
 from janusvln_ros.protocol.profile import safe_velocity
 from janusvln_ros.protocol.status import StepStatus
+from janusvln_ros.stamps import nanoseconds
 
 TITLE = "Parameters of the node 'motion': one bounded step at a time on odometry."
 

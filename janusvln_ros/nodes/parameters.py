@@ -8,6 +8,7 @@ test holds the two together.
 
 import difflib
 import importlib
+import json
 import sys
 import textwrap
 from collections.abc import Callable, Sequence
@@ -171,15 +172,8 @@ def as_yaml(title: str, table: Sequence[Param]) -> str:
         if param.live:
             limits += " May be changed while running."
         lines += [f"    # {line}" for line in textwrap.wrap(param.description + limits, 93)]
-        default = param.default
-        shown = (
-            str(default).lower()
-            if isinstance(default, bool)
-            else f'"{default}"'
-            if isinstance(default, str)
-            else str(default)
-        )
-        lines.append(f"    {param.name}: {shown}")
+        # JSON is YAML in which every text is quoted
+        lines.append(f"    {param.name}: {json.dumps(param.default)}")
     return "\n".join(lines) + "\n"
 
 

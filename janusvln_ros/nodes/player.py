@@ -20,7 +20,7 @@ from std_srvs.srv import Trigger
 from janusvln_ros.data.bags import Bag, Message, open_bag
 from janusvln_ros.data.playback import PlayClock, played_name, spoken
 from janusvln_ros.errors import InputError, require
-from janusvln_ros.nodes.messages import message_class
+from janusvln_ros.nodes.messages import message_class, stamp_message
 from janusvln_ros.nodes.parameters import Param, declare, follow_changes
 from janusvln_ros.nodes.running import leave, run_node
 from janusvln_ros.protocol.health import percentile
@@ -160,7 +160,7 @@ class Player(Node):  # type: ignore[misc]
                 shown = min(self.play_clock.at(now), bag_time)
             # a jump back (loop) must show at once
             if shown >= next_clock or next_clock - shown > 10**9:
-                self._publish_clock(shown)
+                self.clock_output.publish(Clock(clock=stamp_message(shown)))
                 next_clock = shown + int(1e9 / self.values.clock_hz)
             if wait <= 0:
                 self.lateness.append(-wait)
@@ -168,11 +168,6 @@ class Player(Node):  # type: ignore[misc]
             nap = MAX_SLEEP_S if paused else min(wait, MAX_SLEEP_S, 1 / self.values.clock_hz)
             self.stopping.wait(nap)
         return next_clock
-
-    def _publish_clock(self, bag_time: int) -> None:
-        message = Clock()
-        message.clock.sec, message.clock.nanosec = divmod(bag_time, 10**9)
-        self.clock_output.publish(message)
 
     def _wait_for_listener(self) -> None:
         wanted = self.values.wait_for_subscriber

@@ -37,7 +37,7 @@ from janusvln_ros.data.drawing import camera_picture
 from janusvln_ros.errors import InputError
 from janusvln_ros.geometry import Pose2, yaw_of
 from janusvln_ros.nodes.base import ManagedNode
-from janusvln_ros.nodes.messages import nanoseconds, stamp_message
+from janusvln_ros.nodes.messages import stamp_message
 from janusvln_ros.nodes.parameters import Param
 from janusvln_ros.nodes.running import leave, run_node, steady_timer
 from janusvln_ros.nodes.worker import (
@@ -55,7 +55,8 @@ from janusvln_ros.protocol.choosing import MODES, Rule
 from janusvln_ros.protocol.exchange import Phase
 from janusvln_ros.protocol.health import OK, WARN, Health, InputRate, percentile
 from janusvln_ros.protocol.odometry import finite, sample_of
-from janusvln_ros.protocol.status import Code, StepStatus
+from janusvln_ros.protocol.status import STAGES, Code, StepStatus
+from janusvln_ros.stamps import nanoseconds
 
 TITLE = (
     "Parameters of the node 'policy': camera frames and an instruction in, one step at a time out."
@@ -335,7 +336,9 @@ PARAMETERS = (
 TICK = 0.05
 """Seconds between looks at the time-outs."""
 
-STAGES = ("preprocess", "spatial", "vision", "prefill", "decode", "total")
+
+MEMORY_FIGURES = ("spatial_frames", "semantic_frames", "memory_capacity", "memory_bytes")
+"""What a `Seen` and a ``Decision`` tell of the memories."""
 
 
 @dataclass(frozen=True)
@@ -354,9 +357,13 @@ class LoadFailed:
 
 @dataclass
 class Figures:
-    """What diagnostics tell of the model: the last decision, and seconds of the latest ones."""
+    """
+    What diagnostics tell of the model: the last decision, the last error, and seconds of the
+    latest decisions.
+    """
 
     seen: Seen | None = None
+    last_error: str = ""
     inference: deque[float] = field(default_factory=lambda: deque(maxlen=500))
     overheads: deque[float] = field(default_factory=lambda: deque(maxlen=500))
 
@@ -414,7 +421,6 @@ class PolicyNode(ManagedNode):
         )
         self.step = StepInFlight()
         self.figures = Figures()
-        self.last_error = ""
         self.warned: set[str] = set()
         self.sensors: list[Any] = []
 
@@ -471,7 +477,7 @@ class PolicyNode(ManagedNode):
     def on_activate(self, state: Any) -> TransitionCallbackReturn:
         """Take frames and instructions."""
         if self.session is None:
-            why = self.last_error or "the model is still being loaded"
+            why = self.figures.last_error or "the model is still being loaded"
             self.get_logger().error(f"cannot be activated: {why}")
             return TransitionCallbackReturn.FAILURE
         self._subscribe()
@@ -543,7 +549,7 @@ class PolicyNode(ManagedNode):
                     if self.values.autostart:
                         self.trigger_activate()
                 case LoadFailed(message):
-                    self.last_error = message
+                    self.figures.last_error = message
                     self.get_logger().error(message)
                     if self.values.autostart:
                         print(f"error: {message}", file=sys.stderr)
@@ -630,7 +636,7 @@ class PolicyNode(ManagedNode):
                 self.get_logger().info(f"episode {command.episode_id}: {command.instruction!r}")
                 self.worker.put(lambda: session.reset(command))
             case exchange.Commit() if session is not None:
-                self.worker.put(session.commit)
+                self.worker.put(session.navigator.commit)
             case exchange.CancelGoal():
                 self.step.canceled = True
                 if self.step.handle is not None:
@@ -657,12 +663,9 @@ class PolicyNode(ManagedNode):
         sent.add_done_callback(lambda future: self._on_step_accepted(token, future))
 
     def _on_step_accepted(self, token: tuple[int, int], future: Any) -> None:
-        handle, status = future.result(), StepStatus.REFUSED
+        handle, told = future.result(), (StepStatus.REFUSED, "the goal was rejected")
         if handle is None or not handle.accepted:
-            why = "the goal was rejected"
-            self._handle(
-                exchange.StepResult(self.now(), *token, status, why, ros_now=self.ros_now())
-            )
+            self._handle(exchange.StepResult(self.now(), *token, *told, ros_now=self.ros_now()))
             return
         handle.get_result_async().add_done_callback(lambda done: self._on_result(token, done))
         if token == self.step.token:
@@ -692,10 +695,10 @@ class PolicyNode(ManagedNode):
         message.header.stamp = stamp_message(command.frame.stamp)
         message.header.frame_id = command.frame.image.header.frame_id
         if command.failed is not None:
-            self.last_error = command.failed.message
-            self.get_logger().error(self.last_error)
+            self.figures.last_error = command.failed.message
+            self.get_logger().error(self.figures.last_error)
             message.action, message.status = Decision.NO_ACTION, Decision.ERROR
-            message.error_msg = self.last_error
+            message.error_msg = self.figures.last_error
         elif command.decided is not None:
             self._fill(message, command.decided)
             self.figures.overheads.append(command.waited - message.total)
@@ -714,8 +717,8 @@ class PolicyNode(ManagedNode):
         for stage in STAGES:
             setattr(message, stage, float(seen.decision.timings.get(stage, 0.0)))
         self.figures.inference.append(message.total)
-        message.spatial_frames, message.semantic_frames = seen.spatial_frames, seen.semantic_frames
-        message.memory_capacity, message.memory_bytes = seen.capacity, seen.memory_bytes
+        for figure in MEMORY_FIGURES:
+            setattr(message, figure, getattr(seen, figure))
         if self.overlay_out.get_subscription_count():
             self._overlay(message, decided)
 
@@ -751,7 +754,7 @@ class PolicyNode(ManagedNode):
     def _finish(self, command: exchange.Finish) -> None:
         steps, log = command.steps, self.get_logger()
         if command.code:
-            self.last_error = command.message
+            self.figures.last_error = command.message
             log.warning(f"episode ended after {steps} steps: {command.message} ({command.code})")
         else:
             log.info(f"the policy stopped after {steps} steps and {command.path_length:.2f} m")
@@ -776,13 +779,10 @@ class PolicyNode(ManagedNode):
             "inference_p99": f"{percentile(model.inference, 99):.4f}",
             "overhead_p99": f"{percentile(model.overheads, 99):.4f}",
             **machine.counts,
-            "last_error": self.last_error,
+            "last_error": self.figures.last_error,
         }
         if (seen := model.seen) is not None:
-            figures["spatial_frames"] = str(seen.spatial_frames)
-            figures["semantic_frames"] = str(seen.semantic_frames)
-            figures["memory_capacity"] = str(seen.capacity)
-            figures["memory_bytes"] = str(seen.memory_bytes)
+            figures |= {name: str(getattr(seen, name)) for name in MEMORY_FIGURES}
         text = machine.phase.value if machine.active else "not active"
         return Health("state", OK if machine.active else WARN, text, figures)
 

@@ -3,6 +3,7 @@ Records a rosbag (mcap) around each instruction, and keeps the last seconds in m
 incidents. Works where rosbag2 is not installed.
 """
 
+import time
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ from janusvln_ros.data.recording import Ring, Trigger, bag_name
 from janusvln_ros.errors import InputError
 from janusvln_ros.nodes.messages import message_class
 from janusvln_ros.nodes.parameters import Param, declare
-from janusvln_ros.nodes.running import leave, run_node, steady_now, steady_timer
+from janusvln_ros.nodes.running import leave, run_node, steady_timer
 
 TITLE = "Parameters of the recorder: a bag around each instruction."
 PARAMETERS = (
@@ -138,7 +139,7 @@ class Recorder(Node):  # type: ignore[misc]
     def _on_message(self, topic: str, msgtype: str, cdr: bytes) -> None:
         message = Message(topic, msgtype, self.get_clock().now().nanoseconds, bytes(cdr))
         if topic in (self.instruction, self.decision):
-            self.trigger.sign(steady_now())
+            self.trigger.sign(time.monotonic())
             self._follow_trigger()
         self.ring.add(message)
         if self.writer is not None:
@@ -151,20 +152,23 @@ class Recorder(Node):  # type: ignore[misc]
             self.estopped = stopped
 
     def _on_goals(self, message: Any) -> None:
-        self.trigger.goal(any(s.status in ACTIVE_GOALS for s in message.status_list), steady_now())
+        self.trigger.goal(
+            any(s.status in ACTIVE_GOALS for s in message.status_list), time.monotonic()
+        )
         self._follow_trigger()
 
     def _follow_trigger(self) -> None:
-        wanted = self.trigger.recording(steady_now())
+        wanted = self.trigger.recording(time.monotonic())
         if wanted and self.writer is None:
             self.writer = BagWriter(bag_name("drive", self.folder)).__enter__()
             for message in self.ring.last(self.values.lead):
                 self.writer.write(message.topic, message.msgtype, message.log_time, message.cdr)
             self.get_logger().info(f"recording {self.writer.path}")
         elif not wanted and self.writer is not None:
-            self._finish()
+            self.close()
 
-    def _finish(self) -> None:
+    def close(self) -> None:
+        """Close the bag that is open."""
         if self.writer is not None:
             self.writer.__exit__(None, None, None)
             self.get_logger().info(f"recorded {self.writer.path}")
@@ -172,10 +176,8 @@ class Recorder(Node):  # type: ignore[misc]
 
     def _on_save_incident(self, _request: Any, response: Any) -> Any:
         path = self._save_incident("request")
-        response.success, response.message = (
-            path is not None,
-            str(path or "nothing has been received yet"),
-        )
+        response.success = path is not None
+        response.message = str(path or "nothing has been received yet")
         return response
 
     def _save_incident(self, why: str) -> Path | None:
@@ -187,10 +189,6 @@ class Recorder(Node):  # type: ignore[misc]
                 writer.write(message.topic, message.msgtype, message.log_time, message.cdr)
         self.get_logger().info(f"{why}: the last {self.values.ring:.0f} s are in {path}")
         return path
-
-    def close(self) -> None:
-        """Close the bag that is open."""
-        self._finish()
 
 
 def main() -> None:

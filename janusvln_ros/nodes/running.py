@@ -26,7 +26,7 @@ def run_node(make: Callable[[], Any], args: list[str] | None = None) -> int:
     Create the node that ``make`` returns, spin it on one thread until a signal or
     ``node.exit_code``, and close it.
 
-    The node may have ``exit_code`` (None while it should run) and ``close()`` (last messages,
+    The node has ``exit_code`` (None while it should run) and may have ``close()`` (last messages,
     threads). SIGINT and SIGTERM end it with 0 within 2 s: whatever still computes in a thread by
     then is left behind with the process.
 
@@ -51,9 +51,9 @@ def run_node(make: Callable[[], Any], args: list[str] | None = None) -> int:
     executor.add_node(node)
     code = 0
     try:
-        while not stopping and getattr(node, "exit_code", None) is None:
+        while not stopping and node.exit_code is None:
             executor.spin_once(timeout_sec=SPIN_SECONDS)
-        code = getattr(node, "exit_code", None) or 0
+        code = node.exit_code or 0
     except Exception as error:
         traceback.print_exc()
         print(
@@ -94,8 +94,3 @@ def steady_timer(node: Any, period: float, callback: Callable[[], None], group: 
     return node.create_timer(
         period, callback, clock=Clock(clock_type=ClockType.STEADY_TIME), callback_group=group
     )
-
-
-def steady_now() -> float:
-    """Seconds on the steady clock."""
-    return time.monotonic()

@@ -83,7 +83,7 @@ class Seen:
     probabilities: tuple[float, ...]
     spatial_frames: int
     semantic_frames: int
-    capacity: int
+    memory_capacity: int
     memory_bytes: int
 
 
@@ -124,7 +124,7 @@ def look(navigator: Any, decision: Any, rgb: npt.NDArray[np.uint8]) -> Seen:
         probabilities,
         spatial_frames=len(navigator.spatial_frames),
         semantic_frames=len(navigator.semantic_frames),
-        capacity=navigator.memory_capacity,
+        memory_capacity=navigator.memory_capacity,
         memory_bytes=navigator.memory_bytes,
     )
 
@@ -146,43 +146,33 @@ class Session:
         self.reader.reset()
         try:
             self.navigator.reset(command.instruction)
+            self.ready = True
+            return None
+        except InputError as error:
+            failed = (Code.INVALID_INSTRUCTION, str(error))
         except Exception as error:
-            bad_words = isinstance(error, InputError)
-            code = Code.INVALID_INSTRUCTION if bad_words else Code.INFERENCE_FAILED
-            why = str(error) if bad_words else f"the model failed: {describe(error)}"
-            return ResetFailed(time.monotonic(), command.episode_id, code, why)
-        self.ready = True
-        return None
+            failed = (Code.INFERENCE_FAILED, f"the model failed: {describe(error)}")
+        return ResetFailed(time.monotonic(), command.episode_id, *failed)
 
     def decide(self, command: Infer) -> Event | None:
         """Look at a frame and decide; None while no episode is ready."""
         if not self.ready:
             return None
-        failed = None
+        code, what = Code.BAD_FRAME, "the frame cannot be read"
         try:
             rgb = self.reader.read(command.frame.image, command.camera, command.moved)
-        except InputError as error:
-            failed = (Code.BAD_FRAME, str(error))
-        except Exception as error:
-            failed = (Code.BAD_FRAME, f"the frame cannot be read: {describe(error)}")
-        if failed is not None:
-            return Failed(time.monotonic(), command.ticket, *failed)
-        try:
+            code, what = Code.INFERENCE_FAILED, "the model failed"
             decision = self.navigator.step(rgb, commit=command.commit)
             seen, now = look(self.navigator, decision, rgb), time.monotonic()
             return Decided(now, command.ticket, decision.action, decision.text, seen)
+        except InputError as error:  # about the frame, from reader and model alike
+            failed = (Code.BAD_FRAME, str(error))
         except Exception as error:
-            if isinstance(error, InputError):  # about the frame
-                failed = (Code.BAD_FRAME, str(error))
-            else:
-                failed = (Code.INFERENCE_FAILED, f"the model failed: {describe(error)}")
-        # after the handler: the exception holds the frames of the stack and with them the memory
-        free_memory()
+            failed = (code, f"{what}: {describe(error)}")
+        if code == Code.INFERENCE_FAILED:
+            # after the handler: the exception holds the frames of the stack, and so the memory
+            free_memory()
         return Failed(time.monotonic(), command.ticket, *failed)
-
-    def commit(self) -> None:
-        """Keep the decision that could be taken back."""
-        self.navigator.commit()
 
 
 def describe(error: BaseException) -> str:

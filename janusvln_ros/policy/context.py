@@ -4,9 +4,7 @@ What the language model has in its context at a step: the two modes of memory, w
 `ReleasedContext` reads, at every step, a prompt of at most ``num_history + 1`` pictures anew, as
 the published code does. `DualContext` reads every frame once and keeps what it understood. Both
 are given a frame's appearance and geometry, and return the hidden states that score the answer;
-both change what they remember only in ``commit``. The action that led to the current frame is
-``executed``, None before the first one or where nobody knows; it only matters to a `DualContext`
-whose checkpoint remembers actions.
+both change what they remember only in ``commit``.
 """
 
 from collections.abc import Sequence
@@ -17,7 +15,7 @@ from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
 from janusvln_ros.actions import Action
-from janusvln_ros.errors import InputError
+from janusvln_ros.errors import require
 from janusvln_ros.model import JanusVLN
 from janusvln_ros.model.attention import tree_mask
 from janusvln_ros.model.dual import (
@@ -28,7 +26,7 @@ from janusvln_ros.model.dual import (
     read_prompt,
 )
 from janusvln_ros.model.memory import FrameWindow
-from janusvln_ros.model.network import StepCache, prompt_positions
+from janusvln_ros.model.network import KeyValueCache, prompt_positions
 from janusvln_ros.policy.decoding import ActionTree, require_finite
 from janusvln_ros.policy.prompt import (
     Style,
@@ -58,12 +56,15 @@ class EncodedFrame:
         geometry_MD: where it is, in the language model's space.
         spatial_PD: the spatial encoder's tokens, special tokens first.
         grid: rows and columns of merge groups, M together.
+        executed: the action that led to this frame; None before the first one or where nobody
+            knows. It only matters to a `DualContext` whose checkpoint remembers actions.
     """
 
     vision_MD: Tensor
     geometry_MD: Tensor
     spatial_PD: Tensor
     grid: tuple[int, int]
+    executed: Action | None
 
 
 @dataclass(frozen=True)
@@ -98,7 +99,7 @@ class ReleasedContext:
         self.instruction = ""
         self.prompt: Sequence[int] = ()
         self.features_FMD: Tensor | None = None
-        self.cache: StepCache | None = None
+        self.cache: KeyValueCache | None = None
         self._prompts: dict[tuple[int, tuple[int, int]], _Prompt] = {}
         self._begun = False
         self._end = 0
@@ -122,48 +123,57 @@ class ReleasedContext:
         self._begun = False
         self._prompts.clear()
 
-    def observe(self, frame: EncodedFrame, executed: Action | None) -> None:
+    def observe(self, frame: EncodedFrame) -> None:
         """Read the current frame without a question: only its appearance is kept."""
         self._keep(frame.vision_MD)
 
     def _keep(self, vision_MD: Tensor) -> Tensor:
         """The features of all frames, the current one's behind those before."""
-        kept, pinned = self.features_FMD, vision_MD.device.type == "cuda"
+        kept = self.features_FMD
         if kept is None or (self.seen == 0 and kept.shape[1:] != vision_MD.shape):
             # Filled, not only reserved, so that memory does not grow while an episode is driven.
-            shape = (FEATURE_FRAMES, *vision_MD.shape)
-            kept = torch.full(shape, 0.0, dtype=vision_MD.dtype, pin_memory=pinned)
+            kept = torch.full(
+                (FEATURE_FRAMES, *vision_MD.shape),
+                0.0,
+                dtype=vision_MD.dtype,
+                pin_memory=vision_MD.device.type == "cuda",
+            )
         elif self.seen == len(kept):
             kept = torch.cat([kept, kept])
         kept[self.seen] = vision_MD
         self.features_FMD = kept
         return kept
 
-    def read(self, frame: EncodedFrame, executed: Action | None) -> Tensor:
+    def read(self, frame: EncodedFrame) -> Tensor:
         """
         Read the current frame and the question; hidden states [1 + T, D] of the question's last
         row and of the T tokens of the tree of answers, where there is one.
         """
-        model, device = self.model, frame.vision_MD.device
-        # Asked first, as it may refuse the instruction.
+        model, tree, device = self.model, self.tree, frame.vision_MD.device
         indices = [*self.frames, self.seen]
+        # Asked first, as it may refuse the instruction; whether the longest prompt fits is known
+        # at the first frame.
         prompt = self._prompt_of(len(indices), frame.grid)
+        longest = self._prompt_of(model.config.navigation.num_history + 1, frame.grid)
         pictures_FMD = self._keep(frame.vision_MD)[indices].to(device, non_blocking=True)
         fused_FMD = model.fuse(pictures_FMD, frame.geometry_MD)
         embeds_LD = model.embed(prompt.ids_L, fused_FMD.flatten(0, 1))
 
         self.prompt, self._end, positions_3L = prompt.ids, prompt.end, prompt.positions_3L
-        cache = self._cache_for(frame.grid)
-        cache.length = start = prompt.ids.index(model.config.image_token_id)
+        rows = len(longest.ids) + answer_rows(model, tree)
+        if self.cache is None or self.cache.capacity < rows:
+            self._begun = False
+            self.cache = KeyValueCache(model.config.text, rows, model.dtype, model.device)
+        cache = self.cache
+        cache.begin = start = prompt.ids.index(model.config.image_token_id)
         # what stands before the first picture is the same at every step: read once
         if not self._begun:
-            cache.length = 0
+            cache.begin = 0
             model.read_last(embeds_LD[:start], positions_3L[:, :start], cache)
-            before = cache.v_Z1NKH[:, :, :, :start]
-            require_finite(before, "the prompt's values in the language model")
+            require_finite(cache.v_ZNKH[:, :, :start], "the prompt's values in the language model")
             self._begun = True
         hidden_1D = model.read_last(embeds_LD[start:], positions_3L[:, start:], cache)
-        if not (tree := self.tree) or not tree.tokens:
+        if not tree or not tree.tokens:
             return hidden_1D
         branches_TD = model.language.embed_tokens(torch.tensor(tree.tokens, device=device))
         positions_3T = (self._end + torch.tensor(tree.depths, device=device)).expand(3, -1)
@@ -174,36 +184,23 @@ class ReleasedContext:
     def _prompt_of(self, images: int, grid: tuple[int, int]) -> _Prompt:
         """The prompt with so many images; the same ones come at every step."""
         if (images, grid) not in self._prompts:
-            config, device = self.model.config, self.model.device
-            # whether the longest prompt fits is known at the first frame
-            for k in (images, config.navigation.num_history + 1):
-                ids = released_prompt_ids(
-                    self.tokenizer, self.instruction, k, grid[0] * grid[1], self.style
-                )
-                positions_3L, end = prompt_positions(ids, config.image_token_id, *grid)
-                check_context(self.model, end, self.tree)
-                ids_L = torch.tensor(ids, device=device)
-                self._prompts[k, grid] = _Prompt(ids, ids_L, positions_3L.to(device), end)
+            model, tokens = self.model, grid[0] * grid[1]
+            ids = released_prompt_ids(self.tokenizer, self.instruction, images, tokens, self.style)
+            positions_3L, end = prompt_positions(ids, model.config.image_token_id, *grid)
+            check_context(model, end, self.tree)
+            ids_L = torch.tensor(ids, device=model.device)
+            self._prompts[images, grid] = _Prompt(ids, ids_L, positions_3L.to(model.device), end)
         return self._prompts[images, grid]
-
-    def _cache_for(self, grid: tuple[int, int]) -> StepCache:
-        model = self.model
-        longest = self._prompt_of(model.config.navigation.num_history + 1, grid)
-        rows = len(longest.ids) + answer_rows(model, self.tree)
-        if self.cache is None or self.cache.capacity < rows:
-            self._begun = False
-            self.cache = StepCache(model.config.text, rows, model.dtype, model.device)
-        return self.cache
 
     def answer(self, token: int) -> Tensor:
         """Read one more token of the answer; the hidden state [1, D] that scores the next."""
         assert self.cache is not None
         device = self.model.device
         embed_1D = self.model.language.embed_tokens(torch.tensor([token], device=device))
-        position = self._end + self.cache.length - len(self.prompt)
+        position = self._end + self.cache.begin - len(self.prompt)
         position_31 = torch.full((3, 1), position, device=device)
         hidden_1D = self.model.read(embed_1D, position_31, self.cache)
-        self.cache.length += 1
+        self.cache.begin += 1
         return hidden_1D
 
     def commit(self) -> None:
@@ -251,36 +248,31 @@ class DualContext:
         check_context(self.model, len(ids) + len(self.question), self.tree)
         self.prompt, self._begun = ids, False
 
-    def read(self, frame: EncodedFrame, executed: Action | None) -> Tensor:
+    def read(self, frame: EncodedFrame) -> Tensor:
         """As `ReleasedContext.read`."""
-        tree = self.tree
-        branches = (tree.tokens, tree.parents, tree.depths) if tree else ()
-        return self._read(frame, executed, self.question, *branches)
+        branches = (self.tree.tokens, self.tree.parents, self.tree.depths) if self.tree else ()
+        return self._read(frame, self.question, *branches)
 
-    def observe(self, frame: EncodedFrame, executed: Action | None) -> None:
+    def observe(self, frame: EncodedFrame) -> None:
         """As `ReleasedContext.observe`."""
-        self._read(frame, executed)
+        self._read(frame)
         assert self.memory is not None
         begin = self.memory.remembered_rows  # no scores will tell
         values = self.memory.v_ZNKH[:, :, begin : begin + self.memory.layout.rows]
         require_finite(values, "the frame's values in the language model")
 
-    def _read(
-        self, frame: EncodedFrame, executed: Action | None, *question: Sequence[int]
-    ) -> Tensor:
+    def _read(self, frame: EncodedFrame, *question: Sequence[int]) -> Tensor:
         model, memory = self.model, self.memory
         remembers = model.config.navigation.action_memory == "executed"
-        before = executed_ids(self.tokenizer, executed) if remembers else []
+        before = executed_ids(self.tokenizer, frame.executed) if remembers else []
         layout = FrameLayout(*frame.grid, before=len(before))
-        is_open = self._begun and memory is not None and memory.seen
-        if memory is None or (memory.layout != layout and not is_open):
+        if memory is None or (memory.layout != layout and not (self._begun and memory.seen)):
             self._begun = False
-            leaf = len(self.question) + answer_rows(model, self.tree)
             self.memory = memory = SemanticMemory(
                 model.config.text,
                 self.window,
                 layout,
-                leaf,
+                len(self.question) + answer_rows(model, self.tree),
                 dtype=model.dtype,
                 device=model.device,
                 cuda_graphs=self.cuda_graphs,
@@ -319,8 +311,8 @@ def check_context(model: JanusVLN, positions: int, tree: ActionTree | None) -> N
     model was made for.
     """
     limit, answer = model.config.text.max_position_embeddings, answer_rows(model, tree)
-    if positions + answer > limit:
-        need = f"a prompt of {positions} positions and {answer} for the answer"
-        raise InputError(
-            f"the instruction makes {need}, the language model takes {limit}: shorten it"
-        )
+    require(
+        positions + answer <= limit,
+        f"the instruction makes a prompt of {positions} positions and {answer} for the answer, "
+        f"the language model takes {limit}: shorten it",
+    )

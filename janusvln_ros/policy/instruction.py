@@ -26,7 +26,6 @@ def clean_instruction(text: str, most: int | None = None) -> str:
         any(unicodedata.category(c)[0] in "LNPS" for c in text),
         "the instruction is empty: say where to go, for example 'walk to the table and stop'",
     )
-    controls = ("Cc", "Cs")
     return "".join(
-        " " if unicodedata.category(c) in controls and not c.isspace() else c for c in text
+        " " if unicodedata.category(c) in ("Cc", "Cs") and not c.isspace() else c for c in text
     )

@@ -15,7 +15,7 @@ from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
 from janusvln_ros.actions import Action
-from janusvln_ros.errors import InputError, require
+from janusvln_ros.errors import require
 from janusvln_ros.model import JanusVLN
 from janusvln_ros.model.checkpoint import Generation, end_tokens, find, generation
 from janusvln_ros.model.config import Decoding, Memory
@@ -151,9 +151,10 @@ class Navigator:
         self.memory: Memory = options.memory or navigation.memory
         self.decoding: Decoding = options.decoding or navigation.decoding
         self.generation = generation or Generation(end_tokens(config))
-        untrained = self.memory == "dual" and navigation.memory != "dual"
         require(
-            not (untrained and (not options.allow_untrained_memory)),
+            self.memory == "released"
+            or navigation.memory == "dual"
+            or options.allow_untrained_memory,
             "memory is 'dual', but this checkpoint was trained for 'released' and "
             "would answer at random: "
             "use memory='released', train one for dual, or pass "
@@ -169,15 +170,19 @@ class Navigator:
         self.tree = action_tree(tokenizer) if self.decoding == "constrained" else None
         self.context: Context
         if self.memory == "dual":
-            window = navigation.semantic_window
-            graphs = options.cuda_graphs and model.device.type == "cuda"
-            self.context = DualContext(model, tokenizer, self.tree, window, graphs)
+            self.context = DualContext(
+                model,
+                tokenizer,
+                self.tree,
+                navigation.semantic_window,
+                options.cuda_graphs and model.device.type == "cuda",
+            )
         else:
             self.context = ReleasedContext(model, tokenizer, self.tree, options.prompt)
         self.spatial: SpatialMemory | None = None
         self._decided: Action | None = None  # about the frame read last
         self._led_here: Action | None = None  # what was decided about the frame remembered last
-        self._frame_shape: tuple[int, ...] | None = None  # of the episode's raw frames
+        self._frame_size: tuple[int, ...] = ()  # width and height of the episode's raw frames
         self.instruction: str | None = None
         self.frames_seen = 0
         self._pending = False
@@ -267,7 +272,7 @@ class Navigator:
             instruction = clean_instruction(instruction)
         self.context.begin(instruction)
         self.instruction = instruction
-        self._led_here = self._frame_shape = None
+        self._led_here = None
         self._pending, self.frames_seen = False, 0
         if self.spatial:
             self.spatial.reset()
@@ -297,12 +302,12 @@ class Navigator:
         """
         start, device = time.perf_counter(), self.model.device
         timings = dict.fromkeys(STAGES, 0.0)
-        frame = self._encode(rgb, timings)
+        frame = self._encode(rgb, executed, timings)
         with _timed(timings, "prefill", device):
-            scores_RV = self._score(self.context.read(frame, self._led_by(executed)))
+            scores_RV = self._score(self.context.read(frame))
         with _timed(timings, "decode", device):
             decision = self._choose(scores_RV) if self.tree else self._write(scores_RV)
-        self._read(rgb, decision.action)
+        self._decided, self._pending = decision.action, True
         if commit:
             self.commit()
         timings["total"] = time.perf_counter() - start
@@ -321,9 +326,8 @@ class Navigator:
         Raises:
             InputError, NonFiniteError: as `step`.
         """
-        frame = self._encode(rgb, {})
-        self.context.observe(frame, self._led_by(executed))
-        self._read(rgb, None)
+        self.context.observe(self._encode(rgb, executed, {}))
+        self._decided, self._pending = None, True
         self.commit()
 
     def commit(self) -> None:
@@ -341,13 +345,9 @@ class Navigator:
         self._led_here = self._decided
         self.frames_seen += 1
 
-    def _led_by(self, executed: Action | None) -> Action | None:
-        return self._led_here if executed is None else executed
-
-    def _read(self, rgb: np.ndarray, decided: Action | None) -> None:
-        self._frame_shape, self._decided, self._pending = rgb.shape[:2], decided, True
-
-    def _encode(self, rgb: np.ndarray, timings: dict[str, float]) -> EncodedFrame:
+    def _encode(
+        self, rgb: np.ndarray, executed: Action | None, timings: dict[str, float]
+    ) -> EncodedFrame:
         """
         Both encoders on the current frame; it is written beside what the spatial memory holds, and
         remembered by ``commit`` only.
@@ -359,15 +359,13 @@ class Navigator:
         model, device = self.model, self.model.device
         with _timed(timings, "preprocess", device):
             rgb = to_rgb(rgb)
-            if self.frames_seen and rgb.shape[:2] != self._frame_shape:
-                was, now = (
-                    "x".join(map(str, reversed(shape)))
-                    for shape in (self._frame_shape or (), rgb.shape[:2])
-                )
-                raise InputError(
-                    f"the frame is {now} pixels, the episode's others were {was}: "
-                    "reset() before changing the camera's size"
-                )
+            now, was = ("x".join(map(str, size)) for size in (rgb.shape[1::-1], self._frame_size))
+            require(
+                not self.frames_seen or now == was,
+                f"the frame is {now} pixels, the episode's others were {was}: "
+                "reset() before changing the camera's size",
+            )
+            self._frame_size = rgb.shape[1::-1]
             resized = resize(rgb, model.config.navigation.image_width)
             height, width = resized.shape[:2]
             image_3hw = torch.from_numpy(spatial_input(resized)).to(device)
@@ -387,15 +385,17 @@ class Navigator:
             vision_MD = model.encode_vision(rows, torch.tensor([grid_thw]))
             require_finite(vision_MD, "the vision tower's tokens")
             require_finite(geometry_MD, "the spatial encoder's tokens")
-        return EncodedFrame(vision_MD, geometry_MD, spatial_PD, grid)
+        led_here = self._led_here if executed is None else executed
+        return EncodedFrame(vision_MD, geometry_MD, spatial_PD, grid, led_here)
 
     def _spatial_memory(self, height: int, width: int) -> SpatialMemory:
         encoder, window = self.model.spatial, self.model.config.navigation.window
         tokens = encoder.tokens(height, width)
         if self.spatial is None or (not self.frames_seen and self.spatial.tokens != tokens):
             self.spatial = None  # given back before as much is asked for again
-            precision = self.options.spatial_precision
-            self.spatial = encoder.new_memory(height, width, window, precision)
+            self.spatial = encoder.new_memory(
+                height, width, window, self.options.spatial_precision
+            )
         return self.spatial
 
     def _score(self, hidden_RD: Tensor) -> Tensor:
@@ -434,11 +434,12 @@ class Navigator:
         Constrained decoding: the most probable of the four words, from the scores where they part.
         """
         assert self.tree
-        rows = [
-            self._penalized(scores_RV[row + 1][None], branch.prefix)
-            for row, branch in zip(self.tree.rows, self.tree.branches)
-        ]
-        scores_RV = torch.cat(rows).cpu()
+        scores_RV = torch.cat(
+            [
+                self._penalized(scores_RV[row + 1][None], branch.prefix)
+                for row, branch in zip(self.tree.rows, self.tree.branches)
+            ]
+        ).cpu()
         probabilities = self.tree.probabilities(scores_RV)
         action = most_probable(probabilities)
         word = list(self.tree.words[action])

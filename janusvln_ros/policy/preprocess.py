@@ -12,7 +12,7 @@ import math
 import numpy as np
 from PIL import Image
 
-from janusvln_ros.errors import InputError, require
+from janusvln_ros.errors import require
 from janusvln_ros.model.network import MERGE
 from janusvln_ros.model.spatial import PATCH
 
@@ -44,18 +44,15 @@ def to_rgb(picture: np.ndarray) -> np.ndarray:
     Raises:
         InputError: another type or shape, or a side shorter than one patch.
     """
-    if (
-        not isinstance(picture, np.ndarray)
-        or picture.dtype != np.uint8
-        or picture.ndim != 3
-        or picture.shape[2] not in (3, 4)
-    ):
-        what = (
-            f"{picture.dtype} {list(picture.shape)}"
-            if isinstance(picture, np.ndarray)
-            else type(picture).__name__
-        )
-        raise InputError(f"the frame is {what}: give a NumPy array, uint8 [height, width, 3], RGB")
+    is_array = isinstance(picture, np.ndarray)
+    what = f"{picture.dtype} {list(picture.shape)}" if is_array else type(picture).__name__
+    require(
+        is_array
+        and picture.dtype == np.uint8
+        and picture.ndim == 3
+        and picture.shape[2] in (3, 4),
+        f"the frame is {what}: give a NumPy array, uint8 [height, width, 3], RGB",
+    )
     height, width = picture.shape[:2]
     require(
         min(height, width) >= PATCH,

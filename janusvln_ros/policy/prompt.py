@@ -5,12 +5,12 @@ Ids come from the tokenizer's own special-token strings; none is written here. E
 ends at a special token, so pieces may be tokenised apart and joined.
 """
 
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, get_args
 
 import numpy as np
 
 from janusvln_ros.actions import Action
-from janusvln_ros.errors import InputError, require
+from janusvln_ros.errors import require
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -128,18 +128,20 @@ def released_prompt_ids(
         InputError: the instruction or the style cannot be used.
     """
     check_instruction(tokenizer, instruction)
+    require(
+        style in get_args(Style),
+        f"there is no prompt style {style!r}: choose evaluation or training",
+    )
     if style == "evaluation":
         system = TASK
         user = (
             f"{_IMAGE * n_images}These images are your historical observations and your current "
             f"observation.\n Your task is to {instruction} \n {CHOICES}"
         )
-    elif style == "training":
+    else:
         system = "You are a helpful assistant."
         question = training_question(instruction, n_images)
         user = question.replace("<image>\n", "<image>").replace("<image>", _IMAGE)
-    else:
-        raise InputError(f"there is no prompt style {style!r}: choose evaluation or training")
     text = (
         f"<|im_start|>system\n{system}<|im_end|>\n<|im_start|>user\n{user}<|im_end|>\n"
         "<|im_start|>assistant\n"

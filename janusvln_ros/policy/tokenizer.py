@@ -9,7 +9,7 @@ from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
 from tokenizers.trainers import BpeTrainer
 from transformers import AutoTokenizer, PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
-from janusvln_ros.errors import InputError, require
+from janusvln_ros.errors import require
 
 SPECIAL_TOKENS = {
     "bos_token_id": "<|endoftext|>",
@@ -36,17 +36,18 @@ def load_tokenizer(folder: str | Path) -> PreTrainedTokenizerBase:
     if (folder / "tokenizer.json").is_file():
         # As it stands: a class chosen by name would rebuild the splitting rules from its own
         # source.
-        file = str(folder / "tokenizer.json")
         tokenizer: PreTrainedTokenizerBase = PreTrainedTokenizerFast(
-            tokenizer_file=file, eos_token="<|im_end|>", pad_token="<|endoftext|>"
+            tokenizer_file=str(folder / "tokenizer.json"),
+            eos_token="<|im_end|>",
+            pad_token="<|endoftext|>",
         )
-    elif (folder / "vocab.json").is_file() and (folder / "merges.txt").is_file():
-        tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
     else:
-        raise InputError(
+        require(
+            (folder / "vocab.json").is_file() and (folder / "merges.txt").is_file(),
             f"{folder} has no tokenizer: tokenizer.json, or vocab.json with "
-            "merges.txt, belongs beside config.json"
+            "merges.txt, belongs beside config.json",
         )
+        tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
     for token in ("<|im_start|>", *SPECIAL_TOKENS.values()):
         require(
             tokenizer.encode(token, add_special_tokens=False)

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from janusvln_ros.geometry import Pose2, wrap, yaw_of
+from janusvln_ros.stamps import nanoseconds
 
 
 class Sample(NamedTuple):
@@ -27,9 +28,8 @@ def sample_of(message: Any) -> Sample:
     Numbers that are not finite are passed on: who uses them must look (``finite``).
     """
     p, q, t = message.pose.pose.position, message.pose.pose.orientation, message.twist.twist
-    stamp = message.header.stamp.sec * 1_000_000_000 + message.header.stamp.nanosec
     return Sample(
-        stamp,
+        nanoseconds(message.header.stamp),
         Pose2(p.x, p.y, yaw_of(q.x, q.y, q.z, q.w)),
         math.copysign(math.hypot(t.linear.x, t.linear.y), t.linear.x),
         t.angular.z,

@@ -1,5 +1,8 @@
 """How steps and episodes end, as the interfaces name it; a test holds both to the messages."""
 
+STAGES = ("preprocess", "spatial", "vision", "prefill", "decode", "total")
+"""Stages of a decision that ``Decision`` tells the seconds of, in order."""
+
 
 class Code:
     """Error codes of ``FollowInstruction``."""

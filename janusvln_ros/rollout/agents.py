@@ -87,9 +87,8 @@ class PolicyAgent:
 
     def act(self, observation: Observation, executed: Action | None = None) -> Action | None:
         """One step of the navigator."""
-        decision = self.navigator.step(observation.rgb, executed=executed)
         self.calls += 1
-        return decision.action
+        return self.navigator.step(observation.rgb, executed=executed).action
 
     def observe(self, observation: Observation, executed: Action | None = None) -> None:
         """Feed both memories."""

@@ -63,10 +63,9 @@ class Collector:
     def drive(self, episode: Episode) -> tuple[Drive, list[bytes]]:
         """Drive one episode; return its record and, as JPEG, the frame before every action."""
         frames: list[bytes] = []
-        quality = self.settings.collect.jpeg_quality
 
         def watch(observation: Observation, action: Action) -> None:
-            frames.append(encode_jpeg(observation.rgb, quality))
+            frames.append(encode_jpeg(observation.rgb, self.settings.collect.jpeg_quality))
 
         return self.engine.run(episode, watch), frames
 
@@ -133,8 +132,8 @@ class LabelledWorker(Collector):
                 raise InputError(
                     "three episodes in a row could not be driven: " + "; ".join(self._failed)
                 ) from error
-            key = {"scene": episode.scene, "episode_id": json_id(episode.episode_id)}
-            self.note(episode, {**key, "status": "error", "error": str(error), "save": 0})
+            result = {"scene": episode.scene, "episode_id": json_id(episode.episode_id)}
+            self.note(episode, {**result, "status": "error", "error": str(error), "save": 0})
             return
         self._failed.clear()
         labels, stopped = self.agent.labels, drive.status == "stopped"

@@ -220,9 +220,9 @@ class PublishedWorker(Collector):
             InputError: the ground truth lacks this episode, or a way point cannot be reached.
         """
         drive, frames = self.drive(episode)
-        result = judge(episode, drive, self.mixture)
         # The annotation's actions: -1 first, the last executed one (STOP) left out.
-        self.note(episode, result, frames, [-1, *drive.actions[:-1]])
+        actions = [-1, *drive.actions[:-1]]
+        self.note(episode, judge(episode, drive, self.mixture), frames, actions)
 
 
 def judge(episode: Episode, drive: Drive, mixture: PublishedMixture) -> dict[str, Any]:

@@ -18,11 +18,9 @@ from janusvln_ros.data.episodes import (
     Episode,
     GroundTruth,
     ground_truth_path,
-    json_id,
-    read_episodes,
     read_ground_truth,
 )
-from janusvln_ros.data.journal import Journal, journal_path
+from janusvln_ros.data.journal import Journal, journal_path, line_key
 from janusvln_ros.data.top_down_map import TopDownMap
 from janusvln_ros.errors import InputError, require
 from janusvln_ros.evaluation.drive import Drive
@@ -38,7 +36,7 @@ from janusvln_ros.rollout.agents import (
     RandomAgent,
 )
 from janusvln_ros.rollout.engine import Engine, MakeEngine, direct_engine
-from janusvln_ros.rollout.run import execute
+from janusvln_ros.rollout.run import execute, read_split
 from janusvln_ros.rollout.settings import Settings, on_device
 from janusvln_ros.rollout.shards import Cluster, Job, Worker, finished, key_of
 
@@ -152,26 +150,19 @@ class EvaluateJob(Job):
 
     def open(self, shard: int, device: str | None) -> Worker:
         """Load the agent and the simulator."""
-        agent = make_agent(self.agent, self.checkpoint, self.settings, device)
-        truth_path = ground_truth_path(
-            self.data_dir, self.settings.dataset, self.settings.split, self.settings.role
-        )
-        truth = read_ground_truth(truth_path) if truth_path.is_file() else {}
+        s = self.settings
+        agent = make_agent(self.agent, self.checkpoint, s, device)
+        truth = ground_truth_path(self.data_dir, s.dataset, s.split, s.role)
         # Drawn over the whole split, so that the texts do not depend on how many episodes are run
         # or by whom.
-        s = self.settings
-        everything = read_episodes(
-            self.data_dir, s.dataset, s.split, role=s.role, languages=s.languages
-        ).episodes
-        given = told(everything, self.instructions, s.seed)
-        engine = self.engine(on_device(s, device), self.data_dir, agent)
+        everything = read_split(s, self.data_dir).episodes
         return EvaluateWorker(
             self.out,
             shard,
-            engine,
+            self.engine(on_device(s, device), self.data_dir, agent),
             s.thresholds,
-            truth,
-            given,
+            read_ground_truth(truth) if truth.is_file() else {},
+            told(everything, self.instructions, s.seed),
             oracle_stops=self.agent == "oracle-stop",
         )
 
@@ -210,11 +201,7 @@ class EvaluateWorker:
         """
         given = self.given[episode.scene_id, episode.episode_id]
         asked = dataclasses.replace(episode, instruction=given)
-        line = {
-            "scene": episode.scene,
-            "episode_id": json_id(episode.episode_id),
-            "instruction": episode.instruction,
-        }
+        line = line_key(episode)
         for attempt in (1, 2):
             try:
                 drive = self.engine.run(asked)
@@ -338,8 +325,10 @@ def merge(
     floors = {path.stem: TopDownMap.load(path) for path in (out / "maps").glob("*.npz")}
     maps = [floors.get(map_name(e.scene, e.start_position[1])) for e in episodes]
     paths, references = [line["path"] for line in lines], [e.reference_path for e in episodes]
-    told_lines = [json.dumps(result, ensure_ascii=False) + "\n" for result in results]
-    atomic_write(out / "results.jsonl", "".join(told_lines))
+    atomic_write(
+        out / "results.jsonl",
+        "".join(json.dumps(result, ensure_ascii=False) + "\n" for result in results),
+    )
     write_report(out / "report.html", summary, results, paths, references, maps)
     atomic_write(out / "summary.json", json.dumps(summary, indent=1) + "\n")
     return summary

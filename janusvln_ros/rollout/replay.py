@@ -12,9 +12,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from janusvln_ros.actions import Action
-from janusvln_ros.camera.images import decode
+from janusvln_ros.camera.images import decode, encode_jpeg
 from janusvln_ros.camera.view import intrinsics_of, plan_view, uncalibrated_view
 from janusvln_ros.data.bags import Bag, BagWriter, message_types, open_bag
+from janusvln_ros.data.drawing import camera_picture
 from janusvln_ros.data.drives import (
     DECISION_TYPE,
     Moment,
@@ -59,19 +60,14 @@ def bag_camera(bag: Bag, topics: Topics, uncalibrated: bool) -> Camera:
     Raises:
         InputError: no ``camera_info`` and not ``uncalibrated``, or one that is of no use.
     """
-    infos = [
-        topic
-        for topic, msgtype in bag.topics.items()
-        if msgtype == "sensor_msgs/msg/CameraInfo" and bag.counts.get(topic, 0)
-    ]
+    infos = bag.topics_of(["sensor_msgs/msg/CameraInfo"])
     camera = camera_topic(bag, topics.image)
     # The camera_info of a camera stands beside its image (REP-104 convention of image pipelines);
     # of several, the one in the same namespace counts.
     folder = camera.removesuffix("/compressed").rpartition("/")[0]
     infos.sort(key=lambda topic: topic.rpartition("/")[0] != folder)
     if infos:
-        info = bag.decode(next(bag.messages(infos[:1])))
-        return plan_view(intrinsics_of(info)).apply
+        return plan_view(intrinsics_of(bag.decode(next(bag.messages(infos[:1]))))).apply
     require(
         uncalibrated,
         f"{bag.path} holds no camera_info, so the field of view of {camera} is "
@@ -134,7 +130,7 @@ def agreement(replayed: Sequence[tuple[Moment, Action | None]], parts: int = 10)
     }
 
 
-def decision_message(replayed: Replayed, executed: bool = False) -> Any:
+def decision_message(replayed: Replayed) -> Any:
     """
     The ``janusvln_msgs/Decision`` of one replayed decision.
 
@@ -160,7 +156,7 @@ def decision_message(replayed: Replayed, executed: bool = False) -> Any:
         text=decision.text,
         error_msg="",
         probabilities=np.asarray(probabilities, np.float32),
-        executed=executed,
+        executed=False,
         **dict.fromkeys(("preprocess", "spatial", "vision", "prefill", "decode", "total"), 0.0),
         **dict.fromkeys(
             ("spatial_frames", "semantic_frames", "memory_capacity", "memory_bytes"), 0
@@ -168,23 +164,20 @@ def decision_message(replayed: Replayed, executed: bool = False) -> Any:
     )
 
 
-def write_decision(
-    writer: BagWriter,
-    replayed: Replayed,
-    overlay: NDArray[np.uint8] | None,
-    encode: Callable[[NDArray[np.uint8]], bytes],
-) -> None:
+def write_decision(writer: BagWriter, replayed: Replayed) -> None:
     """
-    Append a decision to a bag, and its overlay picture as ``sensor_msgs/CompressedImage`` if there
-    is one.
+    Append a decision to a bag, and its frame with the decision written on it as
+    ``sensor_msgs/CompressedImage``.
     """
-    message = decision_message(replayed)
-    writer.write_message("/policy/decision", replayed.moment.stamp, message)
-    if overlay is not None:
-        picture = message_types().types["sensor_msgs/msg/CompressedImage"](
-            header=message.header, format="jpeg", data=np.frombuffer(encode(overlay), np.uint8)
-        )
-        writer.write_message("/policy/overlay/compressed", replayed.moment.stamp, picture)
+    message, moment, decision = decision_message(replayed), replayed.moment, replayed.decision
+    writer.write_message("/policy/decision", moment.stamp, message)
+    overlay = camera_picture(
+        replayed.rgb, moment.instruction, moment.step, decision.action, decision.probabilities
+    )
+    picture = message_types().types["sensor_msgs/msg/CompressedImage"](
+        header=message.header, format="jpeg", data=np.frombuffer(encode_jpeg(overlay), np.uint8)
+    )
+    writer.write_message("/policy/overlay/compressed", moment.stamp, picture)
 
 
 def against(

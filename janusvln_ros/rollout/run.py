@@ -6,6 +6,8 @@ import time
 from pathlib import Path
 from typing import Any
 
+from tqdm import tqdm
+
 from janusvln_ros.data.episodes import Episode, EpisodeSet, episodes_path, read_episodes
 from janusvln_ros.errors import InputError, require
 from janusvln_ros.files import atomic_write
@@ -19,7 +21,37 @@ from janusvln_ros.rollout.shards import (
     run_sharded,
     versions,
 )
+from sim_bridge.homes import ensure_split
 from sim_bridge.nav_env import scene_path
+
+
+def read_split(settings: Settings, data_dir: Path) -> EpisodeSet:
+    """Read the episodes of the settings, see `read_episodes`."""
+    return read_episodes(
+        data_dir,
+        settings.dataset,
+        settings.split,
+        role=settings.role,
+        languages=settings.languages,
+    )
+
+
+def generate_split(
+    data_dir: Path, split: str, title: str, *, quiet: bool | None = False, **choices: Any
+) -> Path:
+    """
+    Generate a split of the houses, or what of it is missing, and return its file.
+
+    A bar with ``title`` is shown on stderr unless ``quiet`` (None: where stderr is no terminal);
+    ``choices`` are those of `ensure_split`.
+    """
+    with tqdm(desc=title, unit="home", file=sys.stderr, disable=quiet) as bar:
+
+        def progress(done: int, total: int) -> None:
+            bar.total = total
+            bar.update(done - bar.n)
+
+        return ensure_split(data_dir, split, progress=progress, **choices)
 
 
 def load_episodes(settings: Settings, data_dir: Path, cluster: Cluster) -> EpisodeSet:
@@ -37,28 +69,9 @@ def load_episodes(settings: Settings, data_dir: Path, cluster: Cluster) -> Episo
         and cluster.rank == 0
         and not episodes_path(data_dir, "houses", settings.split).is_file()
     ):
-        from tqdm import tqdm
-
-        from sim_bridge.homes import ensure_split
-
-        with tqdm(
-            desc=f"generating houses of {settings.split} in {data_dir}, once",
-            unit="home",
-            file=sys.stderr,
-        ) as bar:
-
-            def progress(done: int, total: int) -> None:
-                bar.total = total
-                bar.update(done - bar.n)
-
-            ensure_split(data_dir, settings.split, progress=progress)
-    found = read_episodes(
-        data_dir,
-        settings.dataset,
-        settings.split,
-        role=settings.role,
-        languages=settings.languages,
-    )
+        title = f"generating houses of {settings.split} in {data_dir}, once"
+        generate_split(data_dir, settings.split, title)
+    found = read_split(settings, data_dir)
     for sentence in found.rejected[:5] if cluster.rank == 0 else ():
         print(f"not used: {sentence}", file=sys.stderr)
     if len(found.rejected) > 5 and cluster.rank == 0:
@@ -86,9 +99,9 @@ def check_scenes(data_dir: Path, episodes: list[Episode]) -> None:
         if not (path := scene_path(data_dir, scene)).is_file()
     }
     if missing:
-        count = sum(e.scene_id in missing for e in episodes)
         raise InputError(
-            f"{missing[min(missing)]} is missing; {count} of {len(episodes)} episodes "
+            f"{missing[min(missing)]} is missing; "
+            f"{sum(e.scene_id in missing for e in episodes)} of {len(episodes)} episodes "
             f"need one of {len(missing)} missing scenes"
         )
 

@@ -141,12 +141,11 @@ def claim(out: Path, manifest: dict[str, Any]) -> None:
         return
     # A round trip through JSON makes lists of tuples, as they come back from the file.
     different = list(_differences(json.loads(path.read_text()), json.loads(json.dumps(manifest))))
-    if different:
-        reasons = "; ".join(different[:5])
-        raise InputError(
-            f"{out} belongs to another run, so it is not resumed: {reasons}. Choose "
-            "another --out, or repeat that run's arguments"
-        )
+    require(
+        not different,
+        f"{out} belongs to another run, so it is not resumed: {'; '.join(different[:5])}. Choose "
+        "another --out, or repeat that run's arguments",
+    )
 
 
 def await_first_rank(out: Path, cluster: Cluster, started: float, limit: float = 3600.0) -> None:
@@ -243,7 +242,6 @@ def run_sharded(
     require(workers >= 1, f"--workers is {workers}: give 1 or more")
     wanted = {key_of(e) for e in episodes}
     done = set(finished(job.out)) & wanted
-    shards = cluster.world_size * workers
     # Several ranks start at different moments and see different journals, so their shares must not
     # depend on them; one alone shares what is left evenly.
     alone = cluster.world_size == 1
@@ -251,9 +249,9 @@ def run_sharded(
     mine: list[Shard] = []
     for w in range(workers):
         number = cluster.rank * workers + w
-        taken = share(pool, number, shards, job.settings.sharding)
-        if left := [e for e in taken if key_of(e) not in done]:
-            mine.append(Shard(number, devices[w % len(devices)] if devices else None, left))
+        taken = share(pool, number, cluster.world_size * workers, job.settings.sharding)
+        if todo := [e for e in taken if key_of(e) not in done]:
+            mine.append(Shard(number, devices[w % len(devices)] if devices else None, todo))
     if done:
         print(f"resuming: {len(done)} of {len(wanted)} episodes are done", file=sys.stderr)
     with closing(Progress(job.out, wanted, title, shown=cluster.rank == 0)) as progress:
@@ -280,14 +278,11 @@ class Shard(NamedTuple):
 
 def work(job: Job, shard: Shard, after: Callable[[], Any] | None = None) -> None:
     """Do a shard in this process; ``after`` each episode somebody may want to look."""
-    worker = job.open(shard.number, shard.device)
-    try:
+    with closing(job.open(shard.number, shard.device)) as worker:
         for episode in shard.episodes:
             worker.run(episode)
             if after is not None:
                 after()
-    finally:
-        worker.close()
 
 
 def spawn_workers(job: Job, shards: Sequence[Shard], meanwhile: Callable[[], Any]) -> None:

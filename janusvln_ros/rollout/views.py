@@ -187,10 +187,14 @@ def see(
     right, down = (u - WIDTH / 2) / settings.focal_length, (v - HEIGHT / 2) / settings.focal_length
     forward = heading(pose[2])
     sideways = np.array([-forward[1], forward[0]])
-    points = np.empty((*metres.shape, 3))
-    points[..., 0] = pose[0] + metres * (forward[0] + right[None] * sideways[0])
-    points[..., 2] = pose[1] + metres * (forward[1] + right[None] * sideways[1])
-    points[..., 1] = eye[1] - metres * down[:, None]
+    points = np.stack(
+        [
+            pose[0] + metres * (forward[0] + right[None] * sideways[0]),
+            eye[1] - metres * down[:, None],
+            pose[1] + metres * (forward[1] + right[None] * sideways[1]),
+        ],
+        axis=-1,
+    )
     log_depth = np.log(metres).reshape(rows, per, columns, per).mean(axis=(1, 3))
     return picture, log_depth, shares_of(points, hit, plan, things, (rows, columns))
 

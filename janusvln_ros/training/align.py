@@ -28,6 +28,14 @@ NOTHING = "<|vision_pad|>"
 """Stands for what has no word: floors, ceilings, frames of doors."""
 
 
+def word_of(name: str) -> str:
+    """The word for what a share is called, as in ``what:lamp`` and ``colour:wall red``."""
+    group, _, rest = name.partition(":")
+    if rest in ("other", "floor", "ceiling", "none"):
+        return NOTHING
+    return " room" if (group, rest) == ("what", "wall") else f" {rest.split()[-1]}"
+
+
 def words_of(
     names: Sequence[str], tokenizer: PreTrainedTokenizerBase
 ) -> tuple[list[int], np.ndarray]:
@@ -38,21 +46,8 @@ def words_of(
     Raises:
         InputError: a word is not one token of the tokenizer.
     """
-    words: list[str] = [NOTHING]
-    rows = []
-    for name in names:
-        group, _, rest = name.partition(":")
-        last = rest.split()[-1]
-        word = (
-            NOTHING
-            if rest in ("other", "floor", "ceiling", "none")
-            else " room"
-            if (group, rest) == ("what", "wall")
-            else f" {last}"
-        )
-        if word not in words:
-            words.append(word)
-        rows.append(words.index(word))
+    named = list(map(word_of, names))
+    words = list(dict.fromkeys([NOTHING, *named]))
     ids = [tokenizer.encode(word, add_special_tokens=False) for word in words]
     long = [word for word, i in zip(words, ids) if len(i) != 1]
     require(
@@ -60,8 +55,7 @@ def words_of(
         f"the tokenizer has no single token for {long}: train it on instructions "
         "that say these words",
     )
-    table = np.zeros((len(names), len(words)), np.float32)
-    table[np.arange(len(names)), rows] = 1
+    table = np.eye(len(words), dtype=np.float32)[[words.index(word) for word in named]]
     return [i[0] for i in ids], table
 
 
@@ -78,20 +72,23 @@ def view_tokens(
         table: from `words_of`.
         walks: at most so many walks are used.
     """
-    vision, spatial, targets = [], [], []
+    parts: list[dict[str, Tensor]] = []
     special = model.config.spatial.num_special_tokens
     with torch.no_grad():
         for walk in range(min(walks, len(views.frames))):
             frames = np.asarray(views.frames[walk])
-            vision.append(vision_patches(model, frames).half().cpu())
             tokens = model.spatial(images_of(frames)[None].to(model.device))
-            spatial.append(tokens[0, :, special:].half().cpu())
             shares = merge_order(np.asarray(views.shares[walk])).astype(np.float32)
             merged = shares.reshape(len(frames), -1, MERGE**2, shares.shape[-1]).mean(axis=2)
             words = merged @ table
-            targets.append(torch.from_numpy(words / words.sum(-1, keepdims=True)))
-    parts = {"vision": vision, "spatial": spatial, "targets": targets}
-    columns: Any = {name: torch.cat(tensors) for name, tensors in parts.items()}
+            parts.append(
+                {
+                    "vision": vision_patches(model, frames).half().cpu(),
+                    "spatial": tokens[0, :, special:].half().cpu(),
+                    "targets": torch.from_numpy(words / words.sum(-1, keepdims=True)),
+                }
+            )
+    columns: Any = {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
     return StackDataset(**columns)
 
 

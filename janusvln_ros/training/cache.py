@@ -78,27 +78,21 @@ class FrameCache:
                 desc=f"pictures of {trajectories.path.name}",
                 mininterval=5,
             ):
-                array[self.start[i] : self.start[i + 1]] = self._read(
-                    trajectories, i, image_width, (height, width)
-                )
+                for k, path in enumerate(trajectories[i].frames, self.start[i]):
+                    picture = read_picture(path, image_width)
+                    require(
+                        picture.shape[:2] == (height, width),
+                        f"{path} is {picture.shape[1]}x{picture.shape[0]} after resizing, the "
+                        f"set's first picture {width}x{height}: use pictures of one shape",
+                    )
+                    array[k] = picture
 
-        path = self.folder / f"frames-{self.digest}-{image_width}.npy"
-        self.frames = array_on_disk(path, (int(self.start[-1]), height, width, 3), np.uint8, fill)
-
-    @staticmethod
-    def _read(
-        trajectories: TrajectorySet, index: int, image_width: int, shape: tuple[int, int]
-    ) -> np.ndarray:
-        paths = trajectories[index].frames
-        pictures = [read_picture(path, image_width) for path in paths]
-        for path, picture in zip(paths, pictures):
-            if picture.shape[:2] != shape:
-                sizes = (
-                    f"{picture.shape[1]}x{picture.shape[0]} after resizing, the set's "
-                    f"first picture {shape[1]}x{shape[0]}"
-                )
-                raise InputError(f"{path} is {sizes}: use pictures of one shape")
-        return np.stack(pictures)
+        self.frames = array_on_disk(
+            self.folder / f"frames-{self.digest}-{image_width}.npy",
+            (int(self.start[-1]), height, width, 3),
+            np.uint8,
+            fill,
+        )
 
     def features(
         self, name: str, shape: tuple[int, ...], encode: Callable[[np.ndarray], np.ndarray]

@@ -45,8 +45,8 @@ LONG_CONTEXT = 16384
 """Positions from which on a language model has room for jumps of positions in training."""
 
 
-EXCHANGED = np.arange(len(Action))
-EXCHANGED[[Action.TURN_LEFT, Action.TURN_RIGHT]] = Action.TURN_RIGHT, Action.TURN_LEFT
+EXCHANGED = np.array([Action.STOP, Action.MOVE_FORWARD, Action.TURN_RIGHT, Action.TURN_LEFT])
+"""What each action is in a mirror."""
 
 
 def mirrored_actions(actions: np.ndarray) -> np.ndarray:
@@ -126,9 +126,9 @@ class Trajectories(Dataset[dict[str, Any]]):
         trajectories, longest = self.sets[s], self.recipe.longest
         if longest and trajectories.lengths[i] > longest:
             return False
-        if not self.mirrored[s]:
-            return True
-        return not is_unseen_text(mirrored_instruction(trajectories.raw(i)["instruction"]))
+        return not self.mirrored[s] or not is_unseen_text(
+            mirrored_instruction(trajectories.raw(i)["instruction"])
+        )
 
     @property
     def lengths(self) -> list[int]:
@@ -222,9 +222,7 @@ def encode_set(
         tokens = model.spatial(images_of(seen)[None].to(model.device), window)[0]
         return tokens[:, config.spatial.num_special_tokens :].float().cpu().numpy()
 
-    was_training = model.training
-    model.eval()
-    result = (
+    return (
         cache.features(
             f"vision-{encoder_digest(model, 'vision')}{suffix}",
             (merged, config.vision.hidden_size),
@@ -236,8 +234,12 @@ def encode_set(
             spatial,
         ),
     )
-    model.train(was_training)
-    return result
+
+
+def padded(rows: Sequence[Any], value: float) -> Tensor:
+    """Arrays of different lengths as one tensor, filled up at their ends with ``value``."""
+    tensors = [torch.as_tensor(row) for row in rows]
+    return torch.nn.utils.rnn.pad_sequence(tensors, batch_first=True, padding_value=value)
 
 
 def collate_trajectories(items: Sequence[dict[str, Any]]) -> dict[str, Tensor]:
@@ -247,8 +249,7 @@ def collate_trajectories(items: Sequence[dict[str, Any]]) -> dict[str, Tensor]:
     """
 
     def pad(name: str, value: float = 0) -> Tensor:
-        arrays = [torch.as_tensor(item[name]) for item in items]
-        return torch.nn.utils.rnn.pad_sequence(arrays, batch_first=True, padding_value=value)
+        return padded([item[name] for item in items], value)
 
     batch = {
         "prompt": pad("prompt"),
@@ -342,9 +343,7 @@ class DualTask(nn.Module):
         self.sample_windows, self.guidance = sample_windows, guidance
         self.frozen_spatial, self.curriculum_steps = frozen_spatial, curriculum_steps
         words = [tokenizer.encode(action.name, add_special_tokens=False) for action in Action]
-        longest = max(map(len, words))
-        padded = [word + [IGNORED] * (longest - len(word)) for word in words]
-        self.answers = nn.Buffer(torch.tensor(padded), persistent=False)
+        self.answers = nn.Buffer(padded(words, IGNORED), persistent=False)
         # kept with the state, so that a resumed run goes on where it was
         self.passes = nn.Buffer(torch.zeros((), dtype=torch.long))
         self.foresight = ForesightHead(model.config.text.hidden_size) if guidance else None
@@ -415,8 +414,10 @@ class DualTask(nn.Module):
         answers = torch.where(targets[..., None] >= 0, self.answers[targets.clamp(min=0)], IGNORED)
         before = None
         if navigation.action_memory == "executed":
-            led_here = (None, Action.MOVE_FORWARD, Action.TURN_LEFT, Action.TURN_RIGHT)
-            texts = [executed_ids(self.tokenizer, action) for action in led_here]
+            texts = [
+                executed_ids(self.tokenizer, action)
+                for action in (None, Action.MOVE_FORWARD, Action.TURN_LEFT, Action.TURN_RIGHT)
+            ]
             before = torch.tensor(texts, device=targets.device)[executed.clamp(min=0)]
         episodes = Episodes(
             prompt,

@@ -25,7 +25,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.data import Dataset, default_collate
 
-from janusvln_ros.errors import InputError
+from janusvln_ros.errors import InputError, require
 from janusvln_ros.model import JanusVLN
 from janusvln_ros.model.network import MERGE
 from janusvln_ros.model.spatial import PATCH
@@ -62,17 +62,16 @@ class Views:
         """
         folder = Path(path)
         try:
-            arrays = [
-                np.load(folder / f"{name}.npy", mmap_mode="r")
+            arrays = {
+                name: np.load(folder / f"{name}.npy", mmap_mode="r")
                 for name in ("frames", "depth", "poses", "shares")
-            ]
+            }
             names = (folder / "names.txt").read_text().split("\n")
         except (OSError, ValueError) as error:
             raise InputError(
                 f"{folder} holds no views ({error}): make them with 'janusvln data --views'"
             ) from error
-        frames, depth, poses, shares = arrays
-        return cls(frames, depth, poses, shares, tuple(names))
+        return cls(**arrays, names=tuple(names))
 
 
 def relative_poses(poses_BF3: Tensor) -> Tensor:
@@ -114,19 +113,6 @@ def point_maps(log_depth_BFrc: Tensor, relative_BF4: Tensor, hfov_deg: float) ->
     )
 
 
-class EncoderHeads(nn.Module):
-    """
-    The throw-away heads: depth and point of a patch (from the spatial tokens), pose of a frame
-    (from its camera token), shares of a patch (vision).
-    """
-
-    def __init__(self, spatial_width: int, vision_width: int, n_shares: int) -> None:
-        super().__init__()
-        self.patch = small_head(spatial_width, 4)
-        self.pose = small_head(spatial_width, 4)
-        self.shares = nn.Sequential(nn.LayerNorm(vision_width), nn.Linear(vision_width, n_shares))
-
-
 def small_head(width: int, answers: int) -> nn.Sequential:
     """A head with one hidden layer: [..., width] -> [..., answers]."""
     return nn.Sequential(
@@ -135,7 +121,7 @@ def small_head(width: int, answers: int) -> nn.Sequential:
 
 
 def spatial_loss(
-    heads: EncoderHeads,
+    heads: nn.ModuleDict,
     tokens_BFPD: Tensor,
     special: int,
     depth_BFrc: Tensor,
@@ -144,12 +130,12 @@ def spatial_loss(
 ) -> dict[str, Tensor]:
     """
     Losses of the spatial encoder's tokens: ``depth`` (log metres, L1), ``point`` (metres, L1,
-    shrunk with distance), ``pose`` (L1).
+    shrunk with distance), ``pose`` (L1). ``heads`` are those of an `EncoderTask`.
     """
     relative = relative_poses(poses_BF3)
     points = point_maps(depth_BFrc, relative, hfov_deg)
-    patch = heads.patch(tokens_BFPD[:, :, special:]).unflatten(2, depth_BFrc.shape[-2:])
-    pose = heads.pose(tokens_BFPD[:, :, 0])
+    patch = heads["patch"](tokens_BFPD[:, :, special:]).unflatten(2, depth_BFrc.shape[-2:])
+    pose = heads["pose"](tokens_BFPD[:, :, 0])
     far = 1.0 + points.norm(dim=-1, keepdim=True)
     return {
         "depth": (patch[..., 0] - depth_BFrc).abs().mean(),
@@ -189,15 +175,12 @@ def vision_patches(model: JanusVLN, frames_Fhw3: np.ndarray) -> Tensor:
     rows = [pixel_rows(frame) for frame in frames_Fhw3]
     grid = rows[0][1]
     window = model.config.vision.window_size
-    if (
-        len(model.vision.fullatt_block_indexes) < len(model.vision.blocks)
-        and max(grid) * PATCH > window
-    ):
-        size = f"{grid[2] * PATCH}x{grid[1] * PATCH}"
-        raise InputError(
-            f"vision_config.window_size {window} is smaller than a picture of {size}: "
-            "use full attention or a larger window"
-        )
+    require(
+        len(model.vision.fullatt_block_indexes) >= len(model.vision.blocks)
+        or max(grid) * PATCH <= window,
+        f"vision_config.window_size {window} is smaller than a picture of "
+        f"{grid[2] * PATCH}x{grid[1] * PATCH}: use full attention or a larger window",
+    )
     pixels = torch.from_numpy(np.concatenate([pixel for pixel, _ in rows])).to(model.device)
     features = model.vision(
         pixels, grid_thw=torch.tensor([grid] * len(rows), device=model.device)
@@ -218,11 +201,11 @@ class ViewSamples(Dataset[dict[str, Any]]):
 
     def __init__(self, views: Views, frames: int, count: int, seed: int) -> None:
         self.views, self.frames, self.count, self.seed = views, frames, count, seed
-        if views.frames.shape[1] < frames:
-            raise InputError(
-                f"walks of {views.frames.shape[1]} frames are too short for stretches "
-                f"of {frames}: make longer views or lower encoder_frames"
-            )
+        require(
+            frames <= views.frames.shape[1],
+            f"walks of {views.frames.shape[1]} frames are too short for stretches "
+            f"of {frames}: make longer views or lower encoder_frames",
+        )
 
     def __len__(self) -> int:
         return self.count
@@ -257,8 +240,18 @@ class EncoderTask(nn.Module):
         super().__init__()
         self.model, self.pose_weight, self.vision = model, pose_weight, vision
         self.n_what = sum(name.startswith("what:") for name in names)
-        self.heads = EncoderHeads(
-            2 * model.config.spatial.embed_dim, model.config.vision.hidden_size, len(names)
+        spatial_width = 2 * model.config.spatial.embed_dim
+        vision_width = model.config.vision.hidden_size
+        # depth and point of a patch (from the spatial tokens), pose of a frame (from its camera
+        # token), shares of a patch (vision)
+        self.heads = nn.ModuleDict(
+            {
+                "patch": small_head(spatial_width, 4),
+                "pose": small_head(spatial_width, 4),
+                "shares": nn.Sequential(
+                    nn.LayerNorm(vision_width), nn.Linear(vision_width, len(names))
+                ),
+            }
         )
 
     def forward(
@@ -278,7 +271,7 @@ class EncoderTask(nn.Module):
         total = losses["depth"] + losses["point"] + self.pose_weight * losses["pose"]
         if self.vision:
             patches = vision_patches(self.model, pictures.reshape(-1, *pictures.shape[2:]))
-            logits = self.heads.shares(patches)
+            logits = self.heads["shares"](patches)
             truth = merge_order(shares.cpu().numpy().reshape(-1, *shares.shape[2:]))
             target = torch.from_numpy(truth).to(logits.device)
             losses["what"] = share_loss(logits[..., : self.n_what], target[..., : self.n_what])
@@ -295,18 +288,21 @@ def encode_views(
     Features and answers of ``stretches`` stretches of ``frames`` frames: ``spatial`` [n, F, P,
     2D], ``dino`` [n, F, r * c, D], ``depth``, ``relative``.
     """
-    rows: dict[str, list[Tensor]] = {"spatial": [], "dino": [], "depth": [], "relative": []}
+    parts: list[dict[str, Tensor]] = []
     samples = ViewSamples(views, frames, stretches, seed)
     for start in range(0, stretches, 8):
         batch = collate_views([samples[i] for i in range(start, min(start + 8, stretches))])
         images = images_of(batch["frames"].numpy())
-        rows["spatial"].append(model.spatial(images))
-        rows["dino"].append(
-            model.spatial.patch_embed(images.flatten(0, 1)).unflatten(0, images.shape[:2])
+        dino = model.spatial.patch_embed(images.flatten(0, 1)).unflatten(0, images.shape[:2])
+        parts.append(
+            {
+                "spatial": model.spatial(images),
+                "dino": dino,
+                "depth": batch["depth"].flatten(2),
+                "relative": relative_poses(batch["poses"]),
+            }
         )
-        rows["depth"].append(batch["depth"].flatten(2))
-        rows["relative"].append(relative_poses(batch["poses"]))
-    return {name: torch.cat(values) for name, values in rows.items()}
+    return {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
 
 
 def probe(

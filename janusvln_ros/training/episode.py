@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 from transformers import AttentionInterface, Qwen2_5_VLTextModel
 
-from janusvln_ros.errors import InputError, require
+from janusvln_ros.errors import require
 from janusvln_ros.model.attention import additive_mask
 from janusvln_ros.model.dual import FrameLayout
 from janusvln_ros.model.memory import FrameWindow
@@ -95,8 +95,9 @@ def episode_pass(
     prompt, leaf = episodes.prompt_BL.shape[1], episodes.leaf_rows
     embeds_BLD = _embeddings(language, episodes)
     positions_3BL = _positions(episodes, window.initial, jump)
-    lengths_B = episodes.prompt_lengths_B.to(device)
-    mask_B1LL = episode_mask(lengths_B, prompt, frames, rows, leaf, window)
+    mask_B1LL = episode_mask(
+        episodes.prompt_lengths_B.to(device), prompt, frames, rows, leaf, window
+    )
     next_F = prompt + torch.arange(1, frames + 1, device=device) * (rows + leaf)
     answers_R = (next_F[:, None] + torch.arange(-answer, 0, device=device)).flatten()
     if device.type == "cpu":
@@ -106,8 +107,7 @@ def episode_pass(
         x_BLD, rotation = embeds_BLD, language.rotary_emb(embeds_BLD, positions_3BL)
         for layer in language.layers[:-1]:
             x_BLD = layer(x_BLD, attention_mask=mask_B1LL, position_embeddings=rotation)
-        mask_B1RL = mask_B1LL[:, :, answers_R]
-        hidden_BRD = last_layer(language, x_BLD, rotation, answers_R, mask_B1RL)
+        hidden_BRD = last_layer(language, x_BLD, rotation, answers_R, mask_B1LL[:, :, answers_R])
     else:
         hidden_BRD = language(
             inputs_embeds=embeds_BLD,
@@ -133,11 +133,11 @@ def _check(language: Qwen2_5_VLTextModel, episodes: Episodes, jump: int) -> None
     )
     steps, limit = fused.shape[1] + jump, language.config.max_position_embeddings
     last = int(episodes.prompt_lengths_B.max()) + steps * layout.span + episodes.leaf_rows + 1
-    if last > limit:
-        raise InputError(
-            f"{fused.shape[1]} frames with a jump of {jump} steps reach position {last}, the "
-            f"language model takes {limit}: shorten them"
-        )
+    require(
+        last <= limit,
+        f"{fused.shape[1]} frames with a jump of {jump} steps reach position {last}, the "
+        f"language model takes {limit}: shorten them",
+    )
 
 
 def _embeddings(language: Qwen2_5_VLTextModel, episodes: Episodes) -> Tensor:
@@ -222,9 +222,7 @@ def sample_window(
     return drawn, draw(1, max_jump) if max_jump > 0 and draw(0, 1) else 0
 
 
-def action_loss(
-    logits_BFAV: Tensor, answers_BFA: Tensor, weights_BF: Tensor | None = None
-) -> Tensor:
+def action_loss(logits_BFAV: Tensor, answers_BFA: Tensor, weights_BF: Tensor) -> Tensor:
     """
     Cross entropy of the right answers, summed over an answer's tokens, averaged over steps by
     their weights; a scalar.
@@ -232,8 +230,8 @@ def action_loss(
     Args:
         logits_BFAV: of the A tokens of the answer at each frame of each episode.
         answers_BFA: int64; tokens that are -100 do not count.
-        weights_BF: not negative, e.g. more for a change of action or STOP; None is 1 for every
-            step. Steps without any label do not count.
+        weights_BF: not negative, e.g. more for a change of action or STOP. Steps without any label
+            do not count.
 
     Returns:
         0 (with a gradient of 0) where nothing is supervised.
@@ -244,9 +242,7 @@ def action_loss(
         ignore_index=IGNORED,
         reduction="none",
     ).view(answers_BFA.shape)
-    counted_BF = (answers_BFA != IGNORED).any(dim=2).to(loss_BFA.dtype)
-    if weights_BF is not None:
-        counted_BF = weights_BF.to(loss_BFA.dtype) * counted_BF
+    counted_BF = weights_BF.to(loss_BFA.dtype) * (answers_BFA != IGNORED).any(dim=2)
     least = torch.finfo(loss_BFA.dtype).tiny
     return (loss_BFA.sum(dim=2) * counted_BF).sum() / counted_BF.sum().clamp(min=least)
 

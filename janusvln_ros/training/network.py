@@ -13,7 +13,7 @@ from janusvln_ros.files import share_dir
 from janusvln_ros.model import JanusVLN, JanusVLNConfig
 from janusvln_ros.model.adapter import our_name
 from janusvln_ros.model.checkpoint import as_dtype, find, stored_tensors
-from janusvln_ros.model.config import Decoding, key_value_shape
+from janusvln_ros.model.config import key_value_shape
 from janusvln_ros.model.network import SpatialMerger
 from janusvln_ros.training.recipes import Recipe
 
@@ -46,19 +46,26 @@ def build_model(recipe: Recipe) -> JanusVLN:
     if path.suffix != ".json":
         model = JanusVLN.from_pretrained(str(path), dtype=dtype)
     elif any(parts.values()):
-        config = JanusVLNConfig.from_pretrained(path)
-        model = from_parts(config, parts, dtype, recipe.seed)
+        model = from_parts(JanusVLNConfig.from_pretrained(path), parts, dtype, recipe.seed)
     else:
-        config = JanusVLNConfig.from_pretrained(path)
-        model = JanusVLN.from_config(config, dtype=dtype, seed=recipe.seed)
+        model = JanusVLN.from_config(
+            JanusVLNConfig.from_pretrained(path), dtype=dtype, seed=recipe.seed
+        )
     if recipe.encoders:
         copy_encoders(model, recipe.encoders)
     if recipe.match_attention:
         match_attention(model)
-    names = ("action_memory", "semantic_memory", "initial_frames", "window_frames")
-    given = {name: value for name in names if (value := getattr(recipe, name)) is not None}
-    decoding: Decoding = "constrained" if recipe.memory == "dual" else "free"
-    navigation = replace(model.config.navigation, memory=recipe.memory, decoding=decoding, **given)
+    given = {
+        name: value
+        for name in ("action_memory", "semantic_memory", "initial_frames", "window_frames")
+        if (value := getattr(recipe, name)) is not None
+    }
+    navigation = replace(
+        model.config.navigation,
+        memory=recipe.memory,
+        decoding="constrained" if recipe.memory == "dual" else "free",
+        **given,
+    )
     lam = model.config.lam if recipe.lam is None else recipe.lam
     model.config = replace(model.config, navigation=navigation, lam=lam)
     return model
@@ -92,13 +99,13 @@ def from_parts(
     for prefix, checkpoint in parts.items():
         for stored, file in stored_tensors(find(checkpoint)):
             name = our_name(prefix + stored)
-            if name not in wanted:
-                continue
-            value = file.get_tensor(stored).to(as_dtype(dtype))
-            if tuple(value.shape) != wanted[name]:
-                shapes = f"{stored} is {list(value.shape)}, the settings want {list(wanted[name])}"
-                raise InputError(f"{checkpoint}: {shapes}: use the settings of that model")
-            found[name] = value
+            if name in wanted:
+                found[name] = file.get_tensor(stored).to(as_dtype(dtype))
+                require(
+                    tuple(found[name].shape) == wanted[name],
+                    f"{checkpoint}: {stored} is {list(found[name].shape)}, the settings want "
+                    f"{list(wanted[name])}: use the settings of that model",
+                )
     absent = sorted(set(wanted) - set(found))
     if absent:
         raise InputError(
@@ -138,12 +145,12 @@ def copy_encoders(model: JanusVLN, checkpoint: str) -> None:
     target = model.state_dict()
     for name, value in source.items():
         if name.startswith(("vision.", "spatial.")) and not name.startswith("vision.merger."):
-            if name not in target or target[name].shape != value.shape:
-                wanted = list(target[name].shape) if name in target else "none"
-                raise InputError(
-                    f"{checkpoint}: {name} is {list(value.shape)}, the network wants "
-                    f"{wanted}: train encoders of the same sizes"
-                )
+            wanted = list(target[name].shape) if name in target else "none"
+            require(
+                list(value.shape) == wanted,
+                f"{checkpoint}: {name} is {list(value.shape)}, the network wants "
+                f"{wanted}: train encoders of the same sizes",
+            )
             target[name].copy_(value)
 
 
@@ -162,8 +169,12 @@ TOKENIZER_FILES = (
 def finish(
     model: JanusVLN, recipe: Recipe, output: Path, *, trained: bool, tokenizer: Path | None = None
 ) -> Path:
-    """Write the checkpoint folder: weights, config, tokenizer and what generation needs."""
+    """
+    Write the checkpoint folder: weights, config, tokenizer and what generation needs; the model is
+    in evaluation mode then.
+    """
     folder = output / "checkpoint"
+    model.eval()
     model.config = replace(
         model.config, navigation=replace(model.config.navigation, trained=trained)
     )

@@ -22,7 +22,7 @@ from transformers import PreTrainedTokenizerBase
 from janusvln_ros.actions import Action
 from janusvln_ros.data.samples import FrameSamples, targets_of
 from janusvln_ros.data.trajectories import Trajectory
-from janusvln_ros.errors import InputError, require
+from janusvln_ros.errors import require
 from janusvln_ros.files import atomic_path
 from janusvln_ros.model import JanusVLN
 from janusvln_ros.model.network import MERGE, prompt_positions
@@ -59,11 +59,10 @@ def published_samples(
     instruction = trajectory.instruction.strip() if strip else trajectory.instruction
     for i, action in enumerate(targets_of(trajectory)):
         shown = sample_history(i + 1, NUM_HISTORY)
-        question = training_question(instruction, len(shown))
         yield {
             "id": f"{trajectory.id}/{Path(names[i]).name}",
             "conversations": [
-                {"from": "human", "value": question},
+                {"from": "human", "value": training_question(instruction, len(shown))},
                 {"from": "gpt", "value": action.name},
             ],
             "images": [names[j] for j in shown],
@@ -78,9 +77,8 @@ def write_published(samples: Iterable[dict[str, Any]], path: str | Path) -> int:
     count = 0
     with atomic_path(path) as temporary, open(temporary, "w") as file:
         file.write("[")
-        for sample in samples:
-            file.write((",\n" if count else "\n") + json.dumps(sample, ensure_ascii=False))
-            count += 1
+        for count, sample in enumerate(samples, start=1):
+            file.write((",\n" if count > 1 else "\n") + json.dumps(sample, ensure_ascii=False))
         file.write("\n]\n")
     return count
 
@@ -136,11 +134,11 @@ def sample_logits(
     frames, _, height, width = images_F3hw.shape
     rows, columns = height // PATCH // MERGE, width // PATCH // MERGE
     places = int((ids_L == model.config.image_token_id).sum())
-    if places != frames * rows * columns or len(pixel_rows) != places * MERGE * MERGE:
-        have = f"{frames} pictures of {width}x{height} pixels have {frames * rows * columns}"
-        raise InputError(
-            f"the prompt has {places} image tokens, {have}: make both from the same sample"
-        )
+    require(
+        places == frames * rows * columns and len(pixel_rows) == places * MERGE * MERGE,
+        f"the prompt has {places} image tokens, {frames} pictures of {width}x{height} pixels have "
+        f"{frames * rows * columns}: make both from the same sample",
+    )
     supervised = (labels_L[1:] != IGNORED).nonzero()[:, 0]
     require(len(supervised), "the sample has no supervised token: its labels are all -100")
 

@@ -20,11 +20,12 @@ from torch import nn
 from transformers import PreTrainedTokenizerBase
 
 from janusvln_ros.data.samples import FrameSamples, TrajectorySet
-from janusvln_ros.errors import InputError, require
+from janusvln_ros.errors import require
 from janusvln_ros.files import atomic_write
 from janusvln_ros.model import JanusVLN
 from janusvln_ros.model.checkpoint import find
 from janusvln_ros.policy.tokenizer import load_tokenizer
+from janusvln_ros.rollout.shards import Cluster
 from janusvln_ros.training.align import AlignTask, collate_tokens, view_tokens, words_of
 from janusvln_ros.training.dual import DualTask, Trajectories, collate_trajectories
 from janusvln_ros.training.encoders import EncoderTask, Views, ViewSamples, collate_views, gate
@@ -57,7 +58,10 @@ def train(recipe: Recipe) -> dict[str, Any]:
         "align": _train_alignment,
         "navigate": _train_navigation,
     }
-    return stages[recipe.stage](recipe, output)
+    result = stages[recipe.stage](recipe, output)
+    if Cluster.from_environment().rank == 0:
+        atomic_write(output / "result.json", json.dumps(result, indent=1) + "\n")
+    return result
 
 
 MAY_CHANGE = (
@@ -87,17 +91,11 @@ def claim(recipe: Recipe, output: Path) -> None:
     path = output / "recipe.yaml"
     if path.is_file() and last_state(output):
         before = asdict(load_recipe(str(path)))
-        changed = [
-            name
-            for name, value in asdict(recipe).items()
-            if name not in MAY_CHANGE and before[name] != value
-        ]
-        if changed:
-            name = changed[0]
-            difference = f"{name} was {before[name]!r}, now {getattr(recipe, name)!r}"
-            raise InputError(
-                f"{output} holds the state of another run ({difference}): give another "
-                f"output=FOLDER, or delete {output}"
+        for name, value in asdict(recipe).items():
+            require(
+                name in MAY_CHANGE or before[name] == value,
+                f"{output} holds the state of another run ({name} was {before[name]!r}, now "
+                f"{value!r}): give another output=FOLDER, or delete {output}",
             )
         log.info("going on with the run in %s", output)
     save_recipe(recipe, path)
@@ -114,7 +112,6 @@ def _train_encoders(recipe: Recipe, output: Path) -> dict[str, Any]:
     samples = ViewSamples(views, frames, count, recipe.seed)
     judge = ViewSamples(unseen, frames, recipe.eval_samples, recipe.seed + 1) if unseen else None
     trainer = fit(task, recipe, samples, judge, collate_views, None)
-    model.eval()
     folder = finish(model, recipe, output, trained=False)
     result: dict[str, Any] = {
         "checkpoint": str(folder),
@@ -125,7 +122,6 @@ def _train_encoders(recipe: Recipe, output: Path) -> dict[str, Any]:
         # The weights as they are shipped, in bfloat16, computed in float32.
         shipped_model = JanusVLN.from_pretrained(folder, dtype="float32")
         result["gate"] = gate(shipped_model, views, unseen, frames)
-    atomic_write(output / "result.json", json.dumps(result, indent=1) + "\n")
     return result
 
 
@@ -147,17 +143,14 @@ def _train_alignment(recipe: Recipe, output: Path) -> dict[str, Any]:
         collate_tokens,
         None,
     )
-    model.eval()
     checkpoint = finish(model, recipe, output, trained=False, tokenizer=folder)
     history = trainer.state.log_history
-    result = {
+    return {
         "checkpoint": str(checkpoint),
         "steps": trainer.state.global_step,
         "loss": last_logged(history, "loss").get("loss"),
         "right_words_in_unseen_homes": last_logged(history, "eval_right").get("eval_right"),
     }
-    atomic_write(output / "result.json", json.dumps(result, indent=1) + "\n")
-    return result
 
 
 def open_sets(paths: Sequence[str]) -> list[TrajectorySet]:
@@ -202,14 +195,16 @@ def prepare(recipe: Recipe, model: JanusVLN, tokenizer: PreTrainedTokenizerBase)
     sets, mirrored, held_out = map(
         open_sets, (recipe.data, recipe.mirrored_data, recipe.eval_data)
     )
-    train: Any
-    evaluation: Any = None
-    if recipe.memory == "dual":
+    dual = recipe.memory == "dual"
+    require(
+        dual or not mirrored,
+        "mirrored_data is for whole trajectories (memory: dual): set mirrored_data=[]",
+    )
+    if dual:
         frozen = not (recipe.train_vision_tower or recipe.train_spatial_encoder)
-        cached = frozen and recipe.cache_features
-        train = Trajectories(sets, model, tokenizer, recipe, cached, mirrored)
-        if held_out:
-            evaluation = Trajectories(held_out, model, tokenizer, recipe, cached)
+        settings = (model, tokenizer, recipe, frozen and recipe.cache_features)
+        train: Any = Trajectories(sets, *settings, mirrored)
+        evaluation: Any = Trajectories(held_out, *settings) if held_out else None
         task: nn.Module = DualTask(
             model,
             tokenizer,
@@ -218,20 +213,15 @@ def prepare(recipe: Recipe, model: JanusVLN, tokenizer: PreTrainedTokenizerBase)
             not recipe.train_spatial_encoder,
             recipe.curriculum_steps,
         )
-    elif mirrored:
-        raise InputError(
-            "mirrored_data is for whole trajectories (memory: dual): set mirrored_data=[]"
-        )
     else:
-        settings = (model.config.navigation.image_width, model.config.navigation.num_history)
-        train = Samples(FrameSamples(sets), *settings)
-        if held_out:
-            evaluation = Samples(FrameSamples(held_out), *settings)
+        pictures = (model.config.navigation.image_width, model.config.navigation.num_history)
+        train = Samples(FrameSamples(sets), *pictures)
+        evaluation = Samples(FrameSamples(held_out), *pictures) if held_out else None
         task = ReleasedTask(model, tokenizer, recipe.prompt)
     if evaluation is not None and len(evaluation) > recipe.eval_samples:
         chosen = np.linspace(0, len(evaluation) - 1, recipe.eval_samples).astype(int)
         evaluation = torch.utils.data.Subset(evaluation, chosen.tolist())
-    collate = collate_trajectories if recipe.memory == "dual" else collate_samples
+    collate = collate_trajectories if dual else collate_samples
     return Stage(task, train, evaluation, collate)
 
 
@@ -259,21 +249,18 @@ def _train_navigation(recipe: Recipe, output: Path) -> dict[str, Any]:
     trainer = fit(stage.task, recipe, stage.train, stage.evaluation, stage.collate, lengths)
     history = trainer.state.log_history
     judged = last_logged(history, "eval_loss")
-    result: dict[str, Any] = {
-        "steps": trainer.state.global_step,
-        "samples": len(stage.train),
-        "loss": last_logged(history, "loss").get("loss"),
-        "evaluation": {k: v for k, v in judged.items() if k.startswith("eval_")} or None,
-    }
     if recipe.deepspeed or recipe.fsdp:  # the weights lie in pieces on all processes
         weights = trainer.accelerator.get_state_dict(trainer.model_wrapped)
         if trainer.is_world_process_zero():
             whole = {name: value.cpu() for name, value in weights.items()}
             stage.task.load_state_dict(whole, assign=True)
-    result["checkpoint"] = str(output / "checkpoint")
     if trainer.is_world_process_zero():
-        model.eval()
         finish(model, recipe, output, trained=True, tokenizer=folder)
         atomic_write(output / "history.json", json.dumps(history, indent=1) + "\n")
-        atomic_write(output / "result.json", json.dumps(result, indent=1) + "\n")
-    return result
+    return {
+        "steps": trainer.state.global_step,
+        "samples": len(stage.train),
+        "loss": last_logged(history, "loss").get("loss"),
+        "evaluation": {k: v for k, v in judged.items() if k.startswith("eval_")} or None,
+        "checkpoint": str(output / "checkpoint"),
+    }

@@ -65,8 +65,10 @@ def parameter_groups(task: nn.Module, recipe: Recipe) -> list[dict[str, Any]]:
         if isinstance(module, nn.LayerNorm)
         for p, _ in module.named_parameters(recurse=False)
     }
-    rates: dict[str, float | None] = dict.fromkeys(MERGERS, recipe.projector_learning_rate)
-    rates |= {"vision.": recipe.vision_learning_rate, "": None}
+    rates = dict.fromkeys(MERGERS, recipe.projector_learning_rate) | {
+        "vision.": recipe.vision_learning_rate,
+        "": None,
+    }
     groups: dict[tuple[float, float, bool], list[nn.Parameter]] = {}
     for name, parameter in task.named_parameters():
         if not parameter.requires_grad:
@@ -154,10 +156,11 @@ class LengthGroupedBatches(Sampler[int]):
     def __iter__(self) -> Iterator[int]:
         generator = torch.Generator().manual_seed(self.seed * 1009 + self.epoch)
         order = torch.randperm(len(self.lengths), generator=generator)
-        batches: list[Tensor] = []
-        for chosen in order.split(50 * self.batch):
-            ranked = chosen[torch.argsort(self.lengths[chosen], descending=True, stable=True)]
-            batches += list(ranked.split(self.batch))
+        blocks = (
+            chosen[torch.argsort(self.lengths[chosen], descending=True, stable=True)]
+            for chosen in order.split(50 * self.batch)
+        )
+        batches = [batch for block in blocks for batch in block.split(self.batch)]
         # A short batch may only come last, or the ones after it would be shifted.
         full = [b for b in batches if len(b) == self.batch]
         shuffled = [full[i] for i in torch.randperm(len(full), generator=generator).tolist()]
@@ -228,45 +231,43 @@ class NavigationTrainer(Trainer):
         super().log(logs, *args, **kwargs)
 
 
-def arguments(recipe: Recipe, total_steps: int) -> TrainingArguments:
-    """The Trainer's arguments of a recipe."""
-    values: dict[str, Any] = {
-        "output_dir": str(Path(recipe.output) / "state"),
-        "per_device_train_batch_size": recipe.batch,
-        "per_device_eval_batch_size": recipe.batch,
-        "gradient_accumulation_steps": recipe.accumulate,
-        "learning_rate": recipe.learning_rate,
-        "weight_decay": recipe.weight_decay,
-        "max_grad_norm": recipe.max_grad_norm,
-        "num_train_epochs": recipe.epochs,
-        "max_steps": recipe.max_steps,
-        "lr_scheduler_type": "constant_with_warmup"
+def arguments(recipe: Recipe) -> TrainingArguments:
+    """The Trainer's arguments of a recipe, without warm-up."""
+    return TrainingArguments(
+        output_dir=str(Path(recipe.output) / "state"),
+        per_device_train_batch_size=recipe.batch,
+        per_device_eval_batch_size=recipe.batch,
+        gradient_accumulation_steps=recipe.accumulate,
+        learning_rate=recipe.learning_rate,
+        weight_decay=recipe.weight_decay,
+        max_grad_norm=recipe.max_grad_norm,
+        num_train_epochs=recipe.epochs,
+        max_steps=recipe.max_steps,
+        lr_scheduler_type="constant_with_warmup"
         if recipe.schedule == "constant"
         else recipe.schedule,
-        "warmup_steps": math.ceil(recipe.warmup_ratio * total_steps),
-        "bf16": recipe.bf16,
-        "seed": recipe.seed,
-        "data_seed": recipe.seed,
-        "logging_steps": recipe.logging_steps,
-        "logging_first_step": True,
-        "save_steps": recipe.save_steps,
-        "save_total_limit": recipe.keep,
-        "eval_strategy": "steps" if recipe.eval_steps else "no",
-        "eval_steps": recipe.eval_steps or None,
-        "dataloader_num_workers": recipe.workers,
-        "dataloader_pin_memory": torch.cuda.is_available(),
-        "remove_unused_columns": False,
-        "prediction_loss_only": True,
-        "report_to": ["tensorboard"] if recipe.tensorboard else [],
-        "ddp_find_unused_parameters": False,
-        "label_names": [],
-        "deepspeed": recipe.deepspeed or None,
-        "disable_tqdm": None,
-        "use_cpu": not torch.cuda.is_available(),
-    }
-    if recipe.fsdp:
-        values |= {"fsdp": "full_shard auto_wrap", "fsdp_config": recipe.fsdp}
-    return TrainingArguments(**values)
+        bf16=recipe.bf16,
+        seed=recipe.seed,
+        data_seed=recipe.seed,
+        logging_steps=recipe.logging_steps,
+        logging_first_step=True,
+        save_steps=recipe.save_steps,
+        save_total_limit=recipe.keep,
+        eval_strategy="steps" if recipe.eval_steps else "no",
+        eval_steps=recipe.eval_steps or None,
+        dataloader_num_workers=recipe.workers,
+        dataloader_pin_memory=torch.cuda.is_available(),
+        remove_unused_columns=False,
+        prediction_loss_only=True,
+        report_to=["tensorboard"] if recipe.tensorboard else [],
+        ddp_find_unused_parameters=False,
+        label_names=[],
+        deepspeed=recipe.deepspeed or None,
+        disable_tqdm=None,
+        use_cpu=not torch.cuda.is_available(),
+        fsdp="full_shard auto_wrap" if recipe.fsdp else None,
+        fsdp_config=recipe.fsdp or None,
+    )
 
 
 def last_logged(history: Sequence[dict[str, Any]], key: str) -> dict[str, Any]:
@@ -314,11 +315,10 @@ def fit(
         torch.set_num_threads(recipe.threads)
     if evaluation is None:
         recipe = dataclasses.replace(recipe, eval_steps=0)
-    args = arguments(recipe, 1)
-    steps = recipe.max_steps
-    if steps <= 0:
-        batch = recipe.batch * recipe.accumulate * args.world_size
-        steps = math.ceil(len(train) / batch * recipe.epochs)  # type: ignore[arg-type]
+    args = arguments(recipe)
+    batch = recipe.batch * recipe.accumulate * args.world_size
+    epochs = len(train) / batch * recipe.epochs  # type: ignore[arg-type]
+    steps = recipe.max_steps if recipe.max_steps > 0 else math.ceil(epochs)
     args = dataclasses.replace(args, warmup_steps=math.ceil(recipe.warmup_ratio * steps))
     trainer = NavigationTrainer(
         model=task,

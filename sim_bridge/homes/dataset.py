@@ -129,7 +129,8 @@ def ensure_split(
         files = [path, ground_truth_path(data_dir, "houses", split)]
         files += [_scene_path(data_dir, name) for name in names]
         if _stored(path) != wanted or not all(file.is_file() for file in files):
-            parts = path.parent / f".parts-{_digest(wanted)}"
+            drawn_from = json.dumps(asdict(wanted), sort_keys=True).encode()
+            parts = path.parent / f".parts-{hashlib.sha256(drawn_from).hexdigest()[:10]}"
             _build_missing(data_dir, split, wanted, parts, names, jobs, progress)
             _merge(data_dir, split, wanted, parts, names)
     return path
@@ -180,10 +181,9 @@ def _settings(data_dir: str | Path, split: str, asked: Mapping[str, Any]) -> Set
         "largest number between 2 and 12, as 4-12",
     )
     for name in ("homes", "episodes_per_home"):
-        if given.get(name, 1) < 1:
-            raise InputError(f"{name.replace('_', ' ')} is {given[name]}: give at least 1")
-    if given.get("seed", 0) < 0:
-        raise InputError(f"seed is {given['seed']}: give 0 or more")
+        count = given.get(name, 1)
+        require(count >= 1, f"{name.replace('_', ' ')} is {count}: give at least 1")
+    require(given.get("seed", 0) >= 0, f"seed is {given.get('seed')}: give 0 or more")
     default = SPLITS[split]
     base = Settings(0, default.homes, default.episodes_per_home, (4, 12))
     if claim := _read_json(_claim_path(data_dir, default.family)):
@@ -251,11 +251,6 @@ def _read_json(path: Path) -> dict[str, Any] | None:
         ) from error
 
 
-def _digest(settings: Settings) -> str:
-    """A short name for settings."""
-    return hashlib.sha256(json.dumps(asdict(settings), sort_keys=True).encode()).hexdigest()[:10]
-
-
 def _scene_path(data_dir: str | Path, name: str) -> Path:
     """Where the ``.glb`` of a home lies."""
     return scene_path(data_dir, f"houses/{name}/{name}.glb")
@@ -309,19 +304,10 @@ def _merge(
     truths: dict[str, GroundTruth] = {}
     for name in names:
         for episode, truth in json.loads((parts / f"{name}.json").read_text()):
+            # Points are lists here instead of tuples, which is one and the same in the files.
             number = str(len(episodes) + 1)
-            points = {
-                k: tuple(episode[k]) for k in ("start_position", "start_rotation", "goal_position")
-            }
-            points["reference_path"] = tuple(tuple(p) for p in episode["reference_path"])
-            episodes.append(
-                Episode(**(episode | points | {"episode_id": number, "trajectory_id": number}))
-            )
-            truths[number] = GroundTruth(
-                tuple(truth["actions"]),
-                tuple(tuple(p) for p in truth["locations"]),
-                truth["forward_steps"],
-            )
+            episodes.append(Episode(**(episode | {"episode_id": number, "trajectory_id": number})))
+            truths[number] = GroundTruth(**truth)
     path = episodes_path(data_dir, "houses", split)
     write_ground_truth(ground_truth_path(data_dir, "houses", split), truths)
     write_episodes(path, episodes)

@@ -7,7 +7,7 @@ of the room behind them, landmarks by colour and kind, and each name fits one op
 where it is needed. Everything follows from the plan; nothing is rendered.
 """
 
-from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from itertools import pairwise
 
@@ -15,10 +15,11 @@ import numpy as np
 
 from janusvln_ros.actions import FORWARD_STEP_M, TURN_STEP_DEG, Action
 from janusvln_ros.data.episodes import Episode, GroundTruth, is_unseen_text
+from janusvln_ros.geometry import rotation_of_yaw
 from sim_bridge.homes.furnish import KIND, Thing, furnish
 from sim_bridge.homes.instruction import Part, say
 from sim_bridge.homes.mesh import home_glb
-from sim_bridge.homes.plan import Door, Plan, make_plan
+from sim_bridge.homes.plan import Door, Plan, RedrawError, make_plan, redraw_unless
 from sim_bridge.homes.routes import (
     RouteMap,
     bearing,
@@ -75,17 +76,12 @@ def make_home(name: str, seed: int, rooms: tuple[int, int] = (4, 12)) -> Home:
     return Home(name, seed, plan, things, home_glb(rng, plan, things))
 
 
-class RedrawError(Exception):
-    """What was drawn does not work out, which is common: the caller draws again."""
-
-
 @dataclass(frozen=True)
 class _Draft:
     """A route that has been drawn and described: everything of an episode but its number."""
 
-    start: np.ndarray
-    yaw: float
     path: np.ndarray
+    yaw: float
     visit: np.ndarray | None
     parts: tuple[Part, ...]
     rooms: tuple[int, ...]
@@ -119,25 +115,19 @@ def make_episodes(
     for _ in range(count * 60):
         if len(found) == count:
             break
-        try:
+        with suppress(RedrawError):
             draft = _draw(rng, home, plain, memory_only, train=not unseen)
             run = run_expert(draft.path, draft.yaw, grown, visit=draft.visit)
-        except RedrawError:
-            continue
-        if not _ends_facing(draft, run):
-            continue
-        for _ in range(40):
-            text = say(rng, draft.parts)
-            if is_unseen_text(text) == unseen and text not in texts:
-                break
-        else:
-            continue
-        texts.add(text)
-        # As habitat measures it: the shortest way for the agent's radius, which grazes corners
-        # that the reference path keeps clear of.
-        shortest = close.path(draft.start, draft.path[-1])
-        if shortest is not None:
-            found.append((_episode(home, draft, text, run, length(shortest)), run))
+            redraw_unless(_ends_facing(draft, run))
+            said = (say(rng, draft.parts) for _ in range(40))
+            text = next((t for t in said if is_unseen_text(t) == unseen and t not in texts), "")
+            redraw_unless(text)
+            texts.add(text)
+            # As habitat measures it: the shortest way for the agent's radius, which grazes corners
+            # that the reference path keeps clear of.
+            shortest = close.path(draft.path[0], draft.path[-1])
+            if shortest is not None:
+                found.append((_episode(home, draft, text, run, length(shortest)), run))
     return found
 
 
@@ -145,14 +135,12 @@ def _ends_facing(draft: _Draft, run: GroundTruth) -> bool:
     """Whether the expert stops with the last landmark well inside the picture."""
     turns = run.actions.count(int(Action.TURN_LEFT)) - run.actions.count(int(Action.TURN_RIGHT))
     forward = heading(draft.yaw + turns * np.radians(TURN_STEP_DEG))
-    place = np.array([run.locations[-1][0], run.locations[-1][2]])
-    return abs(bearing(forward, draft.goal.centre - place)) <= 32
+    return abs(bearing(forward, draft.goal.centre - run.locations[-1][::2])) <= 32
 
 
 def _episode(home: Home, draft: _Draft, text: str, run: GroundTruth, geodesic: float) -> Episode:
     """The episode of a draft."""
     points = tuple(_point(p) for p in _with_openings(home.plan, draft.path))
-    path_length = length(draft.path)
     info = {
         "rooms": [home.plan.rooms[r].colour for r in draft.rooms],
         "rooms_crossed": len(draft.rooms) - 1,
@@ -160,19 +148,17 @@ def _episode(home: Home, draft: _Draft, text: str, run: GroundTruth, geodesic: f
         "landmarks": [t.name for t in draft.landmarks],
         "goal_landmark": draft.goal.name,
         "steps": len(run.actions),
-        "path_length": path_length,
+        "path_length": length(draft.path),
         "house_seed": home.seed,
     }
     if draft.visit is not None:
         info["visit"] = list(_point(draft.visit))
-    half = draft.yaw / 2
-    rotation = (0.0, float(np.sin(half)), 0.0, float(np.cos(half)))
     return Episode(
         "0",
         "0",
         home.scene_id,
         points[0],
-        rotation,
+        tuple(rotation_of_yaw(draft.yaw).tolist()),
         points[-1],
         GOAL_RADIUS_M,
         text,
@@ -217,38 +203,33 @@ def _draw(
         RedrawError: it cannot be gone or told; the same from what is called here.
     """
     plan = home.plan
-    memory = memory_only or rng.random() < 0.25
     # Ways back are no shortest paths: they are for training and for the split of their own.
     shares = [0.4, 0.2, 0.4] if memory_only else [0.5, 0.35, 0.15] if train else [0.58, 0.42, 0.0]
-    kind = ("colour", "counting", "return")[int(rng.choice(3, p=shares))] if memory else ""
-    low, high = {"return": (1, 2), "colour": (1, 4), "counting": (2, 4)}.get(kind, (0, 0))
-    crossed = (
-        int(rng.integers(low, high))
-        if kind
-        else int(rng.choice(5, p=[0.42, 0.26, 0.18, 0.10, 0.04]))
-    )
+    if memory_only or rng.random() < 0.25:
+        kind = ("colour", "counting", "return")[int(rng.choice(3, p=shares))]
+        crossed = int(
+            rng.integers(*{"colour": (1, 4), "counting": (2, 4), "return": (1, 2)}[kind])
+        )
+    else:
+        kind, crossed = "", int(rng.choice(5, p=[0.42, 0.26, 0.18, 0.10, 0.04]))
     first = int(rng.integers(len(plan.rooms)))
     start = _free_point(rng, plan, routes, first)
     goals = [t for t in home.things if _doors_between(plan, first, t.room) == crossed]
     if kind == "colour":
         goals = [t for t in goals if t.colour == plan.rooms[first].colour]
-    if not goals:
-        raise RedrawError
+    redraw_unless(goals)
     goal = goals[int(rng.integers(len(goals)))]
     path = path_to_thing(home, routes, start, goal)
     if kind == "return":
-        return _draw_return(rng, home, routes, first, start, goal, path)
-    total = length(path)
-    if not (1.8 if crossed == 0 else 2.5) <= total <= 20.0:
-        raise RedrawError
+        return _draw_return(rng, home, routes, first, goal, path)
+    redraw_unless((1.8 if crossed == 0 else 2.5) <= length(path) <= 20.0)
     crossings = _crossings(plan, path)
     rooms = (first, *[r for _, r in crossings])
-    if len(crossings) != crossed or len(set(rooms)) != len(rooms):
-        raise RedrawError
-    toward = np.array(plan.doors[crossings[0][0]].centre) if crossings else goal.centre
-    yaw = _start_yaw(rng, start, path, toward)
-    parts, landmarks, tags = _describe(rng, home, routes, start, yaw, path, crossings, goal, kind)
-    return _Draft(start, yaw, path, None, parts, rooms, goal, landmarks, tags)
+    redraw_unless(len(crossings) == crossed and len(set(rooms)) == len(rooms))
+    toward = np.array(crossings[0][0].centre) if crossings else goal.centre
+    yaw = _start_yaw(rng, path, toward)
+    parts, landmarks, tags = _describe(rng, home, routes, yaw, path, crossings, goal, kind)
+    return _Draft(path, yaw, None, parts, rooms, goal, landmarks, tags)
 
 
 def _draw_return(
@@ -256,7 +237,6 @@ def _draw_return(
     home: Home,
     routes: RouteMap,
     first: int,
-    start: np.ndarray,
     visit: Thing,
     path: np.ndarray,
 ) -> _Draft:
@@ -264,22 +244,18 @@ def _draw_return(
     plan = home.plan
     crossings = _crossings(plan, path)
     back = [t for t in home.things if t.room == first]
-    if len(crossings) != 1 or not back or length(path) > 9.0:
-        raise RedrawError
+    redraw_unless(len(crossings) == 1 and back and length(path) <= 9.0)
     goal = back[int(rng.integers(len(back)))]
     home_path = path_to_thing(home, routes, path[-1], goal)
-    if length(home_path) > 9.0 or np.linalg.norm(home_path[-1] - start) < 1.2:
-        raise RedrawError
+    redraw_unless(length(home_path) <= 9.0 and np.linalg.norm(home_path[-1] - path[0]) >= 1.2)
     returns = _crossings(plan, home_path)
-    if len(returns) != 1:
-        raise RedrawError
-    yaw = _start_yaw(rng, start, path, np.array(plan.doors[crossings[0][0]].centre))
-    leave, _ = _exit_part(rng, plan, crossings, 0, start, yaw)
-    if not (
+    redraw_unless(len(returns) == 1)
+    yaw = _start_yaw(rng, path, np.array(crossings[0][0].centre))
+    leave = _first_exit(rng, plan, crossings[0], path[0], yaw)
+    redraw_unless(
         _comes_into_view(home, routes, path, visit)
         and _comes_into_view(home, routes, home_path, goal)
-    ):
-        raise RedrawError
+    )
     to_visit, _ = _where(rng, plan, crossings[0], visit, plain=False)
     to_goal, side = _where(rng, plan, returns[0], goal, plain=True)
     parts = (
@@ -288,9 +264,16 @@ def _draw_return(
         Part("return"),
         Part("stop", turn=to_goal, side=side, thing=goal.name),
     )
-    rooms = (first, crossings[0][1], first)
-    whole, tags = np.concatenate([path, home_path[1:]]), ("detour", "memory", "return")
-    return _Draft(start, yaw, whole, path[-1], parts, rooms, goal, (visit, goal), tags)
+    return _Draft(
+        path=np.concatenate([path, home_path[1:]]),
+        yaw=yaw,
+        visit=path[-1],
+        parts=parts,
+        rooms=(first, crossings[0][1], first),
+        goal=goal,
+        landmarks=(visit, goal),
+        tags=("detour", "memory", "return"),
+    )
 
 
 def _free_point(rng: np.random.Generator, plan: Plan, routes: RouteMap, room: int) -> np.ndarray:
@@ -308,15 +291,10 @@ def _doors_between(plan: Plan, a: int, b: int) -> int:
     """The smallest number of openings between two rooms."""
     reached, front, steps = {a}, {a}, 0
     while b not in reached:
-        front = {plan.doors[d].other(r) for r in front for d in plan.doors_of[r]} - reached
+        front = {door.other(r) for r in front for door in plan.doors_of[r]} - reached
         reached |= front
         steps += 1
     return steps
-
-
-def standoff(thing: Thing) -> float:
-    """How far before a thing one stops, metres: low things leave the picture when near."""
-    return 0.55 if thing.height >= 0.95 else 0.85
 
 
 def path_to_thing(home: Home, routes: RouteMap, start: np.ndarray, thing: Thing) -> np.ndarray:
@@ -326,19 +304,16 @@ def path_to_thing(home: Home, routes: RouteMap, start: np.ndarray, thing: Thing)
     Raises:
         RedrawError: there is none.
     """
-    gap = standoff(thing)
+    gap = 0.55 if thing.height >= 0.95 else 0.85  # low things leave the picture when near
     x0, z0, x1, z1 = thing.rect
-    fx, fz = thing.facing
     across_x, across_z = np.linspace(x0, x1, 5), np.linspace(z0, z1, 5)
     fronts = {
         (0, 1): [(x, z1 + gap) for x in across_x],
         (0, -1): [(x, z0 - gap) for x in across_x],
-    }
-    fronts |= {
         (1, 0): [(x1 + gap, z) for z in across_z],
         (-1, 0): [(x0 - gap, z) for z in across_z],
     }
-    sides = [fronts[fx, fz]] if KIND[thing.kind].place == "wall" else list(fronts.values())
+    sides = [fronts[thing.facing]] if KIND[thing.kind].place == "wall" else list(fronts.values())
     corner = gap * 0.707
     extra = [
         (x + sx * corner, z + sz * corner)
@@ -346,37 +321,33 @@ def path_to_thing(home: Home, routes: RouteMap, start: np.ndarray, thing: Thing)
         for z, sz in ((z0, -1), (z1, 1))
     ]
     middle = thing.centre
-    extra = [p for p in extra if len(sides) > 1 or (np.array(p) - middle) @ np.array([fx, fz]) > 0]
+    extra = [p for p in extra if len(sides) > 1 or (np.array(p) - middle) @ thing.facing > 0]
     candidates = np.array([p for side in sides for p in side] + extra)
-    keep = routes.free(candidates)
-    candidates = candidates[keep]
-    candidates = (
-        candidates[[home.plan.room_at(c) == thing.room for c in candidates]]
-        if len(candidates)
-        else candidates
-    )
-    best: np.ndarray | None = None
-    for c in sorted(candidates, key=lambda p: float(np.linalg.norm(p - start)))[:6]:
-        path = routes.path(start, c)
-        if path is None or (best is not None and length(path) >= length(best)):
-            continue
-        arrival = path[-1] - path[-2]
-        nearest = np.clip(c, [x0, z0], [x1, z1])
-        if abs(bearing(arrival, middle - c)) <= 40 or abs(bearing(arrival, nearest - c)) <= 25:
-            best = path
+    free = [c for c in candidates[routes.free(candidates)] if home.plan.room_at(c) == thing.room]
+
+    def ahead(path: np.ndarray) -> bool:
+        arrival, end = path[-1] - path[-2], path[-1]
+        nearest = np.clip(end, [x0, z0], [x1, z1])
+        return (
+            abs(bearing(arrival, middle - end)) <= 40 or abs(bearing(arrival, nearest - end)) <= 25
+        )
+
+    near = sorted(free, key=lambda p: float(np.linalg.norm(p - start)))[:6]
+    paths = [path for path in (routes.path(start, c) for c in near) if path is not None]
+    best = min(filter(ahead, paths), key=length, default=None)
     if best is None:
         raise RedrawError
     return best
 
 
-def _crossings(plan: Plan, path: np.ndarray) -> list[tuple[int, int]]:
+def _crossings(plan: Plan, path: np.ndarray) -> list[tuple[Door, int]]:
     """
     Openings that a path goes through, in order, each with the room it leads into.
 
     Raises:
         RedrawError: the path leaves the house or the openings.
     """
-    found: list[tuple[int, int]] = []
+    found: list[tuple[Door, int]] = []
     here: int | None = None
     for p in resample(path, 0.04):
         room = plan.room_at(p)
@@ -384,13 +355,11 @@ def _crossings(plan: Plan, path: np.ndarray) -> list[tuple[int, int]]:
             raise RedrawError
         if here is not None and room != here:
             doors = [
-                d
-                for d in plan.doors_of[here]
-                if plan.doors[d].other(here) == room
-                and np.linalg.norm(np.array(plan.doors[d].centre) - p) < 0.7
+                door
+                for door in plan.doors_of[here]
+                if door.other(here) == room and np.linalg.norm(door.centre - p) < 0.7
             ]
-            if len(doors) != 1:
-                raise RedrawError
+            redraw_unless(len(doors) == 1)
             found.append((doors[0], room))
         here = room
     return found
@@ -406,27 +375,18 @@ def turn_name(angle: float) -> str | None:
     What one calls a turn by ``angle`` degrees (positive = left); None for angles between two
     names.
     """
-    size = abs(angle)
-    if size <= _TURNS["straight"][1]:
-        return "straight"
-    if size >= _TURNS["around"][0]:
-        return "around"
-    if _TURNS["left"][0] <= size <= _TURNS["left"][1]:
-        return "left" if angle > 0 else "right"
-    return None
+    names = (name for name, (least, most) in _TURNS.items() if least <= abs(angle) <= most)
+    name = next(names, None)
+    return "right" if name == "left" and angle < 0 else name
 
 
-def _start_yaw(
-    rng: np.random.Generator, start: np.ndarray, path: np.ndarray, toward: np.ndarray
-) -> float:
+def _start_yaw(rng: np.random.Generator, path: np.ndarray, toward: np.ndarray) -> float:
     """
     A start heading from which both the thing or opening named first and the first stretch of the
     path have one and the same turn name.
     """
-    ahead = resample(path, 0.6)[min(1, len(path))]
-    direction = toward - start
-    if abs(bearing(direction, ahead - start)) > 30:
-        raise RedrawError
+    ahead, direction = resample(path, 0.6)[1] - path[0], toward - path[0]
+    redraw_unless(abs(bearing(direction, ahead)) <= 30)
     wanted = ("straight", "left", "right", "around")[
         int(rng.choice(4, p=[0.22, 0.28, 0.28, 0.22]))
     ]
@@ -435,7 +395,7 @@ def _start_yaw(
         forward = heading(yaw)
         if (
             turn_name(bearing(forward, direction)) == wanted
-            and abs(abs(bearing(forward, ahead - start)) - abs(bearing(forward, direction))) < 35
+            and abs(abs(bearing(forward, ahead)) - abs(bearing(forward, direction))) < 35
         ):
             return round(yaw, 4)
     raise RedrawError
@@ -447,74 +407,71 @@ def room_name(plan: Plan, index: int) -> str:
     return f"{room.colour} {'hallway' if room.hallway else 'room'}"
 
 
-def _door_sides(plan: Plan, room: int, entry: Door) -> dict[int, tuple[str, float]]:
+def _door_sides(plan: Plan, room: int, entry: Door) -> dict[Door, tuple[str, float]]:
     """
     For someone coming into ``room`` through ``entry``: the side of each other opening ("left",
     "right", "ahead", "same" wall) and how far ahead (m).
     """
-    into = entry.into(room, plan.rooms)
-    sides: dict[int, tuple[str, float]] = {}
-    for index in plan.doors_of[room]:
-        door = plan.doors[index]
-        if index == entry.index:
-            continue
-        offset = np.array(door.centre) - np.array(entry.centre)
+    into = entry.into(plan.rooms[room])
+    sides: dict[Door, tuple[str, float]] = {}
+    for door in plan.doors_of[room]:
+        offset = np.subtract(door.centre, entry.centre)
         forward = float(offset @ into)
         if door.along_x == entry.along_x:
-            sides[index] = ("ahead" if forward > 0.5 else "same", forward)
+            sides[door] = ("ahead" if forward > 0.5 else "same", forward)
         else:
-            sides[index] = ("left" if bearing(into, offset) > 0 else "right", forward)
+            sides[door] = ("left" if bearing(into, offset) > 0 else "right", forward)
+    sides.pop(entry)
     return sides
 
 
-def _exit_part(
-    rng: np.random.Generator,
-    plan: Plan,
-    crossings: Sequence[tuple[int, int]],
-    i: int,
-    start: np.ndarray,
-    yaw: float,
-) -> tuple[Part, set[str]]:
+def _first_exit(
+    rng: np.random.Generator, plan: Plan, crossing: tuple[Door, int], start: np.ndarray, yaw: float
+) -> Part:
     """
-    What to say about going through the i-th opening, and the tags it earns.
+    What to say about going through the first opening.
 
     Raises:
-        RedrawError: it cannot be said shortly.
+        RedrawError: it cannot be said shortly; the same from what is said of the others.
     """
-    door, target = plan.doors[crossings[i][0]], crossings[i][1]
+    door, target = crossing
+    direction = door.centre - start
+    turn = turn_name(bearing(heading(yaw), direction))
+    if turn is None:
+        raise RedrawError
+    # Without the colour the side must fit one opening only, with a margin.
+    needed = any(
+        abs(bearing(direction, other.centre - start)) < 100
+        for other in plan.doors_of[door.other(target)]
+        if other != door
+    )
+    name = room_name(plan, target) if needed or rng.random() < 0.75 else ""
+    return Part("exit", turn=turn, room=name)
+
+
+def _exit(
+    rng: np.random.Generator, plan: Plan, entered: tuple[Door, int], crossing: tuple[Door, int]
+) -> tuple[Part, set[str]]:
+    """
+    What to say about going through an opening after the one that was ``entered`` by, and the tags
+    it earns.
+    """
+    (entry, room), (door, target) = entered, crossing
     name = room_name(plan, target)
-    if i == 0:
-        forward = heading(yaw)
-        room = door.other(target)
-        turn = turn_name(bearing(forward, np.array(door.centre) - start))
-        if turn is None:
-            raise RedrawError
-        # Without the colour the side must fit one opening only, with a margin.
-        others = [
-            abs(bearing(np.array(door.centre) - start, np.array(plan.doors[d].centre) - start))
-            for d in plan.doors_of[room]
-            if d != door.index
-        ]
-        needed = any(a < 100 for a in others)
-        return Part("exit", turn=turn, room=name if needed or rng.random() < 0.75 else ""), set()
-    room = crossings[i - 1][1]
-    entry = plan.doors[crossings[i - 1][0]]
-    sides = _door_sides(plan, room, entry)
     if plan.rooms[room].hallway:
         return _hallway_exit(rng, plan, room, entry, door, name)
-    side, far = sides[door.index]
-    if side == "same":
-        raise RedrawError
+    sides = _door_sides(plan, room, entry)
+    side, far = sides[door]
+    redraw_unless(side != "same")
     alike = sorted(f for s, f in sides.values() if s == side)
     if len(alike) == 1:
         return Part("exit", side=side, room=name if rng.random() < 0.75 else ""), set()
     if side == "ahead":
         return Part("exit", side="", room=name), set()
     if min(np.diff(alike)) > 0.8 and rng.random() < 0.5:
-        return Part("exit", side=side, ordinal=alike.index(far)), {
-            "counting",
-            "memory",
-        } if alike.index(far) > 0 else {"counting"}
+        ordinal = alike.index(far)
+        tags = {"counting", "memory"} if ordinal > 0 else {"counting"}
+        return Part("exit", side=side, ordinal=ordinal), tags
     return Part("exit", side=side, room=name), set()
 
 
@@ -522,36 +479,27 @@ def _hallway_exit(
     rng: np.random.Generator, plan: Plan, room: int, entry: Door, door: Door, name: str
 ) -> tuple[Part, set[str]]:
     """What to say about walking along a hallway that was entered from the side."""
-    into = entry.into(room, plan.rooms)
-    offset = np.array(door.centre) - np.array(entry.centre)
-    axis = np.array([1.0, 0.0]) if entry.along_x else np.array([0.0, 1.0])
-    if door.along_x != entry.along_x:
-        raise RedrawError
-    along = float(offset @ axis)
-    opposite = float(offset @ into) > 0.5
+    redraw_unless(door.along_x == entry.along_x)
+    into = entry.into(plan.rooms[room])
+    offset = np.subtract(door.centre, entry.centre)
+    axis = np.array([1.0, 0.0] if entry.along_x else [0.0, 1.0])
+    along, opposite = float(offset @ axis), float(offset @ into) > 0.5
     if abs(along) < 0.45 and opposite:
         return Part("exit", turn="straight", hallway="hallway", room=name), set()
-    if abs(along) < 1.0:
-        raise RedrawError
+    redraw_unless(abs(along) >= 1.0)
     travel = axis * np.sign(along)
     turn = "left" if bearing(into, travel) > 0 else "right"
     # The wall one came through is on the other hand than the wall opposite.
     side = "left" if bearing(travel, into if opposite else -into) > 0 else "right"
-    ahead = []
-    for index in plan.doors_of[room]:
-        other = plan.doors[index]
-        shift = np.array(other.centre) - np.array(entry.centre)
-        if (
-            index != entry.index
-            and other.along_x == entry.along_x
-            and (float(shift @ into) > 0.5) == opposite
-            and float(shift @ travel) > -0.3
-        ):
-            ahead.append(float(shift @ travel))
-    ahead.sort()
+    alike = [
+        np.subtract(other.centre, entry.centre)
+        for other in plan.doors_of[room]
+        if other != entry and other.along_x == entry.along_x
+    ]
+    shifts = [float(shift @ travel) for shift in alike if (shift @ into > 0.5) == opposite]
+    ahead = sorted(shift for shift in shifts if shift > -0.3)
     ordinal = ahead.index(abs(along))
-    countable = ordinal < 4 and ahead[0] > 0.6
-    if countable and rng.random() < 0.55:
+    if ordinal < 4 and ahead[0] > 0.6 and rng.random() < 0.55:
         part = Part(
             "exit",
             turn=turn,
@@ -568,10 +516,9 @@ def _describe(
     rng: np.random.Generator,
     home: Home,
     routes: RouteMap,
-    start: np.ndarray,
     yaw: float,
     path: np.ndarray,
-    crossings: list[tuple[int, int]],
+    crossings: list[tuple[Door, int]],
     goal: Thing,
     kind: str,
 ) -> tuple[tuple[Part, ...], tuple[Thing, ...], tuple[str, ...]]:
@@ -582,30 +529,27 @@ def _describe(
         RedrawError: the route cannot be told.
     """
     plan = home.plan
-    if not _comes_into_view(home, routes, path, goal):
-        raise RedrawError
+    redraw_unless(_comes_into_view(home, routes, path, goal))
     parts: list[Part] = []
     landmarks: list[Thing] = []
     tags: set[str] = set()
     passed = _passed(home, routes, path, goal)
-    for i in range(len(crossings)):
-        if i > 0 and plan.rooms[crossings[i - 1][1]].hallway is False:
-            room = crossings[i - 1][1]
+    if crossings:
+        parts.append(_first_exit(rng, plan, crossings[0], path[0], yaw))
+    for entered, crossing in pairwise(crossings):
+        room = entered[1]
+        if not plan.rooms[room].hallway:
             _add_pass(rng, parts, landmarks, [p for p in passed if p[0].room == room])
-        part, earned = _exit_part(rng, plan, crossings, i, start, yaw)
+        part, earned = _exit(rng, plan, entered, crossing)
         parts.append(part)
         tags |= earned
-    if kind == "counting" and "memory" not in tags:
-        raise RedrawError
+    redraw_unless(kind != "counting" or "memory" in tags)
     thing = goal.name
     if kind == "colour":
         twins = [t for t in home.things if t.room == goal.room and t.kind == goal.kind]
         what = goal.kind if len(twins) > 1 or rng.random() < 0.5 else "thing"
-        thing = (
-            f"{what} "
-            f"{('with the colour of', 'that has the colour of')[int(rng.integers(2))]} the "
-            "room where you started"
-        )
+        joint = ("with the colour of", "that has the colour of")[int(rng.integers(2))]
+        thing = f"{what} {joint} the room where you started"
         tags |= {"colour", "memory"}
     if crossings:
         turn, side = _where(rng, plan, crossings[-1], goal, plain=kind != "colour")
@@ -613,7 +557,7 @@ def _describe(
             _add_pass(rng, parts, landmarks, [p for p in passed if p[0].room == goal.room])
         parts.append(Part("stop", turn=turn, side=side, thing=thing))
     else:
-        first_turn = turn_name(bearing(heading(yaw), goal.centre - start))
+        first_turn = turn_name(bearing(heading(yaw), goal.centre - path[0]))
         if first_turn is None:
             raise RedrawError
         inside = [p for p in passed if p[0].room == goal.room]
@@ -626,7 +570,7 @@ def _describe(
 
 
 def _where(
-    rng: np.random.Generator, plan: Plan, crossing: tuple[int, int], thing: Thing, *, plain: bool
+    rng: np.random.Generator, plan: Plan, crossing: tuple[Door, int], thing: Thing, *, plain: bool
 ) -> tuple[str, str]:
     """
     What to say about where ``thing`` is for someone coming in through an opening: (turn, side),
@@ -636,9 +580,7 @@ def _where(
     which needs a short name before it.
     """
     door, room = crossing
-    angle = bearing(
-        plan.doors[door].into(room, plan.rooms), thing.centre - np.array(plan.doors[door].centre)
-    )
+    angle = bearing(door.into(plan.rooms[room]), thing.centre - door.centre)
     hand = "left" if angle > 0 else "right"
     if abs(angle) >= 36:
         return (hand, "") if not plain or rng.random() < 0.5 else ("", hand)
@@ -670,21 +612,21 @@ def _passed(
     points = resample(path, 0.1)
     found = []
     for thing in home.things:
-        if thing is goal or thing.rect == goal.rect:
-            continue
         distance = distance_to_rect(points, thing.rect)
         nearest = int(np.argmin(distance))
-        same_room = home.plan.room_at(points[nearest]) == thing.room
-        if distance[nearest] > 1.0 or nearest < 6 or nearest > len(points) - 6 or not same_room:
-            continue
-        middle = thing.centre
-        direction = points[min(nearest + 2, len(points) - 1)] - points[max(nearest - 2, 0)]
-        angle = bearing(direction, middle - points[nearest])
-        if not 50 <= abs(angle) <= 130 or not _comes_into_view(
-            home, routes, points[: nearest + 1], thing
+        if (
+            thing.rect == goal.rect
+            or distance[nearest] > 1.0
+            or not 6 <= nearest <= len(points) - 6
+            or home.plan.room_at(points[nearest]) != thing.room
         ):
             continue
-        found.append((thing, "left" if angle > 0 else "right"))
+        direction = points[nearest + 2] - points[nearest - 2]
+        angle = bearing(direction, thing.centre - points[nearest])
+        if 50 <= abs(angle) <= 130 and _comes_into_view(
+            home, routes, points[: nearest + 1], thing
+        ):
+            found.append((thing, "left" if angle > 0 else "right"))
     return found
 
 
@@ -694,24 +636,16 @@ def _comes_into_view(home: Home, routes: RouteMap, path: np.ndarray, thing: Thin
     on ``path``, looking along it.
     """
     points = resample(path, 0.25)
-    if len(points) < 3:
-        return False
     forward = np.diff(points, axis=0)
     points = points[:-1]
-    near = np.linalg.norm(points - thing.centre, axis=1) < 6.0
     to = thing.centre - points
     left = forward[:, 1] * to[:, 0] - forward[:, 0] * to[:, 1]
     angle = np.degrees(np.abs(np.arctan2(left, (forward * to).sum(axis=1))))
-    candidates = near & (angle < 34)
-    if candidates.sum() < 2:
-        return False
+    candidates = points[(np.linalg.norm(to, axis=1) < 6.0) & (angle < 34)]
     tall = np.array(
         [*routes.walls, *(t.rect for t in home.things if t is not thing and t.height > 0.95)]
     )
-    seen = ~blocked(
-        points[candidates], np.broadcast_to(thing.centre, (int(candidates.sum()), 2)), tall
-    )
-    return int(seen.sum()) >= 2
+    return int((~blocked(candidates, thing.centre[None], tall)).sum()) >= 2
 
 
 # ---------------------------------------------------------------- the expert
@@ -761,15 +695,13 @@ def run_expert(
         off = bearing(forward, corners[k] - p)
         if abs(off) > TURN_STEP_DEG / 2 + 0.5:
             turn = int(Action.TURN_LEFT if off > 0 else Action.TURN_RIGHT)
-            if last_turn and turn != last_turn:
-                raise RedrawError
+            redraw_unless(last_turn in (0, turn))
             last_turn = turn
             angle += TURN_STEP_DEG if off > 0 else -TURN_STEP_DEG
             actions.append(turn)
             continue
         following = p + FORWARD_STEP_M * forward
-        if blocked(p[None], following[None], grown)[0]:
-            raise RedrawError
+        redraw_unless(not blocked(p[None], following[None], grown)[0])
         last_turn = 0
         p = following
         places.append(p)

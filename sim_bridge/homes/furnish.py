@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from sim_bridge.homes.colours import OBJECT_RGB
-from sim_bridge.homes.plan import Plan, Rect, Room
+from sim_bridge.homes.plan import Door, Plan, Rect, Room
 
 PASSAGE_M = 0.65
 """
@@ -80,10 +80,7 @@ class Thing:
 def furnish(rng: np.random.Generator, plan: Plan) -> tuple[Thing, ...]:
     """Draw the things of every room of ``plan``."""
     used: set[str] = set()
-    things: list[Thing] = []
-    for room in plan.rooms:
-        things += _furnish_room(rng, plan, room, used)
-    return tuple(things)
+    return tuple(t for room in plan.rooms for t in _furnish_room(rng, plan, room, used))
 
 
 def _furnish_room(rng: np.random.Generator, plan: Plan, room: Room, used: set[str]) -> list[Thing]:
@@ -94,14 +91,12 @@ def _furnish_room(rng: np.random.Generator, plan: Plan, room: Room, used: set[st
         if room.hallway
         else int(np.clip(rng.normal(area / 3.2, 0.9), 3, 6))
     )
-    blocked = [_door_zone(plan, door, room) for door in plan.doors_of[room.index]]
+    zones = [_door_zone(door, room) for door in plan.doors_of[room.index]]
     # Colours of other rooms' walls come first: routes that end "at the thing with the colour of
     # the room where you started" need them.
     palette = [
         c for c in OBJECT_RGB if c != room.colour and not (c == "white" and room.colour == "grey")
     ]
-    if room.colour in ("white", "grey") and "white" in palette:
-        palette.remove("white")
     palette = [palette[i] for i in rng.permutation(len(palette))]
     weights = np.array(
         [
@@ -123,19 +118,17 @@ def _furnish_room(rng: np.random.Generator, plan: Plan, room: Room, used: set[st
         colour = next((c for c in palette if f"{c} {kind.name}" not in used), None)
         if colour is None:
             continue
-        for _ in range(8):
-            placed = _place(rng, room, kind)
-            if placed is None:
-                continue
-            rect, facing = placed
-            if any(_gap(rect, t.rect) < PASSAGE_M for t in found) or any(
-                _gap(rect, zone) <= 0.0 for zone in blocked
+        for placed in (_place(rng, room, kind) for _ in range(8)):
+            if (
+                placed is not None
+                and all(_gap(placed[0], thing.rect) >= PASSAGE_M for thing in found)
+                and all(_gap(placed[0], zone) > 0.0 for zone in zones)
             ):
-                continue
-            found.append(Thing(kind.name, colour, room.index, rect, kind.size[2], facing))
-            palette.remove(colour)
-            used.add(f"{colour} {kind.name}")
-            break
+                rect, facing = placed
+                found.append(Thing(kind.name, colour, room.index, rect, kind.size[2], facing))
+                palette.remove(colour)
+                used.add(found[-1].name)
+                break
     return found
 
 
@@ -146,10 +139,9 @@ def _place(
     A draw of where a thing of ``kind`` may stand in an empty ``room``, and its facing; None where
     it does not fit.
     """
-    width, depth, _ = kind.size
     facing = ((0, 1), (0, -1), (1, 0), (-1, 0))[int(rng.integers(4))]
     along, across = (0, 1) if facing[0] == 0 else (1, 0)
-    size = (width, depth) if along == 0 else (depth, width)
+    size = kind.size[along], kind.size[across]
     low, high = room.rect[:2], room.rect[2:]
     if kind.place == "free":
         spans = [(low[i] + PASSAGE_M, high[i] - PASSAGE_M - size[i]) for i in (0, 1)]
@@ -166,18 +158,16 @@ def _place(
             place = first + 0.03 if last - first > 0.06 else first
         elif last - place < PASSAGE_M:
             place = last - 0.03
-        back, front = low[across] + 0.02, high[across] - 0.02 - size[across]
-        behind = back if facing[across] > 0 else front
+        behind = low[across] + 0.02 if facing[across] > 0 else high[across] - 0.02 - size[across]
         at = [place, behind] if along == 0 else [behind, place]
     return (at[0], at[1], at[0] + size[0], at[1] + size[1]), facing
 
 
-def _door_zone(plan: Plan, index: int, room: Room) -> Rect:
+def _door_zone(door: Door, room: Room) -> Rect:
     """The part of ``room`` before one of its openings that stays empty."""
-    door = plan.doors[index]
     half, deep = door.width / 2 + 0.12, 0.85
     x, z = door.centre
-    into = door.into(room.index, plan.rooms)
+    into = door.into(room)
     if door.along_x:
         return (x - half, min(z, z + into[1] * deep), x + half, max(z, z + into[1] * deep))
     return (min(x, x + into[0] * deep), z - half, max(x, x + into[0] * deep), z + half)

@@ -9,6 +9,7 @@ becomes English.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 
@@ -138,18 +139,14 @@ _RETURN = (
 def say(rng: np.random.Generator, parts: Sequence[Part]) -> str:
     """The instruction for ``parts`` in one of its phrasings, drawn with ``rng``."""
     clauses = [_clause(rng, part, first=i == 0) for i, part in enumerate(parts)]
-    text = ""
-    for i, clause in enumerate(clauses):
-        if i == 0:
-            text = clause
-            continue
-        last = i == len(clauses) - 1
+    text = clauses[0]
+    for i, (before, clause) in enumerate(pairwise(clauses), 2):
         joint = (
             (" and ", ", then ", ". Then ", ". ")[int(rng.choice(4, p=[0.35, 0.25, 0.15, 0.25]))]
-            if last
-            else (", ", ", then ", ". ")[int(rng.integers(3))]
+            if i == len(clauses)
+            else _pick(rng, (", ", ", then ", ". "))
         )
-        if joint == " and " and " and " in clauses[i - 1][-60:]:
+        if joint == " and " and " and " in before[-60:]:
             joint = ". "
         text += joint + (clause[0].upper() + clause[1:] if joint == ". " else clause)
     return text[0].upper() + text[1:] + "."
@@ -171,15 +168,12 @@ def _clause(rng: np.random.Generator, part: Part, first: bool) -> str:
             return f"turn {part.turn} in the hallway and " + _pick(rng, _EXIT[part.side]).format(
                 nth=nth, into=into
             )
-        if first:
-            return _pick(rng, _FIRST_EXIT[part.turn]).format(into=into)
-        return _pick(rng, _EXIT[part.side]).format(nth=nth, into=into)
+        phrases = _FIRST_EXIT[part.turn] if first else _EXIT[part.side]
+        return _pick(rng, phrases).format(nth=nth, into=into)
     if part.act == "pass":
         return _pick(rng, _PASS[part.side]).format(thing=part.thing)
-    if part.act == "visit":
-        words = _pick(rng, _VISIT).format(thing=part.thing)
-        return f"{_pick(rng, _TURN[part.turn])} and {words}" if part.turn else words
     if part.act == "return":
         return _pick(rng, _RETURN)
-    words = _pick(rng, _STOP["" if part.turn else part.side]).format(thing=part.thing)
+    phrases = _VISIT if part.act == "visit" else _STOP["" if part.turn else part.side]
+    words = _pick(rng, phrases).format(thing=part.thing)
     return f"{_pick(rng, _TURN[part.turn])} and {words}" if part.turn else words

@@ -135,7 +135,6 @@ class Mesh:
         for _, png, polygons in parts:
             points, uv, indices = _triangulated(polygons)
             vertices = {"componentType": GL_FLOAT, "count": len(points)}
-            big = indices.dtype == np.uint32
             accessors += [
                 {"bufferView": view(points.tobytes(), target=GL_VERTICES), **vertices}
                 | {"type": "VEC3", "min": points.min(axis=0).tolist()}
@@ -143,7 +142,7 @@ class Mesh:
                 {"bufferView": view(uv.tobytes(), target=GL_VERTICES), **vertices}
                 | {"type": "VEC2"},
                 {"bufferView": view(indices.tobytes(), target=GL_INDICES)}
-                | {"componentType": GL_UINT if big else GL_USHORT}
+                | {"componentType": GL_UINT if indices.itemsize == 4 else GL_USHORT}
                 | {"count": len(indices), "type": "SCALAR"},
             ]
             images.append({"bufferView": view(png), "mimeType": "image/png"})
@@ -163,9 +162,15 @@ class Mesh:
         }
         text = json.dumps(document, separators=(",", ":")).encode()
         text += b" " * (-len(text) % 4)
-        head = struct.pack("<4sII", b"glTF", 2, 12 + 8 + len(text) + 8 + len(blob))
-        chunks = struct.pack("<I4s", len(text), b"JSON"), struct.pack("<I4s", len(blob), b"BIN\0")
-        return head + chunks[0] + text + chunks[1] + bytes(blob)
+        return b"".join(
+            (
+                struct.pack("<4sII", b"glTF", 2, 12 + 8 + len(text) + 8 + len(blob)),
+                struct.pack("<I4s", len(text), b"JSON"),
+                text,
+                struct.pack("<I4s", len(blob), b"BIN\0"),
+                blob,
+            )
+        )
 
     def _painted(self) -> tuple[bytes, list[_Polygon]]:
         """The palette of all plain colours as a PNG, and the plain faces with places in it."""
@@ -200,31 +205,39 @@ def _triangulated(polygons: Sequence[_Polygon]) -> tuple[np.ndarray, np.ndarray,
 
 
 def _primitive(i: int) -> dict[str, object]:
-    attributes = {"POSITION": 3 * i, "TEXCOORD_0": 3 * i + 1}
-    return {"attributes": attributes, "indices": 3 * i + 2, "material": i, "mode": 4}
+    return {
+        "attributes": {"POSITION": 3 * i, "TEXCOORD_0": 3 * i + 1},
+        "indices": 3 * i + 2,
+        "material": i,
+        "mode": 4,
+    }
 
 
 def _material(i: int, name: str) -> dict[str, object]:
-    texture = {"baseColorTexture": {"index": i}, "metallicFactor": 0.0, "roughnessFactor": 1.0}
-    return {"name": name, "pbrMetallicRoughness": texture, "doubleSided": False}
+    return {
+        "name": name,
+        "pbrMetallicRoughness": {
+            "baseColorTexture": {"index": i},
+            "metallicFactor": 0.0,
+            "roughnessFactor": 1.0,
+        },
+        "doubleSided": False,
+    }
 
 
 def png_bytes(image: np.ndarray) -> bytes:
     """An 8 bit RGB image [H, W, 3] as the bytes of a PNG file."""
     height, width, _ = image.shape
-    rows = np.concatenate(
-        [np.zeros((height, 1), np.uint8), image.reshape(height, width * 3)], axis=1
-    ).tobytes()
+    rows = np.pad(image.reshape(height, width * 3), ((0, 0), (1, 0))).tobytes()
 
     def chunk(kind: bytes, data: bytes) -> bytes:
         return (
             struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
         )
 
-    header = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
     return (
         b"\x89PNG\r\n\x1a\n"
-        + chunk(b"IHDR", header)
+        + chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0))
         + chunk(b"IDAT", zlib.compress(rows, 9))
         + chunk(b"IEND", b"")
     )
@@ -284,9 +297,8 @@ def home_glb(rng: np.random.Generator, plan: Plan, things: Sequence[Thing]) -> b
     for thing in things:
         _thing(mesh, rng, thing)
     x0, z0, x1, z1 = plan.outline
-    slab: RGB = (120, 118, 114)
-    # Its top are the floors of the rooms.
-    mesh.box((x0, -SLAB_M, z0), (x1, 0.0, z1), slab, top=False, bottom=True)
+    # The slab's top are the floors of the rooms.
+    mesh.box((x0, -SLAB_M, z0), (x1, 0.0, z1), (120, 118, 114), top=False, bottom=True)
     return mesh.glb()
 
 
@@ -299,28 +311,28 @@ def _room(
     style = ("planks", "tiles", "speckle")[int(rng.integers(3))]
     texture = mesh.pattern(f"floor_{room.index}", png_bytes(_tile(rng, floor, style)))
     corners = [(x0, 0.0, z1), (x1, 0.0, z1), (x1, 0.0, z0), (x0, 0.0, z0)]
-    mesh.textured(corners, [(p[0], p[2]) for p in corners], texture)
+    mesh.textured(corners, [(x, z) for x, _, z in corners], texture)
     mesh.quad([(x, WALL_HEIGHT_M, z) for x, _, z in corners[::-1]], (244, 243, 240))
     colour = _jittered(rng, WALL_RGB[room.colour], room.colour)
     pattern = ("plain", "plain", "stripes", "bricks")[int(rng.integers(4))]
     # Walls across x are lighter than those along it.
     paints = {along_x: shaded(colour, 0.9 if along_x else 1.0) for along_x in (False, True)}
-    textures: dict[bool, int | None] = {False: None, True: None}
-    if pattern != "plain":
-        for along_x, name in ((False, "x"), (True, "z")):
-            png = png_bytes(_tile(rng, paints[along_x], pattern))
-            textures[along_x] = mesh.pattern(f"wall_{room.index}{name}", png)
+    textures = {
+        along_x: mesh.pattern(name, png_bytes(_tile(rng, paints[along_x], pattern)))
+        for along_x, name in ((False, f"wall_{room.index}x"), (True, f"wall_{room.index}z"))
+        if pattern != "plain"
+    }
     for wall in room.walls:
         holes = plan.openings(room, wall)
         edges = [wall.low, *[e for hole in holes for e in hole], wall.high]
-        paint, texture_or_none = paints[wall.along_x], textures[wall.along_x]
+        paint, wallpaper = paints[wall.along_x], textures.get(wall.along_x)
         for a, b in zip(edges[::2], edges[1::2]):
             if b - a > 1e-6:
-                _wall_face(mesh, wall, a, b, 0.0, WALL_HEIGHT_M, paint, texture=texture_or_none)
+                _wall_face(mesh, wall, a, b, 0.0, WALL_HEIGHT_M, paint, texture=wallpaper)
                 _wall_face(mesh, wall, a, b, 0.0, 0.09, trim, out=0.006)
+        top = DOOR_HEIGHT_M
         for a, b in holes:
-            top = DOOR_HEIGHT_M
-            _wall_face(mesh, wall, a, b, top, WALL_HEIGHT_M, paint, texture=texture_or_none)
+            _wall_face(mesh, wall, a, b, top, WALL_HEIGHT_M, paint, texture=wallpaper)
             # The frame is painted on the wall: it takes nothing from the opening.
             _wall_face(mesh, wall, a - 0.09, a, 0.0, top + 0.09, trim, out=0.01)
             _wall_face(mesh, wall, b, b + 0.09, 0.0, top + 0.09, trim, out=0.01)
@@ -369,9 +381,8 @@ def _faces_out(plan: Plan, wall: Wall) -> bool:
     """Whether the other side of a wall is the outside of the house."""
     x0, z0, x1, z1 = plan.outline
     low, high = (z0, z1) if wall.along_x else (x0, x1)
-    outer = low if wall.normal > 0 else high
     behind = wall.at - wall.normal * WALL_THICKNESS_M / 2
-    return abs(behind - outer) < WALL_THICKNESS_M
+    return abs(behind - (low if wall.normal > 0 else high)) < WALL_THICKNESS_M
 
 
 def _opening(mesh: Mesh, door: Door, trim: RGB) -> None:

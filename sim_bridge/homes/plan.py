@@ -5,7 +5,9 @@ Everything is in world metres on the floor, points as ``(x, z)`` (y is up), rect
 z0, x1, z1)``.
 """
 
-from dataclasses import dataclass, field
+from contextlib import suppress
+from dataclasses import dataclass
+from itertools import combinations
 from typing import NamedTuple
 
 import numpy as np
@@ -18,6 +20,21 @@ DOOR_HEIGHT_M = 2.1
 SMALLEST_SIDE_M = 2.8
 
 Rect = tuple[float, float, float, float]
+
+
+class RedrawError(Exception):
+    """What was drawn does not work out, which is common: the caller draws again."""
+
+
+def redraw_unless(condition: object) -> None:
+    """
+    Go on only where ``condition`` holds.
+
+    Raises:
+        RedrawError: it does not.
+    """
+    if not condition:
+        raise RedrawError
 
 
 class Wall(NamedTuple):
@@ -73,7 +90,6 @@ class Door:
     walks through in z). ``width`` in metres.
     """
 
-    index: int
     rooms: tuple[int, int]
     centre: tuple[float, float]
     along_x: bool
@@ -83,32 +99,34 @@ class Door:
         """The room on the far side of the opening, seen from ``room``."""
         return self.rooms[1] if room == self.rooms[0] else self.rooms[0]
 
-    def into(self, room: int, rooms: tuple[Room, ...]) -> np.ndarray:
+    def into(self, room: Room) -> np.ndarray:
         """Unit vector (x, z) of walking through the opening into ``room``."""
-        centre = rooms[room].centre
         if self.along_x:
-            return np.array([0.0, 1.0 if centre[1] > self.centre[1] else -1.0])
-        return np.array([1.0 if centre[0] > self.centre[0] else -1.0, 0.0])
+            return np.array([0.0, 1.0 if room.centre[1] > self.centre[1] else -1.0])
+        return np.array([1.0 if room.centre[0] > self.centre[0] else -1.0, 0.0])
 
 
 @dataclass(frozen=True)
 class Plan:
-    """Rooms and openings of a home; ``outline`` is the rectangle of the outer wall faces."""
+    """
+    Rooms and openings of a home, and the openings of each room; ``outline`` is the rectangle of
+    the outer wall faces.
+    """
 
     outline: Rect
     rooms: tuple[Room, ...]
     doors: tuple[Door, ...]
-    doors_of: tuple[tuple[int, ...], ...] = field(default=())
+    doors_of: tuple[tuple[Door, ...], ...]
 
     def openings(self, room: Room, wall: Wall) -> list[tuple[float, float]]:
         """Return the openings in a wall of ``room``, from and to along it, in order."""
-        found = []
-        for index in self.doors_of[room.index]:
-            door = self.doors[index]
-            along, across = door.centre if door.along_x else door.centre[::-1]
-            if door.along_x == wall.along_x and abs(across - wall.at) < WALL_THICKNESS_M:
-                found.append((along - door.width / 2, along + door.width / 2))
-        return sorted(found)
+        along, across = (0, 1) if wall.along_x else (1, 0)
+        return sorted(
+            (door.centre[along] - door.width / 2, door.centre[along] + door.width / 2)
+            for door in self.doors_of[room.index]
+            if door.along_x == wall.along_x
+            and abs(door.centre[across] - wall.at) < WALL_THICKNESS_M
+        )
 
     def room_at(self, point: np.ndarray) -> int | None:
         """
@@ -133,71 +151,69 @@ def make_plan(rng: np.random.Generator, n_rooms: int) -> Plan:
     other.
     """
     while True:
-        cells = (
-            _hallway_cells(rng, n_rooms)
-            if n_rooms >= 5 and rng.random() < 0.45
-            else _split_cells(rng, n_rooms)
-        )
-        if cells is None:
-            continue
-        x0, z0 = min(c[0][0] for c in cells), min(c[0][1] for c in cells)
-        x1, z1 = max(c[0][2] for c in cells), max(c[0][3] for c in cells)
-        dx, dz = (x0 + x1) / 2, (z0 + z1) / 2
-        centred = [((r[0] - dx, r[1] - dz, r[2] - dx, r[3] - dz), hall) for r, hall in cells]
-        doors = _doors(rng, centred)
-        if doors is None:
-            continue
-        colours = _colours(rng, len(centred), doors)
-        if colours is None:
-            continue
-        half = WALL_THICKNESS_M / 2
-        rooms = tuple(
-            Room(i, (r[0] + half, r[1] + half, r[2] - half, r[3] - half), colours[i], hall)
-            for i, (r, hall) in enumerate(centred)
-        )
-        outline = (x0 - dx - half, z0 - dz - half, x1 - dx + half, z1 - dz + half)
-        doors_of = tuple(tuple(d.index for d in doors if room.index in d.rooms) for room in rooms)
-        return Plan(outline, rooms, tuple(doors), doors_of)
+        with suppress(RedrawError):
+            return _draw(rng, n_rooms)
 
 
-def _split_cells(rng: np.random.Generator, n_rooms: int) -> list[tuple[Rect, bool]] | None:
+def _draw(rng: np.random.Generator, n_rooms: int) -> Plan:
     """
-    Cut a rectangle into ``n_rooms`` cells, always the largest one that can still be cut; None
-    where the cuts do not work out.
+    Draw a floor plan once.
+
+    Raises:
+        RedrawError: it does not work out; the same from what is called here.
     """
+    cells = (
+        _hallway_cells(rng, n_rooms)
+        if n_rooms >= 5 and rng.random() < 0.45
+        else _split_cells(rng, n_rooms)
+    )
+    x0, z0 = min(c[0][0] for c in cells), min(c[0][1] for c in cells)
+    x1, z1 = max(c[0][2] for c in cells), max(c[0][3] for c in cells)
+    dx, dz = (x0 + x1) / 2, (z0 + z1) / 2
+    centred = [((r[0] - dx, r[1] - dz, r[2] - dx, r[3] - dz), hall) for r, hall in cells]
+    doors = _doors(rng, centred)
+    colours = _colours(rng, len(centred), doors)
+    half = WALL_THICKNESS_M / 2
+    rooms = tuple(
+        Room(i, (r[0] + half, r[1] + half, r[2] - half, r[3] - half), colours[i], hall)
+        for i, (r, hall) in enumerate(centred)
+    )
+    outline = (x0 - dx - half, z0 - dz - half, x1 - dx + half, z1 - dz + half)
+    doors_of = tuple(tuple(d for d in doors if room.index in d.rooms) for room in rooms)
+    return Plan(outline, rooms, tuple(doors), doors_of)
+
+
+def _split_cells(rng: np.random.Generator, n_rooms: int) -> list[tuple[Rect, bool]]:
+    """Cut a rectangle into ``n_rooms`` cells, always the largest one that can still be cut."""
     area = n_rooms * rng.uniform(11.5, 15.0)
-    aspect = rng.uniform(0.75, 1.35)
-    width = float(np.sqrt(area * aspect))
+    width = float(np.sqrt(area * rng.uniform(0.75, 1.35)))
     cells: list[Rect] = [(0.0, 0.0, width, area / width)]
     while len(cells) < n_rooms:
         cells.sort(key=lambda r: -(r[2] - r[0]) * (r[3] - r[1]))
-        for i, (x0, z0, x1, z1) in enumerate(cells):
-            along = 0 if x1 - x0 >= z1 - z0 else 1
-            low, high = ((x0, x1), (z0, z1))[along]
-            if high - low < 2 * SMALLEST_SIDE_M:
-                continue
-            cut = float(
-                rng.uniform(
-                    max(low + SMALLEST_SIDE_M, low + 0.38 * (high - low)),
-                    min(high - SMALLEST_SIDE_M, high - 0.38 * (high - low)) + 1e-9,
-                )
+        long = [max(x1 - x0, z1 - z0) >= 2 * SMALLEST_SIDE_M for x0, z0, x1, z1 in cells]
+        redraw_unless(any(long))
+        i = long.index(True)
+        x0, z0, x1, z1 = cells[i]
+        along_x = x1 - x0 >= z1 - z0
+        low, high = (x0, x1) if along_x else (z0, z1)
+        cut = float(
+            rng.uniform(
+                max(low + SMALLEST_SIDE_M, low + 0.38 * (high - low)),
+                min(high - SMALLEST_SIDE_M, high - 0.38 * (high - low)) + 1e-9,
             )
-            cells[i : i + 1] = (
-                [(x0, z0, cut, z1), (cut, z0, x1, z1)]
-                if along == 0
-                else [(x0, z0, x1, cut), (x0, cut, x1, z1)]
-            )
-            break
-        else:
-            return None
+        )
+        cells[i : i + 1] = (
+            [(x0, z0, cut, z1), (cut, z0, x1, z1)]
+            if along_x
+            else [(x0, z0, x1, cut), (x0, cut, x1, z1)]
+        )
     return [(cell, False) for cell in cells]
 
 
 def _hallway_cells(rng: np.random.Generator, n_rooms: int) -> list[tuple[Rect, bool]]:
     """A hallway through the whole house with rooms on both sides."""
     width = float(rng.uniform(1.6, 2.0))
-    above = (n_rooms - 1) // 2
-    counts = [above, n_rooms - 1 - above]
+    counts = [(n_rooms - 1) // 2, n_rooms // 2]
     rng.shuffle(counts)
     length = max(counts) * float(rng.uniform(3.1, 3.8))
     depths = rng.uniform(3.0, 4.0, size=2)
@@ -211,31 +227,24 @@ def _hallway_cells(rng: np.random.Generator, n_rooms: int) -> list[tuple[Rect, b
     return [((r[1], r[0], r[3], r[2]) if swap else r, hall) for r, hall in cells]
 
 
-def _doors(rng: np.random.Generator, cells: list[tuple[Rect, bool]]) -> list[Door] | None:
+def _doors(rng: np.random.Generator, cells: list[tuple[Rect, bool]]) -> list[Door]:
     """
     Openings along a random spanning tree of the neighbours, and a few more; a hallway opens into
     all of its neighbours.
     """
     shared: list[tuple[int, int, bool, float, float, float]] = []
-    for a in range(len(cells)):
-        for b in range(a + 1, len(cells)):
-            (ax0, az0, ax1, az1), (bx0, bz0, bx1, bz1) = cells[a][0], cells[b][0]
-            for along_x, low, high, wall in (
-                (
-                    True,
-                    max(ax0, bx0),
-                    min(ax1, bx1),
-                    az1 if abs(az1 - bz0) < 1e-9 else az0 if abs(az0 - bz1) < 1e-9 else None,
-                ),
-                (
-                    False,
-                    max(az0, bz0),
-                    min(az1, bz1),
-                    ax1 if abs(ax1 - bx0) < 1e-9 else ax0 if abs(ax0 - bx1) < 1e-9 else None,
-                ),
+    for (a, (cell_a, _)), (b, (cell_b, _)) in combinations(enumerate(cells), 2):
+        for along, across in ((0, 1), (1, 0)):
+            low, high = (
+                max(cell_a[along], cell_b[along]),
+                min(cell_a[along + 2], cell_b[along + 2]),
+            )
+            for wall, other in (
+                (cell_a[across + 2], cell_b[across]),
+                (cell_a[across], cell_b[across + 2]),
             ):
-                if wall is not None and high - low >= 1.6:
-                    shared.append((a, b, along_x, low, high, wall))
+                if abs(wall - other) < 1e-9 and high - low >= 1.6:
+                    shared.append((a, b, along == 0, low, high, wall))
     # Hallways first: each of their walls gets its opening before the tree is completed.
     order = sorted(
         rng.permutation(len(shared)).tolist(),
@@ -245,40 +254,30 @@ def _doors(rng: np.random.Generator, cells: list[tuple[Rect, bool]]) -> list[Doo
     doors: list[Door] = []
     for i in order:
         a, b, along_x, low, high, wall = shared[i]
-        hallway = cells[a][1] or cells[b][1]
         if component[a] == component[b] and rng.random() >= (
-            0.12 if any(c[1] for c in cells) else 0.3
+            0.12 if any(hall for _, hall in cells) else 0.3
         ):
             continue
         component = [component[a] if c == component[b] else c for c in component]
         width = float(rng.uniform(0.92, 1.0))
         margin = width / 2 + 0.22
-        spread = rng.uniform(low + margin, high - margin)
-        middle = (low + high) / 2
-        along = float(spread if not hallway else middle + 0.6 * (spread - middle))
-        doors.append(
-            Door(len(doors), (a, b), (along, wall) if along_x else (wall, along), along_x, width)
-        )
-    return doors if len(set(component)) == 1 else None
+        at = float(rng.uniform(low + margin, high - margin))
+        if cells[a][1] or cells[b][1]:
+            middle = (low + high) / 2
+            at = middle + 0.6 * (at - middle)
+        doors.append(Door((a, b), (at, wall) if along_x else (wall, at), along_x, width))
+    redraw_unless(len(set(component)) == 1)
+    return doors
 
 
-def _colours(rng: np.random.Generator, n_rooms: int, doors: list[Door]) -> list[str] | None:
-    """
-    A wall colour for every room, different from those of all rooms up to two doors away; None
-    where the draw fails.
-    """
-    near: list[set[int]] = [set() for _ in range(n_rooms)]
-    for door in doors:
-        near[door.rooms[0]].add(door.rooms[1])
-        near[door.rooms[1]].add(door.rooms[0])
-    names = list(WALL_RGB)
+def _colours(rng: np.random.Generator, n_rooms: int, doors: list[Door]) -> list[str]:
+    """A wall colour for every room, different from those of all rooms up to two doors away."""
+    near = [{d.other(room) for d in doors if room in d.rooms} for room in range(n_rooms)]
     colours: list[str] = []
     for room in range(n_rooms):
         taken = {colours[r] for n in near[room] for r in ({n} | near[n]) if r < room}
-        fresh = [c for c in names if c not in taken and c not in colours] or [
-            c for c in names if c not in taken
-        ]
-        if not fresh:
-            return None
+        free = [c for c in WALL_RGB if c not in taken]
+        redraw_unless(free)
+        fresh = [c for c in free if c not in colours] or free
         colours.append(fresh[int(rng.integers(len(fresh)))])
     return colours

@@ -48,7 +48,7 @@ def blocked(a: np.ndarray, b: np.ndarray, rects: np.ndarray) -> np.ndarray:
 
     Args:
         a: [N, 2] starts, (x, z) metres.
-        b: [N, 2] ends.
+        b: [N, 2] ends, or [1, 2] one for all.
         rects: [R, 4].
 
     Returns:
@@ -83,17 +83,15 @@ class RouteMap:
     """
 
     def __init__(self, plan: Plan, things: Sequence[Thing], clearance: float) -> None:
-        self.clearance = clearance
         self.walls = wall_rects(plan)
         self.rects = grown_rects(plan, things, clearance)
         corners = self.rects[:, [[0, 1], [2, 1], [2, 3], [0, 3]]].reshape(-1, 2)
         corners = corners[[plan.room_at(c) is not None for c in corners]]
         self.nodes = corners[self.free(corners)]
-        count = len(self.nodes)
-        i, j = np.triu_indices(count, 1)
+        i, j = np.triu_indices(len(self.nodes), 1)
         seen = ~blocked(self.nodes[i], self.nodes[j], self.rects)
         i, j = i[seen], j[seen]
-        weights = np.zeros((count, count))
+        weights = np.zeros((len(self.nodes), len(self.nodes)))
         weights[i, j] = weights[j, i] = np.linalg.norm(self.nodes[i] - self.nodes[j], axis=1)
         self._distance, self._before = dijkstra(weights, directed=False, return_predecessors=True)
 
@@ -108,21 +106,13 @@ class RouteMap:
         start, goal = np.asarray(start, np.float64), np.asarray(goal, np.float64)
         if not blocked(start[None], goal[None], self.rects)[0]:
             return np.array([start, goal])
-        from_start, to_goal = self._reach(start), self._reach(goal)
-        rows, columns = np.nonzero(np.isfinite(from_start))[0], np.nonzero(np.isfinite(to_goal))[0]
-        if not len(rows) or not len(columns):
+        total = self._reach(start)[:, None] + self._distance + self._reach(goal)
+        if not np.isfinite(total).any():
             return None
-        total = (
-            from_start[rows, None] + self._distance[np.ix_(rows, columns)] + to_goal[None, columns]
-        )
-        best = np.unravel_index(int(np.argmin(total)), total.shape)
-        if not np.isfinite(total[best]):
-            return None
-        first, node = int(rows[best[0]]), int(columns[best[1]])
-        chain = [node]
-        while node != first:
-            node = int(self._before[first, node])
-            chain.append(node)
+        first, last = np.unravel_index(np.argmin(total), total.shape)
+        chain = [last]
+        while chain[-1] != first:
+            chain.append(self._before[first, chain[-1]])
         return np.concatenate([start[None], self.nodes[chain[::-1]], goal[None]])
 
     def _reach(self, point: np.ndarray) -> np.ndarray:

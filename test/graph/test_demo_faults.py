@@ -13,6 +13,7 @@ pytest.importorskip("janusvln_msgs", reason="needs the interfaces: scripts/build
 pytest.importorskip("moderngl", reason="needs the simulator: pip install janusvln_ros[sim]")
 
 from nav_msgs.msg import Odometry
+from std_msgs.msg import String
 
 from janusvln_ros.graph.client import GraphClient
 from janusvln_ros.graph.composition import resolve
@@ -45,7 +46,9 @@ def test_the_base_comes_to_rest_when_a_node_is_killed_in_mid_run(tmp_path, one_h
                 client.wait_ready()
                 episode = client.reset("")
                 client.arm()
-                client.instruct("walk on")
+                words = client.node.create_publisher(String, "instruction", 1)
+                client.until(words.get_subscription_count, 60.0, "nobody listens to instruction")
+                words.publish(String(data="walk on"))
                 client.until(
                     lambda: bool(speeds) and speeds[-1] != (0.0, 0.0),
                     60.0,

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from janusvln_ros.model.network import StepCache, last_layer, prompt_positions
+from janusvln_ros.model.network import KeyValueCache, last_layer, prompt_positions
 
 
 def test_positions_are_the_published_ones(expected, model, facts):
@@ -77,14 +77,14 @@ def test_reading_on_from_a_cache_equals_reading_all(model):
     embeds = torch.randn(9, 112, generator=torch.Generator().manual_seed(0))
     positions = torch.arange(9).expand(3, -1)
     whole = model.read(embeds, positions)
-    cache = StepCache(config, 12, torch.float32, "cpu")
+    cache = KeyValueCache(config, 12, torch.float32, "cpu")
     for _ in range(2):  # the second time over what the first left behind
-        cache.length = 0
+        cache.begin = 0
         parts = [model.read(embeds[:5], positions[:, :5], cache)]
-        cache.length = 5
+        cache.begin = 5
         mask = torch.ones(3, 8, dtype=torch.bool).tril(5)
         parts.append(model.read(embeds[5:8], positions[:, 5:8], cache, mask))
-        cache.length = 8
+        cache.begin = 8
         parts.append(model.read(embeds[8:], positions[:, 8:], cache))
         torch.testing.assert_close(torch.cat(parts), whole, atol=1e-5, rtol=1e-5)
 
@@ -96,7 +96,7 @@ def test_reading_for_the_last_token_alone_equals_reading_all(model, before):
     embeds = torch.randn(9, 112, generator=torch.Generator().manual_seed(0))
     positions = torch.arange(9).expand(3, -1)
     whole = model.read(embeds, positions)
-    cache = StepCache(config, 12, torch.float32, "cpu")
+    cache = KeyValueCache(config, 12, torch.float32, "cpu")
     if before:
         torch.testing.assert_close(
             model.read_last(embeds[:before], positions[:, :before], cache),
@@ -105,7 +105,7 @@ def test_reading_for_the_last_token_alone_equals_reading_all(model, before):
             rtol=1e-5,
         )
     for end in (8, 7, 8):  # again and again behind the same beginning
-        cache.length = before
+        cache.begin = before
         torch.testing.assert_close(
             model.read_last(embeds[before:end], positions[:, before:end], cache),
             whole[end - 1 : end],

@@ -71,7 +71,8 @@ def test_the_instruction_topic_starts_an_episode_but_never_arms(robot):
     speak.publish(String(data="go on"))
     r.graph.until(lambda: r.decisions, "a decision")
     r.graph.until(lambda: r.policy.machine.phase is Phase.IDLE, "the end")
-    assert not r.motion.machine.armed and r.base.x == 0 and "motion/arm" in r.policy.last_error
+    assert not r.motion.machine.armed and r.base.x == 0
+    assert "motion/arm" in r.policy.figures.last_error
 
 
 def test_a_cancelled_goal_ends_cancelled_with_the_base_at_rest(robot):
@@ -175,7 +176,7 @@ def test_a_model_that_cannot_be_loaded_ends_an_autostarted_node(graph):
 
     node = graph.add(lambda **options: PolicyNode(fail, **options))
     graph.until(lambda: node.exit_code == 1, "the exit code")
-    assert "out of memory" in node.last_error
+    assert "out of memory" in node.figures.last_error
 
 
 def test_a_result_that_comes_when_the_node_is_being_destroyed_does_not_end_the_models_thread(

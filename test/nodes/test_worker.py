@@ -177,5 +177,10 @@ def test_what_is_published_of_the_memories_is_what_the_navigator_says():
     model.spatial_frames, model.semantic_frames = [0, 1, 2], [0, 2]
     model.memory_capacity, model.memory_bytes = 56, 99
     seen = worker.look(model, model.step(None), np.zeros((2, 2, 3), np.uint8))
-    published = (seen.spatial_frames, seen.semantic_frames, seen.capacity, seen.memory_bytes)
+    published = (
+        seen.spatial_frames,
+        seen.semantic_frames,
+        seen.memory_capacity,
+        seen.memory_bytes,
+    )
     assert published == (3, 2, 56, 99)

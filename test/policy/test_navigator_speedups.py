@@ -182,7 +182,7 @@ def test_buffers_are_made_at_the_first_frame_and_never_again(network, tokenizer,
     def buffers():
         r = navigator.context
         language = (
-            (r.features_FMD, r.cache.k_Z1NKH)
+            (r.features_FMD, r.cache.k_ZNKH)
             if mode == "released"
             else (r.memory.k_ZNKH, r.memory.v_ZNKH)
         )
@@ -230,10 +230,10 @@ def test_short_cut_that_is_wrong_by_one_frame_shows(
     elif wrong == "features":  # every frame kept in its neighbour's place
         kept, read = navigator.context, navigator.context.read
 
-        def late(frame, executed):
+        def late(frame):
             if kept.seen:
                 kept.features_FMD[kept.seen - 1] = frame.vision_MD
-            return read(frame, executed)
+            return read(frame)
 
         kept.read = late
     elif wrong == "slot":  # a frame overwrites one that is still to be seen

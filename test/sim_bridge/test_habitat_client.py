@@ -23,7 +23,7 @@ from janusvln_ros.data.episodes import read_episodes
 from janusvln_ros.errors import InputError
 from janusvln_ros.geometry import rotation_of_yaw
 from sim_bridge import habitat_server, make_env
-from sim_bridge.habitat_client import SimulatorError, settings_from_habitat_yaml
+from sim_bridge.habitat_client import SimulatorError
 from sim_bridge.habitat_server import DisconnectedError, ProtocolError, receive, send
 from sim_bridge.nav_env import NavEnv
 
@@ -481,55 +481,3 @@ def test_habitats_side_calls_what_habitat_documents(tmp_path, house_a, habitat, 
     env.close()
     with pytest.raises(InputError, match="y up"):
         make_env("habitat", up="y", python=sys.executable, **SMALL)
-
-
-LAYOUTS = {
-    "0.3": """
-        habitat:
-          environment: {max_episode_steps: 500}
-          simulator:
-            forward_step_size: 0.25
-            turn_angle: 30
-            habitat_sim_v0: {allow_sliding: false}
-            agents:
-              main_agent:
-                height: 0.88
-                radius: 0.18
-                sim_sensors:
-                  rgb_sensor: {width: 640, height: 480, hfov: 79, position: [0, 0.88, 0]}
-                  depth_sensor: {width: 640}
-        """,
-    "capitals": """
-        ENVIRONMENT: {MAX_EPISODE_STEPS: 500}
-        SIMULATOR:
-          FORWARD_STEP_SIZE: 0.25
-          TURN_ANGLE: 30
-          HABITAT_SIM_V0: {ALLOW_SLIDING: false}
-          AGENT_0: {HEIGHT: 0.88, RADIUS: 0.18}
-          RGB_SENSOR: {WIDTH: 640, HEIGHT: 480, HFOV: 79, POSITION: [0, 0.88, 0]}
-        """,
-}
-
-
-@pytest.mark.parametrize("layout", LAYOUTS)
-def test_settings_come_out_of_both_layouts_of_habitats_configuration(tmp_path, layout):
-    (tmp_path / "c.yaml").write_text(textwrap.dedent(LAYOUTS[layout]))
-    assert settings_from_habitat_yaml(tmp_path / "c.yaml") == {
-        "width": 640,
-        "height": 480,
-        "hfov": 79,
-        "camera_height": 0.88,
-        "agent_height": 0.88,
-        "agent_radius": 0.18,
-        "forward_step": 0.25,
-        "turn_step": 30,
-        "sliding": False,
-        "max_steps": 500,
-    }
-
-
-def test_a_configuration_that_is_none_is_named(tmp_path):
-    (tmp_path / "c.yaml").write_text("a: 1")
-    for path in (tmp_path / "c.yaml", tmp_path / "missing.yaml"):
-        with pytest.raises(InputError, match=path.name):
-            settings_from_habitat_yaml(path)

@@ -137,7 +137,7 @@ def test_gradients_reach_frames_and_language_model_and_are_finite_under_padding(
     logits = read(
         chat, [chat.prompt_ids, chat.prompt_ids], [5, 2], fused, answers, FrameWindow(1, 1)
     )
-    action_loss(logits, answers).backward()
+    action_loss(logits, answers, torch.ones(2, 5)).backward()
     assert torch.isfinite(fused.grad).all()
     touched = fused.grad.abs().amax(dim=(2, 3)) > 0
     assert touched.tolist() == [[True] * 5, [True, True, False, False, False]]
@@ -156,7 +156,7 @@ def test_loss_is_the_weighted_mean_over_supervised_steps():
     nll = -torch.log_softmax(logits, -1)
     expected = (nll[0, 0, 0, 1] + nll[0, 0, 1, 2] + 4 * nll[0, 1, 0, 3]) / 5
     torch.testing.assert_close(action_loss(logits, answers, weights), expected)
-    nothing = action_loss(logits.requires_grad_(), torch.full((1, 3, 2), -100))
+    nothing = action_loss(logits.requires_grad_(), torch.full((1, 3, 2), -100), weights)
     nothing.backward()
     assert nothing == 0 and logits.grad.abs().max() == 0
 

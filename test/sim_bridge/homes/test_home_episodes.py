@@ -219,8 +219,8 @@ def test_doors_on_the_left_and_right_are_there(homes):
         for i, (side, *_) in enumerate(said[: len(doors) - 1]):
             if side:
                 before, after = (
-                    doors[i].into(rooms[i + 1], home.plan.rooms),
-                    doors[i + 1].into(rooms[i + 2], home.plan.rooms),
+                    doors[i].into(home.plan.rooms[rooms[i + 1]]),
+                    doors[i + 1].into(home.plan.rooms[rooms[i + 2]]),
                 )
                 assert side_of(before, after) == pytest.approx(90 if side == "left" else -90), (
                     episode.instruction
@@ -251,7 +251,7 @@ def test_the_side_of_the_last_thing_is_true_for_someone_coming_in(homes):
             ]
             thing = thing_named(home, episode.info["goal_landmark"])
             middle = np.array([thing.rect[0] + thing.rect[2], thing.rect[1] + thing.rect[3]]) / 2
-            angle = side_of(door.into(thing.room, home.plan.rooms), middle - np.array(door.centre))
+            angle = side_of(door.into(home.plan.rooms[thing.room]), middle - np.array(door.centre))
             assert (angle > 20) if said.group(1) == "left" else (angle < -20), episode.instruction
             checked += 1
     assert checked >= 5

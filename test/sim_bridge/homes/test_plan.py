@@ -29,11 +29,8 @@ def test_a_robot_0_58_m_wide_reaches_every_opening_from_every_other_past_the_fur
 def test_rooms_two_doors_apart_have_different_wall_colours():
     for plan, _ in plans():
         for room in plan.rooms:
-            around = [
-                plan.rooms[plan.doors[d].other(room.index)].colour
-                for d in plan.doors_of[room.index]
-            ]
-            reached = {plan.doors[d].other(room.index) for d in plan.doors_of[room.index]}
+            reached = {door.other(room.index) for door in plan.doors_of[room.index]}
+            around = [plan.rooms[r].colour for r in reached]
             assert len({plan.rooms[r].colour for r in reached}) == len(reached)
             assert room.colour not in around
 
