@@ -31,8 +31,8 @@ from std_srvs.srv import Trigger
 
 from janusvln_ros.data.episodes import write_episodes
 from janusvln_ros.errors import InputError
-from janusvln_ros.nodes.messages import nanoseconds
 from janusvln_ros.nodes.parameters import declare
+from janusvln_ros.stamps import nanoseconds
 from sim_bridge import bridge_node
 from sim_bridge.bridge_node import SimBridge
 
