@@ -277,9 +277,12 @@ def one_house(tmp_path_factory):
     return folder
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture
 def ros_domain():
-    """A ROS domain that nobody else on this machine uses, held until the module's tests end."""
+    """
+    A ROS domain that nobody else on this machine uses, nor what another test left behind, held
+    until the test ends.
+    """
     pytest.importorskip("rclpy", reason="needs ROS 2")
     from janusvln_ros.graph.processes import reserved_domain
 

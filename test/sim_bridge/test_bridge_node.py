@@ -99,6 +99,7 @@ class Graph:
         return result.result().result
 
     def close(self):
+        self.steps.destroy()
         self.executor.remove_node(self.bridge)
         self.bridge.destroy_node()
         self.client.destroy_node()
