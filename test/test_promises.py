@@ -1,4 +1,4 @@
-"""The page about reliability names the tests that hold its promises: they must be there."""
+"""What the pages name must be there: tests that hold promises, status codes, files."""
 
 import re
 from pathlib import Path
@@ -23,3 +23,16 @@ def test_every_status_of_follow_instruction_is_explained_on_the_robot_page():
 
     page = (ROOT / "docs/robot.md").read_text()
     assert not [name for name in vars(Code) if name.isupper() and f"`{name}`" not in page]
+
+
+def test_every_python_file_that_a_page_names_exists():
+    folders = ("janusvln_ros", "sim_bridge", "launch", "benchmarks", "test")
+    files = [
+        "/" + path.relative_to(ROOT).as_posix()
+        for f in folders
+        for path in (ROOT / f).rglob("*.py")
+    ]
+    for page in (*ROOT.glob("*.md"), *ROOT.glob("docs/*.md")):
+        for name in re.findall(r"`([\w/.]+\.py)`", page.read_text()):
+            found = "NAME" in name or any(file.endswith(f"/{name}") for file in files)
+            assert found, f"{page.name} names {name}"
