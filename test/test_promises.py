@@ -26,12 +26,9 @@ def test_every_status_of_follow_instruction_is_explained_on_the_robot_page():
 
 
 def test_every_python_file_that_a_page_names_exists():
-    folders = ("janusvln_ros", "sim_bridge", "launch", "benchmarks", "test")
-    files = [
-        "/" + path.relative_to(ROOT).as_posix()
-        for f in folders
-        for path in (ROOT / f).rglob("*.py")
-    ]
+    rooms = ("janusvln_ros", "sim_bridge", "launch", "benchmarks", "test")
+    paths = [ROOT / "setup.py", *(path for room in rooms for path in (ROOT / room).rglob("*.py"))]
+    files = ["/" + path.relative_to(ROOT).as_posix() for path in paths]
     for page in (*ROOT.glob("*.md"), *ROOT.glob("docs/*.md")):
         for name in re.findall(r"`([\w/.]+\.py)`", page.read_text()):
             found = "NAME" in name or any(file.endswith(f"/{name}") for file in files)
