@@ -22,7 +22,7 @@ import statistics
 import sys
 from typing import TYPE_CHECKING, Any
 
-from janusvln_ros.cli.options import JSON, option
+from janusvln_ros.cli.options import FRAME_SIZE, JSON, SPATIAL_PRECISION, option
 from janusvln_ros.cli.output import answer
 from janusvln_ros.errors import require
 
@@ -65,19 +65,8 @@ OPTIONS = (
         action="store_true",
         help="dual on a GPU: replay the language model from a recording once the window is full",
     ),
-    option(
-        "--spatial-precision",
-        choices=["int8", "float8"],
-        help="keep the spatial memory in one byte a number",
-    ),
-    option(
-        "--size",
-        type=int,
-        nargs=2,
-        default=(640, 480),
-        metavar=("W", "H"),
-        help="size of a camera frame in pixels (640 480)",
-    ),
+    SPATIAL_PRECISION,
+    FRAME_SIZE,
     option(
         "--warmup",
         type=int,

@@ -18,7 +18,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from janusvln_ros.cli.options import ROLLOUT, option, settings_changes
+from janusvln_ros.cli.options import COLLECTION, ROLLOUT, option, settings_changes
 from janusvln_ros.cli.output import print_json, say
 from janusvln_ros.data.trajectories import merge
 from janusvln_ros.errors import InputError
@@ -29,13 +29,7 @@ from janusvln_ros.rollout.shards import Cluster, Job
 
 OPTIONS = (
     *ROLLOUT,
-    option(
-        "--out",
-        type=Path,
-        required=True,
-        metavar="DIR",
-        help="folder to write to; one that holds a part of this collection is continued",
-    ),
+    COLLECTION,
     option(
         "--noise",
         type=float,

@@ -18,11 +18,10 @@ config/eval/*.yaml.
 """
 
 import argparse
-from pathlib import Path
 
 from janusvln_ros.cli.collect import engine_of, run_collection
 from janusvln_ros.cli.evaluate import devices
-from janusvln_ros.cli.options import ROLLOUT, option, settings_changes
+from janusvln_ros.cli.options import COLLECTION, ROLLOUT, option, settings_changes
 from janusvln_ros.policy import default_checkpoint
 from janusvln_ros.rollout.settings import load_settings
 from janusvln_ros.rollout.shards import Cluster
@@ -35,13 +34,7 @@ OPTIONS = (
         help="folder or hub id (default: the shipped one)",
     ),
     *ROLLOUT,
-    option(
-        "--out",
-        type=Path,
-        required=True,
-        metavar="DIR",
-        help="folder to write to; one that holds a part of this collection is continued",
-    ),
+    COLLECTION,
     option(
         "--scheme",
         choices=("published", "classic"),

@@ -33,7 +33,7 @@ from types import FrameType
 from typing import TYPE_CHECKING, Any
 
 from janusvln_ros.actions import Action
-from janusvln_ros.cli.options import JSON, option
+from janusvln_ros.cli.options import DOMAIN, GRAPH_DATA, JSON, SHIPPED, option
 from janusvln_ros.cli.output import answer, say
 from janusvln_ros.data.episodes import Episode, read_episodes
 from janusvln_ros.data.top_down_map import TopDownMap
@@ -72,13 +72,7 @@ OPTIONS = (
         metavar="TEXT",
         help="follow this instead of the episode's own; success still means the episode's goal",
     ),
-    option(
-        "--data-dir",
-        type=Path,
-        default=Path("data"),
-        metavar="DIR",
-        help="folder with datasets/ and scene_datasets/ (default: data)",
-    ),
+    GRAPH_DATA,
     option(
         "--dataset",
         default="houses",
@@ -86,12 +80,7 @@ OPTIONS = (
         help="data set (default: houses, generated on first use)",
     ),
     option("--split", default="val_unseen", help="split (default: val_unseen)"),
-    option(
-        "--checkpoint",
-        default="",
-        metavar="DIR",
-        help="checkpoint folder or hub id (default: the one that comes with the package)",
-    ),
+    SHIPPED,
     option(
         "--mode",
         default="lockstep",
@@ -123,7 +112,7 @@ OPTIONS = (
         action="store_true",
         help="also write a rosbag of the drive, in lockstep exact for 'janusvln replay'",
     ),
-    option("--domain", type=int, metavar="N", help="ROS domain (default: a free one)"),
+    DOMAIN,
     JSON,
 )
 

@@ -19,7 +19,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from janusvln_ros.cli.options import JSON, option
+from janusvln_ros.cli.options import FRAME_SIZE, JSON, SPATIAL_PRECISION, option
 from janusvln_ros.cli.output import answer
 from janusvln_ros.errors import require
 
@@ -46,19 +46,8 @@ OPTIONS = (
         metavar=("I", "W"),
         help="first and last frames to remember (what config.json says: usually 8 48)",
     ),
-    option(
-        "--size",
-        type=int,
-        nargs=2,
-        default=(640, 480),
-        metavar=("W", "H"),
-        help="size of a camera frame in pixels (640 480)",
-    ),
-    option(
-        "--spatial-precision",
-        choices=["int8", "float8"],
-        help="keep the spatial memory in one byte a number",
-    ),
+    FRAME_SIZE,
+    SPATIAL_PRECISION,
     JSON,
 )
 

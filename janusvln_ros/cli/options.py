@@ -38,6 +38,48 @@ DATA = option(
     help="folder with datasets/ and scene_datasets/ (default: %(default)s)",
 )
 
+FRAME_SIZE = option(
+    "--size",
+    type=int,
+    nargs=2,
+    default=(640, 480),
+    metavar=("W", "H"),
+    help="size of a camera frame in pixels (640 480)",
+)
+
+SPATIAL_PRECISION = option(
+    "--spatial-precision",
+    choices=["int8", "float8"],
+    help="keep the spatial memory in one byte a number",
+)
+
+COLLECTION = option(
+    "--out",
+    type=Path,
+    required=True,
+    metavar="DIR",
+    help="folder to write to; one that holds a part of this collection is continued",
+)
+"""Where drives for training go."""
+
+GRAPH_DATA = option(
+    "--data-dir",
+    type=Path,
+    default=Path("data"),
+    metavar="DIR",
+    help="folder with datasets/ and scene_datasets/ (default: data)",
+)
+
+SHIPPED = option(
+    "--checkpoint",
+    default="",
+    metavar="DIR",
+    help="checkpoint folder or hub id (default: the one that comes with the package)",
+)
+"""A checkpoint that need not be given."""
+
+DOMAIN = option("--domain", type=int, metavar="N", help="ROS domain (default: a free one)")
+
 BAG = (
     option("bag", type=Path, help="rosbag2 folder, or a .mcap or .db3 file"),
     option("--instruction", help="the words, for a bag without an instruction topic"),

@@ -26,7 +26,7 @@ report covers the time until then.
 import argparse
 from pathlib import Path
 
-from janusvln_ros.cli.options import JSON, option
+from janusvln_ros.cli.options import DOMAIN, GRAPH_DATA, JSON, SHIPPED, option
 from janusvln_ros.cli.output import answer, say
 from janusvln_ros.errors import require
 from janusvln_ros.graph.installed import require_ros
@@ -51,20 +51,9 @@ OPTIONS = (
         help=f"faults to inject, of {', '.join(FAULTS)}; empty: none (default: all)",
     ),
     option("--seed", type=int, default=0, help="seed of what happens when (default: 0)"),
-    option(
-        "--data-dir",
-        type=Path,
-        default=Path("data"),
-        metavar="DIR",
-        help="folder with datasets/ and scene_datasets/ (default: data)",
-    ),
+    GRAPH_DATA,
     option("--split", default="val_unseen", help="split of the episodes (default: val_unseen)"),
-    option(
-        "--checkpoint",
-        default="",
-        metavar="DIR",
-        help="checkpoint folder or hub id (default: the one that comes with the package)",
-    ),
+    SHIPPED,
     option("--size", default="320x240", metavar="WxH", help="camera picture (default: 320x240)"),
     option(
         "--frame-rate",
@@ -81,7 +70,7 @@ OPTIONS = (
         help="steps after which an episode ends (default: 60)",
     ),
     option("--log-dir", type=Path, metavar="DIR", help="write each node's output to DIR/NODE.log"),
-    option("--domain", type=int, metavar="N", help="ROS domain (default: a free one)"),
+    DOMAIN,
     JSON,
 )
 
