@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from janusvln_ros.model import JanusVLNConfig
     from janusvln_ros.model.config import Memory
     from janusvln_ros.model.footprint import Episode
+    from janusvln_ros.model.network import Network
 
 OPTIONS = (
     option(
@@ -95,7 +96,8 @@ def describe(
     height, width = resized_shape(size[1], size[0], config.navigation.image_width)
     frame = sizes.FrameSize(*patch_grid(height, width))
     episode = sizes.Episode(frame, mode, kept, 2, spatial_byte=spatial_precision is not None)
-    weights, parameters = _weights(folder, config), sizes.count_parameters(config)
+    network = sizes.on_paper(config)
+    weights, parameters = _weights(folder, network), sizes.count_parameters(network)
     return {
         "checkpoint": str(checkpoint),
         "trained": config.navigation.trained and weights["files"] > 0,
@@ -112,21 +114,24 @@ def describe(
         "weights": weights,
         "spatial_precision": spatial_precision,
         "precisions": {
-            precision: _needs(config, replace(episode, number_bytes=number), precision)
+            precision: _needs(
+                config,
+                replace(episode, number_bytes=number),
+                sizes.weight_bytes(network, precision),
+            )
             for precision, number in sizes.WEIGHT_PRECISIONS.items()
         },
     }
 
 
-def _weights(folder: Path, config: "JanusVLNConfig") -> dict[str, Any]:
-    """What lies in the weight files of a folder, if there are any; they must fit the config."""
+def _weights(folder: Path, network: "Network") -> dict[str, Any]:
+    """What lies in the weight files of a folder, if there are any; they must fit the network."""
     from janusvln_ros.model.adapter import account
     from janusvln_ros.model.checkpoint import tensor_shapes, weight_files
-    from janusvln_ros.model.footprint import on_paper
 
     if not folder.is_dir() or not any(folder.glob("*.safetensors*")):
         return {"files": 0, "read_past": {}}
-    paths, result = weight_files(folder), account(tensor_shapes(folder), on_paper(config))
+    paths, result = weight_files(folder), account(tensor_shapes(folder), network)
     result.check(str(folder))
     return {
         "files": len(paths),
@@ -135,11 +140,11 @@ def _weights(folder: Path, config: "JanusVLNConfig") -> dict[str, Any]:
     }
 
 
-def _needs(config: "JanusVLNConfig", episode: "Episode", precision: str) -> dict[str, Any]:
-    """What weights of ``precision`` and an episode take, and which GPUs have that much."""
+def _needs(config: "JanusVLNConfig", episode: "Episode", weights: int) -> dict[str, Any]:
+    """What ``weights`` bytes and an episode take, and which GPUs have that much."""
     from janusvln_ros.model import footprint as sizes
 
-    weights, working = sizes.weight_bytes(config, precision), sizes.working_bytes(config, episode)
+    working = sizes.working_bytes(config, episode)
     per_frame, memories = sizes.memory_bytes(config, episode)
     total = weights + sum(memories.values()) + working + sizes.CONTEXT_BYTES
     return {

@@ -80,21 +80,21 @@ def on_paper(config: JanusVLNConfig) -> Network:
         return Network(config)
 
 
-def count_parameters(config: JanusVLNConfig) -> dict[str, int]:
-    """Parameters of each part of the network that is built, by the keys of `PART_NAMES`."""
-    parameters = dict(on_paper(config).named_parameters())
+def count_parameters(network: Network) -> dict[str, int]:
+    """Parameters of each part of a network (see `on_paper`), by the keys of `PART_NAMES`."""
+    parameters = dict(network.named_parameters())
     return {
         part: sum(p.numel() for name, p in parameters.items() if name.split(".")[0] == part)
         for part in PART_NAMES
     }
 
 
-def weight_bytes(config: JanusVLNConfig, precision: str) -> int:
+def weight_bytes(network: Network, precision: str) -> int:
     """
-    Bytes of the weights on the device. int8 and int4 count the language model's layers small,
-    everything else as bfloat16.
+    Bytes of a network's weights on the device (see `on_paper`). int8 and int4 count the language
+    model's layers small, everything else as bfloat16.
     """
-    network, each = on_paper(config), WEIGHT_PRECISIONS[precision]
+    each = WEIGHT_PRECISIONS[precision]
     total = sum(p.numel() for p in network.parameters()) * each
     linear = [m for m in network.language.layers.modules() if isinstance(m, torch.nn.Linear)]
     for module in linear:

@@ -25,7 +25,6 @@ from janusvln_ros.model.dual import (
     read_frame,
     read_prompt,
 )
-from janusvln_ros.model.memory import FrameWindow
 from janusvln_ros.model.network import KeyValueCache, prompt_positions
 from janusvln_ros.policy.decoding import ActionTree, require_finite
 from janusvln_ros.policy.prompt import (
@@ -222,11 +221,10 @@ class DualContext:
         model: JanusVLN,
         tokenizer: PreTrainedTokenizerBase,
         tree: ActionTree | None,
-        window: FrameWindow,
         cuda_graphs: bool = False,
     ) -> None:
         self.model, self.tokenizer, self.tree = model, tokenizer, tree
-        self.window, self.cuda_graphs = window, cuda_graphs
+        self.cuda_graphs = cuda_graphs
         self.question = leaf_ids(tokenizer)
         self.memory: SemanticMemory | None = None
         self.prompt: Sequence[int] = ()
@@ -270,7 +268,7 @@ class DualContext:
             self._begun = False
             self.memory = memory = SemanticMemory(
                 model.config.text,
-                self.window,
+                model.config.navigation.semantic_window,
                 layout,
                 len(self.question) + answer_rows(model, self.tree),
                 dtype=model.dtype,

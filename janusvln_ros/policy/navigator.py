@@ -22,7 +22,6 @@ from janusvln_ros.model.config import Decoding, Memory
 from janusvln_ros.model.memory import SpatialMemory, SpatialPrecision
 from janusvln_ros.model.network import MERGE
 from janusvln_ros.model.quantization import with_precision
-from janusvln_ros.model.spatial import PATCH
 from janusvln_ros.policy.context import Context, DualContext, EncodedFrame, ReleasedContext
 from janusvln_ros.policy.decoding import (
     action_tree,
@@ -32,11 +31,9 @@ from janusvln_ros.policy.decoding import (
     require_finite,
 )
 from janusvln_ros.policy.instruction import clean_instruction
-from janusvln_ros.policy.preprocess import pixel_rows, resize, spatial_input, to_rgb
+from janusvln_ros.policy.preprocess import GROUP, pixel_rows, resize, spatial_input, to_rgb
 from janusvln_ros.policy.prompt import Style
 from janusvln_ros.policy.tokenizer import load_tokenizer
-
-STAGES = ("preprocess", "spatial", "vision", "prefill", "decode")
 
 
 @dataclass(frozen=True)
@@ -132,7 +129,6 @@ class Navigator:
         spatial: the spatial memory; None before the first frame.
         tree: of the four action words, in constrained decoding.
         instruction: the one being followed; None before the first `reset`.
-        frames_seen: frames remembered or forgotten since `reset`.
 
     Raises:
         InputError: a ``memory`` that the checkpoint was not trained for, or a tokenizer of another
@@ -174,7 +170,6 @@ class Navigator:
                 model,
                 tokenizer,
                 self.tree,
-                navigation.semantic_window,
                 options.cuda_graphs and model.device.type == "cuda",
             )
         else:
@@ -184,7 +179,6 @@ class Navigator:
         self._led_here: Action | None = None  # what was decided about the frame remembered last
         self._frame_size: tuple[int, ...] = ()  # width and height of the episode's raw frames
         self.instruction: str | None = None
-        self.frames_seen = 0
         self._pending = False
 
     @classmethod
@@ -229,7 +223,12 @@ class Navigator:
         """
         Numbers of the frames in the spatial memory, ascending; frame 0 is the episode's first.
         """
-        return self.spatial.frames if self.spatial and self.frames_seen else []
+        return self.spatial.frames if self.spatial else []
+
+    @property
+    def frames_seen(self) -> int:
+        """Frames remembered or forgotten since `reset`."""
+        return self.spatial.seen if self.spatial else 0
 
     @property
     def semantic_frames(self) -> list[int]:
@@ -273,7 +272,7 @@ class Navigator:
         self.context.begin(instruction)
         self.instruction = instruction
         self._led_here = None
-        self._pending, self.frames_seen = False, 0
+        self._pending = False
         if self.spatial:
             self.spatial.reset()
 
@@ -301,7 +300,7 @@ class Navigator:
             NonFiniteError: weights or numbers went bad; the memories stay as they were.
         """
         start, device = time.perf_counter(), self.model.device
-        timings = dict.fromkeys(STAGES, 0.0)
+        timings: dict[str, float] = {}
         frame = self._encode(rgb, executed, timings)
         with _timed(timings, "prefill", device):
             scores_RV = self._score(self.context.read(frame))
@@ -343,7 +342,6 @@ class Navigator:
         self.context.commit()
         self._pending = False
         self._led_here = self._decided
-        self.frames_seen += 1
 
     def _encode(
         self, rgb: np.ndarray, executed: Action | None, timings: dict[str, float]
@@ -370,7 +368,7 @@ class Navigator:
             height, width = resized.shape[:2]
             image_3hw = torch.from_numpy(spatial_input(resized)).to(device)
             rows_np, grid_thw = pixel_rows(resized)
-            grid = (height // PATCH // MERGE, width // PATCH // MERGE)
+            grid = (height // GROUP, width // GROUP)
             require(
                 grid_thw[1:] == (MERGE * grid[0], MERGE * grid[1]),
                 f"navigation.image_width {width} gives the vision tower more "

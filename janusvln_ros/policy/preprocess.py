@@ -174,7 +174,7 @@ def patch_rows(
     if (height, width) != rgb.shape[:2]:
         picture = Image.fromarray(np.ascontiguousarray(rgb))
         rgb = np.asarray(picture.resize((width, height), Image.Resampling.BICUBIC))
-    rows, columns = height // PATCH, width // PATCH
+    rows, columns = patch_grid(height, width)
     bytes_GgMmCyx = rgb.reshape(
         rows // MERGE, MERGE, PATCH, columns // MERGE, MERGE, PATCH, 3
     ).transpose(0, 3, 1, 4, 6, 2, 5)

@@ -26,8 +26,7 @@ from janusvln_ros.errors import require
 from janusvln_ros.files import atomic_path
 from janusvln_ros.model import JanusVLN
 from janusvln_ros.model.network import MERGE, prompt_positions
-from janusvln_ros.model.spatial import PATCH
-from janusvln_ros.policy.preprocess import pixel_rows
+from janusvln_ros.policy.preprocess import GROUP, pixel_rows
 from janusvln_ros.policy.prompt import (
     released_prompt_ids,
     sample_history,
@@ -132,7 +131,7 @@ def sample_logits(
         InputError: the pictures do not fill the prompt's placeholders, or nothing is supervised.
     """
     frames, _, height, width = images_F3hw.shape
-    rows, columns = height // PATCH // MERGE, width // PATCH // MERGE
+    rows, columns = height // GROUP, width // GROUP
     places = int((ids_L == model.config.image_token_id).sum())
     require(
         places == frames * rows * columns and len(pixel_rows) == places * MERGE * MERGE,

@@ -263,7 +263,6 @@ def arguments(recipe: Recipe) -> TrainingArguments:
         ddp_find_unused_parameters=False,
         label_names=[],
         deepspeed=recipe.deepspeed or None,
-        disable_tqdm=None,
         use_cpu=not torch.cuda.is_available(),
         fsdp="full_shard auto_wrap" if recipe.fsdp else None,
         fsdp_config=recipe.fsdp or None,
@@ -308,8 +307,9 @@ def fit(
         task: the module to train; parameters that do not require a gradient stay as they are.
         recipe: steps, rates, batch sizes, places.
         train, evaluation: data sets of samples for ``collate``; ``evaluation`` may be None.
-        collate: makes the keyword arguments of ``task.forward`` from a list of samples. lengths: a
-        number for every training sample by which batches are grouped; None: plain shuffling.
+        collate: makes the keyword arguments of ``task.forward`` from a list of samples.
+        lengths: a number for every training sample by which batches are grouped; None: plain
+            shuffling.
     """
     if recipe.threads:
         torch.set_num_threads(recipe.threads)
