@@ -6,6 +6,7 @@ A node is a shell: its callbacks make events of messages, a pure machine of
 """
 
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -23,7 +24,7 @@ RESULTS_KEPT_S = 60
 """Seconds for which the result of a goal can be asked for."""
 
 
-class ManagedNode(LifecycleNode):
+class ManagedNode(LifecycleNode, ABC):
     """
     A lifecycle node with the parameters of ``table``, among them ``autostart``.
 
@@ -70,25 +71,25 @@ class ManagedNode(LifecycleNode):
 
     # for subclasses
 
+    @abstractmethod
     def apply_parameters(self) -> None:
         """Take over ``values``, which are new or have changed."""
-        raise NotImplementedError
 
+    @abstractmethod
     def on_tick(self, now: float) -> None:
         """Look at the time; ``now``: seconds on the steady clock."""
-        raise NotImplementedError
 
+    @abstractmethod
     def on_goal(self, key: int, request: Any, now: float) -> None:
         """Take a goal; it is answered with ``answer(key, ...)``, at once or later."""
-        raise NotImplementedError
 
+    @abstractmethod
     def cancel_goal(self, key: int) -> bool:
         """Return whether the goal can be cancelled, and begin to."""
-        raise NotImplementedError
 
+    @abstractmethod
     def health(self, now: float) -> Health:
         """Return the line about the node's state for ``/diagnostics``."""
-        raise NotImplementedError
 
     # for both
 
