@@ -19,3 +19,8 @@ class Action(IntEnum):
     MOVE_FORWARD = 1
     TURN_LEFT = 2
     TURN_RIGHT = 3
+
+
+def known_action(code: int) -> Action | None:
+    """Return the action of a ``Decision``, ``StepReport`` or feedback; None: it is no action."""
+    return Action(code) if code in list(Action) else None

@@ -32,7 +32,7 @@ from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Any
 
-from janusvln_ros.actions import Action
+from janusvln_ros.actions import known_action
 from janusvln_ros.cli.options import DOMAIN, GRAPH_DATA, JSON, SHIPPED, option
 from janusvln_ros.cli.output import answer, say
 from janusvln_ros.data.episodes import Episode, read_episodes
@@ -319,9 +319,10 @@ def drive(args: argparse.Namespace, plan: Plan, folder: Path, final: Path) -> di
 
 def show(feedback: Any) -> None:
     """One line per decision."""
-    action = Action(feedback.action).name if feedback.action in list(Action) else "not understood"
+    action = known_action(feedback.action)
+    name = "not understood" if action is None else action.name
     say(
-        f"  {feedback.step:3d} {action:14s} {feedback.inference_time * 1000:5.0f} ms  "
+        f"  {feedback.step:3d} {name:14s} {feedback.inference_time * 1000:5.0f} ms  "
         f"{feedback.path_length:5.2f} m"
     )
 

@@ -62,13 +62,7 @@ COLLECTION = option(
 )
 """Where drives for training go."""
 
-GRAPH_DATA = option(
-    "--data-dir",
-    type=Path,
-    default=Path("data"),
-    metavar="DIR",
-    help="folder with datasets/ and scene_datasets/ (default: data)",
-)
+GRAPH_DATA = DATA._replace(flags=("--data-dir",))
 
 SHIPPED = option(
     "--checkpoint",

@@ -24,7 +24,7 @@ from janusvln_ros.data.drives import (
 )
 from janusvln_ros.data.episodes import Episode
 from janusvln_ros.data.odometry import poses_at
-from janusvln_ros.data.trajectories import TrajectoryWriter
+from janusvln_ros.data.trajectories import TrajectoryWriter, actions_before
 from janusvln_ros.geometry import Pose2, compose, relative
 from janusvln_ros.protocol.odometry import Sample
 
@@ -86,7 +86,8 @@ def import_drive(
             report = {"episode": e, "instruction": text, **figures, "kept": kept}
             episode = _episode(f"{scene}_{e:03d}", scene, text)
             if kept:
-                writer.write(episode, pictures, [-1, *map(int, actions[e][:-1])], result=report)
+                led = actions_before(actions[e], len(pictures))
+                writer.write(episode, pictures, led, result=report)
             else:
                 writer.skip(episode, result=report)
             reports.append(report)

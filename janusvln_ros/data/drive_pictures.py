@@ -12,7 +12,7 @@ from typing import Any
 import cv2
 import numpy as np
 
-from janusvln_ros.actions import Action
+from janusvln_ros.actions import Action, known_action
 from janusvln_ros.camera.images import decode
 from janusvln_ros.data.bags import Bag, header_stamp
 from janusvln_ros.data.drawing import Picture, camera_picture, floor_picture, side_by_side
@@ -21,7 +21,6 @@ from janusvln_ros.data.drives import (
     Topics,
     camera_topic,
     drive_spans,
-    known_action,
     read_odometry,
 )
 from janusvln_ros.data.top_down_map import TopDownMap

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from janusvln_ros.actions import Action
+from janusvln_ros.actions import Action, known_action
 from janusvln_ros.camera.images import decode
 from janusvln_ros.data.bags import IMAGE_TYPES, Bag, header_stamp
 from janusvln_ros.data.odometry import odometry_from_poses, odometry_from_velocity
@@ -112,11 +112,6 @@ def recorded_moments(bag: Bag) -> list[Moment]:
             known_action(body.action),
         )
     return [moments[key] for key in sorted(moments)]
-
-
-def known_action(code: int) -> Action | None:
-    """The action of a ``Decision`` or ``StepReport``; None: what was decided is no action."""
-    return Action(code) if code in set(Action) else None
 
 
 def odometry_moments(bag: Bag, topics: Topics, instruction: str | None) -> list[Moment]:

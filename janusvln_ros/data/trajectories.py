@@ -251,6 +251,14 @@ def _instructions_beside(root: Path, data_dir: str | Path | None) -> dict[str, s
     }
 
 
+def actions_before(executed: Sequence[int], frames: int) -> list[int]:
+    """
+    Return the action that led to each of ``frames`` pictures, as an annotation has them: -1 before
+    the first; what was executed after the last is left out.
+    """
+    return [-1, *map(int, executed[: frames - 1])]
+
+
 class TrajectoryWriter:
     """
     Writes trajectories in the annotated layout; any number of processes (``shard`` 0, 1, ...)

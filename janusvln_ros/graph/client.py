@@ -27,7 +27,7 @@ from rclpy.signals import SignalHandlerOptions
 from sensor_msgs.msg import CompressedImage
 from std_srvs.srv import SetBool
 
-from janusvln_ros.actions import Action
+from janusvln_ros.actions import Action, known_action
 from janusvln_ros.data.top_down_map import TopDownMap
 from janusvln_ros.geometry import yaw_of
 from janusvln_ros.protocol.status import STAGES, Code
@@ -366,12 +366,13 @@ def decision_row(message: Decision) -> dict[str, Any]:
     """
     A decision as a JSON-ready object; what depends on the machine's speed is all under "timings".
     """
+    action = known_action(message.action)
     finite = all(math.isfinite(p) for p in message.probabilities)
     return {
         "step": message.step,
         "episode_id": message.episode_id,
         "stamp": f"{message.header.stamp.sec}.{message.header.stamp.nanosec:09d}",
-        "action": Action(message.action).name if message.action in list(Action) else None,
+        "action": None if action is None else action.name,
         "status": DECISION_STATUS.get(message.status, str(message.status)),
         "text": message.text,
         "error": message.error_msg,

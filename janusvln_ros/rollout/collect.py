@@ -14,7 +14,7 @@ from typing import Any
 from janusvln_ros.actions import Action
 from janusvln_ros.camera.images import encode_jpeg
 from janusvln_ros.data.episodes import Episode, json_id
-from janusvln_ros.data.trajectories import TrajectoryWriter
+from janusvln_ros.data.trajectories import TrajectoryWriter, actions_before
 from janusvln_ros.errors import InputError, require
 from janusvln_ros.evaluation.drive import Drive, finite
 from janusvln_ros.rollout.agents import ExpertAgent, LabelledMixture, WatchingAgent
@@ -141,7 +141,7 @@ class LabelledWorker(Collector):
         keep = arrived or (self.keep_unfinished and not stopped)
         result = {**result_line(episode, drive), "save": int(keep), **self.about}
         # at the forced STOP nobody was asked, so that frame has no label
-        actions = [-1, *drive.actions[: len(labels) - 1]]
+        actions = actions_before(drive.actions, len(labels))
         self.note(episode, result, frames[: len(labels)], actions, labels)
 
 

@@ -23,6 +23,7 @@ from typing import Any
 
 from janusvln_ros.actions import Action
 from janusvln_ros.data.episodes import Episode, GroundTruth, ground_truth_path, read_ground_truth
+from janusvln_ros.data.trajectories import actions_before
 from janusvln_ros.errors import require
 from janusvln_ros.evaluation.drive import Drive
 from janusvln_ros.evaluation.metrics import measure
@@ -220,8 +221,7 @@ class PublishedWorker(Collector):
             InputError: the ground truth lacks this episode, or a way point cannot be reached.
         """
         drive, frames = self.drive(episode)
-        # The annotation's actions: -1 first, the last executed one (STOP) left out.
-        actions = [-1, *drive.actions[:-1]]
+        actions = actions_before(drive.actions, len(frames))
         self.note(episode, judge(episode, drive, self.mixture), frames, actions)
 
 
