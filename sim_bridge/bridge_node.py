@@ -176,8 +176,8 @@ class Outputs:
     ``kept``: for late-comers, one message deep, as lockstep needs it.
     """
 
-    def __init__(self, node: Node, values: Any, kept: bool):
-        self.values = values
+    def __init__(self, node: Node, values: Any, focal_length: float, kept: bool):
+        self.values, self.focal_length = values, focal_length
         images = KEPT if kept else QoSProfile(depth=5)
         poses = KEPT if kept else QoSProfile(depth=10)
         publish = node.create_publisher
@@ -232,7 +232,7 @@ class Outputs:
         self.image.publish(image)
 
     def _camera_info(self, width: int, height: int) -> CameraInfo:
-        focal = width / 2 / math.tan(math.radians(self.values.hfov) / 2)
+        focal = self.focal_length
         # ROS counts pixel centres at whole numbers, the simulator at halves.
         across, down = width / 2 - 0.5, height / 2 - 0.5
         info = CameraInfo(width=width, height=height, distortion_model="plumb_bob", d=[0.0] * 5)
@@ -317,7 +317,8 @@ class SimBridge(Node):  # type: ignore[misc]
         self.busy = False
         self.frames_published = self.frames_before = 0  # in this episode; in all before it
         lockstep = self.values.mode == "lockstep"
-        self.outputs = Outputs(self, self.values, kept=lockstep)
+        focal_length = self.world.env.settings.focal_length
+        self.outputs = Outputs(self, self.values, focal_length, kept=lockstep)
         # These two wait for the simulator; in the default group everything else of the node, the
         # clock included, would wait with them.
         waiting = ReentrantCallbackGroup()
@@ -640,13 +641,14 @@ class Continuous:
         bridge.stamp = time_message(seen_at)
         bridge.publish_frame()
         half = math.radians(values.hfov) / 2
-        focal, width = values.image_width / 2 / math.tan(half), 2 * half / values.scan_beams
+        width = 2 * half / values.scan_beams
         scan = LaserScan(range_min=0.02, range_max=MAX_DEPTH_M, angle_increment=width)
         scan.angle_min, scan.angle_max = -half + width / 2, half - width / 2
         scan.header.stamp, scan.header.frame_id = bridge.stamp, values.base_frame
         scan.scan_time = 1.0 / values.frame_rate
-        looks = (bridge.frame.depth, focal, values.camera_height, values.scan_beams)
-        scan.ranges = array.array("f", scan_from_depth(*looks).tobytes())
+        focal = bridge.outputs.focal_length
+        seen = scan_from_depth(bridge.frame.depth, focal, values.camera_height, values.scan_beams)
+        scan.ranges = array.array("f", seen.tobytes())
         self.scan_out.publish(scan)
 
 

@@ -12,10 +12,12 @@ import numpy as np
 from janusvln_ros.data.episodes import Episode, scene_name
 from janusvln_ros.errors import require
 from janusvln_ros.files import atomic_path
+from janusvln_ros.geometry import yaw_of_rotation
 from sim_bridge.homes.colours import OBJECT_RGB, WALL_RGB
 from sim_bridge.homes.dataset import scene_rooms
 from sim_bridge.homes.episodes import Home, make_home, room_name
 from sim_bridge.homes.plan import Rect
+from sim_bridge.homes.routes import heading
 
 PIXELS_PER_METRE = 70
 
@@ -54,10 +56,9 @@ def draw_episode(data_dir: str | Path, episode: Episode, path: str | Path) -> No
     _draw_home(draw, home, pixel)
     route = [pixel(p[0], p[2]) for p in episode.reference_path]
     draw.line(route, fill=(0, 0, 0), width=3)
-    yaw = 2 * np.arctan2(episode.start_rotation[1], episode.start_rotation[3])
     x, _, z = episode.start_position
-    ahead = pixel(x - 0.45 * np.sin(yaw), z - 0.45 * np.cos(yaw))
-    draw.line([pixel(x, z), ahead], fill=(220, 0, 0), width=4)
+    ahead = np.array([x, z]) + 0.45 * heading(yaw_of_rotation(episode.start_rotation))
+    draw.line([pixel(x, z), pixel(*ahead)], fill=(220, 0, 0), width=4)
     for (u, v), colour in ((route[0], (220, 0, 0)), (route[-1], (0, 0, 0))):
         draw.ellipse([u - 7, v - 7, u + 7, v + 7], fill=colour)
     for i, line in enumerate(lines):

@@ -221,6 +221,28 @@ class Base:
         self.headers.append(message.header)
         self.on_command(message.twist)
 
+    def scanner(self, period, ahead):
+        """Publish laser scans that see ``ahead()`` metres everywhere; return their timer."""
+        from sensor_msgs.msg import LaserScan
+
+        from janusvln_ros.nodes.running import steady_timer
+
+        scans = self.node.create_publisher(LaserScan, "scan", 5)
+
+        def look():
+            scan = LaserScan(
+                angle_min=-1.5,
+                angle_max=1.5,
+                angle_increment=0.02,
+                range_min=0.05,
+                range_max=9.0,
+                ranges=[ahead()] * 151,
+            )
+            scan.header.stamp = self.now()
+            scans.publish(scan)
+
+        return steady_timer(self.node, period, look)
+
     def now(self):
         """The time as a stamp."""
         return self.stamp(time.monotonic_ns() + self.offset if self.clock else self.ros_now())

@@ -281,31 +281,13 @@ def test_velocities_can_be_stamped(robot):
 
 
 def test_a_laser_scan_stops_the_step(robot):
-    from sensor_msgs.msg import LaserScan
-
-    from janusvln_ros.nodes.running import steady_timer
-
     r = robot(
         *[Action.MOVE_FORWARD] * 9,
         motion={"range_source": "scan", "range_timeout": 1.0},
         policy={"max_blocked": 1},
         armed=False,
     )
-    scans = r.base.node.create_publisher(LaserScan, "scan", 5)
-
-    def look():
-        scan = LaserScan(
-            angle_min=-1.5,
-            angle_max=1.5,
-            angle_increment=0.02,
-            range_min=0.05,
-            range_max=9.0,
-            ranges=[0.5 - r.base.x] * 151,
-        )
-        scan.header.stamp = r.base.now()
-        scans.publish(scan)
-
-    steady_timer(r.base.node, 0.05, look)
+    r.base.scanner(0.05, lambda: 0.5 - r.base.x)
     r.graph.until(lambda: r.motion.machine.ranges is not None, "a scan")
     assert r.arm(True).success
     _, result = r.outcome(r.go())

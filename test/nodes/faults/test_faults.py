@@ -359,27 +359,9 @@ def test_deactivated_in_mid_step(robot, watch, name):
 
 
 def test_obstacle_appears(robot, watch):
-    from sensor_msgs.msg import LaserScan
-
-    from janusvln_ros.nodes.running import steady_timer
-
     r = robot(*FORWARD, motion={"range_source": "scan"}, policy={"max_blocked": 1}, armed=False)
-    scans = r.base.node.create_publisher(LaserScan, "scan", 5)
     ahead = [3.0]
-
-    def look():
-        scan = LaserScan(
-            angle_min=-1.5,
-            angle_max=1.5,
-            angle_increment=0.02,
-            range_min=0.05,
-            range_max=9.0,
-            ranges=ahead * 151,
-        )
-        scan.header.stamp = r.base.now()
-        scans.publish(scan)
-
-    timer = steady_timer(r.base.node, 0.1, look)
+    timer = r.base.scanner(0.1, lambda: ahead[0])
     r.graph.until(lambda: r.motion.machine.ranges is not None, "a scan")
     assert r.arm(True).success
     handle = r.go()
