@@ -30,6 +30,7 @@ from sim_bridge.homes.routes import (
     length,
     resample,
 )
+from sim_bridge.homes.sight import comes_into_view, crossings_of, door_sides, turn_name
 
 FLOOR_Y_M = 0.001
 """
@@ -223,7 +224,7 @@ def _draw(
     if kind == "return":
         return _draw_return(rng, home, routes, first, goal, path)
     redraw_unless((1.8 if crossed == 0 else 2.5) <= length(path) <= 20.0)
-    crossings = _crossings(plan, path)
+    crossings = crossings_of(plan, path)
     rooms = (first, *[r for _, r in crossings])
     redraw_unless(len(crossings) == crossed and len(set(rooms)) == len(rooms))
     toward = np.array(crossings[0][0].centre) if crossings else goal.centre
@@ -242,19 +243,19 @@ def _draw_return(
 ) -> _Draft:
     """A route to a thing in the next room and back to another thing in the first."""
     plan = home.plan
-    crossings = _crossings(plan, path)
+    crossings = crossings_of(plan, path)
     back = [t for t in home.things if t.room == first]
     redraw_unless(len(crossings) == 1 and back and length(path) <= 9.0)
     goal = back[int(rng.integers(len(back)))]
     home_path = path_to_thing(home, routes, path[-1], goal)
     redraw_unless(length(home_path) <= 9.0 and np.linalg.norm(home_path[-1] - path[0]) >= 1.2)
-    returns = _crossings(plan, home_path)
+    returns = crossings_of(plan, home_path)
     redraw_unless(len(returns) == 1)
     yaw = _start_yaw(rng, path, np.array(crossings[0][0].centre))
     leave = _first_exit(rng, plan, crossings[0], path[0], yaw)
     redraw_unless(
-        _comes_into_view(home, routes, path, visit)
-        and _comes_into_view(home, routes, home_path, goal)
+        comes_into_view(routes.walls, home.things, path, visit)
+        and comes_into_view(routes.walls, home.things, home_path, goal)
     )
     to_visit, _ = _where(rng, plan, crossings[0], visit, plain=False)
     to_goal, side = _where(rng, plan, returns[0], goal, plain=True)
@@ -340,44 +341,7 @@ def path_to_thing(home: Home, routes: RouteMap, start: np.ndarray, thing: Thing)
     return best
 
 
-def _crossings(plan: Plan, path: np.ndarray) -> list[tuple[Door, int]]:
-    """
-    Openings that a path goes through, in order, each with the room it leads into.
-
-    Raises:
-        RedrawError: the path leaves the house or the openings.
-    """
-    found: list[tuple[Door, int]] = []
-    here: int | None = None
-    for p in resample(path, 0.04):
-        room = plan.room_at(p)
-        if room is None:
-            raise RedrawError
-        if here is not None and room != here:
-            doors = [
-                door
-                for door in plan.doors_of[here]
-                if door.other(here) == room and np.linalg.norm(door.centre - p) < 0.7
-            ]
-            redraw_unless(len(doors) == 1)
-            found.append((doors[0], room))
-        here = room
-    return found
-
-
 # ---------------------------------------------------------------- what to say
-
-_TURNS = {"straight": (0.0, 20.0), "left": (42.0, 128.0), "around": (152.0, 180.0)}
-
-
-def turn_name(angle: float) -> str | None:
-    """
-    What one calls a turn by ``angle`` degrees (positive = left); None for angles between two
-    names.
-    """
-    names = (name for name, (least, most) in _TURNS.items() if least <= abs(angle) <= most)
-    name = next(names, None)
-    return "right" if name == "left" and angle < 0 else name
 
 
 def _start_yaw(rng: np.random.Generator, path: np.ndarray, toward: np.ndarray) -> float:
@@ -405,24 +369,6 @@ def room_name(plan: Plan, index: int) -> str:
     """How an instruction calls a room."""
     room = plan.rooms[index]
     return f"{room.colour} {'hallway' if room.hallway else 'room'}"
-
-
-def _door_sides(plan: Plan, room: int, entry: Door) -> dict[Door, tuple[str, float]]:
-    """
-    For someone coming into ``room`` through ``entry``: the side of each other opening ("left",
-    "right", "ahead", "same" wall) and how far ahead (m).
-    """
-    into = entry.into(plan.rooms[room])
-    sides: dict[Door, tuple[str, float]] = {}
-    for door in plan.doors_of[room]:
-        offset = np.subtract(door.centre, entry.centre)
-        forward = float(offset @ into)
-        if door.along_x == entry.along_x:
-            sides[door] = ("ahead" if forward > 0.5 else "same", forward)
-        else:
-            sides[door] = ("left" if bearing(into, offset) > 0 else "right", forward)
-    sides.pop(entry)
-    return sides
 
 
 def _first_exit(
@@ -460,7 +406,7 @@ def _exit(
     name = room_name(plan, target)
     if plan.rooms[room].hallway:
         return _hallway_exit(rng, plan, room, entry, door, name)
-    sides = _door_sides(plan, room, entry)
+    sides = door_sides(plan, room, entry)
     side, far = sides[door]
     redraw_unless(side != "same")
     alike = sorted(f for s, f in sides.values() if s == side)
@@ -529,7 +475,7 @@ def _describe(
         RedrawError: the route cannot be told.
     """
     plan = home.plan
-    redraw_unless(_comes_into_view(home, routes, path, goal))
+    redraw_unless(comes_into_view(routes.walls, home.things, path, goal))
     parts: list[Part] = []
     landmarks: list[Thing] = []
     tags: set[str] = set()
@@ -623,29 +569,9 @@ def _passed(
             continue
         direction = points[nearest + 2] - points[nearest - 2]
         angle = bearing(direction, thing.centre - points[nearest])
-        if 50 <= abs(angle) <= 130 and _comes_into_view(
-            home, routes, points[: nearest + 1], thing
-        ):
+        if 50 <= abs(angle) <= 130 and comes_into_view(routes.walls, home.things, points[: nearest + 1], thing):
             found.append((thing, "left" if angle > 0 else "right"))
     return found
-
-
-def _comes_into_view(home: Home, routes: RouteMap, path: np.ndarray, thing: Thing) -> bool:
-    """
-    Whether ``thing`` can be seen, well inside the picture, from at least two places 0.25 m apart
-    on ``path``, looking along it.
-    """
-    points = resample(path, 0.25)
-    forward = np.diff(points, axis=0)
-    points = points[:-1]
-    to = thing.centre - points
-    left = forward[:, 1] * to[:, 0] - forward[:, 0] * to[:, 1]
-    angle = np.degrees(np.abs(np.arctan2(left, (forward * to).sum(axis=1))))
-    candidates = points[(np.linalg.norm(to, axis=1) < 6.0) & (angle < 34)]
-    tall = np.array(
-        [*routes.walls, *(t.rect for t in home.things if t is not thing and t.height > 0.95)]
-    )
-    return int((~blocked(candidates, thing.centre[None], tall)).sum()) >= 2
 
 
 # ---------------------------------------------------------------- the expert
