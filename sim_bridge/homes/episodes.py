@@ -569,7 +569,9 @@ def _passed(
             continue
         direction = points[nearest + 2] - points[nearest - 2]
         angle = bearing(direction, thing.centre - points[nearest])
-        if 50 <= abs(angle) <= 130 and comes_into_view(routes.walls, home.things, points[: nearest + 1], thing):
+        if 50 <= abs(angle) <= 130 and comes_into_view(
+            routes.walls, home.things, points[: nearest + 1], thing
+        ):
             found.append((thing, "left" if angle > 0 else "right"))
     return found
 

@@ -293,9 +293,7 @@ def _passes(
 _Extra = tuple[float, Callable[[Exit], Exit]]
 
 
-def _exit(
-    rng: np.random.Generator, leg: Leg, level: int, *, counting: bool, first: bool
-) -> Exit:
+def _exit(rng: np.random.Generator, leg: Leg, level: int, *, counting: bool, first: bool) -> Exit:
     """Draw what to say about the opening that is taken, enough for no other to fit."""
     o = leg.opening
     hall = leg.room.hallway and not first
@@ -312,7 +310,8 @@ def _exit(
     for say in order[:wanted]:
         said = say(said)
     for say in [*order[wanted:], lambda e: replace(e, room=o.room)]:
-        if sum(exit_fits(said, other, leg) for other in leg.openings) == 1 and said != Exit():
+        alone = sum(exit_fits(said, other, leg) for other in leg.openings) == 1
+        if alone and (said != Exit() or rng.random() < 0.5):
             break
         said = say(said)
     rivals = [r.room for r in leg.openings if r is not o and r.visible]

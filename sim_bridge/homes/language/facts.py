@@ -18,7 +18,14 @@ from janusvln_ros.data.episodes import Episode
 from janusvln_ros.geometry import yaw_of_rotation
 from sim_bridge.homes.furnish import KIND, Thing
 from sim_bridge.homes.plan import Door, Plan, Rect, RedrawError, Room
-from sim_bridge.homes.routes import bearing, blocked, distance_to_rect, heading, resample, wall_rects
+from sim_bridge.homes.routes import (
+    bearing,
+    blocked,
+    distance_to_rect,
+    heading,
+    resample,
+    wall_rects,
+)
 from sim_bridge.homes.sight import comes_into_view, crossings_of, turn_name
 
 HAND = ("left", "right")
@@ -277,7 +284,9 @@ def _along_hallway(
     into = entry.into(room)
     offset = centre - np.array(entry.centre)
     axis = np.array([1.0, 0.0] if entry.along_x else [0.0, 1.0])
-    width = abs(float(np.array(room.rect[2:]) @ np.abs(into) - np.array(room.rect[:2]) @ np.abs(into)))
+    width = abs(
+        float(np.array(room.rect[2:]) @ np.abs(into) - np.array(room.rect[:2]) @ np.abs(into))
+    )
     along, opposite = float(offset @ axis), float(offset @ into) > width / 2
     travel = axis * (1.0 if along >= 0 else -1.0)
     turn = "left" if bearing(into, travel) > 0 else "right"
@@ -285,8 +294,12 @@ def _along_hallway(
     if abs(along) < 0.45 and opposite:
         return "straight", "ahead", abs(along), frozenset({"straight"})
     clear = abs(along) >= 0.9
-    return (turn if clear else "", side if clear else "", abs(along),
-            frozenset({turn} if clear else {"left", "right", "straight"}))
+    return (
+        turn if clear else "",
+        side if clear else "",
+        abs(along),
+        frozenset({turn} if clear else {"left", "right", "straight"}),
+    )
 
 
 # ---------------------------------------------------------------- openings
@@ -358,7 +371,14 @@ def _door_view(
         wide = frozenset({hand, "straight"} if abs(angle) < 20 else {hand})
         return hand, hand, wide, frozenset({hand}), forward, visible
     if forward <= 0.5:
-        return "around", "behind", frozenset({"around", hand}), frozenset({"behind", hand}), 0.0, False
+        return (
+            "around",
+            "behind",
+            frozenset({"around", hand}),
+            frozenset({"behind", hand}),
+            0.0,
+            False,
+        )
     aside = abs(angle) > 22
     return (
         "" if aside else "straight",
@@ -451,9 +471,7 @@ def _passed(scene: _Scene, so_far: np.ndarray, path: np.ndarray, room: int) -> t
         nearest = int(np.argmin(distance))
         if distance[nearest] > 1.5 or not 5 <= nearest <= len(points) - 4:
             continue
-        angle = bearing(
-            points[nearest + 2] - points[nearest - 2], thing.centre - points[nearest]
-        )
+        angle = bearing(points[nearest + 2] - points[nearest - 2], thing.centre - points[nearest])
         seen = scene.sees(earlier[: max(before + nearest + 1, 2)], thing)
         if 55 <= abs(angle) <= 125 and seen:
             side = "left" if angle > 0 else "right"
@@ -498,8 +516,11 @@ def _place(
     x0, z0, x1, z1 = thing.rect
     room = here.rect
     open_around = min(x0 - room[0], z0 - room[1], room[2] - x1, room[3] - z1)
-    to_end = min((x0 - room[0], room[2] - x1) if room[2] - room[0] > room[3] - room[1]
-                 else (z0 - room[1], room[3] - z1))
+    to_end = min(
+        (x0 - room[0], room[2] - x1)
+        if room[2] - room[0] > room[3] - room[1]
+        else (z0 - room[1], room[3] - z1)
+    )
     return Place(
         thing,
         turn,
@@ -531,13 +552,18 @@ def _corner_and_wall(
     }
     close = sorted((gap, side) for side, gap in gaps.items() if gap < 0.35)
     if entry is None or here.hallway or not close:
-        return ("any" if len(close) == 2 else ""), ""
+        return ("any" if len(close) == 2 and not here.hallway else ""), ""
     names = {}
     for _, side in close:
         angle = bearing(into, np.array(side))
         names[side] = (
-            "far" if abs(angle) < 45 else "near" if abs(angle) > 135
-            else "left" if angle > 0 else "right"
+            "far"
+            if abs(angle) < 45
+            else "near"
+            if abs(angle) > 135
+            else "left"
+            if angle > 0
+            else "right"
         )
     wall = names[close[0][1]] if len(close) == 1 else ""
     if len(close) < 2:

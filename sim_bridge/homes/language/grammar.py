@@ -7,7 +7,7 @@ import random
 import re
 from bisect import bisect
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import accumulate
 
 from sim_bridge.homes.language.lexicon import (
@@ -26,13 +26,14 @@ _PIECES = re.compile(r"\{(\w+)\}|(\[)|(\])|(\()|(\))|(\|)|([^\[\]{}()|]+)")
 class Option:
     """
     One way to say what a rule stands for: its ``text`` as it is written, read into ``nodes``; the
-    slots it ``needs``; and whether it is ``held_out`` of training.
+    slots it ``needs``; whether it is ``held_out`` of training; and how readily it is drawn.
     """
 
     text: str
     nodes: tuple[object, ...]
     needs: frozenset[str]
     held_out: bool
+    weight: float
 
 
 @dataclass(frozen=True)
@@ -87,6 +88,16 @@ def _is_held_out(rule: str, text: str, place: int, many: bool) -> bool:
     return hashlib.sha256(f"{rule}: {text}".encode()).digest()[0] % 9 == 0
 
 
+def _weight(rule: str, place: int) -> float:
+    """How readily the option at ``place`` of a rule is drawn: everyday words first."""
+    group = rule.split()[0]
+    if group in ("colour", "wall"):
+        return (place + 1) ** -1.7
+    if group == "kind":
+        return (place + 1) ** -1.1
+    return (place + 1.5) ** -0.9 if rule in WORDS else (place + 2) ** -0.5
+
+
 def _options(rule: str, texts: tuple[str, ...]) -> tuple[Option, ...]:
     """The options of a rule, read."""
     return tuple(
@@ -95,21 +106,37 @@ def _options(rule: str, texts: tuple[str, ...]) -> tuple[Option, ...]:
             _read(text),
             frozenset(re.findall(r"\{([A-Z_]+)\}", text)),
             _is_held_out(rule, text, place, len(texts) > 5),
+            _weight(rule, place),
         )
         for place, text in enumerate(texts)
     )
 
 
-RULES: Mapping[str, tuple[Option, ...]] = {
-    rule: _options(rule, texts)
-    for rule, texts in {
+def _rules(texts: Mapping[str, tuple[str, ...]]) -> dict[str, tuple[Option, ...]]:
+    """All rules, read; a pattern needs what the rules it draws from need in any case."""
+    rules = {rule: _options(rule, options) for rule, options in texts.items()}
+
+    def needs(option: Option) -> frozenset[str]:
+        inner = [n.name for n in option.nodes if isinstance(n, _Reference) and n.name in rules]
+        return option.needs.union(
+            *(frozenset.intersection(*map(needs, rules[name])) for name in inner)
+        )
+
+    return {
+        rule: tuple(replace(option, needs=needs(option)) for option in options)
+        for rule, options in rules.items()
+    }
+
+
+RULES: Mapping[str, tuple[Option, ...]] = _rules(
+    {
         **{f"kind {name}": texts for name, texts in KINDS.items()},
         **{f"colour {name}": texts for name, texts in COLOURS.items()},
         **{f"wall {name}": texts for name, texts in WALL_COLOURS.items()},
         **WORDS,
         **PHRASES,
-    }.items()
-}
+    }
+)
 """All rules."""
 
 
@@ -129,7 +156,7 @@ class Speaker:
 
     ``held_out`` allows held-out options and prefers them; ``sides`` is how each hand is called,
     exchanged in a mirror. ``used`` lists (rule, option) as they were drawn, and whether one was
-    held out is in ``used_held_out``. Things and kinds of places keep the first name they are given.
+    held out is in ``used_held_out``.
     """
 
     def __init__(self, random_: random.Random, *, held_out: bool, mirrored: bool) -> None:
@@ -138,7 +165,6 @@ class Speaker:
         self.sides = {"left": "right", "right": "left"} if mirrored else {}
         self.used: list[tuple[str, str]] = []
         self.used_held_out = False
-        self.names: dict[object, str] = {}
 
     def chance(self, share: float) -> bool:
         """True in a ``share`` of the cases."""
@@ -154,9 +180,7 @@ class Speaker:
         options = [
             o for o in RULES[rule] if o.needs <= there and (self.held_out or not o.held_out)
         ]
-        weights = [
-            (i + 2) ** -0.6 * (2.5 if option.held_out else 1.0) for i, option in enumerate(options)
-        ]
+        weights = [o.weight * (3.0 if o.held_out else 1.0) for o in options]
         total = list(accumulate(weights))
         option = options[bisect(total, self.random.random() * total[-1])]
         self.used.append((rule, option.text))

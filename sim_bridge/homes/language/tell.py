@@ -5,6 +5,7 @@ punctuation, typos).
 
 import random
 import re
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -92,19 +93,28 @@ class _Teller:
 
     def __init__(self, speaker: Speaker, facts: Facts, content: Content, voice: str) -> None:
         self.speaker, self.facts, self.content, self.voice = speaker, facts, content, voice
-        self.fragments = speaker.chance({"terse": 0.8, "plain": 0.07, "chatty": 0.06}.get(voice, 0))
+        self.fragments = speaker.chance(
+            {"terse": 0.8, "plain": 0.07, "chatty": 0.06}.get(voice, 0)
+        )
         plain = not content.stop.like_first_room and facts.visit is None
         self.aim_first = plain and speaker.chance({"terse": 0.06, "polite": 0.1}.get(voice, 0.13))
         self.names = Names(speaker)
         self.last_hand = ""
+        self.stopped = self.turned_away = False
 
     def text(self) -> str:
         """The description in sentence case, without its last full stop."""
         clauses: list[Clause] = []
-        for i, (leg, (passes, said)) in enumerate(
-            zip(self.facts.legs, self.content.legs, strict=True)
-        ):
-            clauses += self._leg(leg, passes, said, i)
+        i = 0
+        while i < len(self.facts.legs):
+            merged = self._rooms_in_one(i)
+            if merged is None:
+                passes, said = self.content.legs[i]
+                clauses += self._leg(self.facts.legs[i], passes, said, i)
+                i += 1
+            else:
+                clauses.append(merged[0])
+                i += merged[1]
         if self.content.visit is not None and self.facts.visit is not None:
             clauses += self._aim(self.content.visit, (), visit=True)
             start = self.facts.start
@@ -112,7 +122,8 @@ class _Teller:
                 "return", COLOUR=self.names.wall(start), NOUN=self.names.noun(start)
             )
             clauses.append(Clause(back, verb=True))
-        clauses += self._aim(self.content.stop, self.content.passed)
+        if not self.stopped:
+            clauses += self._aim(self.content.stop, self.content.passed)
         return self._opened(_joined(self.speaker, self.voice, clauses))
 
     def _opened(self, text: str) -> str:
@@ -124,9 +135,9 @@ class _Teller:
             if self.facts.legs and speaker.chance(0.4):
                 goal += f" in {self.names.room(room)}"
             text = speaker.say("aim", GOAL=goal) + text
-        elif self.content.facing is not None:
-            thing = self.content.facing.thing
-            text = speaker.say("facing", **self.names.slots(thing)) + text
+        elif self.content.facing is not None and not self.turned_away:
+            slots = self.names.slots(self.content.facing.thing)
+            text = f"{speaker.say('facing', **slots)}{text}"
         rule = {"chatty": "open_chatty", "polite": "open_polite"}.get(self.voice)
         if rule and speaker.chance(0.55):
             text = speaker.say(rule) + text
@@ -139,19 +150,56 @@ class _Teller:
 
     # ------------------------------------------------ legs
 
+    def _rooms_in_one(self, i: int) -> tuple[Clause, int] | None:
+        """
+        One clause for two openings of which only the rooms are said, or for the last one and the
+        goal, with the number of legs that it covers; None where there are none, or by chance.
+        """
+        speaker, legs = self.speaker, self.content.legs
+        passes, said = legs[i]
+        if said != Exit(room=said.room) or said.room is None or passes:
+            return None
+        if not speaker.chance(0.4):
+            return None
+        room = self.names.room(said.room)
+        if i + 1 < len(legs):
+            after_passes, after = legs[i + 1]
+            if after_passes or after != Exit(room=after.room, side=after.side) or not after.room:
+                return None
+            at = self._at_side(after.side, first=False)
+            rule = "frag_through_rooms" if self.fragments else "through_rooms"
+            second = self.names.room(after.room)
+            text = speaker.say(rule, FIRST=room, ROOM=second, AT=at)
+            return Clause(text, not self.fragments, exits=True), 2
+        stop = self.content.stop
+        if (
+            self.content.visit is not None
+            or self.content.passed
+            or stop != Stop(stop.thing)
+            or self.aim_first
+        ):
+            return None
+        self.stopped = True
+        rule = "frag_stop_in_room" if self.fragments else "stop_in_room"
+        text = speaker.say(rule, ROOM=room, **self.names.slots(stop.thing))
+        return Clause(text, not self.fragments and not text.startswith("in ")), 1
+
     def _leg(self, leg: Leg, passes: tuple[Pass, ...], said: Exit, i: int) -> list[Clause]:
         """The clauses of a way through a room and out of it."""
         speaker, hall = self.speaker, leg.room.hallway and i > 0
         clauses = []
         rest = replace(said, turn="")
         if said.turn:
-            clauses.append(self._turn(said.turn, leg.room if hall else None))
+            far = said.last and speaker.chance(0.4)
+            clauses.append(self._turn(said.turn, leg.room if hall else None, far=far))
             self.last_hand = said.turn if said.turn in HAND else ""
         front, more = self._passed(passes)
         clauses += more
         exit_ = self._exit(rest, leg, i, after_pass=bool(more), turned=bool(said.turn))
         if front and exit_ is not None:
-            exit_ = Clause(f"{front}{', ' if speaker.chance(0.8) else ' '}{exit_.text}", False, True)
+            exit_ = Clause(
+                f"{front}{', ' if speaker.chance(0.8) else ' '}{exit_.text}", False, True
+            )
         if exit_ is not None:
             clauses.append(exit_)
         else:
@@ -166,26 +214,36 @@ class _Teller:
         """``clause`` after a word on where one is."""
         if self.fragments or not clause.verb:
             return clause
-        return Clause(self.speaker.say("inside", ROOM=self.names.room(room)) + f" {clause.text}", False)
+        return Clause(
+            self.speaker.say("inside", ROOM=self.names.room(room)) + f" {clause.text}", False
+        )
 
-    def _turn(self, turn: str, hallway: RoomName | None) -> Clause:
+    def _turn(self, turn: str, hallway: RoomName | None, *, far: bool = False) -> Clause:
         """A turn, along a hallway or in a room."""
         speaker = self.speaker
         if turn in HAND and turn == self.last_hand and speaker.chance(0.3):
             return Clause(speaker.say("again", SIDE=turn), verb=False)
         hall = self.names.room(hallway, short=True) if hallway else None
         if turn == "straight":
-            rule = "hall_cross" if hallway else "frag_straight" if self.fragments else "turn_straight"
+            rule = (
+                "hall_cross" if hallway else "frag_straight" if self.fragments else "turn_straight"
+            )
             return Clause(speaker.say(rule, HALL=hall), verb=rule != "frag_straight")
+        facing = self.content.facing
+        if turn == "around" and facing and not self.aim_first and speaker.chance(0.4):
+            self.turned_away = True
+            return Clause(speaker.say("turn_away", **self.names.slots(facing.thing)), verb=True)
         if turn == "around":
             rule = "frag_around" if self.fragments else "turn_around"
             return Clause(speaker.say(rule), verb=not self.fragments)
         if hallway:
-            rule = "frag_hall" if self.fragments else "hall_turn"
+            rule = "frag_hall" if self.fragments else "hall_far" if far else "hall_turn"
         else:
             rule = "frag_hand" if self.fragments else "turn_hand"
         text = speaker.say(rule, SIDE=turn, HALL=hall)
-        return Clause(text, verb=not self.fragments and text.split()[0] not in ("in", "once", "out"))
+        return Clause(
+            text, verb=not self.fragments and text.split()[0] not in ("in", "once", "out")
+        )
 
     def _exit(
         self, said: Exit, leg: Leg, i: int, *, after_pass: bool, turned: bool
@@ -218,6 +276,8 @@ class _Teller:
             return self._exit_beside(said, room)
         elif speaker.chance({"chatty": 0.35, "plain": 0.12}.get(self.voice, 0.06)) and not turned:
             return self._exit_seen(said, i, room)
+        elif said.side == "ahead" and i > 0 and not counts and speaker.chance(0.4):
+            rule = "exit_ahead"
         else:
             rule = "exit_door" if room is None else "exit_door_room"
         return Clause(speaker.say(rule, **slots) + self._avoid(said), not self.fragments, True)
@@ -249,11 +309,14 @@ class _Teller:
         door = self._door(replace(said, beside=()), first=False)
         if room is not None:
             door += f" to {room}"
+        plain = said.ordinal is None and not said.last and not said.only
         text = self.speaker.say(
             "exit_beside",
             **self.names.slots(thing),
             DOOR=door,
-            DOOR_A=re.sub(r"^the ", "a ", door) if said.ordinal is None and not said.last else door,
+            ROOM=room if plain else None,
+            SIDE=said.side if said.side in HAND and plain and room is None else None,
+            DOOR_A=re.sub(r"^the ", "a ", door) if plain else door,
         )
         return Clause(text + self._avoid(said), False, True)
 
@@ -272,8 +335,11 @@ class _Teller:
         if order and not said.only:
             share = 0.45 if self.fragments else 0.14
             noun = "" if said.side and not first and speaker.chance(share) else noun
-        elif said.side in HAND and speaker.chance(0.15):
-            noun, at = f"{speaker.side(said.side)}{speaker.random.choice(('', '-hand'))} {noun}", ""
+        elif said.side in HAND and not order and speaker.chance(0.15):
+            noun, at = (
+                f"{speaker.side(said.side)}{speaker.random.choice(('', '-hand'))} {noun}",
+                "",
+            )
         beside = f" {self._beside(said.beside)}" if said.beside else ""
         words = " ".join(word for word in ("the", order, noun) if word)
         return f"{words}{at}{beside}"
@@ -350,7 +416,9 @@ class _Teller:
         arrival = self.facts.visit if visit and self.facts.visit else self.facts.arrival
         came = bool(self.facts.legs)
         if said.turn:
-            clauses.append(self._turn(said.turn, arrival.room if arrival.room.hallway and came else None))
+            hallway = arrival.room if arrival.room.hallway and came else None
+            far = said.end and speaker.chance(0.6)
+            clauses.append(self._turn(said.turn, hallway, far=far))
         front, more = self._passed(passes)
         clauses += more
         last = self._stop(said, visit=visit, came=came)
@@ -369,7 +437,9 @@ class _Teller:
         twin = ""
         if said.twin is not None:
             one = f"the {names.colour(said.twin)} one"
-            twin = speaker.say("not_thing", TWIN=one if speaker.chance(0.75) else names.thing(said.twin))
+            twin = speaker.say(
+                "not_thing", TWIN=one if speaker.chance(0.75) else names.thing(said.twin)
+            )
         if said.like_first_room:
             thing = speaker.say("first_colour", KIND=names.kind(said.thing))
             slots = {"THING": thing, "A_THING": thing, "IS": "is", "IT": "it", "AT": at}
@@ -379,7 +449,9 @@ class _Teller:
             slots["A_THING"] = slots["THING"]
         else:
             slots = {**names.slots(said.thing), "AT": at}
-        slots["IT_IS"] = "they are" if slots["IT"] == "them" else speaker.random.choice(("it's", "it is"))
+        slots["IT_IS"] = (
+            "they are" if slots["IT"] == "them" else speaker.random.choice(("it's", "it is"))
+        )
         if visit:
             return Clause(speaker.say("visit", **slots) + twin, verb=True)
         if self.aim_first and speaker.chance(0.7):
@@ -439,10 +511,10 @@ class Names:
         self.speaker = speaker
         self.kept: dict[object, str] = {}
 
-    def keep(self, key: object, draw: object) -> str:
+    def keep(self, key: object, draw: Callable[[], str]) -> str:
         """What was drawn for ``key`` before, in most cases; else a new draw."""
         if key not in self.kept or self.speaker.chance(0.12):
-            self.kept[key] = draw()  # type: ignore[operator]
+            self.kept[key] = draw()
         return self.kept[key]
 
     def kind(self, thing: Thing) -> str:
@@ -455,12 +527,16 @@ class Names:
     def colour(self, thing: Thing) -> str:
         """The colour of a thing."""
         key = f"colour {thing.colour}"
-        return self.keep((key, thing), lambda: self.speaker.say(key) if key in RULES else thing.colour)
+        return self.keep(
+            (key, thing), lambda: self.speaker.say(key) if key in RULES else thing.colour
+        )
 
     def wall(self, room: RoomName) -> str:
         """The colour of a room."""
         key = f"wall {room.colour}"
-        return self.keep((key, room), lambda: self.speaker.say(key) if key in RULES else room.colour)
+        return self.keep(
+            (key, room), lambda: self.speaker.say(key) if key in RULES else room.colour
+        )
 
     def noun(self, room: RoomName) -> str:
         """A noun for a room."""
@@ -529,9 +605,9 @@ def _joined(speaker: Speaker, voice: str, clauses: list[Clause]) -> str:
                 wants_verb = joint.endswith(("you ", "to ", "just "))
                 twice = " and " in joint and " and " in text[-50:]
                 loose = joint == " " or (joint == ", " and not before.verb and "," in text[-12:])
-                dashed = voice != "terse" and joint == ", " and clause is clauses[-1]
-                again = "there" in joint and not before.exits
-                if not (wants_verb and not clause.verb or twice or loose or dashed or again):
+                trailing = voice != "terse" and joint == ", " and clause is clauses[-1]
+                lost = "there" in joint and not before.exits
+                if not ((wants_verb and not clause.verb) or twice or loose or trailing or lost):
                     break
             else:
                 joint = ". "
@@ -554,18 +630,19 @@ def _surface(speaker: Speaker, voice: str, text: str) -> str:
         text = re.sub(r"\b(?:the|a|an) (?!other|end|middle)", "", text)
     hasty = {"terse": 0.45, "chatty": 0.3, "polite": 0.08}.get(voice, 0.15)
     lower = speaker.chance(hasty)
-    text = re.sub(
-        r"(^|[.!?] )([a-z])", lambda m: m[1] + m[2].upper(), text
-    )
+    asks = re.match(r"(?:[^.]*?, |[^.]*?! )?(?:could|would|can|may) (?:you|I)\b[^.]*", text)
+    if asks and speaker.chance(0.5):
+        text = f"{asks.group()}?{text[asks.end() + 1 :]}"
+    text = re.sub(r"(^|[.!?] )([a-z])", lambda m: m[1] + m[2].upper(), text)
     if not speaker.chance(0.65 if lower else 0.12):
-        text += "!" if speaker.chance(0.02) else "."
+        text += "" if text.endswith("?") else "!" if speaker.chance(0.02) else "."
     if speaker.chance(0.07):
         text = text.replace(",", "")
     if lower:
         text = text.lower()
     elif speaker.chance(0.03):
         text = text.upper()
-    if speaker.chance(0.14):
+    if speaker.chance(0.11):
         text = with_typo(speaker.random, text)
         text = with_typo(speaker.random, text) if speaker.chance(0.3) else text
     return text
