@@ -51,7 +51,9 @@ STOP_RADIUS_M = 0.25
 class Home:
     """
     A furnished home: its name (folder and file), the ``seed`` it was drawn from, ``plan`` and
-    ``things``, and the bytes of its ``.glb``.
+    ``things``, the bytes of its ``.glb``, and the version of the ``generator``.
+
+    Generator 2 draws other looks and other words than generator 1, whose bytes never change.
     """
 
     name: str
@@ -59,6 +61,7 @@ class Home:
     plan: Plan
     things: tuple[Thing, ...]
     glb: bytes
+    generator: int = 1
 
     @property
     def scene_id(self) -> str:
@@ -66,15 +69,15 @@ class Home:
         return f"houses/{self.name}/{self.name}.glb"
 
 
-def make_home(name: str, seed: int, rooms: tuple[int, int] = (4, 12)) -> Home:
+def make_home(name: str, seed: int, rooms: tuple[int, int] = (4, 12), generator: int = 1) -> Home:
     """
-    Draw the home of ``seed`` with a number of rooms between both of ``rooms``; the same seed gives
-    the same bytes.
+    Draw the home of ``seed`` with a number of rooms between both of ``rooms``; the same seed and
+    generator give the same bytes.
     """
     rng = np.random.default_rng([seed, 1])
     plan = make_plan(rng, int(rng.integers(rooms[0], rooms[1] + 1)))
     things = furnish(rng, plan)
-    return Home(name, seed, plan, things, home_glb(rng, plan, things))
+    return Home(name, seed, plan, things, home_glb(rng, plan, things), generator)
 
 
 @dataclass(frozen=True)
