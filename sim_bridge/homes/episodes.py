@@ -8,7 +8,7 @@ where it is needed. Everything follows from the plan; nothing is rendered.
 """
 
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 
 import numpy as np
@@ -18,6 +18,8 @@ from janusvln_ros.data.episodes import Episode, GroundTruth, is_unseen_text
 from janusvln_ros.geometry import rotation_of_yaw
 from sim_bridge.homes.furnish import KIND, Thing, furnish
 from sim_bridge.homes.instruction import Part, say
+from sim_bridge.homes.language import route_facts, told
+from sim_bridge.homes.language.content import counts_openings, things_named
 from sim_bridge.homes.mesh import home_glb
 from sim_bridge.homes.plan import Door, Plan, RedrawError, make_plan, redraw_unless
 from sim_bridge.homes.routes import (
@@ -95,7 +97,13 @@ class _Draft:
 
 
 def make_episodes(
-    home: Home, count: int, stream: int, *, unseen: bool, memory_only: bool = False
+    home: Home,
+    count: int,
+    stream: int,
+    *,
+    unseen: bool,
+    memory_only: bool = False,
+    held_out: float = 0.0,
 ) -> list[tuple[Episode, GroundTruth]]:
     """
     Draw ``count`` episodes in ``home``; ``stream`` tells the splits of one home apart.
@@ -103,6 +111,8 @@ def make_episodes(
     Args:
         unseen: use only instruction texts kept for unseen homes, or only the others.
         memory_only: only routes that cannot be followed without remembering earlier frames.
+        held_out: in homes of generator 2, the share of instructions with words or patterns that
+            are held out of training.
 
     Returns:
         Episodes (ids still to be numbered: "0") with the expert's actions and locations; fewer
@@ -123,16 +133,61 @@ def make_episodes(
             draft = _draw(rng, home, plain, memory_only, train=not unseen)
             run = run_expert(draft.path, draft.yaw, grown, visit=draft.visit)
             redraw_unless(_ends_facing(draft, run))
-            said = (say(rng, draft.parts) for _ in range(40))
-            text = next((t for t in said if is_unseen_text(t) == unseen and t not in texts), "")
-            redraw_unless(text)
+            text = ""
+            if home.generator == 1:
+                said = (say(rng, draft.parts) for _ in range(40))
+                fresh = (t for t in said if is_unseen_text(t) == unseen and t not in texts)
+                text = next(fresh, "")
+                redraw_unless(text)
             texts.add(text)
             # As habitat measures it: the shortest way for the agent's radius, which grazes corners
             # that the reference path keeps clear of.
             shortest = close.path(draft.path[0], draft.path[-1])
-            if shortest is not None:
-                found.append((_episode(home, draft, text, run, length(shortest)), run))
+            if shortest is None:
+                continue
+            episode = _episode(home, draft, text, run, length(shortest))
+            if home.generator > 1:
+                odd = rng.random() < held_out
+                episode = _told(rng, home, episode, texts, unseen=unseen, held_out=odd)
+                texts.add(episode.instruction)
+            found.append((episode, run))
     return found
+
+
+def _told(
+    rng: np.random.Generator,
+    home: Home,
+    episode: Episode,
+    texts: set[str],
+    *,
+    unseen: bool,
+    held_out: bool,
+) -> Episode:
+    """
+    ``episode`` described in the language of generator 2, with a text that is not in ``texts``.
+
+    Raises:
+        RedrawError: none was found.
+    """
+    facts = route_facts(home.plan, home.things, episode)
+    for _ in range(60):
+        one = told(rng, facts, held_out=held_out)
+        # Held-out words keep a text out of training by themselves.
+        kept = one.held_out if held_out else is_unseen_text(one.text) == unseen
+        counted = counts_openings(one.content)
+        if kept and one.text not in texts and (counted or facts.kind != "counting"):
+            break
+    else:
+        raise RedrawError
+    tags = set(episode.info["tags"]) - {"counting"}
+    info = dict(episode.info) | {
+        "tags": sorted(tags | ({"counting", "memory"} if counted else set())),
+        "landmarks": [thing.name for thing in things_named(one.content)],
+        "voice": one.voice,
+        "detail": one.content.level,
+        "held_out_words": one.held_out,
+    }
+    return replace(episode, instruction=one.text, info=info)
 
 
 def _ends_facing(draft: _Draft, run: GroundTruth) -> bool:

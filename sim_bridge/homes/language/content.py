@@ -1,6 +1,6 @@
 """
-What a description says, before any words: statements drawn from the facts of a route at four levels
-of detail, all of them true, and as many as it takes for no other route to fit.
+What a description says, before any words: statements drawn from the facts of a route at four
+levels of detail, all of them true, and as many as it takes for no other route to fit.
 """
 
 from collections.abc import Callable, Iterable
@@ -237,6 +237,25 @@ def is_true(facts: Facts, content: Content) -> bool:
         checks.append(exit_is_true(said, leg.opening, leg))
         checks.append(passes_are_true(passes, leg.passed, leg.passed_rooms))
     return all(checks)
+
+
+def counts_openings(content: Content) -> bool:
+    """Whether openings have to be counted: a later one than the first, known by nothing else."""
+    return any(said.ordinal and not (said.room or said.inside) for _, said in content.legs)
+
+
+def things_named(content: Content) -> list[Thing]:
+    """The things that are named, without warnings: those of the way in order, the goal last."""
+    found: list[Thing | None] = [content.visit.thing] if content.visit else []
+    found += [content.facing.thing] if content.facing else []
+    for passes, said in content.legs:
+        found += [thing for one in passes for thing in one.things]
+        found += [near.thing for near in said.beside] + [said.inside]
+    stop = content.stop
+    found += [thing for one in content.passed for thing in one.things]
+    found += [stop.beside.thing if stop.beside else None, stop.across]
+    named = [thing for thing in found if thing is not None and thing != stop.thing]
+    return [*dict.fromkeys(named), stop.thing]
 
 
 # ---------------------------------------------------------------- drawing what to say

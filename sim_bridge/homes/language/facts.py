@@ -586,10 +586,6 @@ def _beside_thing(thing: Thing, other: Thing) -> tuple[str, float, bool]:
     depth = float(offset @ forward)
     clear = abs(aside) > 1.5 * abs(depth) and KIND[thing.kind].place == "wall"
     hand = ("left" if aside > 0 else "right") if clear else ""
-    opposite = (
-        other.facing == tuple(-f for f in thing.facing)
-        and KIND[thing.kind].place == KIND[other.kind].place == "wall"
-        and abs(aside) < 0.6
-        and depth < 0
-    )
-    return hand, gap, opposite
+    walled = KIND[thing.kind].place == KIND[other.kind].place == "wall"
+    facing = other.facing == tuple(-f for f in thing.facing)
+    return hand, gap, bool(walled and facing and abs(aside) < 0.6 and depth < 0)

@@ -401,10 +401,6 @@ PHRASES: dict[str, tuple[str, ...]] = {
     ),
     "exit_beside": (
         "at {THING}, {go_through} {DOOR}",
-        "at {THING} turn {SIDE} into {ROOM}",
-        "turn {SIDE} at {THING} into {ROOM}",
-        "at {THING} {turn_hand} and {go_through} the {door}",
-        "{go} {SIDE} at {THING}, through the {door}",
         "when you {see} {THING}, {go_through} {DOOR} {beside} it",
         "{go} to {THING} and {go_through} {DOOR} (beside|next to) it",
         "{go} towards {THING} and {take} {DOOR} there",
@@ -412,6 +408,19 @@ PHRASES: dict[str, tuple[str, ...]] = {
         "by {THING} there's {DOOR_A}, {take_it}",
         "{beside} {THING} you'll find {DOOR_A}, {take_it}",
         "aim for {THING}, then {go_through} {DOOR} by it",
+    ),
+    "exit_beside_hand": (
+        "at {THING} {turn_hand} and {go_through} the {door}",
+        "{go} {SIDE} at {THING}, through the {door}",
+        "{turn_hand} at {THING} and {go} through the {door}",
+        "take a {SIDE} at {THING}, through the {door}",
+    ),
+    "exit_beside_room": (
+        "at {THING} {turn_hand} into {ROOM}",
+        "{turn_hand} at {THING} into {ROOM}",
+        "at {THING} go {SIDE} into {ROOM}",
+        "when you {reach} {THING}, {turn_hand} into {ROOM}",
+        "{turn_hand} by {THING} and {enter} {ROOM}",
     ),
     "take": ("take", "use", "go through", "choose", "pick", "traverse"),
     "take_it": (

@@ -1,6 +1,6 @@
 """
-From what is to be said to English: clauses, their order and joints, a voice, and the surface (case,
-punctuation, typos).
+From what is to be said to English: clauses, their order and joints, a voice, and the surface
+(case, punctuation, typos).
 """
 
 import random
@@ -25,9 +25,14 @@ _ORDINALS = ("first", "second", "third", "fourth")
 
 @dataclass(frozen=True)
 class Told:
-    """A description with what it was made of: its content, voice, and the patterns it used."""
+    """
+    A description with what it was made of: its content and voice, the patterns it ``used``, as
+    (rule, pattern), whether one was ``held_out``, and its words before haste and typos
+    (``careful``).
+    """
 
     text: str
+    careful: str
     content: Content
     voice: str
     used: tuple[tuple[str, str], ...]
@@ -81,8 +86,9 @@ def told(
     speaker = Speaker(
         random.Random(int(rng.integers(2**63))), held_out=held_out, mirrored=mirrored
     )
-    text = _surface(speaker, voice, _Teller(speaker, facts, content, voice).text())
-    return Told(text, content, voice, tuple(speaker.used), speaker.used_held_out)
+    careful = _Teller(speaker, facts, content, voice).text()
+    text = _surface(speaker, voice, careful)
+    return Told(text, careful, content, voice, tuple(speaker.used), speaker.used_held_out)
 
 
 # ---------------------------------------------------------------- the whole
@@ -262,12 +268,11 @@ class _Teller:
         door = self._door(said, first=i == 0)
         slots = {"HERE": here, "AT": at, "ROOM": room, "DOOR": door}
         counts = said.ordinal is not None or said.last or said.only
-        if after_pass and speaker.chance(0.4):
-            text = speaker.say("pass_exit", **{**slots, "ROOM": None if counts else room})
-            if counts or room is None or room in text or said.beside or said.side:
-                if room is None or room in text or counts:
-                    text = text if room is None or room in text else f"{text} into {room}"
-                    return Clause(text + self._avoid(said), verb=False, exits=True)
+        if after_pass and not counts and speaker.chance(0.4):
+            text = speaker.say("pass_exit", **slots)
+            # A pattern may name the opening or the room alone; what it leaves out is needed.
+            if all(part in text for part in (room or "", at.strip())):
+                return Clause(text + self._avoid(said), verb=False, exits=True)
         if room is not None and not counts and (bare or speaker.chance(0.45)):
             rule = "frag_exit_room" if self.fragments else "exit_room"
         elif self.fragments:
@@ -276,7 +281,13 @@ class _Teller:
             return self._exit_beside(said, room)
         elif speaker.chance({"chatty": 0.35, "plain": 0.12}.get(self.voice, 0.06)) and not turned:
             return self._exit_seen(said, i, room)
-        elif said.side == "ahead" and i > 0 and not counts and speaker.chance(0.4):
+        elif (
+            said.side == "ahead"
+            and i > 0
+            and not counts
+            and (said.room or not said.beside)
+            and speaker.chance(0.4)
+        ):
             rule = "exit_ahead"
         else:
             rule = "exit_door" if room is None else "exit_door_room"
@@ -306,18 +317,17 @@ class _Teller:
     def _exit_beside(self, said: Exit, room: str | None) -> Clause:
         """Going through an opening by way of what stands beside it."""
         thing = said.beside[0].thing
+        slots = self.names.slots(thing)
+        plain = said.ordinal is None and not said.last and not said.only
+        if plain and said.side in HAND and self.speaker.chance(0.5):
+            rule = "exit_beside_hand" if room is None else "exit_beside_room"
+            text = self.speaker.say(rule, **slots, ROOM=room, SIDE=said.side)
+            return Clause(text + self._avoid(said), False, True)
         door = self._door(replace(said, beside=()), first=False)
         if room is not None:
             door += f" to {room}"
-        plain = said.ordinal is None and not said.last and not said.only
-        text = self.speaker.say(
-            "exit_beside",
-            **self.names.slots(thing),
-            DOOR=door,
-            ROOM=room if plain else None,
-            SIDE=said.side if said.side in HAND and plain and room is None else None,
-            DOOR_A=re.sub(r"^the ", "a ", door) if plain else door,
-        )
+        a_door = re.sub(r"^the ", "a ", door) if plain else door
+        text = self.speaker.say("exit_beside", **slots, DOOR=door, DOOR_A=a_door)
         return Clause(text + self._avoid(said), False, True)
 
     def _door(self, said: Exit, *, first: bool) -> str:
@@ -440,18 +450,7 @@ class _Teller:
             twin = speaker.say(
                 "not_thing", TWIN=one if speaker.chance(0.75) else names.thing(said.twin)
             )
-        if said.like_first_room:
-            thing = speaker.say("first_colour", KIND=names.kind(said.thing))
-            slots = {"THING": thing, "A_THING": thing, "IS": "is", "IT": "it", "AT": at}
-        elif not said.colour:
-            kind = names.kind(said.thing)
-            slots = {**names.slots(said.thing), "THING": f"the {kind}", "AT": at}
-            slots["A_THING"] = slots["THING"]
-        else:
-            slots = {**names.slots(said.thing), "AT": at}
-        slots["IT_IS"] = (
-            "they are" if slots["IT"] == "them" else speaker.random.choice(("it's", "it is"))
-        )
+        slots = self._stop_slots(said, at)
         if visit:
             return Clause(speaker.say("visit", **slots) + twin, verb=True)
         if self.aim_first and speaker.chance(0.7):
@@ -466,6 +465,19 @@ class _Teller:
         text = speaker.say(rule, **slots)
         verb = rule == "stop_thing" and not text.startswith("when")
         return Clause(text + twin, verb)
+
+    def _stop_slots(self, said: Stop, at: str) -> dict[str, str | None]:
+        """What fills the patterns of stopping at a thing."""
+        speaker, names = self.speaker, self.names
+        slots: dict[str, str | None] = {**names.slots(said.thing), "AT": at}
+        if said.like_first_room:
+            thing = speaker.say("first_colour", KIND=names.kind(said.thing))
+            slots |= {"THING": thing, "A_THING": thing, "IS": "is", "IT": "it"}
+        elif not said.colour:
+            thing = f"the {names.kind(said.thing)}"
+            slots |= {"THING": thing, "A_THING": thing}
+        short = speaker.random.choice(("it's", "it is"))
+        return slots | {"IT_IS": "they are" if slots["IT"] == "them" else short}
 
     def _standing(self, said: Stop) -> str:
         """Where in its room a thing stands, with a space before it."""

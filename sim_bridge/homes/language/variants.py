@@ -6,6 +6,7 @@ and a seed.
 import functools
 import random
 import re
+from collections.abc import Callable
 
 from sim_bridge.homes.language.grammar import known_words
 from sim_bridge.homes.language.lexicon import synonyms
@@ -25,159 +26,19 @@ _NEIGHBOURS = {
     for column, key in enumerate(row)
 }
 _COMMON = frozenset(
-    [
-        "all",
-        "and",
-        "any",
-        "are",
-        "bad",
-        "ball",
-        "bar",
-        "bead",
-        "bear",
-        "bid",
-        "bit",
-        "bled",
-        "blow",
-        "boss",
-        "bread",
-        "bow",
-        "but",
-        "cable",
-        "can",
-        "car",
-        "case",
-        "cat",
-        "clack",
-        "click",
-        "cock",
-        "cot",
-        "cold",
-        "doo",
-        "dog",
-        "dot",
-        "dive",
-        "dor",
-        "down",
-        "enter",
-        "exit",
-        "fair",
-        "fed",
-        "for",
-        "fro",
-        "from",
-        "gold",
-        "good",
-        "got",
-        "gray",
-        "had",
-        "hair",
-        "hall",
-        "ham",
-        "has",
-        "hat",
-        "head",
-        "heat",
-        "her",
-        "hill",
-        "him",
-        "his",
-        "hole",
-        "hot",
-        "hour",
-        "how",
-        "lack",
-        "lake",
-        "lamb",
-        "lad",
-        "lift",
-        "lit",
-        "loft",
-        "look",
-        "lot",
-        "mall",
-        "met",
-        "more",
-        "new",
-        "not",
-        "now",
-        "of",
-        "off",
-        "on",
-        "or",
-        "our",
-        "out",
-        "own",
-        "oven",
-        "part",
-        "pant",
-        "pass",
-        "past",
-        "pin",
-        "pine",
-        "pink",
-        "pole",
-        "pool",
-        "pork",
-        "port",
-        "post",
-        "read",
-        "reed",
-        "rod",
-        "room",
-        "rug",
-        "run",
-        "sad",
-        "said",
-        "sea",
-        "seat",
-        "see",
-        "set",
-        "sit",
-        "site",
-        "six",
-        "sofa",
-        "son",
-        "stop",
-        "stab",
-        "stable",
-        "tall",
-        "tale",
-        "tell",
-        "ten",
-        "than",
-        "that",
-        "then",
-        "there",
-        "this",
-        "to",
-        "too",
-        "took",
-        "top",
-        "tow",
-        "toy",
-        "two",
-        "walk",
-        "wall",
-        "want",
-        "war",
-        "was",
-        "way",
-        "wear",
-        "well",
-        "wet",
-        "what",
-        "when",
-        "wheel",
-        "white",
-        "wide",
-        "will",
-        "with",
-        "wok",
-        "work",
-        "yell",
-        "you",
-    ]
+    re.findall(
+        r"\w+",
+        """
+        all and any are bad ball bar bead bear bid bit bled blow boss bread bow but cable can car
+        case cat clack click cock cot cold doo dog dot dive dor down enter exit fair fed for fro
+        from gold good got gray had hair hall ham has hat head heat her hill him his hole hot hour
+        how lack lake lamb lad lift lit loft look lot mall met more new not now of off on or our
+        out own oven part pant pass past pin pine pink pole pool pork port post read reed rod room
+        rug run sad said sea seat see set sit site six sofa son stop stab stable tall tale tell ten
+        than that then there this to too took top tow toy two walk wall want war was way wear well
+        wet what when wheel white wide will with wok work yell you
+        """,
+    )
 )
 
 
@@ -189,13 +50,14 @@ def varied(text: str, variant: str, seed: int) -> str:
         KeyError: no such variant.
     """
     rng = random.Random(f"{seed} {variant} {text}")
-    return {
-        "lower": str.lower,
-        "upper": str.upper,
-        "typo": functools.partial(_one_typo_a_sentence, rng),
-        "synonyms": functools.partial(exchange_synonyms, rng),
-        "please": functools.partial(_ask_politely, rng),
-    }[variant](text)
+    forms: dict[str, Callable[[random.Random, str], str]] = {
+        "lower": lambda _, words: words.lower(),
+        "upper": lambda _, words: words.upper(),
+        "typo": _one_typo_a_sentence,
+        "synonyms": exchange_synonyms,
+        "please": _ask_politely,
+    }
+    return forms[variant](rng, text)
 
 
 def _one_typo_a_sentence(rng: random.Random, text: str) -> str:
@@ -248,7 +110,8 @@ def exchange_synonyms(rng: random.Random, text: str) -> str:
     Every word that has synonyms in the language replaced by another one of them, held-out words
     among them; the same word by the same one throughout. The case of its first letter stays.
     """
-    groups, chosen = synonyms(), {}
+    groups = synonyms()
+    chosen: dict[str, str] = {}
 
     def exchange(found: re.Match[str]) -> str:
         word = found.group()
