@@ -408,7 +408,7 @@ def _opening(
         unsure = [v for k, v in enumerate(views) if k != i and v[1] != side and side in v[3]]
         if here.hallway:
             unsure = [v for v in unsure if turn in v[2]]
-        clear = len(alike) < 2 or min(np.diff(alike)) > 0.8
+        clear = len(alike) < 2 or bool(min(np.diff(alike)) > 0.8)
         ordinal = alike.index(far) if clear and (not unsure or not here.hallway) else None
         last = clear and len(alike) > 1 and far == alike[-1] and not unsure
     walls = [(t, *_beside_door(door, here, t)) for t in scene.of(here.index)]
@@ -586,6 +586,6 @@ def _beside_thing(thing: Thing, other: Thing) -> tuple[str, float, bool]:
     depth = float(offset @ forward)
     clear = abs(aside) > 1.5 * abs(depth) and KIND[thing.kind].place == "wall"
     hand = ("left" if aside > 0 else "right") if clear else ""
-    walled = KIND[thing.kind].place == KIND[other.kind].place == "wall"
+    walled: bool = KIND[thing.kind].place == KIND[other.kind].place == "wall"
     facing = other.facing == tuple(-f for f in thing.facing)
     return hand, gap, bool(walled and facing and abs(aside) < 0.6 and depth < 0)

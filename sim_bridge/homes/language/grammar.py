@@ -75,17 +75,18 @@ def _sequence(tokens: list[str], i: int) -> tuple[tuple[object, ...], int]:
     return tuple(nodes), i
 
 
-def _is_held_out(rule: str, text: str, place: int, many: bool) -> bool:
+def _is_held_out(rule: str, texts: tuple[str, ...], place: int) -> bool:
     """
-    Whether an option is held out: it holds a word that is, or it is one pattern in ten (by its
-    digest) of a rule with many.
+    Whether an option is held out: it holds a word that is, or it is one of the less common
+    patterns of a rule with many, by its digest.
     """
+    text = texts[place]
     words = set(re.findall(r"[\w'-]+", re.sub(r"\{\w+\}", " ", text).lower()))
     if words & HELD_OUT_WORDS:
         return True
-    if rule not in PHRASES or place == 0 or not many:
+    if rule not in PHRASES or len(texts) < 6 or 2 * place < len(texts):
         return False
-    return hashlib.sha256(f"{rule}: {text}".encode()).digest()[0] % 9 == 0
+    return hashlib.sha256(f"{rule}: {text}".encode()).digest()[0] % 5 == 0
 
 
 def _weight(rule: str, place: int) -> float:
@@ -95,7 +96,7 @@ def _weight(rule: str, place: int) -> float:
         return (place + 1) ** -1.7
     if group == "kind":
         return (place + 1) ** -1.1
-    return (place + 1.5) ** -0.9 if rule in WORDS else (place + 2) ** -0.5
+    return (place + 1) ** -1.1 if rule in WORDS else (place + 2) ** -0.5
 
 
 def _options(rule: str, texts: tuple[str, ...]) -> tuple[Option, ...]:
@@ -105,7 +106,7 @@ def _options(rule: str, texts: tuple[str, ...]) -> tuple[Option, ...]:
             text,
             _read(text),
             frozenset(re.findall(r"\{([A-Z_]+)\}", text)),
-            _is_held_out(rule, text, place, len(texts) > 5),
+            _is_held_out(rule, texts, place),
             _weight(rule, place),
         )
         for place, text in enumerate(texts)

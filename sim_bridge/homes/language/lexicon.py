@@ -321,7 +321,15 @@ WORDS: dict[str, tuple[str, ...]] = {
         "go straight back",
         "backtrack",
     ),
-    "started": ("started", "began", "were at the start", "set off", "set out", "originated"),
+    "started": (
+        "started",
+        "began",
+        "started out",
+        "started off",
+        "set off",
+        "set out",
+        "originated",
+    ),
     "across": ("across from", "opposite", "facing", "on the other side from", "opposite to"),
 }
 """What everything else may be called, by rule."""

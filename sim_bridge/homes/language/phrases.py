@@ -250,7 +250,7 @@ PHRASES: dict[str, tuple[str, ...]] = {
     ),
     # ------------------------------------------------ names
     "room_name": (
-        *("the {COLOUR} {NOUN}",) * 12,
+        *("the {COLOUR} {NOUN}",) * 20,
         "the {NOUN} with (the |){COLOUR} walls",
         "the {COLOUR}-walled {NOUN}",
         "the {NOUN} painted {COLOUR}",
@@ -284,7 +284,7 @@ PHRASES: dict[str, tuple[str, ...]] = {
         "the {KIND} coloured like the first room",
         "the {KIND} of the same (colour|color) as your first room",
         "the {KIND} whose colour is that of the room you {started} in",
-        "the {KIND} as coloured as the walls where you {started}",
+        "the {KIND} that is coloured like the walls where you {started}",
     ),
     "not_thing": (
         ", not {TWIN}",
@@ -451,7 +451,6 @@ PHRASES: dict[str, tuple[str, ...]] = {
         "{ROOM}{AT}",
         "to {ROOM}{AT}",
         "through to {ROOM}{AT}",
-        "{ROOM} next{AT}",
         "then {ROOM}{AT}",
         "on into {ROOM}{AT}",
     ),
@@ -582,7 +581,7 @@ PHRASES: dict[str, tuple[str, ...]] = {
         "stop at {THING}{AT}",
         "{THING}{AT}",
         "up to {THING}{AT}",
-        "stop {THING}{AT}",
+        "stop: {THING}{AT}",
         "{THING}{AT}, stop",
         "as far as {THING}{AT}",
         "end at {THING}{AT}",
@@ -592,7 +591,7 @@ PHRASES: dict[str, tuple[str, ...]] = {
     "visit": (
         "{go_to} {THING}{AT}",
         "go to {THING}{AT}",
-        "first {go_to} {THING}{AT}",
+        "{go} over to {THING}{AT}",
         "{go} as far as {THING}{AT}",
         "have a look at {THING}{AT}",
         "visit {THING}{AT}",
@@ -607,7 +606,6 @@ PHRASES: dict[str, tuple[str, ...]] = {
         "retrace your steps to the first room",
         "turn round and {back} to the first room",
         "{back} the way you came, into the first room",
-        "then back to the room where you {started}",
     ),
     # ------------------------------------------------ starts, joints, ends
     "facing": (

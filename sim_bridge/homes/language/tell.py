@@ -41,11 +41,15 @@ class Told:
 
 @dataclass(frozen=True)
 class Clause:
-    """A clause; ``verb`` if it is an imperative, which "please" and "you need to" may precede."""
+    """
+    A clause; ``verb`` if it is an imperative, which "please" and "you need to" may precede,
+    ``exits`` if it leads into another room, ``placed`` if it begins with where one is by then.
+    """
 
     text: str
     verb: bool
     exits: bool = False
+    placed: bool = False
 
 
 def tell(
@@ -220,9 +224,8 @@ class _Teller:
         """``clause`` after a word on where one is."""
         if self.fragments or not clause.verb:
             return clause
-        return Clause(
-            self.speaker.say("inside", ROOM=self.names.room(room)) + f" {clause.text}", False
-        )
+        where = self.speaker.say("inside", ROOM=self.names.room(room))
+        return replace(clause, text=f"{where} {clause.text}", verb=False, placed=True)
 
     def _turn(self, turn: str, hallway: RoomName | None, *, far: bool = False) -> Clause:
         """A turn, along a hallway or in a room."""
@@ -273,7 +276,11 @@ class _Teller:
             # A pattern may name the opening or the room alone; what it leaves out is needed.
             if all(part in text for part in (room or "", at.strip())):
                 return Clause(text + self._avoid(said), verb=False, exits=True)
-        if room is not None and not counts and (bare or speaker.chance(0.45)):
+        if (
+            room is not None
+            and not counts
+            and (bare or (said.inside is None and speaker.chance(0.45)))
+        ):
             rule = "frag_exit_room" if self.fragments else "exit_room"
         elif self.fragments:
             rule = "frag_exit_door" if room is None else "frag_exit_door_room"

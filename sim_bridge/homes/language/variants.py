@@ -9,7 +9,7 @@ import re
 from collections.abc import Callable
 
 from sim_bridge.homes.language.grammar import known_words
-from sim_bridge.homes.language.lexicon import synonyms
+from sim_bridge.homes.language.lexicon import WALL_COLOURS, WORDS, synonyms
 
 VARIANTS = ("lower", "upper", "typo", "synonyms", "please")
 """Names of the variants."""
@@ -40,6 +40,12 @@ _COMMON = frozenset(
         """,
     )
 )
+
+
+_ROOM = re.compile(
+    rf"(?: and \w+|, \w+)* (?:{'|'.join(WORDS['room'] + WORDS['hallway'])})s?\b", re.IGNORECASE
+)
+"""What follows the colour of a room."""
 
 
 def varied(text: str, variant: str, seed: int) -> str:
@@ -116,15 +122,19 @@ def exchange_synonyms(rng: random.Random, text: str) -> str:
     def exchange(found: re.Match[str]) -> str:
         word = found.group()
         lower = word.lower()
-        if lower not in groups:
+        # Walls are lighter than things: a blue room may be azure, never navy.
+        wall = lower in WALL_COLOURS and _ROOM.match(text, found.end())
+        group = [w for w in WALL_COLOURS[lower] if " " not in w] if wall else groups.get(lower, ())
+        others = [other for other in group if other != lower]
+        if not others:
             return word
-        if lower not in chosen:
-            chosen[lower] = rng.choice([other for other in groups[lower] if other != lower])
-        other = chosen[lower]
+        key = f"{lower} room" if wall else lower
+        if key not in chosen:
+            chosen[key] = rng.choice(others)
+        other = chosen[key]
         return other[0].upper() + other[1:] if word[0].isupper() else other
 
-    text = re.sub(r"[A-Za-z0-9]+(?:-[A-Za-z]+)*", exchange, text)
-    return with_articles(text)
+    return with_articles(re.sub(r"[A-Za-z0-9]+(?:-[A-Za-z]+)*", exchange, text))
 
 
 def with_articles(text: str) -> str:
