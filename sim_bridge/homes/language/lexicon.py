@@ -325,8 +325,6 @@ WORDS: dict[str, tuple[str, ...]] = {
         "started",
         "began",
         "started out",
-        "started off",
-        "set off",
         "set out",
         "originated",
     ),
