@@ -412,7 +412,7 @@ def test_episodes_of_generator_2_are_told_in_the_language_with_held_out_words_wh
 
 def test_routes_that_are_tagged_as_counting_say_a_number():
     seen = 0
-    for i in range(2):
+    for i in range(3):
         home = make_home(f"unseen_{i:05d}", home_seed(11, "unseen", i), generator=2)
         for e, _ in make_episodes(home, 6, 3, unseen=True, memory_only=True, held_out=0.5):
             assert "memory" in e.info["tags"]
