@@ -438,7 +438,7 @@ class _Teller:
             clauses.append(self._turn(said.turn, hallway, far=far))
         front, more = self._passed(passes)
         clauses += more
-        last = self._stop(said, visit=visit, came=came)
+        last = self._stop(said, arrival.room, visit=visit, came=came)
         if front:
             last = Clause(f"{front}{', ' if speaker.chance(0.8) else ' '}{last.text}", False)
         clauses.append(last)
@@ -446,11 +446,11 @@ class _Teller:
             clauses[0] = self._once_inside(clauses[0], arrival.room)
         return clauses
 
-    def _stop(self, said: Stop, *, visit: bool, came: bool) -> Clause:
+    def _stop(self, said: Stop, room: RoomName, *, visit: bool, came: bool) -> Clause:
         """Going to a thing and stopping there."""
         speaker, names = self.speaker, self.names
         side = self._at_side(said.side, first=not came)
-        at = side + self._standing(said)
+        at = side + self._standing(said, room)
         twin = ""
         if said.twin is not None:
             one = f"the {names.colour(said.twin)} one"
@@ -486,8 +486,8 @@ class _Teller:
         short = speaker.random.choice(("it's", "it is"))
         return slots | {"IT_IS": "they are" if slots["IT"] == "them" else short}
 
-    def _standing(self, said: Stop) -> str:
-        """Where in its room a thing stands, with a space before it."""
+    def _standing(self, said: Stop, room: RoomName) -> str:
+        """Where in its ``room`` a thing stands, with a space before it."""
         speaker, names = self.speaker, self.names
         found = []
         if said.corner == "any":
@@ -502,8 +502,7 @@ class _Teller:
         elif said.wall:
             found.append(speaker.say(f"at_{said.wall}_wall"))
         if said.end:
-            hall = names.room(self.facts.arrival.room, short=True)
-            found.append(speaker.say("at_end", HALL=hall))
+            found.append(speaker.say("at_end", HALL=names.room(room, short=True)))
         if said.middle:
             found.append(speaker.say("in_middle"))
         if said.beside is not None:
@@ -638,7 +637,7 @@ def _joined(speaker: Speaker, voice: str, clauses: list[Clause]) -> str:
             asked = True
         text += joint + words
         before = clause
-    return text
+    return re.sub(r"\b(left|right) (?=(?:left|right) of\b)", r"\1, ", text)
 
 
 def _surface(speaker: Speaker, voice: str, text: str) -> str:
