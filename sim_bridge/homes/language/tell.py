@@ -291,6 +291,7 @@ class _Teller:
         elif (
             said.side == "ahead"
             and i > 0
+            and not turned
             and not counts
             and (said.room or not said.beside)
             and speaker.chance(0.4)
@@ -309,7 +310,8 @@ class _Teller:
             room = f"the {self.speaker.say('hallway')}"
         if said.inside is not None:
             base = room or f"the {self.speaker.say('room')}"
-            room = self.speaker.say("room_with", ROOM=base, **self.names.slots(said.inside))
+            slots = self.names.slots(said.inside)
+            room = self.speaker.say("room_with", ROOM=base, NAMED_ROOM=room, **slots)
         return room
 
     def _exit_seen(self, said: Exit, i: int, room: str | None) -> Clause:
@@ -631,7 +633,8 @@ def _joined(speaker: Speaker, voice: str, clauses: list[Clause]) -> str:
                 joint = ". "
         share = {"polite": 0.15, "chatty": 0.12}.get(voice, 0.02)
         share = {"polite": 0.95, "chatty": 0.5}.get(voice, 0.04) if not asked else share
-        if clause.verb and not joint.endswith(("you ", "to ", "just ")) and speaker.chance(share):
+        bare = clause.verb and not words.startswith(("don't", "do not"))
+        if bare and not joint.endswith(("you ", "to ", "just ")) and speaker.chance(share):
             polite = "ask_polite" if voice == "polite" else "ask_chatty"
             words = (speaker.say(polite) if not asked or voice == "chatty" else "please ") + words
             asked = True
