@@ -70,6 +70,12 @@ PHRASES: dict[str, tuple[str, ...]] = {
         "turn round so that {THING} is behind you",
         "face away from {THING}",
     ),
+    "turn_from": (
+        "turn {SIDE}, away from {THING}",
+        "{turn_hand}, away from {THING}",
+        "turn away from {THING} to the {SIDE}",
+        "leave {THING} and {turn_hand}",
+    ),
     # ------------------------------------------------ along hallways
     "hall_turn": (
         "turn {SIDE} in {HALL}",
@@ -478,6 +484,7 @@ PHRASES: dict[str, tuple[str, ...]] = {
         "you'll pass {THING}{AT}",
         "{go} until you are past {THING}{AT}",
         "you will (go by|pass) {THING}{AT}",
+        "{go} (around|round) {THING}{AT}",
         "leave {THING} behind{AT}",
     ),
     "pass_side": ("keep {THING}{AT} as you pass", "with {THING}{AT}, {keep_going}"),

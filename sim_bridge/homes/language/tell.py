@@ -19,7 +19,7 @@ from sim_bridge.homes.language.variants import with_articles, with_typo
 
 VOICES = ("terse", "plain", "chatty", "polite")
 _VOICE_SHARES = (0.26, 0.38, 0.22, 0.14)
-_LEVEL_SHARES = (0.22, 0.3, 0.3, 0.18)
+_LEVEL_SHARES = (0.26, 0.33, 0.27, 0.14)
 _ORDINALS = ("first", "second", "third", "fourth")
 
 
@@ -201,7 +201,8 @@ class _Teller:
         rest = replace(said, turn="")
         if said.turn:
             far = said.last and speaker.chance(0.4)
-            clauses.append(self._turn(said.turn, leg.room if hall else None, far=far))
+            hallway = leg.room if hall else None
+            clauses.append(self._turn(said.turn, hallway, far=far, first=i == 0))
             self.last_hand = said.turn if said.turn in HAND else ""
         front, more = self._passed(passes)
         clauses += more
@@ -227,7 +228,9 @@ class _Teller:
         where = self.speaker.say("inside", ROOM=self.names.room(room))
         return replace(clause, text=f"{where} {clause.text}", verb=False, placed=True)
 
-    def _turn(self, turn: str, hallway: RoomName | None, *, far: bool = False) -> Clause:
+    def _turn(
+        self, turn: str, hallway: RoomName | None, *, far: bool = False, first: bool = False
+    ) -> Clause:
         """A turn, along a hallway or in a room."""
         speaker = self.speaker
         if turn in HAND and turn == self.last_hand and speaker.chance(0.3):
@@ -239,9 +242,12 @@ class _Teller:
             )
             return Clause(speaker.say(rule, HALL=hall), verb=rule != "frag_straight")
         facing = self.content.facing
-        if turn == "around" and facing and not self.aim_first and speaker.chance(0.4):
+        away = first and facing is not None and not self.aim_first and turn != "straight"
+        if away and facing is not None and speaker.chance(0.4):
             self.turned_away = True
-            return Clause(speaker.say("turn_away", **self.names.slots(facing.thing)), verb=True)
+            rule = "turn_away" if turn == "around" else "turn_from"
+            slots = self.names.slots(facing.thing)
+            return Clause(speaker.say(rule, **slots, SIDE=turn), verb=True)
         if turn == "around":
             rule = "frag_around" if self.fragments else "turn_around"
             return Clause(speaker.say(rule), verb=not self.fragments)
@@ -437,7 +443,7 @@ class _Teller:
         if said.turn:
             hallway = arrival.room if arrival.room.hallway and came else None
             far = said.end and speaker.chance(0.6)
-            clauses.append(self._turn(said.turn, hallway, far=far))
+            clauses.append(self._turn(said.turn, hallway, far=far, first=not came))
         front, more = self._passed(passes)
         clauses += more
         last = self._stop(said, arrival.room, visit=visit, came=came)

@@ -6,6 +6,7 @@ and angles, not the facts that the descriptions were drawn from.
 import re
 from dataclasses import replace
 from itertools import pairwise
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -22,7 +23,7 @@ from sim_bridge.homes.language.content import (
     is_true,
     routes_that_fit,
 )
-from sim_bridge.homes.language.grammar import RULES
+from sim_bridge.homes.language.grammar import RULES, known_words
 from sim_bridge.homes.language.lexicon import (
     COLOURS,
     HELD_OUT_WORDS,
@@ -449,3 +450,11 @@ def test_routes_of_the_memory_split_need_memory_in_the_new_language_too():
     for e, _ in make_episodes(home, 6, 3, unseen=True, memory_only=True, held_out=0.5):
         assert "memory" in e.info["tags"]
         assert e.info["landmarks"][-1] == e.info["goal_landmark"]
+
+
+def test_the_page_says_how_much_the_language_knows():
+    page = " ".join((Path(__file__).parents[3] / "docs/houses.md").read_text().split())
+    patterns = sum(len({o.text for o in RULES[rule]}) for rule in PHRASES)
+    said = f"{len(known_words())} words"
+    assert f"It knows {said}" in page and f"{len(PHRASES)} rules with {patterns} patterns" in page
+    assert len(known_words()) > 450 and patterns > 600
