@@ -22,7 +22,7 @@ import sys
 import time
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import Field, fields
+from dataclasses import Field, fields, replace
 from typing import Any
 
 import numpy as np
@@ -55,6 +55,7 @@ from janusvln_ros.nodes.running import leave, run_node, steady_timer
 from janusvln_ros.stamps import nanoseconds
 from sim_bridge.backends import make_env
 from sim_bridge.continuous import Base, BaseSettings, Odometry, scan_from_depth
+from sim_bridge.habitat_client import HabitatSettings
 from sim_bridge.nav_env import MAX_DEPTH_M, EnvSettings, NavEnv
 from sim_bridge.world import Frame, World
 
@@ -93,6 +94,12 @@ PARAMETERS = (
     Param("split", "val_unseen", "Split of the episodes."),
     Param("episode_id", "", "Episode to start with; empty: the first of the split."),
     *map(setting_param, fields(EnvSettings)),
+    *(
+        replace(
+            param, description=f"Habitat: {param.description[0].lower()}{param.description[1:]}"
+        )
+        for param in map(setting_param, fields(HabitatSettings))
+    ),
     Param("seed", 0, "Seed of the odometry noise.", 0, 2**31 - 1),
     Param("publish_depth", True, "Publish depth (REP-118)."),
     Param("publish_compressed", True, "Publish image/compressed (JPEG) while somebody listens."),

@@ -1,7 +1,7 @@
 """The bridge's world: the simulator and the episode in it, as the node asks for them. No ROS."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any
 
 import numpy as np
@@ -14,6 +14,7 @@ from janusvln_ros.data.top_down_map import TopDownMap
 from janusvln_ros.errors import require
 from janusvln_ros.evaluation.drive import Drive, finite
 from janusvln_ros.evaluation.metrics import Thresholds, measure
+from sim_bridge.habitat_client import HabitatSettings
 from sim_bridge.homes import check_generator
 from sim_bridge.nav_env import MAX_DEPTH_M, NavEnv, Observation, parameter_names, record_place
 
@@ -43,6 +44,8 @@ class World:
     def __init__(self, values: Mapping[str, Any], factory: Callable[..., NavEnv]):
         self.values = values
         settings = {name: values[there] for name, there in parameter_names().items()}
+        if values["backend"] == "habitat":
+            settings |= {field.name: values[field.name] for field in fields(HabitatSettings)}
         self.env = factory(values["backend"], data_dir=values["data_dir"], **settings)
         self.episodes: dict[tuple[str, str], tuple[Episode, ...]] = {}
         self.current = ("", "", -1)
@@ -117,6 +120,7 @@ class World:
         return {
             "episode_id": self.env.episode.episode_id,
             "scene_id": self.env.episode.scene_id,
+            "simulator": {"backend": self.values["backend"], **self.env.versions},
             "steps": len(self.drive.actions),
             "stop_called": self.drive.stopped,
             "success": found.success,
