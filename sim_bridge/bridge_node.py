@@ -22,7 +22,7 @@ import sys
 import time
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import Field, fields, replace
+from dataclasses import Field, fields
 from typing import Any
 
 import numpy as np
@@ -94,12 +94,7 @@ PARAMETERS = (
     Param("split", "val_unseen", "Split of the episodes."),
     Param("episode_id", "", "Episode to start with; empty: the first of the split."),
     *map(setting_param, fields(EnvSettings)),
-    *(
-        replace(
-            param, description=f"Habitat: {param.description[0].lower()}{param.description[1:]}"
-        )
-        for param in map(setting_param, fields(HabitatSettings))
-    ),
+    *map(setting_param, fields(HabitatSettings)),
     Param("seed", 0, "Seed of the odometry noise.", 0, 2**31 - 1),
     Param("publish_depth", True, "Publish depth (REP-118)."),
     Param("publish_compressed", True, "Publish image/compressed (JPEG) while somebody listens."),

@@ -97,8 +97,8 @@ class HabitatSettings:
     )
     command: str = setting(
         "",
-        "What to start in place of 'python habitat_server.py', such as that in a container; "
-        "--socket PATH is appended.",
+        "What to start in place of Habitat's 'python habitat_server.py', such as that in a "
+        "container; --socket PATH is appended.",
     )
     gpu: int = setting(
         0, "Graphics card on which Habitat draws, -1 where there is none.", (-1, 63)

@@ -15,7 +15,9 @@ What it writes to runs/demo-DATE-TIME/ and prints at the end:
   logs/            what each node said
   bags/            with --record: the drive as a rosbag (mcap)
 
-Two demos at the same time do not disturb each other. Ctrl-C ends every node within 2 s.
+Further arguments of the graph are given as to 'janusvln up simulation', whose --arguments lists
+them: 'janusvln demo backend:=habitat gpu:=-1' drives in habitat-sim. Two demos at the same time do
+not disturb each other. Ctrl-C ends every node within 2 s.
 """
 
 import argparse
@@ -40,7 +42,7 @@ from janusvln_ros.data.top_down_map import TopDownMap
 from janusvln_ros.errors import require
 from janusvln_ros.files import atomic_write
 from janusvln_ros.geometry import yaw_of_rotation
-from janusvln_ros.graph.composition import resolve
+from janusvln_ros.graph.composition import parse_assignments, resolve
 from janusvln_ros.graph.installed import require_ros
 from janusvln_ros.graph.processes import NodeEndedError
 from janusvln_ros.policy import default_checkpoint
@@ -54,7 +56,11 @@ if TYPE_CHECKING:
 LOCKSTEP_VIDEO_FPS = 4.0
 
 
+OWN = ("mode", "data_dir", "dataset", "split", "episode", "checkpoint", "seed", "record", "bags")
+"""Arguments of the graph that have an option here."""
+
 OPTIONS = (
+    option("given", nargs="*", metavar="NAME:=VALUE", help="further arguments of the graph"),
     option(
         "--house",
         default="",
@@ -176,6 +182,7 @@ def make_plan(args: argparse.Namespace) -> Plan:
     Raises:
         InputError: the instruction, checkpoint, size, house or episode cannot be used.
     """
+    graph_arguments(args)
     given = (
         None if args.instruction is None else clean_instruction(args.instruction, MAX_INSTRUCTION)
     )
@@ -210,6 +217,23 @@ def make_plan(args: argparse.Namespace) -> Plan:
         f"{', '.join(e.episode_id for e in here[:12])}{' ...' if len(here) > 12 else ''}",
     )
     return Plan(fitting[0], given or fitting[0].instruction, width, height)
+
+
+def graph_arguments(args: argparse.Namespace) -> dict[str, str]:
+    """
+    The further arguments of the graph.
+
+    Raises:
+        InputError: one is not of the form NAME:=VALUE, unknown, or has an option of its own.
+    """
+    given = parse_assignments(args.given)
+    for name in given:
+        require(
+            name not in OWN and name != "namespace",
+            f"'{name}' is not given as NAME:=VALUE to the demo: see its options (--help)",
+        )
+    resolve("simulation", given)
+    return given
 
 
 def check_checkpoint(checkpoint: str) -> None:
@@ -277,7 +301,7 @@ def drive(args: argparse.Namespace, plan: Plan, folder: Path, final: Path) -> di
     from janusvln_ros.graph.private import private_graph
 
     episode, lockstep = plan.episode, args.mode == "lockstep"
-    given = {
+    given = graph_arguments(args) | {
         "mode": args.mode,
         "data_dir": str(args.data_dir),
         "dataset": args.dataset,

@@ -29,7 +29,7 @@ from janusvln_ros.cli.output import print_json, say
 from janusvln_ros.errors import require
 from janusvln_ros.policy import default_checkpoint
 from janusvln_ros.rollout.settings import load_settings
-from janusvln_ros.rollout.shards import Cluster
+from janusvln_ros.rollout.shards import Cluster, RunFailedError
 
 WITH_MODEL = ("policy", "oracle-stop")
 """Agents that may have a checkpoint."""
@@ -124,13 +124,17 @@ def run(args: argparse.Namespace) -> int:
     )
     engine = engine_of(args, (out / "bags").resolve() if args.record else None)
     job = EvaluateJob(out, settings, args.data, args.agent, checkpoint, args.instructions, engine)
-    summary = evaluate(
-        job,
-        count=args.episodes,
-        workers=args.workers,
-        devices=devices(args.device, cluster) if args.agent in WITH_MODEL else (),
-        cluster=cluster,
-    )
+    try:
+        summary = evaluate(
+            job,
+            count=args.episodes,
+            workers=args.workers,
+            devices=devices(args.device, cluster) if args.agent in WITH_MODEL else (),
+            cluster=cluster,
+        )
+    except RunFailedError as error:
+        say(f"error: {error}")
+        return 1
     if summary is None:
         return 0
     say(table(summary))

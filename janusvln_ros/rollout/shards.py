@@ -174,6 +174,10 @@ def _differences(old: Any, new: Any, name: str = "") -> Iterable[str]:
         yield f"{name} was {json.dumps(old)} and is {json.dumps(new)}"
 
 
+class RunFailedError(RuntimeError):
+    """A run cannot go on or has no result, for a reason that is told in a sentence."""
+
+
 class Worker(Protocol):
     """Does the episodes of one shard in one process."""
 
@@ -309,7 +313,7 @@ def spawn_workers(job: Job, shards: Sequence[Shard], meanwhile: Callable[[], Any
             bad = [p.exitcode for p in processes if p.exitcode]
             require(2 not in bad, "a worker met bad input, see above")
             if bad:
-                raise RuntimeError(
+                raise RunFailedError(
                     f"a worker ended with exit code {bad[0]}, see above; the same "
                     "command goes on where this run stopped"
                 )
@@ -340,6 +344,9 @@ def _worker_process(job: Job, shard: Shard, parent: int) -> None:
     except InputError as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(2)
+    except RunFailedError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(1)
 
 
 class Progress:
