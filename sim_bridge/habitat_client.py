@@ -200,8 +200,8 @@ class Server:
             undo.pop_all()
             undo.callback(self.stop)
             self._output = self.process.stdout or io.BytesIO()
-            said = (line.decode(errors="replace").rstrip()[:500] for line in self._output)
-            self._reader = threading.Thread(target=self._lines.extend, args=(said,), daemon=True)
+            lines = (line.decode(errors="replace").rstrip()[:500] for line in self._output)
+            self._reader = threading.Thread(target=self._lines.extend, args=(lines,), daemon=True)
             self._reader.start()
             try:
                 self.connection = self._accept(listener, start_timeout)
@@ -430,16 +430,8 @@ class HabitatEnv(NavEnv):
         if self.server is None or request["kind"] not in ("hello", "load"):
             return
         if told := self.server.last_line(CANNOT_DRAW):
-            gpu = self.habitat.gpu
-            remedy = (
-                "set gpu to -1 where there is no graphics card for CUDA, or to the number of "
-                "another one (evaluate: --set env.options.gpu=-1, graphs: gpu:=-1)"
-                if gpu >= 0
-                else "install EGL for Habitat's interpreter (apt install libegl1 libgl1 "
-                "libgl1-mesa-dri), or set gpu to the number of a graphics card"
-            )
             self.close()
-            raise SetupError(f"habitat-sim cannot draw with gpu {gpu} ({said(told)}): {remedy}")
+            raise cannot_draw(self.habitat.gpu, told)
         if request["kind"] == "load" and (told := self.server.last_line(CANNOT_READ_SCENE)):
             self.server.stop()
             self.server = None
@@ -561,6 +553,18 @@ def _unreadable(scene: str, words: str) -> InputError:
         f"habitat-sim cannot load the scene {scene} ({said(words)}): download or generate the "
         "file again"
     )
+
+
+def cannot_draw(gpu: int, told: str) -> SetupError:
+    """That habitat-sim found no way to draw, and which setting to change."""
+    remedy = (
+        "set gpu to -1 where there is no graphics card for CUDA, or to the number of another one "
+        "(evaluate: --set env.options.gpu=-1, graphs: gpu:=-1)"
+        if gpu >= 0
+        else "install EGL (apt install libegl1 libgl1 libgl1-mesa-dri), or set gpu to the number "
+        "of a graphics card"
+    )
+    return SetupError(f"habitat-sim cannot draw with gpu {gpu} ({said(told)}): {remedy}")
 
 
 def said(words: str) -> str:

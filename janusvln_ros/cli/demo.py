@@ -376,6 +376,7 @@ def summarize(
         "seconds": outcome.elapsed,
         "episode_id": plan.episode.episode_id,
         "scene_id": plan.episode.scene_id,
+        "simulator": metrics["simulator"],
         "instruction": plan.instruction,
         "mode": args.mode,
         "seed": args.seed,

@@ -208,8 +208,7 @@ class EvaluateWorker:
 
     def run(self, episode: Episode) -> None:
         """
-        Run one episode, a second time if it fails other than by bad input, and journal what came of
-        it.
+        Run one episode, again if it fails other than by bad input, and journal what came of it.
 
         Raises:
             SetupError: the simulator cannot be used for any episode.
