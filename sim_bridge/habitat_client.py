@@ -14,6 +14,7 @@ import os
 import re
 import shlex
 import shutil
+import signal
 import socket
 import struct
 import subprocess
@@ -191,6 +192,7 @@ class Server:
                     stdin=subprocess.DEVNULL,
                     stdout=subprocess.PIPE,
                     stderr=subprocess.STDOUT,
+                    start_new_session=True,  # a group, so that nothing of a wrapper is left
                 )
             except (OSError, ValueError) as problem:
                 reason = getattr(problem, "strerror", None) or problem
@@ -255,13 +257,14 @@ class Server:
         """
         if self.connection is not None:
             self.connection.close()
-        try:
+        with contextlib.suppress(subprocess.TimeoutExpired):
             self.process.wait(patience)
-        except subprocess.TimeoutExpired:
-            self.process.kill()
-            self.process.wait()
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(self.process.pid, signal.SIGKILL)
+        self.process.wait()
         self._reader.join(1.0)
-        self._output.close()
+        if not self._reader.is_alive():
+            self._output.close()
         shutil.rmtree(self.folder, ignore_errors=True)
 
 

@@ -12,15 +12,15 @@ written as JSON: ``versions``, and for every episode in order ``ne`` (None: out 
 
 import json
 import math
-import os
 import platform
 import sys
-from typing import Any, Dict, List
+from pathlib import Path
+from typing import Any
 
 ACTIONS = ("stop", "move_forward", "turn_left", "turn_right")
 
 
-def drive(env: Any, episode: Any, actions: List[int], near: float) -> Dict[str, Any]:
+def drive(env: Any, episode: Any, actions: list[int], near: float) -> dict[str, Any]:
     """
     Carry out ``actions`` in ``episode`` and return what habitat-lab measures; oracle success,
     which it does not have, is whether any state was nearer than ``near`` metres.
@@ -48,14 +48,14 @@ def main(job_path: str, results_path: str) -> int:
     """Do what the module's text says; return the exit code."""
     import habitat
 
-    with open(job_path) as file:  # noqa: PTH123 - as short as pathlib, and known to every reader
+    with Path(job_path).open() as file:
         job = json.load(file)
     env = habitat.Env(config=habitat.get_config(job["config"], job["overrides"]))
     try:
-        known = {(os.path.basename(e.scene_id), str(e.episode_id)): e for e in env.episodes}
+        known = {(Path(e.scene_id).name, str(e.episode_id)): e for e in env.episodes}
         results = []
         for item in job["episodes"]:
-            key = (os.path.basename(item["scene_id"]), item["episode_id"])
+            key = (Path(item["scene_id"]).name, item["episode_id"])
             results.append(drive(env, known[key], item["actions"], job["success_distance"]))
     finally:
         env.close()
@@ -63,7 +63,7 @@ def main(job_path: str, results_path: str) -> int:
     for name in ("habitat", "habitat_sim"):
         module = sys.modules.get(name)
         versions[name] = str(getattr(module, "__version__", "unknown"))
-    with open(results_path, "w") as file:  # noqa: PTH123
+    with Path(results_path).open("w") as file:
         json.dump({"versions": versions, "episodes": results}, file)
     return 0
 
