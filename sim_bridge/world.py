@@ -120,7 +120,7 @@ class World:
         return {
             "episode_id": self.env.episode.episode_id,
             "scene_id": self.env.episode.scene_id,
-            "simulator": {"backend": self.values["backend"], **self.env.versions},
+            "simulator": {"backend": self.values["backend"], **getattr(self.env, "versions", {})},
             "steps": len(self.drive.actions),
             "stop_called": self.drive.stopped,
             "success": found.success,

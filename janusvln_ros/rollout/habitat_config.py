@@ -283,33 +283,30 @@ def _apply_default(tree: Tree, entry: Any) -> list[str]:
 
 def _shortened(inner: Mapping[str, Any], name: str) -> Tree:
     """The tree with the agent and its two cameras at its top, as ``agent``, ``rgb``, ``depth``."""
+
+    def section(parent: Tree, key: str) -> Tree:
+        value = parent.pop(key, None) or {}
+        require(isinstance(value, Mapping), f"{name}: {key} is {value!r}, not a section with keys")
+        return dict(value)
+
     tree: Tree = {key: value for key, value in inner.items() if value is not None}
-    simulator = dict(tree.get("simulator") or {})
-    agents = simulator.pop("agents", None)
-    agent: Tree = dict(simulator.pop("agent_0", None) or {})
-    if isinstance(agents, Mapping):
+    simulator, task = section(tree, "simulator"), section(tree, "task")
+    agent = section(simulator, "agent_0")
+    if isinstance(simulator.get("agents"), Mapping):
+        agents = section(simulator, "agents")
         require(
             len(agents) <= 1,
             f"{name}: it has {len(agents)} agents ({', '.join(agents)}): one can be evaluated",
         )
-        agent.update(next(iter(agents.values()), None) or {})
-    sensors = dict(agent.pop("sim_sensors", None) or {})
+        for key in [*agents]:
+            agent |= section(agents, key)
+    sensors = section(agent, "sim_sensors")
     for long, short in (("rgb_sensor", "rgb"), ("depth_sensor", "depth")):
-        found = {**(simulator.pop(long, None) or {}), **(sensors.pop(long, None) or {})}
-        if found:
-            tree[short] = found
-    if sensors:
-        agent["sim_sensors"] = sensors
-    if agent:
-        tree["agent"] = agent
-    if simulator or "simulator" in tree:
-        tree["simulator"] = simulator
-    task = dict(tree.get("task") or {})
-    if older := [name for name in THRESHOLDS if name in task]:  # TASK.SUCCESS and others
-        task["measurements"] = {name: task.pop(name) for name in older}
-    if task:
-        tree["task"] = task
-    return tree
+        tree[short] = section(simulator, long) | section(sensors, long)
+    agent["sim_sensors"] = sensors
+    if older := [measure for measure in THRESHOLDS if measure in task]:  # TASK.SUCCESS and others
+        task["measurements"] = {measure: section(task, measure) for measure in older}
+    return tree | {"simulator": simulator, "agent": agent, "task": task}
 
 
 def _lowered(value: Any, name: str) -> Any:
@@ -328,7 +325,7 @@ def _merge(into: Tree, more: Mapping[str, Any]) -> None:
 
 def _leaves(tree: Mapping[str, Any], path: str = "") -> Iterator[tuple[str, Any]]:
     for key, value in tree.items():
-        if isinstance(value, Mapping) and value:
+        if isinstance(value, Mapping):
             yield from _leaves(value, f"{path}{key}.")
         else:
             yield f"{path}{key}", value
