@@ -485,7 +485,7 @@ def test_a_killed_client_leaves_no_process_and_no_file(tmp_path, house_a):
         "import sys, time\nfrom sim_bridge import make_env\n"
         f"env = make_env('habitat', scene={str(house_a)!r}, command=[sys.executable, "
         f"{str(Path(__file__).with_name('houses_server.py'))!r}], width=32, height=24)\n"
-        f"env.set_state({POSE[0]!r}, {list(POSE[1])!r})\nenv.render()\n"
+        f"env.set_state({POSE[0]!r}, {[float(v) for v in POSE[1]]!r})\nenv.render()\n"
         "print(env.server.process.pid, flush=True)\ntime.sleep(100)\n"
     )
     client = subprocess.Popen(
