@@ -5,7 +5,7 @@ PYTHON_BIN := $(VENV)/bin/python
 # the tests of what drives a robot, and the rooms that they measure
 ROBOT_TESTS := test/protocol test/camera test/nodes test/graph test/sim_bridge/test_bridge_node.py
 COVERED := janusvln_ros/protocol/*,janusvln_ros/camera/*,janusvln_ros/policy/*,janusvln_ros/nodes/*,janusvln_ros/graph/*
-.PHONY: help setup demo test test-all test-310 test-jazzy faults coverage bench lint clean
+.PHONY: help setup demo test test-all test-310 test-jazzy test-habitat faults coverage bench lint clean
 
 help:  ## this list
 	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -30,6 +30,9 @@ test-310:  ## the ROS graph and the pure rooms on Python 3.10
 test-jazzy:  ## the ROS graph on the Jazzy wheels
 	@ROS_WHEELS=jazzy scripts/setup.sh .venv-jazzy
 	@.venv-jazzy/bin/python -m pytest -q $(ROBOT_TESTS)
+
+test-habitat: setup  ## the real habitat-sim, where JANUSVLN_HABITAT_PYTHON names its interpreter
+	@$(PYTHON_BIN) -m pytest -q -rs test/sim_bridge/test_habitat_real.py
 
 faults: setup  ## every fault injected into the real graph
 	@$(PYTHON_BIN) -m pytest -q -m faults $(ROBOT_TESTS)
