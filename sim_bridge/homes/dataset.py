@@ -53,6 +53,11 @@ class Split:
         """Whether its homes and instructions are kept out of training."""
         return self.family.startswith("unseen")
 
+    @property
+    def held_out(self) -> float:
+        """Share of its instructions, from generator 2 on, that use words held out of training."""
+        return 0.0 if self.stream == 0 else 0.5
+
 
 SPLITS: Mapping[str, Split] = {
     "train": Split("house", 0, 600, 10),
@@ -322,6 +327,7 @@ def _build(task: tuple[str, str, int, Settings, str]) -> None:
         SPLITS[split].stream,
         unseen=SPLITS[split].unseen,
         memory_only=SPLITS[split].memory_only,
+        held_out=SPLITS[split].held_out,
     )
     if not _scene_path(data_dir, name).is_file():
         atomic_write(_scene_path(data_dir, name), home.glb)
