@@ -237,9 +237,11 @@ def _translated(
     names = tokenizer.convert_ids_to_tokens(list(range(len(tokenizer))))
     known: dict[int, Tensor] = {}
     for i, name in enumerate(names):
-        spellings = (before.encode(s, add_special_tokens=False) for s in (f" {name}", name))
-        if one := next((ids[0] for ids in spellings if len(ids) == 1), None):
-            known[i] = (head_VD if name in Action.__members__ else embeddings_VD)[one]
+        answer = name in Action.__members__
+        # byte-level tokenizers have a word's blank in its token
+        spelt = [before.encode(s, add_special_tokens=False) for s in (f" {name}", name)]
+        if one := next((ids[0] for ids in spelt[answer:] if len(ids) == 1), None):
+            known[i] = (head_VD if answer else embeddings_VD)[one]
     free, spread = len(names) - len(table_WK), model.config.text.initializer_range
     rows_RD = torch.randn(free, embeddings_VD.shape[1]) * spread
     for i in range(free):
