@@ -29,7 +29,6 @@ from typing import Any
 
 from janusvln_ros.cli.options import JSON, option
 from janusvln_ros.cli.output import answer, say
-from janusvln_ros.data.episodes import read_episodes
 from janusvln_ros.data.samples import STRIPPED, write_set
 from janusvln_ros.data.trajectories import Trajectory, read_trajectories
 from janusvln_ros.errors import InputError, require

@@ -95,7 +95,7 @@ def exchanges(word: str) -> Iterator[str]:
 
 
 def one_slip_from(word: str) -> Iterator[str]:
-    """Every text that is one slip away from ``word`` (exchanges aside), in ASCII letters; some twice."""
+    """Every text one slip away from ``word`` (exchanges aside), in ASCII letters; some twice."""
     for i in range(len(word) + 1):
         before, after = word[:i], word[i:]
         yield before + after[1:]

@@ -46,8 +46,8 @@ class InstructionTokenizer(PreTrainedTokenizerFast):
 
 LIKELY_WORDS = "likely_words"
 """
-Of ``tokenizer_config.json``: groups of words for `Spelling`, each a text; where it is, instructions
-are folded.
+Of ``tokenizer_config.json``: groups of words for `Spelling`, each a text; where it is,
+instructions are folded.
 """
 
 TRAINED_WORDS_FILE = "words.json"
@@ -85,7 +85,7 @@ def load_tokenizer(folder: str | Path) -> PreTrainedTokenizerBase:
 
 
 def _instruction_tokenizer(folder: Path) -> InstructionTokenizer:
-    tokenizer = InstructionTokenizer(
+    tokenizer: InstructionTokenizer = InstructionTokenizer(  # type: ignore[no-untyped-call]
         tokenizer_file=str(folder / "tokenizer.json"),
         eos_token="<|im_end|>",
         pad_token="<|endoftext|>",
@@ -153,8 +153,9 @@ def unknown_words(
 
     def vectors(names: list[str]) -> np.ndarray:
         ids = [tokenizer.encode(name, add_special_tokens=False) for name in names]
-        rows = np.stack([embeddings_VD[i].mean(axis=0) for i in ids]).astype(np.float32)
-        return rows / np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), 1e-9)
+        rows: np.ndarray = np.stack([embeddings_VD[i].mean(axis=0) for i in ids])
+        rows /= np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), 1e-9)
+        return rows
 
     likeness = vectors(strange) @ vectors(trained).T
     nearest = likeness.argmax(axis=1)

@@ -5,6 +5,8 @@ the vocabulary of a small network and are what a mistyped word most likely was
 (`janusvln_ros.training.words`).
 """
 
+# ruff: noqa: SIM905
+
 CORE = tuple(
     """
 the a and to of on in at your you it is that there into through then left right turn go walk

@@ -34,8 +34,8 @@ from janusvln_ros.training.episode import EPISODE_ATTENTION
 from janusvln_ros.training.network import build_model, finish, shipped
 from janusvln_ros.training.recipes import Recipe, load_recipe, save_recipe
 from janusvln_ros.training.released import ReleasedTask, Samples, collate_samples
-from janusvln_ros.training.words import learn_words
 from janusvln_ros.training.trainer import fit, freeze, last_logged, last_state
+from janusvln_ros.training.words import learn_words
 
 log = logging.getLogger(__name__)
 
@@ -270,7 +270,8 @@ def _train_navigation(recipe: Recipe, output: Path) -> dict[str, Any]:
             whole = {name: value.cpu() for name, value in weights.items()}
             stage.task.load_state_dict(whole, assign=True)
     if trainer.is_world_process_zero():
-        words = said(tokenizer, recipe.data) if tokenizer.spelling else ()
+        knows = getattr(tokenizer, "spelling", None)
+        words = said(tokenizer, recipe.data) if knows else ()
         finish(model, recipe, output, trained=True, tokenizer=folder, words=words)
         atomic_write(output / "history.json", json.dumps(history, indent=1) + "\n")
     return {

@@ -75,8 +75,8 @@ def word_tokenizer(words: Sequence[str], pieces: Sequence[str]) -> Tokenizer:
     """
     A WordPiece tokenizer that takes words whole, without regard to case and accents.
 
-    Ids: Qwen2.5-VL's special tokens, the action words, the unknown token, marks; then, as the table has them,
-    ``words`` and ``pieces``.
+    Ids: Qwen2.5-VL's special tokens, the action words, the unknown token, marks; then, as the
+    table has them, ``words`` and ``pieces``.
 
     Args:
         words: lower case, the most common first.
@@ -91,7 +91,7 @@ def word_tokenizer(words: Sequence[str], pieces: Sequence[str]) -> Tokenizer:
         )
     )
     tokenizer.normalizer = normalizers.Sequence(
-        [normalizers.Replace("’", "'"), normalizers.BertNormalizer(strip_accents=True)]
+        [normalizers.Replace("’", "'"), normalizers.BertNormalizer(clean_text=False, strip_accents=True)]
     )
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
         [
@@ -199,18 +199,19 @@ def learn_words(
     else:
         require(
             (origin / "tokenizer.json").is_file(),
-            f"the network has {vocabulary} tokens (tie_word_embeddings: "
-            f"{str(model.config.tie_word_embeddings).lower()}), the words in {folder} are {tokens} "
-            "of a tied head: set both in its settings, or start from a checkpoint that has its "
+            f"{folder} has {tokens} tokens for a tied head, the network {vocabulary} for "
+            f"{'a tied' if model.config.tie_word_embeddings else 'an untied'} one: set vocab_size "
+            "and tie_word_embeddings in its settings, or start from a checkpoint that has its "
             "tokenizer.json",
         )
         embedding = _translated(model, load_tokenizer(origin), tokenizer, table_WK)
         text = copy.deepcopy(model.config.text)
         text.vocab_size = tokens
         model.config = replace(model.config, text=text, tie_word_embeddings=True)
-    ends = tokenizer.convert_tokens_to_ids([*(action.name for action in Action), "<|im_end|>"])
+    answers = [*(action.name for action in Action), "<|im_end|>"]
+    ids = [tokenizer.encode(answer, add_special_tokens=False)[0] for answer in answers]
     model.language.embed_tokens = embedding  # type: ignore[assignment]
-    model.lm_head = WordHead(embedding, ends)  # type: ignore[assignment]
+    model.lm_head = WordHead(embedding, ids)  # type: ignore[assignment]
 
 
 def _product(model: JanusVLN, table_WK: Tensor) -> WordEmbedding:
@@ -247,7 +248,8 @@ def _translated(
     for i in range(free):
         rows_RD[i] = known.get(i, rows_RD[i])
     shared = [i for i in known if i >= free]
-    words_SK, wanted_SD = table_WK[[i - free for i in shared]], torch.stack([known[i] for i in shared])
+    words_SK = table_WK[[i - free for i in shared]]
+    wanted_SD = torch.stack([known[i] for i in shared])
     square = words_SK.T @ words_SK + 0.3 * torch.eye(table_WK.shape[1])
     return WordEmbedding(table_WK, rows_RD, torch.linalg.solve(square, words_SK.T @ wanted_SD))
 
@@ -258,9 +260,9 @@ def fold_words(model: JanusVLN) -> None:
     embedding = model.language.embed_tokens
     if not isinstance(embedding, WordEmbedding):
         return
-    weight = nn.Parameter(embedding.weight.to(embedding.rows.dtype))
-    model.language.embed_tokens = nn.Embedding(*weight.shape, _weight=weight)
-    model.lm_head = nn.Linear(*weight.shape[::-1], bias=False, device="meta")
+    tokens, width = embedding.weight.shape
+    model.language.embed_tokens = nn.Embedding(tokens, width, _weight=embedding.weight)
+    model.lm_head = nn.Linear(width, tokens, bias=False, device="meta")
     model.lm_head.weight = model.language.embed_tokens.weight
 
 
@@ -314,7 +316,7 @@ class Encoder:
         ids = [encoding.ids for encoding in self.tokenizer.encode_batch(list(words))]
         states = np.zeros((len(words), self.model.config.hidden_size), np.float32)
         order = sorted(range(len(words)), key=lambda i: len(ids[i]))
-        for size, group in groupby(order, key=lambda i: len(ids[i])):
+        for _, group in groupby(order, key=lambda i: len(ids[i])):
             for chosen in _batches(list(group), 256):
                 rows = torch.tensor([ids[i] for i in chosen])
                 states[chosen] = self.model(rows).last_hidden_state.mean(dim=1).numpy()
@@ -426,7 +428,9 @@ def build_words(encoder: Encoder, folder: Path) -> dict[str, Any]:
     }
 
 
-def _save(folder: Path, tokenizer: Tokenizer, table_WK: np.ndarray, likely: Sequence[Sequence[str]]) -> None:
+def _save(
+    folder: Path, tokenizer: Tokenizer, table_WK: np.ndarray, likely: Sequence[Sequence[str]]
+) -> None:
     config = {
         "tokenizer_class": "PreTrainedTokenizerFast",
         "bos_token": None,
