@@ -91,7 +91,10 @@ def word_tokenizer(words: Sequence[str], pieces: Sequence[str]) -> Tokenizer:
         )
     )
     tokenizer.normalizer = normalizers.Sequence(
-        [normalizers.Replace("’", "'"), normalizers.BertNormalizer(clean_text=False, strip_accents=True)]
+        [
+            normalizers.Replace("’", "'"),
+            normalizers.BertNormalizer(clean_text=False, strip_accents=True),
+        ]
     )
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
         [
