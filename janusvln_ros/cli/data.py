@@ -226,23 +226,7 @@ def _views(args: argparse.Namespace) -> dict[str, Any]:
     }
 
 
-<<<<<<< HEAD
-def _tokenizer(args: argparse.Namespace) -> dict[str, Any]:
-    from janusvln_ros.training.tokenizer import save_tokenizer, train_tokenizer
-    from sim_bridge.homes import check_generator
-
-    check_generator(args.data, "train")
-    episodes = read_episodes(args.data, "houses", "train").episodes
-    tokenizer = train_tokenizer(episode.instruction for episode in episodes)
-    save_tokenizer(tokenizer, args.out)
-    return {
-        "out": str(args.out),
-        "instructions": len(episodes),
-        "tokens": tokenizer.get_vocab_size(),
-    }
-=======
 def _words(args: argparse.Namespace) -> dict[str, Any]:
     from janusvln_ros.training.words import Encoder, build_words
 
     return {"out": str(args.out), **build_words(Encoder(args.words), args.out)}
->>>>>>> words
