@@ -170,11 +170,18 @@ def finish(
     model: JanusVLN, recipe: Recipe, output: Path, *, trained: bool, tokenizer: Path | None = None
 ) -> Path:
     """
-    Write the checkpoint folder: weights, config, tokenizer and what generation needs; the model is
-    in evaluation mode then.
+    Write the checkpoint folder of a run that has ended; the model is in evaluation mode then.
     """
     folder = output / "checkpoint"
     model.eval()
+    write_checkpoint(model, recipe, folder, trained=trained, tokenizer=tokenizer)
+    return folder
+
+
+def write_checkpoint(
+    model: JanusVLN, recipe: Recipe, folder: Path, *, trained: bool, tokenizer: Path | None = None
+) -> None:
+    """Write weights, config, tokenizer and what generation needs into ``folder``."""
     model.config = replace(
         model.config, navigation=replace(model.config.navigation, trained=trained)
     )
@@ -185,4 +192,3 @@ def finish(
                 folder / name
             ).resolve():
                 shutil.copyfile(tokenizer / name, folder / name)
-    return folder
