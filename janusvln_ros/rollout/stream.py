@@ -27,6 +27,8 @@ from sim_bridge import Observation
 from sim_bridge.homes.dataset import home_seed
 from sim_bridge.homes.episodes import Home, make_episodes, make_home
 from sim_bridge.nav_env import scene_path
+from sim_bridge.navmesh import navmesh_of
+from sim_bridge.scene import load_scene
 
 TRAINING, HELD_OUT = "stream", "stream_held_out"
 """Families of homes: for training, and to judge it by."""
@@ -42,6 +44,9 @@ LONG_STEPS = 57
 
 DOMAIN = 0x57E4
 """First word of the seeds drawn with here; those of homes and episodes start with other words."""
+
+HOME_FOLDER = ".home-"
+"""How the folders of homes begin; one that is left over belongs to a process that was killed."""
 
 Clock = Callable[[str], AbstractContextManager[None]]
 """Measures what is done inside it, under a name."""
@@ -155,12 +160,13 @@ def draw_routes(mix: Mix, home: Home, *, held_out: bool = False) -> list[Route]:
 
 @contextmanager
 def drawn_home(
-    mix: Mix, family: str, number: int, clock: Clock
+    mix: Mix, family: str, number: int, place: Path, clock: Clock
 ) -> Iterator[tuple[list[Route], Path]]:
     """
-    Home ``number`` of a family: its routes, and a data folder that holds its scene for as long.
+    Home ``number`` of a family: its routes, and a data folder in ``place`` that holds its scene
+    for as long.
     """
-    with TemporaryDirectory(prefix="janusvln-home-") as folder:
+    with TemporaryDirectory(dir=place, prefix=HOME_FOLDER) as folder:
         with clock("home"):
             home = make_home(
                 f"{family}_{number:07d}", home_seed(mix.seed, family, number), mix.rooms
@@ -168,6 +174,8 @@ def drawn_home(
             scene = scene_path(folder, home.scene_id)
             scene.parent.mkdir(parents=True)
             scene.write_bytes(home.glb)
+            env = driver_settings(mix).env
+            navmesh_of(load_scene(scene, env.up), env.agent_height, env.agent_radius)
         with clock("routes"):
             routes = draw_routes(mix, home, held_out=family == HELD_OUT)
         yield routes, Path(folder)

@@ -253,6 +253,7 @@ def _read(name: str) -> dict[str, Any]:
     below = _read(str(parent)) if parent else {}
     for key, value in values.items():
         inherited = below.get(key)
-        both = isinstance(value, dict) and isinstance(inherited, dict)
-        below[key] = {**inherited, **value} if both else value
+        if isinstance(value, dict) and isinstance(inherited, dict):
+            value = {**inherited, **value}
+        below[key] = value
     return below

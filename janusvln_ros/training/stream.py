@@ -51,6 +51,7 @@ from janusvln_ros.rollout.settings import Settings
 from janusvln_ros.rollout.shards import Cluster
 from janusvln_ros.rollout.stream import (
     HELD_OUT,
+    HOME_FOLDER,
     TRAINING,
     Route,
     drawn_home,
@@ -83,7 +84,7 @@ def stream_folder(recipe: Recipe) -> Path:
 # ---------------------------------------------------------------- what producers have done
 
 
-class Tally:
+class Ledger:
     """
     What a producer has done so far, over restarts: ``seconds`` by stage, ``counts``, ``faults`` by
     reason.
@@ -123,8 +124,8 @@ class Tally:
         atomic_write(self.path, json.dumps(kept, indent=1) + "\n")
 
 
-def tallies(folder: Path) -> dict[str, dict[str, float]]:
-    """What all producers of a stream have done together, as the parts of a `Tally`."""
+def accounts(folder: Path) -> dict[str, dict[str, float]]:
+    """What all producers of a stream have done together, as the parts of a `Ledger`."""
     total: dict[str, dict[str, float]] = {"seconds": {}, "counts": {}, "faults": {}}
     for path in folder.glob("producer-*.json"):
         for part, values in json.loads(path.read_text()).items():
@@ -212,7 +213,7 @@ def make_drive(
     folder: Path,
     home: int,
     route: Route,
-    tally: Tally,
+    ledger: Ledger,
 ) -> StoredDrive | None:
     """
     Drive a route and encode what was seen; None where it is no example.
@@ -226,7 +227,7 @@ def make_drive(
     episode, width = route.episode, driver.model.config.navigation.image_width
     by_policy = driver.trained and is_policy_driven(stream, episode)
     driver.inputs.clear()
-    with tally.clock("policy" if by_policy else "drive"):
+    with ledger.clock("policy" if by_policy else "drive"):
         drive = drive_route(
             settings,
             folder,
@@ -240,7 +241,7 @@ def make_drive(
     if drive.frames is None:
         vision, spatial = driver.inputs.take(len(drive.targets))
     else:
-        with tally.clock("encode"):
+        with ledger.clock("encode"):
             vision = vision_features(driver.model, drive.frames).astype(np.float16)
             spatial = spatial_features(driver.model, drive.frames).astype(np.float16)
     about = {
@@ -276,32 +277,35 @@ class ProducerJob:
     longest: int
 
 
-def produce_home(job: ProducerJob, driver: Driver, spool: Spool, tally: Tally) -> int:
+def produce_home(
+    job: ProducerJob, driver: Driver, spool: Spool, ledger: Ledger, wait: Callable[[], None]
+) -> int:
     """
     Claim a home, drive its routes and spool them; how many were. A fault in it is counted with its
-    reason and costs no more than the rest of the home.
+    reason and costs no more than the rest of the home. ``wait``: for room in the spool.
     """
     stream, number, put = job.stream, claim_home(job.folder), 0
-    tally.count("homes")
+    ledger.count("homes")
     settings = driver_settings(stream)
     try:
-        with drawn_home(stream, TRAINING, number, tally.clock) as (routes, folder):
+        with drawn_home(stream, TRAINING, number, job.folder, ledger.clock) as (routes, folder):
             for route in routes:
                 if job.longest and route.episode.info["steps"] > job.longest:
-                    tally.count("too long")
+                    ledger.count("too long")
                     continue
-                drive = make_drive(driver, stream, settings, folder, number, route, tally)
+                drive = make_drive(driver, stream, settings, folder, number, route, ledger)
                 if drive is None or (job.longest and len(drive.targets) > job.longest):
-                    tally.count("no example" if drive is None else "too long")
+                    ledger.count("no example" if drive is None else "too long")
                     continue
-                with tally.clock("write"):
+                wait()
+                with ledger.clock("write"):
                     spool.put(drive)
                 put += 1
-                tally.count("drives")
-                tally.count("frames", len(drive.targets))
-                tally.count("driven by the policy", int(drive.about["driver"] != "expert"))
+                ledger.count("drives")
+                ledger.count("frames", len(drive.targets))
+                ledger.count("driven by the policy", int(drive.about["driver"] != "expert"))
     except Exception as error:  # whatever it is, the next home is another one
-        tally.fault(f"{type(error).__name__}: {error}"[:200])
+        ledger.fault(f"{type(error).__name__}: {error}"[:200])
         log.warning("home %d is left: %s: %s", number, type(error).__name__, error)
     return put
 
@@ -313,20 +317,24 @@ def produce(job: ProducerJob, index: int, stop: Callable[[], bool]) -> None:
     Raises:
         RuntimeError: many homes in a row gave nothing, so that it is not the homes.
     """
-    spool, tally = Spool(job.folder / "spool"), Tally(job.folder / f"producer-{index}.json")
+    spool, ledger = Spool(job.folder / "spool"), Ledger(job.folder / f"producer-{index}.json")
     driver: Driver | None = None
     empty = 0
-    while not stop():
-        with tally.clock("pause"):
+
+    def wait() -> None:
+        with ledger.clock("pause"):
             while len(spool.tickets()) >= job.stream.keep and not stop():
-                time.sleep(0.5)
-        with tally.clock("load"):
+                time.sleep(0.2)
+
+    while not stop():
+        wait()
+        with ledger.clock("load"):
             driver = refreshed(driver, job.folder)
-        put = produce_home(job, driver, spool, tally)
-        tally.save()
+        put = produce_home(job, driver, spool, ledger, wait)
+        ledger.save()
         empty = 0 if put else empty + 1
         if empty >= FAULTS_IN_A_ROW:
-            raise RuntimeError(f"{empty} homes in a row gave no drive; faults: {tally.faults}")
+            raise RuntimeError(f"{empty} homes in a row gave no drive; faults: {ledger.faults}")
 
 
 def refreshed(driver: Driver | None, folder: Path) -> Driver:
@@ -360,7 +368,8 @@ def _producer_process(job: ProducerJob, index: int, parent: int) -> None:
     os.environ["LP_NUM_THREADS"] = "1"  # of Mesa's software renderer
     torch.set_num_threads(1)
     logging.basicConfig(level=logging.INFO, format=f"producer {index}: %(message)s")
-    produce(job, index, lambda: False)
+    with torch.inference_mode():
+        produce(job, index, lambda: False)
 
 
 class Producers:
@@ -380,7 +389,10 @@ class Producers:
         self._thread = threading.Thread(target=self._watch, name="producers", daemon=True)
 
     def __enter__(self) -> "Producers":
-        Spool(self.job.folder / "spool").sweep(self.job.stream.uses)
+        if self.processes:
+            Spool(self.job.folder / "spool").sweep(self.job.stream.uses)
+            for left in self.job.folder.glob(f"{HOME_FOLDER}*"):
+                shutil.rmtree(left, ignore_errors=True)
         self._thread.start()
         return self
 
@@ -405,7 +417,7 @@ class Producers:
     def _replace(self, index: int, ended: Any) -> None:
         """Start a producer, perhaps in place of one that has ended."""
         if ended is not None:
-            drives = tallies(self.job.folder)["counts"].get("drives", 0)
+            drives = accounts(self.job.folder)["counts"].get("drives", 0)
             self._crashes = self._crashes + 1 if drives == self._drives else 1
             self._drives = drives
             log.warning(
@@ -551,14 +563,14 @@ def held_out_drives(recipe: Recipe, cluster: Cluster) -> Spool | None:
     assert newest is not None
     settings, driver = driver_settings(stream), Driver(newest)
     driver.trained = False
-    tally = Tally(folder / f"held_out-{cluster.rank}.json")
+    ledger = Ledger(folder / f"held_out-{cluster.rank}.json")
     marks = [spool.folder / f"h{number:07d}.done" for number in range(stream.eval_homes)]
     for number, mark in enumerate(marks):
         if number % cluster.world_size != cluster.rank or mark.is_file():
             continue
-        with drawn_home(stream, HELD_OUT, number, tally.clock) as (routes, data):
+        with drawn_home(stream, HELD_OUT, number, folder, ledger.clock) as (routes, data):
             for route in routes:
-                drive = make_drive(driver, stream, settings, data, number, route, tally)
+                drive = make_drive(driver, stream, settings, data, number, route, ledger)
                 if drive is not None:
                     spool.put(drive)
         atomic_write(mark, "")
@@ -610,7 +622,7 @@ class StreamFigures:
             "time": time.perf_counter(),
             "waited": self.drives.waited,
             "passes": self.drives.passes * self.drives.cluster.world_size,
-            **tallies(self.folder),
+            **accounts(self.folder),
         }
 
     def __call__(self) -> dict[str, float]:
