@@ -212,7 +212,9 @@ def _views(args: argparse.Namespace) -> dict[str, Any]:
 
 def _tokenizer(args: argparse.Namespace) -> dict[str, Any]:
     from janusvln_ros.training.tokenizer import save_tokenizer, train_tokenizer
+    from sim_bridge.homes import check_generator
 
+    check_generator(args.data, "train")
     episodes = read_episodes(args.data, "houses", "train").episodes
     tokenizer = train_tokenizer(episode.instruction for episode in episodes)
     save_tokenizer(tokenizer, args.out)

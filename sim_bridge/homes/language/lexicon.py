@@ -1,0 +1,388 @@
+"""
+The words of the language: what every kind of thing, colour, room, opening and movement may be
+called, and which of these words training never uses.
+
+The first of every list is the everyday one; what is nearer to the front is drawn more often. In
+options, ``{name}`` is drawn from the rule of that name, ``{NAME}`` is filled in, ``(a|b)`` is one
+of both, ``[a]`` may be left out, and ``<a>`` is "(a)".
+"""
+
+import re
+
+KINDS: dict[str, tuple[str, ...]] = {
+    "lamp": (
+        "lamp",
+        "floor lamp",
+        "standing lamp",
+        "light",
+        "lampshade",
+        "reading lamp",
+        "lantern",
+    ),
+    "wardrobe": ("wardrobe", "closet", "clothes closet", "locker", "clothes cupboard", "armoire"),
+    "shelf": (
+        "shelf",
+        "bookshelf",
+        "bookcase",
+        "shelves",
+        "shelving unit",
+        "book shelf",
+        "shelving",
+        "rack",
+    ),
+    "fridge": ("fridge", "refrigerator", "freezer", "cooler", "icebox"),
+    "clock": ("clock", "grandfather clock", "standing clock", "pendulum clock", "timepiece"),
+    "column": ("column", "pillar", "pole", "support column", "post"),
+    "cabinet": ("cabinet", "cupboard", "dresser", "chest of drawers", "sideboard"),
+    "table": ("table", "dining table", "coffee table", "desk"),
+    "chair": ("chair", "armchair", "dining chair", "stool", "seat"),
+    "sofa": ("sofa", "couch", "loveseat", "divan", "settee"),
+    "bed": ("bed", "single bed", "mattress", "bedstead", "bunk"),
+    "box": ("box", "cardboard box", "chest", "cube", "carton", "crate"),
+    "barrel": ("barrel", "drum", "cask", "vat", "keg"),
+}
+"""What every kind of thing may be called."""
+
+COLOURS: dict[str, tuple[str, ...]] = {
+    "red": ("red", "bright red", "crimson", "scarlet"),
+    "orange": ("orange", "bright orange", "tangerine"),
+    "yellow": ("yellow", "bright yellow", "lemon yellow", "golden"),
+    "green": ("green", "dark green", "emerald"),
+    "turquoise": ("turquoise", "teal", "cyan", "blue-green", "aqua"),
+    "blue": ("blue", "dark blue", "royal blue", "navy"),
+    "purple": ("purple", "dark purple", "violet"),
+    "pink": ("pink", "bright pink", "hot pink", "magenta"),
+    "brown": ("brown", "dark brown", "chocolate brown", "chestnut"),
+    "black": ("black", "jet black", "ebony"),
+    "white": ("white", "pure white", "snow white", "ivory"),
+}
+"""What the colour of a thing may be called."""
+
+WALL_COLOURS: dict[str, tuple[str, ...]] = {
+    "red": ("red", "light red", "reddish", "coral"),
+    "orange": ("orange", "light orange", "peach", "apricot"),
+    "yellow": ("yellow", "light yellow", "pale yellow", "lemon"),
+    "green": ("green", "light green", "pale green", "mint"),
+    "turquoise": ("turquoise", "teal", "cyan", "light turquoise", "aqua"),
+    "blue": ("blue", "light blue", "sky blue", "azure"),
+    "purple": ("purple", "lilac", "light purple", "lavender", "violet"),
+    "pink": ("pink", "light pink", "pale pink", "rosy"),
+    "brown": ("brown", "light brown", "tan", "brownish"),
+    "white": ("white", "off-white", "whitish", "cream"),
+    "grey": ("grey", "gray", "greyish", "silver"),
+}
+"""What the colour of a room may be called: walls are lighter than things."""
+
+WORDS: dict[str, tuple[str, ...]] = {
+    "room": ("room", "space", "area", "chamber"),
+    "hallway": ("hallway", "hall", "corridor", "passage", "passageway"),
+    "door": (
+        "door",
+        "doorway",
+        "opening",
+        "entrance",
+        "exit",
+        "archway",
+        "door opening",
+        "way through",
+        "entryway",
+    ),
+    "go": (
+        "go",
+        "walk",
+        "head",
+        "move",
+        "continue",
+        "drive",
+        "carry on",
+        "keep going",
+        "step",
+        "make your way",
+        "travel",
+        "roll",
+        "wander",
+        "proceed",
+        "stroll",
+        "march",
+    ),
+    "get": ("get", "come", "make it"),
+    "straight": (
+        "straight ahead",
+        "straight on",
+        "straight",
+        "forward",
+        "ahead",
+        "straight forward",
+        "directly forward",
+        "forwards",
+        "dead ahead",
+        "onward",
+    ),
+    "enter": (
+        "enter",
+        "go into",
+        "walk into",
+        "head into",
+        "step into",
+        "go in to",
+        "move into",
+        "come into",
+        "cross into",
+        "get into",
+        "pass into",
+        "go inside",
+        "drive into",
+        "proceed into",
+    ),
+    "go_through": (
+        "go through",
+        "take",
+        "walk through",
+        "head through",
+        "pass through",
+        "step through",
+        "use",
+        "move through",
+        "drive through",
+        "go thru",
+        "enter",
+        "come through",
+        "slip through",
+        "proceed through",
+        "traverse",
+    ),
+    "go_out": (
+        "leave through",
+        "exit through",
+        "go out through",
+        "leave by",
+        "go out",
+        "walk out",
+        "head out",
+        "get out through",
+        "step out through",
+        "exit via",
+        "depart through",
+    ),
+    "leave": (
+        "leave",
+        "exit",
+        "go out of",
+        "walk out of",
+        "get out of",
+        "step out of",
+        "come out of",
+        "head out of",
+        "depart",
+    ),
+    "via": ("through", "by", "using", "via", "by way of"),
+    "into": (
+        "into",
+        "to",
+        "that leads to",
+        "leading into",
+        "leading to",
+        "that goes to",
+        "in to",
+        "that opens into",
+        "toward",
+        "towards",
+    ),
+    "go_past": (
+        "go past",
+        "walk past",
+        "pass",
+        "pass by",
+        "go by",
+        "head past",
+        "move past",
+        "continue past",
+        "walk by",
+        "keep going past",
+        "drive past",
+        "step past",
+        "carry on past",
+        "stroll past",
+        "proceed past",
+        "skirt",
+    ),
+    "past": ("past", "by", "beyond", "passing", "walking past", "going past", "after"),
+    "go_to": (
+        "go to",
+        "walk to",
+        "head to",
+        "go up to",
+        "walk up to",
+        "head for",
+        "move to",
+        "go over to",
+        "walk over to",
+        "get to",
+        "make your way to",
+        "drive to",
+        "come to",
+        "head over to",
+        "approach",
+        "find",
+        "reach",
+        "go towards",
+        "proceed to",
+        "stroll to",
+    ),
+    "stop": (
+        "stop",
+        "stop there",
+        "wait",
+        "wait there",
+        "stay there",
+        "halt",
+        "stop moving",
+        "come to a stop",
+        "stand still",
+        "stay put",
+        "park",
+        "finish",
+        "end there",
+        "hold there",
+        "pull up",
+        "rest",
+    ),
+    "stop_at": (
+        "stop at",
+        "stop by",
+        "stop in front of",
+        "stop next to",
+        "stop beside",
+        "stop near",
+        "stop before",
+        "stop close to",
+        "wait at",
+        "wait by",
+        "wait next to",
+        "stay by",
+        "stand by",
+        "stand in front of",
+        "stop when you reach",
+        "end up at",
+        "finish at",
+        "come to a stop at",
+        "park at",
+        "park next to",
+        "hold at",
+        "pull up at",
+        "stop just before",
+        "stop when you are at",
+        "halt at",
+        "rest beside",
+        "stop alongside",
+    ),
+    "beside": (
+        "next to",
+        "beside",
+        "by",
+        "near",
+        "close to",
+        "alongside",
+        "near to",
+        "adjacent to",
+    ),
+    "see": ("see", "spot", "notice", "come across", "find", "catch sight of", "glimpse"),
+    "reach": ("reach", "get to", "come to", "arrive at", "are at", "hit", "meet"),
+    "keep_going": (
+        "keep going",
+        "continue",
+        "keep walking",
+        "carry on",
+        "go on",
+        "keep on",
+        "keep moving",
+        "walk",
+        "proceed",
+    ),
+    "look_for": ("look for", "find", "go find", "search for", "locate", "seek out"),
+    "first": ("first", "next", "1st", "nearest"),
+    "second": ("second", "2nd"),
+    "third": ("third", "3rd"),
+    "fourth": ("fourth", "4th"),
+    "last": ("last", "final", "very last", "furthest"),
+    "only": ("only", "single", "sole"),
+    "tall": ("tall", "big", "large", "high", "lofty"),
+    "wide": ("big", "large", "wide", "sizeable"),
+    "along": ("along", "down", "up", "through", "in"),
+    "end": ("end", "far end", "very end", "back"),
+    "far": ("far", "opposite", "back", "rear"),
+    "middle": ("middle", "centre", "center", "midst"),
+    "back": (
+        "go back",
+        "walk back",
+        "return",
+        "head back",
+        "come back",
+        "go straight back",
+        "backtrack",
+    ),
+    "started": (
+        "started",
+        "began",
+        "started out",
+        "started off",
+        "set off",
+        "set out",
+        "originated",
+    ),
+    "across": ("across from", "opposite", "facing", "on the other side from", "opposite to"),
+}
+"""What everything else may be called, by rule."""
+
+HELD_OUT_WORDS = frozenset(
+    re.findall(
+        r"\w+",
+        """
+        lantern armoire rack icebox timepiece post sideboard desk seat settee bunk crate keg
+        scarlet tangerine golden emerald aqua navy violet magenta chestnut ebony ivory
+        coral apricot mint azure lavender rosy brownish cream silver
+        chamber passageway entryway proceed stroll march onward traverse depart skirt halt rest
+        alongside adjacent glimpse meet seek furthest lofty sizeable rear midst backtrack
+        originated toward kindly beyond pivot veer afterwards subsequently
+        """,
+    )
+)
+"""Words of the language that no text for training uses: the measure of generalisation."""
+
+
+_EXCHANGEABLE: tuple[tuple[str, ...], ...] = (
+    ("go", "walk", "head", "proceed", "move", "stroll", "march"),
+    ("turn", "swing", "spin"),
+    ("stop", "halt", "wait"),
+    ("leave", "depart"),
+    ("enter", "traverse"),
+    ("beside", "alongside"),
+    ("through", "thru"),
+    ("door", "doorway", "opening", "entrance", "archway", "entryway"),
+    ("hallway", "hall", "corridor", "passageway"),
+    ("room", "chamber", "space"),
+    ("grey", "gray", "silver"),
+    ("first", "1st"),
+    ("second", "2nd"),
+    ("third", "3rd"),
+    ("fourth", "4th"),
+    ("last", "final", "furthest"),
+    ("reach", "approach"),
+    ("middle", "centre", "center", "midst"),
+    ("colour", "color"),
+)
+"""Single words that may stand for each other wherever they occur, beside kinds and colours."""
+
+
+def synonyms() -> dict[str, tuple[str, ...]]:
+    """
+    Words that mean the same: {word: all of its group}, for groups of single words whose exchange
+    keeps a sentence grammatical and true; held-out words included.
+    """
+    groups = [*KINDS.values(), *COLOURS.values(), *_EXCHANGEABLE]
+    found: dict[str, tuple[str, ...]] = {}
+    for group in groups:
+        words = tuple(word for word in group if " " not in word and word != "light")
+        for word in words if len(words) > 1 else ():
+            found.setdefault(word, words)
+    return found
