@@ -24,8 +24,9 @@ from janusvln_ros.rollout.agents import ExpertAgent, LabelledMixture, WatchingAg
 from janusvln_ros.rollout.engine import direct_engine
 from janusvln_ros.rollout.settings import Rules, Settings, load_settings
 from sim_bridge import Observation
-from sim_bridge.homes.dataset import home_seed
+from sim_bridge.homes.dataset import SPLITS, home_seed
 from sim_bridge.homes.episodes import Home, make_episodes, make_home
+from sim_bridge.homes.language import route_facts, tell
 from sim_bridge.nav_env import scene_path
 from sim_bridge.navmesh import navmesh_of
 from sim_bridge.scene import load_scene
@@ -38,6 +39,9 @@ KINDS = ("plain", "memory", "long")
 What a route of a home is drawn as: any, one that cannot be followed without remembering earlier
 frames, or one of at least ``LONG_STEPS`` steps.
 """
+
+HELD_OUT_WORDS = 0.5
+"""Share of held-out instructions with words or patterns that training does not have."""
 
 LONG_STEPS = 57
 """More steps than both memories keep frames."""
@@ -58,6 +62,8 @@ class Mix:
 
     seed: int = 1
     """Of the homes; with it and a number a home is the same everywhere."""
+    generators: tuple[int, ...] = (1, 2)
+    """Versions of the generator that homes are drawn with, in turn."""
     rooms: tuple[int, int] = (4, 12)
     """Smallest and largest number of rooms of a home."""
     episodes_per_home: int = 6
@@ -73,8 +79,11 @@ class Mix:
     """Share of steps that the expert drives where a policy does."""
     max_steps: int = 140
     """A drive ends after so many steps."""
-    texts: int = 8
-    """Instructions of a drive."""
+    texts: int = 4
+    """
+    Instructions of a drive: the one that its generator gives, the others in the language of
+    generator 2.
+    """
 
     def __post_init__(self) -> None:
         for name in ("memory", "long", "noise", "policy", "expert_share"):
@@ -87,6 +96,11 @@ class Mix:
         for name in ("episodes_per_home", "max_steps", "texts"):
             value = getattr(self, name)
             require(value >= 1, f"stream.{name} is {value}: give 1 or more")
+        known = sorted({split.generator for split in SPLITS.values()})
+        require(
+            self.generators and set(self.generators) <= set(known),
+            f"stream.generators is {list(self.generators)}: give some of {known}",
+        )
         least, most = self.rooms
         require(
             2 <= least <= most <= 12,
@@ -122,13 +136,11 @@ class LabelledDrive:
     end: str
 
 
-def instructions(home: Home, episode: Episode, count: int, *, held_out: bool) -> tuple[str, ...]:
-    """
-    At most ``count`` instructions that fit the route of an episode, each once.
-
-    ``held_out``: with words and patterns that training does not have.
-    """
-    return (episode.instruction,)
+def instructions(home: Home, episode: Episode, count: int) -> tuple[str, ...]:
+    """``count`` instructions that fit the route of an episode, its own first; for training."""
+    facts = route_facts(home.plan, home.things, episode)
+    rng = np.random.default_rng([DOMAIN, home.seed, int(episode.episode_id)])
+    return (episode.instruction, *(tell(rng, facts) for _ in range(count - 1)))
 
 
 def draw_routes(mix: Mix, home: Home, *, held_out: bool = False) -> list[Route]:
@@ -136,26 +148,25 @@ def draw_routes(mix: Mix, home: Home, *, held_out: bool = False) -> list[Route]:
     The routes of a home, numbered from 0, each with its instructions; fewer than asked for where
     the home has no more.
 
-    ``held_out``: with instructions that training does not have.
+    ``held_out``: each with its own instruction alone, one that training does not have.
     """
+    told = {"unseen": held_out, "held_out": HELD_OUT_WORDS if held_out else 0.0}
     rng = np.random.default_rng([DOMAIN, home.seed])
     shares = [1 - mix.memory - mix.long, mix.memory, mix.long]
     plain, memory, long = rng.multinomial(mix.episodes_per_home, shares)
     # Long ones are chosen from more than are needed; what is missing of them is made up for.
-    pool = [e for e, _ in make_episodes(home, int(plain + 3 * long), 0, unseen=held_out)]
+    pool = [e for e, _ in make_episodes(home, int(plain + 3 * long), 0, **told)]
     lengthy = [e for e in pool if e.info["steps"] >= LONG_STEPS][:long]
     rest = [e for e in pool if e not in lengthy][: plain + long - len(lengthy)]
-    heavy = make_episodes(home, int(memory), 1, unseen=held_out, memory_only=True)
+    heavy = make_episodes(home, int(memory), 1, memory_only=True, **told)
     drawn = [("plain", e) for e in rest] + [("memory", e) for e, _ in heavy]
     drawn += [("long", e) for e in lengthy]
-    return [
-        Route(
-            replace(episode, episode_id=str(number), trajectory_id=str(number)),
-            kind,
-            instructions(home, episode, mix.texts, held_out=held_out),
-        )
-        for number, (kind, episode) in enumerate(drawn)
-    ]
+    routes = []
+    for number, (kind, episode) in enumerate(drawn):
+        numbered = replace(episode, episode_id=str(number), trajectory_id=str(number))
+        texts = instructions(home, numbered, 1 if held_out else mix.texts)
+        routes.append(Route(numbered, kind, texts))
+    return routes
 
 
 @contextmanager
@@ -168,9 +179,9 @@ def drawn_home(
     """
     with TemporaryDirectory(dir=place, prefix=HOME_FOLDER) as folder:
         with clock("home"):
-            home = make_home(
-                f"{family}_{number:07d}", home_seed(mix.seed, family, number), mix.rooms
-            )
+            generator = mix.generators[number % len(mix.generators)]
+            seed = home_seed(mix.seed, family, number)
+            home = make_home(f"{family}_{number:07d}", seed, mix.rooms, generator)
             scene = scene_path(folder, home.scene_id)
             scene.parent.mkdir(parents=True)
             scene.write_bytes(home.glb)

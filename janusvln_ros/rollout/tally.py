@@ -22,7 +22,7 @@ from janusvln_ros.evaluation.summary import Line
 from janusvln_ros.rollout.run import read_split
 from janusvln_ros.rollout.settings import Settings, load_settings
 from janusvln_ros.rollout.shards import finished, key_of
-from sim_bridge.homes.dataset import scene_rooms
+from sim_bridge.homes.dataset import home_drawn_as
 from sim_bridge.homes.episodes import make_home
 from sim_bridge.homes.furnish import Thing
 from sim_bridge.homes.plan import Door, Plan
@@ -237,8 +237,8 @@ def scene_of(data_dir: Path, episode: Episode) -> Scene | None:
     """The home of an episode as it was drawn; None for one that was not generated."""
     if "house_seed" not in episode.info:
         return None
-    rooms = scene_rooms(data_dir, episode.scene)
-    home = make_home(episode.scene, int(episode.info["house_seed"]), rooms)
+    rooms, generator = home_drawn_as(data_dir, episode.scene)
+    home = make_home(episode.scene, int(episode.info["house_seed"]), rooms, generator)
     return Scene(home.plan, home.things)
 
 

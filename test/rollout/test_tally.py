@@ -77,7 +77,7 @@ def test_a_way_is_the_rooms_it_leads_through():
         ([START, (8.0, 1.0), (9.0, 1.0), (10.0, 1.0)], "wrong room"),
         ([*ROUTE[:3], (4.5, 2.6), (5.6, 4.0)], "wrong thing"),
         ([*ROUTE[:3], (4.4, 2.9)], "early stop"),
-        ([*ROUTE[:4], (3.35, 3.0)], "near the goal"),
+        ([*ROUTE[:4], (3.35, 3.4)], "near the goal"),
         ([*ROUTE[:4], (4.5, 1.0), (7.5, 1.0), (7.5, 3.0)], "wrong room"),
     ],
 )

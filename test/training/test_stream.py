@@ -50,7 +50,10 @@ from sim_bridge.homes.dataset import home_seed
 
 ROOT = Path(__file__).resolve().parents[2]
 TOKENIZER = ROOT / "config" / "model" / "tiny"
-SMALL = "{seed: 5, rooms: [2, 3], episodes_per_home: 2, max_steps: 30, keep: 6, least: 2, uses: 2}"
+SMALL = (
+    "{seed: 5, generators: [1], rooms: [2, 3], episodes_per_home: 2, max_steps: 30, keep: 6, "
+    "least: 2, uses: 2}"
+)
 
 
 @pytest.fixture
@@ -209,7 +212,9 @@ def test_texts_for_unseen_homes_are_for_held_out_drives_alone(begin, tmp_path):
     for family, unseen in (("stream", False), ("stream_held_out", True)):
         with drawn_home(stream, family, 0, tmp_path, ledger.clock) as (routes, _):
             assert routes
-            assert {is_unseen_text(text) for r in routes for text in r.texts} == {unseen}
+            texts = [text for r in routes for text in r.texts]
+            assert len(set(texts)) == len(texts) == len(routes) * (1 if unseen else 4)
+            assert {is_unseen_text(text) for text in texts} == {unseen}
 
 
 def test_routes_that_need_memory_and_long_ones_are_in_the_mix(tmp_path):
@@ -370,6 +375,7 @@ def test_policies_for_producers_are_whole_and_few_and_the_newest_drives(begin):
         ({"stream": "{memory: 0.8, long: 0.4}"}, "more than all routes"),
         ({"stream": "{policy: 2}"}, "stream.policy is 2.0: give a share"),
         ({"stream": "{uses: 0}"}, "stream.uses is 0"),
+        ({"stream": "{generators: [1, 7]}"}, "stream.generators is"),
         ({"stream": "{use: 1}"}, "did you mean 'uses'"),
     ],
 )
