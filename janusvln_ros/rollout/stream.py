@@ -78,7 +78,10 @@ class Mix:
     expert_share: float = 0.25
     """Share of steps that the expert drives where a policy does."""
     max_steps: int = 140
-    """A drive ends after so many steps."""
+    """
+    A drive ends after so many steps, or after half as many again as its route takes and twenty:
+    who is lost by then meets nothing new.
+    """
     texts: int = 4
     """
     Instructions of a drive: the one that its generator gives, the others in the language of
@@ -224,12 +227,15 @@ def drive_route(
     missed = settings.dagger.missed_stops
     agent = LabelledMixture(expert, policy, expert_share, settings.seed, missed)
     frames: list[np.ndarray] = []
+    limit = min(settings.rules.max_steps, 20 + 3 * route.episode.info["steps"] // 2)
 
     def watch(observation: Observation, action: Action) -> None:
         if policy is None:
             frames.append(resize(observation.rgb, image_width))
 
-    engine = direct_engine(settings, data_dir, agent)
+    engine = direct_engine(
+        replace(settings, rules=replace(settings.rules, max_steps=limit)), data_dir, agent
+    )
     try:
         drive = engine.run(route.episode, watch)
     finally:

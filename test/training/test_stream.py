@@ -166,7 +166,7 @@ def test_features_of_a_drive_are_those_that_the_plain_path_gives_for_its_picture
         Image.fromarray(frame).save(tmp_path / f"{i:03d}.png")
     pictures = tuple(sorted(tmp_path.glob("*.png")))
     plain = Trajectory(
-        0, "0", routes[0].texts[0], tuple(made.actions), tuple(made.targets), pictures
+        0, "0", made.text_of_pass(0), tuple(made.actions), tuple(made.targets), pictures
     )
     write_set([("houses", [plain])], tmp_path / "set.jsonl")
     sets, tokenizer = [TrajectorySet(tmp_path / "set.jsonl")], load_tokenizer(TOKENIZER)
@@ -231,6 +231,19 @@ def test_routes_that_need_memory_and_long_ones_are_in_the_mix(tmp_path):
     assert kinds["memory"] and kinds["long"]
     assert all("memory" in r.episode.info["tags"] for r in kinds["memory"])
     assert all(r.episode.info["steps"] >= LONG_STEPS for r in kinds["long"])
+
+
+def test_who_is_lost_is_cut_short_and_what_was_seen_is_kept(begin, tmp_path):
+    values = begin(trained=True)  # random weights: never arrives
+    stream = replace(values.stream, policy=1.0, max_steps=140, expert_share=0.0)
+    driver, settings = Driver(newest_policy(stream_folder(values))), driver_settings(stream)
+    ledger = Ledger(tmp_path / "ledger.json")
+    with drawn_home(stream, "stream", 0, tmp_path, ledger.clock) as (routes, data):
+        route = routes[0]
+        drive = make_drive(driver, stream, settings, data, 0, route, ledger)
+    steps = route.episode.info["steps"]
+    assert drive.about["end"] == "step_limit"
+    assert len(drive.targets) == len(drive.vision) == len(drive.spatial) == 20 + 3 * steps // 2
 
 
 # ---------------------------------------------------------------- producing and taking
