@@ -20,8 +20,16 @@ from sim_bridge.homes.furnish import KIND, Thing, furnish
 from sim_bridge.homes.instruction import Part, say
 from sim_bridge.homes.language import route_facts, told
 from sim_bridge.homes.language.content import counts_openings, things_named
+from sim_bridge.homes.looks import shaded_glb
 from sim_bridge.homes.mesh import home_glb
-from sim_bridge.homes.plan import Door, Plan, RedrawError, make_plan, redraw_unless
+from sim_bridge.homes.plan import (
+    Door,
+    Plan,
+    RedrawError,
+    make_plan,
+    redraw_unless,
+    with_heights_and_leaves,
+)
 from sim_bridge.homes.routes import (
     RouteMap,
     bearing,
@@ -78,8 +86,20 @@ def make_home(name: str, seed: int, rooms: tuple[int, int] = (4, 12), generator:
     """
     rng = np.random.default_rng([seed, 1])
     plan = make_plan(rng, int(rng.integers(rooms[0], rooms[1] + 1)))
-    things = furnish(rng, plan)
-    return Home(name, seed, plan, things, home_glb(rng, plan, things), generator)
+    plan, things, glb = furnished(rng, plan, generator)
+    return Home(name, seed, plan, things, glb, generator)
+
+
+def furnished(
+    rng: np.random.Generator, plan: Plan, generator: int
+) -> tuple[Plan, tuple[Thing, ...], bytes]:
+    """A plan with what a generator adds to it, its things, and the bytes of its ``.glb``."""
+    if generator == 1:
+        things = furnish(rng, plan)
+        return plan, things, home_glb(rng, plan, things)
+    plan = with_heights_and_leaves(rng, plan)
+    things = furnish(rng, plan, generator)
+    return plan, things, shaded_glb(rng, plan, things)
 
 
 @dataclass(frozen=True)

@@ -106,7 +106,7 @@ def _options(rule: str, texts: tuple[str, ...]) -> tuple[Option, ...]:
             text,
             _read(text),
             frozenset(re.findall(r"\{([A-Z_]+)\}", text)),
-            _is_held_out(rule, texts, place),
+            _is_held_out(rule, texts, texts.index(text)),
             _weight(rule, place),
         )
         for place, text in enumerate(texts)

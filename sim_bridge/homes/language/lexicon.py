@@ -28,18 +28,39 @@ KINDS: dict[str, tuple[str, ...]] = {
         "shelving unit",
         "book shelf",
         "shelving",
-        "rack",
+        "bookstand",
     ),
     "fridge": ("fridge", "refrigerator", "freezer", "cooler", "icebox"),
     "clock": ("clock", "grandfather clock", "standing clock", "pendulum clock", "timepiece"),
     "column": ("column", "pillar", "pole", "support column", "post"),
     "cabinet": ("cabinet", "cupboard", "dresser", "chest of drawers", "sideboard"),
-    "table": ("table", "dining table", "coffee table", "desk"),
-    "chair": ("chair", "armchair", "dining chair", "stool", "seat"),
+    "table": ("table", "dining table", "coffee table", "tabletop"),
+    "chair": ("chair", "armchair", "dining chair", "seat"),
     "sofa": ("sofa", "couch", "loveseat", "divan", "settee"),
     "bed": ("bed", "single bed", "mattress", "bedstead", "bunk"),
     "box": ("box", "cardboard box", "chest", "cube", "carton", "crate"),
     "barrel": ("barrel", "drum", "cask", "vat", "keg"),
+    "stool": ("stool", "bar stool", "footstool", "pouffe"),
+    "desk": ("desk", "writing desk", "computer desk", "bureau", "workstation"),
+    "plant": ("plant", "potted plant", "house plant", "pot plant", "bush", "shrub"),
+    "toilet": ("toilet", "loo", "WC", "lavatory"),
+    "bathtub": ("bathtub", "bath", "tub", "bath tub", "jacuzzi"),
+    "sink": ("sink", "washbasin", "basin", "wash basin", "washstand"),
+    "stove": ("stove", "oven", "cooker", "hob"),
+    "television": ("television", "TV", "tv set", "telly", "tv", "monitor"),
+    "mirror": ("mirror", "standing mirror", "looking glass", "wall mirror"),
+    "piano": ("piano", "upright piano", "pianoforte"),
+    "washing machine": ("washing machine", "washer", "laundry machine", "launderer"),
+    "fireplace": ("fireplace", "fire place", "mantelpiece", "chimney", "hearth"),
+    "coat rack": (
+        "coat rack",
+        "coat stand",
+        "hat stand",
+        "clothes stand",
+        "coat hanger",
+        "coat tree",
+    ),
+    "ladder": ("ladder", "step ladder", "stepladder"),
 }
 """What every kind of thing may be called."""
 
@@ -325,8 +346,6 @@ WORDS: dict[str, tuple[str, ...]] = {
         "started",
         "began",
         "started out",
-        "started off",
-        "set off",
         "set out",
         "originated",
     ),
@@ -338,7 +357,9 @@ HELD_OUT_WORDS = frozenset(
     re.findall(
         r"\w+",
         """
-        lantern armoire rack icebox timepiece post sideboard desk seat settee bunk crate keg
+        lantern armoire bookstand icebox timepiece post sideboard tabletop seat settee bunk crate
+        keg pouffe workstation shrub lavatory jacuzzi washstand hob monitor pianoforte launderer
+        hearth tree stepladder
         scarlet tangerine golden emerald aqua navy violet magenta chestnut ebony ivory
         coral apricot mint azure lavender rosy brownish cream silver
         chamber passageway entryway proceed stroll march onward traverse depart skirt halt rest

@@ -622,8 +622,8 @@ def _joined(speaker: Speaker, voice: str, clauses: list[Clause]) -> str:
             for _ in range(20):
                 joint = speaker.say(rule)
                 wants_verb = joint.endswith(("you ", "to ", "just "))
-                twice = " and " in joint and " and " in text[-50:]
-                loose = joint == " " or (joint == ", " and not before.verb and "," in text[-12:])
+                twice = " and " in joint and " and " in before.text
+                loose = joint == " " or (joint == ", " and not before.verb and "," in before.text)
                 trailing = voice != "terse" and joint == ", " and clause is clauses[-1]
                 lost = "there" in joint and not before.exits
                 if not ((wants_verb and not clause.verb) or twice or loose or trailing or lost):
