@@ -11,6 +11,7 @@ from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Any
 
 import numpy as np
 
@@ -153,7 +154,7 @@ def draw_routes(mix: Mix, home: Home, *, held_out: bool = False) -> list[Route]:
 
     ``held_out``: each with its own instruction alone, one that training does not have.
     """
-    told = {"unseen": held_out, "held_out": HELD_OUT_WORDS if held_out else 0.0}
+    told: dict[str, Any] = {"unseen": held_out, "held_out": HELD_OUT_WORDS if held_out else 0.0}
     rng = np.random.default_rng([DOMAIN, home.seed])
     shares = [1 - mix.memory - mix.long, mix.memory, mix.long]
     plain, memory, long = rng.multinomial(mix.episodes_per_home, shares)

@@ -40,7 +40,7 @@ class Stream(Mix):
     """Training waits where fewer drives are there for each of its processes."""
     policy_from: int = 1000
     """
-    Steps from which on checkpoints of this run drive; at once where ``model`` is a trained one.
+    Steps from which on checkpoints of this run drive; 0 where ``model`` knows how to.
     """
     eval_homes: int = 0
     """Homes of their own, driven once by the expert, that training is judged by."""
@@ -135,6 +135,11 @@ class Recipe:
     """``dual``: longer trajectories are cut to their first so many frames."""
     longest: int = 0
     """``dual``: leave trajectories of more frames out (short routes first); 0: take all."""
+    word_dropout: float = 0.0
+    """
+    ``dual``: share of an instruction's words that are replaced by an unknown one, drawn anew each
+    time, so that a word that was never met does not break a sentence.
+    """
     workers: int = 8
     prompt: Literal["training", "evaluation"] = "training"
     """

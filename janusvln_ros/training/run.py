@@ -10,7 +10,7 @@ time (`janusvln_ros.training.released`). Both take the same set files
 import json
 import logging
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +24,8 @@ from janusvln_ros.errors import require
 from janusvln_ros.files import atomic_write, file_lock
 from janusvln_ros.model import JanusVLN
 from janusvln_ros.model.checkpoint import find
-from janusvln_ros.policy.tokenizer import load_tokenizer
+from janusvln_ros.policy.instruction import WORD
+from janusvln_ros.policy.tokenizer import load_tokenizer, read
 from janusvln_ros.rollout.shards import Cluster
 from janusvln_ros.training.align import AlignTask, collate_tokens, view_tokens, words_of
 from janusvln_ros.training.dual import DualTask, Trajectories, collate_trajectories
@@ -45,6 +46,7 @@ from janusvln_ros.training.stream import (
     newest_policy,
     producer_count,
     publish_policy,
+    said_in_stream,
     stream_folder,
 )
 from janusvln_ros.training.trainer import (
@@ -54,6 +56,7 @@ from janusvln_ros.training.trainer import (
     last_logged,
     last_state,
 )
+from janusvln_ros.training.words import learn_words
 
 log = logging.getLogger(__name__)
 
@@ -163,6 +166,7 @@ def _train_alignment(recipe: Recipe, output: Path) -> dict[str, Any]:
     views, folder = Views.load(recipe.views), find(shipped(recipe.tokenizer or recipe.model))
     words, table = words_of(views.names, load_tokenizer(folder))
     model = build_model(recipe)
+    learn_words(model, folder, load_tokenizer(folder), shipped(recipe.model))
     samples = view_tokens(views, model, table, recipe.walks)
     evaluation = (
         view_tokens(Views.load(recipe.gate_views), model, table, recipe.eval_samples)
@@ -196,6 +200,23 @@ def open_sets(paths: Sequence[str]) -> list[TrajectorySet]:
             f"{trajectories.path} holds no trajectory: see what 'janusvln data' reported about it",
         )
     return sets
+
+
+def said(tokenizer: PreTrainedTokenizerBase, paths: Sequence[str]) -> set[str]:
+    """Every word in the instructions of the set files, as the network reads them."""
+    return {
+        found.group()
+        for trajectories in open_sets(paths)
+        for i in range(len(trajectories))
+        for found in WORD.finditer(read(tokenizer, trajectories.raw(i)["instruction"]))
+    }
+
+
+def words_said(recipe: Recipe, tokenizer: PreTrainedTokenizerBase) -> set[str]:
+    """Every word that a recipe's training says, in its stream (so far) or in its sets."""
+    if recipe.stream is not None:
+        return said_in_stream(stream_folder(recipe))
+    return said(tokenizer, recipe.data)
 
 
 @dataclass(frozen=True)
@@ -241,7 +262,8 @@ def prepare(recipe: Recipe, model: JanusVLN, tokenizer: PreTrainedTokenizerBase)
     if dual:
         settings = (model, tokenizer, recipe, recipe.cache_features and not _learns_to_see(recipe))
         train: Any = Trajectories(sets, *settings, mirrored)
-        evaluation = Trajectories(held_out, *settings) if held_out else None
+        whole = (model, tokenizer, replace(recipe, word_dropout=0.0), settings[-1])
+        evaluation = Trajectories(held_out, *whole) if held_out else None
         task: nn.Module = _dual_task(recipe, model, tokenizer)
     else:
         pictures = (model.config.navigation.image_width, model.config.navigation.num_history)
@@ -299,11 +321,12 @@ def _prepare_stream(recipe: Recipe, model: JanusVLN, tokenizer: PreTrainedTokeni
     spool = Spool(stream_folder(recipe) / "spool")
     train = DriveStream(spool, recipe, tokenizer, cluster, passes)
     judged: dict[str, Any] = {}
+    whole = replace(recipe, word_dropout=0.0)
     if held_out := held_out_drives(recipe, cluster):
-        judged["stream"] = HeldOutDrives(held_out, recipe, tokenizer)
+        judged["stream"] = HeldOutDrives(held_out, whole, tokenizer)
     if recipe.eval_data:
         sets = open_sets(recipe.eval_data)
-        judged["data"] = Trajectories(sets, model, tokenizer, recipe, recipe.cache_features)
+        judged["data"] = Trajectories(sets, model, tokenizer, whole, recipe.cache_features)
     judged = {name: _some(samples, recipe.eval_samples) for name, samples in judged.items()}
     task = _dual_task(recipe, model, tokenizer)
     return Stage(task, train, judged or None, collate_trajectories)
@@ -328,13 +351,12 @@ def _fit_stream(
     """
     stream, cluster, place = recipe.stream, Cluster.from_environment(), stream_folder(recipe)
     assert stream is not None
-    trained = model.config.navigation.trained
     with file_lock(place / "policy"):
         if newest_policy(place) is None:
-            publish_policy(model, recipe, 0, folder, trained)
+            publish_policy(model, recipe, 0, folder)
     stage = prepare(recipe, model, tokenizer)
     figures = StreamFigures(place, stage.train)
-    publisher = PolicyPublisher(model, recipe, folder, trained)
+    publisher = PolicyPublisher(model, recipe, folder)
     job = ProducerJob(place, stream, recipe.longest)
     count = producer_count(stream, cluster) if cluster.rank == 0 else 0
     with Producers(job, count) as producers:
@@ -356,6 +378,7 @@ def _train_navigation(recipe: Recipe, output: Path) -> dict[str, Any]:
     model = build_model(recipe)
     folder = find(shipped(recipe.tokenizer or recipe.semantic_model or recipe.model))
     tokenizer = load_tokenizer(folder)
+    learn_words(model, folder, tokenizer, shipped(recipe.model))
     model.train()
     freeze(model, recipe)
     if recipe.gradient_checkpointing:
@@ -377,7 +400,8 @@ def _train_navigation(recipe: Recipe, output: Path) -> dict[str, Any]:
             whole = {name: value.cpu() for name, value in weights.items()}
             stage.task.load_state_dict(whole, assign=True)
     if trainer.is_world_process_zero():
-        finish(model, recipe, output, trained=True, tokenizer=folder)
+        words = words_said(recipe, tokenizer) if tokenizer.spelling else ()
+        finish(model, recipe, output, trained=True, tokenizer=folder, words=words)
         atomic_write(output / "history.json", json.dumps(history, indent=1) + "\n")
     return {
         "steps": trainer.state.global_step,

@@ -23,9 +23,10 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -45,6 +46,8 @@ from janusvln_ros.errors import InputError
 from janusvln_ros.files import atomic_write, file_lock
 from janusvln_ros.model import JanusVLN
 from janusvln_ros.policy import Navigator
+from janusvln_ros.policy.instruction import WORD
+from janusvln_ros.policy.tokenizer import read
 from janusvln_ros.rollout.agents import PolicyAgent
 from janusvln_ros.rollout.evaluate import checkpoint_digest
 from janusvln_ros.rollout.settings import Settings
@@ -72,6 +75,9 @@ POLICIES_KEPT = 2
 FAULTS_IN_A_ROW = 10
 """So many homes in a row without a drive, and a producer gives up."""
 
+SLIPS = 3
+"""A word that fewer drives were told with may be a slip of the pen, of which there are many."""
+
 CRASHES_IN_A_ROW = 5
 """So many producers that end without a drive in between, and training gives up."""
 
@@ -87,7 +93,7 @@ def stream_folder(recipe: Recipe) -> Path:
 class Ledger:
     """
     What a producer has done so far, over restarts: ``seconds`` by stage, ``counts``, ``faults`` by
-    reason.
+    reason, and how many drives were told with each of the ``words``.
 
     Args:
         path: where it is kept; read where it is there.
@@ -99,6 +105,7 @@ class Ledger:
         self.seconds: dict[str, float] = kept.get("seconds", {})
         self.counts: dict[str, int] = kept.get("counts", {})
         self.faults: dict[str, int] = kept.get("faults", {})
+        self.words: dict[str, int] = kept.get("words", {})
 
     @contextmanager
     def clock(self, stage: str) -> Iterator[None]:
@@ -118,20 +125,31 @@ class Ledger:
         """Count a fault by its reason."""
         self.faults[reason] = self.faults.get(reason, 0) + 1
 
+    def hear(self, words: Iterable[str]) -> None:
+        """Count the words that a drive is told with."""
+        for word in set(words):
+            self.words[word] = self.words.get(word, 0) + 1
+
     def save(self) -> None:
         """Write it down."""
-        kept = {"seconds": self.seconds, "counts": self.counts, "faults": self.faults}
+        parts = ("seconds", "counts", "faults", "words")
+        kept = {part: getattr(self, part) for part in parts}
         atomic_write(self.path, json.dumps(kept, indent=1) + "\n")
 
 
 def accounts(folder: Path) -> dict[str, dict[str, float]]:
     """What all producers of a stream have done together, as the parts of a `Ledger`."""
-    total: dict[str, dict[str, float]] = {"seconds": {}, "counts": {}, "faults": {}}
+    total: dict[str, dict[str, float]] = {"seconds": {}, "counts": {}, "faults": {}, "words": {}}
     for path in folder.glob("producer-*.json"):
         for part, values in json.loads(path.read_text()).items():
             for name, value in values.items():
                 total[part][name] = total[part].get(name, 0) + value
     return total
+
+
+def said_in_stream(folder: Path) -> set[str]:
+    """The words that drives of a stream were told with, those of single slips left out."""
+    return {word for word, drives in accounts(folder)["words"].items() if drives >= SLIPS}
 
 
 # ---------------------------------------------------------------- checkpoints that drive
@@ -142,13 +160,13 @@ def newest_policy(folder: Path) -> Path | None:
     return max((folder / "policy").glob("[0-9]*"), default=None)
 
 
-def publish_policy(
-    model: JanusVLN, recipe: Recipe, step: int, tokenizer: Path, trained: bool
-) -> None:
+def publish_policy(model: JanusVLN, recipe: Recipe, step: int, tokenizer: Path) -> None:
     """
-    Write a checkpoint for the producers, whole or not at all, and delete old ones; ``trained``:
-    they let it drive.
+    Write a checkpoint for the producers, whole or not at all, and delete old ones. From step
+    ``policy_from`` on it counts as trained, and they let it drive.
     """
+    assert recipe.stream is not None
+    trained = step >= recipe.stream.policy_from
     folder = stream_folder(recipe) / "policy"
     final, temporary = folder / f"{step:08d}", folder / f".{step:08d}.tmp"
     shutil.rmtree(temporary, ignore_errors=True)
@@ -199,6 +217,7 @@ class Driver:
         self.checkpoint, self.digest = checkpoint, checkpoint_digest(checkpoint)
         navigator = Navigator.from_pretrained(checkpoint, decoding="constrained")
         self.model, self.trained = navigator.model, navigator.trained
+        self.tokenizer = navigator.tokenizer
         self.agent = PolicyAgent(navigator, checkpoint)
         self.inputs = MergerInputs(self.model)
 
@@ -301,6 +320,8 @@ def produce_home(
                 with ledger.clock("write"):
                     spool.put(drive)
                 put += 1
+                said = (WORD.findall(read(driver.tokenizer, text)) for text in drive.texts)
+                ledger.hear(chain.from_iterable(said))
                 ledger.count("drives")
                 ledger.count("frames", len(drive.targets))
                 ledger.count("driven by the policy", int(drive.about["driver"] != "expert"))
@@ -586,11 +607,8 @@ def held_out_drives(recipe: Recipe, cluster: Cluster) -> Spool | None:
 class PolicyPublisher(TrainerCallback):
     """Gives the producers a checkpoint whenever the trainer saves its state."""
 
-    def __init__(
-        self, model: JanusVLN, recipe: Recipe, tokenizer: Path, trained_before: bool
-    ) -> None:
+    def __init__(self, model: JanusVLN, recipe: Recipe, tokenizer: Path) -> None:
         self.model, self.recipe, self.tokenizer = model, recipe, tokenizer
-        self.trained_before = trained_before
 
     def on_save(
         self,
@@ -600,10 +618,8 @@ class PolicyPublisher(TrainerCallback):
         **kwargs: Any,
     ) -> None:
         """See the class."""
-        if state.is_world_process_zero and self.recipe.stream is not None:
-            step = state.global_step
-            trained = self.trained_before or step >= self.recipe.stream.policy_from
-            publish_policy(self.model, self.recipe, step, self.tokenizer, trained)
+        if state.is_world_process_zero:
+            publish_policy(self.model, self.recipe, state.global_step, self.tokenizer)
 
 
 class StreamFigures:

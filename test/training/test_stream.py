@@ -45,6 +45,7 @@ from janusvln_ros.training.stream import (
     stream_folder,
 )
 from janusvln_ros.training.trainer import fit
+from janusvln_ros.training.words import learn_words
 from sim_bridge.homes import SPLITS
 from sim_bridge.homes.dataset import home_seed
 
@@ -73,7 +74,8 @@ def begin(streamed):
     def make(trained=False, **fields):
         torch.manual_seed(0)
         values = streamed(**fields)
-        publish_policy(build_model(values), values, 0, TOKENIZER, trained)
+        values = replace(values, stream=replace(values.stream, policy_from=0 if trained else 1))
+        publish_policy(build_model(values), values, 0, TOKENIZER)
         return values
 
     return make
@@ -279,6 +281,7 @@ def test_stream_of_a_few_homes_trains_and_no_drive_is_used_too_often(begin):
     values = begin(max_steps=3, batch=2)
     job, spool = job_of(values), spool_of(values)
     model, tokenizer = build_model(values), load_tokenizer(TOKENIZER)
+    learn_words(model, TOKENIZER, tokenizer, Path(values.model))
     stage = prepare(values, model, tokenizer)
     assert len(stage.train) == 6
     produce(job, 0, lambda: len(spool.tickets()) >= 4)
@@ -364,11 +367,24 @@ def test_producer_whose_homes_all_fail_gives_up_with_the_reasons(begin, monkeypa
         produce(job_of(values), 0, lambda: False)
 
 
+def test_words_of_drives_are_remembered_and_single_slips_are_not(begin, tmp_path):
+    values = begin()
+    ledger = Ledger(stream_folder(values) / "producer-0.json")
+    for said in ("go to the lamp", "go to the lampp", "stop at the lamp", "go on to the lamp"):
+        ledger.hear(said.split())
+    ledger.save()
+    other = Ledger(stream_folder(values) / "producer-1.json")
+    other.hear(["stop", "stop", "stop"])
+    other.save()
+    assert streams.said_in_stream(stream_folder(values)) == {"go", "to", "the", "lamp"}
+
+
 def test_policies_for_producers_are_whole_and_few_and_the_newest_drives(begin):
     values = begin()
+    values = replace(values, stream=replace(values.stream, policy_from=20))
     model = build_model(values)
     for step in (10, 20, 30):
-        publish_policy(model, values, step, TOKENIZER, trained=step >= 20)
+        publish_policy(model, values, step, TOKENIZER)
     folder = stream_folder(values) / "policy"
     assert sorted(p.name for p in folder.iterdir()) == ["00000020", "00000030"]
     assert newest_policy(stream_folder(values)).name == "00000030"
