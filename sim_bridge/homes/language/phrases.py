@@ -70,6 +70,12 @@ PHRASES: dict[str, tuple[str, ...]] = {
         "turn round so that {THING} is behind you",
         "face away from {THING}",
     ),
+    "turn_from": (
+        "turn {SIDE}, away from {THING}",
+        "{turn_hand}, away from {THING}",
+        "turn away from {THING} to the {SIDE}",
+        "leave {THING} and {turn_hand}",
+    ),
     # ------------------------------------------------ along hallways
     "hall_turn": (
         "turn {SIDE} in {HALL}",
@@ -85,7 +91,7 @@ PHRASES: dict[str, tuple[str, ...]] = {
         "out in {HALL} {turn_hand}",
     ),
     "hall_far": (
-        "{go} {SIDE} all the way {along} {HALL}",
+        "{go} {SIDE} all the way (along|down) {HALL}",
         "turn {SIDE} and {go} all the way down {HALL}",
         "{go} {SIDE} to the {end} of {HALL}",
         "turn {SIDE} and follow {HALL} to its {end}",
@@ -267,7 +273,7 @@ PHRASES: dict[str, tuple[str, ...]] = {
         "{ROOM} with {THING} inside",
         "{ROOM} containing {THING}",
         "{ROOM} where {THING} stands",
-        "{ROOM}, the one with {THING},",
+        "{NAMED_ROOM}, the one with {THING},",
     ),
     "to_room": (
         "{into} {ROOM}",
@@ -306,7 +312,7 @@ PHRASES: dict[str, tuple[str, ...]] = {
         ", {TWIN} is wrong",
         ", do not take {TWIN}",
         ", stay out of {TWIN}",
-        ", leave out {TWIN}",
+        ", keep out of {TWIN}",
     ),
     # ------------------------------------------------ going through openings
     "exit_room": (
@@ -320,7 +326,7 @@ PHRASES: dict[str, tuple[str, ...]] = {
         "head for {ROOM}{AT} and go in",
         "{look_for} {ROOM}{AT} and {go} in",
         "exit into {ROOM}{AT}",
-        "change over into {ROOM}{AT}",
+        "cross over into {ROOM}{AT}",
     ),
     "exit_door": (
         "{go_through} {DOOR}",
@@ -439,7 +445,7 @@ PHRASES: dict[str, tuple[str, ...]] = {
         "{leave} {HERE}",
         "leave the room",
         "go out[ the {door}]",
-        "exit [the room]",
+        "exit[ the room]",
         "{go_through} the {door}",
         "step out",
         "go through the {door} (there|you see)",
@@ -478,6 +484,7 @@ PHRASES: dict[str, tuple[str, ...]] = {
         "you'll pass {THING}{AT}",
         "{go} until you are past {THING}{AT}",
         "you will (go by|pass) {THING}{AT}",
+        "{go} (around|round) {THING}{AT}",
         "leave {THING} behind{AT}",
     ),
     "pass_side": ("keep {THING}{AT} as you pass", "with {THING}{AT}, {keep_going}"),
@@ -700,7 +707,7 @@ PHRASES: dict[str, tuple[str, ...]] = {
         "would you ",
         "may I ask you to ",
         "if you don't mind, ",
-        "be so kind and ",
+        "be so kind as to ",
     ),
     "then": (
         ", then ",

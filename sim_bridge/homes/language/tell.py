@@ -19,7 +19,7 @@ from sim_bridge.homes.language.variants import with_articles, with_typo
 
 VOICES = ("terse", "plain", "chatty", "polite")
 _VOICE_SHARES = (0.26, 0.38, 0.22, 0.14)
-_LEVEL_SHARES = (0.22, 0.3, 0.3, 0.18)
+_LEVEL_SHARES = (0.26, 0.33, 0.27, 0.14)
 _ORDINALS = ("first", "second", "third", "fourth")
 
 
@@ -201,7 +201,8 @@ class _Teller:
         rest = replace(said, turn="")
         if said.turn:
             far = said.last and speaker.chance(0.4)
-            clauses.append(self._turn(said.turn, leg.room if hall else None, far=far))
+            hallway = leg.room if hall else None
+            clauses.append(self._turn(said.turn, hallway, far=far, first=i == 0))
             self.last_hand = said.turn if said.turn in HAND else ""
         front, more = self._passed(passes)
         clauses += more
@@ -227,7 +228,9 @@ class _Teller:
         where = self.speaker.say("inside", ROOM=self.names.room(room))
         return replace(clause, text=f"{where} {clause.text}", verb=False, placed=True)
 
-    def _turn(self, turn: str, hallway: RoomName | None, *, far: bool = False) -> Clause:
+    def _turn(
+        self, turn: str, hallway: RoomName | None, *, far: bool = False, first: bool = False
+    ) -> Clause:
         """A turn, along a hallway or in a room."""
         speaker = self.speaker
         if turn in HAND and turn == self.last_hand and speaker.chance(0.3):
@@ -239,9 +242,12 @@ class _Teller:
             )
             return Clause(speaker.say(rule, HALL=hall), verb=rule != "frag_straight")
         facing = self.content.facing
-        if turn == "around" and facing and not self.aim_first and speaker.chance(0.4):
+        away = first and facing is not None and not self.aim_first and turn != "straight"
+        if away and facing is not None and speaker.chance(0.4):
             self.turned_away = True
-            return Clause(speaker.say("turn_away", **self.names.slots(facing.thing)), verb=True)
+            rule = "turn_away" if turn == "around" else "turn_from"
+            slots = self.names.slots(facing.thing)
+            return Clause(speaker.say(rule, **slots, SIDE=turn), verb=True)
         if turn == "around":
             rule = "frag_around" if self.fragments else "turn_around"
             return Clause(speaker.say(rule), verb=not self.fragments)
@@ -291,6 +297,7 @@ class _Teller:
         elif (
             said.side == "ahead"
             and i > 0
+            and not turned
             and not counts
             and (said.room or not said.beside)
             and speaker.chance(0.4)
@@ -309,7 +316,8 @@ class _Teller:
             room = f"the {self.speaker.say('hallway')}"
         if said.inside is not None:
             base = room or f"the {self.speaker.say('room')}"
-            room = self.speaker.say("room_with", ROOM=base, **self.names.slots(said.inside))
+            slots = self.names.slots(said.inside)
+            room = self.speaker.say("room_with", ROOM=base, NAMED_ROOM=room, **slots)
         return room
 
     def _exit_seen(self, said: Exit, i: int, room: str | None) -> Clause:
@@ -435,10 +443,10 @@ class _Teller:
         if said.turn:
             hallway = arrival.room if arrival.room.hallway and came else None
             far = said.end and speaker.chance(0.6)
-            clauses.append(self._turn(said.turn, hallway, far=far))
+            clauses.append(self._turn(said.turn, hallway, far=far, first=not came))
         front, more = self._passed(passes)
         clauses += more
-        last = self._stop(said, visit=visit, came=came)
+        last = self._stop(said, arrival.room, visit=visit, came=came)
         if front:
             last = Clause(f"{front}{', ' if speaker.chance(0.8) else ' '}{last.text}", False)
         clauses.append(last)
@@ -446,11 +454,11 @@ class _Teller:
             clauses[0] = self._once_inside(clauses[0], arrival.room)
         return clauses
 
-    def _stop(self, said: Stop, *, visit: bool, came: bool) -> Clause:
+    def _stop(self, said: Stop, room: RoomName, *, visit: bool, came: bool) -> Clause:
         """Going to a thing and stopping there."""
         speaker, names = self.speaker, self.names
         side = self._at_side(said.side, first=not came)
-        at = side + self._standing(said)
+        at = side + self._standing(said, room)
         twin = ""
         if said.twin is not None:
             one = f"the {names.colour(said.twin)} one"
@@ -486,8 +494,8 @@ class _Teller:
         short = speaker.random.choice(("it's", "it is"))
         return slots | {"IT_IS": "they are" if slots["IT"] == "them" else short}
 
-    def _standing(self, said: Stop) -> str:
-        """Where in its room a thing stands, with a space before it."""
+    def _standing(self, said: Stop, room: RoomName) -> str:
+        """Where in its ``room`` a thing stands, with a space before it."""
         speaker, names = self.speaker, self.names
         found = []
         if said.corner == "any":
@@ -502,8 +510,7 @@ class _Teller:
         elif said.wall:
             found.append(speaker.say(f"at_{said.wall}_wall"))
         if said.end:
-            hall = names.room(self.facts.arrival.room, short=True)
-            found.append(speaker.say("at_end", HALL=hall))
+            found.append(speaker.say("at_end", HALL=names.room(room, short=True)))
         if said.middle:
             found.append(speaker.say("in_middle"))
         if said.beside is not None:
@@ -632,13 +639,14 @@ def _joined(speaker: Speaker, voice: str, clauses: list[Clause]) -> str:
                 joint = ". "
         share = {"polite": 0.15, "chatty": 0.12}.get(voice, 0.02)
         share = {"polite": 0.95, "chatty": 0.5}.get(voice, 0.04) if not asked else share
-        if clause.verb and not joint.endswith(("you ", "to ", "just ")) and speaker.chance(share):
+        bare = clause.verb and not words.startswith(("don't", "do not"))
+        if bare and not joint.endswith(("you ", "to ", "just ")) and speaker.chance(share):
             polite = "ask_polite" if voice == "polite" else "ask_chatty"
             words = (speaker.say(polite) if not asked or voice == "chatty" else "please ") + words
             asked = True
         text += joint + words
         before = clause
-    return text
+    return re.sub(r"\b(left|right) (?=(?:left|right) of\b)", r"\1, ", text)
 
 
 def _surface(speaker: Speaker, voice: str, text: str) -> str:

@@ -6,6 +6,7 @@ and angles, not the facts that the descriptions were drawn from.
 import re
 from dataclasses import replace
 from itertools import pairwise
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -15,8 +16,14 @@ from janusvln_ros.geometry import yaw_of_rotation
 from sim_bridge.homes.dataset import home_seed
 from sim_bridge.homes.episodes import make_episodes, make_home
 from sim_bridge.homes.language import route_facts, tell, told
-from sim_bridge.homes.language.content import Exit, Stop, is_true, routes_that_fit
-from sim_bridge.homes.language.grammar import RULES
+from sim_bridge.homes.language.content import (
+    Exit,
+    Stop,
+    counts_openings,
+    is_true,
+    routes_that_fit,
+)
+from sim_bridge.homes.language.grammar import RULES, known_words
 from sim_bridge.homes.language.lexicon import (
     COLOURS,
     HELD_OUT_WORDS,
@@ -234,6 +241,22 @@ def test_the_goal_and_nothing_else_in_its_room_is_as_it_is_said(descriptions):
                 assert not stop_holds(said, home, other, entry, path[0], yaw), one.text
 
 
+def test_what_is_visited_first_is_as_it_is_said(descriptions):
+    seen = 0
+    for home, episode, one in descriptions:
+        if "visit" in episode.info:
+            path, doors = way(home, episode)
+            said, yaw = one.content.visit, yaw_of_rotation(episode.start_rotation)
+            thing = named(home, episode.info["landmarks"][0])
+            assert said.thing == thing and thing.name != episode.info["goal_landmark"]
+            assert stop_holds(said, home, thing, doors[-1], path[0], yaw), one.text
+            hall = home.plan.rooms[thing.room]
+            nouns = WORDS["hallway"] if hall.hallway else ()
+            assert not said.end or any(noun in one.careful for noun in (*nouns, "end", "back"))
+            seen += 1
+    assert seen > 10
+
+
 def test_things_and_rooms_that_are_passed_are_passed_on_the_side_that_is_said(descriptions):
     checked = 0
     for home, episode, one in descriptions:
@@ -410,11 +433,28 @@ def test_episodes_of_generator_2_are_told_in_the_language_with_held_out_words_wh
     assert len(set(texts)) == len(texts)
 
 
-def test_routes_that_are_tagged_as_counting_say_a_number():
-    seen = 0
-    for i in range(3):
-        home = make_home(f"unseen_{i:05d}", home_seed(11, "unseen", i), generator=2)
-        for e, _ in make_episodes(home, 6, 3, unseen=True, memory_only=True, held_out=0.5):
-            assert "memory" in e.info["tags"]
-            seen += "counting" in e.info["tags"]
-    assert seen
+def test_where_openings_are_to_be_counted_the_number_is_said(routes):
+    rng = np.random.default_rng(4)
+    counted = 0
+    for _, _, facts in routes:
+        if any(leg.opening.ordinal for leg in facts.legs):
+            one = told(rng, replace(facts, kind="counting"))
+            assert counts_openings(one.content)
+            assert re.search(r"second|third|fourth|2nd|3rd|4th", one.careful)
+            counted += 1
+    assert counted > 3
+
+
+def test_routes_of_the_memory_split_need_memory_in_the_new_language_too():
+    home = make_home("unseen_00001", home_seed(11, "unseen", 1), generator=2)
+    for e, _ in make_episodes(home, 6, 3, unseen=True, memory_only=True, held_out=0.5):
+        assert "memory" in e.info["tags"]
+        assert e.info["landmarks"][-1] == e.info["goal_landmark"]
+
+
+def test_the_page_says_how_much_the_language_knows():
+    page = " ".join((Path(__file__).parents[3] / "docs/houses.md").read_text().split())
+    patterns = sum(len({o.text for o in RULES[rule]}) for rule in PHRASES)
+    said = f"{len(known_words())} words"
+    assert f"It knows {said}" in page and f"{len(PHRASES)} rules with {patterns} patterns" in page
+    assert len(known_words()) > 450 and patterns > 600
