@@ -23,6 +23,7 @@ from janusvln_ros.evaluation.drive import Drive
 from janusvln_ros.policy.preprocess import resize
 from janusvln_ros.rollout.agents import ExpertAgent, LabelledMixture, WatchingAgent, episode_random
 from janusvln_ros.rollout.engine import direct_engine
+from janusvln_ros.rollout.perturb import PerturbSection
 from janusvln_ros.rollout.settings import Rules, Settings, load_settings
 from sim_bridge import Observation
 from sim_bridge.homes.dataset import SPLITS, home_seed
@@ -68,6 +69,10 @@ class Mix:
     rooms: tuple[int, int] = (4, 12)
     """Smallest and largest number of rooms of a home."""
     episodes_per_home: int = 6
+    vary_camera: bool = True
+    """
+    Every drive has a camera of its own: height, tilt, field of view, and what it does to pictures.
+    """
     memory: float = 0.25
     """Share of routes that cannot be followed without remembering earlier frames."""
     long: float = 0.25
@@ -199,7 +204,10 @@ def drawn_home(
 def driver_settings(mix: Mix) -> Settings:
     """The simulator and the rules of these drives."""
     return replace(
-        load_settings("houses"), seed=mix.seed, rules=Rules(mix.max_steps, max_blocked=None)
+        load_settings("houses"),
+        seed=mix.seed,
+        rules=Rules(mix.max_steps),
+        perturb=PerturbSection(vary_camera=mix.vary_camera),
     )
 
 

@@ -134,6 +134,21 @@ def test_what_a_kill_left_is_swept_and_what_can_be_used_stays(tmp_path):
 # ---------------------------------------------------------------- drives
 
 
+def test_every_drive_has_a_camera_of_its_own_unless_told_otherwise(begin, tmp_path):
+    values = begin()
+    driver = Driver(newest_policy(stream_folder(values)))
+    ledger = Ledger(tmp_path / "ledger.json")
+    seen = {}
+    for vary in (False, True):
+        stream = replace(values.stream, vary_camera=vary, episodes_per_home=4)
+        with drawn_home(stream, "stream", 0, tmp_path, ledger.clock) as (routes, data):
+            settings = driver_settings(stream)
+            made = [make_drive(driver, stream, settings, data, 0, r, ledger) for r in routes]
+        seen[vary] = [(d.targets[0], d.vision[0].tobytes()) for d in made]
+    assert [t for t, _ in seen[False]] == [t for t, _ in seen[True]]
+    assert seen[False] != seen[True]
+
+
 @pytest.mark.parametrize("by_policy", [False, True])
 def test_features_of_a_drive_are_those_that_the_plain_path_gives_for_its_pictures(
     begin, tmp_path, by_policy
