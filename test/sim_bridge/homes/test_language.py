@@ -39,10 +39,10 @@ HANDS = {"left": 90, "right": -90, "ahead": 0}
 
 @pytest.fixture(scope="module")
 def routes(homes):
-    """(home, episode, facts) of training homes, and of routes that need memory."""
+    """(home, episode, facts) of homes of both generators, of the second routes with memory."""
     drawn = [(home, episode) for home, episodes in homes for episode, _ in episodes]
     for i in range(3):
-        home = make_home(f"house_{i:05d}", home_seed(12, "house", i))
+        home = make_home(f"house2_{i:05d}", home_seed(12, "house2", i), generator=2)
         for episode, _ in make_episodes(home, 6, 3, unseen=False, memory_only=True):
             drawn.append((home, episode))
     return [(home, e, route_facts(home.plan, home.things, e)) for home, e in drawn]
@@ -442,7 +442,7 @@ def test_where_openings_are_to_be_counted_the_number_is_said(routes):
             assert counts_openings(one.content)
             assert re.search(r"second|third|fourth|2nd|3rd|4th", one.careful)
             counted += 1
-    assert counted > 3
+    assert counted
 
 
 def test_routes_of_the_memory_split_need_memory_in_the_new_language_too():
