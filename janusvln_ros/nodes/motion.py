@@ -25,6 +25,7 @@ from std_srvs.srv import SetBool
 
 from janusvln_ros.actions import FORWARD_STEP_M, TURN_STEP_DEG
 from janusvln_ros.camera.images import depth_to_metres
+from janusvln_ros.camera.view import Intrinsics, fitted, intrinsics_of
 from janusvln_ros.errors import InputError
 from janusvln_ros.geometry import Pose2
 from janusvln_ros.nodes.base import ManagedNode
@@ -218,8 +219,8 @@ PARAMETERS = (
     Param(
         "min_known",
         0.2,
-        "Share of the corridor that must be seen to go forward; NaN and infinite "
-        "ranges are not seen.",
+        "Share of the corridor that must be seen to go forward, in its worst part; what gives no "
+        "answer (NaN, 0) is not seen.",
         0.0,
         1.0,
         live=True,
@@ -242,6 +243,14 @@ PARAMETERS = (
         "depth_mount",
         [0.0, 1.25, 0.0],
         "Depth camera on the robot: metres forward, metres up, radians down.",
+    ),
+    Param(
+        "depth_min",
+        0.3,
+        "Least distance that the depth camera measures, metres: what it calls nearer (-inf) stands "
+        "there, and the base rests before it.",
+        0.0,
+        5.0,
     ),
     Param(
         "depth_low",
@@ -299,7 +308,7 @@ class MotionNode(ManagedNode):
         self.zero_until = self.feedback_at = 0.0
         self.last_status = ""
         self.step_seconds: list[float] = []
-        self.depth_matrix: tuple[float, ...] | None = None
+        self.depth_camera: Intrinsics | None = None
         stamped = TwistStamped if kind == "twist_stamped" else Twist
         self.velocity_out = self.discrete_out = None
         if kind == "discrete":
@@ -376,44 +385,47 @@ class MotionNode(ManagedNode):
         self._handle(moving.EmergencyStop(self.now(), message.data))
 
     def _on_scan(self, message: LaserScan) -> None:
-        now = self._range_arrived()
+        now, mount = self._range_arrived(), Pose2(*self.values.scan_mount)
         clearance, known, nearest = scan_corridor(
             np.asarray(message.ranges, np.float64),
             message.angle_min,
             message.angle_increment,
             message.range_min,
             message.range_max,
-            mount=Pose2(*self.values.scan_mount),
+            mount=mount,
             half_width=self.values.corridor_width / 2,
         )
-        stamp = nanoseconds(message.header.stamp)
-        self._handle(moving.Ranges(now, stamp, clearance, known, nearest))
+        stamp, blind = nanoseconds(message.header.stamp), mount.x + max(message.range_min, 0.0)
+        self._handle(moving.Ranges(now, stamp, clearance, known, nearest, blind))
 
     def _on_depth_info(self, message: CameraInfo) -> None:
-        self.depth_matrix = tuple(map(float, message.k)) if message.k[0] > 0 else None
+        self.depth_camera = intrinsics_of(message, rectified=True)
 
     def _on_depth(self, message: Image) -> None:
         now = self._range_arrived()
         try:
-            if self.depth_matrix is None:
+            if self.depth_camera is None:
                 raise InputError("depth arrives without depth_info: the way ahead is not known")
             depth = depth_to_metres(message)
+            camera = fitted(self.depth_camera, message.width, message.height)
         except InputError as problem:
             self.get_logger().error(str(problem), throttle_duration_sec=5.0)
             return
         forward, height, pitch = self.values.depth_mount
         clearance, known = depth_corridor(
             depth,
-            self.depth_matrix,
+            camera.k,
             height=height,
             pitch=pitch,
             forward=forward,
             half_width=self.values.corridor_width / 2,
             low=self.values.depth_low,
             high=self.values.depth_high,
+            near=self.values.depth_min,
             stride=max(1, depth.shape[1] // 160),
         )
-        self._handle(moving.Ranges(now, nanoseconds(message.header.stamp), clearance, known))
+        stamp, blind = nanoseconds(message.header.stamp), forward + self.values.depth_min
+        self._handle(moving.Ranges(now, stamp, clearance, known, blind=blind))
 
     def _range_arrived(self) -> float:
         now = self.now()

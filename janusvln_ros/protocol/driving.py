@@ -43,7 +43,7 @@ from janusvln_ros.protocol.exchange import (
     Tick,
     frame_problem,
 )
-from janusvln_ros.protocol.odometry import Sample, extended, sample_at
+from janusvln_ros.protocol.odometry import Sample, extended, sample_at, velocity_at
 from janusvln_ros.protocol.profile import target
 from janusvln_ros.protocol.status import Code, StepStatus
 
@@ -379,12 +379,15 @@ def _look_early(state: State, now: float, settings: Settings) -> Outcome:
     stopping = state.phase is not Phase.MOVING or state.action is Action.STOP
     if stopping or state.early is not None or state.step_from is None:
         return state, ()
+    track = state.track
     for frame in reversed(state.frames):
-        sample = sample_at(state.track, frame.stamp) if frame.stamp > state.used else None
+        sample = sample_at(track, frame.stamp) if frame.stamp > state.used else None
         if sample is None:
             continue
         moved = relative(state.step_from, sample.pose)
-        if _at_target(moved, sample, state.action, settings):
+        # a short track leaves the twist: whether the final pose agrees is looked at in any case
+        speeds = velocity_at(track, frame.stamp) or (sample.speed, sample.rate)
+        if _at_target(moved, speeds, state.action, settings):
             ticket = state.ticket + 1
             state = replace(state, ticket=ticket, early=Early(ticket, frame, moved, now))
             return state, (Infer(ticket, frame, state.camera, state.moved, commit=False),)
@@ -392,10 +395,12 @@ def _look_early(state: State, now: float, settings: Settings) -> Outcome:
     return state, ()
 
 
-def _at_target(moved: Pose2, sample: Sample, action: Action, settings: Settings) -> bool:
+def _at_target(
+    moved: Pose2, speeds: tuple[float, float], action: Action, settings: Settings
+) -> bool:
     forward, turn = target(action, settings.forward_step, settings.turn_step)
     near = abs(moved.x - forward) <= AGREE_M and abs(moved.yaw - turn) <= AGREE_RAD
-    slow = abs(sample.speed) <= settings.settle_speed and abs(sample.rate) <= settings.settle_rate
+    slow = abs(speeds[0]) <= settings.settle_speed and abs(speeds[1]) <= settings.settle_rate
     return near and slow
 
 
