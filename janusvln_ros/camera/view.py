@@ -141,8 +141,8 @@ def scaled_warning(camera: Intrinsics, width: int, height: int) -> str | None:
     if not all(wanted) or max(abs(wanted[0] - width), abs(wanted[1] - height)) <= 1:
         return None
     return (
-        f"the frame is {width} x {height}, camera_info for {wanted[0]:g} x {wanted[1]:g}: taken as "
-        "the whole picture at another size"
+        f"the frame is {width} x {height}, camera_info for {wanted[0]:g} x {wanted[1]:g}: taken "
+        "as the whole picture at another size"
     )
 
 

@@ -14,14 +14,19 @@ from diagnostic_msgs.msg import DiagnosticArray
 from rclpy.action import ActionServer, CancelResponse, GoalResponse
 from rclpy.callback_groups import ReentrantCallbackGroup
 from rclpy.lifecycle import LifecycleNode, TransitionCallbackReturn
+from rclpy.qos import QoSProfile
 
 from janusvln_ros.nodes.messages import diagnostics_message
 from janusvln_ros.nodes.parameters import Param, declare, follow_changes
 from janusvln_ros.nodes.running import steady_timer
-from janusvln_ros.protocol.health import Health, InputRate, Lateness
+from janusvln_ros.nodes.wiring import missing_publisher
+from janusvln_ros.protocol.health import OK, WARN, Health, InputRate, Lateness
 
 RESULTS_KEPT_S = 60
 """Seconds for which the result of a goal can be asked for."""
+
+DISCOVERY_S = 1.5
+"""Seconds that publishers have to be discovered before one is said to be missing."""
 
 
 class ManagedNode(LifecycleNode, ABC):
@@ -44,6 +49,8 @@ class ManagedNode(LifecycleNode, ABC):
         values: the parameters by name, kept up to date.
         rates: of the inputs, for diagnostics.
         goals: those that wait for their answer, by key.
+        inputs: the topics that it needs, as type, name and quality of service.
+        missing: why nothing can arrive on those on which nothing can, by name.
     """
 
     def __init__(
@@ -60,6 +67,8 @@ class ManagedNode(LifecycleNode, ABC):
         self.values = declare(self, table)
         self.rates: dict[str, InputRate] = {}
         self.goals: dict[int, Any] = {}
+        self.inputs: list[tuple[Any, str, QoSProfile]] = []
+        self.missing: dict[str, str] = {}
         self._keys = 0
         self._lateness = Lateness(tick)
         self._diagnostics_out = self.create_publisher(DiagnosticArray, "/diagnostics", 10)
@@ -67,6 +76,7 @@ class ManagedNode(LifecycleNode, ABC):
         follow_changes(self, table, self.values, self.apply_parameters)
         steady_timer(self, tick, self._on_tick)
         steady_timer(self, 1.0, self._on_diagnostics)
+        steady_timer(self, DISCOVERY_S, self._look_for_publishers)
         self._starting = steady_timer(self, 0.001, self._autostart)
 
     # for subclasses
@@ -151,10 +161,28 @@ class ManagedNode(LifecycleNode, ABC):
 
     def _on_diagnostics(self) -> None:
         now = self.now()
-        lines = [*(rate.health(now) for rate in self.rates.values()), self.health(now)]
+        lines = [*(rate.health(now) for rate in self.rates.values()), self._wired()]
+        lines.append(self.health(now))
         lines[-1].values["callback_late_max"] = f"{self._lateness.take():.4f}"
         stamp, name = self.get_clock().now().to_msg(), self.get_fully_qualified_name()
         self._diagnostics_out.publish(diagnostics_message(stamp, name, lines))
+
+    def _look_for_publishers(self) -> None:
+        """Say of which inputs nothing can arrive, once each time, and when that has changed."""
+        for kind, topic, profile in self.inputs:
+            why = missing_publisher(self, kind, topic, profile)
+            if why is not None and why != self.missing.get(topic):
+                self.get_logger().warning(why)
+            elif why is None and topic in self.missing:
+                name = self.resolve_topic_name(topic)
+                self.get_logger().info(f"{name} has a publisher now")
+            self.missing = {name: text for name, text in self.missing.items() if name != topic}
+            self.missing |= {topic: why} if why is not None else {}
+
+    def _wired(self) -> Health:
+        """Return the line about the publishers of the inputs."""
+        text = "; ".join(self.missing.values()) or "every input has a publisher"
+        return Health("inputs", WARN if self.missing else OK, text, {})
 
     # life cycle
 

@@ -524,8 +524,8 @@ def at_rest(track: tuple[Sample, ...], settings: Settings) -> bool:
 
 def moved_on(start: Pose2, end: Pose2, settings: Settings) -> bool:
     """
-    Whether the poses show motion: as far as ``CREEP`` of the speed of rest comes in ``stuck_time``,
-    so that jitter is none.
+    Whether the poses show motion: as far as ``CREEP`` of the speed of rest comes in
+    ``stuck_time``, so that jitter is none.
     """
     moved, least = relative(start, end), CREEP * settings.stuck_time
     far = math.hypot(moved.x, moved.y) > least * settings.rest_speed
