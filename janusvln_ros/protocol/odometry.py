@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from itertools import accumulate, pairwise
 from typing import Any, NamedTuple
 
-from janusvln_ros.errors import InputError, require
+from janusvln_ros.errors import require
 from janusvln_ros.geometry import Pose2, wrap, yaw_of
 from janusvln_ros.stamps import nanoseconds
 
@@ -26,35 +26,48 @@ class Sample(NamedTuple):
     rate: float = 0.0
 
 
-def sample_of(message: Any) -> Sample:
+def pose_of(message: Any) -> Pose2:
     """
-    A ``nav_msgs/Odometry`` as a sample; its quaternion may have any length but zero.
-
-    A twist that the base does not measure (-1 at the head of its covariance, as in
-    ``sensor_msgs/Imu``) is one of zeros: `velocity_at` believes no twist that the poses belie.
+    The pose of a ``nav_msgs/Odometry`` on the floor; its quaternion may have any length but zero.
 
     Raises:
         InputError: the orientation is a quaternion of zeros, or a number is not finite.
     """
-    p, q, t = message.pose.pose.position, message.pose.pose.orientation, message.twist.twist
+    p, q = message.pose.pose.position, message.pose.pose.orientation
     require(
         any((q.x, q.y, q.z, q.w)),
         "odometry's orientation is a quaternion of zeros, which is no heading: fill it in "
         "(w = 1 is straight ahead)",
     )
-    measured = len(message.twist.covariance) == 0 or message.twist.covariance[0] != -1
-    sample = Sample(
-        nanoseconds(message.header.stamp),
-        Pose2(p.x, p.y, yaw_of(q.x, q.y, q.z, q.w)),
-        math.copysign(math.hypot(t.linear.x, t.linear.y), t.linear.x) if measured else 0.0,
-        t.angular.z if measured else 0.0,
+    pose = Pose2(p.x, p.y, yaw_of(q.x, q.y, q.z, q.w))
+    require(
+        all(map(math.isfinite, pose)),
+        f"odometry is not a number: position ({p.x:g}, {p.y:g}), orientation ({q.x:g}, {q.y:g}, "
+        f"{q.z:g}, {q.w:g})",
     )
-    if not finite(sample):
-        place, twist = (p.x, p.y, q.x, q.y, q.z, q.w), (t.linear.x, t.linear.y, t.angular.z)
-        raise InputError(
-            f"odometry is not a number: position and orientation {place}, twist {twist}"
-        )
-    return sample
+    return pose
+
+
+def sample_of(message: Any) -> Sample:
+    """
+    A ``nav_msgs/Odometry`` as a sample.
+
+    A twist that the base does not measure (-1 at the head of its covariance, as in
+    ``sensor_msgs/Imu``) is one of zeros: `velocity_at` believes no twist that the poses belie.
+
+    Raises:
+        InputError: no usable pose (`pose_of`), or a twist that is not finite.
+    """
+    twist, covariance = message.twist.twist, message.twist.covariance
+    x, y, turning = twist.linear.x, twist.linear.y, twist.angular.z
+    if len(covariance) and covariance[0] == -1:
+        x = y = turning = 0.0
+    require(
+        all(map(math.isfinite, (x, y, turning))),
+        f"odometry is not a number: twist ({x:g}, {y:g}) m/s, {turning:g} rad/s",
+    )
+    speed = math.copysign(math.hypot(x, y), x)
+    return Sample(nanoseconds(message.header.stamp), pose_of(message), speed, turning)
 
 
 def finite(sample: Sample) -> bool:

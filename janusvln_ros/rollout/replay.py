@@ -24,7 +24,7 @@ from janusvln_ros.data.drives import (
     moment_frames,
     recorded_moments,
 )
-from janusvln_ros.errors import InputError, require
+from janusvln_ros.errors import require
 from janusvln_ros.policy import Decision, Navigator
 
 NO_ACTION = 255
@@ -66,10 +66,7 @@ def bag_camera(bag: Bag, topics: Topics, uncalibrated: bool) -> Camera:
     # of several, the one in the same namespace counts.
     folder = camera.removesuffix("/compressed").rpartition("/")[0]
     infos.sort(key=lambda topic: topic.rpartition("/")[0] != folder)
-    first = next(iter(bag.messages([camera])), None)
-    if first is None:
-        raise InputError(f"{bag.path} holds no frame of {camera}")
-    height, width = decode(bag.decode(first)).shape[:2]
+    height, width = decode(bag.decode(next(bag.messages([camera])))).shape[:2]
     if infos:
         intrinsics = intrinsics_of(bag.decode(next(bag.messages(infos[:1]))))
         return plan_view(fitted(intrinsics, width, height)).apply
