@@ -355,6 +355,13 @@ def rest_distance(ranges: Ranges, settings: Settings) -> float:
     return max(settings.stop_distance, ranges.blind)
 
 
+def room(state: State, settings: Settings) -> float:
+    """Metres that the base may go before it must be at rest for what stands ahead."""
+    if settings.range_source == "none" or state.ranges is None:
+        return math.inf
+    return state.ranges.clearance - rest_distance(state.ranges, settings)
+
+
 def obstacle(state: State, settings: Settings) -> str | None:
     """What stands in the way of the step in flight, or None."""
     if settings.range_source == "none" or state.ranges is None or state.goal is None:
@@ -574,11 +581,7 @@ def _drive(state: State, event: Tick, settings: Settings) -> Outcome:
         if stepped(moved, goal, settings) and state.rest is not None:
             return replace(state, phase=Phase.STOPPING, stopping_since=now), (progress,)
         return state, (progress,)
-    clearance = (
-        math.inf
-        if settings.range_source == "none" or state.ranges is None
-        else state.ranges.clearance - rest_distance(state.ranges, settings)
-    )
+    clearance = room(state, settings)
     delay = now - state.odom_at + settings.latency
     speed, rate = velocity(
         moved, goal, state.velocity, now - state.ticked, delay, clearance, settings
@@ -630,15 +633,12 @@ def _settle(state: State, event: Tick, settings: Settings) -> Outcome:
             here = state.odom.pose if state.odom is not None else Pose2()
             nudged = replace(state, nudges=state.nudges + 1, moving_at=now, moving_from=here)
             return replace(nudged, phase=Phase.DRIVING, ticked=now), zero
-        missing = f"came to rest at {moved.x:.3f} m and {math.degrees(moved.yaw):.1f} degrees"
-        status, message = (
-            (
-                StepStatus.BLOCKED
-                if moved.x < settings.forward_step / 2 and goal[0]
-                else StepStatus.TIMEOUT
-            ),
-            missing,
-        )
+        message = f"came to rest at {moved.x:.3f} m and {math.degrees(moved.yaw):.1f} degrees"
+        left = room(state, settings)
+        ahead = goal[0] and left < short_of(moved, goal, settings)
+        message += f", {left:.2f} m from where the way ahead ends" if ahead else ""
+        blocked = ahead or (goal[0] and moved.x < settings.forward_step / 2)
+        status = StepStatus.BLOCKED if blocked else StepStatus.TIMEOUT
     end_stamp = state.rest[1] if rested and state.rest is not None else event.ros_now
     done = Done(state.goal, status, message, end_stamp, moved, state.collided)
     return replace(state, goal=None, phase=Phase.IDLE, velocity=(0.0, 0.0)), (*zero, done)

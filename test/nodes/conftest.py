@@ -197,15 +197,17 @@ class Base:
         )
         self.cut = None  # bytes of a frame that are sent
         self.odom_x = None
+        self.twist = lambda v, w: (v, w)  # what odometry says of the velocity
+        self.orientation = 1.0  # length of its quaternions
         self.Odometry, self.CompressedImage, self.CameraInfo = (
             Odometry,
             CompressedImage,
             CameraInfo,
         )
-        if stamped:
-            self.node.create_subscription(TwistStamped, "cmd_vel", self.on_stamped_command, 1)
-        else:
-            self.node.create_subscription(Twist, "cmd_vel", self.on_command, 1)
+        kind, take = (
+            (TwistStamped, self.on_stamped_command) if stamped else (Twist, self.on_command)
+        )
+        self.listener = self.node.create_subscription(kind, "cmd_vel", take, 1)
         self.odom = self.node.create_publisher(Odometry, "odom", 10)
         self.image = self.node.create_publisher(CompressedImage, "image/compressed", 1)
         self.info = self.node.create_publisher(CameraInfo, "camera_info", 1)
@@ -222,7 +224,10 @@ class Base:
         self.on_command(message.twist)
 
     def scanner(self, period, ahead):
-        """Publish laser scans that see ``ahead()`` metres everywhere; return their timer."""
+        """
+        Publish laser scans that see ``ahead()`` metres everywhere, or its 151 ranges; return their
+        timer.
+        """
         from sensor_msgs.msg import LaserScan
 
         from janusvln_ros.nodes.running import steady_timer
@@ -230,13 +235,14 @@ class Base:
         scans = self.node.create_publisher(LaserScan, "scan", 5)
 
         def look():
+            seen = ahead()
             scan = LaserScan(
                 angle_min=-1.5,
                 angle_max=1.5,
                 angle_increment=0.02,
                 range_min=0.05,
                 range_max=9.0,
-                ranges=[ahead()] * 151,
+                ranges=seen if isinstance(seen, list) else [seen] * 151,
             )
             scan.header.stamp = self.now()
             scans.publish(scan)
@@ -269,10 +275,11 @@ class Base:
             message.pose.pose.position.x = self.x if self.odom_x is None else self.odom_x
             message.pose.pose.position.y = self.y
             message.pose.pose.orientation.z, message.pose.pose.orientation.w = (
-                math.sin(self.yaw / 2),
-                math.cos(self.yaw / 2),
+                self.orientation * math.sin(self.yaw / 2),
+                self.orientation * math.cos(self.yaw / 2),
             )
-            message.twist.twist.linear.x, message.twist.twist.angular.z = self.v, self.w
+            twist = message.twist.twist
+            twist.linear.x, twist.angular.z = self.twist(self.v, self.w)
             self.odom_waiting.append(message)
             while len(self.odom_waiting) > self.odom_late:
                 self.odom.publish(self.odom_waiting.pop(0))

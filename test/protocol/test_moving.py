@@ -435,6 +435,14 @@ def test_slows_down_for_an_obstacle_and_rests_before_it():
     assert done.status == StepStatus.BLOCKED and rig.x == pytest.approx(0.1, abs=0.02)
 
 
+@pytest.mark.parametrize("free", [0.05, 0.15, 0.2])
+def test_a_step_that_an_obstacle_cuts_short_is_blocked_however_far_it_came(free):
+    rig = Rig(range_source="scan", stop_distance=0.35)
+    rig.clearance = 0.35 + free
+    done = rig.run(Action.MOVE_FORWARD)
+    assert done.status == StepStatus.BLOCKED and rig.x == pytest.approx(free, abs=0.02)
+
+
 def test_does_not_go_forward_where_nothing_can_be_seen():
     rig = Rig(range_source="scan")
     rig.known = 0.0
