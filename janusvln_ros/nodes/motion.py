@@ -401,9 +401,8 @@ class MotionNode(ManagedNode):
     def _on_heartbeat(self, message: UInt64) -> None:
         self._handle(moving.Heartbeat(self.now(), message.data))
 
-    def _on_estop(self, message: Bool, info: Any) -> None:
+    def _on_estop(self, message: Bool, sent: int) -> None:
         before = self.machine.estop
-        sent = int(info["source_timestamp"])
         self._handle(moving.EmergencyStop(self.now(), message.data, sent))
         if (pressed := self.machine.estop) is not before:
             released = "e-stop released: call motion/arm to allow motion"

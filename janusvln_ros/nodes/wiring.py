@@ -1,5 +1,6 @@
 """What the ROS graph tells of a node's topics, and subscriptions that hear every publisher."""
 
+from collections import deque
 from collections.abc import Callable
 from typing import Any
 
@@ -20,18 +21,35 @@ it offers.
 """
 
 
-def hear_all(node: Any, kind: Any, topic: str, callback: Callable[[Any, Any], None]) -> None:
+UNKNOWN_NODE = "_NODE_NAME_UNKNOWN_"
+"""What rclpy calls a node whose name has not been discovered."""
+
+COPIES_KNOWN = 64
+"""Latest messages of a topic whose copies are told."""
+
+
+def hear_all(node: Any, kind: Any, topic: str, callback: Callable[[Any, int], None]) -> None:
     """
     Subscribe to every publisher of ``topic``, whatever its quality of service.
 
-    The same message may arrive once per subscription: ``callback(message, info)`` tells copies by
-    ``info["source_timestamp"]``.
+    ``callback(message, sent)`` is called once for every message, which may arrive on each of the
+    subscriptions; ``sent``: when its publisher says that it was sent, ns on the publisher's clock
+    (0: the middleware does not tell, and copies are not told apart).
     """
+    heard: deque[int] = deque(maxlen=COPIES_KNOWN)
+
+    def hear(message: Any, info: Any) -> None:
+        sent = int(info["source_timestamp"])
+        if sent and sent in heard:
+            return
+        heard.append(sent)
+        callback(message, sent)
+
     # that one of them does not match is meant, and no warning
     silent = SubscriptionEventCallbacks(incompatible_qos=lambda event: None)
     for reliability, durability in MIXES:
         profile = QoSProfile(depth=10, reliability=reliability, durability=durability)
-        node.create_subscription(kind, topic, callback, profile, event_callbacks=silent)
+        node.create_subscription(kind, topic, hear, profile, event_callbacks=silent)
 
 
 def type_name(kind: Any) -> str:
@@ -61,6 +79,8 @@ def missing_publisher(node: Any, kind: Any, topic: str, profile: QoSProfile) -> 
 
 
 def _endpoint(info: Any, mismatch: str) -> Endpoint:
+    if info.node_name == UNKNOWN_NODE:  # its endpoint was discovered before the node itself
+        return Endpoint("a node unknown yet", info.topic_type, mismatch)
     node = f"{info.node_namespace.rstrip('/')}/{info.node_name}"
     return Endpoint(node, info.topic_type, mismatch)
 

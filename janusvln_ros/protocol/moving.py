@@ -39,9 +39,6 @@ CREEP = 0.5
 OVERTAKEN = 1.0
 """Seconds in which a message that was sent earlier may still arrive after a later one."""
 
-E_STOPS_KEPT = 32
-"""Latest messages of the e-stop that are known when they arrive again."""
-
 
 class Phase(Enum):
     """Where the step stands."""
@@ -147,8 +144,7 @@ class EmergencyStop(Event):
     """
     The e-stop is pressed or released; releasing does not arm.
 
-    ``sent``: when the publisher says it sent this, ns on its clock; 0: it does not say. The same
-    message may arrive on several subscriptions.
+    ``sent``: when the publisher says it sent this, ns on its clock; 0: it does not say.
     """
 
     pressed: bool
@@ -219,7 +215,6 @@ class State:
     estop: bool | None = None  # pressed; None: it has never spoken
     estop_at: float = -math.inf  # when it was last pressed
     estop_sent: int = 0  # when that press was sent
-    estop_heard: tuple[int, ...] = ()  # when its latest messages were sent, newest first
     phase: Phase = Phase.IDLE
     last: tuple[int, int] = (-1, -1)  # newest episode and step that were accepted
     goal: Goal | None = None
@@ -434,9 +429,6 @@ def _emergency_stop(state: State, event: EmergencyStop, settings: Settings) -> O
     Publishers' clocks may differ, so what was sent earlier is only told by the stamps for as long
     as a message may be under way.
     """
-    if event.sent and event.sent in state.estop_heard:
-        return state, ()  # on another subscription
-    state = replace(state, estop_heard=(event.sent, *state.estop_heard)[:E_STOPS_KEPT])
     if event.pressed:
         state = replace(state, estop=True, estop_at=event.now, estop_sent=event.sent)
         return _disarm(state, event.now, "the e-stop was pressed", settings)

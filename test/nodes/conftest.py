@@ -249,6 +249,31 @@ class Base:
 
         return steady_timer(self.node, period, look)
 
+    def depth_camera(self, depth, width=64, height=48):
+        """
+        Publish the depth images [48, 64] of ``depth()`` at 20 Hz, with intrinsics for pictures of
+        ``width`` x ``height``, 79 degrees wide.
+        """
+        from janusvln_ros.camera.images import image_data
+        from janusvln_ros.nodes.running import steady_timer
+
+        f = width / 2 / math.tan(math.radians(39.5))
+        k = [f, 0.0, (width - 1) / 2, 0.0, f, (height - 1) / 2, 0.0, 0.0, 1.0]
+        info = self.CameraInfo(width=width, height=height, k=k)
+        images = self.node.create_publisher(self.Image, "depth", 1)
+        infos = self.node.create_publisher(self.CameraInfo, "depth_info", 1)
+
+        def look():
+            pixels = depth()
+            message = self.Image(height=48, width=64, step=64 * pixels.itemsize)
+            message.encoding = "16UC1" if pixels.itemsize == 2 else "32FC1"
+            message.data = image_data(pixels.view(np.uint8))
+            message.header.stamp = self.now()
+            infos.publish(info)
+            images.publish(message)
+
+        steady_timer(self.node, 0.05, look)
+
     def now(self):
         """The time as a stamp."""
         return self.stamp(time.monotonic_ns() + self.offset if self.clock else self.ros_now())

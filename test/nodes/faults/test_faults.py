@@ -423,6 +423,21 @@ def test_scan_straight_ahead_becomes(robot, watch, value):
     recovers(r)
 
 
+@pytest.mark.parametrize("value", [-math.inf, 0.0], ids=["-inf", "zero"])
+def test_depth_straight_ahead_becomes(robot, watch, value):
+    r = robot(*FORWARD, motion={"range_source": "depth"}, policy={"max_blocked": 1}, armed=False)
+    depth = np.full((48, 64), 3.0, np.float32)
+    r.base.depth_camera(lambda: depth)
+    r.graph.until(lambda: r.motion.machine.ranges is not None, "depth")
+    assert r.arm(True).success
+    handle = r.go()
+    watch(r).driving().zero(lambda: depth.__setitem__((slice(14, 34), slice(22, 42)), value))
+    assert r.outcome(handle)[1].error_code == Code.BLOCKED
+    depth[:] = 3.0
+    r.graph.until(lambda: r.motion.machine.ranges.known == 1, "a free way")
+    recovers(r)
+
+
 def test_obstacle_appears(robot, watch):
     r = robot(*FORWARD, motion={"range_source": "scan"}, policy={"max_blocked": 1}, armed=False)
     ahead = [3.0]
