@@ -21,11 +21,12 @@ from janusvln_ros.nodes.parameters import Param, declare, follow_changes
 from janusvln_ros.nodes.running import steady_timer
 from janusvln_ros.nodes.wiring import missing_publisher
 from janusvln_ros.protocol.health import OK, WARN, Health, InputRate, Lateness
+from janusvln_ros.protocol.wiring import NO_TOPIC
 
 RESULTS_KEPT_S = 60
 """Seconds for which the result of a goal can be asked for."""
 
-DISCOVERY_S = 1.5
+DISCOVERY_S = 1.0
 """Seconds that publishers have to be discovered before one is said to be missing."""
 
 
@@ -168,16 +169,20 @@ class ManagedNode(LifecycleNode, ABC):
         self._diagnostics_out.publish(diagnostics_message(stamp, name, lines))
 
     def _look_for_publishers(self) -> None:
-        """Say of which inputs nothing can arrive, once each time, and when that has changed."""
+        """
+        Say of which inputs nothing can arrive: once, again when topics of their type turn up, and
+        when it is over.
+        """
+        before, self.missing = self.missing, {}
         for kind, topic, profile in self.inputs:
-            why = missing_publisher(self, kind, topic, profile)
-            if why is not None and why != self.missing.get(topic):
-                self.get_logger().warning(why)
-            elif why is None and topic in self.missing:
+            why, told = missing_publisher(self, kind, topic, profile), before.get(topic)
+            if why is not None:
+                self.missing[topic] = why
+                if told is None or (told.endswith(NO_TOPIC) and not why.endswith(NO_TOPIC)):
+                    self.get_logger().warning(why)
+            elif told is not None:
                 name = self.resolve_topic_name(topic)
                 self.get_logger().info(f"{name} has a publisher now")
-            self.missing = {name: text for name, text in self.missing.items() if name != topic}
-            self.missing |= {topic: why} if why is not None else {}
 
     def _wired(self) -> Health:
         """Return the line about the publishers of the inputs."""

@@ -11,6 +11,10 @@ NAMED = 5
 """Topics or nodes that a sentence names; more are counted."""
 
 
+NO_TOPIC = "; no topic of that type is published"
+"""How a sentence ends that knows of nothing that was meant instead."""
+
+
 class Endpoint(NamedTuple):
     """
     A publisher or a subscription of a topic: its node, its type, and why its quality of service
@@ -77,7 +81,7 @@ def no_publisher(
     else:
         sentence = f"{topic} ({kind}) has no publisher"
     meant = sorted(name for name, kinds in topics.items() if kind in kinds and name != topic)
-    sentence += f"; topics of that type: {names(meant) if meant else 'none'}"
+    sentence += f"; topics of that type: {names(meant)}" if meant else NO_TOPIC
     twin, transport = twin_of(topic)
     return sentence + (f"; {twin} is there: {transport}" if twin in topics else "")
 
