@@ -379,7 +379,7 @@ def test_emergency_stop_of_any_quality_of_service(robot, watch, reliable, kept):
     r.graph.until(lambda: release.get_subscription_count() > 0, "the e-stop's subscription")
     release.publish(Bool(data=False))
     r.graph.until(lambda: r.motion.machine.estop is False, "the release")
-    assert r.arm(True).success
+    r.graph.until(lambda: r.arm(True).success, "to be armed")
     recovers(r)
 
 
