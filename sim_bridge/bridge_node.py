@@ -52,6 +52,7 @@ from janusvln_ros.geometry import Pose2, optical_rotation, relative, to_map, to_
 from janusvln_ros.nodes.messages import pose_message, stamp_message
 from janusvln_ros.nodes.parameters import Param, declare
 from janusvln_ros.nodes.running import leave, run_node, steady_timer
+from janusvln_ros.nodes.wiring import hear_all
 from janusvln_ros.stamps import nanoseconds
 from sim_bridge.backends import make_env
 from sim_bridge.continuous import Base, BaseSettings, Odometry, scan_from_depth
@@ -578,7 +579,7 @@ class Continuous:
         twist = TwistStamped if values.cmd_vel_type == "twist_stamped" else Twist
         listen, newest = bridge.create_subscription, QoSProfile(depth=1)
         listen(twist, "cmd_vel", self._on_cmd_vel, newest)
-        listen(Bool, "estop", self._on_estop, newest)
+        hear_all(bridge, Bool, "estop", self._on_estop)
         listen(StepReport, "motion/step_report", self._on_report, QoSProfile(depth=10))
         steady_timer(bridge, 1.0 / values.odom_rate / values.real_time_factor, self._on_tick)
         steady_timer(bridge, 1.0 / values.frame_rate / values.real_time_factor, self._on_frame_due)
@@ -608,7 +609,7 @@ class Continuous:
                 throttle_duration_sec=1.0,
             )
 
-    def _on_estop(self, message: Bool) -> None:
+    def _on_estop(self, message: Bool, _sent: int) -> None:
         self.bridge.base.emergency_stop(message.data)
 
     def _on_report(self, message: StepReport) -> None:
