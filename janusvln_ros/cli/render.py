@@ -45,7 +45,7 @@ def run(args: argparse.Namespace) -> int:
     require(out.suffix in (".mp4", ".png"), f"--out is {out}; its ending must be .mp4 or .png")
     with open_bag(args.decisions or args.bag) as source:
         decisions = styles(source)
-    with open_bag(args.bag) as bag:
+    with open_bag(args.bag, args.time) as bag:
         rate, pictures = drive_pictures(bag, bag_topics(args), decisions, args.instruction)
         counted = iter(tqdm(pictures, unit="picture", file=sys.stderr, disable=None))
         first = next(counted, None)

@@ -113,7 +113,7 @@ def decide_again(args: argparse.Namespace, out: Path) -> dict[str, Any]:
 
     torch.set_num_threads(args.threads)
     topics = bag_topics(args)
-    with open_bag(args.bag) as bag:
+    with open_bag(args.bag, args.time) as bag:
         moments = chosen_moments(args, bag)
         camera = bag_camera(bag, topics, args.uncalibrated)
         navigator = Navigator.from_pretrained(
@@ -153,7 +153,7 @@ def chosen_moments(args: argparse.Namespace, bag: Bag) -> "list[Moment]":
     from janusvln_ros.data.drives import interval_moments, odometry_moments, recorded_moments
 
     if args.boundaries == "recorded":
-        moments = recorded_moments(bag)
+        moments = recorded_moments(bag, args.image_topic)
     elif args.boundaries == "odom":
         moments = odometry_moments(bag, bag_topics(args), args.instruction)
     else:

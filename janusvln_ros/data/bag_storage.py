@@ -13,7 +13,7 @@ import re
 import shutil
 import sqlite3
 import tempfile
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -270,13 +270,13 @@ def _note_about(source: Source, record: Metadata) -> None:
             source.about.update(custom_data(yaml.safe_load(text)))
 
 
-def custom_data(information: dict[str, Any]) -> dict[str, str]:
+def custom_data(information: Mapping[str, Any]) -> dict[str, str]:
     """What somebody wrote about a bag into its metadata (version 6 and later)."""
     told = information.get("custom_data")
     return {str(k): str(v) for k, v in told.items()} if isinstance(told, dict) else {}
 
 
-def metadata_qos(information: dict[str, Any]) -> dict[str, list[Qos]]:
+def metadata_qos(information: Mapping[str, Any]) -> dict[str, list[Qos]]:
     """
     What the publishers of each topic offered, by metadata.yaml: a text of YAML until version 8, a
     list since 9; policies as numbers or by their names.

@@ -212,7 +212,8 @@ def open_bag(path: str | os.PathLike[str], time: str = "header") -> Iterator[Bag
     require(path.exists(), f"bag {path} does not exist")
     bag = Bag(path, time=time, _types=_copy_of_types())
     with contextlib.ExitStack() as stack:
-        files, information = [path], {}
+        files = [path]
+        information: Mapping[str, Any] = {}
         if path.is_dir():
             information, problem = described(path)
             files, bag._notes = storage_files(path, information.get("relative_file_paths", ()))

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from janusvln_ros.data.bags import Message
+from janusvln_ros.protocol.choosing import JUMP_BACK_NS
 
 
 @dataclass
@@ -23,7 +24,7 @@ class Ring:
 
     def add(self, message: Message) -> None:
         """Append, and drop what is too old or too much."""
-        if self.messages and message.log_time < self.messages[-1].log_time - 10**9:
+        if self.messages and message.log_time < self.messages[-1].log_time - JUMP_BACK_NS:
             self.messages.clear()
             self.size = 0
         self.messages.append(message)

@@ -8,7 +8,14 @@ jumps back, as of a bag that starts again, begins it anew.
 
 from dataclasses import dataclass, field, replace
 
-from janusvln_ros.protocol.choosing import Choice, Rule, see_frame, see_odometry, see_step_end
+from janusvln_ros.protocol.choosing import (
+    JUMP_BACK_NS,
+    Choice,
+    Rule,
+    see_frame,
+    see_odometry,
+    see_step_end,
+)
 from janusvln_ros.protocol.exchange import (
     NO_ACTION,
     Activate,
@@ -34,9 +41,6 @@ from janusvln_ros.protocol.exchange import (
     frame_problem,
 )
 from janusvln_ros.protocol.status import Code, StepStatus
-
-JUMP_BACK_NS = 1_000_000_000
-"""Stamps that go back by more than this start a new episode; less is jitter."""
 
 MAX_QUEUE = 64
 """Chosen frames that may wait for the model."""
