@@ -181,6 +181,11 @@ def test_player_says_which_bag_is_missing(ros_domain):
         )
 
 
+def whole(path):
+    """Whether a recording is finished."""
+    return path.read_bytes().endswith(b"\x89MCAP0\r\n") and path.stat().st_size > 100
+
+
 @pytest.mark.ros
 def test_recorder_writes_a_whole_bag_around_an_instruction_and_an_incident_on_request(
     ros_domain, tmp_path
@@ -199,14 +204,14 @@ def test_recorder_writes_a_whole_bag_around_an_instruction_and_an_incident_on_re
             images.publish(picture)
         words.publish(String(data="go to the door"))
         decisions.publish(Decision(step=7))
-        client.until(lambda: list(tmp_path.glob(".drive-*")))
+        client.until(lambda: list(tmp_path.glob("drive-*.mcap")))
         save = client.node.create_client(TriggerService, "recorder/save_incident")
         client.until(save.service_is_ready)
         answer = save.call_async(TriggerService.Request())
         client.until(answer.done)
         assert answer.result().success
         # the bag closes by itself when nothing is decided any more
-        client.until(lambda: list(tmp_path.glob("drive-*.mcap")))
+        client.until(lambda: whole(next(tmp_path.glob("drive-*.mcap"))))
     (drive,) = tmp_path.glob("drive-*.mcap")
     (incident,) = tmp_path.glob("incident-*.mcap")
     with open_bag(drive) as bag:

@@ -21,7 +21,6 @@ from janusvln_ros.rollout.engine import DirectEngine
 from janusvln_ros.rollout.evaluate import (
     EvaluateJob,
     EvaluateWorker,
-    checkpoint_digest,
     merge,
     told,
 )
@@ -341,16 +340,6 @@ def test_swapped_instructions_are_another_episodes_and_do_not_change_with_order(
     assert set(told(toy_episodes, "removed", 1).values()) == {""}
     with pytest.raises(InputError, match="different texts"):
         told([replace(e, instruction="same") for e in toy_episodes], "swapped", 1)
-
-
-def test_checkpoint_digest_sees_every_file_that_decides(tmp_path):
-    (tmp_path / "config.json").write_text("{}")
-    (tmp_path / "model.safetensors").write_bytes(b"1")
-    first = checkpoint_digest(tmp_path)
-    (tmp_path / "notes.md").write_text("not part of it")
-    assert checkpoint_digest(tmp_path) == first
-    (tmp_path / "model.safetensors").write_bytes(b"2")
-    assert checkpoint_digest(tmp_path) != first
 
 
 @dataclass(frozen=True)
