@@ -70,6 +70,25 @@ class Topics:
     cmd_vel_timeout: float = CMD_VEL_TIMEOUT_S
 
 
+def camera_topics(bag: Bag) -> list[str]:
+    """The topics with pictures; depth and overlay pictures are of no camera."""
+    return [
+        t
+        for t in bag.topics_of(IMAGE_TYPES)
+        if not any(word in t for word in ("depth", "overlay"))
+    ]
+
+
+def camera_info_topics(bag: Bag, camera: str) -> list[str]:
+    """
+    The topics with intrinsics, those beside the ``camera`` first: there they stand by the
+    convention of image pipelines.
+    """
+    folder = camera.removesuffix("/compressed").rpartition("/")[0]
+    infos = bag.topics_of(["sensor_msgs/msg/CameraInfo"])
+    return sorted(infos, key=lambda topic: topic.rpartition("/")[0] != folder)
+
+
 def camera_topic(bag: Bag, wanted: str | None) -> str:
     """
     The camera topic of a bag: ``wanted``, else the only one; depth and overlay pictures are no
@@ -78,11 +97,7 @@ def camera_topic(bag: Bag, wanted: str | None) -> str:
     Raises:
         InputError: none, or several cameras; the sentence lists them.
     """
-    cameras = [
-        t
-        for t in bag.topics_of(IMAGE_TYPES)
-        if not any(word in t for word in ("depth", "overlay"))
-    ]
+    cameras = camera_topics(bag)
     if (
         wanted is None
         and len(cameras) == 2
@@ -403,6 +418,11 @@ def require_stamps(bag: Bag, topic: str, stamps: Sequence[int], logged: Sequence
         )
 
 
+def instruction_topics(bag: Bag) -> list[str]:
+    """The topics that tell where to go: texts that are called ``instruction``, wherever."""
+    return [t for t in bag.topics_of([TEXT_TYPE]) if t.rpartition("/")[2] == "instruction"]
+
+
 def instruction_topic(bag: Bag, wanted: str | None) -> str | None:
     """
     The topic that tells where to go: ``wanted``, else the only text that is called
@@ -415,7 +435,7 @@ def instruction_topic(bag: Bag, wanted: str | None) -> str | None:
     """
     if wanted is not None:
         return bag.topic_of_type([TEXT_TYPE], wanted, "instruction", "--instruction-topic")
-    found = [t for t in bag.topics_of([TEXT_TYPE]) if t.rpartition("/")[2] == "instruction"]
+    found = instruction_topics(bag)
     require(
         len(found) < 2,
         f"{bag.path} has several instruction topics: {', '.join(sorted(found))}; choose one, for "

@@ -20,6 +20,7 @@ from janusvln_ros.data.drives import (
     DECISION_TYPE,
     Moment,
     Topics,
+    camera_info_topics,
     camera_topic,
     moment_frames,
     recorded_moments,
@@ -60,12 +61,8 @@ def bag_camera(bag: Bag, topics: Topics, uncalibrated: bool) -> Camera:
     Raises:
         InputError: no ``camera_info`` and not ``uncalibrated``, or one that is of no use.
     """
-    infos = bag.topics_of(["sensor_msgs/msg/CameraInfo"])
     camera = camera_topic(bag, topics.image)
-    # The camera_info of a camera stands beside its image (REP-104 convention of image pipelines);
-    # of several, the one in the same namespace counts.
-    folder = camera.removesuffix("/compressed").rpartition("/")[0]
-    infos.sort(key=lambda topic: topic.rpartition("/")[0] != folder)
+    infos = camera_info_topics(bag, camera)
     if infos:
         return plan_view(intrinsics_of(bag.decode(next(bag.messages(infos[:1]))))).apply
     require(
