@@ -165,7 +165,9 @@ def storage_files(folder: Path, listed: Collection[str]) -> tuple[list[Path], li
     files = [p for p in there.values() if not (_is_compressed(p) and p.stem in there)]
     held = sorted(p.name for p in folder.iterdir())[:10] or "nothing"
     endings = " or ".join(STORAGE_SUFFIXES)
-    require(files, f"{folder} holds no rosbag2 file ({endings}, compressed or not); it holds {held}")
+    require(
+        files, f"{folder} holds no rosbag2 file ({endings}, compressed or not); it holds {held}"
+    )
     names = [Path(name).name for name in listed]
     found = [n for n in names if {n, Path(n).stem} & {p.name for p in files}]
     notes = [
@@ -211,7 +213,8 @@ def open_source(path: Path, stack: contextlib.ExitStack) -> Source:
     try:
         with path.open("rb") as stream:
             require(
-                stream.read(1), f"{path} is empty (0 bytes): the recording was never written to disk"
+                stream.read(1),
+                f"{path} is empty (0 bytes): the recording was never written to disk",
             )
     except OSError as error:
         raise InputError(f"{path} cannot be read: {error.strerror}") from error

@@ -172,7 +172,9 @@ class Bag:
                 if self.topics.get(topic) in msgtypes:
                     return topic
             guess = f"; did you mean {option} {candidates[0]}?" if candidates else ""
-            raise InputError(f"{self.path} has no {what} topic {wanted!r}; it holds {self.held}{guess}")
+            raise InputError(
+                f"{self.path} has no {what} topic {wanted!r}; it holds {self.held}{guess}"
+            )
         require(
             candidates,
             f"{self.path} has no {what} topic (one of {', '.join(msgtypes)}); it holds {self.held}",

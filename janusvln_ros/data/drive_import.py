@@ -144,9 +144,7 @@ def _driven(bag: Bag, topics: Topics, instruction: str | None) -> _Drive | None:
     spans = {}
     for e, group in groupby(moments, lambda moment: moment.episode):
         steps = list(group)
-        between = slice(
-            bisect_left(frames, steps[0].stamp), bisect_right(frames, steps[-1].stamp)
-        )
+        between = slice(bisect_left(frames, steps[0].stamp), bisect_right(frames, steps[-1].stamp))
         spans[e] = (steps[0].instruction, frames[between])
     return _Drive(spans, moments, odometry, reported_steps(bag), labels=True)
 

@@ -13,7 +13,6 @@ from janusvln_ros.errors import require
 from janusvln_ros.geometry import Pose2
 from janusvln_ros.protocol.odometry import Sample
 
-
 CMD_VEL_TIMEOUT_S = 0.5
 """
 Seconds after which a base stops by itself where no command comes: ``cmd_vel_timeout`` of ROS 2's

@@ -117,7 +117,9 @@ def spoken(bag: Bag, words: str = "") -> list[Message]:
 
 def _frame_times(bag: Bag) -> dict[int, int]:
     """When each frame was recorded, by its stamp: a simulation's stamps are of another clock."""
-    return {bag.stamp(m): m.log_time for topic in camera_topics(bag) for m in bag.messages([topic])}
+    return {
+        bag.stamp(m): m.log_time for topic in camera_topics(bag) for m in bag.messages([topic])
+    }
 
 
 def _said(words: str, frame: int) -> Message:
@@ -181,4 +183,3 @@ def nothing_decided(bag_held: str, has_words: bool, cameras: Mapping[str, bool])
         reasons.append("it holds no instruction: give the words with instruction:=")
     why = "; ".join(reasons) or "its frames are not used: see what policy says"
     return f"nothing of the bag has been decided on: {why}; it holds {bag_held}"
-

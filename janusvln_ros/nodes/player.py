@@ -103,7 +103,7 @@ class Player(Node):  # type: ignore[misc]
             except InputError as error:
                 self.get_logger().warning(f"{topic} is not played: {error}")
         self.started: float | None = None  # when the first message was played, steady clock
-        self.decided = False
+        self.decided = self.told = False
         self.create_subscription(Decision, "policy/decision", self._on_decision, 10)
         self.quiet = steady_timer(self, 0.5, self._look_for_decisions)
         self.clock_output = self.create_publisher(Clock, "/clock", QoSProfile(depth=10))
@@ -137,7 +137,11 @@ class Player(Node):  # type: ignore[misc]
         if not self.decided and time.monotonic() - self.started < QUIET_S:
             return
         self.destroy_timer(self.quiet)
-        if not self.decided and self.count_publishers("policy/decision"):
+        self._tell_undecided()
+
+    def _tell_undecided(self) -> None:
+        if not self.decided and not self.told and self.count_publishers("policy/decision"):
+            self.told = True
             heard = {
                 topic: self.outputs[topic].get_subscription_count() > 0
                 for topic in self.cameras
@@ -164,6 +168,8 @@ class Player(Node):  # type: ignore[misc]
                 self._play_once()
                 if not self.values.loop:
                     break
+            if not self.stopping.is_set():
+                self._tell_undecided()
             late = percentile(self.lateness, 99) * 1e3
             self.get_logger().info(f"the bag is at its end; lateness p99 {late:.1f} ms")
             self.exit_code = 0

@@ -238,7 +238,9 @@ def test_mosaics_get_their_colours_raw_and_compressed(encoding, tile):
     mosaic = mosaic_of(tile)
     for out in (
         decode(padded(image(encoding, mosaic), 3)),
-        decode(compressed(cv2.imencode(".png", mosaic)[1].tobytes(), f"{encoding}; png compressed ")),
+        decode(
+            compressed(cv2.imencode(".png", mosaic)[1].tobytes(), f"{encoding}; png compressed ")
+        ),
         decode(
             compressed(
                 cv2.imencode(".jpg", mosaic, [cv2.IMWRITE_JPEG_QUALITY, 100])[1].tobytes(),

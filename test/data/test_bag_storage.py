@@ -345,5 +345,8 @@ def test_file_that_is_no_bag_is_named(tmp_path):
     with pytest.raises(InputError, match="is no rosbag2"), open_bag(tmp_path / "notes.txt"):
         pass
     sqlite3.connect(tmp_path / "other.db3").executescript("CREATE TABLE a(b)").connection.close()
-    with pytest.raises(InputError, match="not a readable rosbag2"), open_bag(tmp_path / "other.db3"):
+    with (
+        pytest.raises(InputError, match="not a readable rosbag2"),
+        open_bag(tmp_path / "other.db3"),
+    ):
         pass
