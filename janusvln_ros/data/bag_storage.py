@@ -87,7 +87,7 @@ class Source:
     rows: Callable[[Collection[str]], Iterator[Row]] = lambda topics: iter(())
 
     def messages(self, topics: Collection[str]) -> Iterator[Row]:
-        """Return the messages of ``topics`` (of all if empty), up to the damage if there is any."""
+        """The messages of ``topics`` (of all if empty), up to the damage if there is any."""
         try:
             for row in self.rows(topics):
                 if row.cdr[:4] == ZSTD_MAGIC:
@@ -465,8 +465,8 @@ def _recover(path: Path, copy: Path, left: Collection[Path]) -> str | None:
 
 def _log_frames(log: Path) -> int:
     """
-    Frames of a write-ahead log, the last perhaps cut short; those of an older use of the log, which
-    carry another salt, do not count.
+    Frames of a write-ahead log, the last perhaps cut short; those of an older use of the log,
+    which carry another salt, do not count.
     """
     with log.open("rb") as stream:
         head = stream.read(32)

@@ -177,7 +177,8 @@ class Bag:
             )
         require(
             candidates,
-            f"{self.path} has no {what} topic (one of {', '.join(msgtypes)}); it holds {self.held}",
+            f"{self.path} has no {what} topic (one of {', '.join(msgtypes)}); it holds "
+            f"{self.held}",
         )
         require(
             len(candidates) == 1,
@@ -295,8 +296,8 @@ class BagWriter:
     Writes one ``.mcap`` file that ``ros2 bag play`` and Foxglove open.
 
     A result is whole under its final name, or not there: left by an exception, the file is not
-    made. A recording (``growing``) is written under its final name, and what `flush` has seen stays
-    readable whatever happens to the process or the disk.
+    made. A recording (``growing``) is written under its final name, and what `flush` has seen
+    stays readable whatever happens to the process or the disk.
 
     Use as a context manager.
 

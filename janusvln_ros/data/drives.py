@@ -178,8 +178,8 @@ def driven_moments(bag: Bag, topics: Topics, instruction: str | None) -> list[Mo
         return [replace(moment, instruction=instruction) for moment in moments]
     if all(moment.instruction for moment in moments):
         return moments
-    words = [(stamp, text) for text, stamps in drive_spans(bag, topics, None) for stamp in stamps]
-    told = {stamp: text for stamp, text in words}
+    spans = drive_spans(bag, topics, None)
+    told = {stamp: text for text, stamps in spans for stamp in stamps}
     return [replace(m, instruction=m.instruction or told.get(m.stamp, "")) for m in moments]
 
 

@@ -54,8 +54,11 @@ def _samples(path: Path, size: int) -> list[tuple[int, int]]:
         except (ValueError, KeyError, TypeError, AttributeError):
             return [(0, size)]  # no safetensors
     start = 8 + length
-    parts = [(0, start)]
-    for begin, end in spans:
-        for at in (begin, (begin + end - SAMPLE_BYTES) // 2, end - SAMPLE_BYTES):
-            parts.append((start + max(at, begin), start + min(at + SAMPLE_BYTES, end)))
-    return parts
+    return [
+        (0, start),
+        *(
+            (start + max(at, begin), start + min(at + SAMPLE_BYTES, end))
+            for begin, end in spans
+            for at in (begin, (begin + end - SAMPLE_BYTES) // 2, end - SAMPLE_BYTES)
+        ),
+    ]
