@@ -37,6 +37,8 @@ from janusvln_ros.errors import InputError, require
 from janusvln_ros.files import share_dir
 
 IMAGE_TYPES = ("sensor_msgs/msg/Image", "sensor_msgs/msg/CompressedImage")
+FLUSH_BYTES = 1 << 18
+"""Of messages, after which a recording is handed to the disk: no more can be lost."""
 TIMES = ("header", "log")
 """What tells when something was: the stamp in its header, or the time at which it was recorded."""
 
@@ -321,6 +323,7 @@ class BagWriter:
         self._channels: dict[str, int] = {}
         self._schemas: dict[str, int] = {}
         self._whole = 0  # bytes up to the end of the last flush
+        self._waiting = 0  # bytes of messages since then
 
     def __enter__(self) -> "BagWriter":
         """Open the file."""
@@ -377,7 +380,7 @@ class BagWriter:
             OSError: there is no room; leave the writer with this exception.
         """
         self._writer.flush()
-        self._whole = self._stream.tell()
+        self._whole, self._waiting = self._stream.tell(), 0
 
     def add_topic(self, topic: str, msgtype: str, offered: Sequence[Qos] = ()) -> None:
         """
@@ -410,11 +413,19 @@ class BagWriter:
         )
 
     def write(self, topic: str, msgtype: str, log_time: int, cdr: bytes) -> None:
-        """Append one serialised message; ``log_time`` in nanoseconds."""
+        """
+        Append one serialised message; ``log_time`` in nanoseconds.
+
+        Raises:
+            OSError: there is no room; leave the writer with this exception.
+        """
         self.add_topic(topic, msgtype)
         self._writer.add_message(
             channel_id=self._channels[topic], log_time=log_time, publish_time=log_time, data=cdr
         )
+        self._waiting += len(cdr)
+        if self.growing and self._waiting > FLUSH_BYTES:
+            self.flush()
 
     def write_message(self, topic: str, log_time: int, message: Any) -> None:
         """Append a message object made from ``message_types()``."""

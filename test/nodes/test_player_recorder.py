@@ -374,27 +374,23 @@ def test_recording_of_a_killed_recorder_is_readable_under_its_own_name(ros_domai
 
 @pytest.mark.ros
 def test_full_disk_stops_the_recording_and_keeps_it(ros_domain, tmp_path):
-    limit = "import resource; resource.setrlimit(resource.RLIMIT_FSIZE, (200000, 200000))"
+    limit = "import resource; resource.setrlimit(resource.RLIMIT_FSIZE, (400000, 400000))"
     with Client(
         ros_domain, "recorder", before=limit, folder=tmp_path, image_transport="raw", idle=60.0
     ) as client:
         images, drive = begin_recording(client, tmp_path)
-        images.publish(picture(0, side=64))
-        client.until(lambda: held(drive) == 1)
-        sent = 1
-        while drive.stat().st_size < 150_000 and sent < 60:
-            images.publish(picture(sent, side=64))
-            sent += 1
-            client.until(lambda n=sent: held(drive) >= min(n, 11))
-        for n in range(sent, sent + 20):
+        sent = 60
+        for n in range(sent):
             images.publish(picture(n, side=64))
+            client.executor.spin_once(timeout_sec=0.02)
+            time.sleep(0.02)
         line = ""
         while "recording stopped" not in line:
             line = client.process.stderr.readline()
             assert line, "the recorder ended"
         assert str(drive) in line and "File too large" in line
     assert client.process.returncode == 0
-    assert 10 <= held(drive) < sent + 20 and list(tmp_path.iterdir()) == [drive]
+    assert 5 <= held(drive) < sent and list(tmp_path.iterdir()) == [drive]
 
 
 @pytest.mark.ros
@@ -462,6 +458,7 @@ def test_late_comer_gets_what_was_latched_even_past_the_start_offset(bags, ros_d
 
 
 @pytest.mark.ros
+@pytest.mark.slow
 def test_player_says_within_seconds_that_nothing_is_decided_on(bags, ros_domain, tmp_path):
     bag = bags.write_drive(tmp_path / "a.mcap", [1] * 12, instruction=None)
     with Client(ros_domain, "player", bag=bag) as client:
