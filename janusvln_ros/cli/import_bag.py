@@ -54,7 +54,7 @@ OPTIONS = (
 
 def run(args: argparse.Namespace) -> int:
     """Import and report; 1 if no episode could be kept."""
-    from janusvln_ros.data.drive_import import import_drive
+    from janusvln_ros.data.drive_import import import_drive, plan_drive
     from janusvln_ros.rollout.replay import bag_camera
 
     require(args.min_steps >= 1, f"--min-steps is {args.min_steps}; it must be at least 1")
@@ -62,6 +62,8 @@ def run(args: argparse.Namespace) -> int:
     topics = bag_topics(args)
     with open_bag(args.bag, args.time) as bag:
         camera = bag_camera(bag, topics, args.uncalibrated)
+        # before anything is written
+        drive = plan_drive(bag, topics, args.instruction)
         with closing(TrajectoryWriter(args.out, "bag")) as writer:
             scene = args.scene or args.bag.stem
             reports = import_drive(
@@ -73,6 +75,7 @@ def run(args: argparse.Namespace) -> int:
                 args.instruction,
                 args.min_steps,
                 args.max_drift,
+                drive,
             )
     merge(args.out)
     kept = sum(report["kept"] for report in reports)

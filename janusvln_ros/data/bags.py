@@ -125,6 +125,19 @@ class Bag:
             for row in heapq.merge(*rows, key=lambda row: row.log_time):
                 yield Message(*row)
 
+    def first(self, topic: str) -> Message:
+        """
+        The first message of a topic.
+
+        Raises:
+            InputError: there is none, or it lies behind the damage.
+        """
+        for message in self.messages([topic]):
+            return message
+        raise InputError(
+            f"{self.path}: no message of {topic} can be read; {self.damage or 'it has none'}"
+        )
+
     def stamp(self, message: Message) -> int:
         """When a message with a header was, in nanoseconds, by the bag's ``time``."""
         return message.log_time if self.time == "log" else header_stamp(message.cdr)

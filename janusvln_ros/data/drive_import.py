@@ -57,7 +57,7 @@ GAP_PERIODS = 2.5
 
 
 @dataclass(frozen=True)
-class _Drive:
+class Drive:
     """
     What of a bag becomes trajectories.
 
@@ -82,6 +82,7 @@ def import_drive(
     instruction: str | None = None,
     min_steps: int = 4,
     max_drift: float = MAX_DRIFT_M,
+    drive: Drive | None = None,
 ) -> list[dict[str, Any]]:
     """
     Write every episode of a bag with ``writer`` and return a quality report for each, kept or not.
@@ -99,27 +100,28 @@ def import_drive(
         instruction: the words, for a bag without them; they replace those it has.
         min_steps: shorter episodes are reported and not kept.
         max_drift: metres; episodes with more are reported and not kept.
+        drive: the bag's plan (`plan_drive`), where it was made before.
 
     Raises:
         InputError: the bag lacks a camera, motion or words, or their stamps do not fit.
     """
-    drive = _driven(bag, topics, instruction) or _cut(bag, topics, instruction)
-    wanted = Counter(moment.episode for moment in drive.moments)
+    plan = drive or plan_drive(bag, topics, instruction)
+    wanted = Counter(moment.episode for moment in plan.moments)
     seen: dict[int, list[tuple[Moment, bytes, float]]] = defaultdict(list)
     reports: list[dict[str, Any]] = []
 
     def finish(e: int) -> None:
         moments, pictures, sharpnesses = zip(*seen.pop(e))
-        report = {"episode": len(reports), "instruction": drive.spans[e][0]}
-        report |= _figures(drive, e, moments, sharpnesses)
+        report = {"episode": len(reports), "instruction": plan.spans[e][0]}
+        report |= _figures(plan, e, moments, sharpnesses)
         report["missing"] = wanted[e] - len(moments)
         report["not_kept"] = _fault(report, min_steps, max_drift)
         report["kept"] = not report["not_kept"]
         name = f"{scene}_{len(reports):03d}"
-        _write(writer, _episode(name, scene, drive.spans[e][0]), drive, moments, pictures, report)
+        _write(writer, _episode(name, scene, plan.spans[e][0]), plan, moments, pictures, report)
         reports.append(report)
 
-    for moment, frame in moment_frames(bag, topics, drive.moments):
+    for moment, frame in moment_frames(bag, topics, plan.moments):
         # Written as soon as it is over, so that only one episode's pictures are in memory.
         for e in [e for e in seen if e < moment.episode]:
             finish(e)
@@ -130,7 +132,18 @@ def import_drive(
     return reports
 
 
-def _driven(bag: Bag, topics: Topics, instruction: str | None) -> _Drive | None:
+def plan_drive(bag: Bag, topics: Topics, instruction: str | None) -> Drive:
+    """
+    What of a bag becomes trajectories: the steps that the recorded policy drove, else motion cut
+    into steps.
+
+    Raises:
+        InputError: as `import_drive`.
+    """
+    return _driven(bag, topics, instruction) or _cut(bag, topics, instruction)
+
+
+def _driven(bag: Bag, topics: Topics, instruction: str | None) -> Drive | None:
     """The steps that the recorded policy drove; None: it drove none."""
     moments = driven_moments(bag, topics, instruction)
     if not moments:
@@ -146,17 +159,17 @@ def _driven(bag: Bag, topics: Topics, instruction: str | None) -> _Drive | None:
         steps = list(group)
         between = slice(bisect_left(frames, steps[0].stamp), bisect_right(frames, steps[-1].stamp))
         spans[e] = (steps[0].instruction, frames[between])
-    return _Drive(spans, moments, odometry, reported_steps(bag), labels=True)
+    return Drive(spans, moments, odometry, reported_steps(bag), labels=True)
 
 
-def _cut(bag: Bag, topics: Topics, instruction: str | None) -> _Drive:
+def _cut(bag: Bag, topics: Topics, instruction: str | None) -> Drive:
     """A drive by hand, or by another program, cut into steps by its motion."""
     spans, odometry = spans_and_odometry(bag, topics, instruction)
-    return _Drive(dict(enumerate(spans)), step_moments(spans, odometry), odometry)
+    return Drive(dict(enumerate(spans)), step_moments(spans, odometry), odometry)
 
 
 def _figures(
-    drive: _Drive, e: int, moments: Sequence[Moment], sharpnesses: Sequence[float]
+    drive: Drive, e: int, moments: Sequence[Moment], sharpnesses: Sequence[float]
 ) -> dict[str, Any]:
     actions = [moment.recorded for moment in moments if moment.recorded is not None]
     frames = drive.spans[e][1]
@@ -187,7 +200,7 @@ def _fault(report: dict[str, Any], min_steps: int, max_drift: float) -> str:
 def _write(
     writer: TrajectoryWriter,
     episode: Episode,
-    drive: _Drive,
+    drive: Drive,
     moments: Sequence[Moment],
     pictures: Sequence[bytes],
     report: dict[str, Any],

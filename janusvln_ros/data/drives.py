@@ -34,6 +34,7 @@ REPORT_TYPE = "janusvln_msgs/msg/StepReport"
 ODOMETRY_TYPE = "nav_msgs/msg/Odometry"
 TEXT_TYPE = "std_msgs/msg/String"
 VELOCITY_TYPES = ("geometry_msgs/msg/Twist", "geometry_msgs/msg/TwistStamped")
+MOTION_TYPES = (ODOMETRY_TYPE, *VELOCITY_TYPES)
 MIN_INTERVAL_S = 1e-3
 TOGETHER = 0.5
 """Share of the frames that must lie within the odometry, or the two are of different clocks."""

@@ -64,13 +64,13 @@ def bag_camera(bag: Bag, topics: Topics, uncalibrated: bool) -> Camera:
     camera = camera_topic(bag, topics.image)
     infos = camera_info_topics(bag, camera)
     if infos:
-        return plan_view(intrinsics_of(bag.decode(next(bag.messages(infos[:1]))))).apply
+        return plan_view(intrinsics_of(bag.decode(bag.first(infos[0])))).apply
     require(
         uncalibrated,
         f"{bag.path} holds no camera_info, so the field of view of {camera} is "
         "unknown; give --uncalibrated to go on without",
     )
-    frame = decode(bag.decode(next(bag.messages([camera]))))
+    frame = decode(bag.decode(bag.first(camera)))
     return uncalibrated_view(frame.shape[1], frame.shape[0]).apply
 
 

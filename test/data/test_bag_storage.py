@@ -4,11 +4,13 @@ without metadata. All that is there is read, in order, and what is not is told.
 """
 
 import os
+import resource
 import shutil
 import sqlite3
 import subprocess
 import sys
 
+import numpy as np
 import pytest
 import zstandard
 from mcap.reader import make_reader
@@ -330,6 +332,23 @@ def test_recording_is_readable_at_any_time_and_says_what_made_it(bags, tmp_path)
     assert found == list(range(5)) and "truncated" in damage
     with open_bag(path) as bag:
         assert bag.about == {"prompt": "evaluation", "seed": "7"}
+
+
+def test_full_disk_leaves_what_was_written(bags, tmp_path):
+    path = tmp_path / "drive.mcap"
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (700_000, before[1]))
+    noise = np.random.default_rng(0)
+    try:
+        with pytest.raises(OSError), BagWriter(path, growing=True) as writer:
+            for n in range(200):
+                message = bags.image(n * 10**8, n, 64, 64)
+                message.data = noise.integers(0, 256, message.data.size, dtype=np.uint8)
+                writer.write_message("/image", n * 10**8, message)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    found, damage = numbers(path)
+    assert found == list(range(len(found))) and len(found) > 20 and "truncated" in damage
 
 
 def test_metadata_of_a_whole_bag_is_read_back(bags, tmp_path):

@@ -373,6 +373,7 @@ def test_recording_of_a_killed_recorder_is_readable_under_its_own_name(ros_domai
 
 
 @pytest.mark.ros
+@pytest.mark.slow
 def test_full_disk_stops_the_recording_and_keeps_it(ros_domain, tmp_path):
     limit = "import resource; resource.setrlimit(resource.RLIMIT_FSIZE, (400000, 400000))"
     with Client(
