@@ -94,6 +94,20 @@ OPTIONS = (
         help="--views: number of the first home (default: %(default)s)",
     ),
     option(
+        "--generators",
+        type=int,
+        nargs="+",
+        choices=(1, 2),
+        default=[1],
+        metavar="N",
+        help="--views: homes of these generators in turn, as in 1 2 (default: 1)",
+    ),
+    option(
+        "--vary-camera",
+        action="store_true",
+        help="--views: another height, tilt, field of view, exposure and noise for every walk",
+    ),
+    option(
         "--image-width",
         type=int,
         default=112,
@@ -201,6 +215,8 @@ def _views(args: argparse.Namespace) -> dict[str, Any]:
         steps=args.frames,
         image_width=args.image_width,
         first_home=args.first_home,
+        generators=args.generators,
+        vary_camera=args.vary_camera,
     )
     return {
         "out": str(args.out),
@@ -212,7 +228,9 @@ def _views(args: argparse.Namespace) -> dict[str, Any]:
 
 def _tokenizer(args: argparse.Namespace) -> dict[str, Any]:
     from janusvln_ros.training.tokenizer import save_tokenizer, train_tokenizer
+    from sim_bridge.homes import check_generator
 
+    check_generator(args.data, "train")
     episodes = read_episodes(args.data, "houses", "train").episodes
     tokenizer = train_tokenizer(episode.instruction for episode in episodes)
     save_tokenizer(tokenizer, args.out)
