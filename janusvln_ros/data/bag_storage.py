@@ -210,15 +210,17 @@ def open_source(path: Path, stack: contextlib.ExitStack) -> Source:
     Raises:
         InputError: it is empty, or cannot be opened.
     """
+    left = left_beside(path)
     try:
-        with path.open("rb") as stream:
-            require(
-                stream.read(1),
-                f"{path} is empty (0 bytes): the recording was never written to disk",
-            )
+        require(
+            path.stat().st_size or left,
+            f"{path} is empty (0 bytes): the recording was never written to disk",
+        )
+        with path.open("rb"):
+            pass
     except OSError as error:
         raise InputError(f"{path} cannot be read: {error.strerror}") from error
-    plain, note = _plain(path, stack)
+    plain, note = _plain(path, left, stack)
     source = Source(path)
     try:
         reader = stack.enter_context(Reader(plain))
@@ -397,7 +399,15 @@ def _padded(path: Path) -> Iterator[Path]:
 # what has to be unpacked or recovered first --------------------------------------------------
 
 
-def _plain(path: Path, stack: contextlib.ExitStack) -> tuple[Path, str | None]:
+def left_beside(path: Path) -> list[Path]:
+    """What a recorder that was killed left beside a database: logs with something in them."""
+    beside = [path.with_name(path.name + end) for end in ("-wal", "-journal")]
+    return [file for file in beside if file.is_file() and file.stat().st_size]
+
+
+def _plain(
+    path: Path, left: Collection[Path], stack: contextlib.ExitStack
+) -> tuple[Path, str | None]:
     """
     The file itself where it can be read as it is, else a copy that can, and a sentence about what
     the copy lacks.
@@ -405,8 +415,6 @@ def _plain(path: Path, stack: contextlib.ExitStack) -> tuple[Path, str | None]:
     Raises:
         InputError: there is no room for the copy.
     """
-    beside = [path.with_name(path.name + end) for end in ("-wal", "-journal")]
-    left = [file for file in beside if file.is_file() and file.stat().st_size]
     if not _is_compressed(path) and not left:
         return path, None
     folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="janusvln-bag-")))

@@ -84,6 +84,16 @@ def test_messages_that_are_in_the_write_ahead_log_alone_are_read(bags, tmp_path)
     assert {p.name: p.read_bytes() for p in tmp_path.iterdir()} == before
 
 
+def test_bad_bytes_within_the_write_ahead_log_are_told(bags, tmp_path):
+    path = killed_recorder(bags, tmp_path / "drive_0.db3", "WAL", 40)
+    log = tmp_path / "drive_0.db3-wal"
+    data = bytearray(log.read_bytes())
+    data[len(data) // 2] ^= 0xFF
+    log.write_bytes(data)
+    found, damage = numbers(path)
+    assert found == list(range(20)) and "db3-wal is damaged" in damage
+
+
 def test_metadata_does_not_hide_the_write_ahead_log(bags, tmp_path):
     folder = tmp_path / "bag"
     write(bags, folder, StoragePlugin.SQLITE3, range(3))
