@@ -62,7 +62,7 @@ class Drive:
     What of a bag becomes trajectories.
 
     ``spans``: words and frame stamps (ns) of each episode that has moments; ``expected``: the
-    motion of steps that is known better than by their action; ``labels``: what is to be learnt is
+    motion of steps that was reported; ``labels``: what is to be learnt is
     what was decided at each frame.
     """
 

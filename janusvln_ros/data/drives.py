@@ -26,7 +26,6 @@ from janusvln_ros.errors import InputError, require
 from janusvln_ros.geometry import Pose2, yaw_of
 from janusvln_ros.protocol.choosing import JUMP_BACK_NS, Rule, cut_into_steps
 from janusvln_ros.protocol.odometry import Sample
-from janusvln_ros.protocol.status import StepStatus
 from janusvln_ros.stamps import nanoseconds
 
 DECISION_TYPE = "janusvln_msgs/msg/Decision"
@@ -186,13 +185,12 @@ def driven_moments(bag: Bag, topics: Topics, instruction: str | None) -> list[Mo
 
 def reported_steps(bag: Bag) -> dict[tuple[int, int], Pose2]:
     """
-    The motion of the steps (by episode and step) that ended short of their target or elsewhere, as
-    ``motion`` or the simulator reported it.
+    The motion of the steps (by episode and step) as ``motion`` or the simulator reported it: one
+    that slides along a wall ends elsewhere than its action says.
     """
     return {
         (int(body.episode_id), int(body.step)): _pose2(body.pose_change)
         for body in _bodies(bag, REPORT_TYPE)
-        if body.collided or body.status != StepStatus.SUCCEEDED
     }
 
 
