@@ -8,7 +8,6 @@ thread hands its results over through a guard condition. Time-outs run on the st
 """
 
 import contextlib
-import json
 import math
 import queue
 import sys
@@ -38,7 +37,7 @@ from janusvln_ros.data.drawing import camera_picture
 from janusvln_ros.errors import InputError
 from janusvln_ros.geometry import Pose2, yaw_of
 from janusvln_ros.nodes.base import ManagedNode
-from janusvln_ros.nodes.messages import kept_for_latecomers, stamp_message
+from janusvln_ros.nodes.messages import stamp_message
 from janusvln_ros.nodes.parameters import Param
 from janusvln_ros.nodes.running import leave, run_node, steady_timer
 from janusvln_ros.nodes.worker import (
@@ -432,7 +431,6 @@ class PolicyNode(ManagedNode):
         group = ReentrantCallbackGroup()
         self.decision_out = self.create_publisher(Decision, "~/decision", 10)
         self.overlay_out = self.create_publisher(Image, "~/overlay", 1)
-        self.about_out = self.create_publisher(String, "~/about", kept_for_latecomers())
         self.heartbeat_out = self.create_publisher(UInt64, "~/heartbeat", 1)
         self.steps: Any = ActionClient(self, ExecuteStep, "execute_step", callback_group=group)
         self.resend: Any = self.create_client(Trigger, "resend_frame", callback_group=group)
@@ -547,9 +545,7 @@ class PolicyNode(ManagedNode):
             match self.results.get():
                 case Loaded(navigator):
                     self.session = Session(navigator, self.reader)
-                    # for whoever records: which checkpoint, which prompt
-                    about = getattr(navigator, "about", {})
-                    self.about_out.publish(String(data=json.dumps(about)))
+                    self.tell_about(getattr(navigator, "about", {}))
                     self.get_logger().info("the model is loaded and warm")
                     if self.values.autostart:
                         self.trigger_activate()
