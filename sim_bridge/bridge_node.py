@@ -48,7 +48,7 @@ from std_srvs.srv import Trigger
 from janusvln_ros.actions import Action
 from janusvln_ros.camera.images import image_data
 from janusvln_ros.errors import InputError
-from janusvln_ros.geometry import Pose2, relative, to_map, to_world
+from janusvln_ros.geometry import Pose2, optical_rotation, relative, to_map, to_world
 from janusvln_ros.nodes.messages import pose_message, stamp_message
 from janusvln_ros.nodes.parameters import Param, declare
 from janusvln_ros.nodes.running import leave, run_node, steady_timer
@@ -205,10 +205,8 @@ class Outputs:
         message.header.frame_id = self.values.base_frame
         message.transform.translation.z = self.values.camera_height
         rotation = message.transform.rotation
-        # The optical frame (z ahead, y down), turned about the base's y by the tilt.
-        half = math.radians(self.values.camera_tilt) / 2
-        more, less = (math.cos(half) + math.sin(half)) / 2, (math.cos(half) - math.sin(half)) / 2
-        rotation.x, rotation.y, rotation.z, rotation.w = -more, more, -less, less
+        tilt = math.radians(self.values.camera_tilt)
+        rotation.x, rotation.y, rotation.z, rotation.w = optical_rotation(tilt)
         return message
 
     def time(self, stamp: Time) -> None:
