@@ -63,7 +63,7 @@ def evaluate(args: argparse.Namespace, out: Path, change: str | None) -> Results
         command = [sys.executable, "-m", "janusvln_ros.cli.main", *words]
         subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
     lines = [json.loads(line) for line in (out / "results.jsonl").read_text().splitlines()]
-    return {(line["scene"], str(line["episode_id"])): line for line in lines}
+    return {(line["scene_id"], str(line["episode_id"])): line for line in lines}
 
 
 def compare(plain: Results, changed: Results) -> dict[str, Any]:
@@ -111,7 +111,7 @@ def plot(rows: Sequence[Mapping[str, Any]], path: Path) -> None:
             sides.append([high - r for r, (_, high) in zip(rates, spans)])
             axis.errorbar(values, rates, yerr=sides, marker="o", capsize=3, label=label)
         axis.axvline(factor.plain, color="grey", linestyle=":", linewidth=1)
-        axis.set(xlabel=factor.name, ylim=(0, 1))
+        axis.set(xlabel=factor.name, ylim=(0, 1.03))
         axis.grid(alpha=0.3)
     for axis in axes.flat[len(FACTORS) :]:
         axis.axis("off")

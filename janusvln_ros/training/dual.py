@@ -24,6 +24,7 @@ from janusvln_ros.errors import require
 from janusvln_ros.model import JanusVLN
 from janusvln_ros.model.memory import FrameWindow
 from janusvln_ros.model.network import MERGE
+from janusvln_ros.policy.instruction import WORD
 from janusvln_ros.policy.preprocess import patch_grid, pixel_rows
 from janusvln_ros.policy.prompt import dual_prefix_ids, executed_ids, frame_ids, leaf_ids
 from janusvln_ros.rollout.shards import Cluster
@@ -40,6 +41,9 @@ from janusvln_ros.training.recipes import Recipe
 
 FORESIGHT = 8
 """How many actions ahead the helper head looks."""
+
+UNKNOWN_WORD = "\ufffd"
+"""A text that no tokenizer has a word for: the replacement character."""
 
 LONG_CONTEXT = 16384
 """Positions from which on a language model has room for jumps of positions in training."""
@@ -62,6 +66,25 @@ def mirrored_instruction(text: str) -> str:
     """
     exchange = {"left": "right", "right": "left", "Left": "Right", "Right": "Left"}
     return re.sub(r"\b[lL]eft\b|\b[rR]ight\b", lambda found: exchange[found.group()], text)
+
+
+def drop_words(text: str, share: float, rng: np.random.Generator) -> str:
+    """
+    ``text`` with each word replaced by an unknown one (`UNKNOWN_WORD`) with a probability that is
+    itself drawn, from 0 to twice ``share``: whole sentences are met as well as ruins.
+    """
+    probability = rng.uniform(0.0, 2.0 * share)
+    return WORD.sub(
+        lambda found: UNKNOWN_WORD if rng.random() < probability else found.group(), text
+    )
+
+
+def drawn_generator() -> np.random.Generator:
+    """
+    A generator seeded by torch's own, whose state a resumed run takes up again and which differs
+    between the workers of a loader.
+    """
+    return np.random.default_rng(int(torch.randint(2**62, ())))
 
 
 def step_weights(targets: Sequence[int] | np.ndarray, change: float, stop: float) -> np.ndarray:
@@ -147,13 +170,7 @@ class Trajectories(Dataset[dict[str, Any]]):
         if mirrored:
             targets, executed = mirrored_actions(targets), mirrored_actions(executed)
             instruction = mirrored_instruction(instruction)
-        item: dict[str, Any] = {
-            "prompt": dual_prefix_ids(self.tokenizer, instruction),
-            "targets": targets[:n],
-            "weights": step_weights(targets, recipe.change_weight, recipe.stop_weight)[:n],
-            "ahead": foresight(targets, n),
-            "executed": executed[:n],
-        }
+        item = labelled_item(self.tokenizer, recipe, instruction, targets, executed)
         if self.features:
             start = int(self.caches[s].start[i])
             item["vision"], item["spatial"] = (
@@ -165,6 +182,29 @@ class Trajectories(Dataset[dict[str, Any]]):
             frames = np.stack([read_picture(path, self.width) for path in paths])
             item["frames"] = np.ascontiguousarray(frames[:, :, ::-1]) if mirrored else frames
         return item
+
+
+def labelled_item(
+    tokenizer: PreTrainedTokenizerBase,
+    recipe: Recipe,
+    instruction: str,
+    targets: np.ndarray,
+    executed: np.ndarray,
+) -> dict[str, Any]:
+    """
+    What `collate_trajectories` takes of a trajectory beside its frames: prompt ids, and targets,
+    weights and executed actions of its first ``recipe.max_frames`` frames.
+    """
+    n = min(len(targets), recipe.max_frames)
+    if recipe.word_dropout:
+        instruction = drop_words(instruction, recipe.word_dropout, drawn_generator())
+    return {
+        "prompt": dual_prefix_ids(tokenizer, instruction),
+        "targets": targets[:n],
+        "weights": step_weights(targets, recipe.change_weight, recipe.stop_weight)[:n],
+        "ahead": foresight(targets, n),
+        "executed": executed[:n],
+    }
 
 
 def encoding_order(sets: int, cluster: Cluster) -> list[int]:
@@ -197,41 +237,52 @@ def encoder_digest(model: JanusVLN, part: str) -> str:
     return digest.hexdigest()[:16]
 
 
+@torch.no_grad()
+def vision_features(model: JanusVLN, frames_Fhw3: np.ndarray) -> np.ndarray:
+    """
+    The vision tower's patches before its merger, float32 [F, patches, width] in merge order, from
+    resized pictures, uint8.
+    """
+    parts = (frames_Fhw3[i : i + 64] for i in range(0, len(frames_Fhw3), 64))
+    return np.concatenate([vision_patches(model, part).float().cpu().numpy() for part in parts])
+
+
+@torch.no_grad()
+def spatial_features(model: JanusVLN, frames_Fhw3: np.ndarray) -> np.ndarray:
+    """
+    The spatial encoder's patch tokens of a whole trajectory, float32 [F, patches, 2 * embed_dim],
+    seen with the model's own memory window.
+    """
+    images = images_of(frames_Fhw3)[None].to(model.device)
+    tokens = model.spatial(images, model.config.navigation.window)[0]
+    return np.asarray(tokens[:, model.config.spatial.num_special_tokens :].float().cpu().numpy())
+
+
 def encode_set(
     cache: FrameCache, model: JanusVLN, mirrored: bool = False
 ) -> tuple[np.ndarray, np.ndarray]:
     """
-    What both frozen encoders make of every frame of a set (or of its mirror image), float16: the
-    vision tower's patches before its merger, in merge order [frames, patches, width], and the
-    spatial patch tokens [frames, patches, 2 * embed_dim], each trajectory seen with the model's
-    own memory window.
+    What both frozen encoders make of every frame of a set (or of its mirror image), float16:
+    `vision_features` and, trajectory by trajectory, `spatial_features`.
     """
     config, window = model.config, model.config.navigation.window
     rows, columns = patch_grid(*cache.frames.shape[1:3])
     merged = (rows // MERGE * MERGE) * (columns // MERGE * MERGE)
-    side, suffix = (-1, "-mirrored") if mirrored else (1, "")
+    suffix = "-mirrored" if mirrored else ""
 
-    @torch.no_grad()
-    def vision(frames: np.ndarray) -> np.ndarray:
-        seen = [frames[i : i + 64, :, ::side] for i in range(0, len(frames), 64)]
-        return np.concatenate([vision_patches(model, part).float().cpu().numpy() for part in seen])
-
-    @torch.no_grad()
-    def spatial(frames: np.ndarray) -> np.ndarray:
-        seen = np.ascontiguousarray(frames[:, :, ::side])
-        tokens = model.spatial(images_of(seen)[None].to(model.device), window)[0]
-        return tokens[:, config.spatial.num_special_tokens :].float().cpu().numpy()
+    def seen(frames: np.ndarray) -> np.ndarray:
+        return np.ascontiguousarray(frames[:, :, ::-1]) if mirrored else frames
 
     return (
         cache.features(
             f"vision-{encoder_digest(model, 'vision')}{suffix}",
             (merged, config.vision.hidden_size),
-            vision,
+            lambda frames: vision_features(model, seen(frames)),
         ),
         cache.features(
             f"spatial-{encoder_digest(model, 'spatial')}-{window.initial}-{window.window}{suffix}",
             (rows * columns, 2 * config.spatial.embed_dim),
-            spatial,
+            lambda frames: spatial_features(model, seen(frames)),
         ),
     )
 

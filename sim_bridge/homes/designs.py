@@ -102,6 +102,18 @@ def _cushions(n: int, y: float, low: float, high: float) -> Design:
     )
 
 
+def _porthole(y: float, radius: float, rim: Paint) -> Design:
+    """A round door in the front of a thing 0.64 m wide, as steps of boxes."""
+    parts: list[Box] = []
+    for size, d, paint in ((radius, 0.0, rim), (radius * 0.7, 0.02, "water")):
+        for along, up in ((1.0, 0.42), (0.8, 0.72), (0.45, 1.0)):
+            half, high = size * along / 0.64, size * up
+            # Steps lie a little before one another, so that none shares a face with another.
+            front = 0.95 + d + 0.004 * up
+            parts.append(Box(0.5 - half, 0.5 + half, y - high, y + high, 0.93, front, paint))
+    return tuple(parts)
+
+
 DESIGNS: Mapping[str, tuple[Design, ...]] = {
     "lamp": (
         (
@@ -320,7 +332,7 @@ DESIGNS: Mapping[str, tuple[Design, ...]] = {
         ),
     ),
     "box": (
-        (Box(0, 1, 0.0, 0.8, 0, 1), Box(0.44, 0.56, 0.79, 0.806, 0, 1, "dark")),
+        (Box(0, 1, 0.0, 0.8, 0, 1), Box(0.44, 0.56, 0.8, 0.806, 0, 1, "dark")),
         (
             Box(0, 1, 0.0, 0.74, 0, 1),
             Box(0, 0.12, 0.0, 0.8, 0, 1, 0.8),
@@ -371,7 +383,7 @@ DESIGNS: Mapping[str, tuple[Design, ...]] = {
         ),
         (
             Box(0, 1, 0.68, 0.74, 0, 1),
-            Box(0.02, 0.98, 0.3, 0.68, 0.02, 0.08, 0.85),
+            Box(0.04, 0.96, 0.3, 0.68, 0.04, 0.09, 0.85),
             *_legs(0.68, 0.05, "metal", 0.02),
             Box(0.35, 0.75, 0.8, 1.15, 0.15, 0.2, "black"),
             Box(0.37, 0.73, 0.83, 1.12, 0.2, 0.21, "screen"),
@@ -480,7 +492,7 @@ DESIGNS: Mapping[str, tuple[Design, ...]] = {
     ),
     "television": (
         (
-            Box(0, 1, 0.0, 0.5, 0, 1),
+            Box(0, 1, 0.0, 0.5, 0, 0.95),
             *_fronts(2, 1, 0.05, 0.45, 0.88),
             Box(0.44, 0.56, 0.5, 0.56, 0.3, 0.6, "black"),
             Box(0.06, 0.94, 0.56, 1.2, 0.4, 0.52, "black"),
@@ -541,16 +553,13 @@ DESIGNS: Mapping[str, tuple[Design, ...]] = {
     "washing machine": (
         (
             Box(0, 1, 0.0, 0.9, 0, 0.93),
-            Box(0.2, 0.8, 0.18, 0.64, 0.93, 0.96, "metal"),
-            Box(0.28, 0.72, 0.24, 0.58, 0.96, 0.98, "screen"),
+            *_porthole(0.4, 0.24, "metal"),
             Box(0.05, 0.45, 0.74, 0.85, 0.93, 0.95, 0.8),
             Box(0.6, 0.75, 0.76, 0.84, 0.93, 0.97, "black"),
         ),
         (
             Box(0, 1, 0.0, 0.9, 0, 0.93),
-            Box(0.1, 0.9, 0.22, 0.62, 0.93, 0.95, "black"),
-            Box(0.18, 0.82, 0.16, 0.68, 0.93, 0.95, "black"),
-            Box(0.28, 0.72, 0.26, 0.58, 0.95, 0.98, "screen"),
+            *_porthole(0.4, 0.27, "white"),
             Box(0, 1, 0.72, 0.88, 0.93, 0.95, "white"),
             Box(0.7, 0.82, 0.76, 0.84, 0.95, 0.99, "metal"),
         ),
@@ -599,9 +608,9 @@ DESIGNS: Mapping[str, tuple[Design, ...]] = {
     "ladder": (
         (
             *(
-                Box(w, w + 0.1, y, y + 0.3, d, d + 0.14, 0.95)
+                Box(w, w + 0.1, 0.15 * i, 0.15 * (i + 1), 0.84 - 0.07 * i, 0.98 - 0.07 * i, 0.95)
                 for w in (0.02, 0.88)
-                for y, d in zip((0.0, 0.3, 0.6, 0.9, 1.2, 1.5), (0.84, 0.7, 0.55, 0.4, 0.25, 0.1))
+                for i in range(12)
             ),
             *(
                 Box(0.1, 0.9, y, y + 0.06, d, d + 0.18)

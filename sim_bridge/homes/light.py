@@ -41,7 +41,9 @@ class Light:
             square = np.einsum("...i,...i", to, to)
             cosine = np.einsum("...i,...i", to, normals) / np.sqrt(square + 0.01)
             total += strength * np.clip(0.4 + 0.6 * cosine, 0.08, 1) / (1 + square / REACH_M**2)
-        return np.asarray(total * self.scale)
+        total *= self.scale
+        # As a camera does, bright places are pressed together before they burn out.
+        return np.asarray(np.where(total > 1, 1 + 0.4 * (total - 1), total))
 
 
 def room_light(

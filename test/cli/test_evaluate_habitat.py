@@ -14,6 +14,10 @@ import pytest
 pytest.importorskip("moderngl", reason="needs the simulator: pip install janusvln_ros[sim]")
 
 from janusvln_ros.cli.main import main
+from janusvln_ros.data.episodes import read_episodes
+from janusvln_ros.errors import InputError
+from janusvln_ros.rollout.settings import load_settings
+from janusvln_ros.rollout.verify import run_habitat_lab
 
 ROOT = Path(__file__).resolve().parents[2]
 DATA = ROOT / "test" / "data" / "habitat"
@@ -188,16 +192,16 @@ def test_a_result_says_which_habitat_made_it_and_habitat_lab_is_asked_about_it(
     ],
 )
 def test_a_habitat_lab_that_cannot_be_run_is_told_with_what_it_said(
-    capsys, tmp_path, monkeypatch, module, words
+    tmp_path, monkeypatch, module, words
 ):
     if module is not None:
         (tmp_path / "habitat.py").write_text(f"get_config = print\n{module}")
     monkeypatch.setenv("PYTHONPATH", f"{tmp_path}:{ROOT}")
     monkeypatch.setenv("JANUSVLN_HABITAT_PYTHON", sys.executable)
-    command = [sys.executable, str(HOUSES_SERVER)]
-    options = ["--episodes", "1", "--verify", "habitat-lab"]
-    code, said = evaluate(capsys, tmp_path / "out", command, *options)
-    assert code == 2 and words in said.err and "Traceback" not in said.err
+    episode = read_episodes(DATA, "r2r", "val_unseen").episodes[0]
+    with pytest.raises(InputError, match=words) as problem:
+        run_habitat_lab(load_settings("r2r"), DATA, [(episode, {"actions": [0]})])
+    assert "\n" not in str(problem.value)
 
 
 def test_what_habitat_lab_cannot_repeat_is_refused_before_the_run(capsys, tmp_path):

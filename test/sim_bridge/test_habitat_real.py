@@ -1,6 +1,6 @@
 """
-The real habitat-sim behind our server: its recorded results again, ours beside it, and habitat-lab's
-own metrics. ``make test-habitat`` runs it where JANUSVLN_HABITAT_PYTHON names an interpreter.
+The real habitat-sim behind our server: its recorded results again, ours beside it, and the metrics
+of habitat-lab. ``make test-habitat`` runs it where JANUSVLN_HABITAT_PYTHON names an interpreter.
 """
 
 import json

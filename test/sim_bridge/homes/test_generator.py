@@ -57,6 +57,14 @@ def digests(split, index):
     return tuple(hashlib.sha256(data).hexdigest()[:16] for data in (content(home.glb), told))
 
 
+def test_every_home_of_generator_2_differs_in_its_looks_from_one_of_generator_1():
+    seed = home_seed(0, "house", 0)
+    first, second = (make_home("house_00000", seed, (4, 5), g) for g in (1, 2))
+    assert (first.generator, second.generator) == (1, 2)
+    assert [room.rect for room in first.plan.rooms] == [room.rect for room in second.plan.rooms]
+    assert content(first.glb) != content(second.glb) and first.things != second.things
+
+
 @pytest.mark.parametrize("split, index", GENERATOR_1)
 def test_homes_and_episodes_of_generator_1_are_what_they_always_were(split, index):
     assert digests(split, index) == GENERATOR_1[split, index]
