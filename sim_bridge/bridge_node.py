@@ -336,6 +336,7 @@ class SimBridge(Node):  # type: ignore[misc]
         # for whoever records
         self.about_out = self.create_publisher(String, "~/about", KEPT)
         told = {name: str(vars(self.values)[name]) for name in ABOUT}
+        told |= {f"simulator_{name}": version for name, version in self.world.versions.items()}
         self.about_out.publish(String(data=json.dumps(told)))
         self.stamp = time_message(1.0)  # zero is what an unset stamp looks like
         self._place_base()

@@ -70,6 +70,9 @@ CANNOT_READ_SCENE = re.compile(
 )
 """What its importers say of a damaged file."""
 
+LAST_LINES_OF_A_READER = 3
+"""So few lines before the end they say it: a texture that was skipped is no reason to end."""
+
 REPLY_KEYS = {
     "load": ("navmesh",),
     "step": ("position", "rotation", "collided"),
@@ -230,12 +233,16 @@ class Server:
             self.process.wait(0.3)
             self._reader.join(1.0)
 
-    def last_line(self, about: re.Pattern[str] = re.compile(r"\S")) -> str:
-        """The last line ``about`` something that the process wrote; empty if there is none."""
+    def last_line(self) -> str:
+        """The last line that the process wrote; empty if there is none."""
         self._await_end()
-        return next(
-            (line.strip() for line in reversed(self._lines.copy()) if about.search(line)), ""
-        )
+        return next((line.strip() for line in reversed(self._lines.copy()) if line.strip()), "")
+
+    def line_about(self, words: re.Pattern[str], last: int = LAST_WORDS_LINES) -> str:
+        """The first of the ``last`` lines in which ``words`` are found; empty if there is none."""
+        self._await_end()
+        lines = [line.strip() for line in self._lines.copy() if line.strip()]
+        return next((line for line in lines[-last:] if words.search(line)), "")
 
     def last_words(self) -> str:
         """The last lines that the process wrote, and how it ended."""
@@ -432,10 +439,15 @@ class HabitatEnv(NavEnv):
         """
         if self.server is None or request["kind"] not in ("hello", "load"):
             return
-        if told := self.server.last_line(CANNOT_DRAW):
+        if told := self.server.line_about(CANNOT_DRAW):
             self.close()
             raise cannot_draw(self.habitat.gpu, told)
-        if request["kind"] == "load" and (told := self.server.last_line(CANNOT_READ_SCENE)):
+        told = self.server.line_about(CANNOT_READ_SCENE, LAST_LINES_OF_A_READER)
+        if (
+            told
+            and request["kind"] == "load"
+            and self.server.process.returncode != -signal.SIGKILL
+        ):
             self.server.stop()
             self.server = None
             raise _unreadable(request["scene"], told)

@@ -47,6 +47,7 @@ class World:
         if values["backend"] == "habitat":
             settings |= {field.name: values[field.name] for field in fields(HabitatSettings)}
         self.env = factory(values["backend"], data_dir=values["data_dir"], **settings)
+        self.versions: dict[str, str] = getattr(self.env, "versions", {})
         self.episodes: dict[tuple[str, str], tuple[Episode, ...]] = {}
         self.current = ("", "", -1)
         self.drive = Drive()
@@ -120,7 +121,7 @@ class World:
         return {
             "episode_id": self.env.episode.episode_id,
             "scene_id": self.env.episode.scene_id,
-            "simulator": {"backend": self.values["backend"], **getattr(self.env, "versions", {})},
+            "simulator": {"backend": self.values["backend"], **self.versions},
             "steps": len(self.drive.actions),
             "stop_called": self.drive.stopped,
             "success": found.success,

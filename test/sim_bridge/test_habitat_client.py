@@ -343,7 +343,8 @@ MAGNUM = "Platform::WindowlessEglApplication::tryCreateContext(): "
     ],
 )
 def test_where_it_cannot_draw_the_setting_to_change_is_named(tmp_path, house_a, said, gpu, remedy):
-    words = f"print({said!r} + chr(10) + 'WindowlessContext: Unable to go on', flush=True)"
+    last = "WindowlessContext: Unable to create windowless context"
+    words = f"print({said!r} + chr(10) + {last!r}, flush=True)"
     body = f"honest()\nreceive(c)\n{words}\nos._exit(1)"
     with pytest.raises(SetupError, match=remedy) as problem:
         misbehaving(tmp_path, body, scene=house_a, gpu=gpu)
@@ -363,6 +364,15 @@ def test_a_scene_that_it_cannot_load_is_bad_input_at_once(tmp_path, house_a, bod
         misbehaving(tmp_path, f"honest()\nreceive(c)\n{body}\nhonest()", scene=house_a)
     assert str(house_a) in sentence(problem)
     assert (tmp_path / "runs").read_text() == "x"
+
+
+def test_a_crash_after_a_texture_was_skipped_is_not_the_scenes_fault(tmp_path, house_a):
+    body = (
+        "print('Cannot load texture 3 so skipping', flush=True)\n"
+        "print('a', 'b', 'c', 'd', sep=chr(10), flush=True)\nos._exit(1)"
+    )
+    with pytest.raises(SimulatorError, match="twice in a row"):
+        misbehaving(tmp_path, f"honest()\nreceive(c)\n{body}", scene=house_a)
 
 
 def test_the_next_scene_is_loaded_after_one_that_was_broken(tmp_path, house_a, habitat):
