@@ -201,7 +201,7 @@ def test_the_demo_drives_in_habitat_by_an_argument_of_the_graph(tmp_path, one_ho
     root = Path(__file__).resolve().parents[2]
     server = f"command:={sys.executable} {root / 'test/sim_bridge/houses_server.py'}"
     options = ["backend:=habitat", server, "gpu:=-1", "--max-steps", "3", "--json"]
-    out, err, code = end(start(tmp_path, one_house, *options, PYTHONPATH=str(root)))
+    code, out, err = end(start(tmp_path, one_house, *options, PYTHONPATH=str(root)))
     assert code == 0, err
     simulator = json.loads(out)["simulator"]
     assert simulator["backend"] == "habitat" and "moderngl" in simulator
