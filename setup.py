@@ -60,11 +60,11 @@ setup(
     entry_points={
         "console_scripts": [
             "janusvln = janusvln_ros.cli.main:main",
-            "policy = janusvln_ros.nodes.policy:main",
-            "motion = janusvln_ros.nodes.motion:main",
-            "player = janusvln_ros.nodes.player:main",
-            "recorder = janusvln_ros.nodes.recorder:main",
-            "sim_bridge = sim_bridge.bridge_node:main",
+            "janusvln_policy = janusvln_ros.nodes.policy:main",
+            "janusvln_motion = janusvln_ros.nodes.motion:main",
+            "janusvln_player = janusvln_ros.nodes.player:main",
+            "janusvln_recorder = janusvln_ros.nodes.recorder:main",
+            "janusvln_sim_bridge = sim_bridge.bridge_node:main",
         ]
     },
     zip_safe=False,

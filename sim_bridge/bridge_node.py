@@ -653,7 +653,7 @@ class Continuous:
 
 
 def main(args: list[str] | None = None) -> None:
-    """Entry point of the executable ``sim_bridge``."""
+    """Entry point of the executable ``janusvln_sim_bridge``."""
     leave(run_node(SimBridge, args))
 
 

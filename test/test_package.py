@@ -1,14 +1,36 @@
 """What package managers read of this package."""
 
+import runpy
 import xml.etree.ElementTree as ElementTree
 from pathlib import Path
+
+import pytest
+import setuptools
+import yaml
 
 import janusvln_ros
 
 ROOT = Path(__file__).resolve().parents[1]
 
 
+@pytest.fixture
+def setup_py(monkeypatch):
+    """What ``setup.py`` tells setuptools."""
+    told = {}
+    monkeypatch.setattr(setuptools, "setup", told.update)
+    monkeypatch.chdir(ROOT)
+    runpy.run_path("setup.py")
+    return told
+
+
 def test_both_ros_packages_have_the_version_of_the_python_package():
     for manifest in ("package.xml", "msg/janusvln_msgs/package.xml"):
         version = ElementTree.parse(ROOT / manifest).getroot().findtext("version")
         assert version == janusvln_ros.__version__, manifest
+
+
+def test_every_node_of_a_graph_has_an_executable_and_none_has_a_name_that_others_may_use(setup_py):
+    scripts = dict(line.split(" = ") for line in setup_py["entry_points"]["console_scripts"])
+    graphs = yaml.safe_load((ROOT / "config/graphs.yaml").read_text()).values()
+    nodes = {node["node"] for graph in graphs for node in graph["nodes"]}
+    assert set(scripts) == {"janusvln", *(f"janusvln_{node}" for node in nodes)}

@@ -38,15 +38,23 @@ class Argument:
 @dataclass(frozen=True)
 class NodeSpec:
     """
-    One node to start: executable (also its name), namespace, parameter files in order, parameters
-    that win over them, and remaps from -> to.
+    One node to start: name, namespace, parameter files in order, parameters that win over them,
+    and remaps from -> to.
     """
 
-    executable: str
+    name: str
     namespace: str
     files: tuple[Path, ...]
     parameters: Mapping[str, Any]
     remaps: Mapping[str, str]
+
+    @property
+    def executable(self) -> str:
+        """
+        The program that runs the node. Programs of all packages share one folder where pip
+        installs them, so that a plain ``policy`` could be anybody's.
+        """
+        return f"janusvln_{self.name}"
 
     def arguments(self, folder: Path) -> list[str]:
         """
@@ -56,14 +64,14 @@ class NodeSpec:
         it: so they win over whatever another file says, under whichever pattern (``-p`` would
         lose to one that names the node).
         """
-        words = ["--ros-args", "-r", f"__node:={self.executable}"]
+        words = ["--ros-args", "-r", f"__node:={self.name}"]
         space = self.namespace.strip("/")
         files = self.files
         if space:
             words += ["-r", f"__ns:=/{space}"]
         if self.parameters:
-            path = folder / f"{self.executable}.yaml"
-            name = f"/{space}/{self.executable}" if space else f"/{self.executable}"
+            path = folder / f"{self.name}.yaml"
+            name = f"/{space}/{self.name}" if space else f"/{self.name}"
             # JSON is YAML in which every text is quoted: "1" stays one
             told = {name: {"ros__parameters": self.parameters}}
             path.write_text(json.dumps(told, ensure_ascii=False))
@@ -111,7 +119,7 @@ def resolve(
     Args:
         graph: its name in ``config/graphs.yaml``.
         given: values for its arguments, as text; what is missing takes its default.
-        overrides: further parameters per executable, which win over everything else.
+        overrides: further parameters per node, which win over everything else.
 
     Raises:
         InputError: the graph or an argument is unknown, a required one is missing, or a value is
@@ -119,14 +127,14 @@ def resolve(
     """
     arguments = graph_arguments(graph)
     values = _values(graph, arguments, given)
-    executables = [node["executable"] for node in _graph(graph)["nodes"]]
+    names = [node["node"] for node in _graph(graph)["nodes"]]
     for name in overrides or {}:
         require(
-            name in executables,
-            f"graph '{graph}' has no node '{name}': it has {', '.join(executables)}",
+            name in names,
+            f"graph '{graph}' has no node '{name}': it has {', '.join(names)}",
         )
     return [
-        _node(node, arguments, values, (overrides or {}).get(node["executable"], {}))
+        _node(node, arguments, values, (overrides or {}).get(node["node"], {}))
         for node in _graph(graph)["nodes"]
         if _holds(node, values)
     ]
@@ -167,7 +175,7 @@ def _node(
     values: Mapping[str, str],
     overrides: Mapping[str, Any],
 ) -> NodeSpec:
-    name, listed = node["executable"], node["parameters"]
+    name, listed = node["node"], node["parameters"]
     files = tuple(_parameter_file(entry, values) for entry in listed if isinstance(entry, str))
     parameters: dict[str, Any] = {}
     for entry in listed:
@@ -200,7 +208,7 @@ def parse_assignments(words: Sequence[str]) -> dict[str, str]:
 
 def parse_parameters(words: Sequence[str]) -> dict[str, dict[str, Any]]:
     """
-    Read ``node.name:=value`` words into parameters per executable; a value is YAML, as in ``ros2
+    Read ``node.name:=value`` words into parameters per node; a value is YAML, as in ``ros2
     param set``.
 
     Raises:

@@ -28,7 +28,7 @@ def launch_node(spec: NodeSpec) -> Node:
     return Node(
         package=PACKAGE,
         executable=spec.executable,
-        name=spec.executable,
+        name=spec.name,
         namespace=spec.namespace,
         parameters=[*map(str, spec.files), *([values] if values else [])],
         remappings=list(spec.remaps.items()),

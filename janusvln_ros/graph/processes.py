@@ -213,7 +213,7 @@ class Processes:
     def __init__(
         self, specs: Sequence[NodeSpec], log_dir: Path | None, environment: dict[str, str]
     ):
-        self.specs = {spec.executable: spec for spec in specs}
+        self.specs = {spec.name: spec for spec in specs}
         self.log_dir = log_dir
         self.environment = environment
         self.running: dict[str, subprocess.Popen[bytes]] = {}
@@ -224,7 +224,7 @@ class Processes:
             for path in spec.files:
                 require(
                     path.is_file(),
-                    f"parameter file {path} of node '{spec.executable}' is missing: "
+                    f"parameter file {path} of node '{spec.name}' is missing: "
                     "reinstall the package",
                 )
         self._folder = self.log_dir or temporary_folder(self._held)

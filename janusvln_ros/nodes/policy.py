@@ -788,7 +788,7 @@ class PolicyNode(ManagedNode):
 
 
 def main(args: list[str] | None = None, navigator: Callable[[Any], Any] = load_navigator) -> None:
-    """Entry point of the executable ``policy``."""
+    """Entry point of the executable ``janusvln_policy``."""
     leave(run_node(lambda: PolicyNode(navigator), args))
 
 

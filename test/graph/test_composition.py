@@ -41,11 +41,11 @@ GIVEN = [
 
 
 def names(graph, **given):
-    return [spec.executable for spec in resolve(graph, given)]
+    return [spec.name for spec in resolve(graph, given)]
 
 
 def by_name(graph, **given):
-    return {spec.executable: spec for spec in resolve(graph, given)}
+    return {spec.name: spec for spec in resolve(graph, given)}
 
 
 def test_lockstep_needs_no_motion_and_continuous_does():
@@ -74,8 +74,8 @@ def test_every_parameter_of_every_graph_is_one_that_its_node_declares_with_the_r
             for spec in resolve(graph, {**given, **mode}):
                 for name, value in spec.parameters.items():
                     if name != "use_sim_time":
-                        assert type(value) is type(defaults[spec.executable][name]), (
-                            f"{graph}: {spec.executable}.{name} = {value!r}"
+                        assert type(value) is type(defaults[spec.name][name]), (
+                            f"{graph}: {spec.name}.{name} = {value!r}"
                         )
 
 
@@ -347,6 +347,6 @@ def test_up_lists_the_nodes_without_starting_them():
         text=True,
         check=True,
     )
-    assert [node["executable"] for node in json.loads(done.stdout)["nodes"]] == names(
-        "simulation", mode="continuous"
-    )
+    nodes = json.loads(done.stdout)["nodes"]
+    assert [node["name"] for node in nodes] == names("simulation", mode="continuous")
+    assert all(node["executable"] == f"janusvln_{node['name']}" for node in nodes)
