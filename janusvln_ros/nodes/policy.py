@@ -39,6 +39,7 @@ from janusvln_ros.geometry import Pose2, yaw_of
 from janusvln_ros.nodes.base import ManagedNode
 from janusvln_ros.nodes.messages import stamp_message
 from janusvln_ros.nodes.parameters import Param
+from janusvln_ros.nodes.pictures import picture_decoder
 from janusvln_ros.nodes.running import leave, run_node, steady_timer
 from janusvln_ros.nodes.worker import (
     Crashed,
@@ -418,6 +419,7 @@ class PolicyNode(ManagedNode):
             allow_uncalibrated=values.allow_uncalibrated_camera,
             refuse_blank=values.refuse_blank,
             refuse_frozen=values.refuse_frozen and values.execute,
+            to_rgb=picture_decoder(),
         )
         self.step = StepInFlight()
         self.figures = Figures()
