@@ -1,5 +1,6 @@
 """Build of the ament_python package; also installs with plain pip where there is no ROS."""
 
+import os
 from pathlib import Path
 
 from setuptools import find_packages, setup
@@ -16,6 +17,11 @@ def shared(folder: str) -> list[tuple[str, list[str]]]:
     return list(files.items())
 
 
+# Under 'colcon build' the nodes run with the virtual environment that is active now, not with the
+# interpreter of colcon (docs.ros.org: Using Python packages, virtual environment).
+venv = os.environ.get("VIRTUAL_ENV")
+interpreter = {"build_scripts": {"executable": f"{venv}/bin/python3"}} if venv else {}
+
 setup(
     name=NAME,
     description="Vision-and-language navigation with dual implicit memory (JanusVLN) for ROS 2",
@@ -25,6 +31,7 @@ setup(
     data_files=[
         ("share/ament_index/resource_index/packages", [f"resource/{NAME}"]),
         (f"share/{NAME}", ["package.xml"]),
+        (f"share/{NAME}/hook", ["resource/path.dsv"]),
         *shared("launch"),
         *shared("config"),
         *shared("msg/janusvln_msgs/msg"),
@@ -36,6 +43,7 @@ setup(
         "transformers>=5,<6",
         "safetensors",
         "tokenizers",
+        "huggingface-hub",
         "numpy",
         "scipy",
         "filelock",
@@ -50,10 +58,9 @@ setup(
             "trimesh",
             "scikit-fmm",
             "imageio-ffmpeg",
-            "matplotlib",
         ],
         "train": ["accelerate>=1.1", "tensorboard"],
-        "bags": ["rosbags>=0.11", "mcap", "zstandard"],
+        "bags": ["rosbags>=0.11", "mcap", "matplotlib"],
         "quantize": ["torchao"],
         "test": ["pytest<9", "pytest-timeout", "pytest-xdist", "pytest-cov"],
     },
@@ -67,5 +74,6 @@ setup(
             "janusvln_sim_bridge = sim_bridge.bridge_node:main",
         ]
     },
+    options=interpreter,
     zip_safe=False,
 )

@@ -10,6 +10,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from action_msgs.msg import GoalStatus
 from diagnostic_msgs.msg import DiagnosticArray
 from rclpy.action import ActionServer, CancelResponse, GoalResponse
 from rclpy.callback_groups import ReentrantCallbackGroup
@@ -133,9 +134,16 @@ class ManagedNode(LifecycleNode, ABC):
             end()
             return result
 
-        handle.execute(conclude)
+        if handle.status == GoalStatus.STATUS_ACCEPTED:
+            handle.execute(conclude)
+        else:
+            self._server.notify_execute(handle, conclude)
 
     def _on_accepted(self, handle: Any) -> None:
+        # From Lyrical on, feedback leaves only while a goal is executing. rclpy has no such method
+        # in Humble, and before 7.1.8 in Jazzy; there it sends feedback always.
+        if hasattr(handle, "executing"):
+            handle.executing()
         key = self.new_key()
         self.goals[key] = handle
         self.on_goal(key, handle.request, self.now())

@@ -1,6 +1,6 @@
 """
-How camera messages become pictures on this machine: by cv_bridge where a ROS 2 installation has one
-that works, by `janusvln_ros.camera.images` elsewhere. Both give the same pixels.
+How camera messages become pictures on this machine: by cv_bridge where ROS 2 has one that works,
+by `janusvln_ros.camera.images` elsewhere. Both give the same pixels.
 """
 
 import subprocess
