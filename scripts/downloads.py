@@ -3,8 +3,8 @@ What pip is about to download, from its report, and how large it is.
 
     pip install --dry-run --quiet --report REPORT -r ... ; downloads.py REPORT > PINS
 
-Writes one sentence to stderr and the packages with their exact versions to stdout. Runs on the bare
-interpreter of a new virtual environment: the standard library alone.
+Writes one sentence to stderr and the packages with their exact versions to stdout. Runs on the
+bare interpreter of a new virtual environment: the standard library alone.
 """
 
 import json

@@ -29,6 +29,7 @@ NOT_IMPORTED = {
     "accelerate": "transformers' trainer needs it",
     "tensorboard": "transformers' trainer writes for it",
     "ros2launch": "the command 'ros2 launch'",
+    "opengl": "moderngl renders with it",
 }
 OPTIONAL = {"torchao"}
 """Not for everybody: asked for by name where it is missing."""
