@@ -14,6 +14,7 @@ from janusvln_ros.data.top_down_map import TopDownMap
 from janusvln_ros.errors import require
 from janusvln_ros.evaluation.drive import Drive, finite
 from janusvln_ros.evaluation.metrics import Thresholds, measure
+from sim_bridge.homes import check_generator
 from sim_bridge.nav_env import MAX_DEPTH_M, NavEnv, Observation, parameter_names, record_place
 
 
@@ -61,6 +62,8 @@ class World:
         """
         key = (dataset or self.values["dataset"], split or self.values["split"])
         if key not in self.episodes:
+            if key[0] == "houses":
+                check_generator(self.values["data_dir"], key[1])
             self.episodes[key] = read_episodes(self.values["data_dir"], *key).episodes
         episodes = self.episodes[key]
         if episode_id:
