@@ -40,7 +40,7 @@ from janusvln_ros.errors import require
 from janusvln_ros.files import atomic_write
 from janusvln_ros.model import JanusVLN
 from janusvln_ros.policy.tokenizer import LIKELY_WORDS, UNKNOWN_TOKEN, load_tokenizer
-from janusvln_ros.training.lexicon import CORE, DIRECTIONS, HOME
+from janusvln_ros.training.lexicon import CORE, DIRECTIONS, ESSENTIAL, HOME
 
 SPECIAL_TOKENS = (
     "<|endoftext|>",
@@ -306,9 +306,9 @@ class Encoder:
 
     @property
     def words(self) -> list[str]:
-        """The whole English words of its vocabulary, about the most frequent first."""
+        """Whole English words of three letters or more, about the most frequent first."""
         ids = self.tokenizer.get_vocab()
-        return sorted(filter(re.compile("[a-z]{2,}|[ai]").fullmatch, ids), key=ids.__getitem__)
+        return sorted(filter(re.compile("[a-z]{3,}").fullmatch, ids), key=ids.__getitem__)
 
     @torch.no_grad()
     def vectors(self, words: Sequence[str]) -> np.ndarray:
@@ -406,9 +406,11 @@ def build_words(encoder: Encoder, folder: Path) -> dict[str, Any]:
     Returns:
         Counts of ``words``, ``pieces`` and ``tokens``.
     """
-    everything = list(dict.fromkeys([*encoder.words, *CORE, *DIRECTIONS, *HOME, *ORDINALS]))
+    everything = list(
+        dict.fromkeys([*encoder.words, *ESSENTIAL, *CORE, *DIRECTIONS, *HOME, *ORDINALS])
+    )
     vectors = encoder.vectors(everything)
-    chosen = choose_words(everything, vectors, HOME, [*CORE, *DIRECTIONS, *ORDINALS])
+    chosen = choose_words(everything, vectors, HOME, [*ESSENTIAL, *CORE, *DIRECTIONS, *ORDINALS])
     words, short = [everything[i] for i in chosen], whitened(vectors, COMMON)
     endings = [t for t in encoder.tokenizer.get_vocab() if re.fullmatch("##[a-z]{2,}", t)]
     known = dict(zip(words, short[chosen]))
@@ -423,7 +425,7 @@ def build_words(encoder: Encoder, folder: Path) -> dict[str, Any]:
     fitted = fit_pieces(spelt, short[rest], known)
     nowhere = np.zeros(WIDTH)
     table = np.stack([*known.values(), *(fitted.get(p, nowhere) for p in [*letters, *kept])])
-    _save(folder, tokenizer, table, [CORE, DIRECTIONS, HOME, words[:COMMON_SLIPS]])
+    _save(folder, tokenizer, table, [ESSENTIAL, CORE, DIRECTIONS, HOME, words[:COMMON_SLIPS]])
     return {
         "words": len(words),
         "pieces": len(letters) + len(kept),

@@ -61,6 +61,7 @@ def test_words_without_end_are_refused():
         ("wallk to thhe llamp", "walk to the lamp"),  # one too many
         ("wak to the lam", "walk to the lamp"),  # one too few
         ("walj to tje lanp", "walk to the lamp"),  # another one
+        ("the lamp ad sofa", "the lamp and sofa"),  # short, but of the first group
         ("silense, tigre", "silence, tiger"),
     ],
 )
@@ -75,7 +76,7 @@ def test_slips_lead_to_the_word_that_was_meant(spelling, typed, meant):
         "lamps door's",  # plural and owner
         "xwalkx qwertz",  # nothing is one slip away
         "sble",  # a short word near the last group only ("sale")
-        "ad tp",  # too short to tell
+        "la fo q",  # too short to tell
         "2 m, 走到门口",
         "a" * 4000,
     ],
