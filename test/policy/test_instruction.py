@@ -76,7 +76,7 @@ def test_slips_lead_to_the_word_that_was_meant(spelling, typed, meant):
         "lamps door's",  # plural and owner
         "xwalkx qwertz",  # nothing is one slip away
         "sble",  # a short word near the last group only ("sale")
-        "la fo q",  # too short to tell
+        "la qx q",  # too short to tell
         "2 m, 走到门口",
         "a" * 4000,
     ],
