@@ -19,7 +19,7 @@ from janusvln_ros.errors import InputError
 from janusvln_ros.model import JanusVLN, JanusVLNConfig
 from janusvln_ros.policy.decoding import action_tree
 from janusvln_ros.policy.prompt import dual_prefix_ids, frame_ids, leaf_ids
-from janusvln_ros.policy.tokenizer import load_tokenizer
+from janusvln_ros.policy.tokenizer import load_tokenizer, load_word_vectors
 from janusvln_ros.training.dual import UNKNOWN_WORD, drop_words
 from janusvln_ros.training.lexicon import CORE, DIRECTIONS, ESSENTIAL, HOME
 from janusvln_ros.training.network import build_model, finish
@@ -34,7 +34,6 @@ from janusvln_ros.training.words import (
     fit_pieces,
     fold_words,
     learn_words,
-    load_table,
     whitened,
 )
 
@@ -113,7 +112,7 @@ def test_no_text_can_spell_the_unknown_token_but_a_dropped_word_is_one(tokenizer
 
 
 def test_synonyms_lie_nearer_than_other_words(tokenizer):
-    table = torch.nn.functional.normalize(load_table(SHIPPED))
+    table = torch.nn.functional.normalize(torch.from_numpy(load_word_vectors(SHIPPED)))
 
     def row(word):
         return table[text_ids(tokenizer, word)[0] - (len(tokenizer) - len(table))]
@@ -289,6 +288,7 @@ def test_recipe_ends_in_an_ordinary_checkpoint_that_knows_its_words(recipe):
     folder = Path(result["checkpoint"])
     model = JanusVLN.from_pretrained(folder)
     assert model.lm_head.weight is model.language.embed_tokens.weight
+    assert np.array_equal(load_word_vectors(folder), load_word_vectors(SHIPPED))
     assert load_tokenizer(folder).trained_words == ("blue", "go", "lamp", "red", "the", "to")
     with safe_open(folder / "model.safetensors", "pt") as file:
         assert "lm_head.weight" not in file.keys()  # noqa: SIM118
