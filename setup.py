@@ -1,10 +1,14 @@
 """Build of the ament_python package; also installs with plain pip where there is no ROS."""
 
+import re
 from pathlib import Path
 
 from setuptools import find_packages, setup
 
 NAME = "janusvln_ros"
+# Read here and not by setup.cfg's "attr:", for which setuptools prints a line that colcon, which
+# reads what this file prints, takes for damage.
+VERSION = re.search('__version__ = "(.+)"', Path(NAME, "__init__.py").read_text())[1]
 
 
 def shared(folder: str) -> list[tuple[str, list[str]]]:
@@ -18,6 +22,7 @@ def shared(folder: str) -> list[tuple[str, list[str]]]:
 
 setup(
     name=NAME,
+    version=VERSION,
     description="Vision-and-language navigation with dual implicit memory (JanusVLN) for ROS 2",
     license="Apache-2.0",
     packages=find_packages(include=["janusvln_ros*", "sim_bridge*"]),
