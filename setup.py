@@ -65,11 +65,11 @@ setup(
     entry_points={
         "console_scripts": [
             "janusvln = janusvln_ros.cli.main:main",
-            "janusvln_policy = janusvln_ros.nodes.policy:main",
-            "janusvln_motion = janusvln_ros.nodes.motion:main",
-            "janusvln_player = janusvln_ros.nodes.player:main",
-            "janusvln_recorder = janusvln_ros.nodes.recorder:main",
-            "janusvln_sim_bridge = sim_bridge.bridge_node:main",
+            "janusvln_policy = janusvln_ros.graph.executables:policy",
+            "janusvln_motion = janusvln_ros.graph.executables:motion",
+            "janusvln_player = janusvln_ros.graph.executables:player",
+            "janusvln_recorder = janusvln_ros.graph.executables:recorder",
+            "janusvln_sim_bridge = janusvln_ros.graph.executables:sim_bridge",
         ]
     },
     zip_safe=False,

@@ -22,7 +22,7 @@ from typing import IO
 
 from janusvln_ros.errors import InputError, require
 from janusvln_ros.files import share_dir
-from janusvln_ros.graph.composition import NodeSpec
+from janusvln_ros.graph.composition import PACKAGE, NodeSpec
 
 STOP_SECONDS = 1.2
 """
@@ -59,17 +59,19 @@ class NodeEndedError(Exception):
 
 def command(spec: NodeSpec, folder: Path) -> list[str]:
     """
-    Return the command that runs a node with the Python that runs this one.
+    Return the command that runs a node, of ours with the Python that runs this one.
 
     ``folder`` is for files that the node reads when it starts.
 
     Raises:
         InputError: no installed package has an executable of that name.
     """
+    if spec.package != PACKAGE:
+        return [str(_foreign(spec)), *spec.arguments(folder)]
     found = [
         e
         for e in entry_points(group="console_scripts", name=spec.executable)
-        if e.value.split(".")[0] in ("janusvln_ros", "sim_bridge")
+        if e.value.split(".")[0] == PACKAGE
     ]
     require(
         found,
@@ -83,6 +85,18 @@ def command(spec: NodeSpec, folder: Path) -> list[str]:
         f"import sys; from {module} import {function}; sys.exit({function}())",
         *spec.arguments(folder),
     ]
+
+
+def _foreign(spec: NodeSpec) -> Path:
+    """The program of a node of another package, where ROS 2 installs it."""
+    for prefix in filter(None, os.environ.get("AMENT_PREFIX_PATH", "").split(os.pathsep)):
+        path = Path(prefix) / "lib" / spec.package / spec.executable
+        if path.is_file():
+            return path
+    raise InputError(
+        f"package '{spec.package}', which has the node '{spec.name}', is not installed: install "
+        f"it (ros-$ROS_DISTRO-{spec.package.replace('_', '-')}) and source ROS 2"
+    )
 
 
 def middleware_environment(domain: int | None, localhost: bool) -> dict[str, str]:

@@ -129,14 +129,9 @@ def find(checkpoint: str | Path) -> Path:
     Raises:
         InputError: neither a folder nor a hub id that can be had.
     """
-    folder = Path(checkpoint)
-    if folder.is_dir():
+    folder = local_checkpoint(checkpoint)
+    if folder is not None:
         return folder
-    require(
-        re.fullmatch("[\\w.-]+/[\\w.-]+", str(checkpoint)),
-        f"there is no checkpoint folder {folder}: give a folder with config.json "
-        "and safetensors, or a hub id such as 'owner/name'",
-    )
     try:
         return Path(
             huggingface_hub.snapshot_download(
@@ -146,7 +141,7 @@ def find(checkpoint: str | Path) -> Path:
     # the hub's client raises many kinds, for no network, no such name, no access
     except Exception as error:
         raise InputError(
-            f"there is no folder {folder}, and {checkpoint!r} could not be had from "
+            f"there is no folder {checkpoint}, and {str(checkpoint)!r} could not be had from "
             f"the hub ({type(error).__name__}): "
             "check the name and the network, or download it elsewhere and give its folder"
         ) from error
