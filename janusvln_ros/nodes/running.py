@@ -90,8 +90,11 @@ def run_node(make: Callable[[], Any], args: list[str] | None = None) -> int:
         node = make()
     except InputError as error:
         print(f"error: {error}", file=sys.stderr)
-        rclpy.try_shutdown()
         return 2
+    except Exception as error:
+        traceback.print_exc()
+        print(f"error: {type(error).__name__}: {error}", file=sys.stderr)
+        return 1
     told.running = True
     executor = SingleThreadedExecutor()
     executor.add_node(node)

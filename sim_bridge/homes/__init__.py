@@ -6,6 +6,6 @@ finds shortest paths, ``episodes`` draws and describes routes, ``instruction`` w
 ``dataset`` writes the splits.
 """
 
-from sim_bridge.homes.dataset import SPLITS, ensure_split
+from sim_bridge.homes.dataset import SPLITS, ensure_split, first_episodes
 
-__all__ = ["SPLITS", "ensure_split"]
+__all__ = ["SPLITS", "ensure_split", "first_episodes"]
