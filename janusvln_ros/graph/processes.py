@@ -38,6 +38,15 @@ Linux gives to clients.
 LAST_WORDS_LINES = 20
 
 
+def last_words(lines: Sequence[str]) -> str:
+    """
+    What a node that printed ``lines`` said last: its sentence that begins with "error:" if it left
+    with one, else its last lines.
+    """
+    sentences = [line for line in lines if line.startswith("error: ")]
+    return sentences[-1] if sentences else "\n".join(lines[-LAST_WORDS_LINES:])
+
+
 class NodeEndedError(Exception):
     """
     A node ended although nobody asked it to.
@@ -306,15 +315,11 @@ class Processes:
             raise NodeEndedError(name, int(code), self.last_words(name))
 
     def last_words(self, name: str) -> str:
-        """
-        What a node said last: its sentence that begins with "error:" if it left with one, else the
-        last lines that it printed.
-        """
+        """What a node said last, see `last_words`."""
         if self.log_dir is None:
             return "(see above)"
         lines = (self.log_dir / f"{name}.log").read_text(errors="replace").splitlines()[1:]
-        sentences = [line for line in lines if line.startswith("error: ")]
-        return sentences[-1] if sentences else "\n".join(lines[-LAST_WORDS_LINES:])
+        return last_words(lines)
 
     def stop(self) -> None:
         """
