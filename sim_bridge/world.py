@@ -86,9 +86,7 @@ class World:
         record_place(self.drive, self.env, observation)
         return episodes[index], self._frame(observation, self.env.top_down_map())
 
-    def _episodes(
-        self, key: tuple[str, str], episode_id: str, count: int
-    ) -> tuple[Episode, ...]:
+    def _episodes(self, key: tuple[str, str], episode_id: str, count: int) -> tuple[Episode, ...]:
         """
         The episodes of a data set and split: of houses that are not there yet only those up to the
         named one, or else the first ``count``; their homes are made.

@@ -5,7 +5,6 @@ safetensors whole or in shards, and what decodes its answers.
 
 import json
 import logging
-import re
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
@@ -19,7 +18,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from janusvln_ros.errors import InputError, require
-from janusvln_ros.files import atomic_path, atomic_write
+from janusvln_ros.files import atomic_path, atomic_write, local_checkpoint
 from janusvln_ros.model.adapter import account, our_name, published_name, some
 from janusvln_ros.model.config import JanusVLNConfig
 from janusvln_ros.model.network import Network

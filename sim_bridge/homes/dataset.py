@@ -184,7 +184,7 @@ def first_episodes(
 def _begin(
     data_dir: str | Path, split: str, asked: Mapping[str, Any]
 ) -> tuple[Settings, list[str], Path]:
-    """What to draw, the names of its homes, and the folder for episodes that are not merged yet."""
+    """What to draw, the names of its homes, and the folder for episodes before the merging."""
     wanted = _settings(data_dir, split, asked)
     family = SPLITS[split].family
     _claim(data_dir, family, wanted)
