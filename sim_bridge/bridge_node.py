@@ -359,7 +359,7 @@ class SimBridge(Node):  # type: ignore[misc]
             self.values = declare(self, PARAMETERS)
             for name in ("map_frame", "odom_frame", "base_frame", "camera_frame"):
                 setattr(self.values, name, self.values.frame_prefix + getattr(self.values, name))
-            make = self.thread.submit(World, vars(self.values), factory, self.get_logger().info)
+            make = self.thread.submit(World, vars(self.values), factory, self._tell)
             self.world: World = make.result()
             first = self.thread.submit(self.world.reset, self.values.episode_id, "", "")
             self.episode, self.frame = first.result()
@@ -389,6 +389,9 @@ class SimBridge(Node):  # type: ignore[misc]
         self.mode: Lockstep | Continuous = Lockstep(self) if lockstep else Continuous(self)
         where = f"{self.episode.scene_id}, episode {self.episode.episode_id}"
         self.get_logger().info(f"{self.values.mode} in {where}: {self.episode.instruction}")
+
+    def _tell(self, sentence: str) -> None:
+        self.get_logger().info(sentence)
 
     def publish_frame(self) -> None:
         """Publish the newest frame, which counts."""

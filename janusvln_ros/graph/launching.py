@@ -14,13 +14,18 @@ from launch.actions import (
     Shutdown,
 )
 from launch.event_handlers import OnProcessIO
-from launch.substitutions import EnvironmentVariable
+from launch.substitutions import EnvironmentVariable, LaunchConfiguration
 from launch_ros.actions import Node
 from launch_ros.parameter_descriptions import ParameterValue
 
 from janusvln_ros.files import share_dir
-from janusvln_ros.graph.composition import NodeSpec, graph_arguments, resolve
-from janusvln_ros.graph.processes import LAST_WORDS_LINES, NodeEndedError, last_words
+from janusvln_ros.graph.composition import PACKAGE, NodeSpec, graph_arguments, resolve
+from janusvln_ros.graph.processes import (
+    LAST_WORDS_LINES,
+    NodeEndedError,
+    last_words,
+    signals_held,
+)
 from launch import LaunchDescription  # type: ignore[attr-defined]  # not our launch/
 
 
@@ -52,6 +57,7 @@ def launch_node(spec: NodeSpec) -> list[Any]:
         # launch ends everything, says this, and ends with 1
         raise NodeEndedError(spec.name, event.returncode, last_words(list(filter(None, said))))
 
+    held = " ".join(signals_held()) if spec.package == PACKAGE else ""
     node = Node(
         package=spec.package,
         executable=spec.executable,
@@ -62,6 +68,7 @@ def launch_node(spec: NodeSpec) -> list[Any]:
         output="screen",
         emulate_tty=True,
         on_exit=ended,
+        prefix=LaunchConfiguration("launch-prefix", default=held),
     )
     heard = OnProcessIO(target_action=node, on_stdout=keep, on_stderr=keep)
     return [RegisterEventHandler(heard), node]

@@ -6,6 +6,7 @@ none is left behind. No ROS import.
 import contextlib
 import ctypes
 import fcntl
+import functools
 import os
 import shlex
 import signal
@@ -66,6 +67,18 @@ class NodeEndedError(Exception):
         self.last_words = last_words
 
 
+@functools.cache
+def signals_held() -> tuple[str, ...]:
+    """
+    Return what comes before the command of one of our nodes: it holds signals back until the node
+    can take them, so that one which is told to end while Python still starts ends in peace. Empty
+    where ``env`` is not that of GNU.
+    """
+    words = ("env", "--block-signal=INT,TERM")
+    known = subprocess.run([*words, "true"], capture_output=True, check=False).returncode == 0
+    return words if known else ()
+
+
 def command(spec: NodeSpec, folder: Path) -> list[str]:
     """
     Return the command that runs a node, of ours with the Python that runs this one.
@@ -89,6 +102,7 @@ def command(spec: NodeSpec, folder: Path) -> list[str]:
     )
     module, function = found[0].value.split(":")
     return [
+        *signals_held(),
         sys.executable,
         "-c",
         f"import sys; from {module} import {function}; sys.exit({function}())",

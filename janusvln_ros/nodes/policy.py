@@ -530,7 +530,7 @@ class PolicyNode(ManagedNode):
         while not loading.outcome.done():  # nobody has waited in `prepare`
             self._take(self.results.get())
         self.loading, outcome = None, loading.outcome.result()
-        if isinstance(outcome, LoadFailed):
+        if not isinstance(outcome, Loaded):
             return TransitionCallbackReturn.FAILURE
         self.session = Session(outcome.navigator, self.reader)
         return TransitionCallbackReturn.SUCCESS

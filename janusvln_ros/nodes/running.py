@@ -48,6 +48,8 @@ class Signals:
         for number in (signal.SIGINT, signal.SIGTERM):
             signal.signal(number, self._take)
         threading.Thread(target=self._watch, args=(reading,), daemon=True).start()
+        # whoever started this process may have held them back until now
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, (signal.SIGINT, signal.SIGTERM))
 
     def _take(self, number: int, frame: FrameType | None) -> None:
         self.received = True
