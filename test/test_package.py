@@ -48,5 +48,6 @@ def test_the_version_is_the_one_that_the_package_says(setup_py):
 def test_every_node_of_a_graph_has_an_executable_and_none_has_a_name_that_others_may_use(setup_py):
     scripts = dict(line.split(" = ") for line in setup_py["entry_points"]["console_scripts"])
     graphs = yaml.safe_load((ROOT / "config/graphs.yaml").read_text()).values()
-    nodes = {node["node"] for graph in graphs for node in graph["nodes"]}
+    # one of another package has its executable there
+    nodes = {node["node"] for graph in graphs for node in graph["nodes"] if "package" not in node}
     assert set(scripts) == {"janusvln", *(f"janusvln_{node}" for node in nodes)}

@@ -277,8 +277,13 @@ def _robot_arguments(robot: str, names: Collection[str]) -> dict[str, str]:
     """
     What a robot's file says of the graph's arguments, under ``arguments``: such as its topics.
     """
-    section = yaml.safe_load(robot_file(robot).read_text()).get("arguments", {})
-    listed = section.get("ros__parameters", {}).items()
+    try:
+        content = yaml.safe_load(robot_file(robot).read_text()) or {}
+        listed = content.get("arguments", {}).get("ros__parameters", {}).items()
+    except (OSError, ValueError, AttributeError, yaml.YAMLError) as error:
+        raise InputError(
+            f"{robot_file(robot)} is no parameter file of ROS: start from template.yaml ({error})"
+        ) from error
     told = {name: "" if value is None else str(value) for name, value in listed}
     for name in told:
         if name not in names:

@@ -87,7 +87,11 @@ def run_node(make: Callable[[], Any], args: list[str] | None = None) -> int:
     from rclpy.signals import SignalHandlerOptions
 
     told = signals()
-    rclpy.init(args=args, signal_handler_options=SignalHandlerOptions.NO)
+    try:
+        rclpy.init(args=args, signal_handler_options=SignalHandlerOptions.NO)
+    except Exception as error:  # such as a parameter file that is none; its text names the file
+        print(f"error: {error}", file=sys.stderr)
+        return 2
     try:
         node = make()
     except InputError as error:

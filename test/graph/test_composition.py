@@ -165,6 +165,14 @@ def test_a_wrong_argument_is_named(graph, given, words):
         resolve(graph, given)
 
 
+@pytest.mark.parametrize("content", ["a: [", "[1]", "arguments: 3", "arguments: {x: 1"])
+def test_a_robots_file_that_is_none_is_named(tmp_path, content):
+    path = tmp_path / "mine.yaml"
+    path.write_text(content)
+    with pytest.raises(InputError, match=r"mine\.yaml is no parameter file"):
+        resolve("robot", {"robot": str(path)})
+
+
 def test_words_of_the_command_line_are_read_as_launch_reads_them():
     assert parse_assignments(["a:=b:=c", "d:="]) == {"a": "b:=c", "d": ""}
     assert parse_parameters(["sim_bridge.frame_rate:=15.0", "sim_bridge.sliding:=false"]) == {

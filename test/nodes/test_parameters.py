@@ -135,6 +135,7 @@ def start(executable, *arguments, domain):
             2,
             "error: there is no checkpoint folder",
         ),
+        ("motion", ["--params-file", "/no/such.yaml"], 2, "/no/such.yaml"),
     ],
 )
 def test_a_process_that_cannot_start_says_why_in_one_sentence(
