@@ -3,12 +3,6 @@ What the command line says is what the running nodes have: every argument of eve
 from them, whatever a robot's file says of the same.
 """
 
-import os
-import shutil
-import signal
-import subprocess
-from pathlib import Path
-
 import pytest
 import yaml
 
@@ -144,28 +138,17 @@ def up(ros_domain, tmp_path):
 
 
 @pytest.fixture
-def launch(ros_domain):
+def launch(ros2_launch, ros_domain):
     """``launch(graph, given)``: the same with 'ros2 launch', from an installed workspace."""
-    pytest.importorskip("launch_ros", reason="launch is not on PyPI: needs ROS 2 installed")
-    if not shutil.which("ros2") or not any(
-        Path(prefix, "lib/janusvln_ros").is_dir()
-        for prefix in os.environ.get("AMENT_PREFIX_PATH", "").split(":")
-    ):
-        pytest.skip("needs an installed workspace: colcon build, source install/setup.bash")
 
     def run(graph, given):
-        words = [f"{name}:={value}" for name, value in given.items()]
-        process = subprocess.Popen(
-            ["ros2", "launch", "janusvln_ros", f"{graph}.launch.py", *words],
-            env=middleware_environment(ros_domain, localhost=True),
-        )
-        reader = Reader(ros_domain)
+        launched = ros2_launch(graph, **given)
+        reader = Reader(ros_domain, launched.alive)
         try:
             reader.check(graph, given, resolve(graph, given))
         finally:
             reader.client.close()
-            process.send_signal(signal.SIGINT)
-            assert process.wait(60) == 0
+        assert launched.interrupt() == 0
 
     return run
 
