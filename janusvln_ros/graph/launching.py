@@ -8,6 +8,7 @@ from typing import Any
 
 from launch.actions import (
     DeclareLaunchArgument,
+    LogInfo,
     OpaqueFunction,
     RegisterEventHandler,
     SetEnvironmentVariable,
@@ -53,7 +54,8 @@ def launch_node(spec: NodeSpec) -> list[Any]:
         if context.is_shutdown:
             return None
         if event.returncode == 0:
-            return Shutdown(reason=f"{spec.name} is done; the other nodes end too")
+            told = f"{spec.name} is done; the other nodes end too"
+            return [LogInfo(msg=told), Shutdown(reason=told)]
         # launch ends everything, says this, and ends with 1
         raise NodeEndedError(spec.name, event.returncode, last_words(list(filter(None, said))))
 
@@ -62,6 +64,7 @@ def launch_node(spec: NodeSpec) -> list[Any]:
         package=spec.package,
         executable=spec.executable,
         name=spec.name,
+        exec_name=spec.name,
         namespace=spec.namespace,
         parameters=[*map(str, spec.files), *([values] if values else [])],
         remappings=list(spec.remaps.items()),

@@ -80,7 +80,7 @@ def test_a_wrong_argument_is_told_in_one_sentence(ros2_launch):
 def test_a_node_that_is_killed_ends_the_launch(ros2_launch):
     launched = ros2_launch("robot")
     launched.until("active and disarmed")
-    (pid,) = re.findall(r"janusvln_motion-1\]: process started with pid \[(\d+)\]", launched.said)
+    (pid,) = re.findall(r"motion-1\]: process started with pid \[(\d+)\]", launched.said)
     os.kill(int(pid), signal.SIGKILL)
     assert launched.ended() == 1
     assert "node 'motion' was killed by SIGKILL" in launched.said

@@ -31,7 +31,8 @@ STUCK = {
         "from rclpy.node import Node\n"
         "def stick(): print('HERE', file=sys.stderr, flush=True); time.sleep(600)\n"
         "def make():\n"
-        "    node = Node('x'); node.exit_code = None; node.create_timer(0.01, stick); return node\n"
+        "    node = Node('x'); node.exit_code = None; node.create_timer(0.01, stick)\n"
+        "    return node\n"
         "leave(run_node(make))"
     ),
     "while it is closed": (
