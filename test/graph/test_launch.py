@@ -24,10 +24,10 @@ from janusvln_ros.graph.processes import middleware_environment
 pytestmark = [pytest.mark.ros, pytest.mark.slow]
 
 
-def up(capsys, domain, graph, **given):
+def up(capsys, domain, logs, graph, **given):
     """Exit code of 'janusvln up' and what it says."""
     words = [f"{name}:={value}" for name, value in given.items()]
-    code = main(["up", graph, "--domain", str(domain), *words])
+    code = main(["up", graph, "--domain", str(domain), "--log-dir", str(logs), *words])
     return code, capsys.readouterr().err
 
 
@@ -93,7 +93,7 @@ def test_the_end_of_the_bag_ends_the_launch_and_up_in_peace(
     launched = ros2_launch("replay", bag=bag, transport="raw")
     assert launched.ended() == 0 and "player is done; the other nodes end too" in launched.said
     time.sleep(1.0)
-    code, said = up(capsys, ros_domain, "replay", bag=bag, transport="raw")
+    code, said = up(capsys, ros_domain, tmp_path, "replay", bag=bag, transport="raw")
     assert code == 0 and "player is done; the other nodes end too" in said
 
 

@@ -11,8 +11,6 @@ pytest.importorskip("janusvln_msgs", reason="needs the interfaces: scripts/build
 
 from janusvln_msgs.action import FollowInstruction
 from janusvln_msgs.srv import ResetEpisode
-from lifecycle_msgs.msg import State
-from lifecycle_msgs.srv import GetState
 from std_srvs.srv import SetBool, Trigger
 
 from janusvln_ros.graph.client import ERROR_NAMES, GraphClient
@@ -50,11 +48,7 @@ class Graph:
             self.client.until(client.service_is_ready, 120.0, f"{name} did not start")
             return
 
-        def active():
-            told = self.client.call(GetState, "policy/get_state", GetState.Request(), 120.0)
-            return told.current_state.id == State.PRIMARY_STATE_ACTIVE
-
-        self.client.until(active, 120.0, "the policy did not become active")
+        self.client.wait_active("policy")
 
     def send(self):
         """Send the first goal, as soon as the policy takes one."""
