@@ -66,6 +66,16 @@ def rotation_of_yaw(yaw: float) -> NDArray[np.float64]:
     return np.array([0.0, math.sin(yaw / 2), 0.0, math.cos(yaw / 2)])
 
 
+def tilted(rotation_xyzw: ArrayLike, tilt: float) -> NDArray[np.float64]:
+    """
+    Return the world quaternion [4] (x, y, z, w) of a camera on an agent with ``rotation_xyzw``
+    that looks down by ``tilt`` (radians): turned about its own x axis.
+    """
+    x, y, z, w = np.asarray(rotation_xyzw, float)
+    s, c = math.sin(-tilt / 2), math.cos(tilt / 2)
+    return np.array([x * c + w * s, y * c + z * s, z * c - y * s, w * c - x * s])
+
+
 def yaw_of_rotation(rotation_xyzw: ArrayLike) -> float:
     """Return the heading of a world quaternion [4] (x, y, z, w) about y."""
     _, y, _, w = np.asarray(rotation_xyzw, float)

@@ -237,7 +237,10 @@ class Outputs:
         message.header.frame_id = self.values.base_frame
         message.transform.translation.z = self.values.camera_height
         rotation = message.transform.rotation
-        rotation.x, rotation.y, rotation.z, rotation.w = -0.5, 0.5, -0.5, 0.5
+        # The optical frame (z ahead, y down), turned about the base's y by the tilt.
+        half = math.radians(self.values.camera_tilt) / 2
+        more, less = (math.cos(half) + math.sin(half)) / 2, (math.cos(half) - math.sin(half)) / 2
+        rotation.x, rotation.y, rotation.z, rotation.w = -more, more, -less, less
         return message
 
     def time(self, stamp: Time) -> None:
@@ -734,7 +737,13 @@ class Continuous:
         scan.header.stamp, scan.header.frame_id = bridge.stamp, values.base_frame
         scan.scan_time = 1.0 / values.frame_rate
         focal = bridge.outputs.focal_length
-        seen = scan_from_depth(bridge.frame.depth, focal, values.camera_height, values.scan_beams)
+        seen = scan_from_depth(
+            bridge.frame.depth,
+            focal,
+            values.camera_height,
+            values.scan_beams,
+            values.camera_tilt,
+        )
         scan.ranges = array.array("f", seen.tobytes())
         self.scan_out.publish(scan)
 

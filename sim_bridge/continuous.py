@@ -183,29 +183,38 @@ def scan_from_depth(
     focal: float,
     camera_height: float,
     beams: int,
+    tilt: float = 0.0,
 ) -> np.ndarray:
     """
     Return float32[beams]: the range (metres) to the nearest thing within ``SCAN_HEIGHTS_M``, right
     to left.
 
     The angles run evenly over the camera's horizontal field of view, from -hfov/2 (right) to
-    +hfov/2 (left), as in a LaserScan of a level camera at ``camera_height``. ``focal`` is in
-    pixels. A beam that meets nothing is +inf; one without a single valid depth is NaN.
+    +hfov/2 (left), as in a LaserScan at ``camera_height``. ``focal`` is in pixels; ``tilt``: how
+    far the camera looks down, degrees. A beam that meets nothing is +inf; one without a single
+    valid depth of a ray that passes those heights is NaN.
     """
     (height, width), (low, high) = depth_HW.shape, SCAN_HEIGHTS_M
     across = (np.arange(width) + 0.5 - width / 2) / focal
     down = (np.arange(height) + 0.5 - height / 2) / focal
+    sin, cos = math.sin(math.radians(tilt)), math.cos(math.radians(tilt))
+    ahead, sink = cos - down * sin, sin + down * cos  # of a ray one metre along the optical axis
     with np.errstate(invalid="ignore"):
-        above_floor = camera_height - down[:, None] * depth_HW
+        above_floor = camera_height - sink[:, None] * depth_HW
         seen = (above_floor >= low) & (above_floor <= high) & (depth_HW > 0)
-    nearest_W = np.where(seen & np.isfinite(depth_HW), depth_HW, np.inf).min(axis=0) * np.sqrt(
-        1.0 + across**2
-    )
-    unknown_W = ~(np.isfinite(depth_HW) | np.isposinf(depth_HW)).any(axis=0)
+        seen &= np.isfinite(depth_HW)
+    # Known is what a valid ray says that passes those heights: one that looks over them does not.
+    known_HW = (np.isfinite(depth_HW) | np.isposinf(depth_HW)) & (above_floor <= high)
     half = math.atan(width / 2 / focal)
-    beam_W = np.clip(((np.arctan(-across) + half) / (2 * half) * beams).astype(int), 0, beams - 1)
+    bearing_HW = np.arctan2(-across[None], ahead[:, None])
+    beam_HW = np.floor((bearing_HW + half) / (2 * half) * beams).astype(int)
+    inside = (beam_HW >= 0) & (beam_HW < beams)
     ranges = np.full(beams, np.inf)
-    np.minimum.at(ranges, beam_W, nearest_W)
-    known = np.zeros(beams, bool)
-    np.logical_or.at(known, beam_W, ~unknown_W)
-    return np.where(known | ~np.isin(np.arange(beams), beam_W), ranges, np.nan).astype(np.float32)
+    reach_HW = np.hypot(across[None], ahead[:, None])
+    hit = seen & inside
+    np.minimum.at(ranges, beam_HW[hit], depth_HW[hit] * reach_HW[hit])
+    known, covered = np.zeros(beams, bool), np.zeros(beams, bool)
+    known[beam_HW[known_HW & inside]] = True
+    covered[beam_HW[inside]] = True
+    # Where beams are finer than pixels, those between two pixels meet nothing.
+    return np.where(known | ~covered, ranges, np.nan).astype(np.float32)

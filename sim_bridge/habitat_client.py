@@ -194,6 +194,13 @@ class HabitatEnv(NavEnv):
         LOG.info("scene %s loaded, walkable surface %s", path, reply.get("navmesh"))
         self._scene = path
 
+    def mount(self, *, camera_height: float, tilt: float, hfov: float) -> None:
+        """See ``NavEnv``: Habitat's sensors are fixed when it starts."""
+        raise InputError(
+            "habitat cannot mount its camera anew: give env.camera_height, env.tilt and env.hfov "
+            "for the whole run, or use the backend houses"
+        )
+
     def _put(self, position: NDArray[np.float64], rotation: NDArray[np.float64]) -> None:
         self._ask(_state_request(position, rotation))
 

@@ -226,6 +226,8 @@ class HabitatSimulator:
                 sensor_type=kind,
                 resolution=[int(settings["height"]), int(settings["width"])],
                 position=[0.0, float(settings["camera_height"]), 0.0],
+                # Euler angles, radians: a turn about +x lifts the view.
+                orientation=[-math.radians(float(settings["tilt"])), 0.0, 0.0],
                 hfov=float(settings["hfov"]),
             )
             for uuid, kind in (

@@ -3,6 +3,7 @@ The built-in simulator: any static ``.glb``, rendered by OpenGL, walked on by th
 habitat-sim.
 """
 
+import math
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +12,7 @@ from numpy.typing import ArrayLike, NDArray
 from janusvln_ros.actions import Action
 from janusvln_ros.data.top_down_map import TopDownMap
 from janusvln_ros.errors import InputError
+from janusvln_ros.geometry import tilted
 from sim_bridge.expert import shortest_path_action
 from sim_bridge.kinematics import move_forward, turn
 from sim_bridge.nav_env import MAX_DEPTH_M, NO_SCENE, EnvSettings, NavEnv, Pose
@@ -92,7 +94,7 @@ class HousesEnv(NavEnv):
         rgb, depth = self._renderer.render(
             self._scene,
             self.position + [0, settings.camera_height, 0],
-            self._rotation,
+            tilted(self._rotation, math.radians(settings.tilt)),
             width=settings.width,
             height=settings.height,
             focal_length=settings.focal_length,

@@ -3,16 +3,17 @@ What every simulator offers and shares with the others, and their conventions.
 
 World frame: metres, right-handed, +y up (habitat-sim's). Rotations are quaternions x, y, z, w; an
 agent turns about +y only, looks along its local -z, and ``yaw = 2 atan2(y, w)`` grows with left
-turns. The camera is ``camera_height`` above the agent, a pinhole with square pixels and the
-principal point at the image centre. Depth is the distance along the optical axis, metres, clipped
-to ``MAX_DEPTH_M``, 0 where nothing was hit.
+turns. The camera is ``camera_height`` above the agent and looks down by ``tilt``, a pinhole with
+square pixels and the principal point at the image centre. Depth is the distance along the optical
+axis, metres, clipped to ``MAX_DEPTH_M``, 0 where nothing was hit.
 """
 
 import math
+import zlib
 from abc import ABC, abstractmethod
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -22,6 +23,7 @@ from janusvln_ros.data.episodes import Episode
 from janusvln_ros.data.top_down_map import TopDownMap
 from janusvln_ros.errors import InputError, require
 from janusvln_ros.evaluation.drive import Drive
+from janusvln_ros.geometry import rotation_of_yaw, yaw_of_rotation
 
 NO_SCENE = "no scene is loaded: give make_env a scene, or reset to an episode first"
 
@@ -78,12 +80,21 @@ class EnvSettings:
     )
     hfov: float = _setting(79.0, "Horizontal field of view, degrees.", (10.0, 170.0))
     camera_height: float = _setting(1.25, "Camera above the floor, metres.", (0.05, 3.0))
+    tilt: float = _setting(
+        0.0,
+        "How far the camera looks down, degrees.",
+        (-89.0, 89.0),
+        parameter="camera_tilt",
+    )
     agent_height: float = _setting(1.5, "Height of the robot, metres.", (0.05, 3.0))
     agent_radius: float = _setting(0.1, "Radius of the robot, metres.", (0.01, 1.0))
     forward_step: float = _setting(
         FORWARD_STEP_M, "Lockstep: length of MOVE_FORWARD, metres.", (0.01, 2.0)
     )
     turn_step: float = _setting(TURN_STEP_DEG, "Lockstep: angle of a turn, degrees.", (1.0, 90.0))
+    turn_error: float = _setting(
+        0.0, "Lockstep: standard deviation by which a turn misses its angle, degrees.", (0.0, 90.0)
+    )
     sliding: bool = _setting(True, "Lockstep: slide along obstacles, as Habitat does.")
     max_steps: int = _setting(500, "Lockstep: steps after which an episode is over.", (1, 100_000))
     success_distance: float = _setting(
@@ -122,6 +133,13 @@ class EnvSettings:
         )
         require(1 <= self.hfov < 180, f"hfov is {self.hfov}: give degrees from 1 to below 180")
         require(
+            abs(self.tilt) < 90, f"tilt is {self.tilt}: give degrees from -89 (up) to 89 (down)"
+        )
+        require(
+            0 <= self.turn_error <= 90,
+            f"turn_error is {self.turn_error}: give degrees from 0 to 90",
+        )
+        require(
             0 <= self.agent_radius <= 2,
             f"agent_radius is {self.agent_radius}: give metres from 0 to 2",
         )
@@ -157,12 +175,25 @@ class Observation:
     collided: bool = False
 
 
+class Eye(Protocol):
+    """What stands between a simulator and the agent that sees its pictures."""
+
+    def begin(self, env: "NavEnv", episode: Episode) -> None:
+        """An episode begins; the camera may be mounted anew for it, see ``NavEnv.mount``."""
+        ...
+
+    def see(self, rgb: NDArray[np.uint8]) -> NDArray[np.uint8]:
+        """The picture that the agent gets in place of ``rgb`` [H, W, 3]."""
+        ...
+
+
 class NavEnv(ABC):
     """
     A simulator with one agent in it. Not thread-safe: use it from the thread that made it.
 
     A simulator adds `_load`, `_put`, `_move` and `_draw`, and answers about its walkable surface;
-    episode, pose and the last picture are kept here.
+    episode, pose and the last picture are kept here. Pictures pass through ``eye`` if there is
+    one.
     """
 
     def __init__(self, settings: EnvSettings, data_dir: str | Path) -> None:
@@ -175,6 +206,8 @@ class NavEnv(ABC):
         self._collided = False
         self._steps = 0
         self._seen: Observation | None = None
+        self._turn_errors = np.random.default_rng(0)
+        self.eye: Eye | None = None
 
     @abstractmethod
     def _load(self, path: Path) -> None:
@@ -213,6 +246,10 @@ class NavEnv(ABC):
         The pose is the episode's, unchanged, as in habitat-lab.
         """
         self._load(scene_path(self._data_dir, episode.scene_id))
+        if self.eye is not None:
+            self.eye.begin(self, episode)
+        name = f"{episode.scene_id}/{episode.episode_id}"
+        self._turn_errors = np.random.default_rng(zlib.crc32(name.encode()))
         self.set_state(episode.start_position, episode.start_rotation)
         self.episode, self.episode_over, self._steps = episode, False, 0
         return self.observation()
@@ -234,6 +271,10 @@ class NavEnv(ABC):
         )
         if action != Action.STOP:
             (self._position, self._rotation), self._collided = self._move(action)
+            if self.settings.turn_error and action != Action.MOVE_FORWARD:
+                missed = math.radians(self._turn_errors.normal(0.0, self.settings.turn_error))
+                self._rotation = rotation_of_yaw(yaw_of_rotation(self._rotation) + missed)
+                self._put(self._position, self._rotation)
             self._seen = None
         elif self._collided:
             self._collided, self._seen = False, None
@@ -249,10 +290,22 @@ class NavEnv(ABC):
     def render(self) -> Observation:
         """The observation at the current state, rendered anew."""
         rgb, depth = self._draw()
+        if self.eye is not None:
+            rgb = self.eye.see(rgb)
         self._seen = Observation(
             rgb, depth, self.position.copy(), self._rotation.copy(), self._collided
         )
         return self._seen
+
+    def mount(self, *, camera_height: float, tilt: float, hfov: float) -> None:
+        """
+        Mount the camera anew: the pictures from now on are seen from there, see ``EnvSettings``.
+
+        Raises:
+            InputError: a value is out of its range, or this simulator's camera is fixed.
+        """
+        self.settings = replace(self.settings, camera_height=camera_height, tilt=tilt, hfov=hfov)
+        self._seen = None
 
     def set_state(self, position: ArrayLike, rotation: ArrayLike) -> None:
         """

@@ -16,7 +16,7 @@ from janusvln_ros.errors import require
 from janusvln_ros.evaluation.drive import Drive, finite
 from janusvln_ros.evaluation.metrics import Thresholds, measure
 from janusvln_ros.files import user_data_dir
-from sim_bridge.homes import first_episodes
+from sim_bridge.homes import check_generator, first_episodes
 from sim_bridge.nav_env import MAX_DEPTH_M, NavEnv, Observation, parameter_names, record_place
 
 
@@ -94,6 +94,8 @@ class World:
         dataset, split = key
         if key in self.episodes:
             return self.episodes[key]
+        if dataset == "houses":
+            check_generator(self.data_dir, split)
         if dataset != "houses" or episodes_path(self.data_dir, dataset, split).is_file():
             self.episodes[key] = read_episodes(self.data_dir, dataset, split).episodes
             return self.episodes[key]

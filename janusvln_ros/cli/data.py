@@ -18,8 +18,8 @@ For small networks, which have no pretrained parts:
 
   janusvln data --views 320 --out runs/tiny/views
       views of 320 generated homes that teach the encoders
-  janusvln data --tokenizer --out config/model/tiny
-      a tokenizer from the instructions of the generated houses (train split)
+  janusvln data --words all-MiniLM-L6-v2 --out config/model/tiny
+      tokenizer and word vectors, distilled from a pretrained sentence encoder (docs/training.md)
 """
 
 import argparse
@@ -29,7 +29,6 @@ from typing import Any
 
 from janusvln_ros.cli.options import JSON, option
 from janusvln_ros.cli.output import answer, say
-from janusvln_ros.data.episodes import read_episodes
 from janusvln_ros.data.samples import STRIPPED, write_set
 from janusvln_ros.data.trajectories import Trajectory, read_trajectories
 from janusvln_ros.errors import InputError, require
@@ -52,9 +51,10 @@ OPTIONS = (
         help="views of so many generated homes for the stage 'encoders'",
     ),
     option(
-        "--tokenizer",
-        action="store_true",
-        help="a tokenizer from the instructions of the generated houses",
+        "--words",
+        type=Path,
+        metavar="ENCODER",
+        help="tokenizer and word vectors, from the folder of all-MiniLM-L6-v2",
     ),
     option(
         "--data",
@@ -67,7 +67,7 @@ OPTIONS = (
         "--out",
         type=Path,
         metavar="PATH",
-        help="the file (a set) or folder (views, tokenizer) to write",
+        help="the file (a set) or folder (views, words) to write",
     ),
     option(
         "--published", type=Path, metavar="FILE", help="also write the published list of samples"
@@ -94,6 +94,20 @@ OPTIONS = (
         help="--views: number of the first home (default: %(default)s)",
     ),
     option(
+        "--generators",
+        type=int,
+        nargs="+",
+        choices=(1, 2),
+        default=[1],
+        metavar="N",
+        help="--views: homes of these generators in turn, as in 1 2 (default: 1)",
+    ),
+    option(
+        "--vary-camera",
+        action="store_true",
+        help="--views: another height, tilt, field of view, exposure and noise for every walk",
+    ),
+    option(
         "--image-width",
         type=int,
         default=112,
@@ -117,14 +131,14 @@ FOLDERS = {
 def run(args: argparse.Namespace) -> int:
     """Build what is asked for and report it."""
     views = args.views is not None
-    chosen = (args.base, args.extra, args.sources, views, args.tokenizer)
+    chosen = (args.base, args.extra, args.sources, views, args.words)
     require(
         sum(map(bool, chosen)) == 1,
         "say what to build with one of --base, --extra, --from NAME=DIR, --views "
-        "HOMES or --tokenizer",
+        "HOMES or --words ENCODER",
     )
     require(args.out is not None or args.published, "say where to write it with --out")
-    build = _views if views else _tokenizer if args.tokenizer else _set
+    build = _views if views else _words if args.words else _set
     answer(
         args.json,
         build(args),
@@ -201,6 +215,8 @@ def _views(args: argparse.Namespace) -> dict[str, Any]:
         steps=args.frames,
         image_width=args.image_width,
         first_home=args.first_home,
+        generators=args.generators,
+        vary_camera=args.vary_camera,
     )
     return {
         "out": str(args.out),
@@ -210,14 +226,7 @@ def _views(args: argparse.Namespace) -> dict[str, Any]:
     }
 
 
-def _tokenizer(args: argparse.Namespace) -> dict[str, Any]:
-    from janusvln_ros.training.tokenizer import save_tokenizer, train_tokenizer
+def _words(args: argparse.Namespace) -> dict[str, Any]:
+    from janusvln_ros.training.words import Encoder, build_words
 
-    episodes = read_episodes(args.data, "houses", "train").episodes
-    tokenizer = train_tokenizer(episode.instruction for episode in episodes)
-    save_tokenizer(tokenizer, args.out)
-    return {
-        "out": str(args.out),
-        "instructions": len(episodes),
-        "tokens": tokenizer.get_vocab_size(),
-    }
+    return {"out": str(args.out), **build_words(Encoder(args.words), args.out)}

@@ -55,9 +55,10 @@ OPTIONS = (
     ),
     option(
         "--instructions",
-        choices=("normal", "removed", "swapped"),
+        choices=("normal", "removed", "swapped", "lower", "upper", "typo", "synonyms", "please"),
         default="normal",
-        help="what the agent is told: its text, none, or another episode's",
+        help="what the agent is told: its text, none, another episode's, or its own in lower or "
+        "upper case, with a typo a sentence, with synonyms, or politely framed",
     ),
     option("--memory", choices=("released", "dual"), help="short for --set policy.memory=..."),
     option(

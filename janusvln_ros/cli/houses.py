@@ -10,7 +10,8 @@ Homes of 4 to 12 rooms with openings, hallways, furniture and colours that instr
 
 Splits: train; val_seen (training homes, new episodes); val_unseen (homes and instructions that
 train does not have); val_memory (unseen homes, only routes that need memory, ways back to the
-first room among them).
+first room among them). train2, val_seen2, val_unseen2 and val_memory2 are the same of generator 2:
+homes that look less like one another, and broader language.
 
 The same seed gives the same bytes. Interrupted, the command goes on where it stopped. 'janusvln
 evaluate' and 'janusvln demo' generate what they need by themselves, with the defaults of this
@@ -34,9 +35,6 @@ from janusvln_ros.errors import require
 from janusvln_ros.rollout.run import generate_split
 from sim_bridge.homes.dataset import SPLITS
 
-ALL_SPLITS = ("train", "val_seen", "val_unseen", "val_memory")
-
-
 OPTIONS = (
     option(
         "--out",
@@ -54,9 +52,9 @@ OPTIONS = (
     option(
         "--splits",
         nargs="+",
-        choices=ALL_SPLITS,
-        default=list(ALL_SPLITS),
-        help="default: all four",
+        choices=tuple(SPLITS),
+        default=[name for name, split in SPLITS.items() if split.generator == 1],
+        help="default: the four of generator 1",
     ),
     option(
         "--train-homes", type=int, default=None, metavar="N", help="homes of train (default 600)"
@@ -101,14 +99,17 @@ def run(args: argparse.Namespace) -> int:
     """Write the splits asked for."""
     require(args.jobs is None or args.jobs >= 1, f"--jobs is {args.jobs}: give at least 1")
     rooms = _rooms(args.rooms) if args.rooms else None
+    seen_homes = args.seen_homes
+    if args.train_homes is not None and seen_homes is None:
+        seen_homes = min(args.train_homes, SPLITS["val_seen"].homes)
     homes = {
-        "train": args.train_homes,
-        "val_seen": args.seen_homes,
-        "val_unseen": args.unseen_homes,
-        "val_memory": args.unseen_homes,
+        name: args.unseen_homes
+        if split.unseen
+        else args.train_homes
+        if name.startswith("train")
+        else seen_homes
+        for name, split in SPLITS.items()
     }
-    if args.train_homes is not None and args.seen_homes is None:
-        homes["val_seen"] = min(args.train_homes, SPLITS["val_seen"].homes)
     report = {}
     for split in args.splits:
         began = time.monotonic()

@@ -22,6 +22,7 @@ from janusvln_ros.evaluation.drive import Drive
 from janusvln_ros.graph.lockstep import LockstepGraph, lockstep_graph
 from janusvln_ros.rollout.agents import Agent, PolicyAgent
 from janusvln_ros.rollout.engine import DirectEngine, Engine, Watch
+from janusvln_ros.rollout.perturb import PerturbSection
 from janusvln_ros.rollout.settings import Settings, open_env
 from sim_bridge import Observation
 from sim_bridge.nav_env import parameter_names
@@ -51,6 +52,10 @@ def make_engine(
     Raises:
         InputError: the settings ask for something that the nodes do not have.
     """
+    require(
+        settings.perturb == PerturbSection(),
+        "perturb cannot be given through ROS: run without --ros",
+    )
     require(not settings.env.options, "env.options cannot be given through ROS: run without --ros")
     if isinstance(agent, PolicyAgent):
         return PolicyNodeEngine(settings, data_dir, agent, bags)

@@ -100,12 +100,12 @@ class Network(nn.Module):
     @property
     def dtype(self) -> torch.dtype:
         """Of the weights."""
-        return self.language.embed_tokens.weight.dtype
+        return self.language.norm.weight.dtype
 
     @property
     def device(self) -> torch.device:
         """Where the weights are."""
-        return self.language.embed_tokens.weight.device
+        return self.language.norm.weight.device
 
     # ---- what is there
 

@@ -11,6 +11,7 @@ import numpy as np
 
 from janusvln_ros.actions import Action
 from janusvln_ros.errors import require
+from janusvln_ros.policy.tokenizer import read
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -57,6 +58,13 @@ def check_instruction(tokenizer: "PreTrainedTokenizerBase", instruction: str) ->
             f"the instruction contains {token}, which is a mark of the prompt "
             "itself: write it without",
         )
+
+
+def _told(tokenizer: "PreTrainedTokenizerBase", instruction: str) -> str:
+    """The instruction as the prompt has it. Raises InputError as `check_instruction`."""
+    instruction = read(tokenizer, instruction)
+    check_instruction(tokenizer, instruction)
+    return instruction
 
 
 def _expand_images(
@@ -127,7 +135,7 @@ def released_prompt_ids(
     Raises:
         InputError: the instruction or the style cannot be used.
     """
-    check_instruction(tokenizer, instruction)
+    instruction = _told(tokenizer, instruction)
     require(
         style in get_args(Style),
         f"there is no prompt style {style!r}: choose evaluation or training",
@@ -182,7 +190,7 @@ def dual_prefix_ids(tokenizer: "PreTrainedTokenizerBase", instruction: str) -> l
     next frame continues the open turn. What the model reads at any step is thus an ordinary chat
     of its family: one system turn, one user turn with text and pictures, and the assistant's turn.
     """
-    check_instruction(tokenizer, instruction)
+    instruction = _told(tokenizer, instruction)
     return _encode(
         tokenizer,
         f"<|im_start|>system\n{DUAL_SYSTEM}<|im_end|>\n<|im_start|>user\n"

@@ -2,14 +2,20 @@
 
 import json
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
 from tokenizers.trainers import BpeTrainer
 from transformers import AutoTokenizer, PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
-from janusvln_ros.errors import require
+from janusvln_ros.errors import InputError, require
+from janusvln_ros.policy.instruction import WORD, Spelling
+
+UNKNOWN_TOKEN = "<unk>"
+"""What a word is to a tokenizer that has neither it nor pieces of it; no text can spell it."""
 
 SPECIAL_TOKENS = {
     "bos_token_id": "<|endoftext|>",
@@ -24,6 +30,30 @@ Keys of ``config.json`` and the token each names, in every tokenizer of the Qwen
 """
 
 
+class InstructionTokenizer(PreTrainedTokenizerFast):
+    """
+    The tokenizer of a checkpoint that also says how instructions are read.
+
+    Attributes:
+        spelling: what it knows of words, where instructions are read without regard to case and
+            slips of typing; None: as they are typed.
+        trained_words: every word that training said, lower case; empty where nobody wrote it down.
+    """
+
+    spelling: Spelling | None = None
+    trained_words: tuple[str, ...] = ()
+
+
+LIKELY_WORDS = "likely_words"
+"""
+Of ``tokenizer_config.json``: groups of words for `Spelling`, each a text; where it is,
+instructions are folded.
+"""
+
+TRAINED_WORDS_FILE = "words.json"
+"""Beside the weights: the words that training said."""
+
+
 def load_tokenizer(folder: str | Path) -> PreTrainedTokenizerBase:
     """
     Read the tokenizer of a checkpoint folder, as ``tokenizer.json`` or as ``vocab.json`` with
@@ -36,11 +66,7 @@ def load_tokenizer(folder: str | Path) -> PreTrainedTokenizerBase:
     if (folder / "tokenizer.json").is_file():
         # As it stands: a class chosen by name would rebuild the splitting rules from its own
         # source.
-        tokenizer: PreTrainedTokenizerBase = PreTrainedTokenizerFast(
-            tokenizer_file=str(folder / "tokenizer.json"),
-            eos_token="<|im_end|>",
-            pad_token="<|endoftext|>",
-        )
+        tokenizer: PreTrainedTokenizerBase = _instruction_tokenizer(folder)
     else:
         require(
             (folder / "vocab.json").is_file() and (folder / "merges.txt").is_file(),
@@ -56,6 +82,96 @@ def load_tokenizer(folder: str | Path) -> PreTrainedTokenizerBase:
             "the files of the checkpoint it belongs to",
         )
     return tokenizer
+
+
+def _instruction_tokenizer(folder: Path) -> InstructionTokenizer:
+    tokenizer: InstructionTokenizer = InstructionTokenizer(  # type: ignore[no-untyped-call]
+        tokenizer_file=str(folder / "tokenizer.json"),
+        eos_token="<|im_end|>",
+        pad_token="<|endoftext|>",
+    )
+    likely = _read_json(folder / "tokenizer_config.json", {}).get(LIKELY_WORDS)
+    if likely is not None:
+        words = frozenset(w for w in tokenizer.get_vocab() if WORD.fullmatch(w) and w.islower())
+        tokenizer.spelling = Spelling(words, tuple(frozenset(group.split()) for group in likely))
+    tokenizer.trained_words = load_trained_words(folder)
+    return tokenizer
+
+
+def load_trained_words(folder: Path) -> tuple[str, ...]:
+    """The words that the training of a checkpoint said; none where nobody wrote them down."""
+    return tuple(_read_json(folder / TRAINED_WORDS_FILE, []))
+
+
+def _read_json(path: Path, default: Any) -> Any:
+    """What a JSON file holds; ``default`` where there is none."""
+    if not path.is_file():
+        return default
+    try:
+        return json.loads(path.read_text())
+    except ValueError as error:
+        raise InputError(
+            f"{path} is not JSON ({error}): copy it again from where the checkpoint came from"
+        ) from error
+
+
+@dataclass(frozen=True)
+class UnknownWord:
+    """
+    A word of an instruction that training never said.
+
+    Attributes:
+        word: as it was read, lower case.
+        nearest: the trained word whose vector lies nearest; "" where none was written down.
+        similarity: cosine of the two, -1 to 1.
+    """
+
+    word: str
+    nearest: str
+    similarity: float
+
+
+def unknown_words(
+    tokenizer: PreTrainedTokenizerBase, embeddings_VD: np.ndarray, instruction: str
+) -> list[UnknownWord]:
+    """
+    The words of ``instruction`` that training never said, each once and in order, with the nearest
+    that it did say.
+
+    Args:
+        tokenizer: of the checkpoint; without `InstructionTokenizer.trained_words` nothing is
+            known, and the list is empty.
+        embeddings_VD: the checkpoint's word embeddings. A word that is several tokens has their
+            mean.
+        instruction: as it was typed; slips are folded first.
+    """
+    trained = list(getattr(tokenizer, "trained_words", ()))
+    words = dict.fromkeys(found.group() for found in WORD.finditer(read(tokenizer, instruction)))
+    strange = [word for word in words if word not in set(trained)]
+    if not trained or not strange:
+        return []
+
+    def vectors(names: list[str]) -> np.ndarray:
+        ids = [tokenizer.encode(name, add_special_tokens=False) for name in names]
+        rows: np.ndarray = np.stack([embeddings_VD[i].mean(axis=0) for i in ids])
+        rows /= np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), 1e-9)
+        return rows
+
+    likeness = vectors(strange) @ vectors(trained).T
+    nearest = likeness.argmax(axis=1)
+    return [
+        UnknownWord(word, trained[i], float(row[i]))
+        for word, row, i in zip(strange, likeness, nearest)
+    ]
+
+
+def read(tokenizer: PreTrainedTokenizerBase, instruction: str) -> str:
+    """
+    The instruction as the checkpoint reads it, in training as in driving: folded where its
+    tokenizer knows words (`Spelling.fold`), else as it is.
+    """
+    spelling: Spelling | None = getattr(tokenizer, "spelling", None)
+    return spelling.fold(instruction) if spelling else instruction
 
 
 def byte_tokenizer(

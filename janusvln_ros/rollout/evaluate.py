@@ -39,10 +39,14 @@ from janusvln_ros.rollout.engine import Engine, MakeEngine, direct_engine
 from janusvln_ros.rollout.run import execute, read_split
 from janusvln_ros.rollout.settings import Settings, on_device
 from janusvln_ros.rollout.shards import Cluster, Job, Worker, finished, key_of
+from sim_bridge.homes.language.variants import VARIANTS, varied
 
 AGENTS = ("policy", "expert", "random", "forward", "oracle-stop")
-INSTRUCTIONS = ("normal", "removed", "swapped")
-"""What the agent is told: the episode's text, none, or another episode's text."""
+INSTRUCTIONS = ("normal", "removed", "swapped", *VARIANTS)
+"""
+What the agent is told: the episode's text, none, another episode's text, or its own in another
+form: in lower or upper case, with one typo a sentence, with synonyms, or politely framed.
+"""
 
 
 def checkpoint_digest(folder: Path) -> str:
@@ -111,7 +115,8 @@ def told(episodes: Sequence[Episode], instructions: str, seed: int) -> dict[tupl
     Return what the agent is told in each episode, by (scene id, episode id).
 
     ``swapped`` gives each episode another one's text, drawn once for the seed: every text is used
-    as often as it occurs as far as possible, never for an episode with that same text.
+    as often as it occurs as far as possible, never for an episode with that same text. The other
+    forms follow from the text and the seed.
 
     Raises:
         InputError: unknown mode, or all texts are equal, so that there is none to swap with.
@@ -121,6 +126,8 @@ def told(episodes: Sequence[Episode], instructions: str, seed: int) -> dict[tupl
         return {key: e.instruction for key, e in zip(keys, episodes)}
     if instructions == "removed":
         return dict.fromkeys(keys, "")
+    if instructions in VARIANTS:
+        return {key: varied(e.instruction, instructions, seed) for key, e in zip(keys, episodes)}
     require(
         instructions == "swapped",
         f"--instructions is {instructions!r}: use one of {', '.join(INSTRUCTIONS)}",

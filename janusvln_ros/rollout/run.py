@@ -21,12 +21,17 @@ from janusvln_ros.rollout.shards import (
     run_sharded,
     versions,
 )
-from sim_bridge.homes import ensure_split
+from sim_bridge.homes import check_generator, ensure_split
 from sim_bridge.nav_env import scene_path
 
 
 def read_split(settings: Settings, data_dir: Path) -> EpisodeSet:
-    """Read the episodes of the settings, see `read_episodes`."""
+    """
+    Read the episodes of the settings, see `read_episodes`; houses must be of the generator that
+    their split says.
+    """
+    if settings.dataset == "houses":
+        check_generator(data_dir, settings.split)
     return read_episodes(
         data_dir,
         settings.dataset,

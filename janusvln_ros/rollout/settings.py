@@ -12,6 +12,7 @@ from typing import Any
 from janusvln_ros import schema
 from janusvln_ros.errors import require
 from janusvln_ros.evaluation.metrics import Thresholds
+from janusvln_ros.rollout.perturb import PerturbedEye, PerturbSection
 from sim_bridge import EnvSettings, NavEnv, make_env
 
 Four = tuple[float, float, float, float]
@@ -141,6 +142,7 @@ class Settings:
     sharding: str = "balanced"
     seed: int = 42
     env: EnvSection = field(default_factory=EnvSection)
+    perturb: PerturbSection = field(default_factory=PerturbSection)
     rules: Rules = field(default_factory=Rules)
     thresholds: Thresholds = field(default_factory=Thresholds)
     policy: PolicySection = field(default_factory=PolicySection)
@@ -164,10 +166,13 @@ def load_settings(config: str | Path, changes: Sequence[str] = ()) -> Settings:
 
 
 def open_env(settings: Settings, data_dir: str | Path) -> NavEnv:
-    """Make the simulator of these settings."""
-    env = dataclasses.asdict(settings.env)
-    options = env.pop("options")
-    return make_env(settings.backend, data_dir=data_dir, **env, **options)
+    """Make the simulator of these settings, with what comes between it and the agent."""
+    fields = dataclasses.asdict(settings.env)
+    options = fields.pop("options")
+    env = make_env(settings.backend, data_dir=data_dir, **fields, **options)
+    if settings.perturb != PerturbSection():
+        env.eye = PerturbedEye(settings.perturb, settings.seed)
+    return env
 
 
 def on_device(settings: Settings, device: str | None) -> Settings:

@@ -8,7 +8,7 @@ paths with some random turns, in the robot's own steps.
 """
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -17,13 +17,14 @@ from numpy.lib.format import open_memmap
 from tqdm import tqdm
 
 from janusvln_ros.actions import FORWARD_STEP_M, TURN_STEP_DEG
+from janusvln_ros.camera.variation import CameraDraw, draw_camera, noisy
 from janusvln_ros.files import atomic_write
-from janusvln_ros.geometry import rotation_of_yaw
+from janusvln_ros.geometry import rotation_of_yaw, tilted
 from janusvln_ros.policy.preprocess import patch_grid, resize, resized_shape
 from sim_bridge.homes.colours import OBJECT_RGB, WALL_RGB
-from sim_bridge.homes.furnish import KINDS, Thing, furnish
-from sim_bridge.homes.mesh import home_glb
-from sim_bridge.homes.plan import WALL_HEIGHT_M, Plan, make_plan
+from sim_bridge.homes.episodes import furnished
+from sim_bridge.homes.furnish import ALL_KINDS, Thing
+from sim_bridge.homes.plan import Plan, make_plan
 from sim_bridge.homes.routes import RouteMap, bearing, heading
 from sim_bridge.nav_env import MAX_DEPTH_M, EnvSettings
 from sim_bridge.renderer import thread_renderer
@@ -35,7 +36,7 @@ SEED_DOMAIN = 0x7E45
 SURFACES = ("other", "floor", "ceiling", "wall")
 NAMES = (
     *(f"what:{name}" for name in SURFACES),
-    *(f"what:{kind.name}" for kind in KINDS),
+    *(f"what:{kind.name}" for kind in ALL_KINDS),
     "colour:none",
     *(f"colour:wall {name}" for name in WALL_RGB),
     *(f"colour:thing {name}" for name in OBJECT_RGB),
@@ -44,19 +45,19 @@ NAMES = (
 What the shares of a patch are: one kind of surface or thing, and one colour, for every pixel.
 """
 
-N_WHAT = len(SURFACES) + len(KINDS)
+N_WHAT = len(SURFACES) + len(ALL_KINDS)
 WIDTH, HEIGHT = 224, 168
 MOST_ROOMS = 9
 
 
-def draw_home(seed: int, index: int) -> tuple[Plan, tuple[Thing, ...], Scene]:
+def draw_home(seed: int, index: int, generator: int = 1) -> tuple[Plan, tuple[Thing, ...], Scene]:
     """Home number ``index`` of these views: its plan, its things, and the scene to render."""
     rng = np.random.default_rng([SEED_DOMAIN, seed, index])
     plan = make_plan(rng, int(rng.integers(4, MOST_ROOMS + 1)))
-    things = furnish(rng, plan)
+    plan, things, glb = furnished(rng, plan, generator)
     with TemporaryDirectory() as folder:
         path = Path(folder) / f"views_{seed}_{index}.glb"
-        path.write_bytes(home_glb(rng, plan, things))
+        path.write_bytes(glb)
         return plan, things, load_scene(path)
 
 
@@ -124,10 +125,10 @@ def shares_of(
             | (np.abs(z - z1) < 0.05)
         )
         what[edge], colour[edge] = 3, 1 + walls.index(room.colour)
-    floor, ceiling = y < 0.04, y > WALL_HEIGHT_M - 0.04
+    floor, ceiling = y < 0.04, y > plan.wall_height - 0.04
     what[floor], what[ceiling] = 1, 2
     colour[floor | ceiling] = 0
-    kinds = [kind.name for kind in KINDS]
+    kinds = [kind.name for kind in ALL_KINDS]
     for thing in things:
         x0, z0, x1, z1 = thing.rect
         inside = (
@@ -159,23 +160,30 @@ def shares_of(
 
 
 def see(
-    scene: Scene, plan: Plan, things: tuple[Thing, ...], pose: np.ndarray, image_width: int
+    scene: Scene,
+    plan: Plan,
+    things: tuple[Thing, ...],
+    pose: np.ndarray,
+    image_width: int,
+    camera: CameraDraw,
+    rng: np.random.Generator,
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """
     A picture at ``image_width`` (uint8 [h, w, 3]), the mean log depth of its patches [gh, gw] and
-    their shares, from pose (x, z, yaw).
+    their shares, from pose (x, z, yaw) by ``camera``, whose noise ``rng`` draws.
     """
-    settings = EnvSettings(width=WIDTH, height=HEIGHT)
+    settings = EnvSettings(width=WIDTH, height=HEIGHT, **camera.mounting)
+    tilt = math.radians(settings.tilt)
     eye = np.array([pose[0], settings.camera_height, pose[1]])
     rgb, depth = thread_renderer().render(
         scene,
         eye,
-        rotation_of_yaw(pose[2]),
+        tilted(rotation_of_yaw(pose[2]), tilt),
         width=WIDTH,
         height=HEIGHT,
         focal_length=settings.focal_length,
     )
-    picture = resize(rgb, image_width)
+    picture = resize(noisy(rgb, camera.picture, rng), image_width)
     rows, columns = patch_grid(*picture.shape[:2])
     # A few pixels of every patch tell enough; the picture is cut to a whole number of them.
     per = max(1, min(HEIGHT // rows, WIDTH // columns) // 4)
@@ -187,11 +195,14 @@ def see(
     right, down = (u - WIDTH / 2) / settings.focal_length, (v - HEIGHT / 2) / settings.focal_length
     forward = heading(pose[2])
     sideways = np.array([-forward[1], forward[0]])
+    # Of a ray one metre along the optical axis.
+    ahead = math.cos(tilt) - math.sin(tilt) * down[:, None]
+    sink = math.sin(tilt) + math.cos(tilt) * down[:, None]
     points = np.stack(
         [
-            pose[0] + metres * (forward[0] + right[None] * sideways[0]),
-            eye[1] - metres * down[:, None],
-            pose[1] + metres * (forward[1] + right[None] * sideways[1]),
+            pose[0] + metres * (ahead * forward[0] + right[None] * sideways[0]),
+            eye[1] - metres * sink,
+            pose[1] + metres * (ahead * forward[1] + right[None] * sideways[1]),
         ],
         axis=-1,
     )
@@ -208,10 +219,15 @@ def make_views(
     image_width: int,
     seed: int = 0,
     first_home: int = 0,
+    generators: Sequence[int] = (1,),
+    vary_camera: bool = False,
 ) -> None:
     """
     Write ``walks`` walks of ``steps`` frames through each of ``homes`` homes into ``folder`` (see
     ``training.encoders.Views``).
+
+    Homes are drawn by each of ``generators`` in turn; with ``vary_camera`` every walk has a camera
+    of its own (`draw_camera`), else all have the published one.
     """
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
@@ -221,6 +237,7 @@ def make_views(
         "frames": ((height, width, 3), np.uint8),
         "depth": (grid, np.float16),
         "poses": ((3,), np.float32),
+        "cameras": ((3,), np.float32),
         "shares": ((*grid, len(NAMES)), np.uint8),
     }
     arrays = {
@@ -231,7 +248,19 @@ def make_views(
     }
     for row, frames in enumerate(
         tqdm(
-            _walks(homes, walks, steps, image_width, seed, first_home),
+            (
+                walked
+                for index in range(first_home, first_home + homes)
+                for walked in _walks(
+                    seed,
+                    index,
+                    generators[index % len(generators)],
+                    walks,
+                    steps,
+                    image_width,
+                    vary_camera,
+                )
+            ),
             total=total,
             desc="views",
             mininterval=5,
@@ -246,18 +275,27 @@ def make_views(
 
 
 def _walks(
-    homes: int, walks: int, steps: int, image_width: int, seed: int, first_home: int
+    seed: int,
+    index: int,
+    generator: int,
+    walks: int,
+    steps: int,
+    image_width: int,
+    vary_camera: bool,
 ) -> Iterator[tuple[np.ndarray, ...]]:
-    for index in range(first_home, first_home + homes):
-        plan, things, scene = draw_home(seed, index)
-        routes = RouteMap(plan, things, clearance=0.2)
-        rng = np.random.default_rng([SEED_DOMAIN, seed, index, 1])
-        for _ in range(walks):
-            poses = walk(rng, routes, plan, steps)
-            seen = [see(scene, plan, things, pose, image_width) for pose in poses]
-            yield (
-                np.stack([s[0] for s in seen]),
-                np.stack([s[1] for s in seen]),
-                poses,
-                np.stack([s[2] for s in seen]),
-            )
+    """Frames, depths, poses, cameras and shares of every walk through a home."""
+    plan, things, scene = draw_home(seed, index, generator)
+    routes = RouteMap(plan, things, clearance=0.2)
+    rng = np.random.default_rng([SEED_DOMAIN, seed, index, 1])
+    camera_rng = np.random.default_rng([SEED_DOMAIN, seed, index, 2])
+    for _ in range(walks):
+        poses = walk(rng, routes, plan, steps)
+        camera = draw_camera(camera_rng) if vary_camera else CameraDraw()
+        seen = [see(scene, plan, things, pose, image_width, camera, camera_rng) for pose in poses]
+        yield (
+            np.stack([s[0] for s in seen]),
+            np.stack([s[1] for s in seen]),
+            poses,
+            np.tile((camera.height, camera.tilt, camera.hfov), (steps, 1)),
+            np.stack([s[2] for s in seen]),
+        )

@@ -24,6 +24,7 @@ from janusvln_ros.errors import require
 from janusvln_ros.model import JanusVLN
 from janusvln_ros.model.memory import FrameWindow
 from janusvln_ros.model.network import MERGE
+from janusvln_ros.policy.instruction import WORD
 from janusvln_ros.policy.preprocess import patch_grid, pixel_rows
 from janusvln_ros.policy.prompt import dual_prefix_ids, executed_ids, frame_ids, leaf_ids
 from janusvln_ros.rollout.shards import Cluster
@@ -40,6 +41,9 @@ from janusvln_ros.training.recipes import Recipe
 
 FORESIGHT = 8
 """How many actions ahead the helper head looks."""
+
+UNKNOWN_WORD = "\ufffd"
+"""A text that no tokenizer has a word for: the replacement character."""
 
 LONG_CONTEXT = 16384
 """Positions from which on a language model has room for jumps of positions in training."""
@@ -62,6 +66,25 @@ def mirrored_instruction(text: str) -> str:
     """
     exchange = {"left": "right", "right": "left", "Left": "Right", "Right": "Left"}
     return re.sub(r"\b[lL]eft\b|\b[rR]ight\b", lambda found: exchange[found.group()], text)
+
+
+def drop_words(text: str, share: float, rng: np.random.Generator) -> str:
+    """
+    ``text`` with each word replaced by an unknown one (`UNKNOWN_WORD`) with a probability that is
+    itself drawn, from 0 to twice ``share``: whole sentences are met as well as ruins.
+    """
+    probability = rng.uniform(0.0, 2.0 * share)
+    return WORD.sub(
+        lambda found: UNKNOWN_WORD if rng.random() < probability else found.group(), text
+    )
+
+
+def drawn_generator() -> np.random.Generator:
+    """
+    A generator seeded by torch's own, whose state a resumed run takes up again and which differs
+    between the workers of a loader.
+    """
+    return np.random.default_rng(int(torch.randint(2**62, ())))
 
 
 def step_weights(targets: Sequence[int] | np.ndarray, change: float, stop: float) -> np.ndarray:
@@ -147,6 +170,8 @@ class Trajectories(Dataset[dict[str, Any]]):
         if mirrored:
             targets, executed = mirrored_actions(targets), mirrored_actions(executed)
             instruction = mirrored_instruction(instruction)
+        if recipe.word_dropout:
+            instruction = drop_words(instruction, recipe.word_dropout, drawn_generator())
         item: dict[str, Any] = {
             "prompt": dual_prefix_ids(self.tokenizer, instruction),
             "targets": targets[:n],

@@ -31,9 +31,6 @@ from janusvln_ros.model.network import MERGE
 from janusvln_ros.model.spatial import PATCH
 from janusvln_ros.policy.preprocess import pixel_rows, spatial_input
 
-HFOV_DEG = 79.0
-"""Of the pictures that teach the encoders, degrees."""
-
 
 @dataclass(frozen=True)
 class Views:
@@ -44,6 +41,8 @@ class Views:
         frames: uint8 [W, F, h, w, 3], resized as for the encoders.
         depth: float16 [W, F, r, c], mean log depth (log metres) of the pixels of a patch.
         poses: float32 [W, F, 3]: x, z (metres, world) and yaw (radians, left turns positive).
+        cameras: float32 [W, F, 3]: height (metres), tilt (degrees, positive looks down) and
+            horizontal field of view (degrees).
         shares: uint8 [W, F, r, c, K]: share of a patch's pixels, 255 = all, that shows each of
             ``names``.
         names: what the K shares are.
@@ -52,6 +51,7 @@ class Views:
     frames: np.ndarray
     depth: np.ndarray
     poses: np.ndarray
+    cameras: np.ndarray
     shares: np.ndarray
     names: tuple[str, ...]
 
@@ -64,7 +64,7 @@ class Views:
         try:
             arrays = {
                 name: np.load(folder / f"{name}.npy", mmap_mode="r")
-                for name in ("frames", "depth", "poses", "shares")
+                for name in ("frames", "depth", "poses", "cameras", "shares")
             }
             names = (folder / "names.txt").read_text().split("\n")
         except (OSError, ValueError) as error:
@@ -89,24 +89,29 @@ def relative_poses(poses_BF3: Tensor) -> Tensor:
     return torch.stack([right, ahead, turn.cos(), turn.sin()], dim=-1)
 
 
-def point_maps(log_depth_BFrc: Tensor, relative_BF4: Tensor, hfov_deg: float) -> Tensor:
+def point_maps(log_depth_BFrc: Tensor, relative_BF4: Tensor, cameras_BF3: Tensor) -> Tensor:
     """
     Where the middle of every patch lies in the first frame's coordinates: [B, F, r, c, 3] =
-    metres right, ahead, up, from the first camera.
+    metres right, ahead, up, from the first camera, ahead and up level. Cameras as in `Views`.
     """
     rows, columns = log_depth_BFrc.shape[-2:]
-    tangent = float(np.tan(np.radians(hfov_deg) / 2))
+    _, tilt, hfov = cameras_BF3.deg2rad()[..., None, None].unbind(2)
+    tangent = (hfov / 2).tan()
     x = (torch.arange(columns) + 0.5) / columns * 2 - 1
     y = (torch.arange(rows) + 0.5) / rows * 2 - 1
     depth = log_depth_BFrc.exp()
-    right, up = depth * x * tangent, -depth * y[:, None] * tangent * rows / columns
+    right, lift = depth * x * tangent, -depth * y[:, None] * tangent * rows / columns
+    ahead, up = (
+        depth * tilt.cos() + lift * tilt.sin(),
+        lift * tilt.cos() - depth * tilt.sin(),
+    )
     cos, sin = relative_BF4[..., 2, None, None], relative_BF4[..., 3, None, None]
     # A turn to the left by t carries the agent's ahead to (right, ahead) = (-sin t, cos t) of the
     # first frame.
     return torch.stack(
         [
-            right * cos - depth * sin + relative_BF4[..., 0, None, None],
-            right * sin + depth * cos + relative_BF4[..., 1, None, None],
+            right * cos - ahead * sin + relative_BF4[..., 0, None, None],
+            right * sin + ahead * cos + relative_BF4[..., 1, None, None],
             up,
         ],
         dim=-1,
@@ -126,14 +131,14 @@ def spatial_loss(
     special: int,
     depth_BFrc: Tensor,
     poses_BF3: Tensor,
-    hfov_deg: float,
+    cameras_BF3: Tensor,
 ) -> dict[str, Tensor]:
     """
     Losses of the spatial encoder's tokens: ``depth`` (log metres, L1), ``point`` (metres, L1,
     shrunk with distance), ``pose`` (L1). ``heads`` are those of an `EncoderTask`.
     """
     relative = relative_poses(poses_BF3)
-    points = point_maps(depth_BFrc, relative, hfov_deg)
+    points = point_maps(depth_BFrc, relative, cameras_BF3)
     patch = heads["patch"](tokens_BFPD[:, :, special:]).unflatten(2, depth_BFrc.shape[-2:])
     pose = heads["pose"](tokens_BFPD[:, :, 0])
     far = 1.0 + points.norm(dim=-1, keepdim=True)
@@ -218,7 +223,7 @@ class ViewSamples(Dataset[dict[str, Any]]):
         )
         return {
             name: np.array(getattr(self.views, name)[walk, begin : begin + self.frames])
-            for name in ("frames", "depth", "poses", "shares")
+            for name in ("frames", "depth", "poses", "cameras", "shares")
         }
 
 
@@ -255,7 +260,7 @@ class EncoderTask(nn.Module):
         )
 
     def forward(
-        self, frames: Tensor, depth: Tensor, poses: Tensor, shares: Tensor
+        self, frames: Tensor, depth: Tensor, poses: Tensor, cameras: Tensor, shares: Tensor
     ) -> dict[str, Tensor]:
         """``loss`` and its parts; frames uint8 [B, F, h, w, 3], the rest as in `Views`."""
         pictures = frames.cpu().numpy()
@@ -266,7 +271,7 @@ class EncoderTask(nn.Module):
             self.model.config.spatial.num_special_tokens,
             depth,
             poses,
-            HFOV_DEG,
+            cameras,
         )
         total = losses["depth"] + losses["point"] + self.pose_weight * losses["pose"]
         if self.vision:

@@ -1,7 +1,8 @@
 """The network a recipe starts from, and the checkpoint folder it ends in."""
 
+import json
 import shutil
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -9,13 +10,15 @@ from typing import Any
 import torch
 
 from janusvln_ros.errors import InputError, require
-from janusvln_ros.files import share_dir
+from janusvln_ros.files import atomic_write, share_dir
 from janusvln_ros.model import JanusVLN, JanusVLNConfig
 from janusvln_ros.model.adapter import our_name
 from janusvln_ros.model.checkpoint import as_dtype, find, stored_tensors
 from janusvln_ros.model.config import key_value_shape
 from janusvln_ros.model.network import SpatialMerger
+from janusvln_ros.policy.tokenizer import TRAINED_WORDS_FILE, load_trained_words
 from janusvln_ros.training.recipes import Recipe
+from janusvln_ros.training.words import fold_words
 
 
 def shipped(path: str) -> Path:
@@ -167,14 +170,24 @@ TOKENIZER_FILES = (
 
 
 def finish(
-    model: JanusVLN, recipe: Recipe, output: Path, *, trained: bool, tokenizer: Path | None = None
+    model: JanusVLN,
+    recipe: Recipe,
+    output: Path,
+    *,
+    trained: bool,
+    tokenizer: Path | None = None,
+    words: Collection[str] = (),
 ) -> Path:
     """
     Write the checkpoint folder: weights, config, tokenizer and what generation needs; the model is
     in evaluation mode then.
+
+    ``words``: those that training said, to be kept beside those that the network it started from
+    had been told (empty: nothing is written).
     """
     folder = output / "checkpoint"
     model.eval()
+    fold_words(model)
     model.config = replace(
         model.config, navigation=replace(model.config.navigation, trained=trained)
     )
@@ -185,4 +198,7 @@ def finish(
                 folder / name
             ).resolve():
                 shutil.copyfile(tokenizer / name, folder / name)
+    if words:
+        said = sorted({*words, *load_trained_words(Path(recipe.model))})
+        atomic_write(folder / TRAINED_WORDS_FILE, json.dumps(said) + "\n")
     return folder

@@ -95,6 +95,11 @@ class Recipe:
     """``dual``: longer trajectories are cut to their first so many frames."""
     longest: int = 0
     """``dual``: leave trajectories of more frames out (short routes first); 0: take all."""
+    word_dropout: float = 0.0
+    """
+    ``dual``: share of an instruction's words that are replaced by an unknown one, drawn anew each
+    time, so that a word that was never met does not break a sentence.
+    """
     workers: int = 8
     prompt: Literal["training", "evaluation"] = "training"
     """

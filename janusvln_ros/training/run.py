@@ -10,7 +10,7 @@ time (`janusvln_ros.training.released`). Both take the same set files
 import json
 import logging
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +24,8 @@ from janusvln_ros.errors import require
 from janusvln_ros.files import atomic_write
 from janusvln_ros.model import JanusVLN
 from janusvln_ros.model.checkpoint import find
-from janusvln_ros.policy.tokenizer import load_tokenizer
+from janusvln_ros.policy.instruction import WORD
+from janusvln_ros.policy.tokenizer import load_tokenizer, read
 from janusvln_ros.rollout.shards import Cluster
 from janusvln_ros.training.align import AlignTask, collate_tokens, view_tokens, words_of
 from janusvln_ros.training.dual import DualTask, Trajectories, collate_trajectories
@@ -34,6 +35,7 @@ from janusvln_ros.training.network import build_model, finish, shipped
 from janusvln_ros.training.recipes import Recipe, load_recipe, save_recipe
 from janusvln_ros.training.released import ReleasedTask, Samples, collate_samples
 from janusvln_ros.training.trainer import fit, freeze, last_logged, last_state
+from janusvln_ros.training.words import learn_words
 
 log = logging.getLogger(__name__)
 
@@ -129,6 +131,7 @@ def _train_alignment(recipe: Recipe, output: Path) -> dict[str, Any]:
     views, folder = Views.load(recipe.views), find(shipped(recipe.tokenizer or recipe.model))
     words, table = words_of(views.names, load_tokenizer(folder))
     model = build_model(recipe)
+    learn_words(model, folder, load_tokenizer(folder), shipped(recipe.model))
     samples = view_tokens(views, model, table, recipe.walks)
     evaluation = (
         view_tokens(Views.load(recipe.gate_views), model, table, recipe.eval_samples)
@@ -162,6 +165,16 @@ def open_sets(paths: Sequence[str]) -> list[TrajectorySet]:
             f"{trajectories.path} holds no trajectory: see what 'janusvln data' reported about it",
         )
     return sets
+
+
+def said(tokenizer: PreTrainedTokenizerBase, paths: Sequence[str]) -> set[str]:
+    """Every word in the instructions of the set files, as the network reads them."""
+    return {
+        found.group()
+        for trajectories in open_sets(paths)
+        for i in range(len(trajectories))
+        for found in WORD.finditer(read(tokenizer, trajectories.raw(i)["instruction"]))
+    }
 
 
 @dataclass(frozen=True)
@@ -204,7 +217,8 @@ def prepare(recipe: Recipe, model: JanusVLN, tokenizer: PreTrainedTokenizerBase)
         frozen = not (recipe.train_vision_tower or recipe.train_spatial_encoder)
         settings = (model, tokenizer, recipe, frozen and recipe.cache_features)
         train: Any = Trajectories(sets, *settings, mirrored)
-        evaluation: Any = Trajectories(held_out, *settings) if held_out else None
+        whole = (model, tokenizer, replace(recipe, word_dropout=0.0), settings[-1])
+        evaluation: Any = Trajectories(held_out, *whole) if held_out else None
         task: nn.Module = DualTask(
             model,
             tokenizer,
@@ -239,6 +253,7 @@ def _train_navigation(recipe: Recipe, output: Path) -> dict[str, Any]:
     model = build_model(recipe)
     folder = find(shipped(recipe.tokenizer or recipe.semantic_model or recipe.model))
     tokenizer = load_tokenizer(folder)
+    learn_words(model, folder, tokenizer, shipped(recipe.model))
     model.train()
     freeze(model, recipe)
     if recipe.gradient_checkpointing:
@@ -255,7 +270,9 @@ def _train_navigation(recipe: Recipe, output: Path) -> dict[str, Any]:
             whole = {name: value.cpu() for name, value in weights.items()}
             stage.task.load_state_dict(whole, assign=True)
     if trainer.is_world_process_zero():
-        finish(model, recipe, output, trained=True, tokenizer=folder)
+        knows = getattr(tokenizer, "spelling", None)
+        words = said(tokenizer, recipe.data) if knows else ()
+        finish(model, recipe, output, trained=True, tokenizer=folder, words=words)
         atomic_write(output / "history.json", json.dumps(history, indent=1) + "\n")
     return {
         "steps": trainer.state.global_step,

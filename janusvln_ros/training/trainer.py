@@ -78,7 +78,7 @@ def parameter_groups(task: nn.Module, recipe: Recipe) -> list[dict[str, Any]]:
         hidden = (
             recipe.optimizer == "muon"
             and parameter.ndim == 2
-            and not name.endswith(("embed_tokens.weight", "lm_head.weight"))
+            and not any(f".{part}." in name for part in ("embed_tokens", "lm_head"))
         )
         groups.setdefault(
             (recipe.learning_rate if rate is None else rate, decay, hidden), []

@@ -32,17 +32,14 @@ from janusvln_ros.errors import InputError, require
 from janusvln_ros.files import atomic_write, file_lock
 from sim_bridge.nav_env import scene_path
 
-GENERATOR = 1
-"""
-Number of the generator; raised when the same seed gives other homes or episodes, so that files of
-two kinds never mix.
-"""
-
 
 @dataclass(frozen=True)
 class Split:
     """
-    How a split is drawn: which ``family`` of homes, its random ``stream``, and its default size.
+    How a split is drawn: which ``family`` of homes, its random ``stream``, its default size, and
+    the version of the ``generator``, see ``Home``.
+
+    The homes of a family are all of one generator, so that scenes of two kinds never mix.
     """
 
     family: str
@@ -50,6 +47,17 @@ class Split:
     homes: int
     episodes_per_home: int
     memory_only: bool = False
+    generator: int = 1
+
+    @property
+    def unseen(self) -> bool:
+        """Whether its homes and instructions are kept out of training."""
+        return self.family.startswith("unseen")
+
+    @property
+    def held_out(self) -> float:
+        """Share of its instructions, from generator 2 on, that use words held out of training."""
+        return 0.0 if self.stream == 0 else 0.5
 
 
 SPLITS: Mapping[str, Split] = {
@@ -57,26 +65,31 @@ SPLITS: Mapping[str, Split] = {
     "val_seen": Split("house", 1, 100, 5),
     "val_unseen": Split("unseen", 2, 60, 10),
     "val_memory": Split("unseen", 3, 60, 5, memory_only=True),
+    "train2": Split("house2", 0, 600, 10, generator=2),
+    "val_seen2": Split("house2", 1, 100, 5, generator=2),
+    "val_unseen2": Split("unseen2", 2, 60, 10, generator=2),
+    "val_memory2": Split("unseen2", 3, 60, 5, memory_only=True, generator=2),
 }
 """
 ``val_seen``: training homes, new episodes.
 
 ``val_unseen``: new homes. ``val_memory``: new homes, only routes that need memory, detours among
-them.
+them. Those that end in 2 are the same of generator 2.
 """
 
 
 @dataclass(frozen=True)
 class Settings:
     """
-    What a split was drawn from. ``rooms`` is the smallest and largest number of rooms of a home.
+    What a split was drawn from. ``rooms`` is the smallest and largest number of rooms of a home,
+    ``generator`` the version of what drew them.
     """
 
     seed: int
     homes: int
     episodes_per_home: int
     rooms: tuple[int, int]
-    generator: int = GENERATOR
+    generator: int = 1
 
 
 def home_name(family: str, index: int) -> str:
@@ -242,11 +255,11 @@ def _settings(data_dir: str | Path, split: str, asked: Mapping[str, Any]) -> Set
         require(count >= 1, f"{name.replace('_', ' ')} is {count}: give at least 1")
     require(given.get("seed", 0) >= 0, f"seed is {given.get('seed')}: give 0 or more")
     default = SPLITS[split]
-    base = Settings(0, default.homes, default.episodes_per_home, (4, 12))
+    base = Settings(0, default.homes, default.episodes_per_home, (4, 12), default.generator)
     if claim := _read_json(_claim_path(data_dir, default.family)):
         base = replace(base, seed=claim["seed"], rooms=tuple(claim["rooms"]))
-    there = _stored(episodes_path(data_dir, "houses", split))
-    if there and there.generator == GENERATOR:
+    check_generator(data_dir, split)
+    if there := _stored(episodes_path(data_dir, "houses", split)):
         base = replace(base, homes=there.homes, episodes_per_home=there.episodes_per_home)
     return replace(base, **given)
 
@@ -256,10 +269,35 @@ def _claim_path(data_dir: str | Path, family: str) -> Path:
     return Path(data_dir) / "scene_datasets" / "houses" / f"{family}.json"
 
 
-def scene_rooms(data_dir: str | Path, name: str) -> tuple[int, int]:
+def check_generator(data_dir: str | Path, split: str) -> None:
     """
-    The smallest and largest number of rooms that the homes of a family were drawn with, from the
-    name of one of them.
+    Find out whether what lies in ``data_dir`` of a split of the houses was drawn by the generator
+    that the split says; a split of another name must be of one that this version has.
+
+    Nothing is asked of a split or scenes that are not there or do not say what drew them.
+
+    Raises:
+        InputError: it was drawn by another one.
+    """
+    known = sorted({s.generator for s in SPLITS.values()})
+    fitting = [SPLITS[split].generator] if split in SPLITS else known
+    records = [episodes_path(data_dir, "houses", split).parent / "settings.json"]
+    if split in SPLITS:
+        records.append(_claim_path(data_dir, SPLITS[split].family))
+    for record in records:
+        generator = (_read_json(record) or {}).get("generator", fitting[0])
+        require(
+            generator in fitting,
+            f"{record} says generator {generator!r}, but {split} is drawn by generator "
+            f"{' or '.join(map(str, fitting))}: choose another data folder or delete "
+            f"{record.parent}",
+        )
+
+
+def home_drawn_as(data_dir: str | Path, name: str) -> tuple[tuple[int, int], int]:
+    """
+    The smallest and largest number of rooms that the homes of a family were drawn with, and the
+    generator, from the name of one of them.
 
     Raises:
         InputError: no such homes were generated into ``data_dir``.
@@ -271,7 +309,8 @@ def scene_rooms(data_dir: str | Path, name: str) -> tuple[int, int]:
             f"{path} is missing, so nothing is known about the scene {name}: generate "
             f"the houses with 'janusvln houses --out {data_dir}'"
         )
-    return int(claim["rooms"][0]), int(claim["rooms"][1])
+    least, most = claim["rooms"]
+    return (int(least), int(most)), int(claim["generator"])
 
 
 def _claim(data_dir: str | Path, family: str, settings: Settings) -> None:
@@ -337,13 +376,15 @@ def _build(task: tuple[str, str, int, Settings, str]) -> None:
     data_dir, split, index, settings, parts = task
     family = SPLITS[split].family
     name = home_name(family, index)
-    home = make_home(name, home_seed(settings.seed, family, index), settings.rooms)
+    seed = home_seed(settings.seed, family, index)
+    home = make_home(name, seed, settings.rooms, settings.generator)
     drawn = make_episodes(
         home,
         settings.episodes_per_home,
         SPLITS[split].stream,
-        unseen=family == "unseen",
+        unseen=SPLITS[split].unseen,
         memory_only=SPLITS[split].memory_only,
+        held_out=SPLITS[split].held_out,
     )
     if not _scene_path(data_dir, name).is_file():
         atomic_write(_scene_path(data_dir, name), home.glb)

@@ -8,7 +8,7 @@ where it is needed. Everything follows from the plan; nothing is rendered.
 """
 
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 
 import numpy as np
@@ -18,8 +18,18 @@ from janusvln_ros.data.episodes import Episode, GroundTruth, is_unseen_text
 from janusvln_ros.geometry import rotation_of_yaw
 from sim_bridge.homes.furnish import KIND, Thing, furnish
 from sim_bridge.homes.instruction import Part, say
+from sim_bridge.homes.language import route_facts, told
+from sim_bridge.homes.language.content import counts_openings, things_named
+from sim_bridge.homes.looks import shaded_glb
 from sim_bridge.homes.mesh import home_glb
-from sim_bridge.homes.plan import Door, Plan, RedrawError, make_plan, redraw_unless
+from sim_bridge.homes.plan import (
+    Door,
+    Plan,
+    RedrawError,
+    make_plan,
+    redraw_unless,
+    with_heights_and_leaves,
+)
 from sim_bridge.homes.routes import (
     RouteMap,
     bearing,
@@ -30,6 +40,7 @@ from sim_bridge.homes.routes import (
     length,
     resample,
 )
+from sim_bridge.homes.sight import comes_into_view, crossings_of, door_sides, turn_name
 
 FLOOR_Y_M = 0.001
 """
@@ -50,7 +61,9 @@ STOP_RADIUS_M = 0.25
 class Home:
     """
     A furnished home: its name (folder and file), the ``seed`` it was drawn from, ``plan`` and
-    ``things``, and the bytes of its ``.glb``.
+    ``things``, the bytes of its ``.glb``, and the version of the ``generator``.
+
+    Generator 2 draws other looks and other words than generator 1, whose bytes never change.
     """
 
     name: str
@@ -58,6 +71,7 @@ class Home:
     plan: Plan
     things: tuple[Thing, ...]
     glb: bytes
+    generator: int = 1
 
     @property
     def scene_id(self) -> str:
@@ -65,15 +79,27 @@ class Home:
         return f"houses/{self.name}/{self.name}.glb"
 
 
-def make_home(name: str, seed: int, rooms: tuple[int, int] = (4, 12)) -> Home:
+def make_home(name: str, seed: int, rooms: tuple[int, int] = (4, 12), generator: int = 1) -> Home:
     """
-    Draw the home of ``seed`` with a number of rooms between both of ``rooms``; the same seed gives
-    the same bytes.
+    Draw the home of ``seed`` with a number of rooms between both of ``rooms``; the same seed and
+    generator give the same bytes.
     """
     rng = np.random.default_rng([seed, 1])
     plan = make_plan(rng, int(rng.integers(rooms[0], rooms[1] + 1)))
-    things = furnish(rng, plan)
-    return Home(name, seed, plan, things, home_glb(rng, plan, things))
+    plan, things, glb = furnished(rng, plan, generator)
+    return Home(name, seed, plan, things, glb, generator)
+
+
+def furnished(
+    rng: np.random.Generator, plan: Plan, generator: int
+) -> tuple[Plan, tuple[Thing, ...], bytes]:
+    """A plan with what a generator adds to it, its things, and the bytes of its ``.glb``."""
+    if generator == 1:
+        things = furnish(rng, plan)
+        return plan, things, home_glb(rng, plan, things)
+    plan = with_heights_and_leaves(rng, plan)
+    things = furnish(rng, plan, generator)
+    return plan, things, shaded_glb(rng, plan, things)
 
 
 @dataclass(frozen=True)
@@ -91,7 +117,13 @@ class _Draft:
 
 
 def make_episodes(
-    home: Home, count: int, stream: int, *, unseen: bool, memory_only: bool = False
+    home: Home,
+    count: int,
+    stream: int,
+    *,
+    unseen: bool,
+    memory_only: bool = False,
+    held_out: float = 0.0,
 ) -> list[tuple[Episode, GroundTruth]]:
     """
     Draw ``count`` episodes in ``home``; ``stream`` tells the splits of one home apart.
@@ -99,6 +131,8 @@ def make_episodes(
     Args:
         unseen: use only instruction texts kept for unseen homes, or only the others.
         memory_only: only routes that cannot be followed without remembering earlier frames.
+        held_out: in homes of generator 2, the share of instructions with words or patterns that
+            are held out of training.
 
     Returns:
         Episodes (ids still to be numbered: "0") with the expert's actions and locations; fewer
@@ -119,16 +153,61 @@ def make_episodes(
             draft = _draw(rng, home, plain, memory_only, train=not unseen)
             run = run_expert(draft.path, draft.yaw, grown, visit=draft.visit)
             redraw_unless(_ends_facing(draft, run))
-            said = (say(rng, draft.parts) for _ in range(40))
-            text = next((t for t in said if is_unseen_text(t) == unseen and t not in texts), "")
-            redraw_unless(text)
+            text = ""
+            if home.generator == 1:
+                said = (say(rng, draft.parts) for _ in range(40))
+                fresh = (t for t in said if is_unseen_text(t) == unseen and t not in texts)
+                text = next(fresh, "")
+                redraw_unless(text)
             texts.add(text)
             # As habitat measures it: the shortest way for the agent's radius, which grazes corners
             # that the reference path keeps clear of.
             shortest = close.path(draft.path[0], draft.path[-1])
-            if shortest is not None:
-                found.append((_episode(home, draft, text, run, length(shortest)), run))
+            if shortest is None:
+                continue
+            episode = _episode(home, draft, text, run, length(shortest))
+            if home.generator > 1:
+                odd = rng.random() < held_out
+                episode = _told(rng, home, episode, texts, unseen=unseen, held_out=odd)
+                texts.add(episode.instruction)
+            found.append((episode, run))
     return found
+
+
+def _told(
+    rng: np.random.Generator,
+    home: Home,
+    episode: Episode,
+    texts: set[str],
+    *,
+    unseen: bool,
+    held_out: bool,
+) -> Episode:
+    """
+    ``episode`` described in the language of generator 2, with a text that is not in ``texts``.
+
+    Raises:
+        RedrawError: none was found.
+    """
+    facts = route_facts(home.plan, home.things, episode)
+    for _ in range(60):
+        one = told(rng, facts, held_out=held_out)
+        # Held-out words keep a text out of training by themselves.
+        kept = one.held_out if held_out else is_unseen_text(one.text) == unseen
+        counted = counts_openings(one.content)
+        if kept and one.text not in texts and (counted or facts.kind != "counting"):
+            break
+    else:
+        raise RedrawError
+    tags = set(episode.info["tags"]) - {"counting"}
+    info = dict(episode.info) | {
+        "tags": sorted(tags | ({"counting", "memory"} if counted else set())),
+        "landmarks": [thing.name for thing in things_named(one.content)],
+        "voice": one.voice,
+        "detail": one.content.level,
+        "held_out_words": one.held_out,
+    }
+    return replace(episode, instruction=one.text, info=info)
 
 
 def _ends_facing(draft: _Draft, run: GroundTruth) -> bool:
@@ -223,7 +302,7 @@ def _draw(
     if kind == "return":
         return _draw_return(rng, home, routes, first, goal, path)
     redraw_unless((1.8 if crossed == 0 else 2.5) <= length(path) <= 20.0)
-    crossings = _crossings(plan, path)
+    crossings = crossings_of(plan, path)
     rooms = (first, *[r for _, r in crossings])
     redraw_unless(len(crossings) == crossed and len(set(rooms)) == len(rooms))
     toward = np.array(crossings[0][0].centre) if crossings else goal.centre
@@ -242,19 +321,19 @@ def _draw_return(
 ) -> _Draft:
     """A route to a thing in the next room and back to another thing in the first."""
     plan = home.plan
-    crossings = _crossings(plan, path)
+    crossings = crossings_of(plan, path)
     back = [t for t in home.things if t.room == first]
     redraw_unless(len(crossings) == 1 and back and length(path) <= 9.0)
     goal = back[int(rng.integers(len(back)))]
     home_path = path_to_thing(home, routes, path[-1], goal)
     redraw_unless(length(home_path) <= 9.0 and np.linalg.norm(home_path[-1] - path[0]) >= 1.2)
-    returns = _crossings(plan, home_path)
+    returns = crossings_of(plan, home_path)
     redraw_unless(len(returns) == 1)
     yaw = _start_yaw(rng, path, np.array(crossings[0][0].centre))
     leave = _first_exit(rng, plan, crossings[0], path[0], yaw)
     redraw_unless(
-        _comes_into_view(home, routes, path, visit)
-        and _comes_into_view(home, routes, home_path, goal)
+        comes_into_view(routes.walls, home.things, path, visit)
+        and comes_into_view(routes.walls, home.things, home_path, goal)
     )
     to_visit, _ = _where(rng, plan, crossings[0], visit, plain=False)
     to_goal, side = _where(rng, plan, returns[0], goal, plain=True)
@@ -340,44 +419,7 @@ def path_to_thing(home: Home, routes: RouteMap, start: np.ndarray, thing: Thing)
     return best
 
 
-def _crossings(plan: Plan, path: np.ndarray) -> list[tuple[Door, int]]:
-    """
-    Openings that a path goes through, in order, each with the room it leads into.
-
-    Raises:
-        RedrawError: the path leaves the house or the openings.
-    """
-    found: list[tuple[Door, int]] = []
-    here: int | None = None
-    for p in resample(path, 0.04):
-        room = plan.room_at(p)
-        if room is None:
-            raise RedrawError
-        if here is not None and room != here:
-            doors = [
-                door
-                for door in plan.doors_of[here]
-                if door.other(here) == room and np.linalg.norm(door.centre - p) < 0.7
-            ]
-            redraw_unless(len(doors) == 1)
-            found.append((doors[0], room))
-        here = room
-    return found
-
-
 # ---------------------------------------------------------------- what to say
-
-_TURNS = {"straight": (0.0, 20.0), "left": (42.0, 128.0), "around": (152.0, 180.0)}
-
-
-def turn_name(angle: float) -> str | None:
-    """
-    What one calls a turn by ``angle`` degrees (positive = left); None for angles between two
-    names.
-    """
-    names = (name for name, (least, most) in _TURNS.items() if least <= abs(angle) <= most)
-    name = next(names, None)
-    return "right" if name == "left" and angle < 0 else name
 
 
 def _start_yaw(rng: np.random.Generator, path: np.ndarray, toward: np.ndarray) -> float:
@@ -405,24 +447,6 @@ def room_name(plan: Plan, index: int) -> str:
     """How an instruction calls a room."""
     room = plan.rooms[index]
     return f"{room.colour} {'hallway' if room.hallway else 'room'}"
-
-
-def _door_sides(plan: Plan, room: int, entry: Door) -> dict[Door, tuple[str, float]]:
-    """
-    For someone coming into ``room`` through ``entry``: the side of each other opening ("left",
-    "right", "ahead", "same" wall) and how far ahead (m).
-    """
-    into = entry.into(plan.rooms[room])
-    sides: dict[Door, tuple[str, float]] = {}
-    for door in plan.doors_of[room]:
-        offset = np.subtract(door.centre, entry.centre)
-        forward = float(offset @ into)
-        if door.along_x == entry.along_x:
-            sides[door] = ("ahead" if forward > 0.5 else "same", forward)
-        else:
-            sides[door] = ("left" if bearing(into, offset) > 0 else "right", forward)
-    sides.pop(entry)
-    return sides
 
 
 def _first_exit(
@@ -460,7 +484,7 @@ def _exit(
     name = room_name(plan, target)
     if plan.rooms[room].hallway:
         return _hallway_exit(rng, plan, room, entry, door, name)
-    sides = _door_sides(plan, room, entry)
+    sides = door_sides(plan, room, entry)
     side, far = sides[door]
     redraw_unless(side != "same")
     alike = sorted(f for s, f in sides.values() if s == side)
@@ -529,7 +553,7 @@ def _describe(
         RedrawError: the route cannot be told.
     """
     plan = home.plan
-    redraw_unless(_comes_into_view(home, routes, path, goal))
+    redraw_unless(comes_into_view(routes.walls, home.things, path, goal))
     parts: list[Part] = []
     landmarks: list[Thing] = []
     tags: set[str] = set()
@@ -623,29 +647,11 @@ def _passed(
             continue
         direction = points[nearest + 2] - points[nearest - 2]
         angle = bearing(direction, thing.centre - points[nearest])
-        if 50 <= abs(angle) <= 130 and _comes_into_view(
-            home, routes, points[: nearest + 1], thing
+        if 50 <= abs(angle) <= 130 and comes_into_view(
+            routes.walls, home.things, points[: nearest + 1], thing
         ):
             found.append((thing, "left" if angle > 0 else "right"))
     return found
-
-
-def _comes_into_view(home: Home, routes: RouteMap, path: np.ndarray, thing: Thing) -> bool:
-    """
-    Whether ``thing`` can be seen, well inside the picture, from at least two places 0.25 m apart
-    on ``path``, looking along it.
-    """
-    points = resample(path, 0.25)
-    forward = np.diff(points, axis=0)
-    points = points[:-1]
-    to = thing.centre - points
-    left = forward[:, 1] * to[:, 0] - forward[:, 0] * to[:, 1]
-    angle = np.degrees(np.abs(np.arctan2(left, (forward * to).sum(axis=1))))
-    candidates = points[(np.linalg.norm(to, axis=1) < 6.0) & (angle < 34)]
-    tall = np.array(
-        [*routes.walls, *(t.rect for t in home.things if t is not thing and t.height > 0.95)]
-    )
-    return int((~blocked(candidates, thing.centre[None], tall)).sum()) >= 2
 
 
 # ---------------------------------------------------------------- the expert

@@ -5,17 +5,12 @@ Things stand against walls or free in a room, leave 0.65 m passages and the open
 every (colour, kind) occurs once in a home.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from sim_bridge.homes.colours import OBJECT_RGB
-from sim_bridge.homes.plan import Door, Plan, Rect, Room
-
-PASSAGE_M = 0.65
-"""
-Smallest distance between two things, or between a thing and a wall it does not touch, metres.
-"""
+from sim_bridge.homes.plan import PASSAGE_M, Plan, Rect, Room, door_zone, gap
 
 
 @dataclass(frozen=True)
@@ -48,14 +43,36 @@ KINDS: tuple[Kind, ...] = (
     Kind("box", (0.75, 0.75, 0.80), "wall", 1.0),
     Kind("barrel", (0.65, 0.65, 1.00), "wall", 0.9),
 )
-KIND = {kind.name: kind for kind in KINDS}
+"""What stands in homes of generator 1."""
+
+ALL_KINDS: tuple[Kind, ...] = (
+    *KINDS,
+    Kind("stool", (0.42, 0.42, 0.62), "wall", 0.8),
+    Kind("desk", (1.25, 0.62, 1.15), "wall", 0.8),
+    Kind("plant", (0.60, 0.60, 1.40), "wall", 1.1),
+    Kind("toilet", (0.46, 0.68, 0.95), "wall", 0.7),
+    Kind("bathtub", (1.55, 0.74, 0.62), "wall", 0.6),
+    Kind("sink", (0.60, 0.48, 1.05), "wall", 0.8),
+    Kind("stove", (0.66, 0.62, 0.98), "wall", 0.8),
+    Kind("television", (1.20, 0.42, 1.20), "wall", 1.0),
+    Kind("mirror", (0.66, 0.30, 1.75), "wall", 0.8),
+    Kind("piano", (1.42, 0.60, 1.22), "wall", 0.7),
+    Kind("washing machine", (0.64, 0.62, 0.90), "wall", 0.8),
+    Kind("fireplace", (1.30, 0.42, 1.20), "wall", 0.6),
+    Kind("coat rack", (0.50, 0.50, 1.75), "wall", 0.8),
+    Kind("ladder", (0.55, 0.50, 1.80), "wall", 0.7),
+)
+"""What stands in homes of generator 2."""
+
+KIND = {kind.name: kind for kind in ALL_KINDS}
 
 
 @dataclass(frozen=True)
 class Thing:
     """
     A piece of furniture in room ``room``: ``rect`` is its footprint, ``height`` its top above the
-    floor, ``facing`` the unit vector (x, z) of its front.
+    floor, ``facing`` the unit vector (x, z) of its front. ``design`` (generator 2) chooses among
+    the shapes of its kind.
     """
 
     kind: str
@@ -64,6 +81,7 @@ class Thing:
     rect: Rect
     height: float
     facing: tuple[int, int]
+    design: int = 0
 
     @property
     def name(self) -> str:
@@ -77,13 +95,39 @@ class Thing:
         return np.array([(x0 + x1) / 2, (z0 + z1) / 2])
 
 
-def furnish(rng: np.random.Generator, plan: Plan) -> tuple[Thing, ...]:
-    """Draw the things of every room of ``plan``."""
+def furnish(rng: np.random.Generator, plan: Plan, generator: int = 1) -> tuple[Thing, ...]:
+    """Draw the things of every room of ``plan``, as a generator does."""
     used: set[str] = set()
-    return tuple(t for room in plan.rooms for t in _furnish_room(rng, plan, room, used))
+    rooms = [
+        _furnish_room(rng, plan, room, used, KINDS if generator == 1 else ALL_KINDS)
+        for room in plan.rooms
+    ]
+    things = tuple(t for room in rooms for t in room)
+    return things if generator == 1 else tuple(_shaped(rng, plan, t) for t in things)
 
 
-def _furnish_room(rng: np.random.Generator, plan: Plan, room: Room, used: set[str]) -> list[Thing]:
+def _shaped(rng: np.random.Generator, plan: Plan, thing: Thing) -> Thing:
+    """A thing with a design and a height of its own, on at most its footprint."""
+    height = thing.height * float(rng.uniform(0.92, 1.08))
+    if thing.kind == "column":
+        height = plan.wall_height
+    x0, z0, x1, z1 = thing.rect
+    # It keeps its back at the wall and gives way at the sides and in front.
+    side, front = rng.uniform((0.0, 0.0), (0.06, 0.08)).tolist()
+    dx, dz = (side, front) if thing.facing[0] == 0 else (front, side)
+    dx, dz = dx * (x1 - x0), dz * (z1 - z0)
+    fx, fz = thing.facing
+    rect = (x0 + dx * (fx <= 0), z0 + dz * (fz <= 0), x1 - dx * (fx >= 0), z1 - dz * (fz >= 0))
+    return replace(thing, rect=rect, height=round(height, 3), design=int(rng.integers(1 << 16)))
+
+
+def _furnish_room(
+    rng: np.random.Generator,
+    plan: Plan,
+    room: Room,
+    used: set[str],
+    kinds: tuple[Kind, ...],
+) -> list[Thing]:
     """Things of one room; their colours differ from each other and from the walls."""
     area = (room.rect[2] - room.rect[0]) * (room.rect[3] - room.rect[1])
     wanted = (
@@ -91,7 +135,12 @@ def _furnish_room(rng: np.random.Generator, plan: Plan, room: Room, used: set[st
         if room.hallway
         else int(np.clip(rng.normal(area / 3.2, 0.9), 3, 6))
     )
-    zones = [_door_zone(door, room) for door in plan.doors_of[room.index]]
+    zones = [door_zone(door, room) for door in plan.doors_of[room.index]]
+    grown = np.array([-PASSAGE_M, -PASSAGE_M, PASSAGE_M, PASSAGE_M])
+    for leaf in plan.leaves:
+        if leaf.room == room.index:
+            x0, z0, x1, z1 = (grown + leaf.rect).tolist()
+            zones.append((x0, z0, x1, z1))
     # Colours of other rooms' walls come first: routes that end "at the thing with the colour of
     # the room where you started" need them.
     palette = [
@@ -101,7 +150,7 @@ def _furnish_room(rng: np.random.Generator, plan: Plan, room: Room, used: set[st
     weights = np.array(
         [
             k.weight * (0.0 if room.hallway and (k.size[1] > 0.5 or k.place == "free") else 1.0)
-            for k in KINDS
+            for k in kinds
         ]
     )
     found: list[Thing] = []
@@ -112,7 +161,7 @@ def _furnish_room(rng: np.random.Generator, plan: Plan, room: Room, used: set[st
         if found and rng.random() < 0.25:
             kind = KIND[found[int(rng.integers(len(found)))].kind]
         else:
-            kind = KINDS[int(rng.choice(len(KINDS), p=weights / weights.sum()))]
+            kind = kinds[int(rng.choice(len(kinds), p=weights / weights.sum()))]
         if kind.name in ("bed", "sofa") and any(t.kind in ("bed", "sofa") for t in found):
             continue
         colour = next((c for c in palette if f"{c} {kind.name}" not in used), None)
@@ -121,8 +170,8 @@ def _furnish_room(rng: np.random.Generator, plan: Plan, room: Room, used: set[st
         for placed in (_place(rng, room, kind) for _ in range(8)):
             if (
                 placed is not None
-                and all(_gap(placed[0], thing.rect) >= PASSAGE_M for thing in found)
-                and all(_gap(placed[0], zone) > 0.0 for zone in zones)
+                and all(gap(placed[0], thing.rect) >= PASSAGE_M for thing in found)
+                and all(gap(placed[0], zone) > 0.0 for zone in zones)
             ):
                 rect, facing = placed
                 found.append(Thing(kind.name, colour, room.index, rect, kind.size[2], facing))
@@ -161,21 +210,3 @@ def _place(
         behind = low[across] + 0.02 if facing[across] > 0 else high[across] - 0.02 - size[across]
         at = [place, behind] if along == 0 else [behind, place]
     return (at[0], at[1], at[0] + size[0], at[1] + size[1]), facing
-
-
-def _door_zone(door: Door, room: Room) -> Rect:
-    """The part of ``room`` before one of its openings that stays empty."""
-    half, deep = door.width / 2 + 0.12, 0.85
-    x, z = door.centre
-    into = door.into(room)
-    if door.along_x:
-        return (x - half, min(z, z + into[1] * deep), x + half, max(z, z + into[1] * deep))
-    return (min(x, x + into[0] * deep), z - half, max(x, x + into[0] * deep), z + half)
-
-
-def _gap(a: Rect, b: Rect) -> float:
-    """
-    Distance of two rectangles along the axis that separates them most (negative where they
-    overlap).
-    """
-    return max(b[0] - a[2], a[0] - b[2], b[1] - a[3], a[1] - b[3])

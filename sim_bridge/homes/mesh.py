@@ -6,9 +6,6 @@ colour from one small palette texture, so that a home is a handful of meshes: th
 per floor or wall pattern. Written with struct and numpy: a home takes milliseconds.
 """
 
-import json
-import struct
-import zlib
 from collections.abc import Sequence
 from itertools import product
 
@@ -16,6 +13,7 @@ import numpy as np
 
 from sim_bridge.homes.colours import OBJECT_RGB, WALL_RGB, shaded
 from sim_bridge.homes.furnish import Thing
+from sim_bridge.homes.gltf import Part, Polygon, glb_bytes, png_bytes, triangulated
 from sim_bridge.homes.plan import (
     DOOR_HEIGHT_M,
     WALL_HEIGHT_M,
@@ -31,7 +29,6 @@ SLAB_M = 0.199
 
 RGB = tuple[int, int, int]
 Vector = tuple[float, float, float]
-_Polygon = tuple[Sequence[Vector], Sequence[tuple[float, float]]]
 
 # Faces of a box: brightness, what a soft light from above and one side would give (world: x, y up,
 # z), and corners, counter-clockwise from outside; 0 is the low end of an axis, 1 the high one.
@@ -43,7 +40,6 @@ SIDES = (
 )
 TOP = (1.0, ((0, 1, 1), (1, 1, 1), (1, 1, 0), (0, 1, 0)))
 BOTTOM = (0.55, ((0, 0, 0), (1, 0, 0), (1, 0, 1), (0, 0, 1)))
-GL_FLOAT, GL_USHORT, GL_UINT, GL_VERTICES, GL_INDICES = 5126, 5123, 5125, 34962, 34963
 
 
 class Mesh:
@@ -52,7 +48,7 @@ class Mesh:
     def __init__(self) -> None:
         self.colours: dict[RGB, int] = {}
         self.patterns: list[tuple[str, bytes]] = []
-        self._quads: dict[int, list[_Polygon]] = {}
+        self._quads: dict[int, list[Polygon]] = {}
         self._plain: list[tuple[Sequence[Vector], int]] = []
 
     def quad(self, corners: Sequence[Vector], rgb: RGB) -> None:
@@ -116,63 +112,12 @@ class Mesh:
                 )
 
     def glb(self) -> bytes:
-        """
-        The binary glTF, file axes z up: ``world = (x, z, -y)`` of the file, as in Matterport3D
-        scenes.
-        """
+        """The binary glTF, see ``glb_bytes``."""
         parts = [("palette", *self._painted())]
         parts += [(*self.patterns[k], quads) for k, quads in sorted(self._quads.items())]
-        blob = bytearray()
-        views: list[dict[str, int]] = []
+        return glb_bytes([Part(n, image, *triangulated(faces)) for n, image, faces in parts])
 
-        def view(data: bytes, **target: int) -> int:
-            views.append({"buffer": 0, "byteOffset": len(blob), "byteLength": len(data), **target})
-            blob.extend(data + b"\0" * (-len(data) % 4))
-            return len(views) - 1
-
-        accessors: list[dict[str, object]] = []
-        images: list[dict[str, object]] = []
-        for _, png, polygons in parts:
-            points, uv, indices = _triangulated(polygons)
-            vertices = {"componentType": GL_FLOAT, "count": len(points)}
-            accessors += [
-                {"bufferView": view(points.tobytes(), target=GL_VERTICES), **vertices}
-                | {"type": "VEC3", "min": points.min(axis=0).tolist()}
-                | {"max": points.max(axis=0).tolist()},
-                {"bufferView": view(uv.tobytes(), target=GL_VERTICES), **vertices}
-                | {"type": "VEC2"},
-                {"bufferView": view(indices.tobytes(), target=GL_INDICES)}
-                | {"componentType": GL_UINT if indices.itemsize == 4 else GL_USHORT}
-                | {"count": len(indices), "type": "SCALAR"},
-            ]
-            images.append({"bufferView": view(png), "mimeType": "image/png"})
-        names = [name for name, _, _ in parts]
-        document = {
-            "asset": {"version": "2.0", "generator": "janusvln houses"},
-            "scene": 0,
-            "scenes": [{"nodes": list(range(len(parts)))}],
-            "nodes": [{"name": name, "mesh": i} for i, name in enumerate(names)],
-            "meshes": [{"name": n, "primitives": [_primitive(i)]} for i, n in enumerate(names)],
-            "materials": [_material(i, name) for i, name in enumerate(names)],
-            "textures": [{"source": i} for i in range(len(parts))],
-            "images": images,
-            "accessors": accessors,
-            "bufferViews": views,
-            "buffers": [{"byteLength": len(blob)}],
-        }
-        text = json.dumps(document, separators=(",", ":")).encode()
-        text += b" " * (-len(text) % 4)
-        return b"".join(
-            (
-                struct.pack("<4sII", b"glTF", 2, 12 + 8 + len(text) + 8 + len(blob)),
-                struct.pack("<I4s", len(text), b"JSON"),
-                text,
-                struct.pack("<I4s", len(blob), b"BIN\0"),
-                blob,
-            )
-        )
-
-    def _painted(self) -> tuple[bytes, list[_Polygon]]:
+    def _painted(self) -> tuple[bytes, list[Polygon]]:
         """The palette of all plain colours as a PNG, and the plain faces with places in it."""
         columns, rows = 16, 1
         while columns * rows < len(self.colours):
@@ -183,64 +128,8 @@ class Mesh:
             ((i % columns + 0.5) / columns, (i // columns + 0.5) / rows)
             for i in range(len(self.colours))
         ]
-        faces: list[_Polygon] = [(c, [where[k]] * len(c)) for c, k in self._plain]
+        faces: list[Polygon] = [(c, [where[k]] * len(c)) for c, k in self._plain]
         return png_bytes(palette.reshape(rows, columns, 3)), faces
-
-
-def _triangulated(polygons: Sequence[_Polygon]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """
-    Triangles and quadrilaterals as glTF has them: points float32 [V, 3] in the file's axes, uv
-    float32 [V, 2], and three indices per triangle.
-    """
-    sizes = np.array([len(corners) for corners, _ in polygons])
-    points = np.array([p for corners, _ in polygons for p in corners], np.float32)
-    uv = np.array([p for _, uvs in polygons for p in uvs], np.float32)
-    first = np.concatenate([[0], np.cumsum(sizes)[:-1]])
-    quads = first[sizes == 4]
-    indices = np.concatenate(
-        [(first[:, None] + [0, 1, 2]).ravel(), (quads[:, None] + [0, 2, 3]).ravel()]
-    )
-    file_points = np.stack([points[:, 0], -points[:, 2], points[:, 1]], axis=1)
-    return file_points, uv, indices.astype(np.uint32 if len(points) > 65535 else np.uint16)
-
-
-def _primitive(i: int) -> dict[str, object]:
-    return {
-        "attributes": {"POSITION": 3 * i, "TEXCOORD_0": 3 * i + 1},
-        "indices": 3 * i + 2,
-        "material": i,
-        "mode": 4,
-    }
-
-
-def _material(i: int, name: str) -> dict[str, object]:
-    return {
-        "name": name,
-        "pbrMetallicRoughness": {
-            "baseColorTexture": {"index": i},
-            "metallicFactor": 0.0,
-            "roughnessFactor": 1.0,
-        },
-        "doubleSided": False,
-    }
-
-
-def png_bytes(image: np.ndarray) -> bytes:
-    """An 8 bit RGB image [H, W, 3] as the bytes of a PNG file."""
-    height, width, _ = image.shape
-    rows = np.pad(image.reshape(height, width * 3), ((0, 0), (1, 0))).tobytes()
-
-    def chunk(kind: bytes, data: bytes) -> bytes:
-        return (
-            struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
-        )
-
-    return (
-        b"\x89PNG\r\n\x1a\n"
-        + chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0))
-        + chunk(b"IDAT", zlib.compress(rows, 9))
-        + chunk(b"IEND", b"")
-    )
 
 
 def _jittered(rng: np.random.Generator, rgb: RGB, name: str) -> RGB:

@@ -14,7 +14,7 @@ from janusvln_ros.errors import require
 from janusvln_ros.files import atomic_path
 from janusvln_ros.geometry import yaw_of_rotation
 from sim_bridge.homes.colours import OBJECT_RGB, WALL_RGB
-from sim_bridge.homes.dataset import scene_rooms
+from sim_bridge.homes.dataset import home_drawn_as
 from sim_bridge.homes.episodes import Home, make_home, room_name
 from sim_bridge.homes.plan import Rect
 from sim_bridge.homes.routes import heading
@@ -42,7 +42,8 @@ def draw_episode(data_dir: str | Path, episode: Episode, path: str | Path) -> No
         f"{path} is no picture this command writes: give a name ending in .png",
     )
     name = scene_name(episode.scene_id)
-    home = make_home(name, int(episode.info["house_seed"]), scene_rooms(data_dir, name))
+    rooms, generator = home_drawn_as(data_dir, name)
+    home = make_home(name, int(episode.info["house_seed"]), rooms, generator)
     x0, z0, x1, z1 = home.plan.outline
     width, height = round((x1 - x0) * PIXELS_PER_METRE), round((z1 - z0) * PIXELS_PER_METRE)
     lines = wrap(episode.instruction, max(20, int((x1 - x0) * PIXELS_PER_METRE / 6.6)))

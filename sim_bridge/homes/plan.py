@@ -1,12 +1,13 @@
 """
-Floor plans: rectangular rooms, walls 0.12 m thick, and openings without leaves between neighbours.
+Floor plans: rectangular rooms, walls 0.12 m thick, and openings between neighbours; some have a
+door leaf that stands open beside them.
 
 Everything is in world metres on the floor, points as ``(x, z)`` (y is up), rectangles as ``(x0,
 z0, x1, z1)``.
 """
 
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import combinations
 from typing import NamedTuple
 
@@ -18,6 +19,11 @@ WALL_THICKNESS_M = 0.12
 WALL_HEIGHT_M = 2.6
 DOOR_HEIGHT_M = 2.1
 SMALLEST_SIDE_M = 2.8
+LEAF_THICKNESS_M = 0.045
+PASSAGE_M = 0.65
+"""
+Smallest distance between two things, or between a thing and a wall it does not touch, metres.
+"""
 
 Rect = tuple[float, float, float, float]
 
@@ -106,17 +112,27 @@ class Door:
         return np.array([1.0 if room.centre[0] > self.centre[0] else -1.0, 0.0])
 
 
+class Leaf(NamedTuple):
+    """A door leaf that stands open in ``room``: its footprint ``rect``."""
+
+    room: int
+    rect: Rect
+
+
 @dataclass(frozen=True)
 class Plan:
     """
     Rooms and openings of a home, and the openings of each room; ``outline`` is the rectangle of
-    the outer wall faces.
+    the outer wall faces. Heights in metres.
     """
 
     outline: Rect
     rooms: tuple[Room, ...]
     doors: tuple[Door, ...]
     doors_of: tuple[tuple[Door, ...], ...]
+    wall_height: float = WALL_HEIGHT_M
+    door_height: float = DOOR_HEIGHT_M
+    leaves: tuple[Leaf, ...] = ()
 
     def openings(self, room: Room, wall: Wall) -> list[tuple[float, float]]:
         """Return the openings in a wall of ``room``, from and to along it, in order."""
@@ -153,6 +169,81 @@ def make_plan(rng: np.random.Generator, n_rooms: int) -> Plan:
     while True:
         with suppress(RedrawError):
             return _draw(rng, n_rooms)
+
+
+def with_heights_and_leaves(rng: np.random.Generator, plan: Plan) -> Plan:
+    """The plan with heights drawn for this home, and leaves beside about a third of its doors."""
+    wall_height = round(float(rng.uniform(2.35, 3.2)), 2)
+    door_height = round(float(rng.uniform(1.98, min(2.3, wall_height - 0.25))), 2)
+    share = rng.uniform(0.15, 0.7)
+    leaves: list[Leaf] = []
+    for door in plan.doors:
+        if rng.random() < share:
+            room = plan.rooms[door.rooms[int(rng.integers(2))]]
+            flat = bool(rng.random() < 0.5) or room.hallway
+            leaf = _leaf(door, room, 1 if rng.random() < 0.5 else -1, flat)
+            if _has_space(plan, room, door, leaf):
+                leaves.append(leaf)
+    return replace(plan, wall_height=wall_height, door_height=door_height, leaves=tuple(leaves))
+
+
+def _leaf(door: Door, room: Room, hand: int, flat: bool) -> Leaf:
+    """
+    A leaf as wide as its door, hinged at one end of it (``hand``: the low, -1, or the high one):
+    turned back to the wall (``flat``), or square to it beside the way through.
+    """
+    along, across = (0, 1) if door.along_x else (1, 0)
+    into = float(door.into(room)[across])
+    hinge = door.centre[along] + hand * (door.width / 2 + 0.02)
+    face = door.centre[across] + into * (WALL_THICKNESS_M / 2 + 0.015)
+    long, deep = (door.width, LEAF_THICKNESS_M + 0.04) if flat else (LEAF_THICKNESS_M, door.width)
+    gap = 0.04 * into if flat else 0.0  # room for the handle
+    a, b = sorted((hinge, hinge + hand * long))
+    c, d = sorted((face + gap, face + into * deep))
+    return Leaf(room.index, (a, c, b, d) if along == 0 else (c, a, d, b))
+
+
+def _has_space(plan: Plan, room: Room, door: Door, leaf: Leaf) -> bool:
+    """Whether a leaf stands inside its room, clear of the other doors and of the wall opposite."""
+    x0, z0, x1, z1 = leaf.rect
+    if not (
+        x0 > room.rect[0] + 0.01
+        and z0 > room.rect[1] + 0.01
+        and x1 < room.rect[2] - 0.01
+        and z1 < room.rect[3] - 0.01
+    ):
+        return False
+    if not room.hallway:
+        # Square to its wall it leaves a passage at its end.
+        axis = 1 if door.along_x else 0
+        spare = room.rect[axis + 2] - room.rect[axis] - (leaf.rect[axis + 2] - leaf.rect[axis])
+        if spare < PASSAGE_M + 0.2:
+            return False
+    others = [other for other in plan.doors_of[room.index] if other != door]
+    return all(gap(leaf.rect, door_zone(other, room)) > 0.0 for other in others) and (
+        gap(leaf.rect, door_zone(door, room, 0.0)) > 0.0
+    )
+
+
+def door_zone(door: Door, room: Room, beside: float = 0.12) -> Rect:
+    """
+    The part of ``room`` before one of its openings that stays empty, ``beside`` metres wider than
+    it on either side.
+    """
+    half, deep = door.width / 2 + beside, 0.85
+    x, z = door.centre
+    into = door.into(room)
+    if door.along_x:
+        return (x - half, min(z, z + into[1] * deep), x + half, max(z, z + into[1] * deep))
+    return (min(x, x + into[0] * deep), z - half, max(x, x + into[0] * deep), z + half)
+
+
+def gap(a: Rect, b: Rect) -> float:
+    """
+    Distance of two rectangles along the axis that separates them most (negative where they
+    overlap).
+    """
+    return max(b[0] - a[2], a[0] - b[2], b[1] - a[3], a[1] - b[3])
 
 
 def _draw(rng: np.random.Generator, n_rooms: int) -> Plan:

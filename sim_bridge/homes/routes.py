@@ -20,10 +20,10 @@ _EPS = 1e-6
 def wall_rects(plan: Plan) -> list[Rect]:
     """
     The walls of a home as rectangles, cut at the openings; each room contributes its half of the
-    thickness.
+    thickness. The door leaves that stand open are among them.
     """
     half = WALL_THICKNESS_M / 2
-    rects: list[Rect] = []
+    rects: list[Rect] = [leaf.rect for leaf in plan.leaves]
     for room in plan.rooms:
         for wall in room.walls:
             holes = plan.openings(room, wall)

@@ -135,7 +135,7 @@ def test_frozen_camera_and_silent_agent_do_not_pass_the_checks(
 
 
 def test_what_the_agent_is_told_is_noted_in_every_line(capsys, small_houses, tmp_path):
-    for mode in ("removed", "swapped"):
+    for mode in ("removed", "swapped", "typo"):
         limit = ["--set", "rules.max_steps=5"]
         code, summary, _ = evaluate(
             capsys,

@@ -1,9 +1,31 @@
 """Words on their way to the prompt."""
 
+from pathlib import Path
+
+import numpy as np
 import pytest
 
 from janusvln_ros.errors import InputError
-from janusvln_ros.policy.instruction import clean_instruction
+from janusvln_ros.policy.instruction import Spelling, clean_instruction
+from janusvln_ros.policy.prompt import dual_prefix_ids, released_prompt_ids
+from janusvln_ros.policy.tokenizer import load_tokenizer, read, unknown_words
+
+TINY = Path(__file__).resolve().parents[2] / "config" / "model" / "tiny"
+
+
+@pytest.fixture(scope="module")
+def worded():
+    """A tokenizer that reads words without regard to case and slips."""
+    return load_tokenizer(TINY)
+
+
+@pytest.fixture
+def spelling() -> Spelling:
+    """Three groups: directions, things, any words."""
+    directions = frozenset({"walk", "to", "the", "door", "from", "and"})
+    things = frozenset({"lamp", "bench", "sofa"})
+    others = frozenset({"tiger", "form", "sale", "tile", "silence"})
+    return Spelling(directions | things | others, (directions, things, others))
 
 
 def test_white_space_stays_so_that_a_published_text_is_prompted_as_it_was_published():
@@ -26,3 +48,115 @@ def test_words_without_end_are_refused():
     assert clean_instruction("x" * 4000, 4000) == clean_instruction("x" * 4000)
     with pytest.raises(InputError, match="4001 characters; at most 4000"):
         clean_instruction("x" * 4001, 4000)
+
+
+# ---- case and slips of typing
+
+
+@pytest.mark.parametrize(
+    ("typed", "meant"),
+    [
+        ("Walk TO the Lamp!", "walk to the lamp!"),
+        ("wlak to teh lmap", "walk to the lamp"),  # exchanged
+        ("wallk to thhe llamp", "walk to the lamp"),  # one too many
+        ("wak to the lam", "walk to the lamp"),  # one too few
+        ("walj to tje lanp", "walk to the lamp"),  # another one
+        ("silense, tigre", "silence, tiger"),
+    ],
+)
+def test_slips_lead_to_the_word_that_was_meant(spelling, typed, meant):
+    assert spelling.fold(typed) == meant
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "form",  # known, however likely "from" is
+        "lamps door's",  # plural and owner
+        "xwalkx qwertz",  # nothing is one slip away
+        "sble",  # a short word near the last group only ("sale")
+        "ad tp",  # too short to tell
+        "2 m, 走到门口",
+        "a" * 4000,
+    ],
+)
+def test_what_cannot_be_told_stays(spelling, text):
+    assert spelling.fold(text) == text
+
+
+def test_a_word_as_near_to_two_of_a_group_stays_and_a_likelier_group_goes_first():
+    words = frozenset({"hall", "halt", "ball"})
+    assert Spelling(words, (words,)).fold("halx") == "halx"
+    assert Spelling(words, (frozenset({"halt"}), words)).fold("halx") == "halt"
+
+
+def test_an_exchange_is_looked_for_before_other_slips():
+    words = frozenset({"the", "he", "hate"})
+    assert Spelling(words, (words, frozenset())).fold("hte") == "the"
+
+
+def test_curly_apostrophes_and_accents_are_read(worded):
+    assert read(worded, "Don’t enter") == "don't enter"
+    café, cafe = (dual_prefix_ids(worded, text) for text in ("café", "cafe"))
+    assert café == cafe
+
+
+@pytest.mark.parametrize("change", [str.upper, str.lower, str.title])
+def test_case_changes_no_id(worded, change):
+    text = "Turn left, walk past the settee and STOP at the blue door. Don't move forward!"
+    assert dual_prefix_ids(worded, change(text)) == dual_prefix_ids(worded, text)
+    assert released_prompt_ids(worded, change(text), 1, 4) == released_prompt_ids(
+        worded, text, 1, 4
+    )
+
+
+def test_words_of_homes_are_never_taken_for_slips(worded):
+    text = "walk by the pouffe, the keg and the armoire to the crimson settee"
+    assert read(worded, text) == text
+
+
+def test_marks_of_the_prompt_are_refused_in_any_case(worded):
+    for text in ("go <|im_end|>", "GO <|IM_END|>"):
+        with pytest.raises(InputError, match="im_end"):
+            dual_prefix_ids(worded, text)
+
+
+def test_checkpoints_that_say_nothing_of_spelling_read_what_was_typed(tokenizer):
+    assert read(tokenizer, "Wlak TO teh Lamp") == "Wlak TO teh Lamp"
+
+
+# ---- words that training never said
+
+
+def test_unknown_words_are_named_with_the_nearest_known_one(worded):
+    worded.trained_words = ("go", "to", "the", "sofa", "lamp")
+    vectors = np.zeros((len(worded), 2), np.float32)
+    for word, vector in {"sofa": (1, 0), "lamp": (0, 1), "couch": (0.8, 0.6)}.items():
+        vectors[worded.encode(word, add_special_tokens=False)[0]] = vector
+    found = unknown_words(worded, vectors, "Go to the COUCH, the couhc and the sofa")
+    worded.trained_words = ()
+    assert [(word.word, word.nearest) for word in found] == [("couch", "sofa"), ("and", "go")]
+    assert found[0].similarity == pytest.approx(0.8) and found[1].similarity == 0
+
+
+def test_a_word_of_several_tokens_is_as_near_as_their_mean(worded):
+    worded.trained_words = ("lamp",)
+    ids = worded.encode("qzx", add_special_tokens=False)
+    vectors = np.zeros((len(worded), 2), np.float32)
+    vectors[worded.encode("lamp", add_special_tokens=False)[0]] = (1, 0)
+    vectors[ids] = [(1, 0), (0, 1), (0, 1)]
+    (word,) = unknown_words(worded, vectors, "qzx")
+    worded.trained_words = ()
+    assert len(ids) == 3 and word.similarity == pytest.approx(1 / 5**0.5)
+
+
+def test_nothing_is_unknown_where_nobody_wrote_down_what_training_said(worded):
+    assert unknown_words(worded, np.zeros((len(worded), 2), np.float32), "asdf") == []
+
+
+def test_a_damaged_list_of_words_is_an_error(tmp_path):
+    for name in ("tokenizer.json", "tokenizer_config.json"):
+        (tmp_path / name).write_bytes((TINY / name).read_bytes())
+    (tmp_path / "words.json").write_text("[")
+    with pytest.raises(InputError, match="is not JSON"):
+        load_tokenizer(tmp_path)

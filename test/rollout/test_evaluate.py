@@ -343,6 +343,16 @@ def test_swapped_instructions_are_another_episodes_and_do_not_change_with_order(
         told([replace(e, instruction="same") for e in toy_episodes], "swapped", 1)
 
 
+@pytest.mark.parametrize("form", ["lower", "upper", "typo", "synonyms", "please"])
+def test_another_form_of_an_instruction_follows_from_its_text_and_the_seed(toy_episodes, form):
+    text = "Turn right and go through the door into the blue room. Stop at the red lamp."
+    episodes = [replace(e, instruction=text) for e in toy_episodes]
+    given = told(episodes, form, 1)
+    assert len(given) == len(episodes) and set(given.values()) != {text}
+    assert told(episodes[::-1], form, 1) == given
+    assert len(set(given.values())) == 1
+
+
 def test_checkpoint_digest_sees_every_file_that_decides(tmp_path):
     (tmp_path / "config.json").write_text("{}")
     (tmp_path / "model.safetensors").write_bytes(b"1")

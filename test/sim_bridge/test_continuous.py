@@ -108,6 +108,25 @@ def test_scan_looks_right_to_left_and_leaves_out_the_floor():
     assert ranges[0] < 1.4 and np.isposinf(ranges[-1])
 
 
+def test_a_camera_that_looks_down_scans_what_a_level_one_does():
+    # A wall two metres ahead, seen by rays that are turned down by 15 degrees.
+    focal, tilt = 32 / math.tan(math.radians(39.5)), math.radians(15)
+    down = (np.arange(48) + 0.5 - 24) / focal
+    ahead = math.cos(tilt) - down * math.sin(tilt)
+    depth = np.repeat((2.0 / ahead)[:, None], 64, axis=1).astype(np.float32)
+    ranges = scan_from_depth(depth, focal, 1.25, 16, 15.0)
+    assert ranges[8] == pytest.approx(2.0, abs=0.02)
+    assert ranges[1:15] == pytest.approx(
+        scan_from_depth(depth * 0 + 2, focal, 1.25, 16)[1:15], 0.05
+    )
+
+
+def test_a_camera_that_looks_over_everything_on_the_floor_knows_of_none_of_it():
+    depth = np.full((48, 64), 3.0, np.float32)
+    assert np.isnan(scan_from_depth(depth, 40.0, 1.25, 8, -45.0)).all()
+    assert np.isfinite(scan_from_depth(depth, 40.0, 1.25, 8, 15.0)).all()
+
+
 def test_a_column_without_valid_depth_is_unknown_not_free():
     depth = np.full((48, 64), np.nan, np.float32)
     assert np.isnan(scan_from_depth(depth, 40.0, 1.25, 8)).all()

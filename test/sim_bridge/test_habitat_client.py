@@ -411,7 +411,8 @@ class Simulator:
         self.env = make_env(
             "houses", scene=cfg.sim_cfg.scene_id, sliding=cfg.sim_cfg.allow_sliding,
             width=rgb.resolution[1], height=rgb.resolution[0], hfov=rgb.hfov,
-            camera_height=rgb.position[1], agent_height=body.height, agent_radius=body.radius,
+            camera_height=rgb.position[1], tilt=-np.degrees(rgb.orientation[0]),
+            agent_height=body.height, agent_radius=body.radius,
             forward_step=steps["move_forward"], turn_step=steps["turn_left"])
         self.pathfinder = self
         self.is_loaded = False

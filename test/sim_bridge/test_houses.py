@@ -108,6 +108,63 @@ def test_step_sizes_follow_the_settings(house_a):
     assert not seen.collided
 
 
+def wall_ahead(tmp_path):
+    """A wall 2 m before the origin, red up to 1.25 m and blue above."""
+    return room(
+        tmp_path / "wall.glb",
+        box((6, 1.25, 0.1), (0, 0.625, -2.05)),
+        box((6, 1.25, 0.1), (0, 1.875, -2.05), (20, 30, 200, 255)),
+    )
+
+
+@pytest.mark.parametrize("tilt", [-10.0, 0.0, 10.0])
+def test_a_tilted_camera_looks_down_by_that_angle(tmp_path, tilt):
+    env = make_env("houses", scene=wall_ahead(tmp_path), width=96, height=96, hfov=60, tilt=tilt)
+    env.set_state((0, 0, 0), AHEAD)
+    seen = env.render()
+    red = seen.rgb[:, 48, 0] > seen.rgb[:, 48, 2]
+    # The edge at the camera's own height is seen where the horizon is.
+    horizon = 48 - env.settings.focal_length * np.tan(np.radians(tilt))
+    assert np.flatnonzero(red)[0] == pytest.approx(horizon, abs=1.5)
+    assert seen.depth[48, 48] == pytest.approx(2.0 / np.cos(np.radians(tilt)), rel=0.02)
+
+
+def test_a_tilted_camera_turns_with_its_agent(tmp_path):
+    env = make_env("houses", scene=wall_ahead(tmp_path), width=96, height=96, tilt=12.0)
+    env.set_state((0, 0, -4), rotation_of_yaw(np.pi))
+    seen = env.render()
+    assert seen.depth[48, 48] == pytest.approx(1.9 / np.cos(np.radians(12)), rel=0.02)
+    level = seen.rgb[30, :, 0].astype(int)
+    assert np.ptp(level) < 30  # the picture does not roll
+
+
+def test_a_camera_mounted_anew_sees_as_one_that_was_there_from_the_start(env, house_a, episode):
+    other = {"camera_height": 0.4, "tilt": 8.0, "hfov": 95.0}
+    there = make_env("houses", scene=house_a, width=64, height=48, **other)
+    first = env.reset(episode)
+    there.set_state(first.position, first.rotation)
+    before = env.settings
+    env.mount(**other)
+    np.testing.assert_array_equal(env.observation().rgb, there.render().rgb)
+    env.mount(camera_height=before.camera_height, tilt=before.tilt, hfov=before.hfov)
+    np.testing.assert_array_equal(env.observation().rgb, first.rgb)
+
+
+def test_turns_miss_by_the_error_that_is_set_and_the_same_ones_each_time(habitat, episode):
+    env = make_env("houses", data_dir=habitat, width=8, height=6, turn_error=4.0)
+
+    def headings():
+        env.reset(episode)
+        seen = [env.step(Action.TURN_LEFT).rotation for _ in range(60)]
+        return np.unwrap([yaw_of_rotation(rotation) for rotation in seen])
+
+    turns = np.degrees(np.diff(headings()))
+    assert np.mean(turns) == pytest.approx(15, abs=2) and 2.5 < np.std(turns) < 5.5
+    np.testing.assert_array_equal(np.degrees(np.diff(headings())), turns)
+    before = env.observation()
+    np.testing.assert_array_equal(env.step(Action.MOVE_FORWARD).rotation, before.rotation)
+
+
 def test_a_wall_stops_a_head_on_step_and_the_flag_says_so(tmp_path):
     env = make_env(
         "houses",

@@ -19,6 +19,8 @@ VALUES = {
     "image_height": 24,
     "hfov": 79.0,
     "camera_height": 1.25,
+    "camera_tilt": 0.0,
+    "turn_error": 0.0,
     "agent_height": 1.5,
     "agent_radius": 0.1,
     "forward_step": 0.25,

@@ -48,12 +48,21 @@ def test_points_of_one_place_agree_between_frames():
     # left by 90 degrees: the wall is then one metre to its right.
     relative = torch.tensor([[[0.0, 0.0, 1.0, 0.0], [0.0, 1.0, 0.0, 1.0]]])
     depth = torch.tensor([2.0, 1.0]).log().view(1, 2, 1, 1).expand(1, 2, 2, 2)
-    points = point_maps(depth, relative, 90.0)
+    cameras = torch.tensor([1.25, 0.0, 90.0]).expand(1, 2, 3)
+    points = point_maps(depth, relative, cameras)
     assert points[0, 0, :, :, 1].tolist() == [[2.0, 2.0], [2.0, 2.0]]
     assert points[0, 0, 0, 1].tolist() == pytest.approx([1.0, 2.0, 1.0])
     # The second frame looks to the first one's left: its ahead (1 m) is -1 m right, its right (0.5
     # m) is ahead.
     assert points[0, 1, 0, 1].tolist() == pytest.approx([-1.0, 1.5, 0.5], abs=1e-6)
+
+
+def test_points_of_a_tilted_camera_are_level():
+    # Straight down the optical axis of a camera that looks down by 30 degrees.
+    depth = torch.tensor(2.0).log().view(1, 1, 1, 1)
+    still = torch.tensor([[[0.0, 0.0, 1.0, 0.0]]])
+    point = point_maps(depth, still, torch.tensor([[[0.5, 30.0, 90.0]]]))[0, 0, 0, 0].tolist()
+    assert point == pytest.approx([0.0, 2 * math.cos(math.pi / 6), -1.0], abs=1e-6)
 
 
 def test_patches_are_in_the_order_of_the_vision_tower():

@@ -2,6 +2,7 @@ import dataclasses
 import gzip
 import hashlib
 import json
+import shutil
 import subprocess
 import sys
 import time
@@ -13,8 +14,12 @@ import pytest
 from janusvln_ros.cli.main import main
 from janusvln_ros.data.episodes import ground_truth_path, read_episodes, read_ground_truth
 from janusvln_ros.errors import InputError
-from sim_bridge.homes import SPLITS, ensure_split, first_episodes
+from sim_bridge.homes import SPLITS, check_generator, ensure_split, first_episodes
 from sim_bridge.homes.dataset import home_seed
+from sim_bridge.nav_env import parameter_names
+from sim_bridge.world import World
+
+FAMILIES = {split.family for split in SPLITS.values()}
 
 
 def contents(folder):
@@ -23,6 +28,11 @@ def contents(folder):
         for p in sorted(folder.rglob("*"))
         if p.is_file()
     }
+
+
+def of_val_unseen(name):
+    """Whether a file belongs to the split val_unseen of generator 1."""
+    return "unseen_" in name or "unseen." in name or "/val_unseen/" in name
 
 
 @pytest.fixture(scope="module")
@@ -39,7 +49,7 @@ def test_two_processes_write_the_same_bytes_as_one(data, tmp_path):
         tmp_path, "val_unseen", seed=4, homes=4, episodes_per_home=3, rooms=(4, 7), jobs=2
     )
     alone = contents(data)
-    assert contents(tmp_path) == {k: v for k, v in alone.items() if "unseen" in k}
+    assert contents(tmp_path) == {k: v for k, v in alone.items() if of_val_unseen(k)}
 
 
 def test_the_first_episodes_of_a_split_need_only_their_homes(monkeypatch, tmp_path):
@@ -80,7 +90,8 @@ def test_two_ranks_that_ask_for_one_split_at_once_both_get_it(data, tmp_path):
             for _ in range(2)
         ]
     assert ranks[0].result() == ranks[1].result()
-    assert contents(tmp_path) == {k: v for k, v in contents(data).items() if "unseen" in k}
+    alone = contents(data)
+    assert contents(tmp_path) == {k: v for k, v in alone.items() if of_val_unseen(k)}
 
 
 def test_an_interrupted_run_goes_on_where_it_stopped_and_ends_with_the_same_bytes(data, tmp_path):
@@ -113,7 +124,7 @@ def test_an_interrupted_run_goes_on_where_it_stopped_and_ends_with_the_same_byte
     )
     assert counts == [2, 3, 4]
     assert {
-        k: v for k, v in contents(data).items() if "house_" in k or "/train" in k
+        k: v for k, v in contents(data).items() if "house_" in k or "/train/" in k
     }.items() <= contents(tmp_path).items()
 
 
@@ -133,16 +144,22 @@ def test_splits_read_back_with_their_ground_truth_and_scenes(data):
 
 def test_no_house_seed_and_no_instruction_of_unseen_splits_occurs_in_training(data):
     seen, unseen = (
-        [e for split in splits for e in read_episodes(data, "houses", split).episodes]
-        for splits in (("train", "val_seen"), ("val_unseen", "val_memory"))
+        [
+            e
+            for name, split in SPLITS.items()
+            if split.unseen == kept_out
+            for e in read_episodes(data, "houses", name).episodes
+        ]
+        for kept_out in (False, True)
     )
     for key in (lambda e: e.info["house_seed"], lambda e: e.scene_id, lambda e: e.instruction):
         assert not {key(e) for e in seen} & {key(e) for e in unseen}
 
 
-def test_val_seen_visits_training_homes_with_new_episodes(data):
+@pytest.mark.parametrize("version", ["", "2"])
+def test_val_seen_visits_training_homes_with_new_episodes(data, version):
     train, seen = (
-        read_episodes(data, "houses", split).episodes for split in ("train", "val_seen")
+        read_episodes(data, "houses", split + version).episodes for split in ("train", "val_seen")
     )
     assert {e.scene_id for e in seen} <= {e.scene_id for e in train}
     assert not {e.start_position for e in train} & {e.start_position for e in seen}
@@ -150,12 +167,60 @@ def test_val_seen_visits_training_homes_with_new_episodes(data):
 
 def test_seeds_of_homes_never_repeat():
     seeds = {
-        home_seed(seed, family, i)
-        for seed in range(3)
-        for family in ("house", "unseen")
-        for i in range(700)
+        home_seed(seed, family, i) for seed in range(3) for family in FAMILIES for i in range(700)
     }
-    assert len(seeds) == 3 * 2 * 700
+    assert len(seeds) == 3 * len(FAMILIES) * 700
+
+
+def test_the_homes_of_a_family_are_all_of_one_generator():
+    assert len({(split.family, split.generator) for split in SPLITS.values()}) == len(FAMILIES)
+
+
+def record_of(data, split, what):
+    if what == "split":
+        return data / "datasets/houses" / split / "settings.json"
+    return data / f"scene_datasets/houses/{SPLITS[split].family}.json"
+
+
+@pytest.mark.parametrize("what", ["split", "scenes"])
+@pytest.mark.parametrize("split, other", [("val_unseen", 2), ("val_unseen2", 1), ("train2", 3)])
+def test_houses_of_another_generator_than_the_split_says_are_refused_untouched(
+    data, tmp_path, what, split, other
+):
+    shutil.copytree(data, tmp_path, dirs_exist_ok=True)
+    record = record_of(tmp_path, split, what)
+    record.write_text(json.dumps({**json.loads(record.read_text()), "generator": other}))
+    before = contents(tmp_path)
+    wanted = f"says generator {other}, but {split} is drawn by generator {SPLITS[split].generator}"
+    for use in (check_generator, ensure_split):
+        with pytest.raises(InputError, match=wanted):
+            use(tmp_path, split)
+    assert contents(tmp_path) == before
+
+
+def test_a_split_of_ones_own_may_be_of_any_generator_that_there_is(data, tmp_path):
+    folder = tmp_path / "datasets/houses/told"
+    shutil.copytree(data / "datasets/houses/val_unseen2", folder)
+    check_generator(tmp_path, "told")
+    record = folder / "settings.json"
+    record.write_text(json.dumps({**json.loads(record.read_text()), "generator": 3}))
+    with pytest.raises(InputError, match="told is drawn by generator 1 or 2"):
+        check_generator(tmp_path, "told")
+
+
+def test_evaluate_and_the_bridge_refuse_houses_of_another_generator(data, tmp_path, capsys):
+    shutil.copytree(data, tmp_path, dirs_exist_ok=True)
+    record = record_of(tmp_path, "val_unseen", "split")
+    record.write_text(json.dumps({**json.loads(record.read_text()), "generator": 2}))
+    words = ["evaluate", "expert", "--data", str(tmp_path), "--out", str(tmp_path / "out")]
+    assert main([*words, "--set", "split=val_unseen"]) == 2
+    assert "says generator 2, but val_unseen" in capsys.readouterr().err
+    values = dict.fromkeys(parameter_names().values()) | {
+        "backend": "houses",
+        "data_dir": tmp_path,
+    }
+    with pytest.raises(InputError, match="says generator 2, but val_unseen"):
+        World(values, lambda *_, **__: None).reset("", "houses", "val_unseen")
 
 
 def test_a_complete_split_is_used_as_it_is(data):
