@@ -339,7 +339,7 @@ def _read_json(path: Path) -> dict[str, Any] | None:
     """The object in a file, None where there is no file."""
     try:
         return dict(json.loads(path.read_text()))
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         return None
     except ValueError as error:
         raise InputError(
