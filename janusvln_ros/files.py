@@ -4,9 +4,11 @@ Where the package's own files lie, and how files are written so that nobody ever
 
 import os
 import re
+import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
 
 from filelock import FileLock
@@ -101,3 +103,20 @@ def user_data_dir() -> Path:
     told = Path(os.environ.get("XDG_DATA_HOME", ""))
     # relative paths are to be ignored, says the specification
     return (told if told.is_absolute() else Path.home() / ".local" / "share") / "janusvln_ros"
+
+
+@cache
+def git_state() -> str:
+    """
+    Which commit of the source tree runs, with ``-dirty`` where files of it were changed; empty
+    where the package runs from no checkout of its own.
+    """
+    root = Path(__file__).resolve().parents[1]
+    if not (root / ".git").exists():
+        return ""
+    command = ["git", "-C", str(root), "describe", "--always", "--dirty", "--abbrev=12"]
+    try:
+        found = subprocess.run(command, capture_output=True, text=True, timeout=10, check=True)
+    except (OSError, subprocess.SubprocessError):
+        return ""
+    return found.stdout.strip()

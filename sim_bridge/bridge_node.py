@@ -42,16 +42,17 @@ from rclpy.qos import DurabilityPolicy, QoSProfile, qos_profile_sensor_data
 from rclpy.task import Future as RosFuture
 from rosgraph_msgs.msg import Clock as ClockMsg
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image, LaserScan
-from std_msgs.msg import Bool
+from std_msgs.msg import Bool, String
 from std_srvs.srv import Trigger
 
 from janusvln_ros.actions import Action
 from janusvln_ros.camera.images import image_data
 from janusvln_ros.errors import InputError
-from janusvln_ros.geometry import Pose2, relative, to_map, to_world
+from janusvln_ros.geometry import Pose2, optical_rotation, relative, to_map, to_world
 from janusvln_ros.nodes.messages import pose_message, stamp_message
 from janusvln_ros.nodes.parameters import Param, declare
 from janusvln_ros.nodes.running import leave, run_node, steady_timer
+from janusvln_ros.nodes.wiring import hear_all
 from janusvln_ros.stamps import nanoseconds
 from sim_bridge.backends import make_env
 from sim_bridge.continuous import Base, BaseSettings, Odometry, scan_from_depth
@@ -77,6 +78,9 @@ def setting_param(setting: "Field[Any]") -> Param:
     default: Any = setting.default
     return Param(name, default, text, low, high, about["choices"])
 
+
+ABOUT = ("mode", "backend", "dataset", "split", "seed")
+"""Parameters that the record of a drive tells."""
 
 PARAMETERS = (
     Param(
@@ -237,10 +241,8 @@ class Outputs:
         message.header.frame_id = self.values.base_frame
         message.transform.translation.z = self.values.camera_height
         rotation = message.transform.rotation
-        # The optical frame (z ahead, y down), turned about the base's y by the tilt.
-        half = math.radians(self.values.camera_tilt) / 2
-        more, less = (math.cos(half) + math.sin(half)) / 2, (math.cos(half) - math.sin(half)) / 2
-        rotation.x, rotation.y, rotation.z, rotation.w = -more, more, -less, less
+        tilt = math.radians(self.values.camera_tilt)
+        rotation.x, rotation.y, rotation.z, rotation.w = optical_rotation(tilt)
         return message
 
     def time(self, stamp: Time) -> None:
@@ -382,6 +384,10 @@ class SimBridge(Node):  # type: ignore[misc]
         serve(ResetEpisode, "reset_episode", self._on_reset, callback_group=waiting)
         serve(GetMetrics, "get_metrics", self._on_metrics, callback_group=waiting)
         serve(Trigger, "resend_frame", self._on_resend)
+        # for whoever records
+        self.about_out = self.create_publisher(String, "~/about", KEPT)
+        told = {name: str(vars(self.values)[name]) for name in ABOUT}
+        self.about_out.publish(String(data=json.dumps(told)))
         self.stamp = time_message(1.0)  # zero is what an unset stamp looks like
         self._place_base()
         # raw: they are only counted
@@ -666,7 +672,7 @@ class Continuous:
         twist = TwistStamped if values.cmd_vel_type == "twist_stamped" else Twist
         listen, newest = bridge.create_subscription, QoSProfile(depth=1)
         listen(twist, "cmd_vel", self._on_cmd_vel, newest)
-        listen(Bool, "estop", self._on_estop, newest)
+        hear_all(bridge, Bool, "estop", self._on_estop)
         listen(StepReport, "motion/step_report", self._on_report, QoSProfile(depth=10))
         steady_timer(bridge, 1.0 / values.odom_rate / values.real_time_factor, self._on_tick)
         steady_timer(bridge, 1.0 / values.frame_rate / values.real_time_factor, self._on_frame_due)
@@ -696,7 +702,7 @@ class Continuous:
                 throttle_duration_sec=1.0,
             )
 
-    def _on_estop(self, message: Bool) -> None:
+    def _on_estop(self, message: Bool, _sent: int) -> None:
         self.bridge.base.emergency_stop(message.data)
 
     def _on_report(self, message: StepReport) -> None:

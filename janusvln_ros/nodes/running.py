@@ -89,7 +89,8 @@ def run_node(make: Callable[[], Any], args: list[str] | None = None) -> int:
     told = signals()
     try:
         rclpy.init(args=args, signal_handler_options=SignalHandlerOptions.NO)
-    except Exception as error:  # such as a parameter file that is none; its text names the file
+    # arguments that ROS cannot read: another kind of exception in every distribution
+    except Exception as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
     try:

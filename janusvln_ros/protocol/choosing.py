@@ -21,6 +21,12 @@ from janusvln_ros.protocol.odometry import Sample, extended, sample_at
 
 MODES = ("recorded", "odom", "interval")
 
+JUMP_BACK_NS = 1_000_000_000
+"""
+Stamps that go back by more than this, live or in a bag, are a clock that was set back and begin a
+new episode; less is a message that came late.
+"""
+
 REMEMBERED = 20
 """Frames that a step report, or odometry of their moment, may still choose when it comes late."""
 
@@ -73,7 +79,9 @@ def see_frame(choice: Choice, frame: Frame, rule: Rule) -> Chosen:
         if frame.stamp - choice.last < rule.interval_ns:
             return choice, ()
         return replace(choice, last=frame.stamp), (frame,)
-    choice = replace(choice, waiting=(*choice.waiting, frame)[-REMEMBERED:])
+    # one that comes late goes where it was taken
+    waiting = sorted((*choice.waiting, frame), key=lambda frame: frame.stamp)
+    choice = replace(choice, waiting=tuple(waiting[-REMEMBERED:]))
     return _by_reports(choice) if rule.mode == "recorded" else _by_odometry(choice, rule)
 
 
@@ -89,13 +97,41 @@ def see_odometry(choice: Choice, sample: Sample, rule: Rule) -> Chosen:
     return _by_odometry(replace(choice, track=extended(choice.track, sample)), rule)
 
 
+def missing(choice: Choice, newest: int, rule: Rule) -> str:
+    """
+    Return what is missing to choose a frame by, or an empty string.
+
+    ``newest``: stamp of the newest frame, ns. A moment without it is nothing: odometry and reports
+    come a little later than the frame of their moment.
+    """
+    if choice.last is None:
+        return "no frame has come"
+    if rule.mode == "recorded" and choice.ended and newest < choice.ended[0]:
+        return (
+            f"a step ended at {choice.ended[0] / 1e9:.3f} s, the newest frame is of "
+            f"{newest / 1e9:.3f} s: their stamps are of different clocks"
+        )
+    if rule.mode != "odom":
+        return ""
+    if not choice.track:
+        return "no odometry has come, by which frames are chosen (frames: odom)"
+    first, last = choice.track[0].stamp, choice.track[-1].stamp
+    late = bool(choice.waiting) and choice.waiting[0].stamp > last
+    if not late and newest >= first:
+        return ""
+    return (
+        f"odometry is of {first / 1e9:.3f} to {last / 1e9:.3f} s, the newest frame of "
+        f"{newest / 1e9:.3f} s: their stamps are of different clocks, or odometry has ended"
+    )
+
+
 def _by_reports(choice: Choice) -> Chosen:
     chosen: list[Frame] = []
     while choice.ended:
         later = [f for f in choice.waiting if f.stamp >= choice.ended[0]]
         if not later:
             break
-        first = min(later, key=lambda frame: frame.stamp)
+        first = later[0]
         chosen.append(first)
         choice = replace(
             choice,

@@ -13,13 +13,14 @@ from numpy.typing import NDArray
 
 from janusvln_ros.actions import Action
 from janusvln_ros.camera.images import decode, encode_jpeg
-from janusvln_ros.camera.view import intrinsics_of, plan_view, uncalibrated_view
+from janusvln_ros.camera.view import fitted, intrinsics_of, plan_view, uncalibrated_view
 from janusvln_ros.data.bags import Bag, BagWriter, message_types, open_bag
 from janusvln_ros.data.drawing import camera_picture
 from janusvln_ros.data.drives import (
     DECISION_TYPE,
     Moment,
     Topics,
+    camera_info_topics,
     camera_topic,
     moment_frames,
     recorded_moments,
@@ -60,21 +61,18 @@ def bag_camera(bag: Bag, topics: Topics, uncalibrated: bool) -> Camera:
     Raises:
         InputError: no ``camera_info`` and not ``uncalibrated``, or one that is of no use.
     """
-    infos = bag.topics_of(["sensor_msgs/msg/CameraInfo"])
     camera = camera_topic(bag, topics.image)
-    # The camera_info of a camera stands beside its image (REP-104 convention of image pipelines);
-    # of several, the one in the same namespace counts.
-    folder = camera.removesuffix("/compressed").rpartition("/")[0]
-    infos.sort(key=lambda topic: topic.rpartition("/")[0] != folder)
+    infos = camera_info_topics(bag, camera)
+    height, width = decode(bag.decode(bag.first(camera))).shape[:2]
     if infos:
-        return plan_view(intrinsics_of(bag.decode(next(bag.messages(infos[:1]))))).apply
+        intrinsics = intrinsics_of(bag.decode(bag.first(infos[0])))
+        return plan_view(fitted(intrinsics, width, height)).apply
     require(
         uncalibrated,
         f"{bag.path} holds no camera_info, so the field of view of {camera} is "
         "unknown; give --uncalibrated to go on without",
     )
-    frame = decode(bag.decode(next(bag.messages([camera]))))
-    return uncalibrated_view(frame.shape[1], frame.shape[0]).apply
+    return uncalibrated_view(width, height).apply
 
 
 def replay(

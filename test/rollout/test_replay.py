@@ -116,6 +116,28 @@ def test_bag_without_camera_info_is_refused_unless_told_otherwise(bags, tmp_path
         ).shape == (*SIZE, 3)
 
 
+def test_the_camera_of_a_bag_is_fitted_to_its_frames(bags, tmp_path):
+    height, width = SIZE
+    with BagWriter(tmp_path / "a.mcap") as writer:
+        writer.write_message("/camera_info", 0, bags.camera_info(0, 4 * height, 4 * width))
+        writer.write_message("/image", 0, picture(bags, 1))
+    with open_bag(tmp_path / "a.mcap") as bag:
+        frame = np.zeros((*SIZE, 3), np.uint8)
+        assert bag_camera(bag, Topics(), uncalibrated=False)(frame).shape == (*SIZE, 3)
+
+
+def test_a_bag_whose_camera_info_is_of_another_shape_is_refused(bags, tmp_path):
+    height, width = SIZE
+    with BagWriter(tmp_path / "a.mcap") as writer:
+        writer.write_message("/camera_info", 0, bags.camera_info(0, height, 2 * width))
+        writer.write_message("/image", 0, picture(bags, 1))
+    with (
+        open_bag(tmp_path / "a.mcap") as bag,
+        pytest.raises(InputError, match="camera_info is for 128 x 48"),
+    ):
+        bag_camera(bag, Topics(), uncalibrated=False)
+
+
 def run(capsys, *words):
     code = main(["replay", *map(str, words), "--json"])
     out = capsys.readouterr().out
@@ -145,6 +167,25 @@ def test_same_bag_gives_the_same_bytes_and_passes_its_own_gate(lockstep_bag, tmp
         tmp_path / "b" / "decisions.mcap"
     ).read_bytes()
     assert all(Path(file).stat().st_size for file in second["files"].values())
+
+
+def test_report_and_decisions_say_which_policy_decided(bags, lockstep_bag, tmp_path, capsys):
+    _, result = run(capsys, lockstep_bag, "--out", tmp_path / "a")
+    about = result["about"]
+    assert about["checkpoint"] == "janusvln-tiny" and len(about["checkpoint_digest"]) == 64
+    assert {"prompt", "seed", "version", "git", "memory", "decoding"} <= about.keys()
+    with open_bag(tmp_path / "a" / "decisions.mcap") as bag:
+        assert bag.about == about
+    again = tmp_path / "again.mcap"
+    told = about | {"checkpoint_digest": "another", "seed": "7"}
+    with open_bag(lockstep_bag) as bag, BagWriter(again, told) as writer:
+        for m in bag.messages():
+            writer.write(m.topic, m.msgtype, m.log_time, m.cdr)
+    assert main(["replay", str(again), "--out", str(tmp_path / "b")]) == 0
+    said = capsys.readouterr().err
+    assert "recorded with another policy: checkpoint_digest another, now" in said
+    report = json.loads((tmp_path / "b" / "agreement.json").read_text())
+    assert report["recorded_about"]["seed"] == report["about"]["seed"] == "7"
 
 
 def test_gate_fails_when_decisions_changed(bags, lockstep_bag, tmp_path, capsys):
