@@ -123,7 +123,7 @@ def resolve(
     Args:
         graph: its name in ``config/graphs.yaml``.
         given: values for its arguments, as text: what the user said, which wins over a robot's
-            file even where it equals the default. What is missing takes its default.
+            file even where it equals the default. What is missing or empty takes its default.
         overrides: further parameters per node, which win over everything else.
 
     Raises:
@@ -152,7 +152,7 @@ def _values(graph: str, arguments: Sequence[Argument], given: Mapping[str, str])
         require(
             name in names, f"graph '{graph}' has no argument '{name}': it has {', '.join(names)}"
         )
-    said = {name: str(value) for name, value in given.items()}
+    said = {name: str(value) for name, value in given.items() if str(value)}
     told = _robot_arguments(said.get("robot", names["robot"]), names) if "robot" in names else {}
     values = names | told | said
     if values.get("bag"):
