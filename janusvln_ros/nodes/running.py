@@ -24,7 +24,7 @@ LAST_SECONDS = 0.2
 """Time for the last messages to leave."""
 
 
-GRACE_SECONDS = 1.5
+GRACE_SECONDS = 1.0
 """
 Time from the first signal for a node to end by itself; then its process ends, whatever its threads
 do.

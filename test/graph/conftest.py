@@ -68,7 +68,8 @@ def ros2_launch(ros_domain):
     started = []
 
     def start(graph, **given):
-        words = [f"{name}:={value}" for name, value in given.items()]
+        # 'ros2 launch' takes no empty value
+        words = [f"{name}:={value}" for name, value in given.items() if str(value)]
         file = (
             [str(graph)] if str(graph).endswith(".py") else ["janusvln_ros", f"{graph}.launch.py"]
         )
