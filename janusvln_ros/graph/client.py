@@ -39,6 +39,9 @@ MIDDLEWARE_VARIABLES = (
     "FASTDDS_DEFAULT_PROFILES_FILE",
 )
 
+ASKED_AGAIN_S = 3.0
+"""Seconds after which a question that changes nothing is asked again."""
+
 DECISION_STATUS = {
     Decision.OK: "ok",
     Decision.NOT_UNDERSTOOD: "not_understood",
@@ -198,11 +201,7 @@ class GraphClient:
             "the simulator did not start",
         )
 
-        def active() -> bool:
-            told = self.call(GetState, "policy/get_state", GetState.Request(), seconds)
-            return bool(told.current_state.id == State.PRIMARY_STATE_ACTIVE)
-
-        self.until(active, seconds, "the policy did not become active")
+        self.wait_active("policy", seconds)
         self.until(self.follow.server_is_ready, seconds, "follow_instruction did not appear")
         self.until(self.steps.server_is_ready, seconds, "execute_step did not appear")
         self.until(
@@ -210,6 +209,30 @@ class GraphClient:
             seconds,
             "policy/decision did not appear",
         )
+
+    def wait_active(self, node: str, seconds: float = 300.0) -> None:
+        """
+        Wait until a lifecycle node is active, asking anew where an answer is lost: on a busy
+        machine one that comes before both sides know each other is.
+
+        Raises:
+            GraphTimeoutError: it did not become active in time.
+        """
+        end = time.monotonic() + seconds
+        client: Any = self.node.create_client(GetState, f"{node}/get_state")
+        try:
+            while time.monotonic() < end:
+                left = end - time.monotonic()
+                self.until(client.service_is_ready, left, f"{node} did not appear")
+                asked = client.call_async(GetState.Request())
+                self.linger(asked.done, min(left, ASKED_AGAIN_S))
+                self.alive()
+                if asked.done() and asked.result().current_state.id == State.PRIMARY_STATE_ACTIVE:
+                    return
+                client.remove_pending_request(asked)
+        finally:
+            self.node.destroy_client(client)
+        raise GraphTimeoutError(f"{node} did not become active within {seconds:.0f} s")
 
     def wait_recorder(self, seconds: float = 60.0) -> None:
         """

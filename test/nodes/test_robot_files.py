@@ -43,7 +43,7 @@ def test_no_shipped_robot_claims_a_base_timeout_that_nobody_measured(robot):
 
 def test_a_robots_file_gives_topics_and_what_the_user_says_wins():
     specs = {
-        s.executable: s
+        s.name: s
         for s in resolve("robot", {"robot": "turtlebot4", "odom": "wheels/odom", "speed": "0.1"})
     }
     assert specs["policy"].remaps["image"] == "oakd/rgb/preview/image_raw"
@@ -68,7 +68,7 @@ def test_a_file_of_ones_own_is_taken_and_a_missing_one_is_named(tmp_path):
 
 def test_watching_starts_no_motion_and_executes_nothing():
     specs = resolve("robot", {"watch": "true"})
-    assert [s.executable for s in specs] == ["policy"] and specs[0].parameters["execute"] is False
+    assert [s.name for s in specs] == ["policy"] and specs[0].parameters["execute"] is False
 
 
 @pytest.mark.ros
