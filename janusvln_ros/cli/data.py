@@ -27,7 +27,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from janusvln_ros.cli.options import JSON, option
+from janusvln_ros.cli.options import DATA, JSON, option
 from janusvln_ros.cli.output import answer, say
 from janusvln_ros.data.samples import STRIPPED, write_set
 from janusvln_ros.data.trajectories import Trajectory, read_trajectories
@@ -56,13 +56,7 @@ OPTIONS = (
         metavar="ENCODER",
         help="tokenizer and word vectors, from the folder of all-MiniLM-L6-v2",
     ),
-    option(
-        "--data",
-        type=Path,
-        default=Path("data"),
-        metavar="DIR",
-        help="data folder (default: %(default)s)",
-    ),
+    DATA,
     option(
         "--out",
         type=Path,

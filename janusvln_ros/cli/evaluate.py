@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import Any
 
 from janusvln_ros.cli.collect import engine_of
-from janusvln_ros.cli.options import ROLLOUT, option, settings_changes
+from janusvln_ros.cli.options import PRECISION, ROLLOUT, option, settings_changes
 from janusvln_ros.cli.output import print_json, say
 from janusvln_ros.errors import require
 from janusvln_ros.policy import default_checkpoint
@@ -48,12 +48,6 @@ OPTIONS = (
     ),
     *ROLLOUT,
     option(
-        "--episodes",
-        type=int,
-        metavar="N",
-        help="run N episodes, chosen by the seed; more contain fewer (default: all)",
-    ),
-    option(
         "--instructions",
         choices=("normal", "removed", "swapped", "lower", "upper", "typo", "synonyms", "please"),
         default="normal",
@@ -69,6 +63,7 @@ OPTIONS = (
         metavar="NAME",
         help="cpu, cuda, cuda:1 (default: every GPU in turn, else the CPU)",
     ),
+    PRECISION,
     option(
         "--out",
         type=Path,
@@ -99,6 +94,7 @@ def run(args: argparse.Namespace) -> int:
         "policy.memory": args.memory,
         "policy.decoding": args.decoding,
         "policy.device": args.device,
+        "policy.dtype": args.precision,
     }
     settings = load_settings(
         args.config or args.dataset,

@@ -40,7 +40,7 @@ OPTIONS = (
         "--out",
         type=Path,
         default=Path("data"),
-        metavar="FOLDER",
+        metavar="DIR",
         help="data folder to write into (default: data)",
     ),
     option(
@@ -54,7 +54,8 @@ OPTIONS = (
         nargs="+",
         choices=tuple(SPLITS),
         default=[name for name, split in SPLITS.items() if split.generator == 1],
-        help="default: the four of generator 1",
+        metavar="SPLIT",
+        help=f"of {', '.join(SPLITS)} (default: the four of generator 1)",
     ),
     option(
         "--train-homes", type=int, default=None, metavar="N", help="homes of train (default 600)"

@@ -5,7 +5,9 @@ Entry point of ``janusvln``: finds the subcommand, runs it, and turns bad input 
 import argparse
 import importlib
 import inspect
+import shutil
 import sys
+from typing import NoReturn
 
 from janusvln_ros import __version__
 from janusvln_ros.cli.options import declare
@@ -31,6 +33,34 @@ SUBCOMMANDS = {
 """Name of each subcommand and its line in ``janusvln --help``."""
 
 
+WIDTH = 100
+"""Columns that help takes at most, however wide the terminal is."""
+
+
+class Help(argparse.RawDescriptionHelpFormatter):
+    """Descriptions as they are written, all else folded into `WIDTH` columns."""
+
+    def __init__(self, prog: str) -> None:
+        super().__init__(prog, width=min(WIDTH, shutil.get_terminal_size().columns - 2))
+
+
+class Parser(argparse.ArgumentParser):
+    """A parser whose complaints are sentences like all others; names are written in full."""
+
+    def __init__(self, prog: str, description: str | None, epilog: str | None = None) -> None:
+        super().__init__(
+            prog=prog,
+            description=description,
+            epilog=epilog,
+            formatter_class=Help,
+            allow_abbrev=False,
+        )
+
+    def error(self, message: str) -> NoReturn:
+        """Raise InputError."""
+        raise InputError(f"{message} ('{self.prog} --help' tells more)")
+
+
 def main(argv: list[str] | None = None) -> int:
     """
     Run ``janusvln`` with ``argv`` and return its exit code: 0 done, 1 failed, 2 bad input, 130
@@ -39,34 +69,8 @@ def main(argv: list[str] | None = None) -> int:
     Each subcommand NAME is the module ``janusvln_ros.cli.NAME`` (``-`` as ``_``) with
     ``OPTIONS`` and ``run(args) -> int``; its module docstring is the text of ``--help``.
     """
-    arguments = sys.argv[1:] if argv is None else argv
-    top = argparse.ArgumentParser(
-        prog="janusvln",
-        description="Vision-and-language navigation on ROS 2.",
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    top.epilog = "subcommands:\n" + "\n".join(
-        f"  {name:12} {text}" for name, text in SUBCOMMANDS.items()
-    )
-    top.add_argument("--version", action="version", version=f"janusvln_ros {__version__}")
-    top.add_argument(
-        "subcommand",
-        choices=SUBCOMMANDS,
-        metavar="SUBCOMMAND",
-        help="one of those below; 'janusvln SUBCOMMAND --help' tells more",
-    )
-    name = top.parse_args(arguments[:1] or ["--help"]).subcommand
-    module = importlib.import_module(f"janusvln_ros.cli.{name.replace('-', '_')}")
-    parser = argparse.ArgumentParser(
-        prog=f"janusvln {name}",
-        description=inspect.getdoc(module),
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    declare(parser, module.OPTIONS)
-    # options may stand before, between and after what has no flag
-    args = parser.parse_intermixed_args(arguments[1:])
     try:
-        return int(module.run(args))
+        return _run(sys.argv[1:] if argv is None else argv)
     except InputError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
@@ -76,6 +80,25 @@ def main(argv: list[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         return 130
+
+
+def _run(arguments: list[str]) -> int:
+    """Find the subcommand, read its options and run it."""
+    lines = "\n".join(f"  {name:12} {text}" for name, text in SUBCOMMANDS.items())
+    top = Parser("janusvln", "Vision-and-language navigation on ROS 2.", f"subcommands:\n{lines}")
+    top.add_argument("--version", action="version", version=f"janusvln_ros {__version__}")
+    top.add_argument(
+        "subcommand",
+        choices=SUBCOMMANDS,
+        metavar="SUBCOMMAND",
+        help="one of those below; 'janusvln SUBCOMMAND --help' tells more",
+    )
+    name = top.parse_args(arguments[:1] or ["--help"]).subcommand
+    module = importlib.import_module(f"janusvln_ros.cli.{name.replace('-', '_')}")
+    parser = Parser(f"janusvln {name}", inspect.getdoc(module))
+    declare(parser, module.OPTIONS)
+    # options may stand before, between and after what has no flag
+    return int(module.run(parser.parse_intermixed_args(arguments[1:])))
 
 
 if __name__ == "__main__":

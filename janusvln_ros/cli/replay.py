@@ -20,7 +20,7 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from janusvln_ros.cli.options import BAG, JSON, bag_topics, option
+from janusvln_ros.cli.options import BAG, JSON, PRECISION, bag_topics, option
 from janusvln_ros.cli.output import answer, say
 from janusvln_ros.data.bags import Bag, BagWriter, open_bag
 from janusvln_ros.errors import require
@@ -40,7 +40,7 @@ OPTIONS = (
     ),
     option("--decoding", choices=("free", "constrained"), default="constrained"),
     option("--device", default="cpu"),
-    option("--dtype", help="default: float32 on a CPU, else the checkpoint's own"),
+    PRECISION,
     option(
         "--threads",
         type=int,
@@ -121,7 +121,7 @@ def decide_again(args: argparse.Namespace, out: Path) -> dict[str, Any]:
             **({"memory": args.memory} if args.memory else {}),
             decoding=args.decoding,
             device=args.device,
-            dtype=args.dtype,
+            dtype=args.precision,
         )
         began, decided = time.monotonic(), []
         with BagWriter(out / "decisions.mcap") as writer:

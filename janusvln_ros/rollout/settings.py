@@ -155,7 +155,7 @@ class Settings:
 def load_settings(config: str | Path, changes: Sequence[str] = ()) -> Settings:
     """
     Read settings from a YAML file, or by the name of one in ``config/eval``; ``changes`` are
-    ``KEY=VALUE`` with dotted keys and YAML values.
+    ``FIELD=VALUE`` with dotted keys and YAML values.
 
     Raises:
         InputError: there is no such file, it is no YAML, a key is unknown, or a value has the

@@ -203,7 +203,7 @@ def prepare(recipe: Recipe, model: JanusVLN, tokenizer: PreTrainedTokenizerBase)
     """
     require(
         recipe.data,
-        "the recipe names no data: give data=[FILE.jsonl, ...], made by 'janusvln data'",
+        "the recipe names no data: give --set 'data=[FILE.jsonl, ...]', made by 'janusvln data'",
     )
     sets, mirrored, held_out = map(
         open_sets, (recipe.data, recipe.mirrored_data, recipe.eval_data)

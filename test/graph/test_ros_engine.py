@@ -17,7 +17,7 @@ from janusvln_ros.cli.main import main
 from janusvln_ros.data.episodes import read_episodes, write_episodes
 
 pytestmark = pytest.mark.ros
-SIZE = ["--width", "128", "--height", "96"]
+SIZE = ["--size", "128x96"]
 
 
 def results(folder, one_house, agent, rules):
@@ -91,7 +91,7 @@ def test_trajectories_are_collected_through_ros(tmp_path, one_house):
                     str(one_house),
                     "--split",
                     "val_unseen",
-                    "--limit",
+                    "--episodes",
                     "1",
                     "--out",
                     str(tmp_path / name),
