@@ -76,6 +76,16 @@ def tilted(rotation_xyzw: ArrayLike, tilt: float) -> NDArray[np.float64]:
     return np.array([x * c + w * s, y * c + z * s, z * c - y * s, w * c - x * s])
 
 
+def optical_rotation(tilt: float) -> tuple[float, float, float, float]:
+    """
+    Return x, y, z, w of a camera's optical frame (REP-103: z ahead, x right, y down) in the base
+    of a robot, for a camera that looks down by ``tilt`` (radians).
+    """
+    sin, cos = math.sin(tilt / 2), math.cos(tilt / 2)
+    more, less = (cos + sin) / 2, (cos - sin) / 2
+    return -more, more, -less, less
+
+
 def yaw_of_rotation(rotation_xyzw: ArrayLike) -> float:
     """Return the heading of a world quaternion [4] (x, y, z, w) about y."""
     _, y, _, w = np.asarray(rotation_xyzw, float)

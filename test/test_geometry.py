@@ -4,8 +4,20 @@ import math
 
 import numpy as np
 import pytest
+from scipy.spatial.transform import Rotation
 
-from janusvln_ros.geometry import Pose2, compose, relative, to_map, to_world, wrap, yaw_of
+from janusvln_ros.geometry import (
+    Pose2,
+    compose,
+    optical_rotation,
+    relative,
+    rotation_of_yaw,
+    tilted,
+    to_map,
+    to_world,
+    wrap,
+    yaw_of,
+)
 
 
 def test_relative_motion_is_in_the_frame_of_the_start():
@@ -44,3 +56,18 @@ def test_composing_undoes_taking_apart():
 def test_angles_wrap_to_half_a_turn_either_way():
     assert wrap(math.pi) == math.pi and wrap(-math.pi) == math.pi
     assert wrap(7.0) == pytest.approx(7.0 - math.tau) and wrap(-3.0) == pytest.approx(-3.0)
+
+
+@pytest.mark.parametrize("degrees", [-30.0, 0.0, 20.0])
+def test_the_optical_frame_of_a_tilted_camera_looks_down_and_keeps_its_right(degrees):
+    tilt = math.radians(degrees)
+    turned = Rotation.from_quat(optical_rotation(tilt))
+    assert turned.apply([0, 0, 1]) == pytest.approx([math.cos(tilt), 0, -math.sin(tilt)])
+    assert turned.apply([1, 0, 0]) == pytest.approx([0, -1, 0])
+
+
+def test_a_tilted_camera_of_an_agent_looks_down_along_its_heading():
+    tilt, yaw = math.radians(25), math.radians(70)
+    turned = Rotation.from_quat(tilted(rotation_of_yaw(yaw), tilt))
+    ahead = [-math.sin(yaw) * math.cos(tilt), -math.sin(tilt), -math.cos(yaw) * math.cos(tilt)]
+    assert turned.apply([0, 0, -1]) == pytest.approx(ahead)

@@ -153,8 +153,12 @@ def decode(message: Any) -> npt.NDArray[np.uint8]:
 
 def depth_to_metres(message: Any) -> npt.NDArray[np.float32]:
     """
-    A depth image (REP-118: ``32FC1`` metres or ``16UC1`` millimetres, 0 and NaN unknown) as
-    float32 [height, width] metres, unknown as NaN.
+    A depth image (REP-118: ``32FC1`` metres or ``16UC1`` millimetres) as float32 [height, width]
+    metres: -inf nearer than the camera can measure, +inf nothing within its range, NaN unknown
+    (REP-117).
+
+    0 is unknown, as REP-118 and depth_image_proc have it: cameras write it for what is too near
+    as for what gave no answer. Negative numbers are no depth: unknown.
 
     Raises:
         InputError: another encoding, or size, step and data do not fit.
@@ -171,7 +175,7 @@ def depth_to_metres(message: Any) -> npt.NDArray[np.float32]:
             f"depth encoding is '{message.encoding[:40]}'; readable are 32FC1 (metres) "
             "and 16UC1 (millimetres)"
         )
-    depth[~(np.isfinite(depth) & (depth > 0))] = np.nan
+    depth[~((depth > 0) | np.isneginf(depth))] = np.nan
     return depth
 
 

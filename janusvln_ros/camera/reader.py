@@ -7,7 +7,14 @@ import numpy as np
 import numpy.typing as npt
 
 from janusvln_ros.camera.images import blank, decode
-from janusvln_ros.camera.view import Intrinsics, View, plan_view, uncalibrated_view
+from janusvln_ros.camera.view import (
+    Intrinsics,
+    View,
+    fitted,
+    plan_view,
+    scaled_warning,
+    uncalibrated_view,
+)
 from janusvln_ros.errors import InputError, require
 
 
@@ -43,7 +50,7 @@ class FrameReader:
         ``moved``: the robot has moved since the last one.
 
         Raises:
-            InputError: the frame is malformed, of another size than the camera's, black, or the
+            InputError: the frame is malformed, of another shape than the camera's, black, or the
                 very one from before the motion.
         """
         rgb = decode(message)
@@ -54,7 +61,7 @@ class FrameReader:
             "the frame is the same as before the motion: the camera is frozen",
         )
         size = rgb.shape[1::-1]
-        resized = self.view is not None and camera is None and self.view.source != size
+        resized = self.view is not None and self.view.source != size
         if self.view is None or camera != self.camera or resized:
             self.view, self.camera = self._plan(camera, *size), camera
             self.warnings += self.view.warnings
@@ -68,7 +75,10 @@ class FrameReader:
                 raise InputError(
                     "no camera_info has arrived: publish it, or set allow_uncalibrated_camera"
                 )
-            return plan_view(camera)
+            view = plan_view(fitted(camera, width, height))
+            if warning := scaled_warning(camera, width, height):
+                self.warnings.append(warning)
+            return view
         except InputError:
             if not self.allow_uncalibrated:
                 raise

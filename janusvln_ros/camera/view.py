@@ -8,7 +8,7 @@ taken, and a warning says how wide that is.
 """
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import cv2
@@ -29,6 +29,12 @@ TRAINED_HEIGHT_M = 1.25
 PINHOLE_MODELS = ("", "plumb_bob", "rational_polynomial")
 FISHEYE_MODELS = ("equidistant", "fisheye")
 
+SAME_SHAPE = 0.01
+"""
+Share by which the width over height of pictures may differ from the camera's: decimation rounds
+their sides.
+"""
+
 _SAME_FOV_DEG = 0.1
 _SAME_PIXELS = 0.75
 
@@ -38,6 +44,10 @@ class Intrinsics:
     """
     A calibrated camera, as in ``sensor_msgs/CameraInfo``: size in pixels, matrix ``k`` (9 numbers,
     row by row), distortion ``d`` and its model.
+
+    ``roi`` (x, y, width, height in pixels of the full size; zeros: all of it) and ``binning``
+    (across, down; 0 as 1) say which part of the full picture is sent, and how coarse: `fitted`
+    turns size and matrix into those of the pictures themselves.
     """
 
     width: int
@@ -45,12 +55,95 @@ class Intrinsics:
     k: tuple[float, ...]
     d: tuple[float, ...] = ()
     model: str = "plumb_bob"
+    roi: tuple[int, int, int, int] = (0, 0, 0, 0)
+    binning: tuple[int, int] = (1, 1)
 
 
-def intrinsics_of(message: Any) -> Intrinsics:
-    """Return a ``sensor_msgs/CameraInfo`` as plain numbers."""
-    k, d = tuple(map(float, message.k)), tuple(map(float, message.d))
-    return Intrinsics(int(message.width), int(message.height), k, d, message.distortion_model)
+def intrinsics_of(message: Any, *, rectified: bool = False) -> Intrinsics:
+    """
+    Return a ``sensor_msgs/CameraInfo`` as plain numbers.
+
+    Its ``k`` and ``d`` belong to raw pictures, its ``p`` to rectified ones (``rectified``: depth
+    images are, as depth_image_proc takes them). Where a driver fills in only one of the matrices,
+    that one counts; with ``p`` there is no distortion left.
+    """
+    k, d, p = (tuple(map(float, numbers)) for numbers in (message.k, message.d, message.p))
+    model, roi, k_of_p = message.distortion_model, message.roi, (*p[0:3], *p[4:7], *p[8:11])
+    if any(k_of_p[:6]) and (rectified or not any(k[:6])):
+        k, d, model = k_of_p, (), ""
+    return Intrinsics(
+        int(message.width),
+        int(message.height),
+        k,
+        () if rectified else d,
+        "" if rectified else model,
+        (int(roi.x_offset), int(roi.y_offset), int(roi.width), int(roi.height)),
+        (max(1, int(message.binning_x)), max(1, int(message.binning_y))),
+    )
+
+
+def fitted(camera: Intrinsics, width: int, height: int) -> Intrinsics:
+    """
+    Return the camera of pictures of ``width`` x ``height`` pixels: region of interest cut out,
+    binned, and scaled if the pictures have another size yet.
+
+    The scale is that of the pictures as they come, so that a driver which forgets its binning, or
+    tells of one that it does not do, is read rightly. Pixel centres lie at whole numbers. A
+    ``camera_info`` without a size is taken to be of these pictures if its principal point is.
+
+    Raises:
+        InputError: the intrinsics are not usable, the region lies outside the picture, or the
+            pictures have another shape than the camera.
+    """
+    _check_matrix(camera)
+    fx, fy, cx, cy = camera.k[0], camera.k[4], camera.k[2], camera.k[5]
+    full = (camera.width, camera.height)
+    require(
+        cx > 0 and cy > 0,
+        f"camera_info has its principal point at ({cx:g}, {cy:g}): calibrate the camera",
+    )
+    if full == (0, 0):
+        require(
+            abs(cx / width - 0.5) < 0.25 and abs(cy / height - 0.5) < 0.25,
+            f"camera_info says 0 x 0 pixels, and its principal point ({cx:g}, {cy:g}) is not "
+            f"that of frames of {width} x {height}: publish it with width and height",
+        )
+        return replace(camera, width=width, height=height)
+    x, y, w, h = camera.roi if camera.roi[2] and camera.roi[3] else (0, 0, *full)
+    across, down = camera.binning
+    told = f"{full[0]} x {full[1]}"
+    require(
+        x + w <= full[0] and y + h <= full[1],
+        f"camera_info has a region of interest of {w} x {h} pixels at ({x}, {y}), outside its "
+        f"{told}",
+    )
+    told += f", of it {w} x {h} at ({x}, {y})" if (w, h) != full else ""
+    told += f", binned {across} x {down}" if (across, down) != (1, 1) else ""
+    shapes = ((w / across, h / down), (w, h))
+    require(
+        any(abs(width / a * b / height - 1) <= SAME_SHAPE for a, b in shapes),
+        f"the frame is {width} x {height}, but camera_info is for {told}: publish the "
+        "camera_info of this stream",
+    )
+    sx, sy = width / w, height / h
+    k_x = (fx * sx, camera.k[1] * sx, (cx - x + 0.5) * sx - 0.5)
+    k_y = (0.0, fy * sy, (cy - y + 0.5) * sy - 0.5)
+    return Intrinsics(width, height, (*k_x, *k_y, 0.0, 0.0, 1.0), camera.d, camera.model)
+
+
+def scaled_warning(camera: Intrinsics, width: int, height: int) -> str | None:
+    """
+    A sentence if frames of ``width`` x ``height`` are scaled in a way that their camera does not
+    tell of, else None.
+    """
+    w, h = camera.roi[2] or camera.width, camera.roi[3] or camera.height
+    wanted = (w / camera.binning[0], h / camera.binning[1])
+    if not all(wanted) or max(abs(wanted[0] - width), abs(wanted[1] - height)) <= 1:
+        return None
+    return (
+        f"the frame is {width} x {height}, camera_info for {wanted[0]:g} x {wanted[1]:g}: taken "
+        "as the whole picture at another size"
+    )
 
 
 @dataclass(frozen=True)
@@ -151,7 +244,7 @@ def _fits(camera: Intrinsics, half_width: float) -> bool:
     return True
 
 
-def _check(camera: Intrinsics) -> None:
+def _check_matrix(camera: Intrinsics) -> None:
     require(
         len(camera.k) == 9
         and all(map(math.isfinite, (*camera.k, *camera.d)))
@@ -161,6 +254,10 @@ def _check(camera: Intrinsics) -> None:
         f"{[round(v, 3) for v in camera.k]}): calibrate the camera, or set "
         "allow_uncalibrated_camera",
     )
+
+
+def _check(camera: Intrinsics) -> None:
+    _check_matrix(camera)
     require(
         camera.model in (*PINHOLE_MODELS, *FISHEYE_MODELS),
         f"camera_info has distortion model '{camera.model}'; known are "

@@ -22,6 +22,7 @@ SUBCOMMANDS = {
     "data": "build training sets from trajectories",
     "train": "train by a recipe: tiny, base or extra",
     "evaluate": "run an agent over a split of episodes and report the metrics",
+    "tally": "say what went wrong in an evaluation, and how often",
     "replay": "run the policy over a rosbag and compare its decisions",
     "record": "record a rosbag around each instruction",
     "import-bag": "turn a recorded drive into training trajectories",

@@ -15,9 +15,8 @@ from janusvln_ros.camera.images import decode
 from janusvln_ros.data.bags import IMAGE_TYPES, Bag, header_stamp
 from janusvln_ros.data.odometry import odometry_from_poses, odometry_from_velocity
 from janusvln_ros.errors import InputError, require
-from janusvln_ros.geometry import yaw_of
 from janusvln_ros.protocol.choosing import Rule, cut_into_steps
-from janusvln_ros.protocol.odometry import Sample
+from janusvln_ros.protocol.odometry import Sample, pose_of
 from janusvln_ros.stamps import nanoseconds
 
 DECISION_TYPE = "janusvln_msgs/msg/Decision"
@@ -196,12 +195,18 @@ def read_odometry(bag: Bag, topics: Topics) -> list[Sample]:
         topic = bag.topic_of_type(
             ["nav_msgs/msg/Odometry"], topics.odom, "odometry", "--odom-topic"
         )
-        stamps, poses = [], []
+        stamps, poses, unusable = [], [], []
         for message in bag.messages([topic]):
-            pose = bag.decode(message).pose.pose
-            q = pose.orientation
             stamps.append(header_stamp(message.cdr))
-            poses.append((pose.position.x, pose.position.y, yaw_of(q.x, q.y, q.z, q.w)))
+            try:
+                poses.append(pose_of(bag.decode(message)))
+            except InputError as error:
+                unusable.append(f"at {stamps[-1] / 1e9:.3f} s: {error}")
+        count, first = f"{len(unusable)} of {len(stamps)}", "".join(unusable[:1])
+        require(
+            not unusable,
+            f"{bag.path}: {count} messages of {topic} cannot be used, the first {first}",
+        )
         _refuse_backward(bag, topic, stamps)
         return odometry_from_poses(stamps, poses)
     topic = bag.topic_of_type(VELOCITY_TYPES, topics.cmd_vel, "velocity", "--cmd-vel-topic")

@@ -14,14 +14,20 @@ from diagnostic_msgs.msg import DiagnosticArray
 from rclpy.action import ActionServer, CancelResponse, GoalResponse
 from rclpy.callback_groups import ReentrantCallbackGroup
 from rclpy.lifecycle import LifecycleNode, TransitionCallbackReturn
+from rclpy.qos import QoSProfile
 
 from janusvln_ros.nodes.messages import diagnostics_message
 from janusvln_ros.nodes.parameters import Param, declare, follow_changes
 from janusvln_ros.nodes.running import steady_timer
-from janusvln_ros.protocol.health import Health, InputRate, Lateness
+from janusvln_ros.nodes.wiring import missing_publisher
+from janusvln_ros.protocol.health import OK, WARN, Health, InputRate, Lateness
+from janusvln_ros.protocol.wiring import NO_TOPIC
 
 RESULTS_KEPT_S = 60
 """Seconds for which the result of a goal can be asked for."""
+
+DISCOVERY_S = 1.0
+"""Seconds that publishers have to be discovered before one is said to be missing."""
 
 
 class ManagedNode(LifecycleNode, ABC):
@@ -44,6 +50,8 @@ class ManagedNode(LifecycleNode, ABC):
         values: the parameters by name, kept up to date.
         rates: of the inputs, for diagnostics.
         goals: those that wait for their answer, by key.
+        inputs: the topics that it needs, as type, name and quality of service.
+        missing: why nothing can arrive on those on which nothing can, by name.
     """
 
     def __init__(
@@ -60,6 +68,8 @@ class ManagedNode(LifecycleNode, ABC):
         self.values = declare(self, table)
         self.rates: dict[str, InputRate] = {}
         self.goals: dict[int, Any] = {}
+        self.inputs: list[tuple[Any, str, QoSProfile]] = []
+        self.missing: dict[str, str] = {}
         self._keys = 0
         self._lateness = Lateness(tick)
         self._diagnostics_out = self.create_publisher(DiagnosticArray, "/diagnostics", 10)
@@ -67,6 +77,7 @@ class ManagedNode(LifecycleNode, ABC):
         follow_changes(self, table, self.values, self.apply_parameters)
         steady_timer(self, tick, self._on_tick)
         steady_timer(self, 1.0, self._on_diagnostics)
+        steady_timer(self, DISCOVERY_S, self._look_for_publishers)
         self._starting = steady_timer(self, 0.001, self._autostart)
 
     # for subclasses
@@ -151,10 +162,32 @@ class ManagedNode(LifecycleNode, ABC):
 
     def _on_diagnostics(self) -> None:
         now = self.now()
-        lines = [*(rate.health(now) for rate in self.rates.values()), self.health(now)]
+        lines = [*(rate.health(now) for rate in self.rates.values()), self._wired()]
+        lines.append(self.health(now))
         lines[-1].values["callback_late_max"] = f"{self._lateness.take():.4f}"
         stamp, name = self.get_clock().now().to_msg(), self.get_fully_qualified_name()
         self._diagnostics_out.publish(diagnostics_message(stamp, name, lines))
+
+    def _look_for_publishers(self) -> None:
+        """
+        Say of which inputs nothing can arrive: once, again when topics of their type turn up, and
+        when it is over.
+        """
+        before, self.missing = self.missing, {}
+        for kind, topic, profile in self.inputs:
+            why, told = missing_publisher(self, kind, topic, profile), before.get(topic)
+            if why is not None:
+                self.missing[topic] = why
+                if told is None or (told.endswith(NO_TOPIC) and not why.endswith(NO_TOPIC)):
+                    self.get_logger().warning(why)
+            elif told is not None:
+                name = self.resolve_topic_name(topic)
+                self.get_logger().info(f"{name} has a publisher now")
+
+    def _wired(self) -> Health:
+        """Return the line about the publishers of the inputs."""
+        text = "; ".join(self.missing.values()) or "every input has a publisher"
+        return Health("inputs", WARN if self.missing else OK, text, {})
 
     # life cycle
 

@@ -25,18 +25,21 @@ from std_srvs.srv import SetBool
 
 from janusvln_ros.actions import FORWARD_STEP_M, TURN_STEP_DEG
 from janusvln_ros.camera.images import depth_to_metres
+from janusvln_ros.camera.view import Intrinsics, fitted, intrinsics_of, scaled_warning
 from janusvln_ros.errors import InputError
 from janusvln_ros.geometry import Pose2
 from janusvln_ros.nodes.base import ManagedNode
 from janusvln_ros.nodes.messages import pose_message, stamp_message
 from janusvln_ros.nodes.parameters import Param
 from janusvln_ros.nodes.running import leave, run_node
+from janusvln_ros.nodes.wiring import hear_all, listeners_of, type_name
 from janusvln_ros.protocol import exchange, moving
 from janusvln_ros.protocol.corridor import depth_corridor, scan_corridor
 from janusvln_ros.protocol.health import OK, WARN, Health, InputRate, percentile
 from janusvln_ros.protocol.odometry import sample_of
 from janusvln_ros.protocol.profile import safe_velocity
 from janusvln_ros.protocol.status import StepStatus
+from janusvln_ros.protocol.wiring import heard_by, no_listener
 from janusvln_ros.stamps import nanoseconds
 
 TITLE = "Parameters of the node 'motion': one bounded step at a time on odometry."
@@ -179,6 +182,12 @@ PARAMETERS = (
         0.3,
     ),
     Param(
+        "estop_required",
+        False,
+        "Refuse to be armed until the e-stop has said that it is released, and while it has no "
+        "publisher. Off: e-stops of most robots cut the power and tell nobody.",
+    ),
+    Param(
         "range_source",
         "none",
         "What guards the way ahead: nothing, topic scan, or topic depth with depth_info.",
@@ -218,8 +227,8 @@ PARAMETERS = (
     Param(
         "min_known",
         0.2,
-        "Share of the corridor that must be seen to go forward; NaN and infinite "
-        "ranges are not seen.",
+        "Share of the corridor that must be seen to go forward, in its worst part; what gives no "
+        "answer (NaN, 0) is not seen.",
         0.0,
         1.0,
         live=True,
@@ -242,6 +251,14 @@ PARAMETERS = (
         "depth_mount",
         [0.0, 1.25, 0.0],
         "Depth camera on the robot: metres forward, metres up, radians down.",
+    ),
+    Param(
+        "depth_min",
+        0.3,
+        "Least distance that the depth camera measures, metres: what it calls nearer (-inf) "
+        "stands there, and the base rests before it.",
+        0.0,
+        5.0,
     ),
     Param(
         "depth_low",
@@ -288,38 +305,50 @@ base.
 
 FEEDBACK_PERIOD = 0.1
 
+OUTPUTS: dict[str, tuple[Any, str, int]] = {
+    "twist": (Twist, "cmd_vel", 1),
+    "twist_stamped": (TwistStamped, "cmd_vel", 1),
+    "discrete": (UInt8, "step_command", 10),
+}
+"""What is sent with each ``output``: type, topic, depth of the queue."""
+
+REMEDIES = {
+    type_name(kind): f"output: {name} (velocity:={name})"
+    for name, (kind, topic, _) in OUTPUTS.items()
+    if topic == "cmd_vel"
+}
+"""What to set for a base that takes another type of velocity."""
+
 
 class MotionNode(ManagedNode):
     """The node. ``machine`` is the state of `janusvln_ros.protocol.moving`."""
 
     def __init__(self, **options: Any):
         super().__init__("motion", PARAMETERS, PERIOD, **options)
-        values, kind = self.values, self.values.output
+        values, source = self.values, self.values.range_source
         self.machine = moving.State()
         self.zero_until = self.feedback_at = 0.0
         self.last_status = ""
         self.step_seconds: list[float] = []
-        self.depth_matrix: tuple[float, ...] | None = None
-        stamped = TwistStamped if kind == "twist_stamped" else Twist
-        self.velocity_out = self.discrete_out = None
-        if kind == "discrete":
-            self.discrete_out = self.create_publisher(UInt8, "step_command", 10)
-        else:
-            self.velocity_out = self.create_publisher(stamped, "cmd_vel", 1)
+        self.depth_camera: Intrinsics | None = None
+        self.sent, topic, depth = OUTPUTS[values.output]
+        self.command_out = self.create_publisher(self.sent, topic, depth)
         self.report_out = self.create_publisher(StepReport, "~/step_report", 10)
         newest = QoSProfile(depth=1, reliability=ReliabilityPolicy.BEST_EFFORT)
         several = QoSProfile(depth=10, reliability=ReliabilityPolicy.BEST_EFFORT)
         heartbeat = f"{values.policy_node}/heartbeat"
-        self.create_subscription(Odometry, "odom", self._on_odometry, several)
-        self.create_subscription(UInt64, heartbeat, self._on_heartbeat, newest)
-        self.create_subscription(Bool, "estop", self._on_estop, 10)
+        wanted: list[Any] = [
+            (Odometry, "odom", self._on_odometry, several),
+            (UInt64, heartbeat, self._on_heartbeat, newest),
+            *[(LaserScan, "scan", self._on_scan, newest)] * (source == "scan"),
+            *[(Image, "depth", self._on_depth, newest)] * (source == "depth"),
+            *[(CameraInfo, "depth_info", self._on_depth_info, newest)] * (source == "depth"),
+        ]
+        for subscription in wanted:
+            self.create_subscription(*subscription)
+        self.inputs = [(kind, topic, profile) for kind, topic, _, profile in wanted]
+        hear_all(self, Bool, "estop", self._on_estop)
         self.rates["odom"] = InputRate("odom", values.expected_odom_rate, silence=1.0)
-        source = values.range_source
-        if source == "scan":
-            self.create_subscription(LaserScan, "scan", self._on_scan, newest)
-        elif source == "depth":
-            self.create_subscription(Image, "depth", self._on_depth, newest)
-            self.create_subscription(CameraInfo, "depth_info", self._on_depth_info, newest)
         if source != "none":
             self.rates["range"] = InputRate(source, values.expected_range_rate, silence=1.0)
         self.create_service(SetBool, "~/arm", self._on_arm)
@@ -364,56 +393,69 @@ class MotionNode(ManagedNode):
     def _on_odometry(self, message: Odometry) -> None:
         now = self.now()
         self.rates["odom"].hit(now)
-        self._handle(exchange.Odometry(now, sample_of(message)))
+        try:
+            self._handle(exchange.Odometry(now, sample_of(message)))
+        except InputError as error:
+            self._unusable(now, "odom", error)
 
     def _on_heartbeat(self, message: UInt64) -> None:
         self._handle(moving.Heartbeat(self.now(), message.data))
 
-    def _on_estop(self, message: Bool) -> None:
-        if message.data != self.machine.estop:
-            released = "e-stop released: still disarmed, call motion/arm"
-            self.get_logger().warning("e-stop pressed: disarmed" if message.data else released)
-        self._handle(moving.EmergencyStop(self.now(), message.data))
+    def _on_estop(self, message: Bool, sent: int) -> None:
+        before = self.machine.estop
+        self._handle(moving.EmergencyStop(self.now(), message.data, sent))
+        if (pressed := self.machine.estop) is not before:
+            released = "e-stop released: call motion/arm to allow motion"
+            self.get_logger().warning("e-stop pressed: disarmed" if pressed else released)
 
     def _on_scan(self, message: LaserScan) -> None:
-        now = self._range_arrived()
+        now, mount = self._range_arrived(), Pose2(*self.values.scan_mount)
         clearance, known, nearest = scan_corridor(
             np.asarray(message.ranges, np.float64),
             message.angle_min,
             message.angle_increment,
             message.range_min,
             message.range_max,
-            mount=Pose2(*self.values.scan_mount),
+            mount=mount,
             half_width=self.values.corridor_width / 2,
         )
-        stamp = nanoseconds(message.header.stamp)
-        self._handle(moving.Ranges(now, stamp, clearance, known, nearest))
+        stamp, blind = nanoseconds(message.header.stamp), mount.x + max(message.range_min, 0.0)
+        self._handle(moving.Ranges(now, stamp, clearance, known, nearest, blind))
 
     def _on_depth_info(self, message: CameraInfo) -> None:
-        self.depth_matrix = tuple(map(float, message.k)) if message.k[0] > 0 else None
+        self.depth_camera = intrinsics_of(message, rectified=True)
 
     def _on_depth(self, message: Image) -> None:
         now = self._range_arrived()
         try:
-            if self.depth_matrix is None:
+            if self.depth_camera is None:
                 raise InputError("depth arrives without depth_info: the way ahead is not known")
             depth = depth_to_metres(message)
+            camera = fitted(self.depth_camera, message.width, message.height)
         except InputError as problem:
-            self.get_logger().error(str(problem), throttle_duration_sec=5.0)
+            self._unusable(now, "depth", problem)
             return
+        if warning := scaled_warning(self.depth_camera, message.width, message.height):
+            self.get_logger().warning(warning, once=True)
         forward, height, pitch = self.values.depth_mount
         clearance, known = depth_corridor(
             depth,
-            self.depth_matrix,
+            camera.k,
             height=height,
             pitch=pitch,
             forward=forward,
             half_width=self.values.corridor_width / 2,
             low=self.values.depth_low,
             high=self.values.depth_high,
+            near=self.values.depth_min,
             stride=max(1, depth.shape[1] // 160),
         )
-        self._handle(moving.Ranges(now, nanoseconds(message.header.stamp), clearance, known))
+        stamp, blind = nanoseconds(message.header.stamp), forward + self.values.depth_min
+        self._handle(moving.Ranges(now, stamp, clearance, known, blind=blind))
+
+    def _unusable(self, now: float, source: str, problem: InputError) -> None:
+        self.get_logger().error(str(problem), throttle_duration_sec=5.0)
+        self._handle(moving.Unusable(now, source, str(problem)))
 
     def _range_arrived(self) -> float:
         now = self.now()
@@ -421,15 +463,36 @@ class MotionNode(ManagedNode):
         return now
 
     def _on_arm(self, request: SetBool.Request, response: SetBool.Response) -> SetBool.Response:
-        now = self.now()
-        problem = moving.arming_problem(self.machine, now, self.settings) if request.data else None
+        now, problem, notes = self.now(), None, ""
+        if request.data:
+            topic, kind = self.command_out.topic_name, type_name(self.sent)
+            listeners = listeners_of(self, self.command_out)
+            wiring = no_listener(topic, kind, listeners, REMEDIES)
+            problem = moving.arming_problem(self.machine, now, self.settings, wiring)
+            problem = problem or self._estop_gone()
+            notes = f"; {heard_by(topic, kind, listeners)}{self._estop_silent()}"
         if problem is None:
             self._handle(moving.Arm(now, request.data))
             armed = "ARMED: the robot may move" if request.data else "disarmed"
-            self.get_logger().warning(armed)
+            self.get_logger().warning(armed + notes)
         response.success = problem is None
-        response.message = problem or ("armed" if request.data else "disarmed")
+        response.message = problem or ("armed" if request.data else "disarmed") + notes
         return response
+
+    def _estop_gone(self) -> str | None:
+        name = self.resolve_topic_name("estop")
+        if not self.settings.estop_required or self.count_publishers(name):
+            return None
+        return f"the e-stop {name} has no publisher any more, and estop_required is set"
+
+    def _estop_silent(self) -> str:
+        if self.machine.estop is not None:
+            return ""
+        name = self.resolve_topic_name("estop")
+        return (
+            f"; the e-stop {name} has never spoken ({self.count_publishers(name)} publishers; "
+            "estop_required: true refuses that)"
+        )
 
     def on_goal(self, key: int, request: Any, now: float) -> None:
         """Take a goal of execute_step."""
@@ -458,8 +521,8 @@ class MotionNode(ManagedNode):
             match command:
                 case moving.Drive(speed, rate):
                     self._send(*safe_velocity(speed, rate, self.settings))
-                case moving.Discrete(action) if self.discrete_out is not None:
-                    self.discrete_out.publish(UInt8(data=int(action)))
+                case moving.Discrete(action):
+                    self.command_out.publish(UInt8(data=int(action)))
                 case moving.Progress(key, share) if (
                     event.now - self.feedback_at >= FEEDBACK_PERIOD
                 ):
@@ -469,7 +532,7 @@ class MotionNode(ManagedNode):
                     self._finish(command, event.now)
 
     def _send(self, speed: float, rate: float) -> None:
-        if self.velocity_out is None:
+        if self.sent is UInt8:
             return
         message: Any = Twist()
         message.linear.x, message.angular.z = speed, rate
@@ -477,7 +540,7 @@ class MotionNode(ManagedNode):
             message = TwistStamped(twist=message)
             message.header.stamp = self.get_clock().now().to_msg()
             message.header.frame_id = self.values.base_frame
-        self.velocity_out.publish(message)
+        self.command_out.publish(message)
 
     def _finish(self, done: moving.Done, now: float) -> None:
         goal = done.goal
@@ -513,7 +576,7 @@ class MotionNode(ManagedNode):
             "phase": machine.phase.value,
             "active": str(machine.active),
             "armed": str(machine.armed),
-            "estop": str(machine.estop),
+            "estop": "silent" if machine.estop is None else str(machine.estop),
             "heartbeat_age": f"{min(now - machine.heartbeat_at, 1e6):.3f}",
             "step_seconds_p50": f"{percentile(seconds, 50):.3f}",
             "step_seconds_p99": f"{percentile(seconds, 99):.3f}",
@@ -522,7 +585,12 @@ class MotionNode(ManagedNode):
         if machine.ranges is not None:
             figures["clearance"] = f"{machine.ranges.clearance:.2f}"
             figures["corridor_known"] = f"{machine.ranges.known:.2f}"
-        texts = ((machine.estop, "e-stop"), (not machine.active, "not active"))
+        unusable = machine.odom_problem or machine.ranges_problem
+        texts = (
+            (machine.estop, "e-stop"),
+            (not machine.active, "not active"),
+            (unusable, unusable),
+        )
         armed = "armed" if machine.armed else "disarmed"
         text = next((text for holds, text in texts if holds), armed)
         return Health("state", OK if text == armed else WARN, text, figures)

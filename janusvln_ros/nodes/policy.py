@@ -54,7 +54,7 @@ from janusvln_ros.protocol import driving, exchange, watching
 from janusvln_ros.protocol.choosing import MODES, Rule
 from janusvln_ros.protocol.exchange import Phase
 from janusvln_ros.protocol.health import OK, WARN, Health, InputRate, percentile
-from janusvln_ros.protocol.odometry import finite, sample_of
+from janusvln_ros.protocol.odometry import sample_of
 from janusvln_ros.protocol.status import STAGES, Code, StepStatus
 from janusvln_ros.stamps import nanoseconds
 
@@ -437,6 +437,7 @@ class PolicyNode(ManagedNode):
         self.serve(FollowInstruction, "follow_instruction")
         self.create_subscription(String, "instruction", self._on_instruction, 10)
         steady_timer(self, values.heartbeat_period, self._on_heartbeat)
+        self.inputs = [(kind, topic, profile) for kind, topic, _, profile in self._wanted()]
         self._warn_once(mounting_warning(values.camera_height))
 
     def apply_parameters(self) -> None:
@@ -459,6 +460,7 @@ class PolicyNode(ManagedNode):
         """Begin to load the model on its thread; activation fails until that is done."""
         named = self.values.checkpoint or "the one that comes with the package"
         self.get_logger().info(f"loading the model ({named})")
+        self._handle(exchange.Loading(self.now()))
 
         def load() -> Any:
             try:
@@ -480,7 +482,8 @@ class PolicyNode(ManagedNode):
             why = self.figures.last_error or "the model is still being loaded"
             self.get_logger().error(f"cannot be activated: {why}")
             return TransitionCallbackReturn.FAILURE
-        self._subscribe()
+        self.sensors = [self.create_subscription(*wanted) for wanted in self._wanted()]
+        self.rates = {"image": InputRate("image", self.values.expected_image_rate)}
         self._handle(exchange.Activate(self.now()))
         doing = "executing" if self.values.execute else "watching only"
         self.get_logger().info(f"active, {doing}; waiting for an instruction")
@@ -496,6 +499,7 @@ class PolicyNode(ManagedNode):
 
     def on_cleanup(self, state: Any) -> TransitionCallbackReturn:
         """Let go of the model."""
+        self._deactivate("the policy node was cleaned up")
         self.session = None
         self.worker.put(free_memory)
         return TransitionCallbackReturn.SUCCESS
@@ -508,7 +512,8 @@ class PolicyNode(ManagedNode):
     def _deactivate(self, why: str) -> None:
         self._handle(exchange.Cancel(self.now(), None, Code.NOT_ACTIVE, why, deactivate=True))
 
-    def _subscribe(self) -> None:
+    def _wanted(self) -> list[tuple[Any, str, Callable[[Any], None], QoSProfile]]:
+        """The subscriptions of an active node: type, topic, callback, quality of service."""
         values = self.values
         raw, watching_only = values.image_transport == "raw", not values.execute
         best_effort, reliable = ReliabilityPolicy.BEST_EFFORT, ReliabilityPolicy.RELIABLE
@@ -521,16 +526,16 @@ class PolicyNode(ManagedNode):
             images.durability = DurabilityPolicy.TRANSIENT_LOCAL
         topic, kind = ("image", Image) if raw else ("image/compressed", CompressedImage)
         # camera_info first: where both wait, it is taken before the frame
-        wanted: list[Any] = [
+        wanted: list[tuple[Any, str, Callable[[Any], None], QoSProfile]] = [
             (CameraInfo, "camera_info", self._on_camera_info, newest),
             (kind, topic, self._on_image, images),
         ]
         if values.pipeline == "settle" or watching_only:
             wanted.append((Odometry, "odom", self._on_odometry, many))
         if watching_only and values.frames == "recorded":
-            wanted.append((StepReport, "motion/step_report", self._on_report, 50))
-        self.sensors = [self.create_subscription(*subscription) for subscription in wanted]
-        self.rates = {"image": InputRate("image", values.expected_image_rate)}
+            reports = QoSProfile(depth=50)
+            wanted.append((StepReport, "motion/step_report", self._on_report, reports))
+        return wanted
 
     # the model's thread
 
@@ -551,6 +556,7 @@ class PolicyNode(ManagedNode):
                 case LoadFailed(message):
                     self.figures.last_error = message
                     self.get_logger().error(message)
+                    self._deactivate(message)
                     if self.values.autostart:
                         print(f"error: {message}", file=sys.stderr)
                         self.exit_code = 1
@@ -573,9 +579,10 @@ class PolicyNode(ManagedNode):
         self._handle(exchange.Frame(now, stamp, self.ros_now(), message))
 
     def _on_odometry(self, message: Odometry) -> None:
-        sample = sample_of(message)
-        if finite(sample):
-            self._handle(exchange.Odometry(self.now(), sample))
+        try:
+            self._handle(exchange.Odometry(self.now(), sample_of(message)))
+        except InputError as error:
+            self.get_logger().error(str(error), throttle_duration_sec=5.0)
 
     def _on_report(self, message: StepReport) -> None:
         self._handle(exchange.StepEnded(self.now(), nanoseconds(message.header.stamp)))
@@ -783,8 +790,9 @@ class PolicyNode(ManagedNode):
         }
         if (seen := model.seen) is not None:
             figures |= {name: str(getattr(seen, name)) for name in MEMORY_FIGURES}
-        text = machine.phase.value if machine.active else "not active"
-        return Health("state", OK if machine.active else WARN, text, figures)
+        text = machine.problem or (machine.phase.value if machine.active else "not active")
+        well = machine.active and not machine.problem
+        return Health("state", OK if well else WARN, text, figures)
 
 
 def main(args: list[str] | None = None, navigator: Callable[[Any], Any] = load_navigator) -> None:

@@ -89,6 +89,34 @@ def see_odometry(choice: Choice, sample: Sample, rule: Rule) -> Chosen:
     return _by_odometry(replace(choice, track=extended(choice.track, sample)), rule)
 
 
+def missing(choice: Choice, newest: int, rule: Rule) -> str:
+    """
+    Return what is missing to choose a frame by, or an empty string.
+
+    ``newest``: stamp of the newest frame, ns. A moment without it is nothing: odometry and reports
+    come a little later than the frame of their moment.
+    """
+    if choice.last is None:
+        return "no frame has come"
+    if rule.mode == "recorded" and choice.ended and newest < choice.ended[0]:
+        return (
+            f"a step ended at {choice.ended[0] / 1e9:.3f} s, the newest frame is of "
+            f"{newest / 1e9:.3f} s: their stamps are of different clocks"
+        )
+    if rule.mode != "odom":
+        return ""
+    if not choice.track:
+        return "no odometry has come, by which frames are chosen (frames: odom)"
+    first, last = choice.track[0].stamp, choice.track[-1].stamp
+    late = bool(choice.waiting) and choice.waiting[0].stamp > last
+    if not late and newest >= first:
+        return ""
+    return (
+        f"odometry is of {first / 1e9:.3f} to {last / 1e9:.3f} s, the newest frame of "
+        f"{newest / 1e9:.3f} s: their stamps are of different clocks, or odometry has ended"
+    )
+
+
 def _by_reports(choice: Choice) -> Chosen:
     chosen: list[Frame] = []
     while choice.ended:

@@ -2,7 +2,10 @@
 How far the way ahead is free, from a laser scan or a depth image. Pure functions.
 
 The corridor begins at the robot's origin and runs ahead of it (REP-103: x forward, y left); metres
-and radians.
+and radians. Readings are taken as REP-117 has them: -inf is something nearer than the sensor can
+measure, +inf is free as far as it reaches, NaN is unknown. Unknown is never free: the known share
+of the corridor is that of its worst part, so that a thing which gives no answer where it stands
+is not outvoted by the free floor beside it.
 """
 
 import math
@@ -11,6 +14,12 @@ import numpy as np
 import numpy.typing as npt
 
 from janusvln_ros.geometry import Pose2
+
+SECTORS = 5
+"""Parts of a scan's view ahead, side by side, of which each must be known."""
+
+TILES = 4
+"""Parts of a depth image's view of the corridor, side by side and above each other."""
 
 
 def scan_corridor(
@@ -27,22 +36,31 @@ def scan_corridor(
     Free distance ahead of the robot's origin in a corridor, the share of it that is known, and the
     distance of the nearest thing around the origin.
 
-    ``mount``: pose of the sensor on the robot. NaN, infinite and out-of-range readings are
-    unknown: neither free nor an obstacle. A beam belongs to it if it points into it within
-    ``range_max``; the share is that of the beams which look ahead (60 degrees to either side at
-    most) and are known.
+    ``mount``: pose of the sensor on the robot. Readings of -inf, and those above 0 that are nearer
+    than ``range_min``, are a thing at ``range_min``: nearer than the sensor can measure is not
+    free, though ``sensor_msgs/LaserScan`` lets others discard it. +inf is free up to
+    ``range_max``. NaN, 0 (which many drivers write for no answer), negative and finite readings
+    beyond ``range_max`` are unknown.
+
+    The share is that of the beams which look ahead (60 degrees to either side at most) and are
+    known, in the worst of ``SECTORS`` equal sectors.
     """
     angles = angle_min + increment * np.arange(len(ranges)) + mount.yaw
+    nearest_told = max(1e-3, range_min)  # a range_min that is no number is none
     with np.errstate(invalid="ignore"):
-        known = np.isfinite(ranges) & (ranges >= max(range_min, 1e-3)) & (ranges <= range_max)
-    x = mount.x + np.where(known, ranges, 0.0) * np.cos(angles)
-    y = mount.y + np.where(known, ranges, 0.0) * np.sin(angles)
+        near = np.isneginf(ranges) | ((ranges > 0) & (ranges < nearest_told))
+        read = np.where(near, nearest_told, np.where(np.isposinf(ranges), range_max, ranges))
+        known = near | ((read >= nearest_told) & (read <= range_max))
+    # a scanner that tells of no end of its range sees as far as anybody needs
+    read = np.where(known, np.minimum(read, 1e6), 0.0)
+    x, y = mount.x + read * np.cos(angles), mount.y + read * np.sin(angles)
     hit = known & (np.abs(y) <= half_width) & (x > 0)
-    ahead = np.abs(np.arctan2(np.sin(angles), np.cos(angles))) <= math.atan2(half_width, 0.5)
+    aside, most = np.arctan2(np.sin(angles), np.cos(angles)), math.atan2(half_width, 0.5)
+    ahead = np.abs(aside) <= most
+    sector = ((aside / most + 1) / 2 * SECTORS).clip(0, SECTORS - 1)
     clearance = float(x[hit].min()) if hit.any() else math.inf
-    share = float(known[ahead].mean()) if ahead.any() else 0.0
     nearest = float(np.hypot(x[known], y[known]).min()) if known.any() else math.inf
-    return clearance, share, nearest
+    return clearance, _worst_share(known[ahead], sector[ahead]), nearest
 
 
 def depth_corridor(
@@ -55,16 +73,18 @@ def depth_corridor(
     half_width: float,
     low: float,
     high: float,
+    near: float = 0.0,
     stride: int = 4,
 ) -> tuple[float, float]:
     """
-    Free distance ahead of the robot's origin in a corridor, from a depth image (metres, NaN
-    unknown), and the known share of the corridor's pixels.
+    Free distance ahead of the robot's origin in a corridor, from a depth image (metres; -inf: a
+    thing at ``near``, the least that the camera can measure; +inf: free; NaN and 0: unknown), and
+    the known share of the corridor's pixels.
 
-    ``k``: the 9 numbers of the camera matrix; the camera is ``height`` above the floor and
-    ``forward`` of the origin, looking ``pitch`` radians down. Things from ``low`` to ``high``
-    above the floor count. The share is that of the pixels which would see the corridor one metre
-    ahead.
+    ``k``: the 9 numbers of the camera matrix of these very pixels; the camera is ``height`` above
+    the floor and ``forward`` of the origin, looking ``pitch`` radians down. Things from ``low`` to
+    ``high`` above the floor count. The share is that of the pixels which would see the corridor
+    one metre ahead, in the worst of ``TILES`` x ``TILES`` tiles of them.
     """
     depth = depth_HW[::stride, ::stride].astype(np.float64)
     v, u = np.mgrid[0 : depth_HW.shape[0] : stride, 0 : depth_HW.shape[1] : stride]
@@ -72,10 +92,36 @@ def depth_corridor(
     # one metre along the optical axis: how far along the floor, and how far up
     along = math.cos(pitch) - down * math.sin(pitch)
     up = -down * math.cos(pitch) - math.sin(pitch)
-    with np.errstate(invalid="ignore"):
-        x, y, z = forward + depth * along, depth * right, height + depth * up
-        known = np.isfinite(depth)
-        hit = known & (np.abs(y) <= half_width) & (z >= low) & (z <= high) & (x > 0)
+    too_near = np.isneginf(depth)
+    known = too_near | (depth > 0)
+    measured = np.where(too_near, near, np.where(np.isfinite(depth), depth, 0.0))
+    x, y, z = forward + measured * along, measured * right, height + measured * up
+    # what is too near stands somewhere before that, and the camera itself is in the corridor
+    x = np.where(too_near, np.minimum(x, forward + near).clip(1e-3), x)
+    hit = too_near | (known & np.isfinite(depth))
+    hit &= (np.abs(y) <= half_width) & (z >= low) & (z <= high) & (x > 0)
     sees = (np.abs(right) <= half_width) & (height + up >= low) & (height + up <= high)
-    share = float(known[sees].mean()) if sees.any() else float(known.mean())
-    return (float(x[hit].min()) if hit.any() else math.inf), share
+    if not sees.any():
+        sees = np.ones_like(known)
+    tile = _part(right, sees) * TILES + _part(down, sees)
+    clearance = float(x[hit].min()) if hit.any() else math.inf
+    return clearance, _worst_share(known[sees], tile[sees])
+
+
+def _part(
+    coordinate: npt.NDArray[np.float64], sees: npt.NDArray[np.bool_]
+) -> npt.NDArray[np.int_]:
+    """Return in which of ``TILES`` equal parts of what is seen each pixel lies."""
+    first, last = coordinate[sees].min(), coordinate[sees].max()
+    share = (coordinate - first) / max(last - first, 1e-9)
+    return np.asarray((share * TILES).clip(0, TILES - 1), np.int_)
+
+
+def _worst_share(known: npt.NDArray[np.bool_], part: npt.NDArray[np.generic]) -> float:
+    """Return the least known share of the parts in which there is anything; 0 of nothing."""
+    if not len(known):
+        return 0.0
+    number = part.astype(np.int_)
+    counts = np.bincount(number)
+    shares = np.bincount(number, weights=known)[counts > 0] / counts[counts > 0]
+    return float(shares.min())

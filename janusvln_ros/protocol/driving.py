@@ -31,6 +31,7 @@ from janusvln_ros.protocol.exchange import (
     Finish,
     Frame,
     Infer,
+    Loading,
     Odometry,
     Phase,
     Publish,
@@ -42,8 +43,9 @@ from janusvln_ros.protocol.exchange import (
     StepResult,
     Tick,
     frame_problem,
+    taken_later,
 )
-from janusvln_ros.protocol.odometry import Sample, extended, sample_at
+from janusvln_ros.protocol.odometry import Sample, extended, sample_at, velocity_at
 from janusvln_ros.protocol.profile import target
 from janusvln_ros.protocol.status import Code, StepStatus
 
@@ -124,6 +126,7 @@ class State:
 
     phase: Phase = Phase.IDLE
     active: bool = False
+    loading: bool = False  # the model is: instructions wait for it
     episode_id: int = 0
     ticket: int = 0
     start: Start | None = None
@@ -156,6 +159,12 @@ class State:
     discarded: int = 0  # early decisions thrown away, in all
 
     @property
+    def problem(self) -> str:
+        """What keeps it waiting, for diagnostics; empty: nothing worth telling."""
+        waits = self.phase is Phase.WAIT_FRAME and self.refusal != State.refusal
+        return self.refusal[1] if waits else ""
+
+    @property
     def counts(self) -> dict[str, str]:
         """What is counted over all episodes, for diagnostics."""
         seconds, thrown = f"{self.hidden:.3f}", str(self.discarded)
@@ -168,8 +177,10 @@ Outcome = tuple[State, tuple[Command, ...]]
 def advance(state: State, event: Event, settings: Settings) -> Outcome:
     """Return what follows from an event. Those that do not matter now change nothing."""
     match event:
+        case Loading():
+            return replace(state, loading=True), ()
         case Activate():
-            return replace(state, active=True), ()
+            return _activate(state, event, settings)
         case Start():
             return _start(state, event, settings)
         case Cancel():
@@ -258,19 +269,27 @@ def _finish(state: State, key: int, code: int, message: str, now: float) -> Fini
     return Finish(key, code, message, state.steps, elapsed, state.path)
 
 
+def _activate(state: State, event: Activate, settings: Settings) -> Outcome:
+    following, state = state.following, replace(state, active=True, loading=False)
+    if following is None or state.phase is not Phase.IDLE:
+        return state, ()
+    return _begin(state, replace(following, now=event.now), settings)
+
+
 def _start(state: State, start: Start, settings: Settings) -> Outcome:
-    if not state.active:
+    if not (state.active or state.loading):
         return state, (Finish(start.key, Code.NOT_ACTIVE, "the policy node is not active"),)
     if start.problem:
         return state, (Finish(start.key, Code.INVALID_INSTRUCTION, start.problem),)
-    if state.phase is Phase.IDLE:
+    if state.active and state.phase is Phase.IDLE:
         return _begin(state, start, settings)
     message = "a newer instruction arrived"
-    if state.phase is Phase.ENDING:
+    if not state.active or state.phase is Phase.ENDING:
         # The newest wins; one that never began is answered at once.
         old = state.following
         waiting = (Finish(old.key, Code.PREEMPTED, message),) if old else ()
-        return replace(state, following=start), waiting
+        told = () if state.active else (taken_later(start),)
+        return replace(state, following=start), (*waiting, *told)
     ended, commands = _end(state, Code.PREEMPTED, message, start.now)
     if ended.phase is Phase.IDLE:
         begun, more = _begin(ended, start, settings)
@@ -304,7 +323,7 @@ def _cancel(state: State, event: Cancel) -> Outcome:
     commands: tuple[Command, ...] = ()
     if event.deactivate:
         # frames of the time before are old news to the next activation
-        state = replace(state, active=False, frames=())
+        state = replace(state, active=False, loading=False, frames=())
     following = state.following
     if following is not None and event.key in (None, following.key):
         commands += (Finish(following.key, event.code, event.message),)
@@ -379,12 +398,15 @@ def _look_early(state: State, now: float, settings: Settings) -> Outcome:
     stopping = state.phase is not Phase.MOVING or state.action is Action.STOP
     if stopping or state.early is not None or state.step_from is None:
         return state, ()
+    track = state.track
     for frame in reversed(state.frames):
-        sample = sample_at(state.track, frame.stamp) if frame.stamp > state.used else None
+        sample = sample_at(track, frame.stamp) if frame.stamp > state.used else None
         if sample is None:
             continue
         moved = relative(state.step_from, sample.pose)
-        if _at_target(moved, sample, state.action, settings):
+        # a short track leaves the twist: whether the final pose agrees is looked at in any case
+        speeds = velocity_at(track, frame.stamp) or (sample.speed, sample.rate)
+        if _at_target(moved, speeds, state.action, settings):
             ticket = state.ticket + 1
             state = replace(state, ticket=ticket, early=Early(ticket, frame, moved, now))
             return state, (Infer(ticket, frame, state.camera, state.moved, commit=False),)
@@ -392,10 +414,12 @@ def _look_early(state: State, now: float, settings: Settings) -> Outcome:
     return state, ()
 
 
-def _at_target(moved: Pose2, sample: Sample, action: Action, settings: Settings) -> bool:
+def _at_target(
+    moved: Pose2, speeds: tuple[float, float], action: Action, settings: Settings
+) -> bool:
     forward, turn = target(action, settings.forward_step, settings.turn_step)
     near = abs(moved.x - forward) <= AGREE_M and abs(moved.yaw - turn) <= AGREE_RAD
-    slow = abs(sample.speed) <= settings.settle_speed and abs(sample.rate) <= settings.settle_rate
+    slow = abs(speeds[0]) <= settings.settle_speed and abs(speeds[1]) <= settings.settle_rate
     return near and slow
 
 

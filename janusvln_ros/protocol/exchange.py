@@ -37,6 +37,11 @@ class Event:
 
 
 @dataclass(frozen=True)
+class Loading(Event):
+    """The node gets ready: instructions wait for it to become active."""
+
+
+@dataclass(frozen=True)
 class Activate(Event):
     """The node has become active."""
 
@@ -279,6 +284,11 @@ Command = (
 
 NO_ACTION = 255
 """The action of a `Feedback` whose text was none."""
+
+
+def taken_later(start: Start) -> Warn:
+    """Say that an instruction waits for the model."""
+    return Warn(f"the model is being loaded: {start.instruction!r} is taken when it is ready")
 
 
 def frame_problem(

@@ -13,7 +13,7 @@ from enum import Enum
 from janusvln_ros.actions import Action
 from janusvln_ros.geometry import Pose2, relative
 from janusvln_ros.protocol.exchange import Event, Odometry
-from janusvln_ros.protocol.odometry import Sample, finite
+from janusvln_ros.protocol.odometry import Sample, extended, finite, velocity_at
 from janusvln_ros.protocol.profile import (
     Profile,
     share_done,
@@ -32,6 +32,12 @@ itself.
 
 NUDGES = 3
 """Times a motion that came to rest short of its target may go on."""
+
+CREEP = 0.5
+"""Share of the speed of rest that a base must make over ``stuck_time`` to count as moving."""
+
+OVERTAKEN = 1.0
+"""Seconds in which a message that was sent earlier may still arrive after a later one."""
 
 
 class Phase(Enum):
@@ -64,6 +70,7 @@ class Settings(Profile):
     future_tolerance: float = 0.1
     base_timeout: float = 0.0
     discrete: bool = False
+    estop_required: bool = False
 
 
 # Events --------------------------------------------------------------------------------
@@ -98,12 +105,24 @@ class Ranges(Event):
     """
     A range sensor was looked at: free distance in the corridor ahead, the share of the corridor
     that is known, and the nearest thing around.
+
+    ``blind``: metres ahead of the origin up to which the sensor cannot measure. It tells that
+    something is there, not how near, so the base rests before it.
     """
 
     stamp: int
     clearance: float
     known: float
     nearest: float = math.inf
+    blind: float = 0.0
+
+
+@dataclass(frozen=True)
+class Unusable(Event):
+    """A message of ``source`` (odom, or the range source) came that cannot be read, and why."""
+
+    source: str
+    problem: str
 
 
 @dataclass(frozen=True)
@@ -122,9 +141,14 @@ class Arm(Event):
 
 @dataclass(frozen=True)
 class EmergencyStop(Event):
-    """The e-stop is pressed or released; releasing does not arm."""
+    """
+    The e-stop is pressed or released; releasing does not arm.
+
+    ``sent``: when the publisher says it sent this, ns on its clock; 0: it does not say.
+    """
 
     pressed: bool
+    sent: int = 0
 
 
 @dataclass(frozen=True)
@@ -188,7 +212,9 @@ class State:
 
     active: bool = False
     armed: bool = False
-    estop: bool = False
+    estop: bool | None = None  # pressed; None: it has never spoken
+    estop_at: float = -math.inf  # when it was last pressed
+    estop_sent: int = 0  # when that press was sent
     phase: Phase = Phase.IDLE
     last: tuple[int, int] = (-1, -1)  # newest episode and step that were accepted
     goal: Goal | None = None
@@ -202,13 +228,21 @@ class State:
     nudges: int = 0
     # since when (steady) and with which stamp odometry shows standstill
     rest: tuple[float, int] | None = None
-    odom: Sample | None = None
+    track: tuple[Sample, ...] = ()  # the latest odometry
     odom_at: float = -math.inf
+    odom_problem: str = ""  # why the latest odometry cannot be used
     moving_at: float = 0.0  # when odometry last showed the motion that was asked for
+    moving_from: Pose2 = Pose2()  # noqa: RUF009  # where the base was then
     ranges: Ranges | None = None
     ranges_at: float = -math.inf
+    ranges_problem: str = ""  # why the latest range data cannot be used
     heartbeat: int = 0
     heartbeat_at: float = -math.inf
+
+    @property
+    def odom(self) -> Sample | None:
+        """The latest odometry that could be used."""
+        return self.track[-1] if self.track else None
 
 
 Outcome = tuple[State, tuple[Command, ...]]
@@ -217,12 +251,23 @@ Outcome = tuple[State, tuple[Command, ...]]
 # Transitions ---------------------------------------------------------------------------
 
 
-def arming_problem(state: State, now: float, settings: Settings) -> str | None:
-    """Why the robot may not be armed, or None."""
+def arming_problem(
+    state: State, now: float, settings: Settings, wiring: str | None = None
+) -> str | None:
+    """
+    Why the robot may not be armed, or None.
+
+    ``wiring``: why no command would reach the base (`janusvln_ros.protocol.wiring`), if so.
+    """
     if not state.active:
         return "motion is not active"
     if state.estop:
         return "the e-stop is pressed"
+    if state.estop is None and settings.estop_required:
+        return (
+            "the e-stop has not spoken, and estop_required is set: let it publish false (to keep "
+            "it for late-comers, transient local)"
+        )
     if not 0 < settings.base_timeout <= DOWNSTREAM_TIMEOUT:
         return (
             f"base_timeout is {settings.base_timeout:g}: declare the seconds after "
@@ -230,8 +275,10 @@ def arming_problem(state: State, now: float, settings: Settings) -> str | None:
             f"commands; they must be at most {DOWNSTREAM_TIMEOUT:g}"
         )
     if now - state.odom_at > settings.odom_timeout:
-        return "there is no fresh odometry"
-    return None
+        return "there is no fresh odometry" + _because(state.odom_problem)
+    if state.ranges_problem and settings.range_source != "none":
+        return f"{settings.range_source} cannot be used: {state.ranges_problem}"
+    return wiring
 
 
 def goal_problem(state: State, goal: Goal, settings: Settings) -> tuple[int, str] | None:
@@ -280,12 +327,11 @@ def goal_problem(state: State, goal: Goal, settings: Settings) -> tuple[int, str
 def stale(state: State, now: float, settings: Settings) -> tuple[int, str] | None:
     """Which watched input has gone stale, or None."""
     if now - state.odom_at > settings.odom_timeout:
-        return StepStatus.STALE, f"no odometry for {_seconds(now - state.odom_at)}"
+        missing = f"no odometry for {_seconds(now - state.odom_at)}"
+        return StepStatus.STALE, missing + _because(state.odom_problem)
     if settings.range_source != "none" and now - state.ranges_at > settings.range_timeout:
-        return (
-            StepStatus.STALE,
-            f"no {settings.range_source} for {_seconds(now - state.ranges_at)}",
-        )
+        missing = f"no {settings.range_source} for {_seconds(now - state.ranges_at)}"
+        return StepStatus.STALE, missing + _because(state.ranges_problem)
     if now - state.heartbeat_at > settings.heartbeat_timeout:
         return StepStatus.STALE, f"no heartbeat of policy for {_seconds(now - state.heartbeat_at)}"
     return None
@@ -293,6 +339,22 @@ def stale(state: State, now: float, settings: Settings) -> tuple[int, str] | Non
 
 def _seconds(gap: float) -> str:
     return f"{gap:.2f} s" if gap < 1e6 else "as long as this node has been up"
+
+
+def _because(problem: str) -> str:
+    return f": {problem}" if problem else ""
+
+
+def rest_distance(ranges: Ranges, settings: Settings) -> float:
+    """Metres from the origin to a thing ahead at which the base is at rest."""
+    return max(settings.stop_distance, ranges.blind)
+
+
+def room(state: State, settings: Settings) -> float:
+    """Metres that the base may go before it must be at rest for what stands ahead."""
+    if settings.range_source == "none" or state.ranges is None:
+        return math.inf
+    return state.ranges.clearance - rest_distance(state.ranges, settings)
 
 
 def obstacle(state: State, settings: Settings) -> str | None:
@@ -305,11 +367,12 @@ def obstacle(state: State, settings: Settings) -> str | None:
                 f"only {state.ranges.known:.0%} of the corridor ahead can be seen "
                 f"(min_known {settings.min_known:g})"
             )
-        if state.ranges.clearance < settings.stop_distance:
-            return (
-                f"something is {state.ranges.clearance:.2f} m ahead (stop_distance "
-                f"{settings.stop_distance:g})"
-            )
+        if state.ranges.clearance <= rest_distance(state.ranges, settings):
+            told = f"something is {state.ranges.clearance:.2f} m ahead"
+            if state.ranges.blind > settings.stop_distance:
+                least = f"{state.ranges.blind:g}"
+                return f"{told}; nearer than {least} m {settings.range_source} cannot measure"
+            return f"{told} (stop_distance {settings.stop_distance:g})"
     elif state.ranges.nearest < settings.turn_clearance:
         return (
             f"something is {state.ranges.nearest:.2f} m away (turn_clearance "
@@ -330,7 +393,11 @@ def advance(state: State, event: Event, settings: Settings) -> Outcome:
         case Ranges():
             if event.stamp <= (state.ranges.stamp if state.goal and state.ranges else -math.inf):
                 return state, ()  # a stamp that does not advance is no news
-            return replace(state, ranges=event, ranges_at=event.now), ()
+            return replace(state, ranges=event, ranges_at=event.now, ranges_problem=""), ()
+        case Unusable(source="odom"):
+            return _odometry_problem(state, event.now, event.problem, settings)
+        case Unusable():
+            return replace(state, ranges_problem=event.problem), ()
         case Heartbeat():
             return replace(state, heartbeat=event.episode_id, heartbeat_at=event.now), ()
         case Arm(armed=True):
@@ -339,11 +406,8 @@ def advance(state: State, event: Event, settings: Settings) -> Outcome:
             return replace(state, armed=True, last=forgotten), ()
         case Arm():
             return _disarm(state, event.now, "disarmed", settings)
-        case EmergencyStop(pressed=True):
-            state = replace(state, estop=True)
-            return _disarm(state, event.now, "the e-stop was pressed", settings)
         case EmergencyStop():
-            return replace(state, estop=False), ()
+            return _emergency_stop(state, event, settings)
         case Activate(active=True):
             return replace(state, active=True, armed=False), ()
         case Activate():
@@ -356,6 +420,20 @@ def advance(state: State, event: Event, settings: Settings) -> Outcome:
 
 def _disarm(state: State, now: float, why: str, settings: Settings) -> Outcome:
     return _halt(replace(state, armed=False), now, StepStatus.DISARMED, why, settings)
+
+
+def _emergency_stop(state: State, event: EmergencyStop, settings: Settings) -> Outcome:
+    """
+    Any press counts; a release counts unless it was sent before the press and overtaken by it.
+
+    Publishers' clocks may differ, so what was sent earlier is only told by the stamps for as long
+    as a message may be under way.
+    """
+    if event.pressed:
+        state = replace(state, estop=True, estop_at=event.now, estop_sent=event.sent)
+        return _disarm(state, event.now, "the e-stop was pressed", settings)
+    overtaken = 0 < event.sent < state.estop_sent and event.now - state.estop_at <= OVERTAKEN
+    return replace(state, estop=bool(state.estop and overtaken)), ()
 
 
 def _goal(state: State, goal: Goal, settings: Settings) -> Outcome:
@@ -374,6 +452,7 @@ def _goal(state: State, goal: Goal, settings: Settings) -> Outcome:
         nudges=0,
         rest=None,
         moving_at=goal.now,
+        moving_from=start,
         collided=False,
         outcome=(StepStatus.SUCCEEDED, ""),
     )
@@ -406,25 +485,50 @@ def _halt(state: State, now: float, status: int, message: str, settings: Setting
     ), (zero,)
 
 
+def _odometry_problem(state: State, now: float, problem: str, settings: Settings) -> Outcome:
+    state = replace(state, odom_problem=problem)
+    if state.phase is Phase.DRIVING:
+        return _halt(state, now, StepStatus.STALE, problem, settings)
+    return state, ()
+
+
 def _odometry(state: State, event: Odometry, settings: Settings) -> Outcome:
     sample, before = event.sample, state.odom
     if not finite(sample):
-        if state.phase is Phase.DRIVING:
-            return _halt(state, event.now, StepStatus.STALE, "odometry is not a number", settings)
-        return state, ()
+        return _odometry_problem(state, event.now, "odometry is not a number", settings)
     if state.goal is not None and before is not None:
         if sample.stamp <= before.stamp:
             return state, ()  # a stamp that does not advance is no news
         jump = math.hypot(sample.pose.x - before.pose.x, sample.pose.y - before.pose.y)
         if state.phase is Phase.DRIVING and jump > settings.odom_jump:
-            state = replace(state, odom=sample, odom_at=event.now, start=sample.pose)
+            state = replace(state, track=(sample,), odom_at=event.now, start=sample.pose)
             return _halt(
                 state, event.now, StepStatus.STALE, f"odometry jumped by {jump:.2f} m", settings
             )
-    still = abs(sample.speed) <= settings.rest_speed and abs(sample.rate) <= settings.rest_rate
-    rest = None if not still else state.rest or (event.now, sample.stamp)
-    moving_at = event.now if not still else state.moving_at
-    return replace(state, odom=sample, odom_at=event.now, rest=rest, moving_at=moving_at), ()
+    track = extended(state.track, sample)
+    state = replace(state, track=track, odom_at=event.now, odom_problem="")
+    rest = (state.rest or (event.now, sample.stamp)) if at_rest(track, settings) else None
+    if moved_on(state.moving_from, sample.pose, settings):
+        state = replace(state, moving_at=event.now, moving_from=sample.pose)
+    return replace(state, rest=rest), ()
+
+
+def at_rest(track: tuple[Sample, ...], settings: Settings) -> bool:
+    """Whether the base stands still, by its poses and not by its twist alone."""
+    velocity = velocity_at(track, track[-1].stamp)
+    if velocity is None:
+        return False
+    return abs(velocity[0]) <= settings.rest_speed and abs(velocity[1]) <= settings.rest_rate
+
+
+def moved_on(start: Pose2, end: Pose2, settings: Settings) -> bool:
+    """
+    Whether the poses show motion: as far as ``CREEP`` of the speed of rest comes in
+    ``stuck_time``, so that jitter is none.
+    """
+    moved, least = relative(start, end), CREEP * settings.stuck_time
+    far = math.hypot(moved.x, moved.y) > least * settings.rest_speed
+    return far or abs(moved.yaw) > least * settings.rest_rate
 
 
 def _tick(state: State, event: Tick, settings: Settings) -> Outcome:
@@ -464,23 +568,12 @@ def _drive(state: State, event: Tick, settings: Settings) -> Outcome:
     moved = relative(state.start, state.odom.pose)
     progress = Progress(state.goal.key, share_done(moved, goal))
     if now - state.moving_at > settings.stuck_time:
-        state = replace(state, collided=True)
-        return _halt(
-            state,
-            now,
-            StepStatus.BLOCKED,
-            f"the base has not moved for {settings.stuck_time:g} s",
-            settings,
-        )
+        return _stuck(state, now, settings)
     if settings.discrete:
         if stepped(moved, goal, settings) and state.rest is not None:
             return replace(state, phase=Phase.STOPPING, stopping_since=now), (progress,)
         return state, (progress,)
-    clearance = (
-        math.inf
-        if settings.range_source == "none" or state.ranges is None
-        else state.ranges.clearance - settings.stop_distance
-    )
+    clearance = room(state, settings)
     delay = now - state.odom_at + settings.latency
     speed, rate = velocity(
         moved, goal, state.velocity, now - state.ticked, delay, clearance, settings
@@ -489,6 +582,17 @@ def _drive(state: State, event: Tick, settings: Settings) -> Outcome:
     if speed == 0 and rate == 0:
         state = replace(state, phase=Phase.STOPPING, stopping_since=now, rest=None)
     return state, (Drive(speed, rate), progress)
+
+
+def _stuck(state: State, now: float, settings: Settings) -> Outcome:
+    assert state.odom is not None
+    still, told = f"for {settings.stuck_time:g} s", state.odom
+    if abs(told.speed) > settings.rest_speed or abs(told.rate) > settings.rest_rate:
+        twist = f"its twist says {told.speed:.2f} m/s and {told.rate:.2f} rad/s"
+        doubt = f"odometry contradicts itself: its pose has stood still {still}, {twist}"
+        return _halt(state, now, StepStatus.STALE, doubt, settings)
+    state = replace(state, collided=True)
+    return _halt(state, now, StepStatus.BLOCKED, f"the base has not moved {still}", settings)
 
 
 def _settle(state: State, event: Tick, settings: Settings) -> Outcome:
@@ -500,13 +604,13 @@ def _settle(state: State, event: Tick, settings: Settings) -> Outcome:
     now, zero = event.now, () if settings.discrete else (Drive(0.0, 0.0),)
     waited = now - state.stopping_since
     fresh = now - state.odom_at <= settings.odom_timeout
-    at_rest = state.rest is not None and now - state.rest[0] >= settings.rest_time and fresh
-    if not at_rest and waited < settings.stop_time:
+    rested = state.rest is not None and now - state.rest[0] >= settings.rest_time and fresh
+    if not rested and waited < settings.stop_time:
         return state, zero
     status, message = state.outcome
     moved = relative(state.start, state.odom.pose) if state.odom is not None else Pose2()
     goal = target(Action(state.goal.action), settings.forward_step, settings.turn_step)
-    if not at_rest and status == StepStatus.SUCCEEDED:
+    if not rested and status == StepStatus.SUCCEEDED:
         status, message = (
             (StepStatus.STALE, "odometry went stale before standstill")
             if not fresh
@@ -518,18 +622,15 @@ def _settle(state: State, event: Tick, settings: Settings) -> Outcome:
         and short_of(moved, goal, settings) > 0
     ):
         if state.nudges < NUDGES and now - state.since < settings.step_deadline:
-            return replace(
-                state, phase=Phase.DRIVING, nudges=state.nudges + 1, ticked=now, moving_at=now
-            ), zero
-        missing = f"came to rest at {moved.x:.3f} m and {math.degrees(moved.yaw):.1f} degrees"
-        status, message = (
-            (
-                StepStatus.BLOCKED
-                if moved.x < settings.forward_step / 2 and goal[0]
-                else StepStatus.TIMEOUT
-            ),
-            missing,
-        )
-    end_stamp = state.rest[1] if at_rest and state.rest is not None else event.ros_now
+            here = state.odom.pose if state.odom is not None else Pose2()
+            nudged = replace(state, nudges=state.nudges + 1, moving_at=now, moving_from=here)
+            return replace(nudged, phase=Phase.DRIVING, ticked=now), zero
+        message = f"came to rest at {moved.x:.3f} m and {math.degrees(moved.yaw):.1f} degrees"
+        left = room(state, settings)
+        ahead = goal[0] and left < short_of(moved, goal, settings)
+        message += f", {left:.2f} m from where the way ahead ends" if ahead else ""
+        blocked = ahead or (goal[0] and moved.x < settings.forward_step / 2)
+        status = StepStatus.BLOCKED if blocked else StepStatus.TIMEOUT
+    end_stamp = state.rest[1] if rested and state.rest is not None else event.ros_now
     done = Done(state.goal, status, message, end_stamp, moved, state.collided)
     return replace(state, goal=None, phase=Phase.IDLE, velocity=(0.0, 0.0)), (*zero, done)

@@ -8,7 +8,14 @@ jumps back, as of a bag that starts again, begins it anew.
 
 from dataclasses import dataclass, field, replace
 
-from janusvln_ros.protocol.choosing import Choice, Rule, see_frame, see_odometry, see_step_end
+from janusvln_ros.protocol.choosing import (
+    Choice,
+    Rule,
+    missing,
+    see_frame,
+    see_odometry,
+    see_step_end,
+)
 from janusvln_ros.protocol.exchange import (
     NO_ACTION,
     Activate,
@@ -22,6 +29,7 @@ from janusvln_ros.protocol.exchange import (
     Finish,
     Frame,
     Infer,
+    Loading,
     Odometry,
     Phase,
     Publish,
@@ -32,11 +40,15 @@ from janusvln_ros.protocol.exchange import (
     Tick,
     Warn,
     frame_problem,
+    taken_later,
 )
 from janusvln_ros.protocol.status import Code, StepStatus
 
 JUMP_BACK_NS = 1_000_000_000
 """Stamps that go back by more than this start a new episode; less is jitter."""
+
+QUIET_S = 3.0
+"""Seconds without anything to decide on after which it is told why."""
 
 MAX_QUEUE = 64
 """Chosen frames that may wait for the model."""
@@ -55,6 +67,8 @@ class State:
     """Everything the watching node remembers between events."""
 
     active: bool = False
+    loading: bool = False  # the model is: instructions wait for it
+    following: Start | None = None  # the one that does
     episode_id: int = 0
     ticket: int = 0
     start: Start | None = None  # of the episode that is watched
@@ -68,6 +82,9 @@ class State:
     used: int = 0  # stamp of the last frame that was used, ns
     bad: bool = False  # the last frame could not be used, which was told
     dropped: int = 0  # chosen frames for which there was no room, in all
+    frame_at: float = 0.0  # when the last frame arrived, or the episode began
+    able_at: float = 0.0  # when it last had all that it chooses by
+    problem: str = ""  # why there is nothing to decide on, for diagnostics
 
     @property
     def phase(self) -> Phase:
@@ -88,8 +105,10 @@ Outcome = tuple[State, tuple[Command, ...]]
 def advance(state: State, event: Event, settings: Settings) -> Outcome:
     """Return what follows from an event. Those that do not matter now change nothing."""
     match event:
+        case Loading():
+            return replace(state, loading=True), ()
         case Activate():
-            return replace(state, active=True), ()
+            return _activate(state, event)
         case Start():
             return _start(state, event)
         case Cancel():
@@ -110,10 +129,27 @@ def advance(state: State, event: Event, settings: Settings) -> Outcome:
             return _failed(state, event)
         case ResetFailed() if event.episode_id == state.episode_id:
             return _end(state, event.code, event.message, event.now)
-        case Tick() if state.deciding and event.now - state.since > settings.inference_timeout:
-            late = f"the model took longer than {settings.inference_timeout:g} s"
-            return _end(state, Code.INFERENCE_FAILED, late, event.now)
+        case Tick() if state.start is not None:
+            return _tick(state, event, settings)
     return state, ()
+
+
+def _tick(state: State, event: Tick, settings: Settings) -> Outcome:
+    if state.deciding is not None:
+        if event.now - state.since <= settings.inference_timeout:
+            return replace(state, able_at=event.now, problem=""), ()
+        late = f"the model took longer than {settings.inference_timeout:g} s"
+        return _end(state, Code.INFERENCE_FAILED, late, event.now)
+    why = missing(state.choice, state.newest, settings.rule)
+    if event.now - state.frame_at > QUIET_S:
+        why = f"no frame has come for {QUIET_S:g} s"
+    elif not why:
+        return replace(state, able_at=event.now, problem=""), ()
+    elif event.now - state.able_at <= QUIET_S:
+        return state, ()
+    if state.problem:
+        return state, ()
+    return replace(state, problem=why), (Warn(f"nothing to decide on: {why}"),)
 
 
 def _begin(state: State, start: Start) -> Outcome:
@@ -125,6 +161,8 @@ def _begin(state: State, start: Start) -> Outcome:
         camera=state.camera,
         newest=state.newest,
         dropped=state.dropped,
+        frame_at=start.now,
+        able_at=start.now,
     )
     return fresh, (Reset(fresh.episode_id, start.instruction),)
 
@@ -137,11 +175,19 @@ def _end(state: State, code: int, message: str, now: float) -> Outcome:
     return replace(ended, start=None), (answer,)
 
 
+def _activate(state: State, event: Activate) -> Outcome:
+    following = state.following
+    state = replace(state, active=True, loading=False, following=None)
+    return _begin(state, replace(following, now=event.now)) if following else (state, ())
+
+
 def _start(state: State, event: Start) -> Outcome:
-    if not state.active:
+    if not (state.active or state.loading):
         problem = (Code.NOT_ACTIVE, "the policy node is not active")
     elif event.problem:
         problem = (Code.INVALID_INSTRUCTION, event.problem)
+    elif not state.active:
+        return replace(state, following=event), (*_superseded(state), taken_later(event))
     else:
         ended, commands = _end(state, Code.PREEMPTED, "a newer instruction arrived", event.now)
         begun, more = _begin(ended, event)
@@ -149,16 +195,29 @@ def _start(state: State, event: Start) -> Outcome:
     return state, (Finish(event.key, *problem),)
 
 
+def _superseded(state: State) -> tuple[Command, ...]:
+    """Answer the instruction that waits, whose place a newer one takes."""
+    if state.following is None:
+        return ()
+    return (Finish(state.following.key, Code.PREEMPTED, "a newer instruction arrived"),)
+
+
 def _cancel(state: State, event: Cancel) -> Outcome:
+    commands: tuple[Command, ...] = ()
     if event.deactivate:
-        state = replace(state, active=False)
+        state = replace(state, active=False, loading=False)
+    if state.following is not None and event.key in (None, state.following.key):
+        commands = (Finish(state.following.key, event.code, event.message),)
+        state = replace(state, following=None)
     if state.start is None or event.key not in (None, state.start.key):
-        return state, ()
-    return _end(state, event.code, event.message, event.now)
+        return state, commands
+    ended, more = _end(state, event.code, event.message, event.now)
+    return ended, commands + more
 
 
 def _frame(state: State, frame: Frame, settings: Settings) -> Outcome:
     commands: tuple[Command, ...] = ()
+    state = replace(state, frame_at=frame.now)
     if state.start is None:
         return replace(state, newest=frame.stamp), ()
     if 0 < frame.stamp < state.newest - JUMP_BACK_NS:

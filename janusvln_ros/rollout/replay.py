@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from janusvln_ros.actions import Action
 from janusvln_ros.camera.images import decode, encode_jpeg
-from janusvln_ros.camera.view import intrinsics_of, plan_view, uncalibrated_view
+from janusvln_ros.camera.view import fitted, intrinsics_of, plan_view, uncalibrated_view
 from janusvln_ros.data.bags import Bag, BagWriter, message_types, open_bag
 from janusvln_ros.data.drawing import camera_picture
 from janusvln_ros.data.drives import (
@@ -66,15 +66,16 @@ def bag_camera(bag: Bag, topics: Topics, uncalibrated: bool) -> Camera:
     # of several, the one in the same namespace counts.
     folder = camera.removesuffix("/compressed").rpartition("/")[0]
     infos.sort(key=lambda topic: topic.rpartition("/")[0] != folder)
+    height, width = decode(bag.decode(next(bag.messages([camera])))).shape[:2]
     if infos:
-        return plan_view(intrinsics_of(bag.decode(next(bag.messages(infos[:1]))))).apply
+        intrinsics = intrinsics_of(bag.decode(next(bag.messages(infos[:1]))))
+        return plan_view(fitted(intrinsics, width, height)).apply
     require(
         uncalibrated,
         f"{bag.path} holds no camera_info, so the field of view of {camera} is "
         "unknown; give --uncalibrated to go on without",
     )
-    frame = decode(bag.decode(next(bag.messages([camera]))))
-    return uncalibrated_view(frame.shape[1], frame.shape[0]).apply
+    return uncalibrated_view(width, height).apply
 
 
 def replay(

@@ -170,15 +170,7 @@ class Trajectories(Dataset[dict[str, Any]]):
         if mirrored:
             targets, executed = mirrored_actions(targets), mirrored_actions(executed)
             instruction = mirrored_instruction(instruction)
-        if recipe.word_dropout:
-            instruction = drop_words(instruction, recipe.word_dropout, drawn_generator())
-        item: dict[str, Any] = {
-            "prompt": dual_prefix_ids(self.tokenizer, instruction),
-            "targets": targets[:n],
-            "weights": step_weights(targets, recipe.change_weight, recipe.stop_weight)[:n],
-            "ahead": foresight(targets, n),
-            "executed": executed[:n],
-        }
+        item = labelled_item(self.tokenizer, recipe, instruction, targets, executed)
         if self.features:
             start = int(self.caches[s].start[i])
             item["vision"], item["spatial"] = (
@@ -190,6 +182,29 @@ class Trajectories(Dataset[dict[str, Any]]):
             frames = np.stack([read_picture(path, self.width) for path in paths])
             item["frames"] = np.ascontiguousarray(frames[:, :, ::-1]) if mirrored else frames
         return item
+
+
+def labelled_item(
+    tokenizer: PreTrainedTokenizerBase,
+    recipe: Recipe,
+    instruction: str,
+    targets: np.ndarray,
+    executed: np.ndarray,
+) -> dict[str, Any]:
+    """
+    What `collate_trajectories` takes of a trajectory beside its frames: prompt ids, and targets,
+    weights and executed actions of its first ``recipe.max_frames`` frames.
+    """
+    n = min(len(targets), recipe.max_frames)
+    if recipe.word_dropout:
+        instruction = drop_words(instruction, recipe.word_dropout, drawn_generator())
+    return {
+        "prompt": dual_prefix_ids(tokenizer, instruction),
+        "targets": targets[:n],
+        "weights": step_weights(targets, recipe.change_weight, recipe.stop_weight)[:n],
+        "ahead": foresight(targets, n),
+        "executed": executed[:n],
+    }
 
 
 def encoding_order(sets: int, cluster: Cluster) -> list[int]:
@@ -222,41 +237,52 @@ def encoder_digest(model: JanusVLN, part: str) -> str:
     return digest.hexdigest()[:16]
 
 
+@torch.no_grad()
+def vision_features(model: JanusVLN, frames_Fhw3: np.ndarray) -> np.ndarray:
+    """
+    The vision tower's patches before its merger, float32 [F, patches, width] in merge order, from
+    resized pictures, uint8.
+    """
+    parts = (frames_Fhw3[i : i + 64] for i in range(0, len(frames_Fhw3), 64))
+    return np.concatenate([vision_patches(model, part).float().cpu().numpy() for part in parts])
+
+
+@torch.no_grad()
+def spatial_features(model: JanusVLN, frames_Fhw3: np.ndarray) -> np.ndarray:
+    """
+    The spatial encoder's patch tokens of a whole trajectory, float32 [F, patches, 2 * embed_dim],
+    seen with the model's own memory window.
+    """
+    images = images_of(frames_Fhw3)[None].to(model.device)
+    tokens = model.spatial(images, model.config.navigation.window)[0]
+    return np.asarray(tokens[:, model.config.spatial.num_special_tokens :].float().cpu().numpy())
+
+
 def encode_set(
     cache: FrameCache, model: JanusVLN, mirrored: bool = False
 ) -> tuple[np.ndarray, np.ndarray]:
     """
-    What both frozen encoders make of every frame of a set (or of its mirror image), float16: the
-    vision tower's patches before its merger, in merge order [frames, patches, width], and the
-    spatial patch tokens [frames, patches, 2 * embed_dim], each trajectory seen with the model's
-    own memory window.
+    What both frozen encoders make of every frame of a set (or of its mirror image), float16:
+    `vision_features` and, trajectory by trajectory, `spatial_features`.
     """
     config, window = model.config, model.config.navigation.window
     rows, columns = patch_grid(*cache.frames.shape[1:3])
     merged = (rows // MERGE * MERGE) * (columns // MERGE * MERGE)
-    side, suffix = (-1, "-mirrored") if mirrored else (1, "")
+    suffix = "-mirrored" if mirrored else ""
 
-    @torch.no_grad()
-    def vision(frames: np.ndarray) -> np.ndarray:
-        seen = [frames[i : i + 64, :, ::side] for i in range(0, len(frames), 64)]
-        return np.concatenate([vision_patches(model, part).float().cpu().numpy() for part in seen])
-
-    @torch.no_grad()
-    def spatial(frames: np.ndarray) -> np.ndarray:
-        seen = np.ascontiguousarray(frames[:, :, ::side])
-        tokens = model.spatial(images_of(seen)[None].to(model.device), window)[0]
-        return tokens[:, config.spatial.num_special_tokens :].float().cpu().numpy()
+    def seen(frames: np.ndarray) -> np.ndarray:
+        return np.ascontiguousarray(frames[:, :, ::-1]) if mirrored else frames
 
     return (
         cache.features(
             f"vision-{encoder_digest(model, 'vision')}{suffix}",
             (merged, config.vision.hidden_size),
-            vision,
+            lambda frames: vision_features(model, seen(frames)),
         ),
         cache.features(
             f"spatial-{encoder_digest(model, 'spatial')}-{window.initial}-{window.window}{suffix}",
             (rows * columns, 2 * config.spatial.embed_dim),
-            spatial,
+            lambda frames: spatial_features(model, seen(frames)),
         ),
     )
 

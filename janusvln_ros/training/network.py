@@ -18,7 +18,7 @@ from janusvln_ros.model.config import key_value_shape
 from janusvln_ros.model.network import SpatialMerger
 from janusvln_ros.policy.tokenizer import TRAINED_WORDS_FILE, load_trained_words
 from janusvln_ros.training.recipes import Recipe
-from janusvln_ros.training.words import fold_words
+from janusvln_ros.training.words import fold_words, folded
 
 
 def shipped(path: str) -> Path:
@@ -179,8 +179,8 @@ def finish(
     words: Collection[str] = (),
 ) -> Path:
     """
-    Write the checkpoint folder: weights, config, tokenizer and what generation needs; the model is
-    in evaluation mode then.
+    Write the checkpoint folder of a run that has ended; the model is in evaluation mode then, with
+    ordinary embeddings.
 
     ``words``: those that training said, to be kept beside those that the network it started from
     had been told (empty: nothing is written).
@@ -188,17 +188,25 @@ def finish(
     folder = output / "checkpoint"
     model.eval()
     fold_words(model)
+    write_checkpoint(model, recipe, folder, trained=trained, tokenizer=tokenizer)
+    if words:
+        said = sorted({*words, *load_trained_words(Path(recipe.model))})
+        atomic_write(folder / TRAINED_WORDS_FILE, json.dumps(said) + "\n")
+    return folder
+
+
+def write_checkpoint(
+    model: JanusVLN, recipe: Recipe, folder: Path, *, trained: bool, tokenizer: Path | None = None
+) -> None:
+    """Write weights, config, tokenizer and what generation needs into ``folder``."""
     model.config = replace(
         model.config, navigation=replace(model.config.navigation, trained=trained)
     )
-    model.save_pretrained(folder, dtype="bfloat16" if recipe.bf16 else None)
+    with folded(model):
+        model.save_pretrained(folder, dtype="bfloat16" if recipe.bf16 else None)
     if tokenizer is not None:
         for name in TOKENIZER_FILES:
             if (tokenizer / name).is_file() and (tokenizer / name).resolve() != (
                 folder / name
             ).resolve():
                 shutil.copyfile(tokenizer / name, folder / name)
-    if words:
-        said = sorted({*words, *load_trained_words(Path(recipe.model))})
-        atomic_write(folder / TRAINED_WORDS_FILE, json.dumps(said) + "\n")
-    return folder

@@ -2,10 +2,11 @@
 Recipes: everything that defines a training run, typed, read from ``config/train/NAME.yaml`` and
 overridden field by field.
 
-A recipe file is flat YAML whose keys are the fields of :class:`Recipe`; ``extends: OTHER`` starts
-from another recipe. On the command line any field is ``name=value``, the value being YAML
-(``learning_rate=1e-4``, ``data=[a,b]``). A name that is no field is an error that suggests the
-closest one, and a value of the wrong type is an error that says which type is wanted.
+A recipe file is YAML whose keys are the fields of :class:`Recipe`; ``extends: OTHER`` starts from
+another recipe. On the command line any field is ``name=value``, the value being YAML
+(``learning_rate=1e-4``, ``data=[a,b]``, ``stream.uses=3``). A name that is no field is an error
+that suggests the closest one, and a value of the wrong type is an error that says which type is
+wanted.
 """
 
 from collections.abc import Iterable
@@ -16,7 +17,42 @@ from typing import Any, Literal
 import yaml
 
 from janusvln_ros import schema
+from janusvln_ros.errors import require
 from janusvln_ros.files import atomic_write
+from janusvln_ros.rollout.stream import Mix
+
+
+@dataclass(frozen=True)
+class Stream(Mix):
+    """
+    Drives made while training runs, in homes that are used once (`training.stream`).
+
+    What is driven, and by whom, is in `rollout.stream.Mix`.
+    """
+
+    producers: int = 0
+    """Processes that drive; 0: one for every core that no training process has, at least one."""
+    uses: int = 4
+    """Passes over a drive, each with another of its instructions; it is deleted then."""
+    keep: int = 600
+    """Drives kept on disk (30 kB a frame); producers wait where there are as many."""
+    least: int = 100
+    """Training waits where fewer drives are there for each of its processes."""
+    policy_from: int = 1000
+    """
+    Steps from which on checkpoints of this run drive; 0 where ``model`` knows how to.
+    """
+    eval_homes: int = 0
+    """Homes of their own, driven once by the expert, that training is judged by."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        for name in ("uses", "keep", "least"):
+            value = getattr(self, name)
+            require(value >= 1, f"stream.{name} is {value}: give 1 or more")
+        for name in ("producers", "policy_from", "eval_homes"):
+            value = getattr(self, name)
+            require(value >= 0, f"stream.{name} is {value}: give 0 or more")
 
 
 @dataclass(frozen=True)
@@ -89,6 +125,10 @@ class Recipe:
     actions and text (houses; not for texts of people).
     """
     eval_data: list[str] = field(default_factory=list)
+    stream: Stream | None = None
+    """
+    ``dual``: drives made while training runs, in place of ``data`` (houses); null: none.
+    """
     eval_samples: int = 64
     """At most so many samples or trajectories are used for an evaluation during training."""
     max_frames: int = 400
@@ -215,4 +255,10 @@ def _read(name: str) -> dict[str, Any]:
     """The keys of a recipe file, those of the recipes it extends below them."""
     values = schema.read_yaml(schema.shipped("train", name))
     parent = values.pop("extends", None)
-    return {**(_read(str(parent)) if parent else {}), **values}
+    below = _read(str(parent)) if parent else {}
+    for key, value in values.items():
+        inherited = below.get(key)
+        if isinstance(value, dict) and isinstance(inherited, dict):
+            value = {**inherited, **value}
+        below[key] = value
+    return below

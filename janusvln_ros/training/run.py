@@ -9,7 +9,7 @@ time (`janusvln_ros.training.released`). Both take the same set files
 
 import json
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -21,7 +21,7 @@ from transformers import PreTrainedTokenizerBase
 
 from janusvln_ros.data.samples import FrameSamples, TrajectorySet
 from janusvln_ros.errors import require
-from janusvln_ros.files import atomic_write
+from janusvln_ros.files import atomic_write, file_lock
 from janusvln_ros.model import JanusVLN
 from janusvln_ros.model.checkpoint import find
 from janusvln_ros.policy.instruction import WORD
@@ -34,7 +34,28 @@ from janusvln_ros.training.episode import EPISODE_ATTENTION
 from janusvln_ros.training.network import build_model, finish, shipped
 from janusvln_ros.training.recipes import Recipe, load_recipe, save_recipe
 from janusvln_ros.training.released import ReleasedTask, Samples, collate_samples
-from janusvln_ros.training.trainer import fit, freeze, last_logged, last_state
+from janusvln_ros.training.spool import Spool
+from janusvln_ros.training.stream import (
+    DriveStream,
+    HeldOutDrives,
+    PolicyPublisher,
+    ProducerJob,
+    Producers,
+    StreamFigures,
+    held_out_drives,
+    newest_policy,
+    producer_count,
+    publish_policy,
+    said_in_stream,
+    stream_folder,
+)
+from janusvln_ros.training.trainer import (
+    NavigationTrainer,
+    fit,
+    freeze,
+    last_logged,
+    last_state,
+)
 from janusvln_ros.training.words import learn_words
 
 log = logging.getLogger(__name__)
@@ -80,6 +101,10 @@ MAY_CHANGE = (
     "epochs",
     "deepspeed",
     "fsdp",
+    "stream.producers",
+    "stream.uses",
+    "stream.keep",
+    "stream.least",
 )
 """Fields that may differ when a run is resumed."""
 
@@ -92,15 +117,25 @@ def claim(recipe: Recipe, output: Path) -> None:
     """
     path = output / "recipe.yaml"
     if path.is_file() and last_state(output):
-        before = asdict(load_recipe(str(path)))
-        for name, value in asdict(recipe).items():
+        before, now = _fields(asdict(load_recipe(str(path)))), _fields(asdict(recipe))
+        for name in sorted(before.keys() | now.keys()):
+            was, value = before.get(name), now.get(name)
             require(
-                name in MAY_CHANGE or before[name] == value,
-                f"{output} holds the state of another run ({name} was {before[name]!r}, now "
+                name in MAY_CHANGE or was == value,
+                f"{output} holds the state of another run ({name} was {was!r}, now "
                 f"{value!r}): give another output=FOLDER, or delete {output}",
             )
         log.info("going on with the run in %s", output)
     save_recipe(recipe, path)
+
+
+def _fields(values: Mapping[str, Any], above: str = "") -> dict[str, Any]:
+    """The fields of a recipe by name, those of a section as ``section.name``."""
+    found: dict[str, Any] = {}
+    for name, value in values.items():
+        inner = _fields(value, f"{name}.") if isinstance(value, dict) else {name: value}
+        found |= {f"{above}{key}": kept for key, kept in inner.items()}
+    return found
 
 
 def _train_encoders(recipe: Recipe, output: Path) -> dict[str, Any]:
@@ -177,6 +212,13 @@ def said(tokenizer: PreTrainedTokenizerBase, paths: Sequence[str]) -> set[str]:
     }
 
 
+def words_said(recipe: Recipe, tokenizer: PreTrainedTokenizerBase) -> set[str]:
+    """Every word that a recipe's training says, in its stream (so far) or in its sets."""
+    if recipe.stream is not None:
+        return said_in_stream(stream_folder(recipe))
+    return said(tokenizer, recipe.data)
+
+
 @dataclass(frozen=True)
 class Stage:
     """
@@ -202,41 +244,92 @@ def prepare(recipe: Recipe, model: JanusVLN, tokenizer: PreTrainedTokenizerBase)
         InputError: no data is named, or some that cannot be used.
     """
     require(
-        recipe.data,
-        "the recipe names no data: give --set 'data=[FILE.jsonl, ...]', made by 'janusvln data'",
-    )
-    sets, mirrored, held_out = map(
-        open_sets, (recipe.data, recipe.mirrored_data, recipe.eval_data)
+        recipe.data or recipe.stream,
+        "the recipe names no data: give --set 'data=[FILE.jsonl, ...]', made by 'janusvln data', "
+        "or a stream",
     )
     dual = recipe.memory == "dual"
     require(
-        dual or not mirrored,
+        dual or not recipe.mirrored_data,
         "mirrored_data is for whole trajectories (memory: dual): set mirrored_data=[]",
     )
+    if recipe.stream is not None:
+        return _prepare_stream(recipe, model, tokenizer)
+    sets, mirrored, held_out = map(
+        open_sets, (recipe.data, recipe.mirrored_data, recipe.eval_data)
+    )
+    evaluation: Any = None
     if dual:
-        frozen = not (recipe.train_vision_tower or recipe.train_spatial_encoder)
-        settings = (model, tokenizer, recipe, frozen and recipe.cache_features)
+        settings = (model, tokenizer, recipe, recipe.cache_features and not _learns_to_see(recipe))
         train: Any = Trajectories(sets, *settings, mirrored)
         whole = (model, tokenizer, replace(recipe, word_dropout=0.0), settings[-1])
-        evaluation: Any = Trajectories(held_out, *whole) if held_out else None
-        task: nn.Module = DualTask(
-            model,
-            tokenizer,
-            recipe.sample_windows,
-            recipe.guidance_weight,
-            not recipe.train_spatial_encoder,
-            recipe.curriculum_steps,
-        )
+        evaluation = Trajectories(held_out, *whole) if held_out else None
+        task: nn.Module = _dual_task(recipe, model, tokenizer)
     else:
         pictures = (model.config.navigation.image_width, model.config.navigation.num_history)
         train = Samples(FrameSamples(sets), *pictures)
         evaluation = Samples(FrameSamples(held_out), *pictures) if held_out else None
         task = ReleasedTask(model, tokenizer, recipe.prompt)
-    if evaluation is not None and len(evaluation) > recipe.eval_samples:
-        chosen = np.linspace(0, len(evaluation) - 1, recipe.eval_samples).astype(int)
-        evaluation = torch.utils.data.Subset(evaluation, chosen.tolist())
+    if evaluation is not None:
+        evaluation = _some(evaluation, recipe.eval_samples)
     collate = collate_trajectories if dual else collate_samples
     return Stage(task, train, evaluation, collate)
+
+
+def _learns_to_see(recipe: Recipe) -> bool:
+    """Whether an encoder changes in training, so that nothing it says can be kept."""
+    return recipe.train_vision_tower or recipe.train_spatial_encoder
+
+
+def _dual_task(recipe: Recipe, model: JanusVLN, tokenizer: PreTrainedTokenizerBase) -> DualTask:
+    return DualTask(
+        model,
+        tokenizer,
+        recipe.sample_windows,
+        recipe.guidance_weight,
+        not recipe.train_spatial_encoder,
+        recipe.curriculum_steps,
+    )
+
+
+def _some(evaluation: Any, count: int) -> Any:
+    """At most ``count`` samples of a set, evenly chosen."""
+    if len(evaluation) <= count:
+        return evaluation
+    chosen = np.linspace(0, len(evaluation) - 1, count).astype(int)
+    return torch.utils.data.Subset(evaluation, chosen.tolist())
+
+
+def _prepare_stream(recipe: Recipe, model: JanusVLN, tokenizer: PreTrainedTokenizerBase) -> Stage:
+    """Task and data of a recipe whose drives are made while it runs; see `stream.DriveStream`."""
+    stream, cluster = recipe.stream, Cluster.from_environment()
+    assert stream is not None
+    for holds, sentence in (
+        (recipe.memory == "dual", "stream is for whole trajectories: set memory=dual"),
+        (not recipe.data and not recipe.mirrored_data, "a stream takes the place of data and "
+         "mirrored_data: set data=[] mirrored_data=[], or stream=null"),
+        (not _learns_to_see(recipe), "a stream keeps what frozen encoders see: set "
+         "train_vision_tower=false train_spatial_encoder=false"),
+        (recipe.max_steps > 0, "a stream has no end: give max_steps=N"),
+        (recipe.workers == 0, "the training process takes the drives itself: set workers=0"),
+        (stream.keep >= 2 * stream.least * cluster.world_size,
+         f"stream.keep is {stream.keep}: give at least twice stream.least "
+         f"({stream.least}) for each of {cluster.world_size} processes"),
+    ):  # fmt: skip
+        require(holds, sentence)
+    passes = recipe.max_steps * recipe.batch * recipe.accumulate * cluster.world_size
+    spool = Spool(stream_folder(recipe) / "spool")
+    train = DriveStream(spool, recipe, tokenizer, cluster, passes)
+    judged: dict[str, Any] = {}
+    whole = replace(recipe, word_dropout=0.0)
+    if held_out := held_out_drives(recipe, cluster):
+        judged["stream"] = HeldOutDrives(held_out, whole, tokenizer)
+    if recipe.eval_data:
+        sets = open_sets(recipe.eval_data)
+        judged["data"] = Trajectories(sets, model, tokenizer, whole, recipe.cache_features)
+    judged = {name: _some(samples, recipe.eval_samples) for name, samples in judged.items()}
+    task = _dual_task(recipe, model, tokenizer)
+    return Stage(task, train, judged or None, collate_trajectories)
 
 
 def set_attention(model: JanusVLN, recipe: Recipe) -> None:
@@ -249,6 +342,38 @@ def set_attention(model: JanusVLN, recipe: Recipe) -> None:
     model.language.set_attn_implementation(EPISODE_ATTENTION if pieces else recipe.attention)
 
 
+def _fit_stream(
+    recipe: Recipe, model: JanusVLN, tokenizer: PreTrainedTokenizerBase, folder: Path
+) -> tuple[Stage, NavigationTrainer]:
+    """
+    Train on a stream: the first process starts its producers, and gives them a checkpoint now and
+    whenever a state is saved. ``folder`` is the tokenizer's.
+    """
+    stream, cluster, place = recipe.stream, Cluster.from_environment(), stream_folder(recipe)
+    assert stream is not None
+    with file_lock(place / "policy"):
+        if newest_policy(place) is None:
+            publish_policy(model, recipe, 0, folder)
+    stage = prepare(recipe, model, tokenizer)
+    figures = StreamFigures(place, stage.train)
+    publisher = PolicyPublisher(model, recipe, folder)
+    job = ProducerJob(place, stream, recipe.longest)
+    count = producer_count(stream, cluster) if cluster.rank == 0 else 0
+    with Producers(job, count) as producers:
+        stage.train.failure = lambda: producers.failure
+        trainer = fit(
+            stage.task,
+            recipe,
+            stage.train,
+            stage.evaluation,
+            stage.collate,
+            None,
+            further=figures,
+            callbacks=[publisher],
+        )
+    return stage, trainer
+
+
 def _train_navigation(recipe: Recipe, output: Path) -> dict[str, Any]:
     model = build_model(recipe)
     folder = find(shipped(recipe.tokenizer or recipe.semantic_model or recipe.model))
@@ -259,11 +384,16 @@ def _train_navigation(recipe: Recipe, output: Path) -> dict[str, Any]:
     if recipe.gradient_checkpointing:
         model.language.gradient_checkpointing_enable({"use_reentrant": False})
     set_attention(model, recipe)
-    stage = prepare(recipe, model, tokenizer)
-    lengths = stage.train.lengths if recipe.group_by_length else None
-    trainer = fit(stage.task, recipe, stage.train, stage.evaluation, stage.collate, lengths)
+    if recipe.stream is not None:
+        stage, trainer = _fit_stream(recipe, model, tokenizer, folder)
+    else:
+        stage = prepare(recipe, model, tokenizer)
+        lengths = stage.train.lengths if recipe.group_by_length else None
+        trainer = fit(stage.task, recipe, stage.train, stage.evaluation, stage.collate, lengths)
     history = trainer.state.log_history
-    judged = last_logged(history, "eval_loss")
+    judged: dict[str, Any] = {}
+    for key in ("eval_loss", "eval_data_loss", "eval_stream_loss"):
+        judged |= last_logged(history, key)
     if recipe.deepspeed or recipe.fsdp:  # the weights lie in pieces on all processes
         weights = trainer.accelerator.get_state_dict(trainer.model_wrapped)
         if trainer.is_world_process_zero():
@@ -271,7 +401,7 @@ def _train_navigation(recipe: Recipe, output: Path) -> dict[str, Any]:
             stage.task.load_state_dict(whole, assign=True)
     if trainer.is_world_process_zero():
         knows = getattr(tokenizer, "spelling", None)
-        words = said(tokenizer, recipe.data) if knows else ()
+        words = words_said(recipe, tokenizer) if knows else ()
         finish(model, recipe, output, trained=True, tokenizer=folder, words=words)
         atomic_write(output / "history.json", json.dumps(history, indent=1) + "\n")
     return {

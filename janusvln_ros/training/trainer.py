@@ -18,7 +18,7 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor, nn
 from torch.utils.data import Dataset, Sampler
-from transformers import Trainer, TrainingArguments
+from transformers import Trainer, TrainerCallback, TrainingArguments
 from transformers.trainer_utils import get_last_checkpoint
 
 from janusvln_ros.model import JanusVLN
@@ -171,9 +171,14 @@ class NavigationTrainer(Trainer):
     """transformers' Trainer for a task module; see `fit`."""
 
     def __init__(
-        self, *args: Any, recipe: Recipe, lengths: Sequence[int] | None, **kwargs: Any
+        self,
+        *args: Any,
+        recipe: Recipe,
+        lengths: Sequence[int] | None,
+        further: Callable[[], Mapping[str, float]] | None,
+        **kwargs: Any,
     ) -> None:
-        self.recipe, self.lengths = recipe, lengths
+        self.recipe, self.lengths, self.further = recipe, lengths, further
         self.figures: dict[str, list[Tensor]] = {}
         super().__init__(*args, **kwargs)
         # the loss is a mean over the batch: the Trainer divides it by the accumulation
@@ -222,12 +227,17 @@ class NavigationTrainer(Trainer):
         return loss.detach(), None, None
 
     def log(self, logs: dict[str, float], *args: Any, **kwargs: Any) -> None:
-        """Add the means of the task's figures to what is logged."""
+        """Add to what is logged the means of the task's figures and, in training, further ones."""
         evaluation = any(name.startswith("eval_") for name in logs)
+        # Several sets are judged one after the other, each under a prefix of its own.
+        loss = next((name for name in logs if name.endswith("_loss")), "eval_loss")
         for name in [name for name in self.figures if name.startswith("eval_") == evaluation]:
             values = torch.stack(self.figures.pop(name))
             if torch.isfinite(values).any():
-                logs[name] = round(float(values[torch.isfinite(values)].mean()), 5)
+                shown = name.replace("eval_", loss.removesuffix("loss"), 1) if evaluation else name
+                logs[shown] = round(float(values[torch.isfinite(values)].mean()), 5)
+        if "loss" in logs and self.further is not None:
+            logs.update(self.further())
         super().log(logs, *args, **kwargs)
 
 
@@ -295,9 +305,11 @@ def fit(
     task: nn.Module,
     recipe: Recipe,
     train: Dataset[Any],
-    evaluation: Dataset[Any] | None,
+    evaluation: Dataset[Any] | dict[str, Dataset[Any]] | None,
     collate: Callable[[Sequence[Any]], dict[str, Any]],
     lengths: Sequence[int] | None,
+    further: Callable[[], Mapping[str, float]] | None = None,
+    callbacks: Sequence[TrainerCallback] = (),
 ) -> NavigationTrainer:
     """
     Train ``task`` by ``recipe``, going on from the newest state in ``<output>/state`` if there is
@@ -306,10 +318,13 @@ def fit(
     Args:
         task: the module to train; parameters that do not require a gradient stay as they are.
         recipe: steps, rates, batch sizes, places.
-        train, evaluation: data sets of samples for ``collate``; ``evaluation`` may be None.
+        train, evaluation: data sets of samples for ``collate``; ``evaluation`` may be None, or
+            several by name.
         collate: makes the keyword arguments of ``task.forward`` from a list of samples.
         lengths: a number for every training sample by which batches are grouped; None: plain
             shuffling.
+        further: figures for the log, asked for whenever it is written.
+        callbacks: told what the trainer does.
     """
     if recipe.threads:
         torch.set_num_threads(recipe.threads)
@@ -328,6 +343,8 @@ def fit(
         data_collator=collate,
         recipe=recipe,
         lengths=lengths,
+        further=further,
+        callbacks=list(callbacks),
     )
     trainer.train(resume_from_checkpoint=last_state(recipe.output))
     return trainer

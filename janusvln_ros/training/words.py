@@ -15,6 +15,7 @@ import json
 import re
 from collections import Counter
 from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from itertools import groupby
 from pathlib import Path
@@ -267,6 +268,17 @@ def fold_words(model: JanusVLN) -> None:
     model.language.embed_tokens = nn.Embedding(tokens, width, _weight=embedding.weight)
     model.lm_head = nn.Linear(width, tokens, bias=False, device="meta")
     model.lm_head.weight = model.language.embed_tokens.weight
+
+
+@contextmanager
+def folded(model: JanusVLN) -> Iterator[None]:
+    """Inside, the network is as `fold_words` leaves it; afterwards training goes on."""
+    embedding, head = model.language.embed_tokens, model.lm_head
+    fold_words(model)
+    try:
+        yield
+    finally:
+        model.language.embed_tokens, model.lm_head = embedding, head
 
 
 # ---- how the table is made

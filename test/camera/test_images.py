@@ -159,11 +159,15 @@ def test_depth_in_metres_in_either_byte_order(encoding, kind, scale, big):
     assert np.allclose(out, [[1.5, 2.25], [np.nan, 4.0]], equal_nan=True)
 
 
-def test_depth_that_is_not_a_number_or_not_ahead_is_unknown():
-    depth = np.array([[np.nan, np.inf, -1.0, 3.0]], np.float32)
-    assert np.isfinite(depth_to_metres(image("32FC1", depth))).tolist() == [
-        [False, False, False, True]
-    ]
+def test_depth_that_is_not_a_number_zero_or_not_ahead_is_unknown():
+    depth = np.array([[np.nan, 0.0, -1.0, 3.0]], np.float32)
+    out = depth_to_metres(image("32FC1", depth))
+    assert np.array_equal(out, [[np.nan, np.nan, np.nan, 3.0]], equal_nan=True)
+
+
+def test_depth_says_what_is_too_near_and_what_is_beyond_its_range():
+    depth = np.array([[-np.inf, np.inf]], np.float32)
+    assert np.array_equal(depth_to_metres(image("32FC1", depth)), depth)
 
 
 def test_depth_of_another_encoding_is_named():

@@ -4,6 +4,8 @@ Any calibrated camera becomes the one that the model was trained with: straight 
 """
 
 import math
+from dataclasses import replace
+from types import SimpleNamespace
 
 import cv2
 import numpy as np
@@ -11,9 +13,12 @@ import pytest
 
 from janusvln_ros.camera.view import (
     Intrinsics,
+    fitted,
+    intrinsics_of,
     mounting_warning,
     plan_view,
     project,
+    scaled_warning,
     uncalibrated_view,
 )
 from janusvln_ros.errors import InputError
@@ -135,7 +140,124 @@ def test_intrinsics_that_cannot_be_used_are_named(camera, words):
         plan_view(camera)
 
 
-def test_a_frame_of_another_size_than_camera_info_is_refused():
+def info(camera, p=None, roi=(0, 0, 0, 0), binning=(0, 0)):
+    """The camera as a ``sensor_msgs/CameraInfo``; ``p``: the first three columns of its P."""
+    p = (0.0,) * 9 if p is None else p
+    region = SimpleNamespace(x_offset=roi[0], y_offset=roi[1], width=roi[2], height=roi[3])
+    return SimpleNamespace(
+        width=camera.width,
+        height=camera.height,
+        k=camera.k,
+        d=camera.d,
+        distortion_model=camera.model,
+        p=(*p[0:3], 0.0, *p[3:6], 0.0, *p[6:9], 0.0),
+        roi=region,
+        binning_x=binning[0],
+        binning_y=binning[1],
+    )
+
+
+BIG = pinhole(1280, 960, f=520, d=(-0.25, 0.06, 0.001, -0.001, 0.0), cx=620, cy=490)
+SENT = {
+    "binned": ((0, 0, 0, 0), (4, 4)),
+    "resized without a word": ((0, 0, 0, 0), (0, 0)),
+    "binned, and the driver has forgotten by how much": ((0, 0, 0, 0), (2, 2)),
+    "a region": ((160, 80, 960, 720), (0, 0)),
+    "a region, binned": ((160, 80, 960, 720), (2, 2)),
+    "the whole as a region": ((0, 0, 1280, 960), (1, 1)),
+}
+
+
+def sent(picture, roi, size):
+    """What the driver sends of the full picture: a window of it, in super-pixels."""
+    x, y, w, h = roi if roi[2] else (0, 0, picture.shape[1], picture.shape[0])
+    return cv2.resize(picture[y : y + h, x : x + w], size, interpolation=cv2.INTER_AREA)
+
+
+@pytest.mark.parametrize(("roi", "binning"), SENT.values(), ids=SENT)
+def test_the_view_is_straight_whatever_region_of_the_picture_is_sent_and_how_coarse(roi, binning):
+    size = (480, 360) if roi[2] == 960 else (320, 240)
+    frame = sent(seen_by(BIG), roi, size)
+    view = plan_view(fitted(intrinsics_of(info(BIG, roi=roi, binning=binning)), *size))
+    out = directions(view.apply(frame))
+    height, width = out.shape[:2]
+    half = math.tan(math.radians(view.hfov_deg) / 2)
+    wanted = ((np.arange(width) + 0.5) / width * 2 - 1) * half
+    assert np.abs(out[..., 0] - wanted).max() < 0.06
+    down = ((np.arange(height) + 0.5) / height * 2 - 1) * half * 0.75
+    assert np.abs(out[..., 1] - down[:, None]).max() < 0.06
+    assert view.hfov_deg > 70
+
+
+@pytest.mark.parametrize("scale", [0.25, 0.5, 2.0])
+def test_intrinsics_follow_the_size_of_the_frames(scale):
+    size = (round(1280 * scale), round(960 * scale))
+    camera = fitted(BIG, *size)
+    assert (camera.width, camera.height) == size
+    assert camera.k[0] == camera.k[4] == pytest.approx(520 * scale)
+    # pixel centres lie at whole numbers
+    assert camera.k[2] == pytest.approx((620 + 0.5) * scale - 0.5)
+    assert fitted(BIG, 1280, 960).k == pytest.approx(BIG.k)
+
+
+def test_binning_may_differ_across_and_down():
+    wide = replace(BIG, binning=(2, 1))
+    camera = fitted(wide, 640, 960)
+    assert camera.k[0] == pytest.approx(260) and camera.k[4] == pytest.approx(520)
+    assert scaled_warning(wide, 640, 960) is None
+
+
+def test_a_region_moves_the_principal_point_and_keeps_the_focal_length():
+    camera = fitted(replace(BIG, roi=(600, 400, 320, 240)), 320, 240)
+    assert camera.k[0] == 520 and (camera.k[2], camera.k[5]) == pytest.approx((20, 90))
+
+
+@pytest.mark.parametrize(
+    ("camera", "size", "words"),
+    [
+        (BIG, (640, 360), "the frame is 640 x 360, but camera_info is for 1280 x 960"),
+        (replace(BIG, binning=(2, 2)), (640, 400), "binned 2 x 2"),
+        (replace(BIG, roi=(0, 0, 640, 480)), (480, 480), r"of it 640 x 480 at \(0, 0\)"),
+        (replace(BIG, roi=(700, 0, 640, 480)), (640, 480), "outside its 1280 x 960"),
+        (replace(BIG, width=0, height=0), (320, 240), "says 0 x 0 pixels"),
+        (replace(BIG, k=(0.0,) * 9), (1280, 960), "no usable intrinsics"),
+        (replace(BIG, k=(520.0, 0, 620, 0, 0, 490, 0, 0, 1)), (1280, 960), "no usable"),
+        (replace(BIG, k=(520.0, 0, math.nan, 0, 520, 490, 0, 0, 1)), (1280, 960), "no usable"),
+        (replace(BIG, k=(520.0, 0, 0, 0, 520, 490, 0, 0, 1)), (1280, 960), "principal point"),
+        (replace(BIG, k=(520.0, 0, 620, 0, 520, 0, 0, 0, 1)), (1280, 960), "principal point"),
+    ],
+)
+def test_frames_that_do_not_fit_their_camera_are_refused_by_name(camera, size, words):
+    with pytest.raises(InputError, match=words):
+        fitted(camera, *size)
+
+
+def test_a_camera_info_without_size_is_that_of_the_frames_if_its_principal_point_is():
+    k = pinhole(640, 480, 79).k
+    assert fitted(Intrinsics(0, 0, k), 640, 480).k == k
+    with pytest.raises(InputError, match="not that of frames of 320 x 240"):
+        fitted(Intrinsics(0, 0, k), 320, 240)
+
+
+def test_a_camera_info_with_p_alone_is_of_rectified_pictures():
+    empty = replace(BIG, k=(0.0,) * 9)
+    camera = intrinsics_of(info(empty, p=BIG.k))
+    assert camera.k == BIG.k and camera.d == ()
+    assert intrinsics_of(info(BIG)) == BIG  # and one without P is as it is
+    p = pinhole(1280, 960, f=400).k
+    assert intrinsics_of(info(BIG, p=p)).k == BIG.k
+    assert intrinsics_of(info(BIG, p=p), rectified=True).k == p
+    assert intrinsics_of(info(BIG), rectified=True).k == BIG.k
+
+
+def test_a_scale_that_the_camera_does_not_tell_of_is_warned_of():
+    assert "320 x 240, camera_info for 1280 x 960" in scaled_warning(BIG, 320, 240)
+    assert scaled_warning(BIG, 1280, 960) is None
+    assert scaled_warning(replace(BIG, binning=(4, 4)), 320, 240) is None
+    assert scaled_warning(replace(BIG, width=0, height=0), 320, 240) is None
+
+
+def test_a_frame_of_another_size_than_the_view_is_refused():
     for camera in (pinhole(640, 480, 79), pinhole(640, 480, 100)):
         with pytest.raises(InputError, match="320 x 240, but camera_info is for 640 x 480"):
             plan_view(camera).apply(np.zeros((240, 320, 3), np.uint8))

@@ -15,6 +15,7 @@ from janusvln_ros.data.drives import (
     interval_moments,
     moment_frames,
     odometry_moments,
+    read_odometry,
     recorded_moments,
 )
 from janusvln_ros.data.trajectories import TrajectoryWriter, merge, read_trajectories
@@ -30,6 +31,30 @@ def test_odometry_moments_follow_the_motion_and_carry_the_words(bags, tmp_path):
     assert {m.instruction for m in moments} == {"go to the red door"} and [
         m.step for m in moments
     ] == list(range(9))
+
+
+def turned(bags, tmp_path, length):
+    """Odometry of a turn on the spot, 6 degrees a message, its quaternions of this length."""
+    with BagWriter(tmp_path / "a.mcap") as writer:
+        for n in range(11):
+            message = bags.odometry(n * 10**8, 0, 0, np.radians(6 * n))
+            message.pose.pose.orientation.z *= length
+            message.pose.pose.orientation.w *= length
+            writer.write_message("/odom", n * 10**8, message)
+    return tmp_path / "a.mcap"
+
+
+@pytest.mark.parametrize("length", [0.1, 1.0, 2.0])
+def test_a_turn_is_read_from_quaternions_of_any_length(bags, tmp_path, length):
+    with open_bag(turned(bags, tmp_path, length)) as bag:
+        odometry = read_odometry(bag, Topics())
+    assert odometry[-1].pose.yaw == pytest.approx(np.radians(60))
+
+
+def test_odometry_with_quaternions_of_zeros_is_refused_with_where_and_how_many(bags, tmp_path):
+    words = r"11 of 11 messages of /odom .* first at 0\.000 s: .* a quaternion of zeros"
+    with open_bag(turned(bags, tmp_path, 0.0)) as bag, pytest.raises(InputError, match=words):
+        read_odometry(bag, Topics())
 
 
 def report(bags, nanoseconds, step, action):

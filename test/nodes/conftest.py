@@ -197,15 +197,17 @@ class Base:
         )
         self.cut = None  # bytes of a frame that are sent
         self.odom_x = None
+        self.twist = lambda v, w: (v, w)  # what odometry says of the velocity
+        self.orientation = 1.0  # length of its quaternions
         self.Odometry, self.CompressedImage, self.CameraInfo = (
             Odometry,
             CompressedImage,
             CameraInfo,
         )
-        if stamped:
-            self.node.create_subscription(TwistStamped, "cmd_vel", self.on_stamped_command, 1)
-        else:
-            self.node.create_subscription(Twist, "cmd_vel", self.on_command, 1)
+        kind, take = (
+            (TwistStamped, self.on_stamped_command) if stamped else (Twist, self.on_command)
+        )
+        self.listener = self.node.create_subscription(kind, "cmd_vel", take, 1)
         self.odom = self.node.create_publisher(Odometry, "odom", 10)
         self.image = self.node.create_publisher(CompressedImage, "image/compressed", 1)
         self.info = self.node.create_publisher(CameraInfo, "camera_info", 1)
@@ -222,7 +224,10 @@ class Base:
         self.on_command(message.twist)
 
     def scanner(self, period, ahead):
-        """Publish laser scans that see ``ahead()`` metres everywhere; return their timer."""
+        """
+        Publish laser scans that see ``ahead()`` metres everywhere, or its 151 ranges; return their
+        timer.
+        """
         from sensor_msgs.msg import LaserScan
 
         from janusvln_ros.nodes.running import steady_timer
@@ -230,18 +235,44 @@ class Base:
         scans = self.node.create_publisher(LaserScan, "scan", 5)
 
         def look():
+            seen = ahead()
             scan = LaserScan(
                 angle_min=-1.5,
                 angle_max=1.5,
                 angle_increment=0.02,
                 range_min=0.05,
                 range_max=9.0,
-                ranges=[ahead()] * 151,
+                ranges=seen if isinstance(seen, list) else [seen] * 151,
             )
             scan.header.stamp = self.now()
             scans.publish(scan)
 
         return steady_timer(self.node, period, look)
+
+    def depth_camera(self, depth, width=64, height=48):
+        """
+        Publish the depth images [48, 64] of ``depth()`` at 20 Hz, with intrinsics for pictures of
+        ``width`` x ``height``, 79 degrees wide.
+        """
+        from janusvln_ros.camera.images import image_data
+        from janusvln_ros.nodes.running import steady_timer
+
+        f = width / 2 / math.tan(math.radians(39.5))
+        k = [f, 0.0, (width - 1) / 2, 0.0, f, (height - 1) / 2, 0.0, 0.0, 1.0]
+        info = self.CameraInfo(width=width, height=height, k=k)
+        images = self.node.create_publisher(self.Image, "depth", 1)
+        infos = self.node.create_publisher(self.CameraInfo, "depth_info", 1)
+
+        def look():
+            pixels = depth()
+            message = self.Image(height=48, width=64, step=64 * pixels.itemsize)
+            message.encoding = "16UC1" if pixels.itemsize == 2 else "32FC1"
+            message.data = image_data(pixels.view(np.uint8))
+            message.header.stamp = self.now()
+            infos.publish(info)
+            images.publish(message)
+
+        steady_timer(self.node, 0.05, look)
 
     def now(self):
         """The time as a stamp."""
@@ -269,10 +300,11 @@ class Base:
             message.pose.pose.position.x = self.x if self.odom_x is None else self.odom_x
             message.pose.pose.position.y = self.y
             message.pose.pose.orientation.z, message.pose.pose.orientation.w = (
-                math.sin(self.yaw / 2),
-                math.cos(self.yaw / 2),
+                self.orientation * math.sin(self.yaw / 2),
+                self.orientation * math.cos(self.yaw / 2),
             )
-            message.twist.twist.linear.x, message.twist.twist.angular.z = self.v, self.w
+            twist = message.twist.twist
+            twist.linear.x, twist.angular.z = self.twist(self.v, self.w)
             self.odom_waiting.append(message)
             while len(self.odom_waiting) > self.odom_late:
                 self.odom.publish(self.odom_waiting.pop(0))

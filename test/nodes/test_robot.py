@@ -323,7 +323,7 @@ def test_a_depth_image_stops_the_step(graph):
     assert node.machine.ranges is None  # no intrinsics yet
     f = 32 / math.tan(math.radians(39.5))
     matrices.publish(CameraInfo(k=[f, 0.0, 31.5, 0.0, f, 23.5, 0.0, 0.0, 1.0]))
-    graph.until(lambda: node.depth_matrix is not None, "the intrinsics")
+    graph.until(lambda: node.depth_camera is not None, "the intrinsics")
     show(message)
     assert node.machine.ranges.clearance == pytest.approx(0.8) and node.machine.ranges.known == 1.0
     message.encoding, message.header.stamp.sec = "rgb8", 6

@@ -140,7 +140,7 @@ def test_nothing_is_decided_after_a_reset_that_failed():
             ),
             "black",
         ),
-        (picture(size=(24, 32)), "camera_info is for 64 x 48"),
+        (picture(size=(24, 48)), "camera_info is for 64 x 48"),
         (SimpleNamespace(format="jpeg", data=None), "cannot be read"),
     ],
 )

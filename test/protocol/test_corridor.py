@@ -31,10 +31,45 @@ def test_corridor_sees_what_is_in_the_way_and_not_what_is_beside_it():
     assert corridor(scan(a10=1.0))[0] == pytest.approx(math.cos(math.radians(10)))
 
 
-@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf, 0.0, -1.0, 99.0])
+@pytest.mark.parametrize("value", [math.nan, 0.0, -1.0, 99.0])
 def test_ranges_that_are_no_measurement_are_unknown_not_free_and_not_an_obstacle(value):
     clearance, known, nearest = corridor(np.full(181, value))
     assert (clearance, known, nearest) == (math.inf, 0.0, math.inf)
+
+
+@pytest.mark.parametrize("value", [-math.inf, 0.001, 0.05, 0.0999])
+def test_what_is_nearer_than_the_scanner_can_measure_is_an_obstacle_at_its_least_range(value):
+    clearance, known, nearest = corridor(scan(a0=value))
+    assert (clearance, known, nearest) == (pytest.approx(0.1), 1.0, pytest.approx(0.1))
+    assert corridor(scan(a80=value))[2] == pytest.approx(0.1)  # for turns
+    assert corridor(np.full(181, value))[0] <= 0.1
+
+
+@pytest.mark.parametrize("told", [math.nan, 0.0, -1.0])
+def test_a_scanner_without_a_least_range_still_tells_of_what_is_too_near(told):
+    seen = scan_corridor(
+        scan(a0=-math.inf), -math.pi / 2, math.pi / 180, told, 8.0, mount=ORIGIN, half_width=0.25
+    )
+    assert seen[0] < 0.01
+
+
+def test_nothing_within_range_is_free_as_far_as_the_scanner_sees():
+    clearance, known, nearest = corridor(np.full(181, math.inf))
+    assert clearance == pytest.approx(8.0, abs=0.01) and known == 1.0
+    assert nearest == pytest.approx(8.0)
+    assert corridor(np.where(np.arange(181) == 90, 1.0, math.inf))[0] == pytest.approx(1.0)
+    endless = scan_corridor(
+        np.full(181, math.inf), -1.57, 0.0174, 0.1, math.inf, mount=ORIGIN, half_width=0.25
+    )
+    assert endless[0] > 1000 and endless[1] == 1.0
+
+
+@pytest.mark.parametrize("value", [math.nan, 0.0, 99.0])
+def test_a_part_of_the_way_that_gives_no_answer_is_not_outvoted_by_the_rest(value):
+    ranges = scan()
+    ranges[84:97] = value
+    assert corridor(ranges)[1] == 0.0
+    assert corridor(scan(a0=value))[1] > 0.5  # a single beam is no part of the way
 
 
 def test_corridor_takes_the_mount_into_account():
@@ -98,16 +133,45 @@ def test_depth_corridor_sees_walls_and_low_boxes_and_not_the_floor(pitch):
     assert depth_corridor(depth, k, **look)[0] == pytest.approx(2.2, abs=0.03)
 
 
-def test_depth_that_is_unknown_is_not_free():
+LOOK = {
+    "height": 1.25,
+    "pitch": 0.0,
+    "forward": 0.0,
+    "half_width": 0.25,
+    "low": 0.06,
+    "high": 1.5,
+    "stride": 1,
+}
+
+
+@pytest.mark.parametrize("value", [math.nan, 0.0])
+def test_depth_that_is_unknown_is_not_free(value):
     depth, k = floor_image(wall=2.0)
-    clearance, known = depth_corridor(
-        np.full_like(depth, np.nan),
-        k,
-        height=1.25,
-        pitch=0.0,
-        forward=0.0,
-        half_width=0.25,
-        low=0.06,
-        high=1.5,
-    )
-    assert clearance == math.inf and known == 0.0
+    assert depth_corridor(np.full_like(depth, value), k, **LOOK) == (math.inf, 0.0)
+
+
+@pytest.mark.parametrize("value", [math.nan, 0.0])
+def test_a_part_of_the_corridor_without_depth_is_not_outvoted_by_the_rest(value):
+    depth, k = floor_image(wall=2.0)
+    depth[40:80, 65:95] = value
+    assert depth_corridor(depth, k, **LOOK)[1] == 0.0
+    depth, k = floor_image(wall=2.0)
+    depth[::3, ::3] = value  # holes all over are what cameras give
+    assert depth_corridor(depth, k, **LOOK)[1] > 0.7
+
+
+def test_depth_that_is_too_near_is_an_obstacle_at_the_least_that_the_camera_measures():
+    depth, k = floor_image(wall=3.0)
+    depth[50:70, 75:85] = -math.inf
+    clearance, known = depth_corridor(depth, k, **LOOK, near=0.3)
+    assert clearance == pytest.approx(0.3) and known > 0.9
+    assert depth_corridor(depth, k, **LOOK)[0] < 0.01  # not told: at the lens
+    ahead = depth_corridor(depth, k, **LOOK | {"forward": 0.2, "pitch": 0.3}, near=0.3)[0]
+    assert 0.2 < ahead <= 0.5
+
+
+def test_depth_beyond_the_cameras_range_is_free():
+    depth, k = floor_image()
+    depth[np.isnan(depth)] = math.inf
+    clearance, known = depth_corridor(depth, k, **LOOK)
+    assert clearance == math.inf and known == 1.0

@@ -20,6 +20,7 @@ from janusvln_ros.protocol.exchange import (
     Finish,
     Frame,
     Infer,
+    Loading,
     Odometry,
     Phase,
     Publish,
@@ -30,6 +31,7 @@ from janusvln_ros.protocol.exchange import (
     Start,
     StepResult,
     Tick,
+    Warn,
 )
 from janusvln_ros.protocol.odometry import Sample
 from janusvln_ros.protocol.status import Code, StepStatus
@@ -572,6 +574,54 @@ def test_a_lost_lockstep_frame_is_asked_for_once():
     assert world.tick(0.6) == ()
 
 
+# An instruction while the model loads
+
+
+def loading():
+    world = World()
+    world.do(Cancel(world.now, None, Code.NOT_ACTIVE, "", deactivate=True))
+    world.do(Loading(world.now))
+    return world
+
+
+def test_an_instruction_waits_for_the_model_and_begins_when_the_node_is_active():
+    world = loading()
+    key, commands = world.start()
+    assert "taken when it is ready" in world.only(commands, Warn).text
+    world.now += 100
+    commands = world.do(Activate(world.now))
+    assert world.only(commands, Reset) and world.state.start.key == key
+    assert world.state.start.now == world.now  # waiting costs none of its time
+    assert world.state.phase is Phase.WAIT_SERVER
+
+
+def test_the_newest_of_those_that_wait_is_taken_and_the_others_are_answered():
+    world = loading()
+    old, _ = world.start()
+    new, commands = world.start()
+    assert world.only(commands, Finish).key == old
+    assert world.only(commands, Finish).code == Code.PREEMPTED
+    world.do(Activate(world.now))
+    assert world.state.start.key == new
+
+
+@pytest.mark.parametrize("client", [True, False])
+def test_one_that_waits_can_be_cancelled_and_is_answered_if_the_model_cannot_be_loaded(client):
+    world = loading()
+    key, _ = world.start()
+    cancel = Cancel(world.now, key if client else None, 914, "why", deactivate=not client)
+    answer = world.only(world.do(cancel), Finish)
+    assert (answer.key, answer.message) == (key, "why")
+    world.do(Activate(world.now))
+    assert world.state.phase is Phase.IDLE
+
+
+def test_words_that_cannot_be_followed_are_refused_while_the_model_loads():
+    world = loading()
+    _, commands = world.start(problem="empty")
+    assert world.only(commands, Finish).code == Code.INVALID_INSTRUCTION
+
+
 # pipeline: settle
 
 
@@ -701,6 +751,7 @@ def events(world):
     yield Cancel(now, None, Code.CANCELED, "x")
     yield Cancel(now, None, Code.NOT_ACTIVE, "x", deactivate=True)
     yield Activate(now)
+    yield Loading(now)
     yield Frame(now, ros, ros)
     yield Frame(now, 0, ros)
     yield Calibration(now, "a camera", ros)

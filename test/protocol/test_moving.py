@@ -29,6 +29,7 @@ from janusvln_ros.protocol.moving import (
     State,
     Stop,
     Tick,
+    Unusable,
     advance,
     arming_problem,
 )
@@ -60,9 +61,11 @@ class Rig:
         self.watch = {"odom": True, "heartbeat": True, "ranges": True}
         self.episode_id, self.clearance, self.known = 1, 10.0, 1.0
         self.stuck = False
-        self.odom_extra = None
+        self.blind = 0.0
+        self.twist = lambda v, w: (v, w)  # what odometry says of the velocity
+        self.jitter = 0.0  # of the measured pose, metres and radians
         self.do(Activate(self.now))
-        for _ in range(10):
+        for _ in range(20):
             self.tick()
         self.do(Arm(self.now, True))
 
@@ -84,15 +87,11 @@ class Rig:
         if self.watch["heartbeat"]:
             self.do(Heartbeat(self.now, self.episode_id))
         if self.watch["ranges"]:
-            self.do(Ranges(self.now, self.ros, self.clearance - self.x, self.known))
-        self.queue.append(
-            (
-                self.now + self.latency,
-                Sample(
-                    self.ros, Pose2(*self.measured[:2], wrap(self.measured[2])), self.v, self.w
-                ),
-            )
-        )
+            ahead = self.clearance - self.x
+            self.do(Ranges(self.now, self.ros, ahead, self.known, blind=self.blind))
+        x, y, yaw = (value + self.dice.gauss(0, self.jitter) for value in self.measured)
+        sample = Sample(self.ros, Pose2(x, y, wrap(yaw)), *self.twist(self.v, self.w))
+        self.queue.append((self.now + self.latency, sample))
         while self.queue and self.queue[0][0] <= self.now:
             sample = self.queue.popleft()[1]
             if self.watch["odom"]:
@@ -436,6 +435,14 @@ def test_slows_down_for_an_obstacle_and_rests_before_it():
     assert done.status == StepStatus.BLOCKED and rig.x == pytest.approx(0.1, abs=0.02)
 
 
+@pytest.mark.parametrize("free", [0.05, 0.15, 0.2])
+def test_a_step_that_an_obstacle_cuts_short_is_blocked_however_far_it_came(free):
+    rig = Rig(range_source="scan", stop_distance=0.35)
+    rig.clearance = 0.35 + free
+    done = rig.run(Action.MOVE_FORWARD)
+    assert done.status == StepStatus.BLOCKED and rig.x == pytest.approx(free, abs=0.02)
+
+
 def test_does_not_go_forward_where_nothing_can_be_seen():
     rig = Rig(range_source="scan")
     rig.known = 0.0
@@ -497,6 +504,171 @@ def test_a_discrete_base_is_told_to_stop_when_something_goes_wrong():
     rig.do(EmergencyStop(rig.now, True))
     assert [c for _, c in rig.log if isinstance(c, Discrete)][-1] == Discrete(Action.STOP)
     assert rig.finish().status == StepStatus.DISARMED
+
+
+@pytest.mark.parametrize("ahead", [0.5, 0.1])
+def test_what_is_nearer_than_the_sensor_can_measure_blocks_although_its_distance_is_not_told(
+    ahead,
+):
+    rig = Rig(range_source="depth", stop_distance=0.2)
+    rig.blind, rig.clearance = 0.5, ahead
+    rig.tick()
+    done = rig.run(Action.MOVE_FORWARD)
+    assert done.status == StepStatus.BLOCKED and rig.x == 0 and "cannot measure" in done.message
+
+
+def test_the_base_rests_before_it_comes_so_near_that_the_sensor_cannot_measure():
+    rig = Rig(range_source="depth", stop_distance=0.2)
+    rig.blind, rig.clearance = 0.5, 0.6
+    assert rig.run(Action.MOVE_FORWARD).status == StepStatus.BLOCKED
+    assert rig.x == pytest.approx(0.1, abs=0.02)
+
+
+# Odometry whose twist is not to be believed
+
+TWISTS = {
+    "always zero": lambda v, w: (0.0, 0.0),
+    "a tenth": lambda v, w: (0.1 * v, 0.1 * w),
+    "tenfold": lambda v, w: (10 * v, 10 * w),
+    "degrees": lambda v, w: (v, math.degrees(w)),
+    "reversed": lambda v, w: (-v, -w),
+    "stuck": lambda v, w: (0.4, 0.3),
+}
+
+
+@pytest.mark.parametrize("action", [Action.MOVE_FORWARD, Action.TURN_LEFT])
+@pytest.mark.parametrize("twist", TWISTS.values(), ids=TWISTS)
+def test_a_step_succeeds_on_the_poses_alone_and_ends_at_true_standstill(twist, action):
+    rig = Rig()
+    rig.twist = twist
+    done = rig.run(action)
+    assert (done.status, done.collided) == (StepStatus.SUCCEEDED, False)
+    assert abs(rig.v) <= 0.02 and abs(rig.w) <= 0.05
+    turns = action is Action.TURN_LEFT
+    assert rig.x == pytest.approx(0.0 if turns else 0.25, abs=0.02)
+    assert math.degrees(rig.yaw) == pytest.approx(15 if turns else 0, abs=1.5)
+
+
+def test_no_result_while_a_base_with_a_twist_of_zero_still_rolls():
+    rig = Rig()
+    rig.twist = TWISTS["always zero"]
+    rig.driving()
+    rig.do(Stop(rig.now, StepStatus.CANCELED, ""))
+    rig.stuck = False
+    for _ in range(20):  # brakes that do not hold
+        rig.command = (0.2, 0.0)
+        rig.tick()
+        assert not rig.done
+    rig.command = (0.0, 0.0)
+    assert rig.finish().status == StepStatus.CANCELED and abs(rig.v) <= 0.02
+
+
+def test_a_base_that_does_not_move_is_blocked_also_where_its_twist_is_always_zero():
+    rig = Rig()
+    rig.twist, rig.stuck, rig.jitter = TWISTS["always zero"], True, 0.002
+    done = rig.run(Action.MOVE_FORWARD)
+    assert done.status == StepStatus.BLOCKED and done.collided
+
+
+@pytest.mark.parametrize("seed", range(10))
+def test_poses_that_jitter_by_millimetres_change_nothing(seed):
+    rig = Rig(seed=seed)
+    rig.jitter = 0.002
+    done = rig.run(Action.MOVE_FORWARD)
+    assert done.status == StepStatus.SUCCEEDED and rig.x == pytest.approx(0.25, abs=0.03)
+
+
+def test_a_pose_that_stands_while_the_twist_moves_ends_the_step_and_is_no_collision():
+    rig = Rig().driving()
+    rig.feed = lambda: None
+    frozen = rig.state.odom.pose
+    for _ in range(200):
+        rig.now += DT
+        rig.do(Heartbeat(rig.now, 1))
+        rig.do(Odometry(rig.now, Sample(rig.ros, frozen, 0.3)))
+        rig.do(Tick(rig.now, rig.ros))
+    done = rig.done[-1]
+    assert done.status == StepStatus.STALE and not done.collided
+    assert "contradicts itself" in done.message and "0.30 m/s" in done.message
+
+
+def test_odometry_that_cannot_be_used_stops_at_once_and_is_named_when_arming():
+    rig = Rig().driving()
+    rig.do(Unusable(rig.now, "odom", "a quaternion of zeros"))
+    assert rig.command == (0.0, 0.0) and rig.finish().message == "a quaternion of zeros"
+    rig.watch["odom"] = False
+    for _ in range(30):
+        rig.do(Unusable(rig.now, "odom", "a quaternion of zeros"))
+        rig.tick()
+    assert "a quaternion of zeros" in arming_problem(rig.state, rig.now, rig.settings)
+    rig.watch["odom"] = True
+    rig.tick()
+    assert arming_problem(rig.state, rig.now, rig.settings) is None
+
+
+def test_range_data_that_cannot_be_used_is_named_when_arming_and_by_the_step():
+    rig = Rig(range_source="depth")
+    rig.watch["ranges"] = False
+    for _ in range(30):
+        rig.do(Unusable(rig.now, "depth", "depth_info is for 640 x 480"))
+        rig.tick()
+    assert "640 x 480" in arming_problem(rig.state, rig.now, rig.settings)
+    done = rig.run(Action.MOVE_FORWARD)
+    assert done.status == StepStatus.STALE and "640 x 480" in done.message and rig.x == 0
+
+
+# The e-stop
+
+
+def heard(*messages, settings=None):
+    """The state after e-stop messages, each (seconds, pressed, sent)."""
+    settings = settings or Settings(base_timeout=0.2)
+    state, _ = advance(State(), Activate(0.0), settings)
+    state, _ = advance(state, Odometry(0.0, Sample(1, Pose2())), settings)
+    for now, pressed, sent in messages:
+        state, _ = advance(state, EmergencyStop(now, pressed, sent), settings)
+    return state
+
+
+@pytest.mark.parametrize(
+    ("messages", "pressed"),
+    [
+        ([(0, True, 5)], True),
+        ([(0, True, 5), (0, False, 6)], False),
+        ([(0, True, 5), (9, False, 6)], False),
+        ([(0, True, 5), (0, False, 6), (0, True, 5), (0, False, 6)], False),  # copies
+        ([(0, False, 5), (0, True, 6), (0.1, False, 5)], True),  # a copy, late
+        ([(0, True, 6), (0.5, False, 5)], True),  # sent before, and overtaken
+        ([(0, True, 6), (5.0, False, 5)], False),  # another publisher's clock
+        ([(0, False, 6), (0.5, True, 5)], True),  # a press always counts
+        ([(0, True, 0), (0, False, 0)], False),  # no stamps
+    ],
+)
+def test_the_emergency_stop_is_as_it_was_said_last(messages, pressed):
+    assert heard(*messages).estop is pressed
+
+
+def test_a_pressed_emergency_stop_stays_pressed_until_somebody_says_that_it_is_not():
+    state = heard((0, True, 5))
+    settings = Settings(base_timeout=0.2)
+    for now in range(1, 1000):
+        state, _ = advance(state, Tick(now, now * S), settings)
+    assert "e-stop" in arming_problem(state, 1000.0, settings)
+
+
+@pytest.mark.parametrize("required", [False, True])
+def test_an_emergency_stop_that_has_never_spoken_may_be_required_to(required):
+    settings = Settings(base_timeout=0.2, estop_required=required)
+    silent, released = heard(settings=settings), heard((0, False, 5), settings=settings)
+    assert silent.estop is None
+    told = arming_problem(silent, 0.0, settings)
+    assert ("estop_required" in told) if required else told is None
+    assert arming_problem(released, 0.0, settings) is None
+
+
+def test_arming_is_refused_where_no_command_would_reach_the_base():
+    rig = Rig()
+    assert arming_problem(rig.state, rig.now, rig.settings, "nobody listens") == "nobody listens"
 
 
 @pytest.mark.parametrize("seed", range(60))

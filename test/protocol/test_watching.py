@@ -19,6 +19,7 @@ from janusvln_ros.protocol.exchange import (
     Finish,
     Frame,
     Infer,
+    Loading,
     Odometry,
     Phase,
     Publish,
@@ -115,7 +116,80 @@ def test_a_backward_jump_starts_a_new_episode_and_jitter_does_not(watch):
 
 
 def test_there_are_no_timeouts_of_frames_and_no_time_limit(watch):
-    assert watch.do(Tick(10_000.0, 0)) == () and watch.state.phase is Phase.WAIT_FRAME
+    assert [type(c) for c in watch.do(Tick(10_000.0, 0))] == [Warn]
+    assert watch.state.phase is Phase.WAIT_FRAME and watch.frame(1)
+
+
+def quiet(watch, begin, frames, odometry):
+    """Six seconds of frames and odometry at these stamps (s), and what is told of it."""
+    watch.now = begin
+    for tenths in range(60):
+        watch.now = begin + tenths / 10
+        if frames is not None:
+            watch.frame(frames + tenths / 10)
+            if watch.state.deciding is not None:
+                watch.decide()
+        if odometry is not None:
+            stamp = round((odometry + tenths / 10) * S)
+            watch.do(Odometry(watch.now, Sample(stamp, Pose2(0.001 * tenths, 0.0, 0.0))))
+        watch.do(Tick(watch.now, 0))
+    return [c.text for c in watch.log if isinstance(c, Warn)]
+
+
+@pytest.mark.parametrize(
+    ("frames", "odometry", "words"),
+    [
+        (100, None, "no odometry has come"),
+        (1_700_000_000, 12, "different clocks"),
+        (12, 1_700_000_000, "different clocks"),
+        (None, 100, "no frame has come"),
+    ],
+    ids=["no odometry", "odometry since boot", "frames since boot", "no frames"],
+)
+def test_a_watch_without_what_it_chooses_by_says_so_within_seconds(frames, odometry, words):
+    watch = Watch(Rule("odom"))
+    watch.start()
+    told = quiet(watch, 0.0, frames, odometry)
+    assert len(told) == 1 and words in told[0] and words in watch.state.problem
+
+
+def test_a_watch_says_nothing_while_the_robot_stands_and_takes_back_what_it_said():
+    watch = Watch(Rule("odom"))
+    watch.start()
+    assert quiet(watch, 0.0, 100, None) and watch.state.problem
+    assert len(quiet(watch, 6.0, 106, 106)) == 1 and not watch.state.problem
+
+
+def test_a_report_on_another_clock_than_the_frames_is_told():
+    watch = Watch(Rule("recorded"))
+    watch.start()
+    watch.do(StepEnded(0.0, 1_700_000_000 * S))
+    watch.frame(5)
+    watch.decide()
+    watch.do(StepEnded(0.0, 1_700_000_000 * S))
+    assert "different clocks" in quiet(watch, 0.1, 5.1, None)[-1]
+
+
+def test_an_instruction_waits_for_the_model_and_a_newer_one_takes_its_place():
+    watch = Watch(active=False)
+    watch.do(Loading(0.0))
+    first, told = watch.start("one")
+    assert "taken when it is ready" in only(told, Warn).text
+    second, told = watch.start("two")
+    assert only(told, Finish) == Finish(first, Code.PREEMPTED, "a newer instruction arrived")
+    assert only(watch.do(Activate(60.0)), Reset).instruction == "two"
+    assert watch.state.start.key == second and watch.state.start.now == 60.0
+
+
+def test_an_instruction_that_waits_for_a_model_that_cannot_be_loaded_is_answered():
+    watch = Watch(active=False)
+    watch.do(Loading(0.0))
+    key, _ = watch.start()
+    answer = only(
+        watch.do(Cancel(1.0, None, Code.NOT_ACTIVE, "no model", deactivate=True)), Finish
+    )
+    assert (answer.key, answer.message) == (key, "no model")
+    assert only(watch.start()[1], Finish).code == Code.NOT_ACTIVE
 
 
 def test_a_model_that_takes_too_long_ends_the_watch(watch):

@@ -116,6 +116,28 @@ def test_bag_without_camera_info_is_refused_unless_told_otherwise(bags, tmp_path
         ).shape == (*SIZE, 3)
 
 
+def test_the_camera_of_a_bag_is_fitted_to_its_frames(bags, tmp_path):
+    height, width = SIZE
+    with BagWriter(tmp_path / "a.mcap") as writer:
+        writer.write_message("/camera_info", 0, bags.camera_info(0, 4 * height, 4 * width))
+        writer.write_message("/image", 0, picture(bags, 1))
+    with open_bag(tmp_path / "a.mcap") as bag:
+        frame = np.zeros((*SIZE, 3), np.uint8)
+        assert bag_camera(bag, Topics(), uncalibrated=False)(frame).shape == (*SIZE, 3)
+
+
+def test_a_bag_whose_camera_info_is_of_another_shape_is_refused(bags, tmp_path):
+    height, width = SIZE
+    with BagWriter(tmp_path / "a.mcap") as writer:
+        writer.write_message("/camera_info", 0, bags.camera_info(0, height, 2 * width))
+        writer.write_message("/image", 0, picture(bags, 1))
+    with (
+        open_bag(tmp_path / "a.mcap") as bag,
+        pytest.raises(InputError, match="camera_info is for 128 x 48"),
+    ):
+        bag_camera(bag, Topics(), uncalibrated=False)
+
+
 def run(capsys, *words):
     code = main(["replay", *map(str, words), "--json"])
     out = capsys.readouterr().out

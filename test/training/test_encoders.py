@@ -112,6 +112,18 @@ def test_views_show_what_they_say(views):
     assert len(off) > 50 and np.median(off) < 40
 
 
+def test_views_of_varied_cameras_and_both_generators_show_what_they_say(tmp_path):
+    make_views = pytest.importorskip("janusvln_ros.rollout.views").make_views
+    size = {"homes": 4, "walks": 2, "steps": 3, "image_width": 112}
+    make_views(tmp_path, **size, generators=(1, 2), vary_camera=True)
+    views = Views.load(tmp_path)
+    assert len({tuple(camera) for camera in views.cameras[:, 0].tolist()}) >= 5
+    assert np.abs(views.cameras[..., 1]).max() > 5
+    # Were the points off, walls would be taken for nothing in particular.
+    other = views.shares[..., views.names.index("what:other")] / 255
+    assert other.mean() < 0.05
+
+
 def test_same_sample_is_always_the_same_stretch(views):
     a, b = ViewSamples(views, 3, 10, seed=1), ViewSamples(views, 3, 10, seed=1)
     assert all(np.array_equal(a[4][name], b[4][name]) for name in a[4])

@@ -233,6 +233,28 @@ def test_odometry(robot, watch, value):
     recovers(r)
 
 
+def test_odometry_becomes_a_quaternion_of_zeros(robot, watch):
+    r = robot(*FORWARD)
+    handle = r.go()
+    watch(r).driving().zero(lambda: setattr(r.base, "orientation", 0.0))
+    _, result = r.outcome(handle)
+    assert result.error_code == Code.STALE and "quaternion of zeros" in result.error_msg
+    r.base.orientation = 1.0
+    r.graph.spin(0.3)
+    recovers(r)
+
+
+@pytest.mark.parametrize("measured", [0.0, 0.3], ids=["zero", "stuck at 0.3"])
+def test_cancel_while_the_twist_is(robot, watch, measured):
+    r = robot(*FORWARD)
+    r.base.twist = lambda v, w: (measured, 0.0)
+    handle = r.go()
+    watch(r).driving().zero(handle.cancel_goal_async)
+    assert r.outcome(handle)[1].error_code == Code.CANCELED
+    assert abs(r.base.v) < 0.03  # the result waits for the true standstill
+    recovers(r)
+
+
 # The model
 
 
@@ -333,6 +355,34 @@ def test_emergency_stop(robot, watch):
     recovers(r)
 
 
+@pytest.mark.parametrize("kept", [False, True], ids=["volatile", "transient local"])
+@pytest.mark.parametrize("reliable", [False, True], ids=["best effort", "reliable"])
+def test_emergency_stop_of_any_quality_of_service(robot, watch, reliable, kept):
+    from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
+    from std_msgs.msg import Bool
+
+    profile = QoSProfile(
+        depth=1,
+        reliability=ReliabilityPolicy.RELIABLE if reliable else ReliabilityPolicy.BEST_EFFORT,
+        durability=DurabilityPolicy.TRANSIENT_LOCAL if kept else DurabilityPolicy.VOLATILE,
+    )
+    r = robot(*FORWARD)
+    press = r.base.node.create_publisher(Bool, "estop", profile)
+    r.graph.until(lambda: press.get_subscription_count() > 0, "the e-stop's subscription")
+    handle = r.go()
+    watch(r).driving().zero(lambda: press.publish(Bool(data=True)))
+    assert r.outcome(handle)[1].error_code == Code.DISARMED
+    r.base.node.destroy_publisher(press)  # it dies pressed, and stays pressed
+    r.graph.spin(0.3)
+    assert not r.arm(True).success
+    release = r.base.node.create_publisher(Bool, "estop", profile)
+    r.graph.until(lambda: release.get_subscription_count() > 0, "the e-stop's subscription")
+    release.publish(Bool(data=False))
+    r.graph.until(lambda: r.motion.machine.estop is False, "the release")
+    r.graph.until(lambda: r.arm(True).success, "to be armed")
+    recovers(r)
+
+
 def test_disarmed_in_mid_step(robot, watch):
     r = robot(*FORWARD)
     handle = r.go()
@@ -355,6 +405,36 @@ def test_deactivated_in_mid_step(robot, watch, name):
     if name == "motion":
         assert not r.motion.machine.armed and r.arm(True).success
     r.graph.until(lambda: time.monotonic() - r.motion.machine.heartbeat_at < 0.1, "heartbeats")
+    recovers(r)
+
+
+@pytest.mark.parametrize("value", [-math.inf, 0.01, math.nan], ids=["-inf", "too near", "nan"])
+def test_scan_straight_ahead_becomes(robot, watch, value):
+    r = robot(*FORWARD, motion={"range_source": "scan"}, policy={"max_blocked": 1}, armed=False)
+    ahead = [3.0]
+    r.base.scanner(0.1, lambda: [3.0] * 68 + ahead * 15 + [3.0] * 68)
+    r.graph.until(lambda: r.motion.machine.ranges is not None, "a scan")
+    assert r.arm(True).success
+    handle = r.go()
+    watch(r).driving().zero(lambda: ahead.__setitem__(0, value))
+    assert r.outcome(handle)[1].error_code == Code.BLOCKED
+    ahead[0] = 3.0
+    r.graph.until(lambda: r.motion.machine.ranges.clearance > 1, "a free way")
+    recovers(r)
+
+
+@pytest.mark.parametrize("value", [-math.inf, 0.0], ids=["-inf", "zero"])
+def test_depth_straight_ahead_becomes(robot, watch, value):
+    r = robot(*FORWARD, motion={"range_source": "depth"}, policy={"max_blocked": 1}, armed=False)
+    depth = np.full((48, 64), 3.0, np.float32)
+    r.base.depth_camera(lambda: depth)
+    r.graph.until(lambda: r.motion.machine.ranges is not None, "depth")
+    assert r.arm(True).success
+    handle = r.go()
+    watch(r).driving().zero(lambda: depth.__setitem__((slice(14, 34), slice(22, 42)), value))
+    assert r.outcome(handle)[1].error_code == Code.BLOCKED
+    depth[:] = 3.0
+    r.graph.until(lambda: r.motion.machine.ranges.known == 1, "a free way")
     recovers(r)
 
 

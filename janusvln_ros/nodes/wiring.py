@@ -1,0 +1,101 @@
+"""What the ROS graph tells of a node's topics, and subscriptions that hear every publisher."""
+
+from collections import deque
+from collections.abc import Callable
+from typing import Any
+
+from rclpy.event_handler import SubscriptionEventCallbacks
+from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
+
+from janusvln_ros.protocol.wiring import Endpoint, no_publisher
+
+MIXES = (
+    (ReliabilityPolicy.BEST_EFFORT, DurabilityPolicy.VOLATILE),
+    (ReliabilityPolicy.RELIABLE, DurabilityPolicy.VOLATILE),
+    (ReliabilityPolicy.RELIABLE, DurabilityPolicy.TRANSIENT_LOCAL),
+)
+"""
+Subscriptions that together hear every publisher, repair what was lost of a reliable one, and get
+the last word of one that keeps it. A best-effort publisher keeps nothing for late-comers, whatever
+it offers.
+"""
+
+
+UNKNOWN_NODE = "_NODE_NAME_UNKNOWN_"
+"""What rclpy calls a node whose name has not been discovered."""
+
+COPIES_KNOWN = 64
+"""Latest messages of a topic whose copies are told."""
+
+
+def hear_all(node: Any, kind: Any, topic: str, callback: Callable[[Any, int], None]) -> None:
+    """
+    Subscribe to every publisher of ``topic``, whatever its quality of service.
+
+    ``callback(message, sent)`` is called once for every message, which may arrive on each of the
+    subscriptions; ``sent``: when its publisher says that it was sent, ns on the publisher's clock
+    (0: the middleware does not tell, and copies are not told apart).
+    """
+    heard: deque[int] = deque(maxlen=COPIES_KNOWN)
+
+    def hear(message: Any, info: Any) -> None:
+        sent = int(info["source_timestamp"])
+        if sent and sent in heard:
+            return
+        heard.append(sent)
+        callback(message, sent)
+
+    # that one of them does not match is meant, and no warning
+    silent = SubscriptionEventCallbacks(incompatible_qos=lambda event: None)
+    for reliability, durability in MIXES:
+        profile = QoSProfile(depth=10, reliability=reliability, durability=durability)
+        node.create_subscription(kind, topic, hear, profile, event_callbacks=silent)
+
+
+def type_name(kind: Any) -> str:
+    """``package/msg/Name`` of a message class."""
+    return f"{kind.__module__.partition('.')[0]}/msg/{kind.__name__}"
+
+
+def listeners_of(node: Any, publisher: Any) -> list[Endpoint]:
+    """Who listens on the topic of ``publisher``, as far as ``node`` has discovered."""
+    infos = node.get_subscriptions_info_by_topic(publisher.topic_name)
+    return [_endpoint(info, _mismatch(publisher.qos_profile, info.qos_profile)) for info in infos]
+
+
+def missing_publisher(node: Any, kind: Any, topic: str, profile: QoSProfile) -> str | None:
+    """Why a subscription of ``kind`` on ``topic`` will hear nothing, or None."""
+    name = node.resolve_topic_name(topic)
+    infos = node.get_publishers_info_by_topic(name)
+    publishers = [_endpoint(info, _mismatch(info.qos_profile, profile)) for info in infos]
+    if no_publisher(name, type_name(kind), publishers, {}) is None:
+        return None
+    published = {
+        other: kinds
+        for other, kinds in node.get_topic_names_and_types()
+        if node.count_publishers(other)
+    }
+    return no_publisher(name, type_name(kind), publishers, published)
+
+
+def _endpoint(info: Any, mismatch: str) -> Endpoint:
+    if info.node_name == UNKNOWN_NODE:  # its endpoint was discovered before the node itself
+        return Endpoint("a node unknown yet", info.topic_type, mismatch)
+    node = f"{info.node_namespace.rstrip('/')}/{info.node_name}"
+    return Endpoint(node, info.topic_type, mismatch)
+
+
+def _mismatch(offered: QoSProfile, asked: QoSProfile) -> str:
+    """Why a publisher's offer is less than a subscription asks for; empty: it is not."""
+    lacks = []
+    if (offered.reliability, asked.reliability) == (
+        ReliabilityPolicy.BEST_EFFORT,
+        ReliabilityPolicy.RELIABLE,
+    ):
+        lacks.append("reliable is asked for, best effort offered")
+    if (offered.durability, asked.durability) == (
+        DurabilityPolicy.VOLATILE,
+        DurabilityPolicy.TRANSIENT_LOCAL,
+    ):
+        lacks.append("transient local is asked for, volatile offered")
+    return " and ".join(lacks)

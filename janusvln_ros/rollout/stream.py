@@ -1,0 +1,269 @@
+"""
+Drives in homes that are used once: a home is drawn, driven through, and forgotten.
+
+Homes are numbered and belong to families of their own, so that no split of episodes has one of
+them. A drive depends on the seed, the number of its home, its own number and, where a policy
+drove, on that policy; on nothing else.
+"""
+
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import numpy as np
+
+from janusvln_ros.actions import Action
+from janusvln_ros.data.episodes import Episode
+from janusvln_ros.data.trajectories import actions_before
+from janusvln_ros.errors import require
+from janusvln_ros.evaluation.drive import Drive
+from janusvln_ros.policy.preprocess import resize
+from janusvln_ros.rollout.agents import ExpertAgent, LabelledMixture, WatchingAgent, episode_random
+from janusvln_ros.rollout.engine import direct_engine
+from janusvln_ros.rollout.perturb import PerturbSection
+from janusvln_ros.rollout.settings import Rules, Settings, load_settings
+from sim_bridge import Observation
+from sim_bridge.homes.dataset import SPLITS, home_seed
+from sim_bridge.homes.episodes import Home, make_episodes, make_home
+from sim_bridge.homes.language import route_facts, tell
+from sim_bridge.nav_env import scene_path
+from sim_bridge.navmesh import navmesh_of
+from sim_bridge.scene import load_scene
+
+TRAINING, HELD_OUT = "stream", "stream_held_out"
+"""Families of homes: for training, and to judge it by."""
+
+KINDS = ("plain", "memory", "long")
+"""
+What a route of a home is drawn as: any, one that cannot be followed without remembering earlier
+frames, or one of at least ``LONG_STEPS`` steps.
+"""
+
+HELD_OUT_WORDS = 0.5
+"""Share of held-out instructions with words or patterns that training does not have."""
+
+LONG_STEPS = 57
+"""More steps than both memories keep frames."""
+
+DOMAIN = 0x57E4
+"""First word of the seeds drawn with here; those of homes and episodes start with other words."""
+
+HOME_FOLDER = ".home-"
+"""How the folders of homes begin; one that is left over belongs to a process that was killed."""
+
+Clock = Callable[[str], AbstractContextManager[None]]
+"""Measures what is done inside it, under a name."""
+
+
+@dataclass(frozen=True)
+class Mix:
+    """What is driven, and by whom."""
+
+    seed: int = 1
+    """Of the homes; with it and a number a home is the same everywhere."""
+    generators: tuple[int, ...] = (1, 2)
+    """Versions of the generator that homes are drawn with, in turn."""
+    rooms: tuple[int, int] = (4, 12)
+    """Smallest and largest number of rooms of a home."""
+    episodes_per_home: int = 6
+    vary_camera: bool = True
+    """
+    Every drive has a camera of its own: height, tilt, field of view, and what it does to pictures.
+    """
+    memory: float = 0.25
+    """Share of routes that cannot be followed without remembering earlier frames."""
+    long: float = 0.25
+    """Share of routes of at least 57 steps, as far as a home has them."""
+    noise: float = 0.2
+    """Share of random moves where the expert drives."""
+    policy: float = 0.4
+    """Share of drives that the newest checkpoint drives, the expert labelling every state."""
+    expert_share: float = 0.25
+    """Share of steps that the expert drives where a policy does."""
+    max_steps: int = 140
+    """
+    A drive ends after so many steps, or after half as many again as its route takes and twenty:
+    who is lost by then meets nothing new.
+    """
+    texts: int = 4
+    """
+    Instructions of a drive: the one that its generator gives, the others in the language of
+    generator 2.
+    """
+
+    def __post_init__(self) -> None:
+        for name in ("memory", "long", "noise", "policy", "expert_share"):
+            value = getattr(self, name)
+            require(0 <= value <= 1, f"stream.{name} is {value}: give a share from 0 to 1")
+        require(
+            self.memory + self.long <= 1,
+            f"stream.memory {self.memory} and stream.long {self.long} are more than all routes",
+        )
+        for name in ("episodes_per_home", "max_steps", "texts"):
+            value = getattr(self, name)
+            require(value >= 1, f"stream.{name} is {value}: give 1 or more")
+        known = sorted({split.generator for split in SPLITS.values()})
+        require(
+            self.generators and set(self.generators) <= set(known),
+            f"stream.generators is {list(self.generators)}: give some of {known}",
+        )
+        least, most = self.rooms
+        require(
+            2 <= least <= most <= 12,
+            f"stream.rooms is {[least, most]}: give a smallest and a largest number from 2 to 12",
+        )
+
+
+@dataclass(frozen=True)
+class Route:
+    """An episode in a home, what it was drawn as (of `KINDS`), and its instructions."""
+
+    episode: Episode
+    kind: str
+    texts: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class LabelledDrive:
+    """
+    A drive with the expert's action at every frame.
+
+    Attributes:
+        frames: uint8 [T, h, w, 3], resized as for the encoders; None where a policy drove, which
+            has seen them already.
+        targets: what the expert would have done at each frame, T actions.
+        actions: the action that led to each frame, T numbers; -1 at the first.
+        end: how it ended, see `Drive.status`.
+    """
+
+    frames: np.ndarray | None
+    targets: tuple[int, ...]
+    actions: tuple[int, ...]
+    end: str
+
+
+def instructions(home: Home, episode: Episode, count: int) -> tuple[str, ...]:
+    """``count`` instructions that fit the route of an episode, its own first; for training."""
+    facts = route_facts(home.plan, home.things, episode)
+    rng = np.random.default_rng([DOMAIN, home.seed, int(episode.episode_id)])
+    return (episode.instruction, *(tell(rng, facts) for _ in range(count - 1)))
+
+
+def draw_routes(mix: Mix, home: Home, *, held_out: bool = False) -> list[Route]:
+    """
+    The routes of a home, numbered from 0, each with its instructions; fewer than asked for where
+    the home has no more.
+
+    ``held_out``: each with its own instruction alone, one that training does not have.
+    """
+    told: dict[str, Any] = {"unseen": held_out, "held_out": HELD_OUT_WORDS if held_out else 0.0}
+    rng = np.random.default_rng([DOMAIN, home.seed])
+    shares = [1 - mix.memory - mix.long, mix.memory, mix.long]
+    plain, memory, long = rng.multinomial(mix.episodes_per_home, shares)
+    # Long ones are chosen from more than are needed; what is missing of them is made up for.
+    pool = [e for e, _ in make_episodes(home, int(plain + 3 * long), 0, **told)]
+    lengthy = [e for e in pool if e.info["steps"] >= LONG_STEPS][:long]
+    rest = [e for e in pool if e not in lengthy][: plain + long - len(lengthy)]
+    heavy = make_episodes(home, int(memory), 1, memory_only=True, **told)
+    drawn = [("plain", e) for e in rest] + [("memory", e) for e, _ in heavy]
+    drawn += [("long", e) for e in lengthy]
+    routes = []
+    for number, (kind, episode) in enumerate(drawn):
+        numbered = replace(episode, episode_id=str(number), trajectory_id=str(number))
+        texts = instructions(home, numbered, 1 if held_out else mix.texts)
+        routes.append(Route(numbered, kind, texts))
+    return routes
+
+
+@contextmanager
+def drawn_home(
+    mix: Mix, family: str, number: int, place: Path, clock: Clock
+) -> Iterator[tuple[list[Route], Path]]:
+    """
+    Home ``number`` of a family: its routes, and a data folder in ``place`` that holds its scene
+    for as long.
+    """
+    with TemporaryDirectory(dir=place, prefix=HOME_FOLDER) as folder:
+        with clock("home"):
+            generator = mix.generators[number % len(mix.generators)]
+            seed = home_seed(mix.seed, family, number)
+            home = make_home(f"{family}_{number:07d}", seed, mix.rooms, generator)
+            scene = scene_path(folder, home.scene_id)
+            scene.parent.mkdir(parents=True)
+            scene.write_bytes(home.glb)
+            env = driver_settings(mix).env
+            navmesh_of(load_scene(scene, env.up), env.agent_height, env.agent_radius)
+        with clock("routes"):
+            routes = draw_routes(mix, home, held_out=family == HELD_OUT)
+        yield routes, Path(folder)
+
+
+def driver_settings(mix: Mix) -> Settings:
+    """The simulator and the rules of these drives."""
+    return replace(
+        load_settings("houses"),
+        seed=mix.seed,
+        rules=Rules(mix.max_steps),
+        perturb=PerturbSection(vary_camera=mix.vary_camera),
+    )
+
+
+def is_policy_driven(mix: Mix, episode: Episode) -> bool:
+    """Whether the policy is to drive an episode, where there is one."""
+    return episode_random(mix.seed, episode, "driver").random() < mix.policy
+
+
+def drive_route(
+    settings: Settings,
+    data_dir: Path,
+    route: Route,
+    policy: WatchingAgent | None,
+    expert_share: float,
+    image_width: int,
+) -> LabelledDrive | None:
+    """
+    Drive a route, with ``policy`` or, without one, with random moves, sharing the wheel with the
+    expert, who drives ``expert_share`` of the steps and labels all; None where it stopped too far
+    from the goal to be an example.
+
+    Raises:
+        InputError: a way point cannot be reached, or the scene cannot be read.
+    """
+    expert = ExpertAgent(settings.collect.stop_radius, settings.expert.waypoint_radius)
+    missed = settings.dagger.missed_stops
+    agent = LabelledMixture(expert, policy, expert_share, settings.seed, missed)
+    frames: list[np.ndarray] = []
+    limit = min(settings.rules.max_steps, 20 + 3 * route.episode.info["steps"] // 2)
+
+    def watch(observation: Observation, action: Action) -> None:
+        if policy is None:
+            frames.append(resize(observation.rgb, image_width))
+
+    engine = direct_engine(
+        replace(settings, rules=replace(settings.rules, max_steps=limit)), data_dir, agent
+    )
+    try:
+        drive = engine.run(route.episode, watch)
+    finally:
+        engine.close()
+    if not is_example(drive, settings.collect.keep_distance):
+        return None
+    # at a forced STOP nobody was asked, so that frame has no label
+    count = len(agent.labels)
+    return LabelledDrive(
+        np.stack(frames[:count]) if policy is None else None,
+        tuple(agent.labels),
+        tuple(actions_before(drive.actions, count)),
+        drive.status,
+    )
+
+
+def is_example(drive: Drive, keep_distance: float) -> bool:
+    """
+    Whether a labelled drive is worth learning from: labels are right at every state, so one that
+    was cut short is, but not one that stopped farther than ``keep_distance`` metres from its goal.
+    """
+    return drive.status != "stopped" or drive.distances[-1] <= keep_distance
