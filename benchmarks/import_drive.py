@@ -46,7 +46,9 @@ def drive(data: Path, episode: Episode, actions: list[int], folder: Path) -> lis
         bridge = {"image_width": 320, "image_height": 240, "max_steps": 1000}
         # Nobody gives the policy an instruction, or it would drive; so the bag is what the
         # recorder keeps for incidents, long enough for a whole drive.
-        specs = resolve("simulation", given, {"sim_bridge": bridge, "recorder": {"ring": 600.0}})
+        # Without step reports it is a drive by hand, which has to be cut by its motion.
+        recorder = {"ring": 600.0, "topics": "camera_info,odom"}
+        specs = resolve("simulation", given, {"sim_bridge": bridge, "recorder": recorder})
         (folder / "logs").mkdir()
         with Processes(specs, folder / "logs", environment) as processes:
             client = GraphClient(environment, processes.check)

@@ -3,9 +3,11 @@ Where the package's own files lie, and how files are written so that nobody ever
 """
 
 import os
+import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
 
 from filelock import FileLock
@@ -71,3 +73,20 @@ def share_dir() -> Path:
         f"config/ and launch/ of janusvln_ros are in none of {[*map(str, candidates)]}: reinstall "
         "with 'pip install .' or source the workspace"
     )
+
+
+@cache
+def git_state() -> str:
+    """
+    Which commit of the source tree runs, with ``-dirty`` where files of it were changed; empty
+    where the package runs from no checkout of its own.
+    """
+    root = Path(__file__).resolve().parents[1]
+    if not (root / ".git").exists():
+        return ""
+    command = ["git", "-C", str(root), "describe", "--always", "--dirty", "--abbrev=12"]
+    try:
+        found = subprocess.run(command, capture_output=True, text=True, timeout=10, check=True)
+    except (OSError, subprocess.SubprocessError):
+        return ""
+    return found.stdout.strip()

@@ -42,7 +42,7 @@ from rclpy.qos import DurabilityPolicy, QoSProfile, qos_profile_sensor_data
 from rclpy.task import Future as RosFuture
 from rosgraph_msgs.msg import Clock as ClockMsg
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image, LaserScan
-from std_msgs.msg import Bool
+from std_msgs.msg import Bool, String
 from std_srvs.srv import Trigger
 
 from janusvln_ros.actions import Action
@@ -75,6 +75,9 @@ def setting_param(setting: "Field[Any]") -> Param:
     default: Any = setting.default
     return Param(name, default, text, low, high, about["choices"])
 
+
+ABOUT = ("mode", "backend", "dataset", "split", "seed")
+"""Parameters that the record of a drive tells."""
 
 PARAMETERS = (
     Param(
@@ -328,6 +331,10 @@ class SimBridge(Node):  # type: ignore[misc]
         serve(ResetEpisode, "reset_episode", self._on_reset, callback_group=waiting)
         serve(GetMetrics, "get_metrics", self._on_metrics, callback_group=waiting)
         serve(Trigger, "resend_frame", self._on_resend)
+        # for whoever records
+        self.about_out = self.create_publisher(String, "~/about", KEPT)
+        told = {name: str(vars(self.values)[name]) for name in ABOUT}
+        self.about_out.publish(String(data=json.dumps(told)))
         self.stamp = time_message(1.0)  # zero is what an unset stamp looks like
         self._place_base()
         self.mode: Lockstep | Continuous = Lockstep(self) if lockstep else Continuous(self)

@@ -5,6 +5,7 @@ wrong. No ROS import, no cv_bridge.
 They take anything with the fields of ``sensor_msgs/Image`` or ``sensor_msgs/CompressedImage``.
 """
 
+import re
 from array import array
 from typing import Any
 
@@ -28,8 +29,19 @@ CHANNELS = {
     "yuyv": 2,
 }
 """
-Bytes per pixel of the encodings that can be read (``yuv422`` is UYVY, as in
+Bytes per pixel of the encodings that can be read, and ``MOSAICS`` (``yuv422`` is UYVY, as in
 ``sensor_msgs/image_encodings``; ``8UC3`` is taken as BGR, as OpenCV does).
+"""
+
+MOSAICS = {
+    "bayer_rggb8": cv2.COLOR_BayerBG2RGB,
+    "bayer_bggr8": cv2.COLOR_BayerRG2RGB,
+    "bayer_gbrg8": cv2.COLOR_BayerGR2RGB,
+    "bayer_grbg8": cv2.COLOR_BayerGB2RGB,
+}
+"""
+Colour filter mosaics, one byte per pixel. ROS names one after the first two pixels of its first
+two rows, OpenCV after the second two of its second two.
 """
 
 MAX_SIDE = 8192
@@ -87,13 +99,20 @@ def image_to_rgb(message: Any) -> npt.NDArray[np.uint8]:
     A ``sensor_msgs/Image`` as uint8 [height, width, 3], red first, contiguous.
 
     Raises:
-        InputError: the encoding is none of ``CHANNELS``, or size, step and data do not fit.
+        InputError: the encoding is none of ``CHANNELS`` and ``MOSAICS``, or size, step and data do
+            not fit.
     """
     encoding = message.encoding
-    if encoding not in CHANNELS:
-        raise InputError(
-            f"image encoding is '{encoding[:40]}'; readable are {', '.join(CHANNELS)}"
+    if encoding in MOSAICS:
+        require(
+            message.step < 2 * message.width,
+            f"image step is {message.step} bytes for {message.width} pixels of one byte: "
+            f"it is no mosaic '{encoding}'",
         )
+        return demosaiced(rows(message, 1), encoding)
+    if encoding not in CHANNELS:
+        known = ", ".join((*CHANNELS, *MOSAICS))
+        raise InputError(f"image encoding is '{encoding[:40]}'; readable are {known}")
     require(
         not (CHANNELS[encoding] == 2 and message.width % 2),
         f"image is {message.width} pixels wide; {encoding} needs an even width",
@@ -108,37 +127,122 @@ def image_to_rgb(message: Any) -> npt.NDArray[np.uint8]:
     )
 
 
+def demosaiced(mosaic: npt.NDArray[np.uint8], encoding: str) -> npt.NDArray[np.uint8]:
+    """
+    The colours of a colour filter mosaic (uint8 [H, W]; ``encoding`` one of ``MOSAICS``) as uint8
+    [H, W, 3], red first.
+
+    Raises:
+        InputError: it has less than one whole tile.
+    """
+    require(
+        min(mosaic.shape) > 1,
+        f"image is {mosaic.shape[1]} x {mosaic.shape[0]} pixels; {encoding} needs at least 2 x 2",
+    )
+    colours = cv2.cvtColor(np.ascontiguousarray(mosaic), MOSAICS[encoding])
+    return np.asarray(colours, dtype=np.uint8)
+
+
+_COLOUR = re.compile("(rgb|bgr)a?(8|16)$")
+_MARKER = re.compile(rb"\xff[^\x00\xff\xd0-\xd7]")
+"""A marker within the scan of a JPEG: neither a stuffed byte nor a restart."""
+
+
+def jpeg_end(data: bytes) -> int | None:
+    """
+    Where the first picture of a JPEG stream ends, whatever follows it; None: it is cut short.
+
+    Segments are skipped by their lengths, since thumbnails in them have ends of their own
+    (ITU-T T.81, B.1.1).
+    """
+    at = 2
+    while at + 4 <= len(data) and data[at] == 0xFF:
+        kind = data[at + 1]
+        if kind == 0xD9:
+            return at + 2
+        if kind in (0xFF, 0x01) or 0xD0 <= kind <= 0xD7:  # fill bytes; markers without a length
+            at += 1 if kind == 0xFF else 2
+            continue
+        at += 2 + int.from_bytes(data[at + 2 : at + 4], "big")
+        if kind == 0xDA:
+            found = _MARKER.search(data, at)
+            if found is None:
+                return None
+            at = found.start()
+    return at + 2 if data[at : at + 2] == b"\xff\xd9" else None
+
+
+def png_end(data: bytes) -> int | None:
+    """Where a PNG ends, whatever follows it; None: it is cut short (PNG specification, 5.3)."""
+    at = 8
+    while at + 12 <= len(data):
+        kind, at = data[at + 4 : at + 8], at + 12 + int.from_bytes(data[at : at + 4], "big")
+        if kind == b"IEND":
+            return at if at <= len(data) else None
+    return None
+
+
+def _whole_picture(message: Any) -> bytes:
+    """The bytes of a JPEG or PNG without what follows them; of another format, all."""
+    data = bytes(message.data)
+    require(data, "compressed image is empty")
+    for magic, name, end_of in (
+        (b"\xff\xd8", "JPEG", jpeg_end),
+        (b"\x89PNG", "PNG", png_end),
+    ):
+        if data.startswith(magic):
+            end = end_of(data)
+            if end is None:
+                raise InputError(
+                    f"{name} image of {len(data)} bytes is cut short: its end marker is missing"
+                )
+            return data[:end]
+    return data
+
+
 def compressed_to_rgb(message: Any) -> npt.NDArray[np.uint8]:
     """
     A ``sensor_msgs/CompressedImage`` (JPEG or PNG) as uint8 [height, width, 3], red first.
 
+    ``format`` is read as image_transport_plugins' compressed_image_transport does: "ENCODING;
+    CODEC compressed TARGET". Colours whose target is no ``bgr`` were compressed red first, as if
+    red were blue; a mosaic without a target was compressed as it is. A format of one word says
+    nothing of either.
+
     Raises:
-        InputError: the data are empty, cut short, or no picture. A JPEG without its end marker is
-            refused, since a decoder would fill the rest with grey.
+        InputError: the data are empty, cut short, or no picture of a camera. A JPEG without its
+            end marker is refused, since a decoder would fill the rest with grey.
     """
-    data = np.frombuffer(message.data, np.uint8)
-    require(data.size != 0, "compressed image is empty")
+    encoding, several, target = (part.strip() for part in message.format.partition(";"))
+    name = f"'{message.format[:40]}'"
     require(
-        data[:2].tobytes() != b"\xff\xd8"
-        or bytes(data[-64:]).rstrip(b"\x00").endswith(b"\xff\xd9"),
-        f"JPEG image of {data.size} bytes is cut short: its end marker is missing",
+        "compressedDepth" not in target,
+        f"compressed image has format {name}: depth is no picture of a camera",
     )
+    data = np.frombuffer(_whole_picture(message), np.uint8)
+    mosaic = encoding in MOSAICS and not re.search("(mono|bgr|rgb)", target)
     require(
-        data[:4].tobytes() != b"\x89PNG" or b"IEND" in bytes(data[-16:]),
-        f"PNG image of {data.size} bytes is cut short: its end marker is missing",
+        mosaic or not encoding.startswith("bayer_") or re.search("(mono|bgr|rgb)", target),
+        f"compressed image has format {name}; readable mosaics are {', '.join(MOSAICS)}",
     )
+    colours = cv2.IMREAD_GRAYSCALE if mosaic else cv2.IMREAD_COLOR
     try:
-        picture = cv2.imdecode(data, cv2.IMREAD_COLOR)
+        # camera_info is of the pixels as they are stored
+        picture = cv2.imdecode(data, colours | cv2.IMREAD_IGNORE_ORIENTATION)
     except cv2.error as error:
         raise InputError(
-            f"compressed image (format '{message.format[:40]}') cannot be read: "
+            f"compressed image (format {name}) cannot be read: "
             f"{str(error).strip().splitlines()[-1][:120]}"
         ) from error
     if picture is None or max(picture.shape[:2]) > MAX_SIDE:
         raise InputError(
-            f"compressed image of {data.size} bytes (format '{message.format[:40]}') "
+            f"compressed image of {data.size} bytes (format {name}) "
             f"is no JPEG or PNG picture of at most {MAX_SIDE} pixels a side"
         )
+    if mosaic:
+        return demosaiced(np.asarray(picture, np.uint8), encoding)
+    if several and _COLOUR.match(encoding) and "compressed bgr" not in target:
+        return np.asarray(picture, dtype=np.uint8)
     return np.asarray(cv2.cvtColor(picture, cv2.COLOR_BGR2RGB), dtype=np.uint8)
 
 

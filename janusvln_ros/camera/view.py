@@ -28,6 +28,14 @@ TRAINED_HEIGHT_M = 1.25
 
 PINHOLE_MODELS = ("", "plumb_bob", "rational_polynomial")
 FISHEYE_MODELS = ("equidistant", "fisheye")
+STRAIGHT_MODELS = ("none", "pinhole")
+"""What drivers write that rectify by themselves, beside the names of REP-104's CameraInfo."""
+
+_COEFFICIENTS = {
+    **dict.fromkeys(PINHOLE_MODELS, (4, 5, 8, 12, 14)),
+    **dict.fromkeys(FISHEYE_MODELS, (4,)),
+}
+"""How many coefficients OpenCV takes for each model."""
 
 SAME_SHAPE = 0.01
 """
@@ -193,15 +201,11 @@ def project(camera: Intrinsics, rays_N2: npt.NDArray[np.float64]) -> npt.NDArray
     """
     points = np.concatenate([rays_N2, np.ones((len(rays_N2), 1))], 1).reshape(-1, 1, 3)
     k = np.array(camera.k, np.float64).reshape(3, 3)
-    zero = np.zeros(3)
-    if camera.model in FISHEYE_MODELS:
-        d = np.zeros(4)
-        d[: len(camera.d[:4])] = camera.d[:4]
+    zero, d = np.zeros(3), np.array(camera.d if any(camera.d) else [0.0] * 4, np.float64)
+    if camera.model in FISHEYE_MODELS and any(camera.d):
         pixels, _ = cv2.fisheye.projectPoints(points, zero, zero, k, d)
     else:
-        pixels, _ = cv2.projectPoints(
-            points, zero, zero, k, np.array(camera.d or [0.0] * 4, np.float64)
-        )
+        pixels, _ = cv2.projectPoints(points, zero, zero, k, d)
     return np.asarray(pixels, dtype=np.float64).reshape(-1, 2)
 
 
@@ -258,14 +262,30 @@ def _check_matrix(camera: Intrinsics) -> None:
 
 def _check(camera: Intrinsics) -> None:
     _check_matrix(camera)
-    require(
-        camera.model in (*PINHOLE_MODELS, *FISHEYE_MODELS),
-        f"camera_info has distortion model '{camera.model}'; known are "
-        f"{', '.join((*PINHOLE_MODELS[1:], *FISHEYE_MODELS))}",
-    )
+    _check_distortion(camera)
     require(
         camera.width > 0 and camera.height > 0,
         f"camera_info says {camera.width} x {camera.height} pixels",
+    )
+
+
+def _check_distortion(camera: Intrinsics) -> None:
+    """
+    Refuse a distortion that cannot be undone. Coefficients that are all zero are none, under any
+    name, fisheyes too: so does image_geometry read them, which image_proc rectifies by.
+    """
+    known = (*_COEFFICIENTS, *STRAIGHT_MODELS)
+    require(
+        camera.model in known or (camera.d and not any(camera.d)),
+        f"camera_info has distortion model '{camera.model}'; known are "
+        f"{', '.join(name for name in known if name)}",
+    )
+    counts = _COEFFICIENTS.get(camera.model, ())
+    require(
+        not any(camera.d) or len(camera.d) in counts,
+        f"camera_info has {len(camera.d)} distortion coefficients (d = {list(camera.d)}) of model "
+        f"'{camera.model}', which has {' or '.join(map(str, counts)) or 'none'}: calibrate the "
+        "camera again",
     )
 
 
@@ -299,7 +319,7 @@ def plan_view(camera: Intrinsics, *, hfov_deg: float = TRAINED_HFOV_DEG, width: 
     """
     _check(camera)
     fx, fy, cx, cy = camera.k[0], camera.k[4], camera.k[2], camera.k[5]
-    straight = not any(camera.d) and camera.model not in FISHEYE_MODELS
+    straight = not any(camera.d)
     own_fov = math.degrees(2 * math.atan(camera.width / 2 / fx))
     centred = (
         abs(cx - (camera.width - 1) / 2) <= _SAME_PIXELS

@@ -69,8 +69,8 @@ OPTIONS = (
 def run(args: argparse.Namespace) -> int:
     """Collect, merge, and say what was written."""
     from janusvln_ros.model.checkpoint import find
+    from janusvln_ros.policy.identity import checkpoint_digest
     from janusvln_ros.rollout.dagger import DaggerJob
-    from janusvln_ros.rollout.evaluate import checkpoint_digest
 
     classic = args.scheme == "classic"
     given = {

@@ -9,6 +9,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from janusvln_ros.errors import require
+
 
 class Option(NamedTuple):
     """One option or argument: its flags, and what ``add_argument`` is told of it."""
@@ -109,14 +111,30 @@ DOMAIN = option("--domain", type=int, metavar="N", help="ROS domain (default: a 
 
 BAG = (
     option("bag", type=Path, help="rosbag2 folder, or a .mcap or .db3 file"),
-    option("--instruction", help="the words, for a bag without an instruction topic"),
+    option("--instruction", help="the words, for a bag without them"),
     option("--image-topic", help="camera topic (default: the only one)"),
     option("--odom-topic", help="odometry topic (default: the only one)"),
     option(
         "--cmd-vel-topic",
         help="velocity topic, integrated where there is no odometry (default: the only one)",
     ),
-    option("--instruction-topic", help="std_msgs/String topic with the words (default: the only)"),
+    option(
+        "--cmd-vel-timeout",
+        type=float,
+        metavar="S",
+        help="seconds after which the base stops by itself without a command (default: 0.5)",
+    ),
+    option(
+        "--instruction-topic",
+        help="std_msgs/String topic with the words (default: the one called instruction)",
+    ),
+    option(
+        "--time",
+        choices=("header", "log"),
+        default="header",
+        help="when something was: header, by its stamp (default), or log, when it was recorded, "
+        "for stamps that are zero or of different clocks",
+    ),
     option(
         "--uncalibrated",
         action="store_true",
@@ -130,7 +148,13 @@ def bag_topics(args: argparse.Namespace) -> Any:
     """Return the `janusvln_ros.data.drives.Topics` that the options of ``BAG`` name."""
     from janusvln_ros.data.drives import Topics
 
-    return Topics(args.image_topic, args.odom_topic, args.cmd_vel_topic, args.instruction_topic)
+    timeout = args.cmd_vel_timeout
+    require(
+        timeout is None or 0 < timeout < float("inf"),
+        f"--cmd-vel-timeout is {timeout}; it must be a positive number of seconds",
+    )
+    topics = (args.image_topic, args.odom_topic, args.cmd_vel_topic, args.instruction_topic)
+    return Topics(*topics, **({} if timeout is None else {"cmd_vel_timeout": timeout}))
 
 
 ROLLOUT = (

@@ -40,13 +40,14 @@ def run(args: argparse.Namespace) -> int:
 
     from janusvln_ros.data.drawing import write_picture, write_video
     from janusvln_ros.data.drive_pictures import drive_pictures, styles
+    from janusvln_ros.data.drives import MOTION_TYPES
 
     out = args.out or args.bag.with_suffix(".mp4")
     require(out.suffix in (".mp4", ".png"), f"--out is {out}; its ending must be .mp4 or .png")
     with open_bag(args.decisions or args.bag) as source:
         decisions = styles(source)
-    with open_bag(args.bag) as bag:
-        rate, pictures = drive_pictures(bag, bag_topics(args), decisions, args.instruction)
+    with open_bag(args.bag, args.time) as bag:
+        rate, pictures, note = drive_pictures(bag, bag_topics(args), decisions, args.instruction)
         counted = iter(tqdm(pictures, unit="picture", file=sys.stderr, disable=None))
         first = next(counted, None)
         if first is None:
@@ -55,6 +56,8 @@ def run(args: argparse.Namespace) -> int:
             write_picture(out, deque(chain([first], counted), maxlen=1).pop())
         else:
             write_video(out, chain([first], counted), (first.shape[1], first.shape[0]), rate)
+        if note and bag.topics_of(MOTION_TYPES):
+            say(f"warning: no path is drawn: {note}")
         if bag.damage:
             say(f"warning: {bag.damage}")
     answer(args.json, {"fps": rate, "file": str(out)}, lambda result: str(result["file"]))

@@ -113,7 +113,7 @@ def decide_again(args: argparse.Namespace, out: Path) -> dict[str, Any]:
 
     torch.set_num_threads(args.threads)
     topics = bag_topics(args)
-    with open_bag(args.bag) as bag:
+    with open_bag(args.bag, args.time) as bag:
         moments = chosen_moments(args, bag)
         camera = bag_camera(bag, topics, args.uncalibrated)
         navigator = Navigator.from_pretrained(
@@ -123,8 +123,10 @@ def decide_again(args: argparse.Namespace, out: Path) -> dict[str, Any]:
             device=args.device,
             dtype=args.precision,
         )
+        # greedy decoding: nothing is drawn, but a simulated drive has a seed of its own
+        about = navigator.about | {"seed": bag.about.get("seed", "none")}
         began, decided = time.monotonic(), []
-        with BagWriter(out / "decisions.mcap") as writer:
+        with BagWriter(out / "decisions.mcap", about) as writer:
             items = replay(bag, navigator, moments, topics, camera)
             for item in tqdm(items, total=len(moments), unit="decision", disable=None):
                 write_decision(writer, item)
@@ -140,6 +142,8 @@ def decide_again(args: argparse.Namespace, out: Path) -> dict[str, Any]:
             "boundaries": args.boundaries,
             "against": str(args.against) if args.against else None,
             "checkpoint": str(args.checkpoint),
+            "about": about,
+            "recorded_about": dict(bag.about),
         }
 
 
@@ -153,7 +157,7 @@ def chosen_moments(args: argparse.Namespace, bag: Bag) -> "list[Moment]":
     from janusvln_ros.data.drives import interval_moments, odometry_moments, recorded_moments
 
     if args.boundaries == "recorded":
-        moments = recorded_moments(bag)
+        moments = recorded_moments(bag, args.image_topic)
     elif args.boundaries == "odom":
         moments = odometry_moments(bag, bag_topics(args), args.instruction)
     else:
@@ -168,6 +172,14 @@ def page(result: dict[str, Any]) -> str:
         say(f"warning: {result['damage']}")
     if result["missing_frames"]:
         say(f"warning: {result['missing_frames']} frames that were decided on are not in the bag")
+    earlier, now = result["recorded_about"], result["about"]
+    changed = [
+        f"{key} {earlier[key]}, now {now[key]}"
+        for key in ("checkpoint_digest", "memory", "decoding", "prompt", "dtype", "version")
+        if key in earlier and earlier[key] != now.get(key)
+    ]
+    if changed:
+        say(f"the drive was recorded with another policy: {'; '.join(changed)}")
     what = (
         f"agreement {100 * result['agreement']:.1f} % of {result['compared']}"
         if result["compared"]

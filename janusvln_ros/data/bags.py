@@ -6,34 +6,41 @@ Formats: rosbag2 (https://github.com/ros2/rosbag2), MCAP (https://mcap.dev/spec)
 """
 
 import contextlib
+import heapq
 import os
-import shutil
-import sqlite3
 import struct
-import tempfile
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from mcap.exceptions import McapError
-from mcap.records import Channel, Schema
-from mcap.records import Message as McapMessage
-from mcap.stream_reader import StreamReader
 from mcap.writer import CompressionType
 from mcap.writer import Writer as McapWriter
-from rosbags.interfaces import MessageDefinitionFormat
-from rosbags.rosbag2 import Reader, ReaderError
+from rosbags.interfaces import Qos
+from rosbags.rosbag2.metadata import dump_qos_v8
 from rosbags.typesys import Stores, get_types_from_idl, get_types_from_msg, get_typestore
 from rosbags.typesys.store import Typestore
 
+from janusvln_ros.data.bag_storage import (
+    ABOUT,
+    Source,
+    custom_data,
+    described,
+    metadata_qos,
+    open_source,
+    storage_files,
+    storage_suffix,
+)
 from janusvln_ros.errors import InputError, require
 from janusvln_ros.files import share_dir
 
-STORAGE_SUFFIXES = (".mcap", ".db3")
 IMAGE_TYPES = ("sensor_msgs/msg/Image", "sensor_msgs/msg/CompressedImage")
+FLUSH_BYTES = 1 << 18
+"""Of messages, after which a recording is handed to the disk: no more can be lost."""
+TIMES = ("header", "log")
+"""What tells when something was: the stamp in its header, or the time at which it was recorded."""
 
 
 @cache
@@ -64,11 +71,14 @@ class Bag:
     """
     An open bag.
 
-    ``damage`` says where reading ended early, and is complete only after all messages were read.
-
     Attributes:
         topics: message type of each topic.
         counts: messages of each topic, as far as the bag could be read.
+        start: time of recording of the first message, ns.
+        end: that of the last.
+        qos: what the publishers of each topic offered, as far as the bag says.
+        about: what the bag says of its making: checkpoint, prompt, version ...
+        time: one of ``TIMES``.
     """
 
     path: Path
@@ -76,8 +86,11 @@ class Bag:
     counts: dict[str, int] = field(default_factory=dict)
     start: int = 0
     end: int = 0
-    damage: str | None = None
-    _sources: "list[_Intact | _DamagedMcap | _DamagedSqlite]" = field(default_factory=list)
+    qos: dict[str, list[Qos]] = field(default_factory=dict)
+    about: dict[str, str] = field(default_factory=dict)
+    time: str = "header"
+    _notes: list[str] = field(default_factory=list)
+    _sources: list[Source] = field(default_factory=list)
     _types: Typestore = field(default_factory=message_types)
 
     @property
@@ -85,14 +98,49 @@ class Bag:
         """Seconds from the first message to the last."""
         return max(0, self.end - self.start) / 1e9
 
+    @property
+    def damage(self) -> str | None:
+        """Where reading ended early, and what is missing; complete once all messages were read."""
+        told = (*self._notes, *(source.damage for source in self._sources))
+        return "; ".join(filter(None, told)) or None
+
+    @property
+    def held(self) -> str:
+        """What the bag holds, for a sentence: topics with their types and numbers of messages."""
+        return (
+            ", ".join(
+                f"{topic} ({msgtype}, {self.counts.get(topic, 0)})"
+                for topic, msgtype in sorted(self.topics.items())
+            )
+            or "nothing"
+        )
+
     def messages(self, topics: Collection[str] = ()) -> Iterator[Message]:
         """
-        The messages of ``topics`` (of all if empty) in the order of recording; one chunk is in
-        memory at a time.
+        The messages of ``topics`` (of all if empty) in the order of recording; one chunk of each
+        file that was recorded at the time is in memory.
         """
-        for source in self._sources:
-            yield from source.messages(topics)
-            self.damage = self.damage or source.damage
+        for together in _overlapping(self._sources):
+            rows = (source.messages(topics) for source in together)
+            for row in heapq.merge(*rows, key=lambda row: row.log_time):
+                yield Message(*row)
+
+    def first(self, topic: str) -> Message:
+        """
+        The first message of a topic.
+
+        Raises:
+            InputError: there is none, or it lies behind the damage.
+        """
+        for message in self.messages([topic]):
+            return message
+        raise InputError(
+            f"{self.path}: no message of {topic} can be read; {self.damage or 'it has none'}"
+        )
+
+    def stamp(self, message: Message) -> int:
+        """When a message with a header was, in nanoseconds, by the bag's ``time``."""
+        return message.log_time if self.time == "log" else header_stamp(message.cdr)
 
     def decode(self, message: Message) -> Any:
         """
@@ -133,23 +181,19 @@ class Bag:
             InputError: it is not there, or several fit; the sentence lists what the bag holds and
                 guesses.
         """
-        held = (
-            ", ".join(
-                f"{topic} ({msgtype}, {self.counts.get(topic, 0)})"
-                for topic, msgtype in sorted(self.topics.items())
-            )
-            or "nothing"
-        )
         candidates = self.topics_of(msgtypes)
         if wanted is not None:
             for topic in (wanted, f"/{wanted.lstrip('/')}"):
                 if self.topics.get(topic) in msgtypes:
                     return topic
             guess = f"; did you mean {option} {candidates[0]}?" if candidates else ""
-            raise InputError(f"{self.path} has no {what} topic {wanted!r}; it holds {held}{guess}")
+            raise InputError(
+                f"{self.path} has no {what} topic {wanted!r}; it holds {self.held}{guess}"
+            )
         require(
             candidates,
-            f"{self.path} has no {what} topic (one of {', '.join(msgtypes)}); it holds {held}",
+            f"{self.path} has no {what} topic (one of {', '.join(msgtypes)}); it holds "
+            f"{self.held}",
         )
         require(
             len(candidates) == 1,
@@ -159,229 +203,93 @@ class Bag:
         return candidates[0]
 
 
-@dataclass
-class _Intact:
-    """A storage file, or a bag folder, that reads as it should."""
-
-    reader: Reader
-    damage: str | None = None
-
-    def messages(self, topics: Collection[str]) -> Iterator[Message]:
-        connections = [c for c in self.reader.connections if not topics or c.topic in topics]
-        if not connections:
-            return
-        try:
-            for connection, log_time, data in self.reader.messages(connections):
-                yield Message(connection.topic, connection.msgtype, log_time, bytes(data))
-        except (ReaderError, ValueError, OSError, EOFError) as error:
-            self.damage = f"{self.reader.path}: reading ended early: {error}"
-
-
-@dataclass
-class _DamagedMcap:
-    """
-    An mcap file without its end (a power cut): records are read in order until the first that is
-    not whole.
-    """
-
-    path: Path
-    damage: str | None = None
-    schemas: dict[int, Schema] = field(default_factory=dict)
-
-    def messages(self, topics: Collection[str]) -> Iterator[Message]:
-        channels: dict[int, Channel] = {}
-        with self.path.open("rb") as stream:
-            try:
-                # A chunk that the cut hit fails its length or its checksum and ends the reading.
-                for record in StreamReader(stream, validate_crcs=True).records:
-                    if isinstance(record, Schema):
-                        self.schemas[record.id] = record
-                    elif isinstance(record, Channel):
-                        channels[record.id] = record
-                    elif isinstance(record, McapMessage) and record.channel_id in channels:
-                        channel = channels[record.channel_id]
-                        if not topics or channel.topic in topics:
-                            yield Message(
-                                channel.topic,
-                                self.schemas[channel.schema_id].name,
-                                record.log_time,
-                                record.data,
-                            )
-            except (McapError, struct.error, ValueError, OSError, EOFError, KeyError) as error:
-                self.damage = (
-                    f"{self.path} is truncated or damaged; read up to byte {stream.tell()} "
-                    f"of {self.path.stat().st_size}: {str(error) or type(error).__name__}"
-                )
-
-
-@dataclass
-class _DamagedSqlite:
-    """
-    A sqlite3 file that does not read to its end: rows are taken in the order of writing until the
-    first bad page.
-    """
-
-    path: Path
-    damage: str | None = None
-
-    def messages(self, topics: Collection[str]) -> Iterator[Message]:
-        with (
-            self._padded() as path,
-            contextlib.closing(
-                sqlite3.connect(f"file:{path}?mode=ro&immutable=1", uri=True)
-            ) as database,
-        ):
-            try:
-                names = {
-                    row[0]: (row[1], row[2])
-                    for row in database.execute("SELECT id, name, type FROM topics")
-                }
-                for topic_id, log_time, data in database.execute(
-                    "SELECT topic_id, timestamp, data FROM messages ORDER BY id"
-                ):
-                    topic, msgtype = names[topic_id]
-                    if not topics or topic in topics:
-                        yield Message(topic, msgtype, log_time, data)
-            except (sqlite3.DatabaseError, KeyError) as error:
-                self.damage = (
-                    f"{self.path} is truncated or damaged; read up to the first bad row: {error}"
-                )
-
-    @contextlib.contextmanager
-    def _padded(self) -> Iterator[Path]:
-        """
-        The file itself, or a copy padded to the size its header promises: sqlite reads nothing at
-        all of a shorter one.
-        """
-        with self.path.open("rb") as stream:
-            head = stream.read(32)
-        page_size = int.from_bytes(head[16:18], "big")
-        promised = int.from_bytes(head[28:32], "big") * (65536 if page_size == 1 else page_size)
-        if (
-            len(head) < 32
-            or not head.startswith(b"SQLite format 3\0")
-            or promised <= self.path.stat().st_size
-        ):
-            yield self.path
-            return
-        with tempfile.TemporaryDirectory() as folder:
-            copy = Path(shutil.copy(self.path, folder))
-            os.truncate(copy, promised)
-            yield copy
-
-
-def _register(store: Typestore, reader: Reader) -> None:
-    """
-    Prefer the definitions that the bag itself carries, so that a bag of another distribution
-    decodes as it was written.
-    """
-    for connection in reader.connections:
-        # one strange type must not hide the others; decode() names it if it is asked for
-        with contextlib.suppress(Exception):
-            if connection.msgdef.format == MessageDefinitionFormat.MSG:
-                store.register(get_types_from_msg(connection.msgdef.data, connection.msgtype))
-            elif connection.msgdef.format == MessageDefinitionFormat.IDL:
-                store.register(get_types_from_idl(connection.msgdef.data))
-
-
-def _storage_files(path: Path) -> list[Path]:
-    if path.is_file():
-        return [path]
-    files = sorted(p for p in path.iterdir() if p.suffix in STORAGE_SUFFIXES)
-    require(
-        files,
-        f"{path} holds no rosbag2 file ({' or '.join(STORAGE_SUFFIXES)}); it holds "
-        f"{sorted(p.name for p in path.iterdir())[:10] or 'nothing'}",
-    )
-    return files
+def _overlapping(sources: Sequence[Source]) -> Iterator[list[Source]]:
+    """Files in the order of their beginnings, those together that were recorded at one time."""
+    together: list[Source] = []
+    for source in sorted(sources, key=lambda source: source.start):
+        if together and source.start > max(other.end for other in together):
+            yield together
+            together = []
+        together.append(source)
+    yield together
 
 
 @contextlib.contextmanager
-def open_bag(path: str | os.PathLike[str]) -> Iterator[Bag]:
+def open_bag(path: str | os.PathLike[str], time: str = "header") -> Iterator[Bag]:
     """
-    Open a rosbag2 folder or a single ``.mcap`` or ``.db3`` file of any ROS 2 distribution.
+    Open a rosbag2 folder or a single storage file (``.mcap``, ``.db3``, either as ``.zstd``) of
+    any ROS 2 distribution.
 
-    A bag that a power cut left without its end or its metadata is read as far as it goes;
-    ``Bag.damage`` says so.
+    A bag that a power cut left without its end, its index or its metadata is read as far as it
+    goes; ``Bag.damage`` says so. ``time``: one of ``TIMES``.
 
     Raises:
         InputError: nothing there, an empty file, not a rosbag2, or nothing readable in it.
     """
     path = Path(path)
     require(path.exists(), f"bag {path} does not exist")
-    bag = Bag(path, _types=_copy_of_types())
+    bag = Bag(path, time=time, _types=_copy_of_types())
     with contextlib.ExitStack() as stack:
-        whole = _open_intact(path, stack)
-        if isinstance(whole, Reader):
-            _add_intact(bag, whole)
+        files = [path]
+        information: Mapping[str, Any] = {}
+        if path.is_dir():
+            information, problem = described(path)
+            files, bag._notes = storage_files(path, information.get("relative_file_paths", ()))
+            if problem:
+                bag._notes.append(problem)
         else:
-            for file in _storage_files(path):
-                require(
-                    file.stat().st_size,
-                    f"{file} is empty (0 bytes): the recording was never written to disk",
-                )
-                reader = _open_intact(file, stack)
-                if isinstance(reader, Reader):
-                    _add_intact(bag, reader)
-                else:
-                    _add_damaged(bag, file, reader)
-            if path.is_dir():
-                bag.damage = (
-                    bag.damage
-                    or f"{path}/metadata.yaml does not describe this bag ({whole}); the "
-                    "storage files were read without it"
-                )
+            require(
+                storage_suffix(path),
+                f"{path} is no rosbag2: give its folder, or a .mcap or .db3 file",
+            )
+        for file in files:
+            _add(bag, open_source(file, stack))
         require(
-            bag.topics,
-            f"{path} is not a readable rosbag2: {bag.damage or whole or 'it holds no topics'}",
+            bag.topics, f"{path} is not a readable rosbag2: {bag.damage or 'it holds no topics'}"
         )
+        _compare(bag, information)
         yield bag
+
+
+def _add(bag: Bag, source: Source) -> None:
+    bag.topics.update(source.topics)
+    bag.about.update(source.about)
+    for topic, count in source.counts.items():
+        bag.counts[topic] = bag.counts.get(topic, 0) + count
+    for topic, profiles in source.qos.items():
+        bag.qos[topic] = bag.qos.get(topic) or profiles
+    if any(source.counts.values()):
+        bag.start = min(bag.start or source.start, source.start)
+        bag.end = max(bag.end, source.end)
+    bag._sources.append(source)
+    # Definitions that the bag itself carries are preferred, so that a bag of another distribution
+    # decodes as it was written.
+    for definition in source.definitions:
+        # one strange type must not hide the others; decode() names it if it is asked for
+        with contextlib.suppress(Exception):
+            bag._types.register(
+                get_types_from_idl(definition.text)
+                if definition.idl
+                else get_types_from_msg(definition.text, definition.msgtype)
+            )
+
+
+def _compare(bag: Bag, information: Mapping[str, Any]) -> None:
+    """Take over what only metadata.yaml says, and note messages that it counts and nobody has."""
+    bag.about.update(custom_data(information))
+    for topic, profiles in metadata_qos(information).items():
+        bag.qos[topic] = bag.qos.get(topic) or profiles
+    promised, there = information.get("message_count"), sum(bag.counts.values())
+    if isinstance(promised, int) and there < promised and not bag.damage:
+        bag._notes.append(
+            f"{bag.path}/metadata.yaml counts {promised} messages, {there} are there"
+        )
 
 
 def _copy_of_types() -> Typestore:
     store = get_typestore(Stores.EMPTY)
     store.register(message_types().fielddefs)
     return store
-
-
-def _open_intact(path: Path, stack: contextlib.ExitStack) -> Reader | str:
-    """An open reader, or why there is none."""
-    try:
-        return stack.enter_context(Reader(path))
-    # the library meets damage with many kinds of exception; each is reported with its words
-    except Exception as error:
-        return str(error) or type(error).__name__
-
-
-def _add_intact(bag: Bag, reader: Reader) -> None:
-    _register(bag._types, reader)
-    for connection in reader.connections:
-        bag.topics[connection.topic] = connection.msgtype
-        bag.counts[connection.topic] = bag.counts.get(connection.topic, 0) + connection.msgcount
-    if reader.message_count:
-        bag.start = min(bag.start or reader.start_time, reader.start_time)
-        bag.end = max(bag.end, reader.end_time)
-    bag._sources.append(_Intact(reader))
-
-
-def _add_damaged(bag: Bag, file: Path, why: str) -> None:
-    """
-    Scan once for what is there, so that topics and counts are known before messages are asked for.
-    """
-    source: _DamagedMcap | _DamagedSqlite = (
-        _DamagedMcap(file) if file.suffix == ".mcap" else _DamagedSqlite(file)
-    )
-    for message in source.messages(()):
-        bag.topics[message.topic] = message.msgtype
-        bag.counts[message.topic] = bag.counts.get(message.topic, 0) + 1
-        bag.start = min(bag.start or message.log_time, message.log_time)
-        bag.end = max(bag.end, message.log_time)
-    bag.damage = bag.damage or source.damage or f"{file}: {why}"
-    if isinstance(source, _DamagedMcap):
-        for schema in source.schemas.values():
-            with contextlib.suppress(Exception):
-                bag._types.register(get_types_from_msg(schema.data.decode(), schema.name))
-    bag._sources.append(source)
 
 
 def header_stamp(cdr: bytes) -> int:
@@ -402,23 +310,47 @@ class BagWriter:
     """
     Writes one ``.mcap`` file that ``ros2 bag play`` and Foxglove open.
 
-    Under its final name it is always whole.
+    A result is whole under its final name, or not there: left by an exception, the file is not
+    made. A recording (``growing``) is written under its final name, and what `flush` has seen
+    stays readable whatever happens to the process or the disk.
 
-    Use as a context manager: left by an exception, the file is not made.
+    Use as a context manager.
+
+    Args:
+        path: of the file.
+        about: what made the decisions of this bag, for its metadata.
+        growing: a recording.
     """
 
-    def __init__(self, path: str | os.PathLike[str]) -> None:
-        self.path = Path(path)
-        self._temporary = self.path.with_name(f".{self.path.name}.{os.getpid()}.tmp")
+    def __init__(
+        self,
+        path: str | os.PathLike[str],
+        about: Mapping[str, str] | None = None,
+        *,
+        growing: bool = False,
+    ) -> None:
+        self.path, self.growing = Path(path), growing
+        self.about = dict(about or {})
+        hidden = self.path.with_name(f".{self.path.name}.{os.getpid()}.tmp")
+        self._written = self.path if growing else hidden
         self._channels: dict[str, int] = {}
         self._schemas: dict[str, int] = {}
+        self._whole = 0  # bytes up to the end of the last flush
+        self._waiting = 0  # bytes of messages since then
 
     def __enter__(self) -> "BagWriter":
-        """Open the temporary file."""
+        """Open the file."""
         self.path.parent.mkdir(parents=True, exist_ok=True)
-        self._stream = self._temporary.open("wb")
+        self._stream = self._written.open("wb")
         self._writer = McapWriter(self._stream, compression=CompressionType.ZSTD)
-        self._writer.start(profile="ros2", library="janusvln_ros")
+        try:
+            self._writer.start(profile="ros2", library="janusvln_ros")
+            if self.about:
+                self._writer.add_metadata(ABOUT, self.about)
+            self.flush()
+        except BaseException:
+            self._drop()
+            raise
         return self
 
     def __exit__(
@@ -427,19 +359,46 @@ class BagWriter:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        """Finish and rename, or delete on an exception."""
+        """Finish; on an exception delete a result, and keep what is whole of a recording."""
         try:
             if kind is None:
                 self._writer.finish()
                 self._stream.close()
-                os.replace(self._temporary, self.path)
+                os.replace(self._written, self.path)
         finally:
-            self._stream.close()
-            self._temporary.unlink(missing_ok=True)
+            self._drop()
 
-    def add_topic(self, topic: str, msgtype: str) -> None:
+    def _drop(self) -> None:
+        """Close the file if it still is open, without what is not whole."""
+        if self._stream.closed:
+            return
+        with contextlib.suppress(OSError):  # the disk is full: what cannot leave the buffer stays
+            self._stream.close()
+        if self.growing and self._whole:
+            os.truncate(self.path, self._whole)
+        else:
+            self._written.unlink(missing_ok=True)
+
+    def tell(self, about: Mapping[str, str]) -> None:
+        """Add to what the bag says of its making."""
+        if not about.items() <= self.about.items():
+            self.about.update(about)
+            self._writer.add_metadata(ABOUT, self.about)
+
+    def flush(self) -> None:
         """
-        Announce a topic, so that it is listed even if nothing arrives on it.
+        Hand everything written so far to the disk.
+
+        Raises:
+            OSError: there is no room; leave the writer with this exception.
+        """
+        self._writer.flush()
+        self._whole, self._waiting = self._stream.tell(), 0
+
+    def add_topic(self, topic: str, msgtype: str, offered: Sequence[Qos] = ()) -> None:
+        """
+        Announce a topic, so that it is listed even if nothing arrives on it; ``offered``: the
+        profiles of its publishers.
 
         Raises:
             InputError: no definition of ``msgtype`` is known, so nobody could read what would be
@@ -462,15 +421,24 @@ class BagWriter:
             topic=topic,
             message_encoding="cdr",
             schema_id=self._schemas[msgtype],
-            metadata={"offered_qos_profiles": ""},
+            # policies as numbers: what every distribution reads
+            metadata={"offered_qos_profiles": dump_qos_v8(list(offered))},
         )
 
     def write(self, topic: str, msgtype: str, log_time: int, cdr: bytes) -> None:
-        """Append one serialised message; ``log_time`` in nanoseconds."""
+        """
+        Append one serialised message; ``log_time`` in nanoseconds.
+
+        Raises:
+            OSError: there is no room; leave the writer with this exception.
+        """
         self.add_topic(topic, msgtype)
         self._writer.add_message(
             channel_id=self._channels[topic], log_time=log_time, publish_time=log_time, data=cdr
         )
+        self._waiting += len(cdr)
+        if self.growing and self._waiting > FLUSH_BYTES:
+            self.flush()
 
     def write_message(self, topic: str, log_time: int, message: Any) -> None:
         """Append a message object made from ``message_types()``."""

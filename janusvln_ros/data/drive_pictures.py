@@ -20,7 +20,9 @@ from janusvln_ros.data.drives import (
     DECISION_TYPE,
     Topics,
     camera_topic,
+    check_clocks,
     drive_spans,
+    frame_stamps,
     read_odometry,
 )
 from janusvln_ros.data.top_down_map import TopDownMap
@@ -95,9 +97,10 @@ def path_view(odometry: Sequence[Sample], stamp: int) -> Picture:
 
 def drive_pictures(
     bag: Bag, topics: Topics, decisions: dict[int, Style], instruction: str | None
-) -> tuple[float, Iterator[Picture]]:
+) -> tuple[float, Iterator[Picture], str]:
     """
-    Pictures per second, and the pictures of a drive, all of one size.
+    Pictures per second, the pictures of a drive, all of one size, and why there is no path beside
+    them ('' if there is).
 
     Args:
         bag: with a camera; odometry is drawn where there is some.
@@ -110,8 +113,12 @@ def drive_pictures(
     """
     camera = camera_topic(bag, topics.image)
     odometry: list[Sample] = []
-    with suppress(InputError):
+    note = ""
+    try:
         odometry = read_odometry(bag, topics)
+        check_clocks(bag, topics, frame_stamps(bag, topics), odometry)
+    except InputError as error:
+        odometry, note = [], str(error)
     spans: list[tuple[str, list[int]]] = []
     with suppress(InputError):
         spans = drive_spans(bag, topics, instruction)
@@ -122,8 +129,8 @@ def drive_pictures(
         size: tuple[int, int] | None = None
         due = 0.0
         for n, message in enumerate(bag.messages([camera])):
-            stamp = header_stamp(message.cdr)
-            style = decisions.get(stamp, style)
+            stamp = bag.stamp(message)
+            style = decisions.get(header_stamp(message.cdr), style)
             if n < due:
                 continue
             due += max(1.0, recorded / FASTEST)
@@ -134,4 +141,4 @@ def drive_pictures(
             shown = replace(style, instruction=style.instruction or next(heard, ""))
             yield side_by_side(camera_picture(scaled, **vars(shown)), path_view(odometry, stamp))
 
-    return min(FASTEST, max(SLOWEST, recorded)), pictures()
+    return min(FASTEST, max(SLOWEST, recorded)), pictures(), note

@@ -13,6 +13,12 @@ from janusvln_ros.errors import require
 from janusvln_ros.geometry import Pose2
 from janusvln_ros.protocol.odometry import Sample
 
+CMD_VEL_TIMEOUT_S = 0.5
+"""
+Seconds after which a base stops by itself where no command comes: ``cmd_vel_timeout`` of ROS 2's
+diff_drive_controller as it is shipped.
+"""
+
 
 def odometry_from_poses(
     stamps: Sequence[int], poses: Sequence[tuple[float, float, float]]
@@ -38,16 +44,24 @@ def odometry_from_poses(
 
 
 def odometry_from_velocity(
-    stamps: Sequence[int], velocities: Sequence[tuple[float, float]]
+    stamps: Sequence[int],
+    velocities: Sequence[tuple[float, float]],
+    timeout: float = CMD_VEL_TIMEOUT_S,
 ) -> list[Sample]:
     """
-    Return dead reckoning from commanded (forward m/s, turn rad/s), each held until the next.
+    Return dead reckoning from commanded (forward m/s, turn rad/s), each held until the next, but
+    no longer than ``timeout`` seconds: a base stops by itself where no command comes.
 
-    For drives that recorded only ``cmd_vel``.
+    For drives that recorded only ``cmd_vel``. Nothing is known after the last command.
     """
     order = np.argsort(np.asarray(stamps, np.int64), kind="stable")
     rising = np.asarray(stamps, np.int64)[order]
-    forward, turn = np.asarray(velocities, np.float64).reshape(-1, 2)[order].T
+    command_N2 = np.asarray(velocities, np.float64).reshape(-1, 2)[order]
+    # where the base stopped by itself, as if it had been told to
+    limit = round(timeout * 1e9)
+    ends = np.flatnonzero(np.diff(rising) > limit)
+    rising = np.insert(rising, ends + 1, rising[ends] + limit)
+    forward, turn = np.insert(command_N2, ends + 1, 0.0, axis=0).T
     dt = np.diff(rising, append=rising[-1:]) / 1e9
     yaw = np.concatenate([[0.0], np.cumsum(turn * dt)[:-1]])
     # the chord of an arc points half its turn away from where it began

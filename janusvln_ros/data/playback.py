@@ -1,9 +1,21 @@
 """A rosbag as a stream in time: what is played, under which name, and when. No ROS."""
 
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 
+from rosbags.interfaces import Qos, QosDurability
+
 from janusvln_ros.data.bags import Bag, Message, message_types
-from janusvln_ros.data.drives import DECISION_TYPE, recorded_moments
+from janusvln_ros.data.drives import (
+    DECISION_TYPE,
+    ODOMETRY_TYPE,
+    REPORT_TYPE,
+    TEXT_TYPE,
+    camera_info_topics,
+    camera_topics,
+    instruction_topics,
+    recorded_moments,
+)
 
 INSTRUCTION_LEAD_NS = 300_000_000
 """
@@ -12,6 +24,13 @@ are there when it comes.
 """
 
 NOT_PLAYED = ("/clock", "/rosout", "/parameter_events")
+LATCHED = ("tf_static", "robot_description", "map")
+"""
+Last names of topics that are latched by convention (tf2, robot_state_publisher, map_server), for
+bags that do not tell what was offered.
+"""
+MOST_LATCHED = 50
+"""Messages of a latched topic that a late-comer gets where the bag does not tell their number."""
 
 
 @dataclass
@@ -62,26 +81,105 @@ def played_name(topic: str, msgtype: str) -> str | None:
     return f"/recorded{topic}" if msgtype == DECISION_TYPE or "/overlay" in topic else topic
 
 
-def spoken(bag: Bag) -> list[Message]:
+def latched_depth(topic: str, offered: Collection[Qos]) -> int:
+    """
+    How many messages of a topic a late-comer gets: as many as its publishers kept together, as
+    recorded; 0 for a topic that was not kept.
+    """
+    if not offered:
+        return MOST_LATCHED if topic.rpartition("/")[2] in LATCHED else 0
+    kept = [q.depth for q in offered if q.durability is QosDurability.TRANSIENT_LOCAL]
+    # what publishers of other programs keep is not told on the wire: 0
+    return sum(kept) if kept and all(kept) else MOST_LATCHED if kept else 0
+
+
+def spoken(bag: Bag, words: str = "") -> list[Message]:
     """
     The words of each recorded episode as messages on ``/instruction``, a little before its first
-    frame: a goal's words are in no topic of their own.
+    frame: a goal's words are in no topic of their own. ``words`` are said instead at the start.
 
     Empty where the bag has an instruction topic, or no decisions.
     """
-    if "std_msgs/msg/String" in bag.topics.values() or DECISION_TYPE not in bag.topics.values():
+    if words:
+        return [_said(words, bag.start)]
+    if instruction_topics(bag) or not bag.topics_of([DECISION_TYPE]):
         return []
-    types = message_types()
-    kind = types.types["std_msgs/msg/String"]
     first = {
         moment.episode: moment for moment in reversed(recorded_moments(bag)) if moment.instruction
     }
+    one_clock = all(bag.start <= moment.stamp <= bag.end for moment in first.values())
+    logged = {} if one_clock else _frame_times(bag)
     return [
-        Message(
-            "/instruction",
-            kind.__msgtype__,
-            moment.stamp - INSTRUCTION_LEAD_NS,
-            bytes(types.serialize_cdr(kind(data=moment.instruction), kind.__msgtype__)),
-        )
+        _said(moment.instruction, logged.get(moment.stamp, moment.stamp))
         for moment in sorted(first.values(), key=lambda moment: moment.stamp)
     ]
+
+
+def _frame_times(bag: Bag) -> dict[int, int]:
+    """When each frame was recorded, by its stamp: a simulation's stamps are of another clock."""
+    return {
+        bag.stamp(m): m.log_time for topic in camera_topics(bag) for m in bag.messages([topic])
+    }
+
+
+def _said(words: str, frame: int) -> Message:
+    types = message_types()
+    body = types.types[TEXT_TYPE](data=words)
+    cdr = bytes(types.serialize_cdr(body, TEXT_TYPE))
+    return Message("/instruction", TEXT_TYPE, frame - INSTRUCTION_LEAD_NS, cdr)
+
+
+def suggested(bag: Bag, names: Mapping[str, str]) -> dict[str, str]:
+    """
+    How a policy should watch a bag: the arguments of the graph ``replay`` that it decides.
+
+    Args:
+        bag: to be played.
+        names: of the topics ``image``, ``camera_info`` and ``odom``; one that the bag does not
+            hold is replaced by the only one that it does.
+    """
+    told = {}
+    cameras = {topic.removesuffix("/compressed") for topic in camera_topics(bag)}
+    image = _absolute(names["image"])
+    if image not in cameras and len(cameras) == 1:
+        (image,) = cameras
+        told["image"] = image
+    if image in cameras:
+        told["transport"] = "raw" if image in bag.topics else "compressed"
+        infos = camera_info_topics(bag, image)
+        if infos and _absolute(names["camera_info"]) not in infos:
+            told["camera_info"] = infos[0]
+    odometry = bag.topics_of([ODOMETRY_TYPE])
+    if len(odometry) == 1 and _absolute(names["odom"]) not in odometry:
+        told["odom"] = odometry[0]
+    told["frames"] = (
+        "recorded" if bag.topics_of([REPORT_TYPE]) else "odom" if odometry else "interval"
+    )
+    return told
+
+
+def _absolute(name: str) -> str:
+    return f"/{name.lstrip('/')}"
+
+
+def nothing_decided(bag_held: str, has_words: bool, cameras: Mapping[str, bool]) -> str:
+    """
+    Why a policy that runs has decided on nothing of a bag.
+
+    Args:
+        bag_held: what the bag holds, as a sentence has it.
+        has_words: whether words are played.
+        cameras: the camera topics that are played, and whether anybody listens.
+    """
+    reasons = []
+    if not cameras:
+        reasons.append("it holds no camera")
+    elif not any(cameras.values()):
+        reasons.append(
+            f"nobody listens to {', '.join(cameras)}: give image:= and transport:= (raw or "
+            "compressed)"
+        )
+    if not has_words:
+        reasons.append("it holds no instruction: give the words with instruction:=")
+    why = "; ".join(reasons) or "its frames are not used: see what policy says"
+    return f"nothing of the bag has been decided on: {why}; it holds {bag_held}"

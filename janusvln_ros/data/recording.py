@@ -2,10 +2,11 @@
 
 import time
 from collections import deque
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from janusvln_ros.data.bags import Message
+from janusvln_ros.protocol.choosing import JUMP_BACK_NS
 
 
 @dataclass
@@ -23,7 +24,7 @@ class Ring:
 
     def add(self, message: Message) -> None:
         """Append, and drop what is too old or too much."""
-        if self.messages and message.log_time < self.messages[-1].log_time - 10**9:
+        if self.messages and message.log_time < self.messages[-1].log_time - JUMP_BACK_NS:
             self.messages.clear()
             self.size = 0
         self.messages.append(message)
@@ -38,6 +39,30 @@ class Ring:
         """The messages of the last ``seconds``."""
         return [
             m for m in self.messages if m.log_time >= self.messages[-1].log_time - seconds * 1e9
+        ]
+
+
+@dataclass
+class Latched:
+    """
+    The newest messages of topics that are published once and kept for late-comers: every bag holds
+    them, whenever they came.
+    """
+
+    messages: dict[str, list[Message]] = field(default_factory=dict)
+
+    def add(self, message: Message, publishers: int) -> None:
+        """Keep a message in the place of the oldest, one for each publisher of its topic."""
+        kept = [*self.messages.get(message.topic, ()), message]
+        self.messages[message.topic] = kept[-max(1, publishers) :]
+
+    def before(self, start: int) -> list[Message]:
+        """Those that came before a bag that begins at ``start`` (ns), as if they came then."""
+        return [
+            replace(message, log_time=start)
+            for kept in self.messages.values()
+            for message in kept
+            if message.log_time < start
         ]
 
 

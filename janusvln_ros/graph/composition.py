@@ -11,6 +11,8 @@ from typing import Any
 
 import yaml
 
+from janusvln_ros.data.bags import open_bag
+from janusvln_ros.data.playback import suggested
 from janusvln_ros.errors import InputError, require
 from janusvln_ros.files import share_dir
 
@@ -143,6 +145,8 @@ def _values(graph: str, arguments: Sequence[Argument], given: Mapping[str, str])
     said = {name: str(value) for name, value in given.items() if value != names[name]}
     told = _robot_arguments(said.get("robot", names["robot"]), names) if "robot" in names else {}
     values = names | told | said
+    if values.get("bag"):
+        values |= _bag_arguments(values) | said
     for a in arguments:
         require(
             not (a.required and (not values[a.name])),
@@ -268,6 +272,15 @@ def _robot_arguments(robot: str, names: Collection[str]) -> dict[str, str]:
                 f"does not have: it has {', '.join(names)}"
             )
     return told
+
+
+def _bag_arguments(values: Mapping[str, str]) -> dict[str, str]:
+    """What a bag says of the graph's arguments; a bag that cannot be read is the player's word."""
+    try:
+        with open_bag(values["bag"]) as bag:
+            return suggested(bag, values)
+    except InputError:
+        return {}
 
 
 def _typed(argument: Argument, value: str) -> Any:

@@ -36,12 +36,20 @@ def published_name(ours: str) -> str:
     return next(_replaced(ours, {own: published for published, own in PREFIXES.items()}))
 
 
+def older_name(name: str) -> str:
+    """
+    The published name of a tensor that a file names in the layout of newer transformers; any other
+    as it is.
+    """
+    return next(_replaced(name, NEWER_PREFIXES), name)
+
+
 def our_name(name: str) -> str | None:
     """
     The parameter of `Network` that a file's tensor would be, in the published layout or in that of
     newer transformers; None if no part of the network has such names.
     """
-    return next(_replaced(next(_replaced(name, NEWER_PREFIXES), name), PREFIXES), None)
+    return next(_replaced(older_name(name), PREFIXES), None)
 
 
 def _replaced(name: str, prefixes: Mapping[str, str]) -> Iterator[str]:
@@ -121,9 +129,13 @@ class Account:
 
 def account(found: Mapping[str, Shape], network: Network) -> Account:
     """
-    Hold the tensors of a file (published names and shapes) against those that ``network`` needs;
-    it may be on the meta device.
+    Hold the tensors of a file (shapes by their names, published or of newer transformers) against
+    those that ``network`` needs; it may be on the meta device.
     """
+    twice = sorted(
+        name for name in found if name != older_name(name) and older_name(name) in found
+    )
+    found = {older_name(name): shape for name, shape in found.items() if name not in twice}
     needed = {published_name(key): tuple(t.shape) for key, t in network.state_dict().items()}
     if network.config.tie_word_embeddings:
         needed.pop("lm_head.weight")
@@ -136,7 +148,7 @@ def account(found: Mapping[str, Shape], network: Network) -> Account:
         used={key: shape for key, shape in found.items() if needed.get(key) == shape},
         unused=unused,
         missing=sorted(set(needed) - set(found)),
-        extra=sorted(set(found) - set(needed) - set(unused)),
+        extra=sorted({*found, *twice} - set(needed) - set(unused)),
         misshapen={
             key: (found[key], shape)
             for key, shape in needed.items()

@@ -20,7 +20,7 @@ from torch import Tensor
 
 from janusvln_ros.errors import InputError, require
 from janusvln_ros.files import atomic_path, atomic_write
-from janusvln_ros.model.adapter import account, our_name, published_name, some
+from janusvln_ros.model.adapter import account, older_name, our_name, published_name, some
 from janusvln_ros.model.config import JanusVLNConfig
 from janusvln_ros.model.network import Network
 
@@ -89,7 +89,7 @@ class JanusVLN(Network):
         weights = {
             str(our_name(name)): file.get_tensor(name).to(**target)
             for name, file in stored_tensors(folder)
-            if name in result.used
+            if older_name(name) in result.used
         }
         model.load_state_dict(weights, strict=False, assign=True)
         if config.tie_word_embeddings:

@@ -5,9 +5,10 @@ A node is a shell: its callbacks make events of messages, a pure machine of
 `janusvln_ros.protocol` decides, and the node carries the commands out.
 """
 
+import json
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from diagnostic_msgs.msg import DiagnosticArray
@@ -15,8 +16,9 @@ from rclpy.action import ActionServer, CancelResponse, GoalResponse
 from rclpy.callback_groups import ReentrantCallbackGroup
 from rclpy.lifecycle import LifecycleNode, TransitionCallbackReturn
 from rclpy.qos import QoSProfile
+from std_msgs.msg import String
 
-from janusvln_ros.nodes.messages import diagnostics_message
+from janusvln_ros.nodes.messages import diagnostics_message, kept_for_latecomers
 from janusvln_ros.nodes.parameters import Param, declare, follow_changes
 from janusvln_ros.nodes.running import steady_timer
 from janusvln_ros.nodes.wiring import missing_publisher
@@ -72,6 +74,7 @@ class ManagedNode(LifecycleNode, ABC):
         self.missing: dict[str, str] = {}
         self._keys = 0
         self._lateness = Lateness(tick)
+        self._about_out = self.create_publisher(String, "~/about", kept_for_latecomers())
         self._diagnostics_out = self.create_publisher(DiagnosticArray, "/diagnostics", 10)
         self.apply_parameters()
         follow_changes(self, table, self.values, self.apply_parameters)
@@ -107,6 +110,10 @@ class ManagedNode(LifecycleNode, ABC):
     def ros_now(self) -> int:
         """Return the node's ROS time in ns: for stamps only."""
         return int(self.get_clock().now().nanoseconds)
+
+    def tell_about(self, about: Mapping[str, str]) -> None:
+        """Say what this node's decisions depend on, for whoever records them: ``~/about``."""
+        self._about_out.publish(String(data=json.dumps(dict(about))))
 
     def new_key(self) -> int:
         """Return a number for the next one who asks for something."""

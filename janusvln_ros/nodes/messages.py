@@ -6,6 +6,15 @@ from typing import Any
 from builtin_interfaces.msg import Time
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
 from geometry_msgs.msg import Pose
+from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
+from rosbags.interfaces import (
+    Qos,
+    QosDurability,
+    QosHistory,
+    QosLiveliness,
+    QosReliability,
+    QosTime,
+)
 
 from janusvln_ros.errors import InputError
 from janusvln_ros.geometry import Pose2, half_turn
@@ -42,6 +51,15 @@ def diagnostics_message(stamp: Time, hardware: str, lines: list[Health]) -> Diag
     return message
 
 
+def kept_for_latecomers(depth: int = 1) -> QoSProfile:
+    """The profile of a topic that says something once: reliable, transient local."""
+    return QoSProfile(
+        depth=depth,
+        reliability=ReliabilityPolicy.RELIABLE,
+        durability=DurabilityPolicy.TRANSIENT_LOCAL,
+    )
+
+
 def message_class(msgtype: str) -> Any:
     """
     The Python class of ``package/msg/Name``.
@@ -54,3 +72,20 @@ def message_class(msgtype: str) -> Any:
         return getattr(import_module(f"{package}.{namespace}"), name)
     except (ImportError, AttributeError):
         raise InputError(f"message type {msgtype} is not installed here") from None
+
+
+def offered_profile(profile: Any) -> Qos:
+    """What a publisher offers, an rclpy ``QoSProfile``, as bags record it."""
+    spans = (profile.deadline, profile.lifespan, profile.liveliness_lease_duration)
+    deadline, lifespan, lease = (QosTime(*divmod(span.nanoseconds, 10**9)) for span in spans)
+    return Qos(
+        QosHistory(profile.history.value),
+        int(profile.depth),
+        QosReliability(profile.reliability.value),
+        QosDurability(profile.durability.value),
+        deadline,
+        lifespan,
+        QosLiveliness(profile.liveliness.value),
+        lease,
+        bool(profile.avoid_ros_namespace_conventions),
+    )

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from types import SimpleNamespace
 from typing import Any
 
-from janusvln_ros.errors import InputError
+from janusvln_ros.errors import InputError, require
 
 ROS_OWN = ("use_sim_time", "start_type_description_service")
 """Parameters that rclpy declares by itself."""
@@ -47,7 +47,14 @@ def problem(param: Param, value: Any) -> str | None:
         count = len(param.default)
         if not isinstance(value, (list, tuple)) and not hasattr(value, "tolist"):
             return f"parameter '{param.name}' is {value!r}; it must be a list of {count} numbers"
-        if len(value) != count or not all(abs(float(v)) < float("inf") for v in value):
+        if len(value) == count and all(type(v) is int for v in value):
+            return (
+                f"parameter '{param.name}' is {list(value)}; write its numbers with a decimal "
+                f"point: {[float(v) for v in value]}"
+            )
+        if len(value) != count or not all(
+            isinstance(v, float) and abs(v) < float("inf") for v in value
+        ):
             return (
                 f"parameter '{param.name}' is {list(value)}; "
                 f"it must be a list of {count} finite numbers"
@@ -117,11 +124,13 @@ def declare(node: Any, table: Sequence[Param]) -> SimpleNamespace:
                 IntegerRange(from_value=int(param.low), to_value=int(param.high), step=1)
             ]
         override = given.get(param.name)
-        if (
-            override is not None
-            and override.type_ != Parameter.Type.NOT_SET
-            and (wrong := problem(param, override.value))
-        ):
+        # to ROS, an empty list is no value
+        require(
+            override is None or override.type_ != Parameter.Type.NOT_SET,
+            f"parameter '{param.name}' is empty; give a value, such as {param.default!r}, or "
+            "leave it out",
+        )
+        if override is not None and (wrong := problem(param, override.value)):
             raise InputError(wrong)
         value = node.declare_parameter(param.name, param.default, descriptor).value
         setattr(values, param.name, list(value) if isinstance(param.default, list) else value)

@@ -10,19 +10,28 @@ import heapq
 import queue
 import threading
 import time
+from dataclasses import replace
 from typing import Any
 
+from janusvln_msgs.msg import Decision
 from rclpy.node import Node
 from rclpy.qos import QoSProfile, ReliabilityPolicy
 from rosgraph_msgs.msg import Clock
 from std_srvs.srv import Trigger
 
 from janusvln_ros.data.bags import Bag, Message, open_bag
-from janusvln_ros.data.playback import PlayClock, played_name, spoken
+from janusvln_ros.data.drives import camera_topics, instruction_topics
+from janusvln_ros.data.playback import (
+    PlayClock,
+    latched_depth,
+    nothing_decided,
+    played_name,
+    spoken,
+)
 from janusvln_ros.errors import InputError, require
-from janusvln_ros.nodes.messages import message_class, stamp_message
+from janusvln_ros.nodes.messages import kept_for_latecomers, message_class, stamp_message
 from janusvln_ros.nodes.parameters import Param, declare, follow_changes
-from janusvln_ros.nodes.running import leave, run_node
+from janusvln_ros.nodes.running import leave, run_node, steady_timer
 from janusvln_ros.protocol.health import percentile
 
 TITLE = "Parameters of the player: a rosbag into the graph."
@@ -43,12 +52,20 @@ PARAMETERS = (
         "for example 'image'. Empty: do not wait.",
     ),
     Param(
+        "instruction",
+        "",
+        "Words to say before the first frame, instead of those in the bag. Empty: those in the "
+        "bag, on its instruction topic or in its decisions.",
+    ),
+    Param(
         "clock_hz", 100.0, "Messages per second on /clock, on the clock of the bag.", 1.0, 1000.0
     ),
 )
 
 QUEUE_MESSAGES = 32
 """Messages read ahead, so that unpacking a chunk does not make one late."""
+QUIET_S = 5.0
+"""Seconds of playing to a policy without a decision after which that is told."""
 MAX_SLEEP_S = 0.02
 """Longest sleep between looks at pause, rate and stop."""
 
@@ -64,7 +81,13 @@ class Player(Node):  # type: ignore[misc]
         with open_bag(self.values.bag) as bag:
             start_time = bag.start
             played = {t: m for t, m in bag.topics.items() if played_name(t, m)}
-            self.words = spoken(bag)
+            self.words = spoken(bag, self.values.instruction)
+            if self.values.instruction:
+                played = {t: m for t, m in played.items() if t not in instruction_topics(bag)}
+            depths = {topic: latched_depth(topic, bag.qos.get(topic, ())) for topic in played}
+            self.cameras = camera_topics(bag)
+            self.has_words = bool(self.words or instruction_topics(bag))
+            self.held = bag.held
             if bag.damage:
                 self.get_logger().warning(bag.damage)
         if self.words:
@@ -72,15 +95,17 @@ class Player(Node):  # type: ignore[misc]
             played["/instruction"] = self.words[0].msgtype
         self.exit_code: int | None = None
         self.lateness: list[float] = []
-        qos = QoSProfile(depth=50, reliability=ReliabilityPolicy.RELIABLE)
         self.outputs: dict[str, Any] = {}
+        self.latched = {topic for topic, depth in depths.items() if depth}
         for topic, msgtype in played.items():
             try:
-                self.outputs[topic] = self.create_publisher(
-                    message_class(msgtype), str(played_name(topic, msgtype)), qos
-                )
+                self._announce(topic, msgtype, depths.get(topic, 0))
             except InputError as error:
                 self.get_logger().warning(f"{topic} is not played: {error}")
+        self.started: float | None = None  # when the first message was played, steady clock
+        self.decided = self.told = False
+        self.create_subscription(Decision, "policy/decision", self._on_decision, 10)
+        self.quiet = steady_timer(self, 0.5, self._look_for_decisions)
         self.clock_output = self.create_publisher(Clock, "/clock", QoSProfile(depth=10))
         self.first = start_time + int(self.values.start_offset * 1e9)
         self.play_clock = PlayClock(
@@ -93,6 +118,36 @@ class Player(Node):  # type: ignore[misc]
         self.create_service(Trigger, "~/resume", lambda _, answer: self._set_paused(False, answer))
         self.thread = threading.Thread(target=self._play, name="player", daemon=True)
         self.thread.start()
+
+    def _announce(self, topic: str, msgtype: str, kept: int) -> None:
+        """Make the publisher of a topic, as lasting as the recorded ones were."""
+        reliable = QoSProfile(depth=50, reliability=ReliabilityPolicy.RELIABLE)
+        qos = kept_for_latecomers(kept) if kept else reliable
+        name = str(played_name(topic, msgtype))
+        self.outputs[topic] = self.create_publisher(message_class(msgtype), name, qos)
+
+    def _on_decision(self, _: Decision) -> None:
+        self.decided = True
+
+    def _look_for_decisions(self) -> None:
+        """Say so, once, if a policy is there and decides on nothing."""
+        if self.play_clock.paused or self.started is None:
+            self.started = None if self.started is None else time.monotonic()
+            return
+        if not self.decided and time.monotonic() - self.started < QUIET_S:
+            return
+        self.destroy_timer(self.quiet)
+        self._tell_undecided()
+
+    def _tell_undecided(self) -> None:
+        if not self.decided and not self.told and self.count_publishers("policy/decision"):
+            self.told = True
+            heard = {
+                topic: self.outputs[topic].get_subscription_count() > 0
+                for topic in self.cameras
+                if topic in self.outputs
+            }
+            self.get_logger().warning(nothing_decided(self.held, self.has_words, heard))
 
     def _set_paused(self, paused: bool, response: Any) -> Any:
         with self.lock:
@@ -113,6 +168,8 @@ class Player(Node):  # type: ignore[misc]
                 self._play_once()
                 if not self.values.loop:
                     break
+            if not self.stopping.is_set():
+                self._tell_undecided()
             late = percentile(self.lateness, 99) * 1e3
             self.get_logger().info(f"the bag is at its end; lateness p99 {late:.1f} ms")
             self.exit_code = 0
@@ -131,14 +188,21 @@ class Player(Node):  # type: ignore[misc]
             while (message := ahead.get()) is not None and not self.stopping.is_set():
                 next_clock = self._wait_until(message.log_time, next_clock)
                 if not self.stopping.is_set():
+                    self.started = self.started or time.monotonic()
                     self.outputs[message.topic].publish(message.cdr)
+            if bag.damage and not self.stopping.is_set():
+                self.get_logger().warning(bag.damage)
             reader.join(timeout=1.0)
 
     def _read_ahead(self, bag: Bag, ahead: "queue.Queue[Message | None]") -> None:
         for message in heapq.merge(
             self.words, bag.messages(list(self.outputs)), key=lambda message: message.log_time
         ):
-            while message.log_time >= self.first and not self.stopping.is_set():
+            if message.log_time < self.first:
+                if message.topic not in self.latched:
+                    continue
+                message = replace(message, log_time=self.first)
+            while not self.stopping.is_set():
                 try:
                     ahead.put(message, timeout=0.1)
                     break

@@ -550,6 +550,7 @@ class PolicyNode(ManagedNode):
             match self.results.get():
                 case Loaded(navigator):
                     self.session = Session(navigator, self.reader)
+                    self.tell_about(getattr(navigator, "about", {}))
                     self.get_logger().info("the model is loaded and warm")
                     if self.values.autostart:
                         self.trigger_activate()

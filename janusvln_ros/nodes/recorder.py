@@ -3,19 +3,25 @@ Records a rosbag (mcap) around each instruction, and keeps the last seconds in m
 incidents. Works where rosbag2 is not installed.
 """
 
+import json
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from action_msgs.msg import GoalStatusArray
 from rclpy.node import Node
 from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
+from rosbags.interfaces import Qos
+from std_msgs.msg import String
 from std_srvs.srv import Trigger as TriggerService
 
+from janusvln_ros import __version__
 from janusvln_ros.data.bags import BagWriter, Message
-from janusvln_ros.data.recording import Ring, Trigger, bag_name
+from janusvln_ros.data.recording import Latched, Ring, Trigger, bag_name
 from janusvln_ros.errors import InputError
-from janusvln_ros.nodes.messages import message_class
+from janusvln_ros.files import git_state
+from janusvln_ros.nodes.messages import kept_for_latecomers, message_class, offered_profile
 from janusvln_ros.nodes.parameters import Param, declare
 from janusvln_ros.nodes.running import leave, run_node, steady_timer
 
@@ -55,7 +61,9 @@ PARAMETERS = (
 )
 
 LOOK_S = 0.5
-"""Seconds between looks at which topics have publishers."""
+"""
+Seconds between looks at which topics have publishers; what was recorded until then is on the disk.
+"""
 ACTIVE_GOALS = (1, 2, 3)
 """action_msgs/GoalStatus: accepted, executing, canceling."""
 
@@ -77,9 +85,14 @@ class Recorder(Node):  # type: ignore[misc]
         # The lead of a bag comes from the ring, so it is never shorter than that.
         self.ring = Ring(max(self.values.ring, self.values.lead), self.values.ring_mb * 2**20)
         self.trigger = Trigger(self.values.idle)
+        self.latched = Latched()
+        self.about = {"version": __version__, "git": git_state(), "seed": "none"}
         self.writer: BagWriter | None = None
+        self.failed = False  # this drive could not be recorded further
+        self.closing = False
         self.estopped = False
         self.inputs: dict[str, Any] = {}
+        self.offered: dict[str, list[Qos]] = {}
         camera = self.values.image + (
             "" if self.values.image_transport == "raw" else "/compressed"
         )
@@ -91,27 +104,30 @@ class Recorder(Node):  # type: ignore[misc]
         self.instruction = self.resolve_topic_name("instruction")
         self.decision = self.resolve_topic_name("policy/decision")
         self.estop = self.resolve_topic_name("estop")
-        kept = QoSProfile(
-            depth=10,
-            durability=DurabilityPolicy.TRANSIENT_LOCAL,
-            reliability=ReliabilityPolicy.RELIABLE,
-        )
+        kept = kept_for_latecomers(10)
         self.create_subscription(
             GoalStatusArray, "follow_instruction/_action/status", self._on_goals, kept
         )
+        for node in ("policy", "sim_bridge"):
+            self.create_subscription(String, f"{node}/about", self._on_about, kept)
         self.create_service(TriggerService, "~/save_incident", self._on_save_incident)
         self._look()
         steady_timer(self, LOOK_S, self._look)
 
     def _look(self) -> None:
         """
-        Subscribe to wanted topics that have publishers by now, and close a bag whose time is
-        over.
+        Subscribe to wanted topics that have publishers by now, hand what was recorded to the disk,
+        and close a bag whose time is over.
         """
         for topic in self.names:
             publishers = [] if topic in self.inputs else self.get_publishers_info_by_topic(topic)
             if publishers:
                 self._listen(topic, publishers)
+        if self.writer is not None:
+            try:
+                self.writer.flush()
+            except OSError as error:
+                self._give_up(error)
         self._follow_trigger()
 
     def _listen(self, topic: str, publishers: list[Any]) -> None:
@@ -132,18 +148,29 @@ class Recorder(Node):  # type: ignore[misc]
             reliability=ReliabilityPolicy.RELIABLE if reliable else ReliabilityPolicy.BEST_EFFORT,
             durability=DurabilityPolicy.TRANSIENT_LOCAL if latched else DurabilityPolicy.VOLATILE,
         )
+        self.offered[topic] = [offered_profile(p.qos_profile) for p in publishers]
+        if latched:
+            self.latched.messages[topic] = []
         self.inputs[topic] = self.create_subscription(
             kind, topic, lambda cdr: self._on_message(topic, msgtype, cdr), qos, raw=True
         )
 
+    def _on_about(self, message: String) -> None:
+        """Take note of what a node says of itself: checkpoint, prompt, seed."""
+        self.about |= {str(key): str(value) for key, value in json.loads(message.data).items()}
+        if self.writer is not None:
+            self.writer.tell(self.about)
+
     def _on_message(self, topic: str, msgtype: str, cdr: bytes) -> None:
         message = Message(topic, msgtype, self.get_clock().now().nanoseconds, bytes(cdr))
+        if topic in self.latched.messages:
+            self.latched.add(message, self.count_publishers(topic))
         if topic in (self.instruction, self.decision):
             self.trigger.sign(time.monotonic())
             self._follow_trigger()
         self.ring.add(message)
         if self.writer is not None:
-            self.writer.write(topic, msgtype, message.log_time, message.cdr)
+            self._write(self.writer, [message])
         if topic == self.estop and len(cdr) > 4:
             # std_msgs/Bool: four bytes of encapsulation, then the value
             stopped = bool(cdr[4])
@@ -158,35 +185,89 @@ class Recorder(Node):  # type: ignore[misc]
         self._follow_trigger()
 
     def _follow_trigger(self) -> None:
-        wanted = self.trigger.recording(time.monotonic())
-        if wanted and self.writer is None:
-            self.writer = BagWriter(bag_name("drive", self.folder)).__enter__()
-            for message in self.ring.last(self.values.lead):
-                self.writer.write(message.topic, message.msgtype, message.log_time, message.cdr)
-            self.get_logger().info(f"recording {self.writer.path}")
+        wanted = self.trigger.recording(time.monotonic()) and not self.closing
+        self.failed = self.failed and wanted
+        if wanted and self.writer is None and not self.failed:
+            self._open()
         elif not wanted and self.writer is not None:
-            self.close()
+            self._finish()
+
+    def _open(self) -> None:
+        path = bag_name("drive", self.folder)
+        try:
+            self.writer = BagWriter(path, self.about, growing=True).__enter__()
+        except OSError as error:
+            self.failed = True
+            self.get_logger().error(f"{path} cannot be written ({error.strerror}): not recording")
+            return
+        self._write(self.writer, self._with_latched(self.ring.last(self.values.lead)))
+        self.get_logger().info(f"recording {path}")
+
+    def _with_latched(self, messages: Sequence[Message]) -> list[Message]:
+        now = int(self.get_clock().now().nanoseconds)
+        start = messages[0].log_time if messages else now
+        return [*self.latched.before(start), *messages]
+
+    def _write(self, writer: BagWriter, messages: Sequence[Message]) -> None:
+        """Write messages into the bag that is open; one that has no more room is given up."""
+        try:
+            self._put(writer, messages)
+        except OSError as error:
+            self._give_up(error)
+
+    def _put(self, writer: BagWriter, messages: Sequence[Message]) -> None:
+        for message in messages:
+            writer.add_topic(message.topic, message.msgtype, self.offered.get(message.topic, ()))
+            writer.write(message.topic, message.msgtype, message.log_time, message.cdr)
+
+    def _give_up(self, error: OSError) -> None:
+        """Stop recording this drive, keep what was recorded, and say so."""
+        writer, self.writer = self.writer, None
+        self.failed = True
+        if writer is not None:
+            writer.__exit__(type(error), error, None)
+            self.get_logger().error(
+                f"recording stopped: {writer.path} cannot be written any further "
+                f"({error.strerror}); what it holds until now can be read"
+            )
+
+    def _finish(self) -> None:
+        """Close the bag that is open."""
+        writer = self.writer
+        if writer is None:
+            return
+        try:
+            writer.__exit__(None, None, None)
+        except OSError as error:
+            self._give_up(error)
+            return
+        self.writer = None
+        self.get_logger().info(f"recorded {writer.path}")
 
     def close(self) -> None:
-        """Close the bag that is open."""
-        if self.writer is not None:
-            self.writer.__exit__(None, None, None)
-            self.get_logger().info(f"recorded {self.writer.path}")
-            self.writer = None
+        """Close the bag that is open; the messages that still come open no other."""
+        self.closing = True
+        self._finish()
 
     def _on_save_incident(self, _request: Any, response: Any) -> Any:
         path = self._save_incident("request")
         response.success = path is not None
-        response.message = str(path or "nothing has been received yet")
+        response.message = str(
+            path
+            or ("it cannot be written" if self.ring.messages else "nothing has been received yet")
+        )
         return response
 
     def _save_incident(self, why: str) -> Path | None:
         if not self.ring.messages:
             return None
         path = bag_name("incident", self.folder)
-        with BagWriter(path) as writer:
-            for message in self.ring.messages:
-                writer.write(message.topic, message.msgtype, message.log_time, message.cdr)
+        try:
+            with BagWriter(path, self.about | {"incident": why}) as writer:
+                self._put(writer, self._with_latched(list(self.ring.messages)))
+        except OSError as error:
+            self.get_logger().error(f"{why}: {path} cannot be written: {error.strerror}")
+            return None
         self.get_logger().info(f"{why}: the last {self.values.ring:.0f} s are in {path}")
         return path
 

@@ -40,7 +40,12 @@ def run_node(make: Callable[[], Any], args: list[str] | None = None) -> int:
     stopping: list[int] = []
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda received, _frame: stopping.append(received))
-    rclpy.init(args=args, signal_handler_options=SignalHandlerOptions.NO)
+    try:
+        rclpy.init(args=args, signal_handler_options=SignalHandlerOptions.NO)
+    # arguments that ROS cannot read: another kind of exception in every distribution
+    except Exception as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
     try:
         node = make()
     except InputError as error:

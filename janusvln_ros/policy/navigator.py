@@ -14,8 +14,10 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
+from janusvln_ros import __version__
 from janusvln_ros.actions import Action
 from janusvln_ros.errors import require
+from janusvln_ros.files import git_state
 from janusvln_ros.model import JanusVLN
 from janusvln_ros.model.checkpoint import Generation, end_tokens, find, generation
 from janusvln_ros.model.config import Decoding, Memory
@@ -30,6 +32,7 @@ from janusvln_ros.policy.decoding import (
     repetition_penalty,
     require_finite,
 )
+from janusvln_ros.policy.identity import checkpoint_digest
 from janusvln_ros.policy.instruction import clean_instruction
 from janusvln_ros.policy.preprocess import GROUP, pixel_rows, resize, spatial_input, to_rgb
 from janusvln_ros.policy.prompt import Style
@@ -129,6 +132,7 @@ class Navigator:
         spatial: the spatial memory; None before the first frame.
         tree: of the four action words, in constrained decoding.
         instruction: the one being followed; None before the first `reset`.
+        origin: name and digest of the checkpoint, where there is one.
 
     Raises:
         InputError: a ``memory`` that the checkpoint was not trained for, or a tokenizer of another
@@ -179,6 +183,7 @@ class Navigator:
         self._led_here: Action | None = None  # what was decided about the frame remembered last
         self._frame_size: tuple[int, ...] = ()  # width and height of the episode's raw frames
         self.instruction: str | None = None
+        self.origin: dict[str, str] = {}
         self._pending = False
 
     @classmethod
@@ -209,7 +214,24 @@ class Navigator:
         folder = find(checkpoint)
         dtype = dtype or ("float32" if target.type == "cpu" else None)
         model = with_precision(partial(JanusVLN.from_pretrained, folder), dtype, target)
-        return cls(model, load_tokenizer(folder), chosen, generation(folder, model.config))
+        navigator = cls(model, load_tokenizer(folder), chosen, generation(folder, model.config))
+        name = folder.name if Path(checkpoint).is_dir() else str(checkpoint)
+        navigator.origin = {"checkpoint": name, "checkpoint_digest": checkpoint_digest(folder)}
+        return navigator
+
+    @property
+    def about(self) -> dict[str, str]:
+        """What its decisions depend on beside words and frames, for the record of a drive."""
+        return {
+            **self.origin,
+            "memory": self.memory,
+            "decoding": self.decoding,
+            "prompt": self.options.prompt if self.memory == "released" else "dual",
+            "dtype": str(self.model.dtype).removeprefix("torch."),
+            "device": str(self.model.device),
+            "version": __version__,
+            "git": git_state(),
+        }
 
     @property
     def trained(self) -> bool:

@@ -21,6 +21,12 @@ from janusvln_ros.protocol.odometry import Sample, extended, sample_at
 
 MODES = ("recorded", "odom", "interval")
 
+JUMP_BACK_NS = 1_000_000_000
+"""
+Stamps that go back by more than this, live or in a bag, are a clock that was set back and begin a
+new episode; less is a message that came late.
+"""
+
 REMEMBERED = 20
 """Frames that a step report, or odometry of their moment, may still choose when it comes late."""
 
@@ -73,7 +79,9 @@ def see_frame(choice: Choice, frame: Frame, rule: Rule) -> Chosen:
         if frame.stamp - choice.last < rule.interval_ns:
             return choice, ()
         return replace(choice, last=frame.stamp), (frame,)
-    choice = replace(choice, waiting=(*choice.waiting, frame)[-REMEMBERED:])
+    # one that comes late goes where it was taken
+    waiting = sorted((*choice.waiting, frame), key=lambda frame: frame.stamp)
+    choice = replace(choice, waiting=tuple(waiting[-REMEMBERED:]))
     return _by_reports(choice) if rule.mode == "recorded" else _by_odometry(choice, rule)
 
 
@@ -123,7 +131,7 @@ def _by_reports(choice: Choice) -> Chosen:
         later = [f for f in choice.waiting if f.stamp >= choice.ended[0]]
         if not later:
             break
-        first = min(later, key=lambda frame: frame.stamp)
+        first = later[0]
         chosen.append(first)
         choice = replace(
             choice,

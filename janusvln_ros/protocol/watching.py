@@ -9,6 +9,7 @@ jumps back, as of a bag that starts again, begins it anew.
 from dataclasses import dataclass, field, replace
 
 from janusvln_ros.protocol.choosing import (
+    JUMP_BACK_NS,
     Choice,
     Rule,
     missing,
@@ -43,9 +44,6 @@ from janusvln_ros.protocol.exchange import (
     taken_later,
 )
 from janusvln_ros.protocol.status import Code, StepStatus
-
-JUMP_BACK_NS = 1_000_000_000
-"""Stamps that go back by more than this start a new episode; less is jitter."""
 
 QUIET_S = 3.0
 """Seconds without anything to decide on after which it is told why."""

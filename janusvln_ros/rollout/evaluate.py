@@ -4,7 +4,6 @@ results.jsonl, summary.json and report.html.
 """
 
 import dataclasses
-import hashlib
 import json
 import random
 import sys
@@ -28,6 +27,7 @@ from janusvln_ros.evaluation.metrics import Thresholds, measure
 from janusvln_ros.evaluation.report import write_report
 from janusvln_ros.evaluation.summary import error_line, result_line, summarize
 from janusvln_ros.files import atomic_write
+from janusvln_ros.policy.identity import checkpoint_digest
 from janusvln_ros.rollout.agents import (
     Agent,
     ExpertAgent,
@@ -47,25 +47,6 @@ INSTRUCTIONS = ("normal", "removed", "swapped", *VARIANTS)
 What the agent is told: the episode's text, none, another episode's text, or its own in another
 form: in lower or upper case, with one typo a sentence, with synonyms, or politely framed.
 """
-
-
-def checkpoint_digest(folder: Path) -> str:
-    """
-    SHA-256 over the files of a checkpoint folder that determine its decisions, names included.
-    """
-    names = sorted(
-        p
-        for p in folder.iterdir()
-        if p.suffix in (".json", ".safetensors", ".txt", ".jinja", ".model")
-    )
-    require(names, f"{folder} holds no checkpoint: no .json or .safetensors file is there")
-    digest = hashlib.sha256()
-    for path in names:
-        digest.update(f"{path.name}\0{path.stat().st_size}\0".encode())
-        with path.open("rb") as file:
-            while block := file.read(1 << 22):
-                digest.update(block)
-    return digest.hexdigest()
 
 
 def make_agent(

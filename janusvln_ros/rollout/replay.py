@@ -20,6 +20,7 @@ from janusvln_ros.data.drives import (
     DECISION_TYPE,
     Moment,
     Topics,
+    camera_info_topics,
     camera_topic,
     moment_frames,
     recorded_moments,
@@ -60,15 +61,11 @@ def bag_camera(bag: Bag, topics: Topics, uncalibrated: bool) -> Camera:
     Raises:
         InputError: no ``camera_info`` and not ``uncalibrated``, or one that is of no use.
     """
-    infos = bag.topics_of(["sensor_msgs/msg/CameraInfo"])
     camera = camera_topic(bag, topics.image)
-    # The camera_info of a camera stands beside its image (REP-104 convention of image pipelines);
-    # of several, the one in the same namespace counts.
-    folder = camera.removesuffix("/compressed").rpartition("/")[0]
-    infos.sort(key=lambda topic: topic.rpartition("/")[0] != folder)
-    height, width = decode(bag.decode(next(bag.messages([camera])))).shape[:2]
+    infos = camera_info_topics(bag, camera)
+    height, width = decode(bag.decode(bag.first(camera))).shape[:2]
     if infos:
-        intrinsics = intrinsics_of(bag.decode(next(bag.messages(infos[:1]))))
+        intrinsics = intrinsics_of(bag.decode(bag.first(infos[0])))
         return plan_view(fitted(intrinsics, width, height)).apply
     require(
         uncalibrated,

@@ -1,5 +1,6 @@
 """Camera messages become arrays, or an error that names what is wrong with them."""
 
+import zlib
 from types import SimpleNamespace
 
 import cv2
@@ -13,6 +14,7 @@ from janusvln_ros.camera.images import (
     depth_to_metres,
     image_data,
     image_to_rgb,
+    jpeg_end,
 )
 from janusvln_ros.errors import InputError
 
@@ -140,6 +142,138 @@ def test_a_picture_cut_short_is_refused_rather_than_filled_with_grey(data):
 
 def test_zeros_after_the_end_of_a_jpeg_are_padding():
     assert compressed_to_rgb(compressed(JPEG + b"\0" * 16)).shape == (48, 64, 3)
+
+
+TRAILERS = [b"\r\n", b"\0" * 4096, b"\xff" * 7, b"SEFT trailer", b"--frame\r\n", b"\xff\xd9"]
+
+
+@pytest.mark.parametrize("trailer", TRAILERS)
+def test_what_follows_a_whole_picture_is_not_looked_at(trailer):
+    assert decode(compressed(JPEG + trailer)).shape == (48, 64, 3)
+    assert np.array_equal(decode(compressed(PNG + trailer, "png")), RGB)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        [cv2.IMWRITE_JPEG_PROGRESSIVE, 1],
+        [cv2.IMWRITE_JPEG_RST_INTERVAL, 2],
+        [cv2.IMWRITE_JPEG_QUALITY, 100],
+    ],
+    ids=["progressive", "restarts", "best"],
+)
+def test_every_kind_of_jpeg_ends_where_its_picture_does(options):
+    noise = np.random.default_rng(2).integers(0, 255, (64, 80, 3), np.uint8)
+    whole = cv2.imencode(".jpg", noise, options)[1].tobytes()
+    assert jpeg_end(whole) == jpeg_end(whole + b"\xff\xd9") == len(whole)
+    for cut in (len(whole) - 1, len(whole) - 2, len(whole) * 2 // 3, len(whole) // 3, 30, 3):
+        assert jpeg_end(whole[:cut]) is None
+
+
+def test_end_marker_of_a_thumbnail_is_not_that_of_the_picture():
+    thumbnail = b"Exif\0\0" + JPEG
+    segment = b"\xff\xe1" + (len(thumbnail) + 2).to_bytes(2, "big") + thumbnail
+    nested = JPEG[:2] + segment + JPEG[2:]
+    assert jpeg_end(nested) == len(nested) and decode(compressed(nested)).shape == (48, 64, 3)
+    with pytest.raises(InputError, match="cut short"):
+        decode(compressed(nested[:-40]))
+
+
+def test_marker_bytes_within_a_chunk_of_a_png_are_no_end():
+    text = b"Comment\0IEND\xae\x42\x60\x82"
+    chunk = len(text).to_bytes(4, "big") + b"tEXt" + text
+    chunk += zlib.crc32(chunk[4:]).to_bytes(4, "big")
+    assert np.array_equal(decode(compressed(PNG[:33] + chunk + PNG[33:], "png")), RGB)
+    with pytest.raises(InputError, match="cut short"):
+        decode(compressed(PNG[:33] + chunk, "png"))
+
+
+BLUE_SKY = np.zeros((16, 16, 3), np.uint8)
+BLUE_SKY[...] = (30, 90, 220)  # red first
+
+
+@pytest.mark.parametrize("codec", [".jpg", ".png"])
+@pytest.mark.parametrize(
+    ("form", "stored"),
+    [
+        # as compressed_image_transport's publisher writes them
+        ("rgb8; jpeg compressed bgr8", "standard"),
+        ("bgr8; jpeg compressed bgr8", "standard"),
+        ("bgra8; png compressed bgr8", "standard"),
+        ("rgb16; png compressed bgr16", "standard"),
+        # publishers that say nothing of the order
+        ("jpeg", "standard"),
+        ("png", "standard"),
+        ("", "standard"),
+        ("rgb8", "standard"),
+        ("rgb8;jpeg compressed bgr8", "standard"),
+        # others hand red-first pixels to an encoder that takes them as blue-first
+        ("rgb8; jpeg compressed rgb8", "red first"),
+        ("rgb8; jpeg compressed ", "red first"),
+        ("bgr8; png compressed rgb8", "red first"),
+    ],
+)
+def test_colour_order_is_what_the_format_says(form, stored, codec):
+    pixels = BLUE_SKY if stored == "red first" else BLUE_SKY[..., ::-1]
+    data = cv2.imencode(codec, np.ascontiguousarray(pixels))[1].tobytes()
+    assert np.abs(decode(compressed(data, form))[8, 8].astype(int) - (30, 90, 220)).max() < 6
+
+
+FILTERS = {
+    "bayer_rggb8": "RGGB",
+    "bayer_bggr8": "BGGR",
+    "bayer_gbrg8": "GBRG",
+    "bayer_grbg8": "GRBG",
+}
+
+
+def mosaic_of(tile):
+    """What a sensor behind this colour filter sees of a plain wall: one byte per pixel."""
+    seen = {"R": 30, "G": 90, "B": 220}
+    return np.tile(np.array([seen[c] for c in tile], np.uint8).reshape(2, 2), (8, 8))
+
+
+@pytest.mark.parametrize(("encoding", "tile"), FILTERS.items())
+def test_mosaics_get_their_colours_raw_and_compressed(encoding, tile):
+    mosaic = mosaic_of(tile)
+    for out in (
+        decode(padded(image(encoding, mosaic), 3)),
+        decode(
+            compressed(cv2.imencode(".png", mosaic)[1].tobytes(), f"{encoding}; png compressed ")
+        ),
+        decode(
+            compressed(
+                cv2.imencode(".jpg", mosaic, [cv2.IMWRITE_JPEG_QUALITY, 100])[1].tobytes(),
+                f"{encoding}; jpeg compressed {encoding}",
+            )
+        ),
+    ):
+        assert np.abs(out[4:-4, 4:-4].astype(int) - (30, 90, 220)).max() < 6
+
+
+def test_mosaic_that_the_publisher_turned_into_a_picture_is_left_alone():
+    # compressed_image_transport turns a mosaic into mono8 before it compresses it as JPEG
+    grey = cv2.imencode(".jpg", SMOOTH[..., 0])[1].tobytes()
+    out = decode(compressed(grey, "bayer_rggb8; jpeg compressed mono8"))
+    assert np.abs(out.astype(int) - SMOOTH).mean() < 3
+    blue = cv2.imencode(".png", np.ascontiguousarray(BLUE_SKY[..., ::-1]))[1].tobytes()
+    assert decode(compressed(blue, "bayer_rggb8; png compressed bgr8"))[8, 8].tolist() == [
+        30,
+        90,
+        220,
+    ]
+
+
+@pytest.mark.parametrize(
+    ("form", "words"),
+    [
+        ("bayer_rggb16; png compressed ", "bayer_rggb16"),
+        ("16UC1; compressedDepth png", "depth is no picture"),
+    ],
+)
+def test_compressed_images_that_are_no_picture_of_a_camera_are_named(form, words):
+    with pytest.raises(InputError, match=words):
+        decode(compressed(PNG, form))
 
 
 @pytest.mark.parametrize("data", [b"", b"not a picture at all", b"\xff\xd8\xff\xd9"])

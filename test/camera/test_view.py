@@ -257,6 +257,44 @@ def test_a_scale_that_the_camera_does_not_tell_of_is_warned_of():
     assert scaled_warning(replace(BIG, width=0, height=0), 320, 240) is None
 
 
+@pytest.mark.parametrize(
+    "model", ["", "none", "pinhole", "plumb_bob", "rational_polynomial", "equidistant", "kb4"]
+)
+@pytest.mark.parametrize("count", [1, 2, 4, 5, 8])
+def test_coefficients_that_are_all_zero_are_straight_under_any_name(model, count):
+    wide = pinhole(640, 480, 100, d=[0.0] * count, model=model)
+    frame = seen_by(pinhole(640, 480, 100))
+    expected = plan_view(pinhole(640, 480, 100)).apply(frame)
+    assert np.array_equal(plan_view(wide).apply(frame), expected)
+
+
+@pytest.mark.parametrize("model", ["", "none", "pinhole", "plumb_bob"])
+def test_no_coefficients_are_straight_where_the_name_says_so(model):
+    assert plan_view(pinhole(640, 480, 79, model=model)).maps is None
+
+
+@pytest.mark.parametrize(
+    ("model", "count", "words"),
+    [
+        ("plumb_bob", 2, r"2 distortion coefficients .*'plumb_bob', which has 4 or 5 or 8"),
+        ("rational_polynomial", 6, "6 distortion coefficients"),
+        ("", 1, "1 distortion coefficients"),
+        ("equidistant", 5, r"5 distortion coefficients .*'equidistant', which has 4:"),
+        ("equidistant", 2, "2 distortion coefficients"),
+        ("none", 5, r"5 distortion coefficients .*'none', which has none"),
+        ("kb4", 4, "distortion model 'kb4'"),
+    ],
+)
+def test_coefficients_that_do_not_fit_their_model_are_a_sentence(model, count, words):
+    with pytest.raises(InputError, match=words):
+        plan_view(pinhole(640, 480, 100, d=[0.01] * count, model=model))
+
+
+@pytest.mark.parametrize("count", [4, 5, 8, 12, 14])
+def test_every_number_of_coefficients_that_opencv_knows_is_taken(count):
+    plan_view(pinhole(640, 480, 100, d=[0.001] * count, model="rational_polynomial"))
+
+
 def test_a_frame_of_another_size_than_the_view_is_refused():
     for camera in (pinhole(640, 480, 79), pinhole(640, 480, 100)):
         with pytest.raises(InputError, match="320 x 240, but camera_info is for 640 x 480"):

@@ -20,6 +20,7 @@ from rclpy.executors import SingleThreadedExecutor
 
 from janusvln_ros.data.bags import open_bag
 from janusvln_ros.data.drives import recorded_moments
+from janusvln_ros.data.trajectories import read_trajectories
 
 pytestmark = pytest.mark.ros
 COMMAND = [sys.executable, "-m", "janusvln_ros.cli.main"]
@@ -60,6 +61,18 @@ def test_recorded_drive_replays_offline_to_the_same_decisions(drive, tmp_path):
         assert result["decisions"] == bag.counts["/policy/decision"]
 
 
+def test_recorded_drive_is_imported_as_it_was_decided(drive, tmp_path):
+    words = ["import-bag", str(drive), "--out", str(tmp_path), "--json", "--min-steps", "1"]
+    done = subprocess.run([*COMMAND, *words], check=True, capture_output=True, text=True)
+    (report,) = json.loads(done.stdout)["episodes"]
+    with open_bag(drive) as bag:
+        decided = [moment.recorded for moment in recorded_moments(bag)]
+        assert {"checkpoint_digest", "prompt", "seed", "version", "git"} <= bag.about.keys()
+    (trajectory,) = read_trajectories(tmp_path)
+    assert list(trajectory.targets) == decided and report["instruction"] == trajectory.instruction
+    assert report["kept"] and report["drift_m"] < 0.01
+
+
 def test_recorded_drive_replays_live_to_the_same_decisions(ros_domain, drive, tmp_path):
     with open_bag(drive) as bag:
         recorded = {moment.stamp: moment.recorded for moment in recorded_moments(bag)}
@@ -83,7 +96,6 @@ def test_recorded_drive_replays_live_to_the_same_decisions(ros_domain, drive, tm
         "up",
         "replay",
         f"bag:={drive}",
-        "transport:=raw",
         "rate:=2",
         "--localhost",
         "--log-dir",

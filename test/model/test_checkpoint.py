@@ -134,6 +134,31 @@ def change(folder, edit):
     save_file(weights, folder / "model.safetensors")
 
 
+def newer(name):
+    """The name that transformers >= 4.52 gives a tensor of Qwen2.5-VL."""
+    if name.startswith("visual."):
+        return f"model.{name}"
+    return (
+        name.replace("model.", "model.language_model.", 1) if name.startswith("model.") else name
+    )
+
+
+def test_names_of_newer_transformers_are_read_like_the_published_ones(tiny, folder):
+    weights = load_file(folder / "model.safetensors")
+    save_file({newer(n): w for n, w in weights.items()}, folder / "model.safetensors")
+    assert sum(newer(n) != n for n in weights) > 20
+    again, first = JanusVLN.from_pretrained(folder), JanusVLN.from_pretrained(tiny)
+    for name, value in first.state_dict().items():
+        assert torch.equal(again.state_dict()[name], value), name
+
+
+def test_tensor_under_both_names_is_refused_by_name(folder):
+    name = "model.language_model.layers.1.mlp.up_proj.weight"
+    change(folder, lambda w: w.update({name: w[name.replace("language_model.", "")].clone()}))
+    with pytest.raises(InputError, match=name):
+        JanusVLN.from_pretrained(folder)
+
+
 @pytest.mark.parametrize(
     ("edit", "words"),
     [

@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+from array import array
 from pathlib import Path
 
 import pytest
@@ -75,6 +76,11 @@ SPEED = Param("speed", 0.3, "how fast", 0.0, 2.0)
         (Param("mount", [0.0, 0.0], "where"), [1.0], "list of 2"),
         (Param("mount", [0.0, 0.0], "where"), [1.0, math.inf], "finite"),
         (Param("mount", [0.0, 0.0], "where"), 7, "list of 2"),
+        (Param("mount", [0.0, 0.0], "where"), [0, 1], "with a decimal point: [0.0, 1.0]"),
+        (Param("mount", [0.0, 0.0], "where"), array("q", [0, 1]), "with a decimal point"),
+        (Param("mount", [0.0, 0.0], "where"), [], "list of 2"),
+        (Param("mount", [0.0, 0.0], "where"), ["a", "b"], "list of 2"),
+        (Param("mount", [0.0, 0.0], "where"), [True, False], "list of 2"),
     ],
 )
 def test_a_wrong_value_is_named(param, value, words):
@@ -97,6 +103,29 @@ def test_a_node_refuses_to_start_with_it(graph, name, given, words):
 
     with pytest.raises(InputError, match=words):
         graph.add(MotionNode, **given)
+
+
+@pytest.mark.ros
+@pytest.mark.parametrize(
+    ("value", "words"),
+    [
+        ("scan_mount:=[0, 1, 0]", "'scan_mount' is [0, 1, 0]; write its numbers with a decimal"),
+        ("scan_mount:=[]", "'scan_mount' is empty; give a value, such as [0.0, 0.0, 0.0]"),
+        ("speed:=[]", "'speed' is empty"),
+        ("scan_mount:=[0, 1.0, 0]", "should be of same type"),
+    ],
+)
+def test_a_list_that_is_none_of_the_right_kind_is_one_sentence(ros_domain, value, words):
+    code = "from janusvln_ros.nodes.motion import main; main()"
+    done = subprocess.run(
+        [sys.executable, "-c", code, "--ros-args", "-p", value],
+        env=os.environ | {"ROS_DOMAIN_ID": str(ros_domain)},
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert done.returncode == 2 and "Traceback" not in done.stderr
+    assert "error: " in done.stderr and words in done.stderr
 
 
 @pytest.mark.ros

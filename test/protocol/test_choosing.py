@@ -104,6 +104,20 @@ def test_a_frame_waits_for_the_odometry_of_its_own_moment():
     assert c.odometry(20, Pose2(0.4)) == [15]  # 0.3 m at that moment
 
 
+@pytest.mark.parametrize("mode", ["odom", "recorded"])
+def test_a_frame_that_comes_after_a_later_one_is_looked_at_in_its_place(mode):
+    c = Chooser(mode)
+    c.frame(0)
+    for stamp in (1, 3, 2, 4):
+        c.frame(stamp * S)
+    if mode == "recorded":
+        assert c.report(2 * S) == [2 * S] and c.report(3 * S) == [3 * S]
+        return
+    c.odometry(0, Pose2())
+    # whole steps are over at 2 s and at 4 s
+    assert c.odometry(4 * S, Pose2(0.5, 0.0, 0.0)) == [2 * S, 4 * S]
+
+
 def test_driving_backwards_is_no_step():
     c = Chooser("odom")
     c.odometry(0, Pose2())

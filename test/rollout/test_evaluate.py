@@ -21,7 +21,6 @@ from janusvln_ros.rollout.engine import DirectEngine
 from janusvln_ros.rollout.evaluate import (
     EvaluateJob,
     EvaluateWorker,
-    checkpoint_digest,
     merge,
     told,
 )
@@ -351,16 +350,6 @@ def test_another_form_of_an_instruction_follows_from_its_text_and_the_seed(toy_e
     assert len(given) == len(episodes) and set(given.values()) != {text}
     assert told(episodes[::-1], form, 1) == given
     assert len(set(given.values())) == 1
-
-
-def test_checkpoint_digest_sees_every_file_that_decides(tmp_path):
-    (tmp_path / "config.json").write_text("{}")
-    (tmp_path / "model.safetensors").write_bytes(b"1")
-    first = checkpoint_digest(tmp_path)
-    (tmp_path / "notes.md").write_text("not part of it")
-    assert checkpoint_digest(tmp_path) == first
-    (tmp_path / "model.safetensors").write_bytes(b"2")
-    assert checkpoint_digest(tmp_path) != first
 
 
 @dataclass(frozen=True)

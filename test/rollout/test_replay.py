@@ -169,6 +169,25 @@ def test_same_bag_gives_the_same_bytes_and_passes_its_own_gate(lockstep_bag, tmp
     assert all(Path(file).stat().st_size for file in second["files"].values())
 
 
+def test_report_and_decisions_say_which_policy_decided(bags, lockstep_bag, tmp_path, capsys):
+    _, result = run(capsys, lockstep_bag, "--out", tmp_path / "a")
+    about = result["about"]
+    assert about["checkpoint"] == "janusvln-tiny" and len(about["checkpoint_digest"]) == 64
+    assert {"prompt", "seed", "version", "git", "memory", "decoding"} <= about.keys()
+    with open_bag(tmp_path / "a" / "decisions.mcap") as bag:
+        assert bag.about == about
+    again = tmp_path / "again.mcap"
+    told = about | {"checkpoint_digest": "another", "seed": "7"}
+    with open_bag(lockstep_bag) as bag, BagWriter(again, told) as writer:
+        for m in bag.messages():
+            writer.write(m.topic, m.msgtype, m.log_time, m.cdr)
+    assert main(["replay", str(again), "--out", str(tmp_path / "b")]) == 0
+    said = capsys.readouterr().err
+    assert "recorded with another policy: checkpoint_digest another, now" in said
+    report = json.loads((tmp_path / "b" / "agreement.json").read_text())
+    assert report["recorded_about"]["seed"] == report["about"]["seed"] == "7"
+
+
 def test_gate_fails_when_decisions_changed(bags, lockstep_bag, tmp_path, capsys):
     run(capsys, lockstep_bag, "--out", tmp_path / "a")
     changed = tmp_path / "changed.mcap"
