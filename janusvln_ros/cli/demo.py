@@ -139,7 +139,7 @@ def run(args: argparse.Namespace) -> int:
     way); 1: the graph failed.
     """
     require_ros()
-    from janusvln_ros.graph.client import GraphTimeoutError
+    from janusvln_ros.graph.connection import GraphTimeoutError
 
     plan = make_plan(args)
     out = args.out or free_folder(Path("runs"))

@@ -16,6 +16,11 @@ from janusvln_ros.errors import InputError, NonFiniteError
 SUBCOMMANDS = {
     "demo": "drive a simulated robot through a house by instruction, on real ROS 2",
     "up": "start a graph of nodes without 'ros2 launch': simulation, robot or replay",
+    "status": "say what a running graph does, and what it lacks",
+    "arm": "allow a running robot to move, or forbid it",
+    "go": "tell a running robot where to go, and watch it get there",
+    "watch": "show the decisions and warnings of a running graph",
+    "stop": "end what a running robot does, and disarm it",
     "houses": "generate procedural homes and their episodes in the VLN-CE formats",
     "collect": "write expert trajectories in the published layout",
     "dagger": "write model-driven trajectories in the published layout",

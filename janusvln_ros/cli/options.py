@@ -109,6 +109,16 @@ SHIPPED = option(
 
 DOMAIN = option("--domain", type=int, metavar="N", help="ROS domain (default: a free one)")
 
+RUNNING = (
+    option(
+        "--namespace",
+        metavar="NS",
+        help="namespace of the graph (default: that of the only one there is)",
+    ),
+    option("--domain", type=int, metavar="N", help="ROS domain (default: ROS_DOMAIN_ID, else 0)"),
+)
+"""Which of the graphs that run is meant."""
+
 BAG = (
     option("bag", type=Path, help="rosbag2 folder, or a .mcap or .db3 file"),
     option("--instruction", help="the words, for a bag without them"),
