@@ -64,16 +64,17 @@ class Spelling:
 
         A slip is two neighbours exchanged, which is looked for first, or one letter too many, too
         few or another one (Damerau). The first group that has such a word decides; where it has
-        several, the word stays as it is. So do words of one or two letters, and of four or fewer
-        that are near the last group only.
+        several, the word stays as it is. A word of two letters may only be one of the first group,
+        one of three or four none of the last.
         """
         return WORD.sub(lambda found: self._read(found.group()), text.lower().replace("’", "'"))
 
     def _read(self, word: str) -> str:
         plain = _without_accents(word)
-        if not 3 <= len(plain) <= LONGEST_WORD or self.knows(plain):
+        if not 2 <= len(plain) <= LONGEST_WORD or self.knows(plain):
             return word
-        groups = self.likely if len(plain) > 4 else self.likely[:-1]
+        count = {2: 1, 3: -1, 4: -1}.get(len(plain), len(self.likely))
+        groups = self.likely[:count]
         for near in (set(exchanges(plain)), set(one_slip_from(plain))):
             if found := next(filter(None, (near & group for group in groups)), None):
                 return found.pop() if len(found) == 1 else word

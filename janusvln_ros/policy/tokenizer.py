@@ -7,6 +7,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from safetensors import SafetensorError
+from safetensors.numpy import load_file
 from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
 from tokenizers.trainers import BpeTrainer
 from transformers import AutoTokenizer, PreTrainedTokenizerBase, PreTrainedTokenizerFast
@@ -49,6 +51,9 @@ LIKELY_WORDS = "likely_words"
 Of ``tokenizer_config.json``: groups of words for `Spelling`, each a text; where it is,
 instructions are folded.
 """
+
+WORD_VECTORS_FILE = "words.safetensors"
+"""Beside the tokenizer: ``vectors`` int8 [W, K] and ``scale`` float32 [W] of the last W ids."""
 
 TRAINED_WORDS_FILE = "words.json"
 """Beside the weights: the words that training said."""
@@ -115,6 +120,26 @@ def _read_json(path: Path, default: Any) -> Any:
         ) from error
 
 
+def load_word_vectors(folder: Path) -> np.ndarray | None:
+    """
+    The vectors beside a tokenizer, float32 [W, K], of its last W ids; None where it has none.
+
+    Raises:
+        InputError: a damaged file.
+    """
+    path = folder / WORD_VECTORS_FILE
+    if not path.is_file():
+        return None
+    try:
+        stored = load_file(path)
+    except SafetensorError as error:
+        raise InputError(
+            f"{path} is damaged ({error}): copy it again from where the checkpoint came from"
+        ) from error
+    vectors: np.ndarray = stored["vectors"] * stored["scale"][:, None]
+    return vectors
+
+
 @dataclass(frozen=True)
 class UnknownWord:
     """
@@ -132,7 +157,7 @@ class UnknownWord:
 
 
 def unknown_words(
-    tokenizer: PreTrainedTokenizerBase, embeddings_VD: np.ndarray, instruction: str
+    tokenizer: PreTrainedTokenizerBase, vectors_WK: np.ndarray, instruction: str
 ) -> list[UnknownWord]:
     """
     The words of ``instruction`` that training never said, each once and in order, with the nearest
@@ -141,10 +166,11 @@ def unknown_words(
     Args:
         tokenizer: of the checkpoint; without `InstructionTokenizer.trained_words` nothing is
             known, and the list is empty.
-        embeddings_VD: the checkpoint's word embeddings. A word that is several tokens has their
-            mean.
+        vectors_WK: of its last W ids (`load_word_vectors`). A word that is several tokens has
+            their mean; one that is none of these is near nothing.
         instruction: as it was typed; slips are folded first.
     """
+    free = len(tokenizer) - len(vectors_WK)
     trained = list(getattr(tokenizer, "trained_words", ()))
     words = dict.fromkeys(found.group() for found in WORD.finditer(read(tokenizer, instruction)))
     strange = [word for word in words if word not in set(trained)]
@@ -152,9 +178,12 @@ def unknown_words(
         return []
 
     def vectors(names: list[str]) -> np.ndarray:
-        ids = [tokenizer.encode(name, add_special_tokens=False) for name in names]
-        rows: np.ndarray = np.stack([embeddings_VD[i].mean(axis=0) for i in ids])
-        rows /= np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), 1e-9)
+        rows = np.zeros((len(names), vectors_WK.shape[1]), np.float32)
+        for row, name in zip(rows, names):
+            ids = np.array(tokenizer.encode(name, add_special_tokens=False)) - free
+            row += vectors_WK[ids[ids >= 0]].sum(axis=0)  # of any length: only angles count
+        length = np.linalg.norm(rows, axis=1, keepdims=True)
+        rows /= np.where(length > 0, length, 1)
         return rows
 
     likeness = vectors(strange) @ vectors(trained).T

@@ -1,21 +1,26 @@
 """
 Words that a navigator should know whatever their frequency in English, the likeliest first: those
-of almost every direction, others of directions, and those for what stands in homes. They belong to
-the vocabulary of a small network and are what a mistyped word most likely was
-(`janusvln_ros.training.words`).
+of almost every direction, others of many and of some directions, and those for what stands in
+homes. They belong to the vocabulary of a small network and are what a mistyped word most likely
+was (`janusvln_ros.training.words`).
 """
 
 # ruff: noqa: SIM905
 
+ESSENTIAL = tuple(
+    """
+the and of your into left right turn go walk stop door room hallway there red blue green
+""".split()
+)
+
 CORE = tuple(
     """
-the a and to of on in at your you it is that there into through then left right turn go walk
-move head stop wait halt door doorway room hallway hall corridor past pass next first second
-third last straight ahead forward around behind front side until when where see with from out up
-by end take leave enter exit follow keep going continue start started back across between beside
-near toward towards walls wall thing one not don't lamp table chair sofa couch bed box shelf
-cabinet wardrobe fridge clock column barrel plant red blue green yellow orange purple pink brown
-black white grey turquoise colour
+a to on in at you it is that through then move head wait halt doorway hall corridor past pass
+next first second third last straight ahead forward around behind front side until when where
+see with from out up by end take leave enter exit follow keep going continue start started back
+across between beside near toward towards walls wall thing one not don't lamp table chair sofa
+couch bed box shelf cabinet wardrobe fridge clock column barrel plant yellow orange purple pink
+brown black white grey turquoise colour
 """.split()
 )
 
@@ -37,7 +42,15 @@ something anything nothing lamps light lights closet shelves bookcase refrigerat
 cupboard tables desk chairs boxes crate gray teal dark color coloured colored same different big
 small large little tall short long wide narrow low high kitchen bedroom bathroom office
 immediately directly slightly slowly quickly carefully almost halfway instead avoid ignore skip
-miss
+miss me we us them what which whose how for as via very more much may might soon still somewhere
+i'm i'd i'll it's that's there's you'll you're you've you'd we're isn't won't mustn't kindly
+simply basically hi cheers excuse sorry robot target goal destination task approach aim visit
+locate search seek pick choose use using used catch hit meet pull pop slip cut hang notice
+glimpse sight listen mind began begins came entered passed opened opens open leads leading
+stands standing sits hangs marks matches containing having got gotta gonna wanna thru round rear
+bottom top length area space chamber single sole sharp bit lot kind easy luck midst flanked
+framed painted walled tucked upright easily gently sharply smoothly careful ready roughly
+approximately oh ah uh um eh hm hmm ha yo mr he she they him her per etc am pm cm ft km
 """.split()
 )
 
@@ -78,6 +91,21 @@ swing swivel veer bear steer twist pause rest finish park standstill bypass skir
 circle squeeze depart vacate quit reenter retreat backtrack reverse retrace onward onwards
 backwards backward sideways leftward rightward leftwards rightwards clockwise counterclockwise
 anticlockwise nearby alongside adjoining neighbouring neighboring leftmost rightmost midway
-afterwards afterward subsequently thereafter unless
+afterwards afterward subsequently thereafter unless lampshade tabletop tableware workstation
+jacuzzi loo wc hanger stepladder stepstool washstand hatstand coatrack coatstand bookstand
+bookends pianoforte washing dining coffee coat hat clothes machine unit drawers drawer reading
+writing fire book books bar barstools aquarium fishbowl terrarium cage birdcage umbrella ironing
+telescope harp cello violin drums organ keyboard gramophone jukebox record radio sofabed daybed
+trundle playpen highchair treadmill dumbbell bicycle bike pram buggy skateboard scooter toy toys
+doll teddy dollhouse cushioned upholstered padded wicker rattan bamboo wallpaper baseboard
+skirting doorknob doorstep doorbell handrail peephole switch socket plug outlet thermostat
+detector extinguisher intercom safe cloak rail shoe shoes racks holder bottle bottles cup cups
+mug plate plates bowl bowls dish dishes pots pan pans cutlery fruit square rectangular circular
+oval cylindrical boxy triangular spherical shiny glossy matte dotted checkered checked plaid
+patterned tiled carpeted panelled paneled lit unlit sunlit brightly dimly cluttered messy tidy
+empty spacious roomy cramped skinny slim thin thick stout squat lofty towering sizeable sizable
+tiny massive rosy snowy sandy smoky coppery lemony sky royal pure deep pastel neon scullery
+laundrette workshop workroom workspace cubicle mudroom boxroom bathhouse dressing guestroom
+guest master family sitting drawing living bedsit studio hallways gap entries
 """.split()
 )

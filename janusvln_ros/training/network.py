@@ -16,7 +16,7 @@ from janusvln_ros.model.adapter import our_name
 from janusvln_ros.model.checkpoint import as_dtype, find, stored_tensors
 from janusvln_ros.model.config import key_value_shape
 from janusvln_ros.model.network import SpatialMerger
-from janusvln_ros.policy.tokenizer import TRAINED_WORDS_FILE, load_trained_words
+from janusvln_ros.policy.tokenizer import TRAINED_WORDS_FILE, WORD_VECTORS_FILE, load_trained_words
 from janusvln_ros.training.recipes import Recipe
 from janusvln_ros.training.words import fold_words, folded
 
@@ -160,6 +160,7 @@ def copy_encoders(model: JanusVLN, checkpoint: str) -> None:
 TOKENIZER_FILES = (
     "tokenizer.json",
     "tokenizer_config.json",
+    WORD_VECTORS_FILE,
     "vocab.json",
     "merges.txt",
     "chat_template.json",

@@ -23,7 +23,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from safetensors.numpy import load_file, save
+from safetensors.numpy import save
 from tokenizers import (
     AddedToken,
     Regex,
@@ -40,8 +40,14 @@ from janusvln_ros.actions import Action
 from janusvln_ros.errors import require
 from janusvln_ros.files import atomic_write
 from janusvln_ros.model import JanusVLN
-from janusvln_ros.policy.tokenizer import LIKELY_WORDS, UNKNOWN_TOKEN, load_tokenizer
-from janusvln_ros.training.lexicon import CORE, DIRECTIONS, HOME
+from janusvln_ros.policy.tokenizer import (
+    LIKELY_WORDS,
+    UNKNOWN_TOKEN,
+    WORD_VECTORS_FILE,
+    load_tokenizer,
+    load_word_vectors,
+)
+from janusvln_ros.training.lexicon import CORE, DIRECTIONS, ESSENTIAL, HOME
 
 SPECIAL_TOKENS = (
     "<|endoftext|>",
@@ -60,9 +66,6 @@ SPECIAL_TOKENS = (
     "<|video_pad|>",
 )
 """Qwen2.5-VL's, in its order; they take the first ids."""
-
-TABLE_FILE = "words.safetensors"
-"""Beside the tokenizer: ``vectors`` int8 [W, K] and ``scale`` float32 [W] of the last W ids."""
 
 # A number with its ending; letters with apostrophes inside; a digit; a mark.
 SPLIT = r"\p{N}(?:st|nd|rd|th)\b|\p{L}+(?:'\p{L}+)*|\p{N}|[^\s\p{L}\p{N}]"
@@ -165,15 +168,6 @@ class WordHead(nn.Module):
         return scores_XR.index_copy(-1, self.answers, scores_XA)
 
 
-def load_table(folder: Path) -> Tensor | None:
-    """The vectors beside a tokenizer, float32 [W, K]; None where it has none."""
-    path = folder / TABLE_FILE
-    if not path.is_file():
-        return None
-    stored = load_file(path)
-    return torch.from_numpy(stored["vectors"] * stored["scale"][:, None].astype(np.float32))
-
-
 def learn_words(
     model: JanusVLN, folder: Path, tokenizer: PreTrainedTokenizerBase, origin: Path
 ) -> None:
@@ -194,9 +188,10 @@ def learn_words(
     Raises:
         InputError: sizes that do not fit each other.
     """
-    table_WK = load_table(folder)
-    if table_WK is None:
+    vectors_WK = load_word_vectors(folder)
+    if vectors_WK is None:
         return
+    table_WK = torch.from_numpy(vectors_WK)
     tokens, vocabulary = len(tokenizer), model.config.text.vocab_size
     if vocabulary == tokens and model.config.tie_word_embeddings:
         embedding = _product(model, table_WK)
@@ -318,9 +313,9 @@ class Encoder:
 
     @property
     def words(self) -> list[str]:
-        """The whole English words of its vocabulary, about the most frequent first."""
+        """Whole English words of three letters or more, about the most frequent first."""
         ids = self.tokenizer.get_vocab()
-        return sorted(filter(re.compile("[a-z]{2,}|[ai]").fullmatch, ids), key=ids.__getitem__)
+        return sorted(filter(re.compile("[a-z]{3,}").fullmatch, ids), key=ids.__getitem__)
 
     @torch.no_grad()
     def vectors(self, words: Sequence[str]) -> np.ndarray:
@@ -418,9 +413,11 @@ def build_words(encoder: Encoder, folder: Path) -> dict[str, Any]:
     Returns:
         Counts of ``words``, ``pieces`` and ``tokens``.
     """
-    everything = list(dict.fromkeys([*encoder.words, *CORE, *DIRECTIONS, *HOME, *ORDINALS]))
+    everything = list(
+        dict.fromkeys([*encoder.words, *ESSENTIAL, *CORE, *DIRECTIONS, *HOME, *ORDINALS])
+    )
     vectors = encoder.vectors(everything)
-    chosen = choose_words(everything, vectors, HOME, [*CORE, *DIRECTIONS, *ORDINALS])
+    chosen = choose_words(everything, vectors, HOME, [*ESSENTIAL, *CORE, *DIRECTIONS, *ORDINALS])
     words, short = [everything[i] for i in chosen], whitened(vectors, COMMON)
     endings = [t for t in encoder.tokenizer.get_vocab() if re.fullmatch("##[a-z]{2,}", t)]
     known = dict(zip(words, short[chosen]))
@@ -435,7 +432,7 @@ def build_words(encoder: Encoder, folder: Path) -> dict[str, Any]:
     fitted = fit_pieces(spelt, short[rest], known)
     nowhere = np.zeros(WIDTH)
     table = np.stack([*known.values(), *(fitted.get(p, nowhere) for p in [*letters, *kept])])
-    _save(folder, tokenizer, table, [CORE, DIRECTIONS, HOME, words[:COMMON_SLIPS]])
+    _save(folder, tokenizer, table, [ESSENTIAL, CORE, DIRECTIONS, HOME, words[:COMMON_SLIPS]])
     return {
         "words": len(words),
         "pieces": len(letters) + len(kept),
@@ -463,4 +460,4 @@ def _save(
     atomic_write(folder / "tokenizer.json", tokenizer.to_str(pretty=False) + "\n")
     atomic_write(folder / "tokenizer_config.json", json.dumps(config, indent=1) + "\n")
     content = {"vectors": vectors, "scale": scale.astype(np.float32)}
-    atomic_write(folder / TABLE_FILE, save(content))
+    atomic_write(folder / WORD_VECTORS_FILE, save(content))

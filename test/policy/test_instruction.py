@@ -8,7 +8,7 @@ import pytest
 from janusvln_ros.errors import InputError
 from janusvln_ros.policy.instruction import Spelling, clean_instruction
 from janusvln_ros.policy.prompt import dual_prefix_ids, released_prompt_ids
-from janusvln_ros.policy.tokenizer import load_tokenizer, read, unknown_words
+from janusvln_ros.policy.tokenizer import load_tokenizer, load_word_vectors, read, unknown_words
 
 TINY = Path(__file__).resolve().parents[2] / "config" / "model" / "tiny"
 
@@ -61,6 +61,7 @@ def test_words_without_end_are_refused():
         ("wallk to thhe llamp", "walk to the lamp"),  # one too many
         ("wak to the lam", "walk to the lamp"),  # one too few
         ("walj to tje lanp", "walk to the lamp"),  # another one
+        ("the lamp ad sofa", "the lamp and sofa"),  # short, but of the first group
         ("silense, tigre", "silence, tiger"),
     ],
 )
@@ -75,7 +76,7 @@ def test_slips_lead_to_the_word_that_was_meant(spelling, typed, meant):
         "lamps door's",  # plural and owner
         "xwalkx qwertz",  # nothing is one slip away
         "sble",  # a short word near the last group only ("sale")
-        "ad tp",  # too short to tell
+        "la qx q",  # too short to tell
         "2 m, 走到门口",
         "a" * 4000,
     ],
@@ -148,6 +149,23 @@ def test_a_word_of_several_tokens_is_as_near_as_their_mean(worded):
     (word,) = unknown_words(worded, vectors, "qzx")
     worded.trained_words = ()
     assert len(ids) == 3 and word.similarity == pytest.approx(1 / 5**0.5)
+
+
+def test_vectors_may_be_those_of_the_last_ids_alone_and_what_has_none_is_near_nothing(worded):
+    worded.trained_words = ("lamp",)
+    (lamp,) = worded.encode("lamp", add_special_tokens=False)
+    vectors = np.zeros((len(worded) - 50, 2), np.float32)
+    vectors[lamp - 50] = (1, 0)
+    vectors[worded.encode("lantern", add_special_tokens=False)[0] - 50] = (3, 4)
+    found = {word.word: word.similarity for word in unknown_words(worded, vectors, "lantern 走")}
+    worded.trained_words = ()
+    assert found == {"lantern": pytest.approx(0.6), "走": 0}
+
+
+def test_damaged_vectors_are_an_error(tmp_path):
+    (tmp_path / "words.safetensors").write_bytes(b"none")
+    with pytest.raises(InputError, match="damaged"):
+        load_word_vectors(tmp_path)
 
 
 def test_nothing_is_unknown_where_nobody_wrote_down_what_training_said(worded):
