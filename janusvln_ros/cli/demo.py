@@ -38,7 +38,7 @@ from janusvln_ros.cli.output import answer, say
 from janusvln_ros.data.episodes import Episode, read_episodes
 from janusvln_ros.data.top_down_map import TopDownMap
 from janusvln_ros.errors import require
-from janusvln_ros.files import atomic_write
+from janusvln_ros.files import atomic_write, require_folder
 from janusvln_ros.geometry import yaw_of_rotation
 from janusvln_ros.graph.composition import resolve
 from janusvln_ros.graph.installed import require_ros
@@ -107,7 +107,7 @@ OPTIONS = (
     SIZE,
     option(
         "--out",
-        type=Path,
+        type=require_folder,
         metavar="DIR",
         help="where the results go (default: runs/demo-DATE-TIME)",
     ),

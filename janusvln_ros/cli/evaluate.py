@@ -27,6 +27,7 @@ from janusvln_ros.cli.collect import engine_of
 from janusvln_ros.cli.options import PRECISION, ROLLOUT, option, settings_changes
 from janusvln_ros.cli.output import print_json, say
 from janusvln_ros.errors import require
+from janusvln_ros.files import require_folder
 from janusvln_ros.policy import default_checkpoint
 from janusvln_ros.rollout.settings import load_settings
 from janusvln_ros.rollout.shards import Cluster
@@ -66,7 +67,7 @@ OPTIONS = (
     PRECISION,
     option(
         "--out",
-        type=Path,
+        type=require_folder,
         metavar="DIR",
         help="output folder; one with a part of this run is continued (default: "
         "runs/eval-DATASET-AGENT-TIME)",

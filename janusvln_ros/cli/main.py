@@ -5,13 +5,15 @@ Entry point of ``janusvln``: finds the subcommand, runs it, and turns bad input 
 import argparse
 import importlib
 import inspect
+import os
 import shutil
 import sys
 from typing import NoReturn
 
 from janusvln_ros import __version__
 from janusvln_ros.cli.options import declare
-from janusvln_ros.errors import InputError, NonFiniteError
+from janusvln_ros.errors import FailedError, InputError, NonFiniteError
+from janusvln_ros.files import trouble
 
 SUBCOMMANDS = {
     "demo": "drive a simulated robot through a house by instruction, on real ROS 2",
@@ -80,7 +82,17 @@ def main(argv: list[str] | None = None) -> int:
     except InputError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
-    except NonFiniteError as error:
+    except BrokenPipeError:
+        # whoever read has seen enough; what Python still holds back goes nowhere
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+    except OSError as error:
+        sentence = trouble(error)
+        if sentence is None:
+            raise
+        print(f"error: {sentence}", file=sys.stderr)
+        return 1
+    except (NonFiniteError, FailedError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from janusvln_ros.errors import require
+from janusvln_ros.files import require_folder
 
 
 class Option(NamedTuple):
@@ -92,7 +93,7 @@ SPATIAL_PRECISION = option(
 
 COLLECTION = option(
     "--out",
-    type=Path,
+    type=require_folder,
     required=True,
     metavar="DIR",
     help="folder to write to; one that holds a part of this collection is continued",
@@ -108,6 +109,13 @@ SHIPPED = option(
 """A checkpoint that need not be given."""
 
 DOMAIN = option("--domain", type=int, metavar="N", help="ROS domain (default: a free one)")
+
+LOG_DIR = option(
+    "--log-dir",
+    type=require_folder,
+    metavar="DIR",
+    help="write each node's output to DIR/NODE.log",
+)
 
 RUNNING = (
     option(

@@ -24,7 +24,7 @@ from janusvln_ros.cli.options import BAG, JSON, PRECISION, bag_topics, option
 from janusvln_ros.cli.output import answer, say
 from janusvln_ros.data.bags import Bag, BagWriter, open_bag
 from janusvln_ros.errors import require
-from janusvln_ros.files import atomic_path, atomic_write
+from janusvln_ros.files import atomic_path, atomic_write, require_folder
 from janusvln_ros.policy import default_checkpoint
 
 if TYPE_CHECKING:
@@ -70,7 +70,7 @@ OPTIONS = (
         type=float,
         help="exit with 1 if the share of equal decisions is smaller, 0 to 1",
     ),
-    option("--out", type=Path, help="output folder (default: runs/replay-<bag>-<time>)"),
+    option("--out", type=require_folder, help="output folder (default: runs/replay-<bag>-<time>)"),
     JSON,
 )
 

@@ -24,11 +24,11 @@ report covers the time until then.
 """
 
 import argparse
-from pathlib import Path
 
 from janusvln_ros.cli.options import DATA, DOMAIN, JSON, SHIPPED, SIZE, option
 from janusvln_ros.cli.output import answer, say
 from janusvln_ros.errors import require
+from janusvln_ros.files import require_folder
 from janusvln_ros.graph.installed import require_ros
 from sim_bridge.homes import ensure_split
 
@@ -69,7 +69,12 @@ OPTIONS = (
         metavar="N",
         help="steps after which an episode ends (default: 60)",
     ),
-    option("--log-dir", type=Path, metavar="DIR", help="write each node's output to DIR/NODE.log"),
+    option(
+        "--log-dir",
+        type=require_folder,
+        metavar="DIR",
+        help="write each node's output to DIR/NODE.log",
+    ),
     DOMAIN,
     JSON,
 )

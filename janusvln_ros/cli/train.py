@@ -23,7 +23,7 @@ import yaml
 
 from janusvln_ros.cli.options import JSON, SET, option
 from janusvln_ros.cli.output import answer
-from janusvln_ros.training.recipes import load_recipe
+from janusvln_ros.files import require_folder
 
 OPTIONS = (
     option("recipe", help="tiny-encoders, tiny, base, extra, or the path of your own .yaml"),
@@ -39,6 +39,8 @@ OPTIONS = (
 
 def run(args: argparse.Namespace) -> int:
     """Run the recipe; prints where the checkpoint is."""
+    from janusvln_ros.training.recipes import load_recipe  # the libraries of training: seconds
+
     recipe = load_recipe(args.recipe, args.set)
     if args.show:
         answer(
@@ -47,6 +49,7 @@ def run(args: argparse.Namespace) -> int:
             lambda fields: yaml.safe_dump(fields, sort_keys=False).removesuffix("\n"),
         )
         return 0
+    require_folder(recipe.output)
     from janusvln_ros.training.run import train
 
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
