@@ -25,10 +25,9 @@ report covers the time until then.
 
 import argparse
 
-from janusvln_ros.cli.options import DATA, DOMAIN, JSON, SHIPPED, SIZE, option
+from janusvln_ros.cli.options import DATA, DOMAIN, JSON, LOG_DIR, SHIPPED, SIZE, option
 from janusvln_ros.cli.output import answer, say
 from janusvln_ros.errors import require
-from janusvln_ros.files import require_folder
 from janusvln_ros.graph.installed import require_ros
 from sim_bridge.homes import ensure_split
 
@@ -69,12 +68,7 @@ OPTIONS = (
         metavar="N",
         help="steps after which an episode ends (default: 60)",
     ),
-    option(
-        "--log-dir",
-        type=require_folder,
-        metavar="DIR",
-        help="write each node's output to DIR/NODE.log",
-    ),
+    LOG_DIR,
     DOMAIN,
     JSON,
 )

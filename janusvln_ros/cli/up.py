@@ -18,10 +18,9 @@ import signal
 import time
 from types import FrameType
 
-from janusvln_ros.cli.options import JSON, option
+from janusvln_ros.cli.options import JSON, LOG_DIR, option
 from janusvln_ros.cli.output import print_json, say
 from janusvln_ros.errors import require
-from janusvln_ros.files import require_folder
 from janusvln_ros.graph.composition import (
     graph_arguments,
     parse_assignments,
@@ -49,12 +48,7 @@ OPTIONS = (
     ),
     option("--localhost", action="store_true", help="talk to nodes on this machine only"),
     option("--domain", type=int, metavar="N", help="ROS domain (default: ROS_DOMAIN_ID)"),
-    option(
-        "--log-dir",
-        type=require_folder,
-        metavar="DIR",
-        help="write each node's output to DIR/NODE.log",
-    ),
+    LOG_DIR,
     JSON,
 )
 

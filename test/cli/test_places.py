@@ -123,8 +123,8 @@ def test_a_full_disk_leaves_nothing_half_written(name, words, capsys, tmp_path):
     with full_disk():
         code = main(line)
     one_sentence(code, capsys)
-    seen = [path for path in out.parent.rglob("*") if path.is_file()]
-    seen = [path for path in seen if "/." not in str(path.relative_to(tmp_path.parent))]
+    seen = [path for path in (tmp_path / "out").rglob("*") if path.is_file()]
+    seen = [path for path in seen if "/." not in str(path.relative_to(tmp_path))]
     assert all(path.stat().st_size < 1000 for path in seen) and not (name == "render" and seen)
 
 
