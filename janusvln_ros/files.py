@@ -4,6 +4,7 @@ Where the package's own files lie, and how files are written so that nobody ever
 
 import errno
 import os
+import re
 import subprocess
 import sys
 import tempfile
@@ -144,6 +145,35 @@ def share_dir() -> Path:
         f"config/ and launch/ of janusvln_ros are in none of {[*map(str, candidates)]}: reinstall "
         "with 'pip install .' or source the workspace"
     )
+
+
+def local_checkpoint(checkpoint: str | os.PathLike[str]) -> Path | None:
+    """
+    Return the folder of a checkpoint, None if it is named as one of a hub. Told without torch, so
+    at once.
+
+    Raises:
+        InputError: there is no such folder, and it is no hub id.
+    """
+    folder = Path(checkpoint)
+    if folder.is_dir():
+        return folder
+    if not re.fullmatch(r"[\w.-]+/[\w.-]+", str(checkpoint)):
+        raise InputError(
+            f"there is no checkpoint folder {folder}: give a folder with config.json "
+            "and safetensors, or a hub id such as 'owner/name'"
+        )
+    return None
+
+
+def user_data_dir() -> Path:
+    """
+    Return the folder for data that no other was named for: ``janusvln_ros`` in the user's own data
+    folder (XDG base directories: ``XDG_DATA_HOME``, else ``~/.local/share``).
+    """
+    told = Path(os.environ.get("XDG_DATA_HOME", ""))
+    # relative paths are to be ignored, says the specification
+    return (told if told.is_absolute() else Path.home() / ".local" / "share") / "janusvln_ros"
 
 
 @cache

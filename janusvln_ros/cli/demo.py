@@ -301,7 +301,7 @@ def drive(args: argparse.Namespace, plan: Plan, folder: Path, final: Path) -> di
     }
     specs = resolve("simulation", given, {"sim_bridge": bridge})
     with private_graph(specs, folder / "logs", args.domain, pictures=True) as (client, _):
-        names = ", ".join(spec.executable for spec in specs)
+        names = ", ".join(spec.name for spec in specs)
         say(f"starting {names} in ROS domain {client.domain}")
         client.wait_ready()
         if args.record:

@@ -67,7 +67,10 @@ def run(args: argparse.Namespace) -> int:
         return 0
     specs = resolve(args.graph, parse_assignments(args.given), parse_parameters(args.param))
     if args.json:
-        nodes = [vars(spec) | {"files": list(map(str, spec.files))} for spec in specs]
+        nodes = [
+            vars(spec) | {"executable": spec.executable, "files": list(map(str, spec.files))}
+            for spec in specs
+        ]
         print_json({"graph": args.graph, "nodes": nodes})
         return 0
     require_ros()
@@ -77,7 +80,7 @@ def run(args: argparse.Namespace) -> int:
         args.log_dir.mkdir(parents=True, exist_ok=True)
     signal.signal(signal.SIGTERM, end)
     with Processes(specs, args.log_dir, environment) as processes:
-        names = ", ".join(spec.executable for spec in specs)
+        names = ", ".join(spec.name for spec in specs)
         say(f"{names} started in ROS domain {domain}; Ctrl-C ends them")
         try:
             while True:

@@ -5,6 +5,7 @@ and keeps what the nodes say meanwhile.
 
 import json
 import math
+import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -28,6 +29,9 @@ from janusvln_ros.geometry import yaw_of
 from janusvln_ros.graph.connection import Connection, GraphTimeoutError
 from janusvln_ros.protocol.status import STAGES, Code
 from janusvln_ros.stamps import nanoseconds
+
+ASKED_AGAIN_S = 3.0
+"""Seconds after which a question that changes nothing is asked again."""
 
 DECISION_STATUS = {
     Decision.OK: "ok",
@@ -128,11 +132,7 @@ class GraphClient(Connection):
             "the simulator did not start",
         )
 
-        def active() -> bool:
-            told = self.call(GetState, "policy/get_state", GetState.Request(), seconds)
-            return bool(told.current_state.id == State.PRIMARY_STATE_ACTIVE)
-
-        self.until(active, seconds, "the policy did not become active")
+        self.wait_active("policy", seconds)
         self.until(self.follow.server_is_ready, seconds, "follow_instruction did not appear")
         self.until(self.steps.server_is_ready, seconds, "execute_step did not appear")
         self.until(
@@ -140,6 +140,30 @@ class GraphClient(Connection):
             seconds,
             "policy/decision did not appear",
         )
+
+    def wait_active(self, node: str, seconds: float = 300.0) -> None:
+        """
+        Wait until a lifecycle node is active, asking anew where an answer is lost: on a busy
+        machine one that comes before both sides know each other is.
+
+        Raises:
+            GraphTimeoutError: it did not become active in time.
+        """
+        end = time.monotonic() + seconds
+        client: Any = self.node.create_client(GetState, f"{node}/get_state")
+        try:
+            while time.monotonic() < end:
+                left = end - time.monotonic()
+                self.until(client.service_is_ready, left, f"{node} did not appear")
+                asked = client.call_async(GetState.Request())
+                self.linger(asked.done, min(left, ASKED_AGAIN_S))
+                self.alive()
+                if asked.done() and asked.result().current_state.id == State.PRIMARY_STATE_ACTIVE:
+                    return
+                client.remove_pending_request(asked)
+        finally:
+            self.node.destroy_client(client)
+        raise GraphTimeoutError(f"{node} did not become active within {seconds:.0f} s")
 
     def wait_recorder(self, seconds: float = 60.0) -> None:
         """

@@ -50,7 +50,7 @@ def lockstep_graph(
     specs = [
         spec
         for spec in resolve("simulation", given, overrides)
-        if policy is not None or spec.executable != "policy"
+        if policy is not None or spec.name != "policy"
     ]
     with (
         tempfile.TemporaryDirectory(prefix="janusvln-ros-") as logs,
