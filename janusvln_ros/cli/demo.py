@@ -35,12 +35,12 @@ from types import FrameType
 from typing import TYPE_CHECKING, Any
 
 from janusvln_ros.actions import known_action
-from janusvln_ros.cli.options import DOMAIN, GRAPH_DATA, JSON, SHIPPED, option
+from janusvln_ros.cli.options import DATA, DOMAIN, JSON, PRECISION, SHIPPED, SIZE, option
 from janusvln_ros.cli.output import answer, say
 from janusvln_ros.data.episodes import Episode, read_episodes
 from janusvln_ros.data.top_down_map import TopDownMap
 from janusvln_ros.errors import require
-from janusvln_ros.files import atomic_write
+from janusvln_ros.files import atomic_write, require_folder
 from janusvln_ros.geometry import yaw_of_rotation
 from janusvln_ros.graph.composition import parse_assignments, resolve
 from janusvln_ros.graph.installed import require_ros
@@ -78,7 +78,7 @@ OPTIONS = (
         metavar="TEXT",
         help="follow this instead of the episode's own; success still means the episode's goal",
     ),
-    GRAPH_DATA,
+    DATA,
     option(
         "--dataset",
         default="houses",
@@ -87,6 +87,10 @@ OPTIONS = (
     ),
     option("--split", default="val_unseen", help="split (default: val_unseen)"),
     SHIPPED,
+    option(
+        "--device", default="", metavar="NAME", help="cpu or cuda (default: cuda if there is one)"
+    ),
+    PRECISION._replace(settings=PRECISION.settings | {"default": ""}),
     option(
         "--mode",
         default="lockstep",
@@ -106,10 +110,10 @@ OPTIONS = (
         metavar="N",
         help="decisions after which the drive ends (default: 150)",
     ),
-    option("--size", default="640x480", metavar="WxH", help="camera picture (default: 640x480)"),
+    SIZE,
     option(
         "--out",
-        type=Path,
+        type=require_folder,
         metavar="DIR",
         help="where the results go (default: runs/demo-DATE-TIME)",
     ),
@@ -141,7 +145,7 @@ def run(args: argparse.Namespace) -> int:
     way); 1: the graph failed.
     """
     require_ros()
-    from janusvln_ros.graph.client import GraphTimeoutError
+    from janusvln_ros.graph.connection import GraphTimeoutError
 
     plan = make_plan(args)
     out = args.out or free_folder(Path("runs"))
@@ -190,18 +194,18 @@ def make_plan(args: argparse.Namespace) -> Plan:
         check_checkpoint(args.checkpoint)
     require(1 <= args.max_steps <= 100000, f"--max-steps is {args.max_steps}: give 1 to 100000")
     require(0 <= args.seed < 2**31, f"--seed is {args.seed}: give 0 to {2**31 - 1}")
-    width, height = parse_size(args.size)
+    width, height = video_size(args.size)
     if args.dataset == "houses":
         from sim_bridge.homes import ensure_split
 
         ensure_split(
-            args.data_dir,
+            args.data,
             args.split,
             progress=lambda done, total: (
                 say(f"generating houses: {done} of {total}") if done % 10 == 0 else None
             ),
         )
-    episodes = read_episodes(args.data_dir, args.dataset, args.split).episodes
+    episodes = read_episodes(args.data, args.dataset, args.split).episodes
     houses = sorted({e.scene for e in episodes})
     require(
         not args.house or args.house in houses,
@@ -260,23 +264,23 @@ def check_checkpoint(checkpoint: str) -> None:
     )
 
 
-def parse_size(text: str) -> tuple[int, int]:
+def video_size(size: tuple[int, int]) -> tuple[int, int]:
     """
-    Read "640x480".
+    Return a size in pixels of which a video can be made.
 
     Raises:
-        InputError: it is not of that form, or not even numbers from 64 to 4096.
+        InputError: it is none: not even numbers from 64 to 4096.
     """
-    width, _, height = text.partition("x")
+    text = "x".join(map(str, size))
     require(
-        all(s.isascii() and s.isdigit() and 64 <= int(s) <= 4096 for s in (width, height)),
-        f"--size is {text!r}: give WIDTHxHEIGHT from 64 to 4096 pixels, such as 640x480",
+        all(64 <= side <= 4096 for side in size),
+        f"--size is {text}: give WIDTHxHEIGHT from 64 to 4096 pixels, such as 640x480",
     )
     require(
-        int(width) % 2 == int(height) % 2 == 0,
+        all(side % 2 == 0 for side in size),
         f"--size is {text}: give even numbers, as H.264 needs",
     )
-    return int(width), int(height)
+    return size
 
 
 def free_folder(parent: Path) -> Path:
@@ -303,11 +307,13 @@ def drive(args: argparse.Namespace, plan: Plan, folder: Path, final: Path) -> di
     episode, lockstep = plan.episode, args.mode == "lockstep"
     given = graph_arguments(args) | {
         "mode": args.mode,
-        "data_dir": str(args.data_dir),
+        "data_dir": str(args.data),
         "dataset": args.dataset,
         "split": args.split,
         "episode": episode.episode_id,
         "checkpoint": args.checkpoint,
+        "device": args.device,
+        "precision": args.precision,
         "seed": str(args.seed),
     }
     if args.record:

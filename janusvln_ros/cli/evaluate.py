@@ -25,12 +25,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from janusvln_ros.cli.collect import engine_of
-from janusvln_ros.cli.options import ROLLOUT, option, settings_changes
+from janusvln_ros.cli.options import PRECISION, ROLLOUT, option, settings_changes
 from janusvln_ros.cli.output import print_json, say
 from janusvln_ros.errors import require
+from janusvln_ros.files import require_folder
 from janusvln_ros.policy import default_checkpoint
 from janusvln_ros.rollout.settings import load_settings
-from janusvln_ros.rollout.shards import Cluster, RunFailedError
+from janusvln_ros.rollout.shards import Cluster
 
 if TYPE_CHECKING:
     from janusvln_ros.rollout.evaluate import EvaluateJob
@@ -52,12 +53,6 @@ OPTIONS = (
     ),
     *ROLLOUT,
     option(
-        "--episodes",
-        type=int,
-        metavar="N",
-        help="run N episodes, chosen by the seed; more contain fewer (default: all)",
-    ),
-    option(
         "--instructions",
         choices=("normal", "removed", "swapped", "lower", "upper", "typo", "synonyms", "please"),
         default="normal",
@@ -73,9 +68,10 @@ OPTIONS = (
         metavar="NAME",
         help="cpu, cuda, cuda:1 (default: every GPU in turn, else the CPU)",
     ),
+    PRECISION,
     option(
         "--out",
-        type=Path,
+        type=require_folder,
         metavar="DIR",
         help="output folder; one with a part of this run is continued (default: "
         "runs/eval-DATASET-AGENT-TIME)",
@@ -110,6 +106,7 @@ def run(args: argparse.Namespace) -> int:
         "policy.memory": args.memory,
         "policy.decoding": args.decoding,
         "policy.device": args.device,
+        "policy.dtype": args.precision,
     }
     settings = load_settings(
         args.config or args.dataset,
@@ -137,17 +134,13 @@ def run(args: argparse.Namespace) -> int:
     )
     engine = engine_of(args, (out / "bags").resolve() if args.record else None)
     job = EvaluateJob(out, settings, args.data, args.agent, checkpoint, args.instructions, engine)
-    try:
-        summary = evaluate(
-            job,
-            count=args.episodes,
-            workers=args.workers,
-            devices=devices(args.device, cluster) if args.agent in WITH_MODEL else (),
-            cluster=cluster,
-        )
-    except RunFailedError as error:
-        say(f"error: {error}")
-        return 1
+    summary = evaluate(
+        job,
+        count=args.episodes,
+        workers=args.workers,
+        devices=devices(args.device, cluster) if args.agent in WITH_MODEL else (),
+        cluster=cluster,
+    )
     if summary is None:
         return 0
     say(table(summary))

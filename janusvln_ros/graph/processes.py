@@ -30,6 +30,9 @@ STOP_SECONDS = 1.2
 How long a node may take to end by itself before it is killed; with the killing it stays below 2 s.
 """
 
+DOMAINS = range(102)
+"""ROS domains whose ports lie below those that Linux gives to clients."""
+
 FREE_DOMAINS = range(60, 80)
 """
 ROS domains from which a demo picks: away from 0, where robots are, and with ports below those that
@@ -174,6 +177,11 @@ def domain_owners(
             if number.isdigit() and int(number) in ports and path.stat().st_uid != os.getuid():
                 owners.add(path.stat().st_uid)
     return owners
+
+
+def domains_in_use(proc: Path = Path("/proc/net"), shm: Path = Path("/dev/shm")) -> list[int]:
+    """The ROS domains in which something on this machine has its ports open."""
+    return [domain for domain in DOMAINS if domain_owners(domain, proc, shm)]
 
 
 @contextlib.contextmanager

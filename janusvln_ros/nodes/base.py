@@ -209,7 +209,7 @@ class ManagedNode(LifecycleNodeMixin, Node, ABC):  # type: ignore[misc]
     def _wired(self) -> Health:
         """Return the line about the publishers of the inputs."""
         text = "; ".join(self.missing.values()) or "every input has a publisher"
-        return Health("inputs", WARN if self.missing else OK, text, {})
+        return Health("inputs", WARN if self.missing else OK, text, dict(self.missing))
 
     # life cycle
 

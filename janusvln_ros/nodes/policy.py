@@ -371,6 +371,7 @@ class Figures:
     """
 
     seen: Seen | None = None
+    last_decision: str = ""
     last_error: str = ""
     inference: deque[float] = field(default_factory=lambda: deque(maxlen=500))
     overheads: deque[float] = field(default_factory=lambda: deque(maxlen=500))
@@ -491,6 +492,7 @@ class PolicyNode(ManagedNode):
         self.steps: Any = ActionClient(self, ExecuteStep, "execute_step", callback_group=group)
         self.resend: Any = self.create_client(Trigger, "resend_frame", callback_group=group)
         self.serve(FollowInstruction, "follow_instruction")
+        self.create_service(Trigger, "~/stop", self._on_stop)
         self.create_subscription(String, "instruction", self._on_instruction, 10)
         steady_timer(self, values.heartbeat_period, self._on_heartbeat)
         self.inputs = [(kind, topic, profile) for kind, topic, _, profile in self._wanted()]
@@ -688,6 +690,15 @@ class PolicyNode(ManagedNode):
         self.post(exchange.Cancel(self.now(), key, Code.CANCELED, "cancelled by the client"))
         return True
 
+    def _on_stop(self, request: Trigger.Request, response: Trigger.Response) -> Trigger.Response:
+        """End what is being followed, whether a goal asked for it or the topic."""
+        start = self.machine.start or self.machine.following
+        response.success = True
+        response.message = f"stopped: {start.instruction}" if start else "nothing was followed"
+        why = "stopped by the operator"
+        self._handle(exchange.Cancel(self.now(), None, Code.CANCELED, why))
+        return response
+
     def _on_instruction(self, message: String) -> None:
         self._follow(self.new_key(), message.data)
 
@@ -803,6 +814,8 @@ class PolicyNode(ManagedNode):
             self._fill(message, command.decided)
             self.figures.overheads.append(command.waited - message.total)
         self.decision_out.publish(message)
+        name = Action(message.action).name if message.action in list(Action) else "no action"
+        self.figures.last_decision = f"step {message.step}: {name} ({message.instruction})"
 
     def _fill(self, message: Decision, decided: exchange.Decided) -> None:
         seen: Seen = decided.payload
@@ -878,6 +891,7 @@ class PolicyNode(ManagedNode):
             "inference_p50": f"{percentile(model.inference, 50):.4f}",
             "inference_p99": f"{percentile(model.inference, 99):.4f}",
             "overhead_p99": f"{percentile(model.overheads, 99):.4f}",
+            "last_decision": self.figures.last_decision,
             **machine.counts,
             "last_error": self.figures.last_error,
         }

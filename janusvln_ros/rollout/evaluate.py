@@ -21,7 +21,7 @@ from janusvln_ros.data.episodes import (
 )
 from janusvln_ros.data.journal import Journal, journal_path, line_key
 from janusvln_ros.data.top_down_map import TopDownMap
-from janusvln_ros.errors import InputError, require
+from janusvln_ros.errors import FailedError, InputError, require
 from janusvln_ros.evaluation.drive import Drive
 from janusvln_ros.evaluation.metrics import Thresholds, measure
 from janusvln_ros.evaluation.report import write_report
@@ -41,7 +41,6 @@ from janusvln_ros.rollout.settings import Settings, on_device
 from janusvln_ros.rollout.shards import (
     Cluster,
     Job,
-    RunFailedError,
     Worker,
     finished,
     key_of,
@@ -193,7 +192,7 @@ class EvaluateWorker:
 
         Raises:
             SetupError: the simulator cannot be used for any episode.
-            RunFailedError: three episodes in a row failed, so that it is the run that is broken
+            FailedError: three episodes in a row failed, so that it is the run that is broken
                 and not an episode.
         """
         given = self.given[episode.scene_id, episode.episode_id]
@@ -222,9 +221,7 @@ class EvaluateWorker:
                 return
         self._failed.append(reason)
         if len(self._failed) >= 3:
-            raise RunFailedError(
-                f"three episodes in a row failed, the last with {reason}"
-            ) from cause
+            raise FailedError(f"three episodes in a row failed, the last with {reason}") from cause
         self.journal.append({**line, "result": error_line(episode, reason, given), "path": []})
 
     def _measure(self, episode: Episode, drive: Drive, given: str) -> dict[str, Any]:
@@ -276,7 +273,7 @@ def evaluate(
 
     Raises:
         InputError: bad data, checkpoint or settings, or ``job.out`` belongs to another run.
-        RunFailedError: a worker failed (the same call goes on where it stopped), or no episode
+        FailedError: a worker failed (the same call goes on where it stopped), or no episode
             could be run.
     """
     identity: dict[str, Any] = {
@@ -321,11 +318,11 @@ def require_results(out: Path) -> None:
     Go on only where at least one episode of a run that has any was driven.
 
     Raises:
-        RunFailedError: none was, so that a table would tell nothing of the agent.
+        FailedError: none was, so that a table would tell nothing of the agent.
     """
     results = [line["result"] for line in finished(out).values()]
     if results and all("error" in result for result in results):
-        raise RunFailedError(
+        raise FailedError(
             f"none of {len(results)} episodes could be run, so there is no result: "
             f"{results[-1]['error']}. Mend that and give another --out"
         )

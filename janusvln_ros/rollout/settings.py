@@ -157,7 +157,7 @@ class Settings:
 def load_settings(config: str | Path, changes: Sequence[str] = ()) -> Settings:
     """
     Read settings from a YAML file, or by the name of one in ``config/eval``; ``changes`` are
-    ``KEY=VALUE`` with dotted keys and YAML values.
+    ``FIELD=VALUE`` with dotted keys and YAML values.
 
     A file of habitat-lab is known by its content, see `rollout.habitat_config`; what of it cannot
     be honoured is named on stderr.

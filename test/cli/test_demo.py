@@ -42,7 +42,7 @@ def start(folder, one_house, *options, **environment):
         "import sys; from janusvln_ros.cli.main import main; sys.exit(main(sys.argv[1:]))",
         "demo",
     ]
-    command += ["--data-dir", str(one_house), "--size", "128x96", *options]
+    command += ["--data", str(one_house), "--size", "128x96", *options]
     folder.mkdir(exist_ok=True)
     return subprocess.Popen(
         command,
@@ -190,7 +190,7 @@ def test_what_a_user_gets_wrong_is_one_sentence_and_nothing_is_written(
     tmp_path, one_house, monkeypatch, capsys, options, words
 ):
     monkeypatch.chdir(tmp_path)
-    assert main(["demo", "--data-dir", str(one_house), *options]) == 2
+    assert main(["demo", "--data", str(one_house), *options]) == 2
     printed = capsys.readouterr()
     assert printed.out == "" and printed.err.startswith("error: ") and words in printed.err
     assert not [p for p in tmp_path.rglob("*") if p.is_file()]
@@ -212,7 +212,7 @@ def test_a_domain_that_somebody_uses_is_refused(tmp_path, one_house, monkeypatch
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as taken:
         with reserved_domain() as free:
             taken.bind(("127.0.0.1", domain_ports(free)[10]))
-        assert main(["demo", "--data-dir", str(one_house), "--domain", str(free)]) == 2
+        assert main(["demo", "--data", str(one_house), "--domain", str(free)]) == 2
     assert f"domain {free} is in use" in capsys.readouterr().err
 
 
@@ -222,5 +222,5 @@ def test_a_folder_that_holds_something_is_not_written_over(
     monkeypatch.chdir(tmp_path)
     (tmp_path / "kept").mkdir()
     (tmp_path / "kept/file").write_text("x")
-    assert main(["demo", "--data-dir", str(one_house), "--out", "kept"]) == 2
+    assert main(["demo", "--data", str(one_house), "--out", "kept"]) == 2
     assert "not empty" in capsys.readouterr().err and (tmp_path / "kept/file").read_text() == "x"

@@ -22,7 +22,7 @@ from janusvln_ros.graph import ros_engine
 from sim_bridge import habitat_server
 
 pytestmark = pytest.mark.ros
-SIZE = ["--width", "128", "--height", "96"]
+SIZE = ["--size", "128x96"]
 
 
 def results(folder, one_house, agent, rules):
@@ -131,7 +131,7 @@ def test_trajectories_are_collected_through_ros(tmp_path, one_house):
                     str(one_house),
                     "--split",
                     "val_unseen",
-                    "--limit",
+                    "--episodes",
                     "1",
                     "--out",
                     str(tmp_path / name),
