@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from janusvln_ros.cli.options import JSON, SIZE, SPATIAL_PRECISION, option
-from janusvln_ros.cli.output import answer
+from janusvln_ros.cli.output import answer, say
 from janusvln_ros.errors import require
 
 if TYPE_CHECKING:
@@ -55,6 +55,7 @@ OPTIONS = (
 
 def run(args: argparse.Namespace) -> int:
     """Count and print."""
+    say(f"counting the network of {args.checkpoint}: some seconds")
     result = describe(args.checkpoint, args.memory, args.window, args.size, args.spatial_precision)
     answer(args.json, result, as_text)
     return 0
