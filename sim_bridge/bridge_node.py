@@ -56,6 +56,7 @@ from janusvln_ros.nodes.wiring import hear_all
 from janusvln_ros.stamps import nanoseconds
 from sim_bridge.backends import make_env
 from sim_bridge.continuous import Base, BaseSettings, Odometry, scan_from_depth
+from sim_bridge.habitat_client import HabitatSettings
 from sim_bridge.nav_env import MAX_DEPTH_M, EnvSettings, NavEnv
 from sim_bridge.world import Frame, World
 
@@ -106,6 +107,7 @@ PARAMETERS = (
     Param("split", "val_unseen", "Split of the episodes."),
     Param("episode_id", "", "Episode to start with; empty: the first of the split."),
     *map(setting_param, fields(EnvSettings)),
+    *map(setting_param, fields(HabitatSettings)),
     Param("seed", 0, "Seed of the odometry noise.", 0, 2**31 - 1),
     Param("publish_depth", True, "Publish depth (REP-118)."),
     Param("publish_compressed", True, "Publish image/compressed (JPEG) while somebody listens."),
@@ -387,6 +389,7 @@ class SimBridge(Node):  # type: ignore[misc]
         # for whoever records
         self.about_out = self.create_publisher(String, "~/about", KEPT)
         told = {name: str(vars(self.values)[name]) for name in ABOUT}
+        told |= {f"simulator_{name}": version for name, version in self.world.versions.items()}
         self.about_out.publish(String(data=json.dumps(told)))
         self.stamp = time_message(1.0)  # zero is what an unset stamp looks like
         self._place_base()

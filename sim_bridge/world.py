@@ -1,7 +1,7 @@
 """The bridge's world: the simulator and the episode in it, as the node asks for them. No ROS."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,7 @@ from janusvln_ros.errors import require
 from janusvln_ros.evaluation.drive import Drive, finite
 from janusvln_ros.evaluation.metrics import Thresholds, measure
 from janusvln_ros.files import user_data_dir
+from sim_bridge.habitat_client import HabitatSettings
 from sim_bridge.homes import check_generator, first_episodes
 from sim_bridge.nav_env import MAX_DEPTH_M, NavEnv, Observation, parameter_names, record_place
 
@@ -51,7 +52,10 @@ class World:
         self.values, self.tell = values, tell
         self.data_dir = Path(values["data_dir"] or user_data_dir())
         settings = {name: values[there] for name, there in parameter_names().items()}
+        if values["backend"] == "habitat":
+            settings |= {field.name: values[field.name] for field in fields(HabitatSettings)}
         self.env = factory(values["backend"], data_dir=self.data_dir, **settings)
+        self.versions: dict[str, str] = getattr(self.env, "versions", {})
         self.episodes: dict[tuple[str, str], tuple[Episode, ...]] = {}
         self.current = ("", "", -1)
         self.drive = Drive()
@@ -152,6 +156,7 @@ class World:
         return {
             "episode_id": self.env.episode.episode_id,
             "scene_id": self.env.episode.scene_id,
+            "simulator": {"backend": self.values["backend"], **self.versions},
             "steps": len(self.drive.actions),
             "stop_called": self.drive.stopped,
             "success": found.success,

@@ -35,7 +35,7 @@ NOT_IMPORTED = {
 OPTIONAL = {"torchao"}
 """Not for everybody: asked for by name where it is missing."""
 
-ELSEWHERE = {"habitat_sim"}
+ELSEWHERE = {"habitat", "habitat_sim"}
 """Imported by Habitat's own interpreter alone."""
 
 

@@ -15,7 +15,9 @@ What it writes to runs/demo-DATE-TIME/ and prints at the end:
   logs/            what each node said
   bags/            with --record: the drive as a rosbag (mcap)
 
-Two demos at the same time do not disturb each other. Ctrl-C ends every node within 2 s.
+Further arguments of the graph are given as to 'janusvln up simulation', whose --arguments lists
+them: 'janusvln demo backend:=habitat gpu:=-1' drives in habitat-sim. Two demos at the same time do
+not disturb each other. Ctrl-C ends every node within 2 s.
 """
 
 import argparse
@@ -40,7 +42,7 @@ from janusvln_ros.data.top_down_map import TopDownMap
 from janusvln_ros.errors import require
 from janusvln_ros.files import atomic_write, require_folder
 from janusvln_ros.geometry import yaw_of_rotation
-from janusvln_ros.graph.composition import resolve
+from janusvln_ros.graph.composition import parse_assignments, resolve
 from janusvln_ros.graph.installed import require_ros
 from janusvln_ros.graph.processes import NodeEndedError
 from janusvln_ros.policy import default_checkpoint
@@ -57,7 +59,11 @@ SEVERAL = 2
 """Doors on the way of a drive that shows what it is about."""
 
 
+OWN = ("mode", "data_dir", "dataset", "split", "episode", "checkpoint", "seed", "record", "bags")
+"""Arguments of the graph that have an option here."""
+
 OPTIONS = (
+    option("given", nargs="*", metavar="NAME:=VALUE", help="further arguments of the graph"),
     option(
         "--house",
         default="",
@@ -184,6 +190,7 @@ def make_plan(args: argparse.Namespace) -> Plan:
     Raises:
         InputError: the instruction, checkpoint, size, house or episode cannot be used.
     """
+    graph_arguments(args)
     given = (
         None if args.instruction is None else clean_instruction(args.instruction, MAX_INSTRUCTION)
     )
@@ -224,6 +231,23 @@ def make_plan(args: argparse.Namespace) -> Plan:
 def through_rooms(episodes: Sequence[Episode]) -> Episode:
     """The first episode that goes through several rooms, or the one that goes through most."""
     return max(episodes, key=lambda e: min(e.info.get("rooms_crossed", 0), SEVERAL))
+
+
+def graph_arguments(args: argparse.Namespace) -> dict[str, str]:
+    """
+    The further arguments of the graph.
+
+    Raises:
+        InputError: one is not of the form NAME:=VALUE, unknown, or has an option of its own.
+    """
+    given = parse_assignments(args.given)
+    for name in given:
+        require(
+            name not in OWN and name != "namespace",
+            f"'{name}' is not given as NAME:=VALUE to the demo: see its options (--help)",
+        )
+    resolve("simulation", given)
+    return given
 
 
 def check_checkpoint(checkpoint: str) -> None:
@@ -291,7 +315,7 @@ def drive(args: argparse.Namespace, plan: Plan, folder: Path, final: Path) -> di
     from janusvln_ros.graph.private import private_graph
 
     episode, lockstep = plan.episode, args.mode == "lockstep"
-    given = {
+    given = graph_arguments(args) | {
         "mode": args.mode,
         "data_dir": str(args.data),
         "dataset": args.dataset,
@@ -369,6 +393,7 @@ def summarize(
         "seconds": outcome.elapsed,
         "episode_id": plan.episode.episode_id,
         "scene_id": plan.episode.scene_id,
+        "simulator": metrics["simulator"],
         "instruction": plan.instruction,
         "mode": args.mode,
         "seed": args.seed,

@@ -50,6 +50,7 @@ class Connection:
         self.domain = int(environment.get("ROS_DOMAIN_ID", "0"))
         self.context = rclpy.Context()
         rclpy.init(
+            args=[],  # a command's own NAME:=VALUE words are no remaps
             context=self.context,
             domain_id=self.domain,
             signal_handler_options=SignalHandlerOptions.NO,

@@ -340,6 +340,9 @@ def _worker_process(job: Job, shard: Shard, parent: int) -> None:
     except InputError as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(2)
+    except FailedError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(1)
     except OSError as error:
         sentence = trouble(error)
         if sentence is None:

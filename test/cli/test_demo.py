@@ -179,6 +179,11 @@ def test_without_egl_the_demo_says_so_and_leaves_nothing(tmp_path, one_house):
         (["--seed", "-1"], "--seed is -1"),
         (["--domain", "300"], "out of range"),
         (["--split", "test"], "no split 'test'"),
+        (["backend:=webots"], "'webots': give one of"),
+        (["gqu:=0"], "no argument 'gqu'"),
+        (["gpu:=first"], "'first': give a number"),
+        (["habitat"], "write NAME:=VALUE"),
+        (["mode:=continuous"], "see its options"),
     ],
 )
 def test_what_a_user_gets_wrong_is_one_sentence_and_nothing_is_written(
@@ -189,6 +194,17 @@ def test_what_a_user_gets_wrong_is_one_sentence_and_nothing_is_written(
     printed = capsys.readouterr()
     assert printed.out == "" and printed.err.startswith("error: ") and words in printed.err
     assert not [p for p in tmp_path.rglob("*") if p.is_file()]
+
+
+@pytest.mark.slow
+def test_the_demo_drives_in_habitat_by_an_argument_of_the_graph(tmp_path, one_house):
+    root = Path(__file__).resolve().parents[2]
+    server = f"command:={sys.executable} {root / 'test/sim_bridge/houses_server.py'}"
+    options = ["backend:=habitat", server, "gpu:=-1", "--max-steps", "3", "--json"]
+    code, out, err = end(start(tmp_path, one_house, *options, PYTHONPATH=str(root)))
+    assert code == 0, err
+    simulator = json.loads(out)["simulator"]
+    assert simulator["backend"] == "habitat" and "moderngl" in simulator
 
 
 def test_a_domain_that_somebody_uses_is_refused(tmp_path, one_house, monkeypatch, capsys):

@@ -11,6 +11,7 @@ import socket
 import subprocess
 import sys
 import time
+from dataclasses import fields
 from pathlib import Path
 
 import pytest
@@ -31,6 +32,7 @@ from janusvln_ros.graph.processes import (
     domain_ports,
     reserved_domain,
 )
+from sim_bridge.habitat_client import HabitatSettings
 
 ROOT = Path(__file__).resolve().parents[2]
 GIVEN = [
@@ -54,6 +56,19 @@ def test_lockstep_needs_no_motion_and_continuous_does():
     assert names("simulation", mode="continuous") == ["sim_bridge", "policy", "motion"]
     assert names("robot") == ["motion", "policy"]
     assert names("replay", bag="x") == ["policy", "player"]
+
+
+def test_habitats_settings_have_one_name_in_the_graph_the_node_and_a_rollout():
+    pytest.importorskip("rclpy", reason="the node's table is in its ROS file")
+    parameters = {
+        p.name: p.default for p in importlib.import_module("sim_bridge.bridge_node").PARAMETERS
+    }
+    for setting in fields(HabitatSettings):
+        assert parameters[setting.name] == setting.default
+        given = "x y" if isinstance(setting.default, str) else "7"
+        spec = by_name("simulation", backend="habitat", **{setting.name: given})["sim_bridge"]
+        assert spec.parameters["backend"] == "habitat"
+        assert spec.parameters[setting.name] == type(setting.default)(given)
 
 
 def test_every_parameter_of_every_graph_is_one_that_its_node_declares_with_the_right_type():
