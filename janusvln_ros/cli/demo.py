@@ -147,7 +147,6 @@ def run(args: argparse.Namespace) -> int:
     Exit code 0: the drive was made and everything is written (whether or not the policy found its
     way); 1: the graph failed.
     """
-    say("checking ROS 2, the houses and the checkpoint")
     require_ros()
     from janusvln_ros.graph.connection import GraphTimeoutError
 

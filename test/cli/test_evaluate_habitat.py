@@ -111,7 +111,7 @@ def package_is_importable(monkeypatch):
 def evaluate(capsys, out, command, *more):
     words = ["evaluate", "expert", "--dataset", "r2r", "--backend", "habitat", "--data", str(DATA)]
     words += ["--set", f"env.options.command={json.dumps(shlex.join(command))}"]
-    words += ["--width", "32", "--height", "24", "--out", str(out), *more]
+    words += ["--size", "32x24", "--out", str(out), *more]
     code = main(words)
     return code, capsys.readouterr()
 
