@@ -265,6 +265,7 @@ def evaluate(
     count: int | None = None,
     workers: int = 1,
     devices: tuple[str, ...] = (),
+    threads: int | None = None,
     cluster: Cluster,
 ) -> dict[str, Any] | None:
     """
@@ -291,6 +292,7 @@ def evaluate(
         identity={"evaluate": identity},
         title=f"{job.agent} {job.settings.split}",
         devices=devices,
+        threads=threads,
     )
     if done is None:
         return None
