@@ -71,6 +71,7 @@ class ManagedNode(LifecycleNodeMixin, Node, ABC):  # type: ignore[misc]
         Node.__init__(self, name, **options)
         # a group of their own: "configure" may take minutes, in which everything else goes on
         LifecycleNodeMixin.__init__(self, callback_group=ReentrantCallbackGroup())
+        changing: Any  # rclpy's own hints know of no coroutine here
         (changing,) = (s for s in self.services if s.srv_type is ChangeState)
         self._change_state, changing.callback = changing.callback, self._on_change_state
         self.now = steady

@@ -151,9 +151,11 @@ class Recorder(Node):  # type: ignore[misc]
         self.offered[topic] = [offered_profile(p.qos_profile) for p in publishers]
         if latched:
             self.latched.messages[topic] = []
-        self.inputs[topic] = self.create_subscription(
-            kind, topic, lambda cdr: self._on_message(topic, msgtype, cdr), qos, raw=True
-        )
+
+        def heard(cdr: Any) -> None:  # bytes, as asked for with raw
+            self._on_message(topic, msgtype, cdr)
+
+        self.inputs[topic] = self.create_subscription(kind, topic, heard, qos, raw=True)
 
     def _on_about(self, message: String) -> None:
         """Take note of what a node says of itself: checkpoint, prompt, seed."""
