@@ -8,7 +8,7 @@ ROBOT_TESTS := test/protocol test/camera test/nodes test/graph test/sim_bridge/t
 STUDIES := benchmarks/ablations.py benchmarks/robustness.py
 BENCHMARKS := $(filter-out $(STUDIES) benchmarks/step_work.py,$(wildcard benchmarks/*.py))
 COVERED := janusvln_ros/protocol/*,janusvln_ros/camera/*,janusvln_ros/policy/*,janusvln_ros/nodes/*,janusvln_ros/graph/*
-.PHONY: help setup demo test test-all test-kilted faults coverage bench lint clean
+.PHONY: help setup demo test test-all test-kilted test-habitat faults coverage bench lint clean
 
 help:  ## this list
 	@grep -hE '^[a-z0-9%-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -33,6 +33,9 @@ test-3%:  ## the ROS graph and the pure rooms on another Python: test-310, test-
 test-kilted:  ## the ROS graph on the Kilted wheels, while they live
 	@ROS_WHEELS=kilted scripts/setup.sh .venv-kilted
 	@.venv-kilted/bin/python -m pytest -q $(ROBOT_TESTS)
+
+test-habitat: setup  ## the real habitat-sim, where JANUSVLN_HABITAT_PYTHON names its interpreter
+	@$(PYTHON_BIN) -m pytest -q -rs test/sim_bridge/test_habitat_real.py
 
 faults: setup  ## every fault injected into the real graph
 	@$(PYTHON_BIN) -m pytest -q -m faults $(ROBOT_TESTS)

@@ -1,11 +1,15 @@
 """Build of the ament_python package; also installs with plain pip where there is no ROS."""
 
 import os
+import re
 from pathlib import Path
 
 from setuptools import find_packages, setup
 
 NAME = "janusvln_ros"
+# Read here and not by setup.cfg's "attr:", for which setuptools prints a line that colcon, which
+# reads what this file prints, takes for damage.
+VERSION = re.search('__version__ = "(.+)"', Path(NAME, "__init__.py").read_text())[1]
 
 
 def shared(folder: str) -> list[tuple[str, list[str]]]:
@@ -24,6 +28,7 @@ interpreter = {"build_scripts": {"executable": f"{venv}/bin/python3"}} if venv e
 
 setup(
     name=NAME,
+    version=VERSION,
     description="Vision-and-language navigation with dual implicit memory (JanusVLN) for ROS 2",
     license="Apache-2.0",
     packages=find_packages(include=["janusvln_ros*", "sim_bridge*"]),
@@ -67,11 +72,11 @@ setup(
     entry_points={
         "console_scripts": [
             "janusvln = janusvln_ros.cli.main:main",
-            "janusvln_policy = janusvln_ros.nodes.policy:main",
-            "janusvln_motion = janusvln_ros.nodes.motion:main",
-            "janusvln_player = janusvln_ros.nodes.player:main",
-            "janusvln_recorder = janusvln_ros.nodes.recorder:main",
-            "janusvln_sim_bridge = sim_bridge.bridge_node:main",
+            "janusvln_policy = janusvln_ros.graph.executables:policy",
+            "janusvln_motion = janusvln_ros.graph.executables:motion",
+            "janusvln_player = janusvln_ros.graph.executables:player",
+            "janusvln_recorder = janusvln_ros.graph.executables:recorder",
+            "janusvln_sim_bridge = janusvln_ros.graph.executables:sim_bridge",
         ]
     },
     options=interpreter,

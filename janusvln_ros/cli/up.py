@@ -16,10 +16,9 @@ import argparse
 import os
 import signal
 import time
-from pathlib import Path
 from types import FrameType
 
-from janusvln_ros.cli.options import JSON, option
+from janusvln_ros.cli.options import JSON, LOG_DIR, option
 from janusvln_ros.cli.output import print_json, say
 from janusvln_ros.errors import require
 from janusvln_ros.graph.composition import (
@@ -49,7 +48,7 @@ OPTIONS = (
     ),
     option("--localhost", action="store_true", help="talk to nodes on this machine only"),
     option("--domain", type=int, metavar="N", help="ROS domain (default: ROS_DOMAIN_ID)"),
-    option("--log-dir", type=Path, metavar="DIR", help="write each node's output to DIR/NODE.log"),
+    LOG_DIR,
     JSON,
 )
 

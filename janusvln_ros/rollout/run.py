@@ -3,6 +3,7 @@
 import dataclasses
 import sys
 import time
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ from tqdm import tqdm
 from janusvln_ros.data.episodes import Episode, EpisodeSet, episodes_path, read_episodes
 from janusvln_ros.errors import InputError, require
 from janusvln_ros.files import atomic_write
-from janusvln_ros.rollout.settings import Settings
+from janusvln_ros.rollout.settings import Settings, open_env
 from janusvln_ros.rollout.shards import (
     Cluster,
     Job,
@@ -21,6 +22,7 @@ from janusvln_ros.rollout.shards import (
     run_sharded,
     versions,
 )
+from janusvln_ros.rollout.threads import cores, share_of, use
 from sim_bridge.homes import check_generator, ensure_split
 from sim_bridge.nav_env import scene_path
 
@@ -53,6 +55,8 @@ def generate_split(
     with tqdm(desc=title, unit="home", file=sys.stderr, disable=quiet) as bar:
 
         def progress(done: int, total: int) -> None:
+            if bar.total is None:  # what was there before says nothing of how fast this run is
+                bar.initial = done
             bar.total = total
             bar.update(done - bar.n)
 
@@ -111,6 +115,21 @@ def check_scenes(data_dir: Path, episodes: list[Episode]) -> None:
         )
 
 
+def simulator_versions(settings: Settings, data_dir: Path) -> dict[str, str]:
+    """
+    The versions of a simulator that runs in a process of its own, asked of itself: such as
+    ``habitat_sim`` and its Python as ``habitat_python``; none for the built-in one.
+
+    Raises:
+        SetupError: it cannot be started.
+    """
+    if settings.backend != "habitat":
+        return {}
+    with closing(open_env(settings, data_dir)) as env:
+        found = dict(env.versions)
+    return {"habitat_python": found.pop("python"), **found}
+
+
 def execute(
     job: Job,
     *,
@@ -120,19 +139,29 @@ def execute(
     identity: dict[str, Any],
     title: str,
     devices: tuple[str, ...] = (),
+    threads: int | None = None,
 ) -> tuple[EpisodeSet, list[Episode]] | None:
     """
     Prepare, claim the output folder and run the job over its episodes.
 
     Returns the episode file and the episodes of this run where the results are to be merged (rank
-    0), None on other ranks. ``identity`` is what, beside settings, data and versions, makes this
-    run another one.
+    0), None on other ranks. ``threads``: of each worker, see `share_of`. ``identity`` is what,
+    beside settings, data and versions, makes this run another one.
 
     Raises:
         InputError: bad data, or the output folder belongs to another run.
-        RuntimeError: a worker failed.
+        FailedError: a worker failed.
     """
     out, settings = job.out, job.settings
+    each = share_of(workers * cluster.local_size, threads)
+    use(each)
+    if cluster.rank == 0:
+        count_of = "1 worker" if workers == 1 else f"{workers} workers"
+        print(
+            f"{count_of} of {each} thread{'s' * (each > 1)} (cores: {cores()}; --threads T for "
+            "another number)",
+            file=sys.stderr,
+        )
     await_first_rank(out, cluster, time.time())
     found = load_episodes(settings, job.data_dir, cluster)
     episodes = choose(found.episodes, count, settings.seed)
@@ -144,7 +173,7 @@ def execute(
                 **identity,
                 "data": {"file": found.path.name, "sha256": found.digest},
                 "settings": dataclasses.asdict(settings),
-                "versions": versions(),
+                "versions": versions() | simulator_versions(settings, job.data_dir),
             },
         )
         atomic_write(out / "ready", "")

@@ -28,8 +28,8 @@ from typing import Any, NamedTuple, Protocol
 from janusvln_ros import __version__
 from janusvln_ros.data.episodes import Episode
 from janusvln_ros.data.journal import JOURNALS, read_journals
-from janusvln_ros.errors import InputError, require
-from janusvln_ros.files import atomic_write
+from janusvln_ros.errors import FailedError, InputError, require
+from janusvln_ros.files import atomic_write, trouble
 from janusvln_ros.rollout.settings import Settings
 
 Key = tuple[str, str, str]
@@ -48,12 +48,13 @@ def key_of(episode: Episode) -> Key:
 class Cluster:
     """
     This process among those that torchrun (or SLURM) started: ``rank`` of ``world_size``; alone it
-    is 0 of 1. ``local_rank`` chooses the GPU.
+    is 0 of 1. ``local_rank`` chooses the GPU; ``local_size``: processes on this machine.
     """
 
     rank: int = 0
     world_size: int = 1
     local_rank: int = 0
+    local_size: int = 1
 
     @classmethod
     def from_environment(cls) -> "Cluster":
@@ -66,6 +67,7 @@ class Cluster:
         try:
             rank, world = int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
             local = int(os.environ.get("LOCAL_RANK", str(rank)))
+            here = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
         except ValueError as error:
             raise InputError(
                 f"RANK, WORLD_SIZE and LOCAL_RANK must be numbers: {error}"
@@ -75,7 +77,7 @@ class Cluster:
             f"RANK is {rank} and WORLD_SIZE {world}: start the command with "
             "torchrun, or without both",
         )
-        return cls(rank, world, local)
+        return cls(rank, world, local, here)
 
 
 def choose(episodes: Sequence[Episode], count: int | None, seed: int) -> list[Episode]:
@@ -237,7 +239,7 @@ def run_sharded(
 
     Raises:
         InputError: a worker met bad input.
-        RuntimeError: a worker failed; its traceback is on stderr.
+        FailedError: a worker failed; why is on stderr.
     """
     require(workers >= 1, f"--workers is {workers}: give 1 or more")
     wanted = {key_of(e) for e in episodes}
@@ -292,10 +294,8 @@ def spawn_workers(job: Job, shards: Sequence[Shard], meanwhile: Callable[[], Any
 
     Raises:
         InputError: a worker met bad input.
-        RuntimeError: a worker failed.
+        FailedError: a worker failed.
     """
-    # Workers that each take all cores are slower together than one alone.
-    os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // len(shards))))
     context = multiprocessing.get_context("spawn")
     processes = [
         context.Process(target=_worker_process, args=(job, shard, os.getpid()), daemon=True)
@@ -309,7 +309,7 @@ def spawn_workers(job: Job, shards: Sequence[Shard], meanwhile: Callable[[], Any
             bad = [p.exitcode for p in processes if p.exitcode]
             require(2 not in bad, "a worker met bad input, see above")
             if bad:
-                raise RuntimeError(
+                raise FailedError(
                     f"a worker ended with exit code {bad[0]}, see above; the same "
                     "command goes on where this run stopped"
                 )
@@ -340,6 +340,15 @@ def _worker_process(job: Job, shard: Shard, parent: int) -> None:
     except InputError as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(2)
+    except FailedError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(1)
+    except OSError as error:
+        sentence = trouble(error)
+        if sentence is None:
+            raise
+        print(f"error: {sentence}", file=sys.stderr)
+        sys.exit(1)
 
 
 class Progress:
@@ -351,7 +360,7 @@ class Progress:
     def __init__(self, out: Path, wanted: set[Key], title: str, shown: bool = True) -> None:
         from tqdm import tqdm
 
-        self._out, self._wanted = out, wanted
+        self._out, self._wanted, self._shown = out, wanted, shown
         self._offsets: Counter[Path] = Counter()
         self._seen: set[Key] = set()
         self._bar = tqdm(
@@ -361,21 +370,26 @@ class Progress:
             file=sys.stderr,
             mininterval=1.0,
             disable=not shown,
+            # what an earlier run did says nothing of how fast this one is
+            initial=self._look(),
         )
-        self.update()
 
     def update(self) -> bool:
         """Look for new lines; True once every wanted episode is in."""
-        for path in self._out.glob(JOURNALS) if not self._bar.disable else ():
+        count = self._look()
+        self._bar.update(count - self._bar.n)
+        return count == len(self._wanted)
+
+    def _look(self) -> int:
+        """Read what was appended; return how many of the wanted episodes are in."""
+        for path in self._out.glob(JOURNALS) if self._shown else ():
             with path.open("rb") as file:
                 file.seek(self._offsets[path])
                 new = file.read()
             complete = new[: new.rfind(b"\n") + 1]
             self._offsets[path] += len(complete)
             self._seen |= {_key_of_line(json.loads(text)) for text in complete.splitlines()}
-        count = len(self._seen & self._wanted)
-        self._bar.update(count - self._bar.n)
-        return count == len(self._wanted)
+        return len(self._seen & self._wanted)
 
     def close(self) -> None:
         """Leave the bar as it is."""

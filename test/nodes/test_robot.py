@@ -175,22 +175,6 @@ def test_goals_are_refused_while_inactive_and_taken_after_activation(robot):
     assert r.outcome(r.go())[1].error_code == Code.NONE
 
 
-def test_activation_fails_until_the_model_is_loaded(graph, script):
-    from rclpy.lifecycle import TransitionCallbackReturn
-
-    from janusvln_ros.nodes.policy import PolicyNode
-
-    node = graph.add(
-        lambda **options: PolicyNode(lambda values: script(), **options), autostart=False
-    )
-    assert node.trigger_configure() == TransitionCallbackReturn.SUCCESS
-    assert node.trigger_activate() == TransitionCallbackReturn.FAILURE
-    graph.until(lambda: node.session is not None, "the model")
-    assert node.trigger_activate() == TransitionCallbackReturn.SUCCESS
-    assert node.trigger_deactivate() == node.trigger_cleanup() == TransitionCallbackReturn.SUCCESS
-    assert node.session is None and node.trigger_configure() == TransitionCallbackReturn.SUCCESS
-
-
 def test_a_model_that_cannot_be_loaded_ends_an_autostarted_node(graph):
     from janusvln_ros.nodes.policy import PolicyNode
 
