@@ -138,12 +138,12 @@ def main() -> int:
         while not (node.machine.active and speak.get_subscription_count()):
             executor.spin_once(timeout_sec=0.1)
         speak.publish(String(data="walk to the door"))
-        while len(node.overheads) < min(args.steps, 500):
+        while len(node.figures.overheads) < min(args.steps, 500):
             executor.spin_once(timeout_sec=0.1)
-            if node.last_error:
-                print(f"error: {node.last_error}", file=sys.stderr)
+            if node.figures.last_error:
+                print(f"error: {node.figures.last_error}", file=sys.stderr)
                 return 1
-        overheads, inference = list(node.overheads), list(node.inference)
+        overheads, inference = list(node.figures.overheads), list(node.figures.inference)
         source.kill()
         node.close()
         server.destroy()

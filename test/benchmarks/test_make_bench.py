@@ -1,9 +1,11 @@
 """``make bench`` runs to its end on a new clone."""
 
 import ast
+import os
 import re
 import shutil
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -57,3 +59,38 @@ def test_a_busy_machine_is_told_by_the_rendering_benchmark_and_is_no_failure():
     tree = ast.parse((ROOT / "benchmarks/rendering.py").read_text())
     main = next(f for f in tree.body if isinstance(f, ast.FunctionDef) and f.name == "main")
     assert ast.unparse(main.returns) == "None" and "bars_missed" in ast.unparse(main)
+
+
+SMALL = {
+    "rendering": "--seconds 0.1",
+    "node_overhead": "--steps 3",
+    "ros_overhead": "--steps 3 --data DATA",
+    "settle": "--steps 2 --data DATA",
+    "import_drive": "--episodes 1 --data DATA",
+    "training_cost": "--frames 16 --repeats 1 --threads 1",
+    "model_steps": "--config config/model/tiny.json --frames 2 --long 3 --no-docs",
+    "gpu_steps": "",
+}
+"""How each takes seconds; bags.py and image_transport.py take their time from the clock."""
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    return tmp_path_factory.mktemp("data")
+
+
+@pytest.mark.slow
+@pytest.mark.ros
+@pytest.mark.parametrize("script", SMALL)
+def test_each_runs_with_the_code_as_it_is(script, data):
+    pytest.importorskip("rclpy")
+    words = SMALL[script].replace("DATA", str(data)).split()
+    done = subprocess.run(
+        [sys.executable, f"benchmarks/{script}.py", *words],
+        cwd=ROOT,
+        env={**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT), *filter(None, sys.path)])},
+        capture_output=True,
+        text=True,
+        timeout=280,
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
