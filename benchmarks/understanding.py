@@ -188,9 +188,10 @@ def share(found: Sequence[bool]) -> dict[str, Any]:
 
 
 def of_results(path: Path, vocabulary: Vocabulary) -> dict[str, Any]:
-    """How often it warns (or refuses) where a drive failed and where it succeeded, at 3 and 1 m."""
+    """How often it warns or refuses where drives failed and where they succeeded, at 3 and 1 m."""
     lines = [json.loads(line) for line in path.read_text().splitlines()]
-    warned = [v != "understood" for v in verdicts((x["instruction_given"] for x in lines), vocabulary)]
+    told = verdicts((line["instruction_given"] for line in lines), vocabulary)
+    warned = [verdict != "understood" for verdict in told]
     return {
         f"{key}_{end}": share([w for w, x in zip(warned, lines) if (x[key] > 0) == good])
         for key in ("success", "success_1m")

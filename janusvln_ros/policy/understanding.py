@@ -8,7 +8,7 @@ taught with, as the published ones, are asked nothing.
 """
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -48,17 +48,29 @@ NOISE_SHARE_OF_ORDERS = 0.75
 DOUBTFUL_SHARE = 0.2
 """Share of words far from training from which an instruction is doubtful."""
 
+LIKE = 0.5
+"""
+Cosine from which what stands in homes counts as the trained thing it is nearest to. Half of the
+synonyms that were held out of training are above it.
+"""
+
+UNTAUGHT_SHARE = 0.5
+"""Share of things unlike any that training named from which an instruction is doubtful."""
+
+GIBBERISH = 20
+"""Words spelt as none that are enough to tell noise by, where they are the most of a text."""
+
 NAMED = 5
 """Most words that a reason names."""
 
 ACTIONS = frozenset(
     """
     go goes going walk walks walking move moves moving head heads heading turn turns turning rotate
-    spin face facing wait waits halt stop stops stopping pass passes passing take takes taking leave
-    leaves leaving enter enters entering exit follow keep keeps continue start starts starting get
+    spin face facing wait waits halt stop stops stopping pass passes passing take takes taking
+    leave leaves leaving enter enters entering exit follow keep keeps continue start starts starting get
     come comes make cross crossing proceed stand stay remain find look return reach reaching
     arrive step visit locate search seek approach avoid ignore skip run bring pull pop slip cut
-    drive roll travel wander stroll march swing bear veer pivot circle
+    drive roll travel wander stroll march swing bear veer pivot circle explore patrol fetch
     """.split()  # noqa: SIM905
 )
 """Words that tell a robot to do something."""
@@ -98,6 +110,7 @@ PLAIN = frozenset(
     rear bottom top length looking seeing keeping
     was were been being had did does who whom why because than his their my our some many really
     yeah well such ever never always never good great nice day dead free form done hold three two
+    unless except either someone somebody
     """.split()  # noqa: SIM905
 )
 """Words that make sentences and name no way by themselves; they say nothing about a text."""
@@ -138,29 +151,43 @@ BEYOND: tuple[tuple[str, re.Pattern[str]], ...] = tuple(
             + _SOMEBODY
             + r"\b|i (?:say|tell|call|come|get|am|give|return)\b"
             r"|it (?:is|gets|turns|becomes|stops|rings|starts)\b"
-            r"|(?:the|a|an) \w+(?: \w+)? (?:opens|closes|rings|turns|is (?:open|closed|off|on|clear"
-            r"|free|empty|ready))\b|you (?:hear|smell|feel)\b)",
+            r"|(?:the|a|an) \w+(?: \w+)? (?:opens|closes|rings|turns|is (?:open|closed|off|on"
+            r"|clear|free|empty|ready))\b|you (?:hear|smell|feel)\b)",
         ),
         ("a choice", r"\beither\b|\bwhichever\b|(?<!more) \bor\b(?! so\b)"),
         (
             "a negation that it was not taught",
-            r"\bexcept\b|\bwithout \w+ing\b|\bnever\b|\banything but\b|\bnot until\b|\brather than\b",
+            r"\bexcept\b|\bwithout \w+ing\b|\bnever\b|\banything but\b|\bnot until\b"
+            r"|\brather than\b",
         ),
         (
             "a length, angle or time",
             rf"\b(?!180 degrees){_COUNTS}[- ]?(?:more )?{_UNITS}\b",
         ),
-        ("a number", r"(?<![\w.])(?!180\b)\d+(?!\d|st\b|nd\b|rd\b|th\b|[.\d]*[- ]?" + _UNITS + r"\b)"),
+        (
+            "a number",
+            r"(?<![\w.])(?!180\b)\d+(?!\d|st\b|nd\b|rd\b|th\b|[.\d]*[- ]?" + _UNITS + r"\b)",
+        ),
         (
             "a repetition",
             r"\btwice\b|\brepeat|\bforever\b|\bback and forth\b|\b(?:every|each|all the) "
             r"(?:rooms?|doors?)\b|\bpatrol\b",
         ),
-        ("somebody to mind", rf"\b(?:follow|wait for|look for|find|go to|bring) {_SOMEBODY}\b"),
+        (
+            "another floor",
+            r"\b(?:up|down|climb|descend) (?:the |a )?(?:\w+ )?(?:stairs?|steps|staircase"
+            r"|stairway)\b|\b(?:up|down)stairs\b"
+            r"|\b(?:take|use|into|enter) the (?:lift|elevator|escalator)\b",
+        ),
+        (
+            "somebody to mind",
+            rf"\b(?:follow|look for|find|go to|bring) {_SOMEBODY}\b"
+            rf"|\bwait for (?!me (?:at|by|near|in|next|beside|there|here)\b){_SOMEBODY}\b",
+        ),
         (
             "something other than moving",
-            r"\b(?:pick|grab|fetch|clean|vacuum|sweep|throw|lift) (?:up )?(?:the|a|an|my|it|some)\b"
-            r"|(?:^|[.,;!]|\band|\bthen|\bplease|\bto) (?:open|close|shut|push|press|pull|lock"
+            r"\bpick up\b|\b(?:grab|fetch|clean|vacuum|sweep|throw|lift) (?:the|a|an|my|it|some)\b"
+            r"|(?:^|[.,;!]|\band|\bthen|\bplease|\bto)\s*(?:open|close|shut|push|press|pull|lock"
             r"|unlock|bring|carry|put|switch) (?:on |off |down )?(?:the|a|an|my|it|me|some)\b"
             r"|\b(?:turn|switch) (?:on|off) the\b",
         ),
@@ -243,28 +270,39 @@ class Vocabulary:
         return frozenset().union(*self.spelling.likely[:-1]) if self.spelling else frozenset()
 
     @cached_property
-    def _trained_TK(self) -> np.ndarray:
+    def _trained_vectors(self) -> np.ndarray:
         return self._unit_vectors(self.trained)
 
     def read(self, instruction: str) -> str:
         """``instruction`` as the checkpoint reads it."""
         return read(self.tokenizer, instruction)
 
+    def is_gibberish(self, instruction: str) -> bool:
+        """
+        Whether most words are spelt as none that there is, and they are many: told at once, since
+        to read each as what it might have been takes long.
+        """
+        if self.spelling is None:
+            return False
+        words = list(dict.fromkeys(_words(instruction.lower())))
+        strange = sum(not self.spelling.knows(word) for word in words)
+        return strange >= max(GIBBERISH, NOISE_SHARE * len(words))
+
     def knows(self, word: str) -> bool:
         """Whether training said ``word`` (lower case), as it is or without a plural's s."""
         return word in self._known or word.removesuffix("s").removesuffix("'") in self._known
 
-    def unknown(self, instruction: str) -> list[UnknownWord]:
+    def unknown(self, text: str) -> list[UnknownWord]:
         """
-        The words of ``instruction`` that training never said, each once and in order, with the
-        nearest that it did say. A word that is several tokens has their mean for a vector; one
-        that has none is near nothing.
+        The words of ``text`` (as it was `read`) that training never said, each once and in order,
+        with the nearest that it did say. A word that is several tokens has their mean for a
+        vector; one that has none is near nothing.
         """
-        words = dict.fromkeys(found.group() for found in WORD.finditer(self.read(instruction)))
+        words = dict.fromkeys(_words(text))
         strange = [word for word in words if not self.knows(word)]
         if not self.trained or not strange:
             return []
-        likeness = self._unit_vectors(strange) @ self._trained_TK.T
+        likeness = self._unit_vectors(strange) @ self._trained_vectors.T
         nearest = likeness.argmax(axis=1)
         return [
             UnknownWord(word, self.trained[i], float(row[i]), self._is_far(word, float(row[i])))
@@ -309,37 +347,72 @@ def understanding(instruction: str, vocabulary: Vocabulary | None) -> Understand
     """
     if vocabulary is None:
         return Understanding("understood")
-    text = vocabulary.read(instruction)
-    unknown = tuple(vocabulary.unknown(instruction))
+    if vocabulary.is_gibberish(instruction):
+        return Understanding("noise", ("most of its words are spelt as none that there is",))
+    text = HALF_TURN.sub("around", vocabulary.read(instruction))
+    unknown = tuple(vocabulary.unknown(text))
     said = dict.fromkeys(w for w in _words(text) if w not in PLAIN)
-    far = [u for u in unknown if u.far and u.word in said]
     naming = [w for w in said if _names(w, vocabulary)]
-    trained = [w for w in naming if vocabulary.knows(w)]
-    share = len(far) / max(1, len(said))
-
-    if not any(len(word) > 1 for word in _words(text)):
-        return Understanding("noise", ("it has no words",), unknown)
-    named = _named(far, len(said))
-    if not naming or (far and not trained):
-        return Understanding("noise", (NAMES_NOTHING, *named), unknown)
-    order = any(_is_order(clause) for clause in _clauses(text))
-    if QUESTION.match(text.strip()) and not order:
-        return Understanding("noise", ("it asks a question and tells no way",), unknown)
-    if share >= (NOISE_SHARE_OF_ORDERS if order else NOISE_SHARE):
-        return Understanding("noise", named, unknown)
-    reasons = named if share >= DOUBTFUL_SHARE else ()
-    if not trained:
-        strange = [u for u in unknown if u.word in naming]
-        reasons += (f"it names nothing that training said, only {_list(strange)}",)
+    if why := _noise(text, said, naming, unknown, vocabulary):
+        return Understanding("noise", why, unknown)
+    reasons = _doubts(said, naming, unknown, vocabulary)
     reasons += tuple(
         f"it asks for {what} ({found.group().strip(' .,;!')!r})"
         for what, pattern in BEYOND
-        if (found := pattern.search(text))
+        if (found := pattern.search(instruction.lower()))
     )
     return Understanding("doubtful" if reasons else "understood", reasons, unknown)
 
 
 NAMES_NOTHING = "it names no place, thing, direction or movement that the checkpoint knows"
+
+
+HALF_TURN = re.compile(r"\b180\b")
+
+
+def _noise(
+    text: str,
+    said: Collection[str],
+    naming: Collection[str],
+    unknown: Sequence[UnknownWord],
+    vocabulary: Vocabulary,
+) -> tuple[str, ...]:
+    """Why a text is no instruction; none if it may be one."""
+    if not any(len(word) > 1 for word in _words(text)):
+        return ("it has no words",)
+    far = [u for u in unknown if u.far and u.word in said]
+    named = _named(far, len(said))
+    order = any(_is_order(clause) for clause in _clauses(text))
+    trained = any(vocabulary.knows(w) for w in naming)
+    if not naming or (far and not trained and not order):
+        return (NAMES_NOTHING, *named)
+    if QUESTION.match(text.strip()) and not order:
+        return ("it asks a question and tells no way",)
+    most = NOISE_SHARE_OF_ORDERS if order else NOISE_SHARE
+    return named if len(far) >= most * len(said) else ()
+
+
+def _doubts(
+    said: Collection[str],
+    naming: Collection[str],
+    unknown: Sequence[UnknownWord],
+    vocabulary: Vocabulary,
+) -> tuple[str, ...]:
+    """What of the words of an instruction may not be understood."""
+    far = [u for u in unknown if u.far and u.word in said]
+    strange = [u for u in unknown if u.word in naming and not u.far]
+    if not any(vocabulary.knows(w) for w in naming):
+        only = f": {_list(strange)}" if strange else ""
+        return (*_named(far, len(said)), f"it names nothing that training said{only}")
+    reasons = _named(far, len(said)) if len(far) >= DOUBTFUL_SHARE * len(said) else ()
+    things = [w for w in naming if w not in ACTIONS | DIRECTIONS]
+    unlike = [u for u in strange if u.similarity < LIKE and u.word in things]
+    if unlike and len(unlike) >= UNTAUGHT_SHARE * len(things):
+        reasons += (
+            f"{len(unlike)} of its {len(things)} things and places were not in training: "
+            f"{_list(unlike)}",
+        )
+    return reasons
 
 
 def _words(text: str) -> Iterator[str]:
@@ -369,7 +442,9 @@ def _named(far: Sequence[UnknownWord], of: int) -> tuple[str, ...]:
     """The reason that there are words far from training; none where there are none."""
     if not far:
         return ()
-    return (f"{len(far)} of its {of} words of content are far from what training said: {_list(far)}",)
+    return (
+        f"{len(far)} of its {of} words of content are far from what training said: {_list(far)}",
+    )
 
 
 def _list(words: Sequence[UnknownWord]) -> str:
