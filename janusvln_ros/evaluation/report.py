@@ -130,6 +130,7 @@ def _table(summary: Mapping[str, Any]) -> str:
             *("episodes", "rejected", "errors", "unreachable", "not_understood"),
             *("doubtful", "noise"),
         )
+        if summary[name] is not None
     ]
     ended = ", ".join(f"{name}: {count}" for name, count in summary["ended"].items())
     return (
