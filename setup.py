@@ -1,10 +1,15 @@
 """Build of the ament_python package; also installs with plain pip where there is no ROS."""
 
+import os
+import re
 from pathlib import Path
 
 from setuptools import find_packages, setup
 
 NAME = "janusvln_ros"
+# Read here and not by setup.cfg's "attr:", for which setuptools prints a line that colcon, which
+# reads what this file prints, takes for damage.
+VERSION = re.search('__version__ = "(.+)"', Path(NAME, "__init__.py").read_text())[1]
 
 
 def shared(folder: str) -> list[tuple[str, list[str]]]:
@@ -16,8 +21,14 @@ def shared(folder: str) -> list[tuple[str, list[str]]]:
     return list(files.items())
 
 
+# Under 'colcon build' the nodes run with the virtual environment that is active now, not with the
+# interpreter of colcon (docs.ros.org: Using Python packages, virtual environment).
+venv = os.environ.get("VIRTUAL_ENV")
+interpreter = {"build_scripts": {"executable": f"{venv}/bin/python3"}} if venv else {}
+
 setup(
     name=NAME,
+    version=VERSION,
     description="Vision-and-language navigation with dual implicit memory (JanusVLN) for ROS 2",
     license="Apache-2.0",
     packages=find_packages(include=["janusvln_ros*", "sim_bridge*"]),
@@ -25,6 +36,7 @@ setup(
     data_files=[
         ("share/ament_index/resource_index/packages", [f"resource/{NAME}"]),
         (f"share/{NAME}", ["package.xml"]),
+        (f"share/{NAME}/hook", ["resource/path.dsv"]),
         *shared("launch"),
         *shared("config"),
         *shared("msg/janusvln_msgs/msg"),
@@ -36,6 +48,7 @@ setup(
         "transformers>=5,<6",
         "safetensors",
         "tokenizers",
+        "huggingface-hub",
         "numpy",
         "scipy",
         "filelock",
@@ -50,22 +63,22 @@ setup(
             "trimesh",
             "scikit-fmm",
             "imageio-ffmpeg",
-            "matplotlib",
         ],
         "train": ["accelerate>=1.1", "tensorboard"],
-        "bags": ["rosbags>=0.11", "mcap", "zstandard"],
+        "bags": ["rosbags>=0.11", "mcap", "zstandard", "matplotlib"],
         "quantize": ["torchao"],
         "test": ["pytest<9", "pytest-timeout", "pytest-xdist", "pytest-cov"],
     },
     entry_points={
         "console_scripts": [
             "janusvln = janusvln_ros.cli.main:main",
-            "policy = janusvln_ros.nodes.policy:main",
-            "motion = janusvln_ros.nodes.motion:main",
-            "player = janusvln_ros.nodes.player:main",
-            "recorder = janusvln_ros.nodes.recorder:main",
-            "sim_bridge = sim_bridge.bridge_node:main",
+            "janusvln_policy = janusvln_ros.graph.executables:policy",
+            "janusvln_motion = janusvln_ros.graph.executables:motion",
+            "janusvln_player = janusvln_ros.graph.executables:player",
+            "janusvln_recorder = janusvln_ros.graph.executables:recorder",
+            "janusvln_sim_bridge = janusvln_ros.graph.executables:sim_bridge",
         ]
     },
+    options=interpreter,
     zip_safe=False,
 )

@@ -109,7 +109,7 @@ def train(args: argparse.Namespace, variant: Variant, seed: int) -> None:
         common += [f"model={args.start}", "encoders="]
     elif args.encoders:
         common.append(f"encoders={args.encoders}")
-    run(["train", "tiny", *common, *args.set, *variant.overrides], args.workers)
+    run(["train", "tiny", "--set", *common, *args.set, *variant.overrides], args.workers)
 
 
 def checkpoint_of(args: argparse.Namespace, variant: Variant, seed: int) -> Path:

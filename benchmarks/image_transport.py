@@ -19,6 +19,8 @@ import time
 from pathlib import Path
 from typing import Any
 
+from janusvln_ros.cli.options import frame_size
+
 SETTINGS = [
     ("raw", "best_effort", False),
     ("raw", "best_effort", True),
@@ -60,12 +62,10 @@ def publish(args: argparse.Namespace) -> None:
         "image" if raw else "image/compressed",
         quality(args.reliability),
     )
+    width, height = args.size
     # smooth structure with some noise compresses about as a room does
-    noise = np.random.default_rng(0).normal(0, 4, (args.height, args.width, 3))
-    ramp = (
-        np.linspace(0, 200, args.width)[None, :, None]
-        + np.linspace(0, 40, args.height)[:, None, None]
-    )
+    noise = np.random.default_rng(0).normal(0, 4, (height, width, 3))
+    ramp = np.linspace(0, 200, width)[None, :, None] + np.linspace(0, 40, height)[:, None, None]
     picture = np.clip(ramp + noise, 0, 255).astype(np.uint8)
     while out.get_subscription_count() == 0:
         rclpy.spin_once(node, timeout_sec=0.05)
@@ -75,9 +75,7 @@ def publish(args: argparse.Namespace) -> None:
         time.sleep(max(0.0, start + i / args.rate - time.monotonic()))
         sent = time.monotonic_ns()
         if raw:
-            message = Image(
-                height=args.height, width=args.width, encoding="rgb8", step=args.width * 3
-            )
+            message = Image(height=height, width=width, encoding="rgb8", step=width * 3)
             message.data = array.array("B", picture.tobytes())
         else:
             message = CompressedImage(format="rgb8; jpeg compressed bgr8")
@@ -155,7 +153,7 @@ def measure(
         "--count",
         str(count),
     ]
-    common += ["--rate", str(args.rate), "--width", str(args.width), "--height", str(args.height)]
+    common += ["--rate", str(args.rate), "--size", "x".join(map(str, args.size))]
     with tempfile.TemporaryFile("w+") as errors:
         viewer = subprocess.Popen(
             [*common, "--role", "subscribe"],
@@ -204,8 +202,9 @@ def main() -> int:
         help="how long each setting is measured (default: 10)",
     )
     parser.add_argument("--rate", type=float, default=30.0, help="images per second (default: 30)")
-    parser.add_argument("--width", type=int, default=640)
-    parser.add_argument("--height", type=int, default=480)
+    parser.add_argument(
+        "--size", type=frame_size, default="640x480", metavar="WxH", help="of an image, in pixels"
+    )
     parser.add_argument("--json", action="store_true", help="print one object")
     parser.add_argument("--role", choices=("publish", "subscribe"), help=argparse.SUPPRESS)
     parser.add_argument("--encoding", default="raw", help=argparse.SUPPRESS)
@@ -223,8 +222,7 @@ def main() -> int:
         print(
             json.dumps(
                 {
-                    "width": args.width,
-                    "height": args.height,
+                    "size": args.size,
                     "rate": args.rate,
                     "settings": results,
                 }
@@ -232,7 +230,8 @@ def main() -> int:
         )
         return 0
     print(
-        f"{args.width}x{args.height} at {args.rate:g} Hz, two processes, {os.cpu_count()} cores\n"
+        f"{args.size[0]}x{args.size[1]} at {args.rate:g} Hz, two processes, "
+        f"{os.cpu_count()} cores\n"
     )
     print(
         "| image | reliability | shared-memory profile | received | p50 ms | p99 ms "

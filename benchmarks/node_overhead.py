@@ -19,6 +19,8 @@ import time
 from array import array
 from types import SimpleNamespace
 
+from janusvln_ros.cli.options import frame_size
+
 
 def camera(domain: int, width: int, height: int, rate: float) -> None:
     """A camera: noise as JPEG with its intrinsics (79 degrees), until killed."""
@@ -64,11 +66,11 @@ def main() -> int:
     )
     parser.add_argument("--steps", type=int, default=200)
     parser.add_argument("--checkpoint", default="")
-    parser.add_argument("--size", default="640x480")
+    parser.add_argument("--size", type=frame_size, default="640x480", metavar="WxH")
     parser.add_argument("--rate", type=float, default=30.0)
     parser.add_argument("--json", action="store_true")
     args = parser.parse_args()
-    width, height = map(int, args.size.split("x"))
+    width, height = args.size
     os.environ.setdefault("ROS_AUTOMATIC_DISCOVERY_RANGE", "LOCALHOST")
     import rclpy
     from janusvln_msgs.action import ExecuteStep

@@ -135,7 +135,7 @@ def main() -> None:
     parser.add_argument("--episodes", type=int, default=200)
     parser.add_argument("--workers", type=int, default=1)
     parser.add_argument("--quick", action="store_true", help="only the ends of every factor")
-    parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE")
+    parser.add_argument("--set", nargs="+", action="extend", default=[], metavar="FIELD=VALUE")
     parser.add_argument("--out", type=Path, default=Path("runs/robustness"))
     args = parser.parse_args()
     plain = evaluate(args, args.out / "plain", None)

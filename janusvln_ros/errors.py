@@ -1,4 +1,4 @@
-"""What a user is told of: input that can be mended, and numbers that went bad."""
+"""What a user is told of: input that can be mended, numbers that went bad, work that failed."""
 
 
 class InputError(ValueError):
@@ -16,6 +16,13 @@ class NonFiniteError(ArithmeticError):
     The network produced numbers that are not finite: no fault of the input.
 
     The message says which, and what may be the cause; nothing was remembered.
+    """
+
+
+class FailedError(RuntimeError):
+    """
+    What was asked could not be brought to its end, and no input is to blame: the message says why
+    and how to go on. The command line prints it and exits with 1.
     """
 
 

@@ -2,9 +2,12 @@
 Where the package's own files lie, and how files are written so that nobody ever sees half of one.
 """
 
+import errno
 import os
+import re
 import subprocess
 import sys
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cache
@@ -45,6 +48,75 @@ def atomic_write(path: str | os.PathLike[str], content: str | bytes) -> None:
         temporary.write_bytes(content.encode() if isinstance(content, str) else content)
 
 
+ELSEWHERE, ROOM = "choose another folder, or ask its owner", "make room, and try again"
+
+REMEDIES = {
+    errno.EACCES: ELSEWHERE,
+    errno.EPERM: ELSEWHERE,
+    errno.EROFS: "choose a folder that is not read-only",
+    errno.ENOSPC: ROOM,
+    errno.EDQUOT: ROOM,
+    errno.EFBIG: "the disk or a limit (ulimit -f) allows no larger file",
+    errno.ENOTDIR: "a part of the path is a file: choose another",
+    errno.EEXIST: "a file is in the way: choose another name",
+    errno.EISDIR: "that is a folder: name a file",
+    errno.ENOTEMPTY: "the folder is not empty: choose another name",
+    errno.ENOENT: "a part of the path is not there and cannot be made",
+    errno.ENAMETOOLONG: "choose a shorter name",
+    errno.EMFILE: "too many files are open: raise the limit (ulimit -n)",
+    errno.EIO: "the disk failed: look at the system's log",
+}
+"""What to do about what the file system says."""
+
+
+def trouble(error: OSError) -> str | None:
+    """
+    One sentence about what the file system refused: the path, why, and what to do. None where the
+    error is about anything else.
+    """
+    remedy = REMEDIES.get(error.errno or 0)
+    if remedy is None:
+        return None
+    path = Path(str(error.filename2 or error.filename or ""))
+    # the name under which a file is built is of no interest to who asked for the other one
+    if path.name.startswith(".") and ".tmp" in path.name:
+        path = path.parent
+    where = f"{path}: " if error.filename else ""
+    return f"{where}{(error.strerror or str(error)).lower()}; {remedy}"
+
+
+def require_folder(path: str | os.PathLike[str]) -> Path:
+    """
+    Return ``path`` if a folder is there or can be made, and files in it; nothing stays of the
+    attempt. For before long work.
+
+    Raises:
+        OSError: it cannot, with ``path`` as its name.
+    """
+    folder = Path(path)
+    there = next(place for place in (folder, *folder.absolute().parents) if place.exists())
+    try:
+        Path(tempfile.mkdtemp(prefix=".janusvln-", dir=there)).rmdir()
+    except OSError as error:
+        raise OSError(error.errno, error.strerror, str(folder)) from error
+    return folder
+
+
+def require_file(path: str | os.PathLike[str]) -> Path:
+    """
+    Return ``path`` if a file can be written there, see `require_folder`; one that is there may be
+    replaced.
+
+    Raises:
+        OSError: it cannot, with the name that is in the way.
+    """
+    file = Path(path)
+    if file.is_dir():
+        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(file))
+    require_folder(file.absolute().parent)
+    return file
+
+
 def file_lock(path: str | os.PathLike[str]) -> FileLock:
     """
     Return a lock beside ``path``: while one process holds it (``with``), others that ask for the
@@ -73,6 +145,35 @@ def share_dir() -> Path:
         f"config/ and launch/ of janusvln_ros are in none of {[*map(str, candidates)]}: reinstall "
         "with 'pip install .' or source the workspace"
     )
+
+
+def local_checkpoint(checkpoint: str | os.PathLike[str]) -> Path | None:
+    """
+    Return the folder of a checkpoint, None if it is named as one of a hub. Told without torch, so
+    at once.
+
+    Raises:
+        InputError: there is no such folder, and it is no hub id.
+    """
+    folder = Path(checkpoint)
+    if folder.is_dir():
+        return folder
+    if not re.fullmatch(r"[\w.-]+/[\w.-]+", str(checkpoint)):
+        raise InputError(
+            f"there is no checkpoint folder {folder}: give a folder with config.json "
+            "and safetensors, or a hub id such as 'owner/name'"
+        )
+    return None
+
+
+def user_data_dir() -> Path:
+    """
+    Return the folder for data that no other was named for: ``janusvln_ros`` in the user's own data
+    folder (XDG base directories: ``XDG_DATA_HOME``, else ``~/.local/share``).
+    """
+    told = Path(os.environ.get("XDG_DATA_HOME", ""))
+    # relative paths are to be ignored, says the specification
+    return (told if told.is_absolute() else Path.home() / ".local" / "share") / "janusvln_ros"
 
 
 @cache

@@ -85,7 +85,7 @@ def read_yaml(path: Path) -> dict[str, Any]:
 
 def override(values: dict[str, Any], changes: Iterable[str]) -> dict[str, Any]:
     """
-    Set ``KEY=VALUE`` for each of ``changes`` in ``values``, and return it.
+    Set ``FIELD=VALUE`` for each of ``changes`` in ``values``, and return it.
 
     A value is YAML; a key in a section is written with dots (``rules.max_steps=300``).
 
@@ -94,7 +94,7 @@ def override(values: dict[str, Any], changes: Iterable[str]) -> dict[str, Any]:
     """
     for change in changes:
         key, equals, text = change.partition("=")
-        require(equals, f"{change!r}: write KEY=VALUE, as in seed=3")
+        require(equals, f"{change!r}: write FIELD=VALUE, as in seed=3")
         *sections, last = key.strip().replace("-", "_").split(".")
         section = values
         for name in sections:

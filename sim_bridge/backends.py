@@ -26,10 +26,11 @@ def make_env(
         options: the fields of ``EnvSettings`` (``up``: the axis of the scene files that points up,
             ``"z"`` for Matterport3D and the generated houses, or ``"y"``; ``sliding``: slide along
             obstacles, off stops at the first contact; ``width``, ``height``, ``hfov``, ...), and
-            further ones of the backend (``habitat``: see ``habitat_client.HabitatEnv``).
+            for ``habitat`` those of ``HabitatSettings``.
 
     Raises:
         InputError: unknown backend, bad value, or the scene cannot be read.
+        SetupError: Habitat cannot be run as it is set up.
     """
     shared = options.keys() & {f.name for f in fields(EnvSettings)}
     settings = EnvSettings(**{name: options.pop(name) for name in shared})
@@ -40,7 +41,7 @@ def make_env(
             raise InputError(f"the houses backend has no option {min(options)!r}")
         return HousesEnv(settings, scene=scene, data_dir=data_dir)
     if backend == "habitat":
-        from sim_bridge.habitat_client import HabitatEnv
+        from sim_bridge.habitat_client import HabitatEnv, habitat_settings
 
-        return HabitatEnv(settings, scene=scene, data_dir=data_dir, **options)
+        return HabitatEnv(settings, habitat_settings(options), scene=scene, data_dir=data_dir)
     raise InputError(f"simulator backend {backend!r} is not known: use 'houses' or 'habitat'")

@@ -56,6 +56,7 @@ from janusvln_ros.nodes.wiring import hear_all
 from janusvln_ros.stamps import nanoseconds
 from sim_bridge.backends import make_env
 from sim_bridge.continuous import Base, BaseSettings, Odometry, scan_from_depth
+from sim_bridge.habitat_client import HabitatSettings
 from sim_bridge.nav_env import MAX_DEPTH_M, EnvSettings, NavEnv
 from sim_bridge.world import Frame, World
 
@@ -63,6 +64,9 @@ try:
     from tf2_msgs.msg import TFMessage
 except ImportError:  # not on PyPI; TF is published where the message exists and nothing needs it
     TFMessage = None
+
+CLOCK = "/clock"
+"""As in all of ROS 2: one for every namespace, unless it is remapped."""
 
 TITLE = "Parameters of the node 'sim_bridge': a simulated house as a robot with a camera."
 
@@ -87,7 +91,13 @@ PARAMETERS = (
         choices=("lockstep", "continuous"),
     ),
     Param("backend", "houses", "Which simulator runs.", choices=("houses", "habitat")),
-    Param("data_dir", "data", "Folder with datasets/ and scene_datasets/."),
+    Param(
+        "data_dir",
+        "",
+        "Folder with datasets/ and scene_datasets/. Empty: the user's own, "
+        "~/.local/share/janusvln_ros (XDG_DATA_HOME). Houses that are missing are made there when "
+        "they are needed.",
+    ),
     Param(
         "dataset",
         "houses",
@@ -97,6 +107,7 @@ PARAMETERS = (
     Param("split", "val_unseen", "Split of the episodes."),
     Param("episode_id", "", "Episode to start with; empty: the first of the split."),
     *map(setting_param, fields(EnvSettings)),
+    *map(setting_param, fields(HabitatSettings)),
     Param("seed", 0, "Seed of the odometry noise.", 0, 2**31 - 1),
     Param("publish_depth", True, "Publish depth (REP-118)."),
     Param("publish_compressed", True, "Publish image/compressed (JPEG) while somebody listens."),
@@ -138,6 +149,11 @@ PARAMETERS = (
     Param("linear_acceleration", 1.5, "Continuous: metres per second squared.", 0.05, 50.0),
     Param("angular_acceleration", 4.0, "Continuous: radians per second squared.", 0.05, 100.0),
     Param("scan_beams", 64, "Continuous: beams of the scan made from depth.", 2, 4096),
+    Param(
+        "frame_prefix",
+        "",
+        "What the names of all frames begin with, such as r1/ for one of several robots.",
+    ),
     Param("map_frame", "map", "Frame of the true pose."),
     Param("odom_frame", "odom", "Frame of the odometry."),
     Param("base_frame", "base_link", "Frame of the robot."),
@@ -157,6 +173,9 @@ was killed.
 CLOCK_PERIOD = 0.2
 """Seconds between repetitions of the time in lockstep."""
 
+NEW_S = 5.0
+"""Seconds after its start in which a bridge gives way to another one's clock."""
+
 RESULT = ExecuteStep.Result
 KEPT = QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL)
 
@@ -173,11 +192,27 @@ def text_of(stamp: Time) -> str:
     return f"{stamp.sec}.{stamp.nanosec:09d}"
 
 
+def transform(
+    parent: str, child: str, stamp: Time, pose: Pose2, height: float = 0.0
+) -> TransformStamped:
+    """Return the place of the frame ``child`` in ``parent``."""
+    message, where = TransformStamped(child_frame_id=child), pose_message(pose, height)
+    message.header.stamp, message.header.frame_id = stamp, parent
+    to = message.transform.translation
+    to.x, to.y, to.z = where.position.x, where.position.y, where.position.z
+    message.transform.rotation = where.orientation
+    return message
+
+
 class Outputs:
     """
     What both modes publish: images, odometry, true pose, map, time and TF.
 
     ``kept``: for late-comers, one message deep, as lockstep needs it.
+
+    Attributes:
+        times: how often the time was published.
+        transforms: map -> odom -> base, as told last.
     """
 
     def __init__(self, node: Node, values: Any, focal_length: float, kept: bool):
@@ -195,7 +230,9 @@ class Outputs:
         self.odom = publish(OdometryMsg, "odom", poses)
         self.truth = publish(OdometryMsg, "ground_truth", poses)
         self.map = publish(OccupancyGrid, "map", KEPT)
-        self.clock = publish(ClockMsg, "/clock", QoSProfile(depth=1))
+        self.clock = publish(ClockMsg, CLOCK, QoSProfile(depth=1))
+        self.times = 0
+        self.transforms: list[TransformStamped] = []
         if TFMessage is not None:
             self.tf = publish(TFMessage, "/tf", QoSProfile(depth=100))
             self.static_tf = publish(TFMessage, "/tf_static", KEPT)
@@ -212,7 +249,20 @@ class Outputs:
 
     def time(self, stamp: Time) -> None:
         """Publish the simulated time."""
+        self.times += 1
         self.clock.publish(ClockMsg(clock=stamp))
+
+    def repeat(self, stamp: Time) -> None:
+        """
+        Publish the time and the transforms once more: where the world stands still, a node that
+        joins would otherwise have neither.
+        """
+        self.time(stamp)
+        self._tell_transforms()
+
+    def _tell_transforms(self) -> None:
+        if TFMessage is not None:
+            self.tf.publish(TFMessage(transforms=self.transforms))
 
     def frame(self, frame: Frame, stamp: Time) -> None:
         """Publish everything that is seen in a frame; the image comes last."""
@@ -246,8 +296,13 @@ class Outputs:
         info.p = [focal, 0.0, across, 0.0, 0.0, focal, down, 0.0, 0.0, 0.0, 1.0, 0.0]
         return info
 
-    def poses(self, measured: Odometry, base: Base, height: float, now: Time) -> None:
-        """Publish a measurement of the base, its true pose ``now``, and the TF of the measured."""
+    def poses(
+        self, measured: Odometry, base: Base, height: float, now: Time, origin: Pose2
+    ) -> None:
+        """
+        Publish a measurement of the base, its true pose ``now``, and the transforms: of the
+        measured pose, and of ``origin``, where the odometry's frame lies in the map.
+        """
         values = self.values
         stamp, pose = time_message(measured.time), pose_message(measured.pose, height)
         told = (
@@ -267,13 +322,11 @@ class Outputs:
             message.pose.pose = where
             message.twist.twist.linear.x, message.twist.twist.angular.z = linear, angular
             output.publish(message)
-        if TFMessage is not None:
-            moved = TransformStamped(child_frame_id=values.base_frame)
-            moved.header.stamp, moved.header.frame_id = stamp, values.odom_frame
-            translation, place = moved.transform.translation, pose.position
-            translation.x, translation.y, translation.z = place.x, place.y, place.z
-            moved.transform.rotation = pose.orientation
-            self.tf.publish(TFMessage(transforms=[moved]))
+        self.transforms = [
+            transform(values.map_frame, values.odom_frame, stamp, origin),
+            transform(values.odom_frame, values.base_frame, stamp, measured.pose, height),
+        ]
+        self._tell_transforms()
 
     def floor(self, frame: Frame, height: float, stamp: Time) -> None:
         """
@@ -308,10 +361,12 @@ class SimBridge(Node):  # type: ignore[misc]
     def __init__(self, factory: Callable[..., NavEnv] = make_env, **options: Any):
         super().__init__("sim_bridge", **options)
         self.exit_code: int | None = None
-        self.values = declare(self, PARAMETERS)
         self.thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="simulator")
         try:
-            make = self.thread.submit(World, vars(self.values), factory)
+            self.values = declare(self, PARAMETERS)
+            for name in ("map_frame", "odom_frame", "base_frame", "camera_frame"):
+                setattr(self.values, name, self.values.frame_prefix + getattr(self.values, name))
+            make = self.thread.submit(World, vars(self.values), factory, self._tell)
             self.world: World = make.result()
             first = self.thread.submit(self.world.reset, self.values.episode_id, "", "")
             self.episode, self.frame = first.result()
@@ -334,17 +389,51 @@ class SimBridge(Node):  # type: ignore[misc]
         # for whoever records
         self.about_out = self.create_publisher(String, "~/about", KEPT)
         told = {name: str(vars(self.values)[name]) for name in ABOUT}
+        told |= {f"simulator_{name}": version for name, version in self.world.versions.items()}
         self.about_out.publish(String(data=json.dumps(told)))
         self.stamp = time_message(1.0)  # zero is what an unset stamp looks like
         self._place_base()
+        # raw: they are only counted
+        self.times_heard, self.started = 0, time.monotonic()
+        self.watched_clock = self.create_subscription(
+            ClockMsg, CLOCK, self._on_clock, QoSProfile(depth=10), raw=True
+        )
         self.mode: Lockstep | Continuous = Lockstep(self) if lockstep else Continuous(self)
         where = f"{self.episode.scene_id}, episode {self.episode.episode_id}"
         self.get_logger().info(f"{self.values.mode} in {where}: {self.episode.instruction}")
+
+    def _tell(self, sentence: str) -> None:
+        self.get_logger().info(sentence)
 
     def publish_frame(self) -> None:
         """Publish the newest frame, which counts."""
         self.frames_published += 1
         self.outputs.frame(self.frame, self.stamp)
+
+    def _on_clock(self, message: bytes) -> None:
+        """Look whether the time that is heard is more than what was told here."""
+        self.times_heard += 1
+        if self.times_heard <= self.outputs.times:
+            return
+        topic = self.watched_clock.topic_name
+        others = sorted(
+            {
+                f"{info.node_namespace.rstrip('/')}/{info.node_name}"
+                for info in self.get_publishers_info_by_topic(topic)
+            }
+            - {self.get_fully_qualified_name()}
+        )
+        sentence = (
+            f"{', '.join(others) or 'another node'} publishes the time on {topic} too: give each "
+            "simulation in this ROS domain its own (clock:=/NAME/clock tf:=/NAME/tf "
+            "frame_prefix:=NAME/), or another ROS_DOMAIN_ID"
+        )
+        self.destroy_subscription(self.watched_clock)
+        if time.monotonic() - self.started < NEW_S:
+            print(f"error: {sentence}", file=sys.stderr)
+            self.exit_code = 1
+        else:
+            self.get_logger().error(sentence)
 
     def when_done(self, work: "Future[Any]", then: Callable[["Future[Any]"], None]) -> None:
         """Call ``then`` on the executor's thread once the simulator's has finished ``work``."""
@@ -460,7 +549,7 @@ class Lockstep:
         )
         # The same time again and again: a node that joins between two steps would otherwise have
         # no time at all.
-        steady_timer(bridge, CLOCK_PERIOD, lambda: bridge.outputs.time(bridge.stamp))
+        steady_timer(bridge, CLOCK_PERIOD, lambda: bridge.outputs.repeat(bridge.stamp))
         self._publish()
 
     async def begin(self) -> Time:
@@ -488,7 +577,7 @@ class Lockstep:
         bridge.base.pose = self._pose()
         bridge.outputs.time(bridge.stamp)
         still = Odometry(self.time, bridge.base.pose, 0.0, 0.0)
-        bridge.outputs.poses(still, bridge.base, bridge.floor_height, bridge.stamp)
+        bridge.outputs.poses(still, bridge.base, bridge.floor_height, bridge.stamp, Pose2())
         bridge.publish_frame()
 
     def _pose(self) -> Pose2:
@@ -628,8 +717,9 @@ class Continuous:
         bridge.base.advance(now - self.advanced_to, time.monotonic(), now)
         self.advanced_to = now
         bridge.outputs.time(time_message(now))
+        told = (bridge.base, bridge.floor_height, time_message(now), bridge.base.odom_in_map)
         for measured in bridge.base.odometry(now):
-            bridge.outputs.poses(measured, bridge.base, bridge.floor_height, time_message(now))
+            bridge.outputs.poses(measured, *told)
 
     def _on_frame_due(self) -> None:
         bridge = self.bridge
@@ -668,7 +758,7 @@ class Continuous:
 
 
 def main(args: list[str] | None = None) -> None:
-    """Entry point of the executable ``sim_bridge``."""
+    """Entry point of the executable ``janusvln_sim_bridge``."""
     leave(run_node(SimBridge, args))
 
 

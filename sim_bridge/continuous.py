@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from janusvln_ros.geometry import Pose2, wrap
+from janusvln_ros.geometry import Pose2, compose, relative, wrap
 
 SUBSTEP_S = 0.01
 """Longest time over which a velocity is taken as constant, seconds."""
@@ -84,6 +84,11 @@ class Base:
         self._random = np.random.default_rng(seed)
         self._pending: deque[Odometry] = deque()
         self._draw_noise()
+
+    @property
+    def odom_in_map(self) -> Pose2:
+        """Where the origin of the odometry lies in the map by now: its drift since the start."""
+        return compose(self.pose, relative(self._measured, Pose2()))
 
     def command(self, linear: float, angular: float, now: float) -> bool:
         """

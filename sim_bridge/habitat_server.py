@@ -14,13 +14,21 @@ which the JSON refers to as ``{"$array": [dtype, shape]}`` in order. Nothing is 
 evaluated, only known types of array are accepted, and lengths are checked before anything is read.
 Requests have ``kind``; replies have ``ok`` and, if that is false, ``error`` (a sentence) and
 ``bad_input``.
+
+Pictures do not go through the socket: with ``hello`` the client passes a file descriptor of memory
+that has no name, so that nothing is left of it whoever is killed. ``{"$shared": [dtype, shape,
+offset]}`` refers to an array in it. A client that passes none gets the pictures as other arrays.
 """
 
 from __future__ import annotations
 
 import argparse
+import array
+import contextlib
 import json
 import math
+import mmap
+import os
 import platform
 import socket
 import struct
@@ -28,7 +36,7 @@ import sys
 import time
 import traceback
 from pathlib import Path
-from typing import Any, Callable, Dict, List, Optional, Tuple
+from typing import Any, Callable, Dict, List, Optional, Sequence, Tuple
 
 import numpy as np
 
@@ -39,9 +47,32 @@ MAX_JSON_BYTES = 1 << 20
 MAX_ARRAY_BYTES = 1 << 29
 MAX_ARRAYS = 16
 DTYPES = {"u1": np.uint8, "f4": np.float32, "f8": np.float64, "b1": np.bool_}
+ALIGNMENT = 64  # bytes, of arrays in shared memory
 MAX_DEPTH_M = 10.0
 MAP_RESOLUTION_M = 0.05
 ACTIONS = {1: "move_forward", 2: "turn_left", 3: "turn_right"}
+NEEDED = ("Simulator", "SimulatorConfiguration", "CameraSensorSpec", "Configuration", "agent")
+"""Names by which a habitat_sim that can be used is known."""
+
+NAVMESH_SETTINGS = (
+    "cell_size",
+    "cell_height",
+    "agent_height",
+    "agent_radius",
+    "agent_max_climb",
+    "agent_max_slope",
+    "region_min_size",
+    "region_merge_size",
+    "edge_max_len",
+    "edge_max_error",
+    "verts_per_poly",
+    "detail_sample_dist",
+    "detail_sample_max_error",
+    "filter_low_hanging_obstacles",
+    "filter_ledge_spans",
+    "filter_walkable_low_height_spans",
+)
+"""What a walkable surface depends on, as ``NavMeshSettings`` names it."""
 
 
 class ProtocolError(RuntimeError):
@@ -54,9 +85,12 @@ class DisconnectedError(ConnectionError):
     """The other side is gone."""
 
 
-def send(connection: socket.socket, message: Dict[str, Any]) -> None:
+def send(
+    connection: socket.socket, message: Dict[str, Any], descriptors: Sequence[int] = ()
+) -> None:
     """
-    Send one message: a dictionary of JSON values and numpy arrays (at any depth).
+    Send one message: a dictionary of JSON values and numpy arrays (at any depth), and with it open
+    files, which the other side gets as ``descriptors`` of its own.
 
     Raises:
         ProtocolError: the message is too large or holds an array of another type.
@@ -79,20 +113,26 @@ def send(connection: socket.socket, message: Dict[str, Any]) -> None:
     size = sum(len(chunk) for chunk in chunks)
     if len(text) > MAX_JSON_BYTES or size > MAX_ARRAY_BYTES or len(chunks) > MAX_ARRAYS:
         raise ProtocolError("a message of {} + {} bytes is too large".format(len(text), size))
+    header = HEADER.pack(MAGIC, PROTOCOL_VERSION, 0, len(text), size)
     try:
-        connection.sendall(
-            b"".join([HEADER.pack(MAGIC, PROTOCOL_VERSION, 0, len(text), size), text] + chunks)
-        )
+        if descriptors:
+            passed = (socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", descriptors))
+            header = header[connection.sendmsg([header], [passed]) :]
+        connection.sendall(b"".join([header, text] + chunks))
     except socket.timeout:
         raise
     except OSError as error:
         raise DisconnectedError(str(error)) from error
 
 
-def receive(connection: socket.socket, timeout: Optional[float] = None) -> Dict[str, Any]:
+def receive(
+    connection: socket.socket,
+    timeout: Optional[float] = None,
+    descriptors: Optional[List[int]] = None,
+) -> Dict[str, Any]:
     """
     Receive one message within ``timeout`` seconds in all (None: wait for ever); the counterpart of
-    ``send``.
+    ``send``. Open files that come with it are added to ``descriptors``, or closed.
 
     Raises:
         ProtocolError: what arrives is no message, is too large, or is of another version.
@@ -100,7 +140,8 @@ def receive(connection: socket.socket, timeout: Optional[float] = None) -> Dict[
         socket.timeout: time is up.
     """
     deadline = None if timeout is None else time.monotonic() + timeout
-    magic, version, _, text_size, size = HEADER.unpack(_read(connection, HEADER.size, deadline))
+    header = _read(connection, HEADER.size, deadline, descriptors)
+    magic, version, _, text_size, size = HEADER.unpack(header)
     if magic != MAGIC:
         raise ProtocolError("received {!r} where a message should begin".format(magic))
     if version != PROTOCOL_VERSION:
@@ -154,7 +195,12 @@ class _Arrays:
         return array
 
 
-def _read(connection: socket.socket, count: int, deadline: Optional[float]) -> bytearray:
+def _read(
+    connection: socket.socket,
+    count: int,
+    deadline: Optional[float],
+    descriptors: Optional[List[int]] = None,
+) -> bytearray:
     buffer = bytearray(count)
     view, done = memoryview(buffer), 0
     while done < count:
@@ -163,7 +209,15 @@ def _read(connection: socket.socket, count: int, deadline: Optional[float]) -> b
             raise socket.timeout("time is up")
         connection.settimeout(left)
         try:
-            got = connection.recv_into(view[done:])
+            if descriptors is None:
+                got = connection.recv_into(view[done:])
+            else:
+                room = socket.CMSG_SPACE(array.array("i").itemsize)
+                got, passed, _, _ = connection.recvmsg_into([view[done:]], room)
+                for level, kind, data in passed:
+                    if (level, kind) == (socket.SOL_SOCKET, socket.SCM_RIGHTS):
+                        whole = len(data) - len(data) % array.array("i").itemsize
+                        descriptors.extend(array.array("i", data[:whole]))
         except socket.timeout:
             raise
         except OSError as error:
@@ -172,6 +226,53 @@ def _read(connection: socket.socket, count: int, deadline: Optional[float]) -> b
             raise DisconnectedError("the connection was closed")
         done += got
     return buffer
+
+
+def shared_size(*arrays: Tuple[int, int]) -> int:
+    """Bytes of shared memory for arrays of so many elements of so many bytes."""
+    return sum(-(-count * size // ALIGNMENT) * ALIGNMENT for count, size in arrays)
+
+
+def put_shared(memory: mmap.mmap, arrays: Dict[str, np.ndarray]) -> Dict[str, Any]:
+    """
+    Copy ``arrays`` into shared memory and return what tells the other side where they are; the
+    arrays themselves where the memory is too small for them.
+    """
+    if shared_size(*((a.size, a.itemsize) for a in arrays.values())) > len(memory):
+        return dict(arrays)
+    told, offset = {}, 0
+    for name, values in arrays.items():
+        dtype = values.dtype.newbyteorder("<")
+        place = np.frombuffer(memory, dtype, values.size, offset).reshape(values.shape)
+        if values.flags.c_contiguous:
+            np.copyto(place, values)
+        else:  # the colours of an RGBA picture: plane by plane, since rows of three are slow
+            for channel in range(values.shape[-1]):
+                np.copyto(place[..., channel], values[..., channel])
+        told[name] = {"$shared": [values.dtype.str[1:], list(values.shape), offset]}
+        offset += shared_size((values.size, values.itemsize))
+    return told
+
+
+def take_shared(memory: mmap.mmap, value: Any) -> Any:
+    """
+    Return a copy of the array in shared memory that ``value`` refers to, or ``value`` itself.
+
+    Raises:
+        ProtocolError: it refers to no array in this memory.
+    """
+    if not isinstance(value, dict) or "$shared" not in value:
+        return value
+    try:
+        name, shape, offset = value["$shared"]
+        if name not in DTYPES or not 0 <= len(shape) <= 4 or min([0, *shape]) < 0:
+            raise ValueError("an array of type {!r} and shape {!r}".format(name, shape))
+        place = np.frombuffer(memory, np.dtype("<" + name), math.prod(shape), offset)
+    except (TypeError, ValueError, OverflowError) as error:
+        raise ProtocolError(
+            "{!r} is not in the shared memory ({})".format(value, error)
+        ) from error
+    return place.reshape(shape).copy()
 
 
 class BadRequestError(ValueError):
@@ -194,6 +295,14 @@ class HabitatSimulator:
     def __init__(self, settings: Dict[str, Any], up: str, gpu: int) -> None:
         import habitat_sim
 
+        missing = [name for name in NEEDED if not hasattr(habitat_sim, name)]
+        if missing:
+            raise ImportError(
+                "the habitat_sim at {} has no {}".format(
+                    getattr(habitat_sim, "__file__", None) or list(habitat_sim.__path__),
+                    missing[0],
+                )
+            )
         if up != "z":
             raise BadRequestError(
                 "habitat-sim takes a bare .glb as z up; for one with y up write a "
@@ -250,33 +359,43 @@ class HabitatSimulator:
         )
         configuration = habitat_sim.Configuration(simulator, [agent])
         self.follower = (None, None)
-        if self.sim is None:
-            self.sim = habitat_sim.Simulator(configuration)
-        else:
-            self.sim.reconfigure(configuration)
-        return {"navmesh": self._prepare_navmesh(scene)}
+        try:
+            if self.sim is None:
+                self.sim = habitat_sim.Simulator(configuration)
+            else:
+                self.sim.reconfigure(configuration)
+            return {"navmesh": self._prepare_navmesh(scene)}
+        except Exception:
+            # what is half loaded is no ground for the next scene
+            broken, self.sim = self.sim, None
+            if broken is not None:
+                broken.close()
+            raise
 
     def _prepare_navmesh(self, scene: str) -> str:
         """
-        Keep the surface that came with the scene, unless it says that it was made for an agent of
-        another size; without one, make it. Tells which.
+        Keep the surface that came with the scene, unless it was made by other settings than these,
+        as habitat-lab does; without one, make it. Tells which, and what differs.
         """
         pathfinder = self.sim.pathfinder
         beside = Path(scene).with_suffix(".navmesh")  # which not every version loads by itself
         if not pathfinder.is_loaded and beside.is_file():
             pathfinder.load_nav_mesh(str(beside))
-        made_for = getattr(pathfinder, "nav_mesh_settings", None) if pathfinder.is_loaded else None
+        wanted = self.habitat_sim.nav.NavMeshSettings()
+        wanted.set_defaults()
         size = {name: float(self.settings[name]) for name in ("agent_radius", "agent_height")}
-        fits = made_for is None or all(
-            abs(getattr(made_for, name) - wanted) < 1e-4 for name, wanted in size.items()
-        )
-        if pathfinder.is_loaded and fits:
-            return "from file"
-        settings = self.habitat_sim.nav.NavMeshSettings()
-        settings.set_defaults()
-        if not self.sim.recompute_navmesh(pathfinder, filled(settings, **size)):
+        filled(wanted, **size)
+        why = "computed"
+        if pathfinder.is_loaded:
+            differs = navmesh_differences(getattr(pathfinder, "nav_mesh_settings", None), wanted)
+            if not differs:
+                return "from file"
+            why = "computed anew, since the one on disk has {}".format(", ".join(differs))
+        elif beside.is_file():
+            why = "computed anew, since {} cannot be read".format(beside.name)
+        if not self.sim.recompute_navmesh(pathfinder, wanted):
             raise BadRequestError("habitat-sim found no floor to walk on in this scene")
-        return "computed"
+        return why
 
     def set_state(self, position: List[float], rotation: List[float]) -> None:
         """Put the agent at a position [x, y, z] with a rotation [x, y, z, w]."""
@@ -302,7 +421,7 @@ class HabitatSimulator:
         """RGB uint8 [H, W, 3] and depth float32 [H, W], metres."""
         seen = self.sim.get_sensor_observations()
         depth = np.minimum(np.asarray(seen["depth"], np.float32), np.float32(MAX_DEPTH_M))
-        return np.ascontiguousarray(np.asarray(seen["rgb"], np.uint8)[..., :3]), depth
+        return np.asarray(seen["rgb"], np.uint8)[..., :3], depth
 
     def is_navigable(self, p: List[float]) -> bool:
         """Whether the agent can stand at a point."""
@@ -356,6 +475,22 @@ class HabitatSimulator:
         low, _ = self.sim.pathfinder.get_bounds()
         plan = self.sim.pathfinder.get_topdown_view(MAP_RESOLUTION_M, self.pose()[0][1])
         return np.asarray(plan, bool), [float(low[0]), float(low[2])], MAP_RESOLUTION_M
+
+
+def navmesh_differences(made_by: Any, wanted: Any) -> List[str]:
+    """
+    Where settings of a walkable surface differ, as in "cell_size 0.1 instead of 0.05"; what this
+    version of habitat-sim does not tell counts as equal.
+    """
+    pairs = (
+        (name, getattr(made_by, name, None), getattr(wanted, name, None))
+        for name in NAVMESH_SETTINGS
+    )
+    return [
+        "{} {:g} instead of {:g}".format(name, has, needs)
+        for name, has, needs in pairs
+        if has is not None and needs is not None and abs(has - needs) > 1e-4
+    ]
 
 
 def numbers(request: Dict[str, Any], name: str, count: int) -> List[float]:
@@ -433,12 +568,17 @@ def serve(connection: socket.socket, make_backend: Callable[[Dict[str, Any]], An
     end the service.
     """
     backend: Any = None
+    memory: Optional[mmap.mmap] = None
     while True:
+        descriptors: List[int] = []
         try:
-            request = receive(connection)
+            request = receive(connection, descriptors=descriptors)
         except DisconnectedError:
             return
         try:
+            for descriptor in descriptors:
+                memory = mmap.mmap(descriptor, 0)
+                os.close(descriptor)
             if request.get("kind") == "hello":
                 backend = make_backend(request)
                 reply = {"python": platform.python_version(), "versions": backend.versions()}
@@ -446,6 +586,8 @@ def serve(connection: socket.socket, make_backend: Callable[[Dict[str, Any]], An
                 raise BadRequestError("the first request must be hello")
             else:
                 reply = answer(backend, request)
+                if memory is not None and request["kind"] == "render":
+                    reply = put_shared(memory, reply)
             reply["ok"] = True
         except Exception as error:  # whatever a simulator raises is for the client to report
             traceback.print_exc()
@@ -466,7 +608,13 @@ def main(simulator: Callable[[Dict[str, Any], str, int], Any] = HabitatSimulator
     options = parser.parse_args()
     connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     connection.connect(options.socket)
-    serve(connection, lambda hello: simulator(hello["settings"], hello["up"], int(hello["gpu"])))
+    with contextlib.suppress(DisconnectedError):
+        serve(
+            connection, lambda hello: simulator(hello["settings"], hello["up"], int(hello["gpu"]))
+        )
+    with contextlib.suppress(OSError):  # a client that was killed could not tidy up
+        Path(options.socket).unlink()
+        Path(options.socket).parent.rmdir()
     return 0
 
 

@@ -34,7 +34,7 @@ MAX_DEPTH_M = 10.0
 """Depth is clipped here, as in the published settings."""
 
 
-def _setting(
+def setting(
     default: Any,
     description: str,
     limits: tuple[float, float] | None = None,
@@ -69,35 +69,33 @@ class EnvSettings:
         InputError: a value is out of its range.
     """
 
-    up: str = _setting(
+    up: str = setting(
         "z", "Axis of the scene files that points up.", choices=("y", "z"), parameter="scene_up"
     )
-    width: int = _setting(
-        640, "Width of the picture, pixels.", (32, 4096), parameter="image_width"
-    )
-    height: int = _setting(
+    width: int = setting(640, "Width of the picture, pixels.", (32, 4096), parameter="image_width")
+    height: int = setting(
         480, "Height of the picture, pixels.", (32, 4096), parameter="image_height"
     )
-    hfov: float = _setting(79.0, "Horizontal field of view, degrees.", (10.0, 170.0))
-    camera_height: float = _setting(1.25, "Camera above the floor, metres.", (0.05, 3.0))
-    tilt: float = _setting(
+    hfov: float = setting(79.0, "Horizontal field of view, degrees.", (10.0, 170.0))
+    camera_height: float = setting(1.25, "Camera above the floor, metres.", (0.05, 3.0))
+    tilt: float = setting(
         0.0,
         "How far the camera looks down, degrees.",
         (-89.0, 89.0),
         parameter="camera_tilt",
     )
-    agent_height: float = _setting(1.5, "Height of the robot, metres.", (0.05, 3.0))
-    agent_radius: float = _setting(0.1, "Radius of the robot, metres.", (0.01, 1.0))
-    forward_step: float = _setting(
+    agent_height: float = setting(1.5, "Height of the robot, metres.", (0.05, 3.0))
+    agent_radius: float = setting(0.1, "Radius of the robot, metres.", (0.01, 1.0))
+    forward_step: float = setting(
         FORWARD_STEP_M, "Lockstep: length of MOVE_FORWARD, metres.", (0.01, 2.0)
     )
-    turn_step: float = _setting(TURN_STEP_DEG, "Lockstep: angle of a turn, degrees.", (1.0, 90.0))
-    turn_error: float = _setting(
+    turn_step: float = setting(TURN_STEP_DEG, "Lockstep: angle of a turn, degrees.", (1.0, 90.0))
+    turn_error: float = setting(
         0.0, "Lockstep: standard deviation by which a turn misses its angle, degrees.", (0.0, 90.0)
     )
-    sliding: bool = _setting(True, "Lockstep: slide along obstacles, as Habitat does.")
-    max_steps: int = _setting(500, "Lockstep: steps after which an episode is over.", (1, 100_000))
-    success_distance: float = _setting(
+    sliding: bool = setting(True, "Lockstep: slide along obstacles, as Habitat does.")
+    max_steps: int = setting(500, "Lockstep: steps after which an episode is over.", (1, 100_000))
+    success_distance: float = setting(
         3.0,
         "An episode succeeds when it stops nearer than this to its goal, metres.",
         (0.1, 100.0),
@@ -158,6 +156,13 @@ def parameter_names() -> dict[str, str]:
     return {f.name: f.metadata["parameter"] or f.name for f in fields(EnvSettings)}
 
 
+class SetupError(InputError):
+    """
+    The simulator cannot be used as it is set up, so that no episode can be run: the sentence names
+    the setting to change.
+    """
+
+
 @dataclass
 class Observation:
     """
@@ -193,7 +198,7 @@ class NavEnv(ABC):
 
     A simulator adds `_load`, `_put`, `_move` and `_draw`, and answers about its walkable surface;
     episode, pose and the last picture are kept here. Pictures pass through ``eye`` if there is
-    one.
+    one. ``versions``: of what simulates in another process, by name.
     """
 
     def __init__(self, settings: EnvSettings, data_dir: str | Path) -> None:
@@ -208,6 +213,7 @@ class NavEnv(ABC):
         self._seen: Observation | None = None
         self._turn_errors = np.random.default_rng(0)
         self.eye: Eye | None = None
+        self.versions: dict[str, str] = {}
 
     @abstractmethod
     def _load(self, path: Path) -> None:

@@ -6,6 +6,8 @@ Works on a graphics card and on a CPU (Mesa's llvmpipe). A GL context belongs to
 each thread has one renderer, shared by its environments.
 """
 
+import contextlib
+import importlib
 import math
 import os
 import threading
@@ -77,6 +79,12 @@ class Renderer:
         Raises:
             InputError: no EGL or no OpenGL 3.3 here; the sentence names the packages to install.
         """
+        # Mesa's software renderer shares the symbols of its LLVM with all that is loaded after it.
+        # The LLVM in triton, a part of torch's builds for NVIDIA cards, would take them for its
+        # own and end the process by a segmentation fault: where it is installed it is loaded
+        # first.
+        with contextlib.suppress(ImportError):
+            importlib.import_module("triton")
         import moderngl
 
         self._moderngl = moderngl

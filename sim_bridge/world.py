@@ -1,7 +1,8 @@
 """The bridge's world: the simulator and the episode in it, as the node asks for them. No ROS."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -9,12 +10,14 @@ from numpy.typing import NDArray
 
 from janusvln_ros.actions import Action
 from janusvln_ros.camera.images import encode_jpeg
-from janusvln_ros.data.episodes import Episode, read_episodes
+from janusvln_ros.data.episodes import Episode, episodes_path, read_episodes
 from janusvln_ros.data.top_down_map import TopDownMap
 from janusvln_ros.errors import require
 from janusvln_ros.evaluation.drive import Drive, finite
 from janusvln_ros.evaluation.metrics import Thresholds, measure
-from sim_bridge.homes import check_generator
+from janusvln_ros.files import user_data_dir
+from sim_bridge.habitat_client import HabitatSettings
+from sim_bridge.homes import check_generator, first_episodes
 from sim_bridge.nav_env import MAX_DEPTH_M, NavEnv, Observation, parameter_names, record_place
 
 
@@ -37,13 +40,22 @@ class World:
     The simulator and the episode in it. Lives on the thread that made it.
 
     ``values``: the parameters of the node ``sim_bridge``; ``factory``: makes the simulator, as
-    ``make_env`` does.
+    ``make_env`` does; ``tell`` gets a sentence about work that takes seconds.
     """
 
-    def __init__(self, values: Mapping[str, Any], factory: Callable[..., NavEnv]):
-        self.values = values
+    def __init__(
+        self,
+        values: Mapping[str, Any],
+        factory: Callable[..., NavEnv],
+        tell: Callable[[str], None] = lambda sentence: None,
+    ):
+        self.values, self.tell = values, tell
+        self.data_dir = Path(values["data_dir"] or user_data_dir())
         settings = {name: values[there] for name, there in parameter_names().items()}
-        self.env = factory(values["backend"], data_dir=values["data_dir"], **settings)
+        if values["backend"] == "habitat":
+            settings |= {field.name: values[field.name] for field in fields(HabitatSettings)}
+        self.env = factory(values["backend"], data_dir=self.data_dir, **settings)
+        self.versions: dict[str, str] = getattr(self.env, "versions", {})
         self.episodes: dict[tuple[str, str], tuple[Episode, ...]] = {}
         self.current = ("", "", -1)
         self.drive = Drive()
@@ -61,11 +73,8 @@ class World:
             InputError: there is no such episode, or the data or the scene cannot be used.
         """
         key = (dataset or self.values["dataset"], split or self.values["split"])
-        if key not in self.episodes:
-            if key[0] == "houses":
-                check_generator(self.values["data_dir"], key[1])
-            self.episodes[key] = read_episodes(self.values["data_dir"], *key).episodes
-        episodes = self.episodes[key]
+        going_on = self.current[2] + 1 if self.current[:2] == key else 0
+        episodes = self._episodes(key, episode_id, going_on + 1)
         if episode_id:
             index = next((i for i, e in enumerate(episodes) if e.episode_id == episode_id), -1)
             require(
@@ -74,12 +83,42 @@ class World:
                 f"from {episodes[0].episode_id!r} to {episodes[-1].episode_id!r}",
             )
         else:
-            index = (self.current[2] + 1) % len(episodes) if self.current[:2] == key else 0
+            index = going_on % len(episodes)
         observation = self.env.reset(episodes[index])
         self.current = (*key, index)
         self.drive = Drive()
         record_place(self.drive, self.env, observation)
         return episodes[index], self._frame(observation, self.env.top_down_map())
+
+    def _episodes(self, key: tuple[str, str], episode_id: str, count: int) -> tuple[Episode, ...]:
+        """
+        The episodes of a data set and split: of houses that are not there yet only those up to the
+        named one, or else the first ``count``; their homes are made.
+        """
+        dataset, split = key
+        if key in self.episodes:
+            return self.episodes[key]
+        if dataset == "houses":
+            check_generator(self.data_dir, split)
+        if dataset != "houses" or episodes_path(self.data_dir, dataset, split).is_file():
+            self.episodes[key] = read_episodes(self.data_dir, dataset, split).episodes
+            return self.episodes[key]
+        if episode_id:
+            # a name that is no number of an episode is told of before sixty homes are made
+            require(
+                episode_id.isdecimal() and int(episode_id) > 0,
+                f"{dataset} {split} has no episode {episode_id!r}: it counts from '1'",
+            )
+            count = int(episode_id)
+
+        def tell(done: int, wanted: int) -> None:
+            if done < wanted:
+                self.tell(f"making house {done + 1} of {wanted} of {split} in {self.data_dir}")
+
+        episodes, complete = first_episodes(self.data_dir, split, count, progress=tell)
+        if complete:
+            self.episodes[key] = episodes
+        return episodes
 
     def step(self, action: Action) -> Frame:
         """Carry out one action of an episode that is not over."""
@@ -117,6 +156,7 @@ class World:
         return {
             "episode_id": self.env.episode.episode_id,
             "scene_id": self.env.episode.scene_id,
+            "simulator": {"backend": self.values["backend"], **self.versions},
             "steps": len(self.drive.actions),
             "stop_called": self.drive.stopped,
             "success": found.success,

@@ -1,7 +1,10 @@
 """What the pages name must be there: tests that hold promises, status codes, files."""
 
+import ast
 import re
 from pathlib import Path
+
+import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -33,3 +36,37 @@ def test_every_python_file_that_a_page_names_exists():
         for name in re.findall(r"`([\w/.]+\.py)`", page.read_text()):
             found = "NAME" in name or any(file.endswith(f"/{name}") for file in files)
             assert found, f"{page.name} names {name}"
+
+
+def test_the_page_about_distributions_names_every_call_of_rclpy():
+    rclpy = pytest.importorskip("rclpy", reason="which names are rclpy's is asked of rclpy")
+    from rclpy.action import ActionClient, ActionServer
+    from rclpy.action.client import ClientGoalHandle
+    from rclpy.action.server import ServerGoalHandle
+    from rclpy.client import Client
+    from rclpy.clock import Clock
+    from rclpy.executors import SingleThreadedExecutor
+    from rclpy.lifecycle import LifecycleNode
+    from rclpy.publisher import Publisher
+    from rclpy.task import Future
+
+    kinds = (LifecycleNode, ActionServer, ActionClient, ClientGoalHandle, ServerGoalHandle)
+    kinds += (Client, Clock, SingleThreadedExecutor, Publisher, Future, rclpy.time.Time)
+    methods = {name for kind in kinds for name in dir(kind) if not name.startswith("_")}
+    called, own = set(), set()
+    for path in [*ROOT.glob("janusvln_ros/**/*.py"), *ROOT.glob("sim_bridge/**/*.py")]:
+        ros = {"nodes", "graph"} & set(path.parts) or path.name == "bridge_node.py"
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)):
+                own.add(node.name)
+            elif isinstance(node, ast.ImportFrom) and node.module.split(".")[0] == "rclpy":
+                called |= {alias.name for alias in node.names}
+            elif isinstance(node, ast.Attribute) and ast.unparse(node.value) == "rclpy":
+                called.add(node.attr)
+            elif ros and isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute):
+                called |= {node.func.attr} & methods
+    page = (ROOT / "docs/distributions.md").read_text()
+    named = set(re.findall(r"`([\w.]+)`", page))
+    assert len(called - own) > 60
+    missing = sorted(called - own - named)
+    assert not missing, missing

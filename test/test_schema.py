@@ -60,7 +60,7 @@ def test_values_take_the_types_of_the_fields():
         ("inner.shares=[1, 2, 3]", r"shares is \[1, 2, 3\], it must be of type tuple"),
         ("inner=3", "inner is 3, not a section with keys"),
         ("count.x=3", "count is a value, not a section"),
-        ("count", "write KEY=VALUE"),
+        ("count", "write FIELD=VALUE"),
         ("count=[", "no YAML"),
     ],
 )

@@ -1,6 +1,7 @@
 """Camera messages as they come, to frames as the model wants them."""
 
 import zlib
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -29,11 +30,20 @@ class FrameReader:
         allow_uncalibrated: take frames without intrinsics as they are, cut to 4:3.
         refuse_blank: refuse black frames.
         refuse_frozen: refuse a frame that equals the last one although the camera has moved.
+        to_rgb: makes uint8 [h, w, 3] of a message; may raise InputError.
     """
 
-    def __init__(self, *, allow_uncalibrated: bool, refuse_blank: bool, refuse_frozen: bool):
+    def __init__(
+        self,
+        *,
+        allow_uncalibrated: bool,
+        refuse_blank: bool,
+        refuse_frozen: bool,
+        to_rgb: Callable[[Any], npt.NDArray[np.uint8]] = decode,
+    ):
         self.allow_uncalibrated = allow_uncalibrated
         self.refuse_blank, self.refuse_frozen = refuse_blank, refuse_frozen
+        self.to_rgb = to_rgb
         self.camera: Intrinsics | None = None
         self.view: View | None = None
         self.checksum: int | None = None
@@ -53,7 +63,7 @@ class FrameReader:
             InputError: the frame is malformed, of another shape than the camera's, black, or the
                 very one from before the motion.
         """
-        rgb = decode(message)
+        rgb = self.to_rgb(message)
         require(not (self.refuse_blank and blank(rgb)), "the frame is black: is the lens covered?")
         checksum = zlib.adler32(rgb)  # type: ignore[arg-type]
         require(

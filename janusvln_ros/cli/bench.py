@@ -7,8 +7,8 @@ Every step is one camera frame of an episode, so the memories fill as they would
 are those of a young episode, and from frame 57 on (8 + 48 frames remembered, by default) nothing
 may grow.
 
-  janusvln bench --config benchmarks/configs/mid --frames 60 --memory dual janusvln bench --config
-  CHECKPOINT --frames 60 --memory released --device cuda --dtype bfloat16 --json
+  janusvln bench --config benchmarks/configs/mid --frames 60 --memory dual
+  janusvln bench --config CHECKPOINT --device cuda --precision bfloat16 --json
 
 Stages: preprocess (resize, patches), spatial (geometry, with its memory), vision (what is there),
 prefill (the language model reads), decode (the answer). On a GPU each stage waits for its own
@@ -22,7 +22,7 @@ import statistics
 import sys
 from typing import TYPE_CHECKING, Any
 
-from janusvln_ros.cli.options import FRAME_SIZE, JSON, SPATIAL_PRECISION, option
+from janusvln_ros.cli.options import JSON, PRECISION, SIZE, SPATIAL_PRECISION, option
 from janusvln_ros.cli.output import answer
 from janusvln_ros.errors import require
 
@@ -55,18 +55,14 @@ OPTIONS = (
     ),
     option("--threads", type=int, metavar="T", help="CPU threads (torch's choice)"),
     option("--device", default="cpu", help="cpu, cuda or cuda:N (cpu)"),
-    option(
-        "--dtype",
-        default="float32",
-        help="float32, bfloat16, or int8 or int4 for the language model's weights (float32)",
-    ),
+    PRECISION,
     option(
         "--cuda-graphs",
         action="store_true",
         help="dual on a GPU: replay the language model from a recording once the window is full",
     ),
     SPATIAL_PRECISION,
-    FRAME_SIZE,
+    SIZE,
     option(
         "--warmup",
         type=int,
@@ -83,7 +79,7 @@ def build_navigator(
     memory: "Memory",
     decoding: "Decoding | None",
     device: str,
-    dtype: str,
+    precision: str | None,
     **options: Any,
 ) -> "Navigator":
     """
@@ -91,7 +87,7 @@ def build_navigator(
     made for it; further ``options`` are fields of `NavigatorOptions`.
 
     Raises:
-        InputError: no usable config.json there, or a device or dtype that is not to be had.
+        InputError: no usable config.json there, or a device or precision that is not to be had.
     """
     import json
     from functools import partial
@@ -111,7 +107,7 @@ def build_navigator(
         json.loads((path / "config.json" if path.is_dir() else path).read_text()),
         [texts.TASK, texts.CHOICES, texts.DUAL_SYSTEM, texts.DUAL_USER, INSTRUCTION],
     )
-    model = with_precision(partial(JanusVLN.from_config, config), dtype, as_device(device))
+    model = with_precision(partial(JanusVLN.from_config, config), precision, as_device(device))
     return Navigator(model, tokenizer, chosen)
 
 
@@ -168,7 +164,7 @@ def run(args: argparse.Namespace) -> int:
         args.memory,
         args.decoding,
         args.device,
-        args.dtype,
+        args.precision or ("float32" if args.device == "cpu" else None),
         cuda_graphs=args.cuda_graphs,
         spatial_precision=args.spatial_precision,
     )
@@ -177,10 +173,10 @@ def run(args: argparse.Namespace) -> int:
         "memory": args.memory,
         "decoding": navigator.decoding,
         "device": args.device,
-        "dtype": args.dtype,
+        "precision": args.precision or str(navigator.model.dtype).removeprefix("torch."),
         "threads": torch.get_num_threads(),
         "parameters": sum(p.numel() for p in navigator.model.parameters()),
-        "frames": time_steps(navigator, args.frames, tuple(args.size), args.warmup),
+        "frames": time_steps(navigator, args.frames, args.size, args.warmup),
         "memory_bytes": navigator.memory_bytes,
         "peak_memory_bytes": peak_memory(args.device),
     }
@@ -201,8 +197,8 @@ def page(result: dict[str, Any]) -> str:
     return "\n".join(
         [
             f"{result['parameters'] / 1e6:.1f} M parameters, memory {result['memory']}, decoding "
-            f"{result['decoding']}, {result['device']}, {result['dtype']}, {result['threads']} "
-            "threads",
+            f"{result['decoding']}, {result['device']}, {result['precision']}, "
+            f"{result['threads']} threads",
             "frame  " + "  ".join(f"{stage:>10}" for stage in stages) + "   (milliseconds)",
             *rows,
             f"median of the last {len(last)} steps: {1000 * statistics.median(last):.1f} ms",

@@ -37,7 +37,6 @@ OPTIONS = (
         metavar="P",
         help="probability that a random move is executed instead (default: %(default)s)",
     ),
-    option("--limit", type=int, metavar="N", help="collect N episodes (default: all)"),
     option(
         "--ros",
         action="store_true",
@@ -89,7 +88,7 @@ def run_collection(
         job,
         cluster=cluster,
         workers=args.workers,
-        count=args.limit,
+        count=args.episodes,
         identity=identity,
         title=title,
         devices=devices,

@@ -21,7 +21,7 @@ import argparse
 
 from janusvln_ros.cli.collect import engine_of, run_collection
 from janusvln_ros.cli.evaluate import devices
-from janusvln_ros.cli.options import COLLECTION, ROLLOUT, option, settings_changes
+from janusvln_ros.cli.options import COLLECTION, PRECISION, ROLLOUT, option, settings_changes
 from janusvln_ros.policy import default_checkpoint
 from janusvln_ros.rollout.settings import load_settings
 from janusvln_ros.rollout.shards import Cluster
@@ -54,12 +54,12 @@ OPTIONS = (
         metavar="N",
         help="round, counted from 0 (default: published 3, classic 1)",
     ),
-    option("--limit", type=int, metavar="N", help="drive N episodes (default: all)"),
     option(
         "--device",
         metavar="NAME",
         help="cpu, cuda, cuda:1 (default: every GPU in turn, else the CPU)",
     ),
+    PRECISION,
     option(
         "--ros", action="store_true", help="drive through the ROS graph in lockstep (classic only)"
     ),
@@ -77,6 +77,7 @@ def run(args: argparse.Namespace) -> int:
         "dagger.p": args.p if args.p is not None else 0.5 if classic else None,
         "dagger.data_it": args.round if args.round is not None else 1 if classic else None,
         "policy.device": args.device,
+        "policy.dtype": args.precision,
     }
     changes = [f"{key}={value}" for key, value in given.items() if value is not None]
     settings = load_settings(

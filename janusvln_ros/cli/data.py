@@ -27,11 +27,12 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from janusvln_ros.cli.options import JSON, option
+from janusvln_ros.cli.options import DATA, JSON, option
 from janusvln_ros.cli.output import answer, say
 from janusvln_ros.data.samples import STRIPPED, write_set
 from janusvln_ros.data.trajectories import Trajectory, read_trajectories
 from janusvln_ros.errors import InputError, require
+from janusvln_ros.files import require_file, require_folder
 
 OPTIONS = (
     option("--base", action="store_true", help="R2R and RxR"),
@@ -56,13 +57,7 @@ OPTIONS = (
         metavar="ENCODER",
         help="tokenizer and word vectors, from the folder of all-MiniLM-L6-v2",
     ),
-    option(
-        "--data",
-        type=Path,
-        default=Path("data"),
-        metavar="DIR",
-        help="data folder (default: %(default)s)",
-    ),
+    DATA,
     option(
         "--out",
         type=Path,
@@ -70,7 +65,10 @@ OPTIONS = (
         help="the file (a set) or folder (views, words) to write",
     ),
     option(
-        "--published", type=Path, metavar="FILE", help="also write the published list of samples"
+        "--published",
+        type=require_file,
+        metavar="FILE",
+        help="also write the published list of samples",
     ),
     option(
         "--walks",
@@ -138,6 +136,8 @@ def run(args: argparse.Namespace) -> int:
         "HOMES or --words ENCODER",
     )
     require(args.out is not None or args.published, "say where to write it with --out")
+    if args.out is not None:
+        (require_folder if views or args.words else require_file)(args.out)
     build = _views if views else _words if args.words else _set
     answer(
         args.json,

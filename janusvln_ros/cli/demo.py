@@ -15,7 +15,9 @@ What it writes to runs/demo-DATE-TIME/ and prints at the end:
   logs/            what each node said
   bags/            with --record: the drive as a rosbag (mcap)
 
-Two demos at the same time do not disturb each other. Ctrl-C ends every node within 2 s.
+Further arguments of the graph are given as to 'janusvln up simulation', whose --arguments lists
+them: 'janusvln demo backend:=habitat gpu:=-1' drives in habitat-sim. Two demos at the same time do
+not disturb each other. Ctrl-C ends every node within 2 s.
 """
 
 import argparse
@@ -33,14 +35,14 @@ from types import FrameType
 from typing import TYPE_CHECKING, Any
 
 from janusvln_ros.actions import known_action
-from janusvln_ros.cli.options import DOMAIN, GRAPH_DATA, JSON, SHIPPED, option
+from janusvln_ros.cli.options import DATA, DOMAIN, JSON, PRECISION, SHIPPED, SIZE, option
 from janusvln_ros.cli.output import answer, say
 from janusvln_ros.data.episodes import Episode, read_episodes
 from janusvln_ros.data.top_down_map import TopDownMap
 from janusvln_ros.errors import require
-from janusvln_ros.files import atomic_write
+from janusvln_ros.files import atomic_write, require_folder
 from janusvln_ros.geometry import yaw_of_rotation
-from janusvln_ros.graph.composition import resolve
+from janusvln_ros.graph.composition import parse_assignments, resolve
 from janusvln_ros.graph.installed import require_ros
 from janusvln_ros.graph.processes import NodeEndedError
 from janusvln_ros.policy import default_checkpoint
@@ -54,7 +56,11 @@ if TYPE_CHECKING:
 LOCKSTEP_VIDEO_FPS = 4.0
 
 
+OWN = ("mode", "data_dir", "dataset", "split", "episode", "checkpoint", "seed", "record", "bags")
+"""Arguments of the graph that have an option here."""
+
 OPTIONS = (
+    option("given", nargs="*", metavar="NAME:=VALUE", help="further arguments of the graph"),
     option(
         "--house",
         default="",
@@ -72,7 +78,7 @@ OPTIONS = (
         metavar="TEXT",
         help="follow this instead of the episode's own; success still means the episode's goal",
     ),
-    GRAPH_DATA,
+    DATA,
     option(
         "--dataset",
         default="houses",
@@ -81,6 +87,10 @@ OPTIONS = (
     ),
     option("--split", default="val_unseen", help="split (default: val_unseen)"),
     SHIPPED,
+    option(
+        "--device", default="", metavar="NAME", help="cpu or cuda (default: cuda if there is one)"
+    ),
+    PRECISION._replace(settings=PRECISION.settings | {"default": ""}),
     option(
         "--mode",
         default="lockstep",
@@ -100,10 +110,10 @@ OPTIONS = (
         metavar="N",
         help="decisions after which the drive ends (default: 150)",
     ),
-    option("--size", default="640x480", metavar="WxH", help="camera picture (default: 640x480)"),
+    SIZE,
     option(
         "--out",
-        type=Path,
+        type=require_folder,
         metavar="DIR",
         help="where the results go (default: runs/demo-DATE-TIME)",
     ),
@@ -136,7 +146,7 @@ def run(args: argparse.Namespace) -> int:
     way); 1: the graph failed.
     """
     require_ros()
-    from janusvln_ros.graph.client import GraphTimeoutError
+    from janusvln_ros.graph.connection import GraphTimeoutError
 
     plan = make_plan(args)
     out = args.out or free_folder(Path("runs"))
@@ -177,6 +187,7 @@ def make_plan(args: argparse.Namespace) -> Plan:
     Raises:
         InputError: the instruction, checkpoint, size, house or episode cannot be used.
     """
+    graph_arguments(args)
     given = (
         None if args.instruction is None else clean_instruction(args.instruction, MAX_INSTRUCTION)
     )
@@ -185,18 +196,18 @@ def make_plan(args: argparse.Namespace) -> Plan:
     doubts = check_instruction(given, args.checkpoint) if given else ()
     require(1 <= args.max_steps <= 100000, f"--max-steps is {args.max_steps}: give 1 to 100000")
     require(0 <= args.seed < 2**31, f"--seed is {args.seed}: give 0 to {2**31 - 1}")
-    width, height = parse_size(args.size)
+    width, height = video_size(args.size)
     if args.dataset == "houses":
         from sim_bridge.homes import ensure_split
 
         ensure_split(
-            args.data_dir,
+            args.data,
             args.split,
             progress=lambda done, total: (
                 say(f"generating houses: {done} of {total}") if done % 10 == 0 else None
             ),
         )
-    episodes = read_episodes(args.data_dir, args.dataset, args.split).episodes
+    episodes = read_episodes(args.data, args.dataset, args.split).episodes
     houses = sorted({e.scene for e in episodes})
     require(
         not args.house or args.house in houses,
@@ -236,6 +247,23 @@ def check_instruction(instruction: str, checkpoint: str) -> tuple[str, ...]:
     return found.reasons
 
 
+def graph_arguments(args: argparse.Namespace) -> dict[str, str]:
+    """
+    The further arguments of the graph.
+
+    Raises:
+        InputError: one is not of the form NAME:=VALUE, unknown, or has an option of its own.
+    """
+    given = parse_assignments(args.given)
+    for name in given:
+        require(
+            name not in OWN and name != "namespace",
+            f"'{name}' is not given as NAME:=VALUE to the demo: see its options (--help)",
+        )
+    resolve("simulation", given)
+    return given
+
+
 def check_checkpoint(checkpoint: str) -> None:
     """
     Say at once that a checkpoint is not there, rather than after the graph has started.
@@ -260,23 +288,23 @@ def check_checkpoint(checkpoint: str) -> None:
     )
 
 
-def parse_size(text: str) -> tuple[int, int]:
+def video_size(size: tuple[int, int]) -> tuple[int, int]:
     """
-    Read "640x480".
+    Return a size in pixels of which a video can be made.
 
     Raises:
-        InputError: it is not of that form, or not even numbers from 64 to 4096.
+        InputError: it is none: not even numbers from 64 to 4096.
     """
-    width, _, height = text.partition("x")
+    text = "x".join(map(str, size))
     require(
-        all(s.isascii() and s.isdigit() and 64 <= int(s) <= 4096 for s in (width, height)),
-        f"--size is {text!r}: give WIDTHxHEIGHT from 64 to 4096 pixels, such as 640x480",
+        all(64 <= side <= 4096 for side in size),
+        f"--size is {text}: give WIDTHxHEIGHT from 64 to 4096 pixels, such as 640x480",
     )
     require(
-        int(width) % 2 == int(height) % 2 == 0,
+        all(side % 2 == 0 for side in size),
         f"--size is {text}: give even numbers, as H.264 needs",
     )
-    return int(width), int(height)
+    return size
 
 
 def free_folder(parent: Path) -> Path:
@@ -301,13 +329,15 @@ def drive(args: argparse.Namespace, plan: Plan, folder: Path, final: Path) -> di
     from janusvln_ros.graph.private import private_graph
 
     episode, lockstep = plan.episode, args.mode == "lockstep"
-    given = {
+    given = graph_arguments(args) | {
         "mode": args.mode,
-        "data_dir": str(args.data_dir),
+        "data_dir": str(args.data),
         "dataset": args.dataset,
         "split": args.split,
         "episode": episode.episode_id,
         "checkpoint": args.checkpoint,
+        "device": args.device,
+        "precision": args.precision,
         "seed": str(args.seed),
     }
     if args.record:
@@ -319,7 +349,7 @@ def drive(args: argparse.Namespace, plan: Plan, folder: Path, final: Path) -> di
     }
     specs = resolve("simulation", given, {"sim_bridge": bridge})
     with private_graph(specs, folder / "logs", args.domain, pictures=True) as (client, _):
-        names = ", ".join(spec.executable for spec in specs)
+        names = ", ".join(spec.name for spec in specs)
         say(f"starting {names} in ROS domain {client.domain}")
         client.wait_ready()
         if args.record:
@@ -378,6 +408,7 @@ def summarize(
         "seconds": outcome.elapsed,
         "episode_id": plan.episode.episode_id,
         "scene_id": plan.episode.scene_id,
+        "simulator": metrics["simulator"],
         "instruction": plan.instruction,
         "doubts": list(plan.doubts),
         "mode": args.mode,

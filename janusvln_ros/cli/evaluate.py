@@ -14,22 +14,27 @@ The output folder gets manifest.json (what was run), results.jsonl (a line per e
 published schema and more), summary.json and report.html (success by distance, failures drawn on
 their maps). A run that was killed at any moment goes on with the same command; one with another
 checkpoint, other data, settings or versions is refused. Every number of the published scripts is a
-field of config/eval/*.yaml and can be changed with --set. docs/evaluation.md has the commands from
+field of config/eval/*.yaml and can be changed with --set; --config also takes habitat-lab's own
+vln_r2r.yaml, in both of its dialects. docs/evaluation.md has the commands from
 the data folders to the table of the paper.
 """
 
 import argparse
 from datetime import datetime
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from janusvln_ros.cli.collect import engine_of
-from janusvln_ros.cli.options import ROLLOUT, option, settings_changes
+from janusvln_ros.cli.options import PRECISION, ROLLOUT, option, settings_changes
 from janusvln_ros.cli.output import print_json, say
 from janusvln_ros.errors import require
+from janusvln_ros.files import require_folder
 from janusvln_ros.policy import default_checkpoint
 from janusvln_ros.rollout.settings import load_settings
 from janusvln_ros.rollout.shards import Cluster
+
+if TYPE_CHECKING:
+    from janusvln_ros.rollout.evaluate import EvaluateJob
 
 WITH_MODEL = ("policy", "oracle-stop")
 """Agents that may have a checkpoint."""
@@ -48,12 +53,6 @@ OPTIONS = (
     ),
     *ROLLOUT,
     option(
-        "--episodes",
-        type=int,
-        metavar="N",
-        help="run N episodes, chosen by the seed; more contain fewer (default: all)",
-    ),
-    option(
         "--instructions",
         choices=("normal", "removed", "swapped", "lower", "upper", "typo", "synonyms", "please"),
         default="normal",
@@ -69,9 +68,10 @@ OPTIONS = (
         metavar="NAME",
         help="cpu, cuda, cuda:1 (default: every GPU in turn, else the CPU)",
     ),
+    PRECISION,
     option(
         "--out",
-        type=Path,
+        type=require_folder,
         metavar="DIR",
         help="output folder; one with a part of this run is continued (default: "
         "runs/eval-DATASET-AGENT-TIME)",
@@ -80,6 +80,12 @@ OPTIONS = (
         "--ros",
         action="store_true",
         help="run the episodes through the ROS graph in lockstep instead of directly",
+    ),
+    option(
+        "--verify",
+        choices=("habitat-lab",),
+        help="when done, run the recorded actions through habitat-lab's own Env in Habitat's "
+        "interpreter and compare NE, SR, SPL and OSR episode by episode (OUT/verify.json)",
     ),
     option(
         "--record",
@@ -93,17 +99,21 @@ OPTIONS = (
 def run(args: argparse.Namespace) -> int:
     """Evaluate, print the table, and say where the results are."""
     from janusvln_ros.rollout.evaluate import EvaluateJob, evaluate
+    from janusvln_ros.rollout.verify import repeatable
 
     cluster = Cluster.from_environment()
     short = {
         "policy.memory": args.memory,
         "policy.decoding": args.decoding,
         "policy.device": args.device,
+        "policy.dtype": args.precision,
     }
     settings = load_settings(
         args.config or args.dataset,
         [f"{k}={v}" for k, v in short.items() if v] + settings_changes(args),
     )
+    if args.verify is not None:
+        repeatable(settings)
     checkpoint = find_checkpoint(args)
     require(
         not (args.ros and args.agent == "policy" and args.instructions == "removed"),
@@ -135,9 +145,25 @@ def run(args: argparse.Namespace) -> int:
         return 0
     say(table(summary))
     say(f"results: {out}/summary.json, results.jsonl, report.html")
+    agreed = args.verify is None or verified(job, summary)
     if args.json:
         print_json(summary)
-    return 0
+    return 0 if agreed else 1
+
+
+def verified(job: "EvaluateJob", summary: dict[str, Any]) -> bool:
+    """
+    Compare a finished run with habitat-lab, put the outcome into ``summary``, and say whether all
+    episodes agree.
+    """
+    from janusvln_ros.rollout import verify
+    from janusvln_ros.rollout.run import read_split
+
+    episodes = read_split(job.settings, job.data_dir).episodes
+    report = verify.verify(job.out, job.settings, job.data_dir, episodes)
+    say(verify.table(report))
+    summary["verified"] = {key: report[key] for key in ("episodes", "equal", "versions")}
+    return bool(report["equal"] == report["episodes"])
 
 
 def find_checkpoint(args: argparse.Namespace) -> Path | None:

@@ -25,22 +25,22 @@ command.
 import argparse
 import time
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 from janusvln_ros.cli.options import JSON, option
 from janusvln_ros.cli.output import print_json, say
 from janusvln_ros.data.episodes import Episode, read_episodes
 from janusvln_ros.errors import require
+from janusvln_ros.files import require_file, require_folder
 from janusvln_ros.rollout.run import generate_split
 from sim_bridge.homes.dataset import SPLITS
 
 OPTIONS = (
     option(
         "--out",
-        type=Path,
-        default=Path("data"),
-        metavar="FOLDER",
+        type=require_folder,
+        default="data",
+        metavar="DIR",
         help="data folder to write into (default: data)",
     ),
     option(
@@ -54,7 +54,8 @@ OPTIONS = (
         nargs="+",
         choices=tuple(SPLITS),
         default=[name for name, split in SPLITS.items() if split.generator == 1],
-        help="default: the four of generator 1",
+        metavar="SPLIT",
+        help=f"of {', '.join(SPLITS)} (default: the four of generator 1)",
     ),
     option(
         "--train-homes", type=int, default=None, metavar="N", help="homes of train (default 600)"
@@ -86,7 +87,7 @@ OPTIONS = (
     ),
     option(
         "--picture",
-        type=Path,
+        type=require_file,
         default=None,
         metavar="PNG",
         help="also draw the first route of the first split and its home from above",

@@ -16,7 +16,6 @@ adds nothing.
 
 import argparse
 from contextlib import closing
-from pathlib import Path
 from typing import Any
 
 from janusvln_ros.cli.options import BAG, JSON, bag_topics, option
@@ -24,13 +23,14 @@ from janusvln_ros.cli.output import answer, say
 from janusvln_ros.data.bags import open_bag
 from janusvln_ros.data.trajectories import TrajectoryWriter, merge
 from janusvln_ros.errors import require
+from janusvln_ros.files import require_folder
 
 OPTIONS = (
     *BAG,
     option(
         "--out",
-        type=Path,
-        default=Path("data/trajectory_data/bags"),
+        type=require_folder,
+        default="data/trajectory_data/bags",
         help="training folder (default: data/trajectory_data/bags)",
     ),
     option("--scene", help="name of the place (default: name of the bag)"),

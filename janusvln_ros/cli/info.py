@@ -19,7 +19,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from janusvln_ros.cli.options import FRAME_SIZE, JSON, SPATIAL_PRECISION, option
+from janusvln_ros.cli.options import JSON, SIZE, SPATIAL_PRECISION, option
 from janusvln_ros.cli.output import answer
 from janusvln_ros.errors import require
 
@@ -47,7 +47,7 @@ OPTIONS = (
         metavar=("I", "W"),
         help="first and last frames to remember (what config.json says: usually 8 48)",
     ),
-    FRAME_SIZE,
+    SIZE,
     SPATIAL_PRECISION,
     JSON,
 )
@@ -55,9 +55,7 @@ OPTIONS = (
 
 def run(args: argparse.Namespace) -> int:
     """Count and print."""
-    result = describe(
-        args.checkpoint, args.memory, args.window, tuple(args.size), args.spatial_precision
-    )
+    result = describe(args.checkpoint, args.memory, args.window, args.size, args.spatial_precision)
     answer(args.json, result, as_text)
     return 0
 
@@ -90,7 +88,7 @@ def describe(
     kept = FrameWindow(*window) if window else config.navigation.window
     require(
         min(kept.initial, kept.window) >= 0 and min(size) >= PATCH,
-        f"--window {kept.initial} {kept.window} --size {size[0]} {size[1]}: frames "
+        f"--window {kept.initial} {kept.window} --size {size[0]}x{size[1]}: frames "
         f"must not be negative, a side has at least {PATCH} pixels",
     )
     height, width = resized_shape(size[1], size[0], config.navigation.image_width)

@@ -5,15 +5,24 @@ Entry point of ``janusvln``: finds the subcommand, runs it, and turns bad input 
 import argparse
 import importlib
 import inspect
+import os
+import shutil
 import sys
+from typing import NoReturn
 
 from janusvln_ros import __version__
 from janusvln_ros.cli.options import declare
-from janusvln_ros.errors import InputError, NonFiniteError
+from janusvln_ros.errors import FailedError, InputError, NonFiniteError
+from janusvln_ros.files import trouble
 
 SUBCOMMANDS = {
     "demo": "drive a simulated robot through a house by instruction, on real ROS 2",
     "up": "start a graph of nodes without 'ros2 launch': simulation, robot or replay",
+    "status": "say what a running graph does, and what it lacks",
+    "arm": "allow a running robot to move, or forbid it",
+    "go": "tell a running robot where to go, and watch it get there",
+    "watch": "show the decisions and warnings of a running graph",
+    "stop": "end what a running robot does, and disarm it",
     "houses": "generate procedural homes and their episodes in the VLN-CE formats",
     "collect": "write expert trajectories in the published layout",
     "dagger": "write model-driven trajectories in the published layout",
@@ -32,6 +41,34 @@ SUBCOMMANDS = {
 """Name of each subcommand and its line in ``janusvln --help``."""
 
 
+WIDTH = 100
+"""Columns that help takes at most, however wide the terminal is."""
+
+
+class Help(argparse.RawDescriptionHelpFormatter):
+    """Descriptions as they are written, all else folded into `WIDTH` columns."""
+
+    def __init__(self, prog: str) -> None:
+        super().__init__(prog, width=min(WIDTH, shutil.get_terminal_size().columns - 2))
+
+
+class Parser(argparse.ArgumentParser):
+    """A parser whose complaints are sentences like all others; names are written in full."""
+
+    def __init__(self, prog: str, description: str | None, epilog: str | None = None) -> None:
+        super().__init__(
+            prog=prog,
+            description=description,
+            epilog=epilog,
+            formatter_class=Help,
+            allow_abbrev=False,
+        )
+
+    def error(self, message: str) -> NoReturn:
+        """Raise InputError."""
+        raise InputError(f"{message} ('{self.prog} --help' tells more)")
+
+
 def main(argv: list[str] | None = None) -> int:
     """
     Run ``janusvln`` with ``argv`` and return its exit code: 0 done, 1 failed, 2 bad input, 130
@@ -40,15 +77,33 @@ def main(argv: list[str] | None = None) -> int:
     Each subcommand NAME is the module ``janusvln_ros.cli.NAME`` (``-`` as ``_``) with
     ``OPTIONS`` and ``run(args) -> int``; its module docstring is the text of ``--help``.
     """
-    arguments = sys.argv[1:] if argv is None else argv
-    top = argparse.ArgumentParser(
-        prog="janusvln",
-        description="Vision-and-language navigation on ROS 2.",
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    top.epilog = "subcommands:\n" + "\n".join(
-        f"  {name:12} {text}" for name, text in SUBCOMMANDS.items()
-    )
+    try:
+        return _run(sys.argv[1:] if argv is None else argv)
+    except InputError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    except BrokenPipeError:
+        # whoever read has seen enough; what Python still holds back goes nowhere
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+    except OSError as error:
+        sentence = trouble(error)
+        if sentence is None:
+            raise
+        print(f"error: {sentence}", file=sys.stderr)
+        return 1
+    except (NonFiniteError, FailedError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        return 130
+
+
+def _run(arguments: list[str]) -> int:
+    """Find the subcommand, read its options and run it."""
+    lines = "\n".join(f"  {name:12} {text}" for name, text in SUBCOMMANDS.items())
+    top = Parser("janusvln", "Vision-and-language navigation on ROS 2.", f"subcommands:\n{lines}")
     top.add_argument("--version", action="version", version=f"janusvln_ros {__version__}")
     top.add_argument(
         "subcommand",
@@ -58,25 +113,10 @@ def main(argv: list[str] | None = None) -> int:
     )
     name = top.parse_args(arguments[:1] or ["--help"]).subcommand
     module = importlib.import_module(f"janusvln_ros.cli.{name.replace('-', '_')}")
-    parser = argparse.ArgumentParser(
-        prog=f"janusvln {name}",
-        description=inspect.getdoc(module),
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    parser = Parser(f"janusvln {name}", inspect.getdoc(module))
     declare(parser, module.OPTIONS)
     # options may stand before, between and after what has no flag
-    args = parser.parse_intermixed_args(arguments[1:])
-    try:
-        return int(module.run(args))
-    except InputError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    except NonFiniteError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
-    except KeyboardInterrupt:
-        print("interrupted", file=sys.stderr)
-        return 130
+    return int(module.run(parser.parse_intermixed_args(arguments[1:])))
 
 
 if __name__ == "__main__":

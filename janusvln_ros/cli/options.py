@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from janusvln_ros.errors import require
+from janusvln_ros.files import require_folder
 
 
 class Option(NamedTuple):
@@ -30,6 +31,19 @@ def declare(parser: argparse.ArgumentParser, options: Sequence[Option]) -> None:
         parser.add_argument(*flags, **settings)
 
 
+def frame_size(text: str) -> tuple[int, int]:
+    """
+    Read "640x480": width and height in pixels.
+
+    Raises:
+        argparse.ArgumentTypeError: it is not of that form.
+    """
+    width, _, height = text.partition("x")
+    if not all(side.isascii() and side.isdigit() for side in (width, height)):
+        raise argparse.ArgumentTypeError(f"{text!r}: write WIDTHxHEIGHT, such as 640x480")
+    return int(width), int(height)
+
+
 JSON = option("--json", action="store_true", help="print one JSON object on stdout, nothing else")
 
 DATA = option(
@@ -40,13 +54,35 @@ DATA = option(
     help="folder with datasets/ and scene_datasets/ (default: %(default)s)",
 )
 
-FRAME_SIZE = option(
+SIZE = option(
     "--size",
+    type=frame_size,
+    default="640x480",
+    metavar="WxH",
+    help="camera frame in pixels (default: %(default)s)",
+)
+
+PRECISION = option(
+    "--precision",
+    metavar="NAME",
+    help="float32, bfloat16, float16; int8 or int4 for the language model's weights (default: "
+    "float32 on a CPU, else the checkpoint's own)",
+)
+
+SET = option(
+    "--set",
+    nargs="+",
+    action="extend",
+    default=[],
+    metavar="FIELD=VALUE",
+    help="change settings, as in rules.max_steps=300; several, and more than once",
+)
+
+EPISODES = option(
+    "--episodes",
     type=int,
-    nargs=2,
-    default=(640, 480),
-    metavar=("W", "H"),
-    help="size of a camera frame in pixels (640 480)",
+    metavar="N",
+    help="drive N episodes, chosen by the seed; more contain fewer (default: all)",
 )
 
 SPATIAL_PRECISION = option(
@@ -57,14 +93,12 @@ SPATIAL_PRECISION = option(
 
 COLLECTION = option(
     "--out",
-    type=Path,
+    type=require_folder,
     required=True,
     metavar="DIR",
     help="folder to write to; one that holds a part of this collection is continued",
 )
 """Where drives for training go."""
-
-GRAPH_DATA = DATA._replace(flags=("--data-dir",))
 
 SHIPPED = option(
     "--checkpoint",
@@ -75,6 +109,23 @@ SHIPPED = option(
 """A checkpoint that need not be given."""
 
 DOMAIN = option("--domain", type=int, metavar="N", help="ROS domain (default: a free one)")
+
+LOG_DIR = option(
+    "--log-dir",
+    type=require_folder,
+    metavar="DIR",
+    help="write each node's output to DIR/NODE.log",
+)
+
+RUNNING = (
+    option(
+        "--namespace",
+        metavar="NS",
+        help="namespace of the graph (default: that of the only one there is)",
+    ),
+    option("--domain", type=int, metavar="N", help="ROS domain (default: ROS_DOMAIN_ID, else 0)"),
+)
+"""Which of the graphs that run is meant."""
 
 BAG = (
     option("bag", type=Path, help="rosbag2 folder, or a .mcap or .db3 file"),
@@ -134,21 +185,18 @@ ROLLOUT = (
     option(
         "--config", type=Path, metavar="FILE", help="settings file instead of the one of --dataset"
     ),
-    option(
-        "--set",
-        action="append",
-        default=[],
-        metavar="KEY=VALUE",
-        help="change one setting, as in rules.max_steps=300; may be repeated",
-    ),
+    SET,
     option("--split", metavar="NAME", help="split (default: as the settings say)"),
     option(
         "--backend", choices=("houses", "habitat"), help="simulator (default: as the settings say)"
     ),
-    option("--width", type=int, metavar="PX", help="camera width (default: as the settings say)"),
     option(
-        "--height", type=int, metavar="PX", help="camera height (default: as the settings say)"
+        "--size",
+        type=frame_size,
+        metavar="WxH",
+        help="camera frame in pixels (default: as the settings say)",
     ),
+    EPISODES,
     option(
         "--seed",
         type=int,
@@ -170,11 +218,12 @@ ROLLOUT = (
 
 def settings_changes(args: argparse.Namespace) -> list[str]:
     """Turn the short options into changes of the settings; what --set says comes last and wins."""
+    width, height = args.size or (None, None)
     short = {
         "split": args.split,
         "backend": args.backend,
-        "env.width": args.width,
-        "env.height": args.height,
+        "env.width": width,
+        "env.height": height,
         "seed": args.seed,
     }
     return [f"{key}={value}" for key, value in short.items() if value is not None] + args.set

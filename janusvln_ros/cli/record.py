@@ -11,13 +11,15 @@ std_srvs/srv/Trigger' writes them, and so does every e-stop.
 """
 
 import argparse
-from pathlib import Path
 
 from janusvln_ros.cli.options import option
+from janusvln_ros.files import require_folder
 from janusvln_ros.graph.installed import require_ros
 
 OPTIONS = (
-    option("--out", type=Path, default=Path("bags"), help="folder for the bags (default: bags)"),
+    option(
+        "--out", type=require_folder, default="bags", help="folder for the bags (default: bags)"
+    ),
     option("--image", default="image", help="camera topic (default: image)"),
     option(
         "--raw",

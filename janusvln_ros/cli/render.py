@@ -22,6 +22,7 @@ from janusvln_ros.cli.options import BAG, JSON, bag_topics, option
 from janusvln_ros.cli.output import answer, say
 from janusvln_ros.data.bags import open_bag
 from janusvln_ros.errors import InputError, require
+from janusvln_ros.files import require_file
 
 OPTIONS = (
     *BAG,
@@ -30,7 +31,11 @@ OPTIONS = (
         type=Path,
         help="bag with decisions on these frames (default: those in the bag itself)",
     ),
-    option("--out", type=Path, help=".mp4 or .png to write (default: the bag's name with .mp4)"),
+    option(
+        "--out",
+        type=require_file,
+        help=".mp4 or .png to write (default: the bag's name with .mp4)",
+    ),
     JSON,
 )
 

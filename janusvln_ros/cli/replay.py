@@ -20,11 +20,11 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from janusvln_ros.cli.options import BAG, JSON, bag_topics, option
+from janusvln_ros.cli.options import BAG, JSON, PRECISION, bag_topics, option
 from janusvln_ros.cli.output import answer, say
 from janusvln_ros.data.bags import Bag, BagWriter, open_bag
 from janusvln_ros.errors import require
-from janusvln_ros.files import atomic_path, atomic_write
+from janusvln_ros.files import atomic_path, atomic_write, require_folder
 from janusvln_ros.policy import default_checkpoint
 
 if TYPE_CHECKING:
@@ -40,7 +40,7 @@ OPTIONS = (
     ),
     option("--decoding", choices=("free", "constrained"), default="constrained"),
     option("--device", default="cpu"),
-    option("--dtype", help="default: float32 on a CPU, else the checkpoint's own"),
+    PRECISION,
     option(
         "--threads",
         type=int,
@@ -70,7 +70,7 @@ OPTIONS = (
         type=float,
         help="exit with 1 if the share of equal decisions is smaller, 0 to 1",
     ),
-    option("--out", type=Path, help="output folder (default: runs/replay-<bag>-<time>)"),
+    option("--out", type=require_folder, help="output folder (default: runs/replay-<bag>-<time>)"),
     JSON,
 )
 
@@ -121,7 +121,7 @@ def decide_again(args: argparse.Namespace, out: Path) -> dict[str, Any]:
             **({"memory": args.memory} if args.memory else {}),
             decoding=args.decoding,
             device=args.device,
-            dtype=args.dtype,
+            dtype=args.precision,
         )
         # greedy decoding: nothing is drawn, but a simulated drive has a seed of its own
         about = navigator.about | {"seed": bag.about.get("seed", "none")}

@@ -24,9 +24,8 @@ report covers the time until then.
 """
 
 import argparse
-from pathlib import Path
 
-from janusvln_ros.cli.options import DOMAIN, GRAPH_DATA, JSON, SHIPPED, option
+from janusvln_ros.cli.options import DATA, DOMAIN, JSON, LOG_DIR, SHIPPED, SIZE, option
 from janusvln_ros.cli.output import answer, say
 from janusvln_ros.errors import require
 from janusvln_ros.graph.installed import require_ros
@@ -51,10 +50,10 @@ OPTIONS = (
         help=f"faults to inject, of {', '.join(FAULTS)}; empty: none (default: all)",
     ),
     option("--seed", type=int, default=0, help="seed of what happens when (default: 0)"),
-    GRAPH_DATA,
+    DATA,
     option("--split", default="val_unseen", help="split of the episodes (default: val_unseen)"),
     SHIPPED,
-    option("--size", default="320x240", metavar="WxH", help="camera picture (default: 320x240)"),
+    SIZE._replace(settings=SIZE.settings | {"default": "320x240"}),
     option(
         "--frame-rate",
         type=float,
@@ -69,7 +68,7 @@ OPTIONS = (
         metavar="N",
         help="steps after which an episode ends (default: 60)",
     ),
-    option("--log-dir", type=Path, metavar="DIR", help="write each node's output to DIR/NODE.log"),
+    LOG_DIR,
     DOMAIN,
     JSON,
 )
@@ -85,22 +84,18 @@ def run(args: argparse.Namespace) -> int:
     require_ros()
     from janusvln_ros.graph.soak import Plan, soak
 
-    width, _, height = args.size.partition("x")
-    require(
-        width.isdigit() and height.isdigit(),
-        f"--size is '{args.size}': write WIDTHxHEIGHT, such as 320x240",
-    )
-    ensure_split(args.data_dir, args.split)
+    width, height = args.size
+    ensure_split(args.data, args.split)
     plan = Plan(
         seconds=args.hours * 3600,
         every=args.every,
         faults=faults,
         seed=args.seed,
-        data_dir=args.data_dir.resolve(),
+        data_dir=args.data.resolve(),
         split=args.split,
         checkpoint=args.checkpoint,
-        width=int(width),
-        height=int(height),
+        width=width,
+        height=height,
         frame_rate=args.frame_rate,
         max_steps=args.max_steps,
         log_dir=args.log_dir,

@@ -3,10 +3,10 @@ Train by a recipe.
 
   janusvln train tiny-encoders                     teach the small network's encoders to see
   janusvln train tiny                              clone the expert, dual memory
-  janusvln train base model=... data=...           the published first stage; 'extra' the second
-  torchrun --nproc-per-node 8 -m janusvln_ros.cli.main train base fsdp=config/train/fsdp.json
+  janusvln train base --set model=... data=...     the published first stage; 'extra' the second
+  torchrun --nproc-per-node 8 -m janusvln_ros.cli.main train base --set fsdp=config/train/fsdp.json
 
-Any field of a recipe is overridden as field=value (values are YAML): learning_rate=1e-4
+Any field of a recipe is overridden with --set (values are YAML): --set learning_rate=1e-4
 data=[a.jsonl,b.jsonl] max_steps=200. 'janusvln train RECIPE --show' prints every field with its
 value. A run that was stopped or killed goes on from its last state when the same command is given
 again. Results go to the recipe's 'output': checkpoint/ (what 'janusvln evaluate policy' takes),
@@ -21,13 +21,13 @@ from dataclasses import asdict
 
 import yaml
 
-from janusvln_ros.cli.options import JSON, option
+from janusvln_ros.cli.options import JSON, SET, option
 from janusvln_ros.cli.output import answer
-from janusvln_ros.training.recipes import load_recipe
+from janusvln_ros.files import require_folder
 
 OPTIONS = (
     option("recipe", help="tiny-encoders, tiny, base, extra, or the path of your own .yaml"),
-    option("overrides", nargs="*", metavar="field=value", help="fields to change"),
+    SET,
     option(
         "--show",
         action="store_true",
@@ -39,7 +39,9 @@ OPTIONS = (
 
 def run(args: argparse.Namespace) -> int:
     """Run the recipe; prints where the checkpoint is."""
-    recipe = load_recipe(args.recipe, args.overrides)
+    from janusvln_ros.training.recipes import load_recipe  # the libraries of training: seconds
+
+    recipe = load_recipe(args.recipe, args.set)
     if args.show:
         answer(
             args.json,
@@ -47,6 +49,7 @@ def run(args: argparse.Namespace) -> int:
             lambda fields: yaml.safe_dump(fields, sort_keys=False).removesuffix("\n"),
         )
         return 0
+    require_folder(recipe.output)
     from janusvln_ros.training.run import train
 
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)

@@ -16,10 +16,9 @@ import argparse
 import os
 import signal
 import time
-from pathlib import Path
 from types import FrameType
 
-from janusvln_ros.cli.options import JSON, option
+from janusvln_ros.cli.options import JSON, LOG_DIR, option
 from janusvln_ros.cli.output import print_json, say
 from janusvln_ros.errors import require
 from janusvln_ros.graph.composition import (
@@ -49,7 +48,7 @@ OPTIONS = (
     ),
     option("--localhost", action="store_true", help="talk to nodes on this machine only"),
     option("--domain", type=int, metavar="N", help="ROS domain (default: ROS_DOMAIN_ID)"),
-    option("--log-dir", type=Path, metavar="DIR", help="write each node's output to DIR/NODE.log"),
+    LOG_DIR,
     JSON,
 )
 
@@ -68,7 +67,10 @@ def run(args: argparse.Namespace) -> int:
         return 0
     specs = resolve(args.graph, parse_assignments(args.given), parse_parameters(args.param))
     if args.json:
-        nodes = [vars(spec) | {"files": list(map(str, spec.files))} for spec in specs]
+        nodes = [
+            vars(spec) | {"executable": spec.executable, "files": list(map(str, spec.files))}
+            for spec in specs
+        ]
         print_json({"graph": args.graph, "nodes": nodes})
         return 0
     require_ros()
@@ -78,7 +80,7 @@ def run(args: argparse.Namespace) -> int:
         args.log_dir.mkdir(parents=True, exist_ok=True)
     signal.signal(signal.SIGTERM, end)
     with Processes(specs, args.log_dir, environment) as processes:
-        names = ", ".join(spec.executable for spec in specs)
+        names = ", ".join(spec.name for spec in specs)
         say(f"{names} started in ROS domain {domain}; Ctrl-C ends them")
         try:
             while True:

@@ -17,6 +17,7 @@ import numpy.typing as npt
 
 from janusvln_ros.actions import Action
 from janusvln_ros.data.top_down_map import TopDownMap
+from janusvln_ros.errors import FailedError
 from janusvln_ros.files import atomic_path
 
 Picture = npt.NDArray[np.uint8]
@@ -178,7 +179,7 @@ def write_video(
     opens; whole or not at all.
 
     Raises:
-        RuntimeError: the encoder failed.
+        FailedError: the encoder failed.
     """
     import imageio_ffmpeg
 
@@ -197,7 +198,7 @@ def write_video(
             for picture in pictures:
                 writer.send(np.ascontiguousarray(picture))
         except (OSError, StopIteration) as error:
-            raise RuntimeError(f"the video encoder failed: {error}") from error
+            raise FailedError(f"the video {path} cannot be written: {error}") from error
         finally:
             writer.close()
 
@@ -205,8 +206,8 @@ def write_video(
 def write_picture(path: Path, picture: Picture) -> None:
     """Write a picture as PNG, whole or not at all."""
     with atomic_path(path) as temporary:
-        if not cv2.imwrite(str(temporary), picture[:, :, ::-1]):
-            raise RuntimeError(f"OpenCV cannot write {path}")
+        # OpenCV would not say why it cannot write
+        temporary.write_bytes(cv2.imencode(".png", picture[:, :, ::-1])[1].tobytes())
 
 
 def _shade(picture: Picture, top: int, bottom: int) -> None:

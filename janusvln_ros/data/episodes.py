@@ -302,8 +302,8 @@ def _read_gzip_json(path: Path) -> tuple[Any, str]:
     """Read a ``json.gz`` file and its SHA-256."""
     require(
         path.is_file(),
-        f"{first_missing(path)}; docs/evaluation.md names the expected layout, "
-        "'--data' the data folder",
+        f"{first_missing(path)}; name the folder that holds datasets/ and scene_datasets/ "
+        "(--data, of the node sim_bridge data_dir); docs/evaluation.md has its layout",
     )
     raw = path.read_bytes()
     try:

@@ -5,14 +5,12 @@ and keeps what the nodes say meanwhile.
 
 import json
 import math
-import os
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
-import rclpy
 from builtin_interfaces.msg import Time
 from janusvln_msgs.action import ExecuteStep, FollowInstruction
 from janusvln_msgs.msg import Decision
@@ -21,23 +19,19 @@ from lifecycle_msgs.msg import State
 from lifecycle_msgs.srv import GetState
 from nav_msgs.msg import OccupancyGrid, Odometry
 from rclpy.action import ActionClient
-from rclpy.executors import SingleThreadedExecutor
 from rclpy.qos import DurabilityPolicy, QoSProfile
-from rclpy.signals import SignalHandlerOptions
 from sensor_msgs.msg import CompressedImage
 from std_srvs.srv import SetBool
 
 from janusvln_ros.actions import Action, known_action
 from janusvln_ros.data.top_down_map import TopDownMap
 from janusvln_ros.geometry import yaw_of
+from janusvln_ros.graph.connection import Connection, GraphTimeoutError
 from janusvln_ros.protocol.status import STAGES, Code
 from janusvln_ros.stamps import nanoseconds
 
-MIDDLEWARE_VARIABLES = (
-    "ROS_AUTOMATIC_DISCOVERY_RANGE",
-    "ROS_LOCALHOST_ONLY",
-    "FASTDDS_DEFAULT_PROFILES_FILE",
-)
+ASKED_AGAIN_S = 3.0
+"""Seconds after which a question that changes nothing is asked again."""
 
 DECISION_STATUS = {
     Decision.OK: "ok",
@@ -47,10 +41,6 @@ DECISION_STATUS = {
 
 ERROR_NAMES = {code: name for name, code in vars(Code).items() if name.isupper()}
 """Error code of follow_instruction -> its name."""
-
-
-class GraphTimeoutError(Exception):
-    """Something that the graph should do did not happen in time; the message says what."""
 
 
 @dataclass
@@ -91,11 +81,9 @@ class Outcome:
     elapsed: float
 
 
-class GraphClient:
+class GraphClient(Connection):
     """
-    A node beside the graph.
-
-    Use from one thread; every wait spins it and calls ``alive``, which raises if a node has died.
+    A node beside a simulated graph.
 
     ``pictures``: also keep the camera's frames and the true poses, for a video.
     """
@@ -103,25 +91,9 @@ class GraphClient:
     def __init__(
         self, environment: Mapping[str, str], alive: Callable[[], None], pictures: bool = False
     ):
-        # The middleware reads the environment when a context is made.
-        os.environ.update(
-            {key: environment[key] for key in MIDDLEWARE_VARIABLES if key in environment}
-        )
-        self.alive = alive
+        super().__init__(environment, alive)
         self.telemetry = Telemetry()
         self.since = 0
-        self.domain = int(environment.get("ROS_DOMAIN_ID", "0"))
-        self.context = rclpy.Context()
-        rclpy.init(
-            context=self.context,
-            domain_id=self.domain,
-            signal_handler_options=SignalHandlerOptions.NO,
-        )
-        self.node = rclpy.create_node(
-            "graph_client", context=self.context, start_parameter_services=False
-        )
-        self.executor = SingleThreadedExecutor(context=self.context)
-        self.executor.add_node(self.node)
         self.node.create_subscription(
             Decision,
             "policy/decision",
@@ -150,44 +122,7 @@ class GraphClient:
         """Leave the graph."""
         self.follow.destroy()
         self.steps.destroy()
-        self.executor.remove_node(self.node)
-        self.node.destroy_node()
-        self.executor.shutdown()
-        rclpy.try_shutdown(context=self.context)
-
-    def until(self, condition: Callable[[], bool], seconds: float, what: str) -> None:
-        """
-        Spin until ``condition``.
-
-        Raises:
-            GraphTimeoutError: it did not come true within ``seconds``; the message is ``what``.
-        """
-        end, look = time.monotonic() + seconds, 0.0
-        while not condition():
-            now = time.monotonic()
-            if now > end:
-                raise GraphTimeoutError(f"{what} within {seconds:.0f} s")
-            if now > look:
-                self.alive()
-                look = now + 0.2
-            self.executor.spin_once(timeout_sec=0.05)
-
-    def linger(self, condition: Callable[[], bool], seconds: float) -> None:
-        """Spin until ``condition``, or for ``seconds`` if it does not come true."""
-        end = time.monotonic() + seconds
-        while not condition() and time.monotonic() < end:
-            self.executor.spin_once(timeout_sec=0.05)
-
-    def call(self, kind: Any, name: str, request: Any, seconds: float = 60.0) -> Any:
-        """Call a service and return its response."""
-        client: Any = self.node.create_client(kind, name)
-        try:
-            self.until(client.service_is_ready, seconds, f"service {name} did not appear")
-            future = client.call_async(request)
-            self.until(future.done, seconds, f"service {name} did not answer")
-            return future.result()
-        finally:
-            self.node.destroy_client(client)
+        super().close()
 
     def wait_ready(self, seconds: float = 300.0) -> None:
         """Wait until the simulator runs and the policy has loaded its model and is active."""
@@ -197,11 +132,7 @@ class GraphClient:
             "the simulator did not start",
         )
 
-        def active() -> bool:
-            told = self.call(GetState, "policy/get_state", GetState.Request(), seconds)
-            return bool(told.current_state.id == State.PRIMARY_STATE_ACTIVE)
-
-        self.until(active, seconds, "the policy did not become active")
+        self.wait_active("policy", seconds)
         self.until(self.follow.server_is_ready, seconds, "follow_instruction did not appear")
         self.until(self.steps.server_is_ready, seconds, "execute_step did not appear")
         self.until(
@@ -209,6 +140,30 @@ class GraphClient:
             seconds,
             "policy/decision did not appear",
         )
+
+    def wait_active(self, node: str, seconds: float = 300.0) -> None:
+        """
+        Wait until a lifecycle node is active, asking anew where an answer is lost: on a busy
+        machine one that comes before both sides know each other is.
+
+        Raises:
+            GraphTimeoutError: it did not become active in time.
+        """
+        end = time.monotonic() + seconds
+        client: Any = self.node.create_client(GetState, f"{node}/get_state")
+        try:
+            while time.monotonic() < end:
+                left = end - time.monotonic()
+                self.until(client.service_is_ready, left, f"{node} did not appear")
+                asked = client.call_async(GetState.Request())
+                self.linger(asked.done, min(left, ASKED_AGAIN_S))
+                self.alive()
+                if asked.done() and asked.result().current_state.id == State.PRIMARY_STATE_ACTIVE:
+                    return
+                client.remove_pending_request(asked)
+        finally:
+            self.node.destroy_client(client)
+        raise GraphTimeoutError(f"{node} did not become active within {seconds:.0f} s")
 
     def wait_recorder(self, seconds: float = 60.0) -> None:
         """

@@ -4,7 +4,7 @@ files alike. No ROS import.
 """
 
 import json
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -20,20 +20,12 @@ PACKAGE = "janusvln_ros"
 """The ROS package that holds every executable named here."""
 
 
-KINDS: Mapping[str, Callable[[str], Any]] = {
-    "text": str,
-    "int": int,
-    "float": float,
-    "bool": lambda value: value == "true",
-}
-"""What the values of arguments are to the nodes, by their "type"."""
-
-
 @dataclass(frozen=True)
 class Argument:
     """
     Something a user may give to a graph: ``sets`` parameters (node, name) to its value as
-    ``kind``, ``remaps`` topics of nodes to it.
+    ``kind``, ``remaps`` topics of nodes to it. A bool is given as true or false, in any case of
+    letters.
     """
 
     name: str
@@ -41,7 +33,7 @@ class Argument:
     description: str
     choices: tuple[str, ...] = ()
     required: bool = False
-    kind: Callable[[str], Any] = str
+    kind: type = str
     sets: tuple[tuple[str, str], ...] = ()
     remaps: Mapping[str, list[str]] = field(default_factory=dict)
 
@@ -49,15 +41,24 @@ class Argument:
 @dataclass(frozen=True)
 class NodeSpec:
     """
-    One node to start: executable (also its name), namespace, parameter files in order, parameters
-    that win over them, and remaps from -> to.
+    One node to start: name, namespace, parameter files in order, parameters that win over them,
+    remaps from -> to, and the ROS package that it comes from.
     """
 
-    executable: str
+    name: str
     namespace: str
     files: tuple[Path, ...]
     parameters: Mapping[str, Any]
     remaps: Mapping[str, str]
+    package: str = PACKAGE
+
+    @property
+    def executable(self) -> str:
+        """
+        The program that runs the node. Programs of all packages share one folder where pip
+        installs them, so that a plain ``policy`` could be anybody's.
+        """
+        return f"janusvln_{self.name}" if self.package == PACKAGE else self.name
 
     def arguments(self, folder: Path) -> list[str]:
         """
@@ -67,14 +68,14 @@ class NodeSpec:
         it: so they win over whatever another file says, under whichever pattern (``-p`` would
         lose to one that names the node).
         """
-        words = ["--ros-args", "-r", f"__node:={self.executable}"]
+        words = ["--ros-args", "-r", f"__node:={self.name}"]
         space = self.namespace.strip("/")
         files = self.files
         if space:
             words += ["-r", f"__ns:=/{space}"]
         if self.parameters:
-            path = folder / f"{self.executable}.yaml"
-            name = f"/{space}/{self.executable}" if space else f"/{self.executable}"
+            path = folder / f"{self.name}.yaml"
+            name = f"/{space}/{self.name}" if space else f"/{self.name}"
             # JSON is YAML in which every text is quoted: "1" stays one
             told = {name: {"ros__parameters": self.parameters}}
             path.write_text(json.dumps(told, ensure_ascii=False))
@@ -102,7 +103,7 @@ def graph_arguments(graph: str) -> list[Argument]:
             str(entry["description"]),
             tuple(entry.get("choices", ())),
             bool(entry.get("required", False)),
-            KINDS[entry.get("type", "text")],
+            {"text": str, "int": int, "float": float, "bool": bool}[entry.get("type", "text")],
             tuple(
                 (target.split(".", 1)[0], target.split(".", 1)[1])
                 for target in entry.get("sets", ())
@@ -121,8 +122,9 @@ def resolve(
 
     Args:
         graph: its name in ``config/graphs.yaml``.
-        given: values for its arguments, as text; what is missing takes its default.
-        overrides: further parameters per executable, which win over everything else.
+        given: values for its arguments, as text: what the user said, which wins over a robot's
+            file even where it equals the default. What is missing or empty takes its default.
+        overrides: further parameters per node, which win over everything else.
 
     Raises:
         InputError: the graph or an argument is unknown, a required one is missing, or a value is
@@ -130,14 +132,14 @@ def resolve(
     """
     arguments = graph_arguments(graph)
     values = _values(graph, arguments, given)
-    executables = [node["executable"] for node in _graph(graph)["nodes"]]
+    names = [node["node"] for node in _graph(graph)["nodes"]]
     for name in overrides or {}:
         require(
-            name in executables,
-            f"graph '{graph}' has no node '{name}': it has {', '.join(executables)}",
+            name in names,
+            f"graph '{graph}' has no node '{name}': it has {', '.join(names)}",
         )
     return [
-        _node(node, arguments, values, (overrides or {}).get(node["executable"], {}))
+        _node(node, arguments, values, (overrides or {}).get(node["node"], {}))
         for node in _graph(graph)["nodes"]
         if _holds(node, values)
     ]
@@ -150,28 +152,34 @@ def _values(graph: str, arguments: Sequence[Argument], given: Mapping[str, str])
         require(
             name in names, f"graph '{graph}' has no argument '{name}': it has {', '.join(names)}"
         )
-    # launch gives every argument: one that equals its default was not said
-    said = {name: str(value) for name, value in given.items() if value != names[name]}
+    said = {name: str(value) for name, value in given.items() if str(value)}
     told = _robot_arguments(said.get("robot", names["robot"]), names) if "robot" in names else {}
     values = names | told | said
     if values.get("bag"):
         values |= _bag_arguments(values) | said
     for a in arguments:
+        if a.kind is bool:  # launch files write Python's True
+            values[a.name] = values[a.name].lower() or a.default
         require(
             not (a.required and (not values[a.name])),
             f"graph '{graph}' needs the argument '{a.name}' ({a.description}): give "
             f"{a.name}:=VALUE",
         )
-        if a.choices and values[a.name] not in a.choices:
-            raise InputError(
-                f"argument '{a.name}' of graph '{graph}' is '{values[a.name]}': give one of "
-                f"{', '.join(a.choices)}"
-            )
+        choices = ("", "true", "false") if a.kind is bool else a.choices
+        require(
+            not choices or values[a.name] in choices,
+            f"argument '{a.name}' of graph '{graph}' is '{values[a.name]}': give one of "
+            f"{', '.join(filter(None, choices))}",
+        )
     return values
 
 
 def _holds(entry: Mapping[str, Any], values: Mapping[str, str]) -> bool:
-    return all(values[key] == wanted for key, wanted in entry.get("when", {}).items())
+    """Whether every argument of ``when`` has the value, or one of the values, that stand there."""
+    return all(
+        values[key] in (wanted if isinstance(wanted, list) else [wanted])
+        for key, wanted in entry.get("when", {}).items()
+    )
 
 
 def _node(
@@ -180,7 +188,7 @@ def _node(
     values: Mapping[str, str],
     overrides: Mapping[str, Any],
 ) -> NodeSpec:
-    name, listed = node["executable"], node["parameters"]
+    name, listed = node["node"], node["parameters"]
     files = tuple(_parameter_file(entry, values) for entry in listed if isinstance(entry, str))
     parameters: dict[str, Any] = {}
     for entry in listed:
@@ -195,7 +203,8 @@ def _node(
         if value and topics and topics[0] != value:
             remaps.update({topic: value + topic.removeprefix(topics[0]) for topic in topics})
     parameters.update(overrides)
-    return NodeSpec(name, values.get("namespace", ""), files, parameters, remaps)
+    space, package = values.get("namespace", ""), node.get("package", PACKAGE)
+    return NodeSpec(name, space, files, parameters, remaps, package)
 
 
 def parse_assignments(words: Sequence[str]) -> dict[str, str]:
@@ -213,7 +222,7 @@ def parse_assignments(words: Sequence[str]) -> dict[str, str]:
 
 def parse_parameters(words: Sequence[str]) -> dict[str, dict[str, Any]]:
     """
-    Read ``node.name:=value`` words into parameters per executable; a value is YAML, as in ``ros2
+    Read ``node.name:=value`` words into parameters per node; a value is YAML, as in ``ros2
     param set``.
 
     Raises:
@@ -272,8 +281,14 @@ def _robot_arguments(robot: str, names: Collection[str]) -> dict[str, str]:
     """
     What a robot's file says of the graph's arguments, under ``arguments``: such as its topics.
     """
-    section = yaml.safe_load(robot_file(robot).read_text()).get("arguments", {})
-    told = {name: str(value) for name, value in section.get("ros__parameters", {}).items()}
+    try:
+        content = yaml.safe_load(robot_file(robot).read_text()) or {}
+        listed = content.get("arguments", {}).get("ros__parameters", {}).items()
+    except (OSError, ValueError, AttributeError, yaml.YAMLError) as error:
+        raise InputError(
+            f"{robot_file(robot)} is no parameter file of ROS: start from template.yaml ({error})"
+        ) from error
+    told = {name: "" if value is None else str(value) for name, value in listed}
     for name in told:
         if name not in names:
             raise InputError(
@@ -293,6 +308,8 @@ def _bag_arguments(values: Mapping[str, str]) -> dict[str, str]:
 
 
 def _typed(argument: Argument, value: str) -> Any:
+    if argument.kind is bool:
+        return value == "true"
     try:
         return argument.kind(value)
     except ValueError as error:

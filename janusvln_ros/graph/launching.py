@@ -3,21 +3,39 @@ A graph of ``config/graphs.yaml`` as a launch description; imported by ``launch/
 where ROS 2's launch is there.
 """
 
+from collections import deque
 from typing import Any
 
-from launch.actions import DeclareLaunchArgument, OpaqueFunction, SetEnvironmentVariable
+from launch.actions import (
+    DeclareLaunchArgument,
+    LogInfo,
+    OpaqueFunction,
+    RegisterEventHandler,
+    SetEnvironmentVariable,
+    Shutdown,
+)
+from launch.event_handlers import OnProcessIO
 from launch.substitutions import EnvironmentVariable, LaunchConfiguration
 from launch_ros.actions import Node
 from launch_ros.parameter_descriptions import ParameterValue
 
 from janusvln_ros.files import share_dir
 from janusvln_ros.graph.composition import PACKAGE, NodeSpec, graph_arguments, resolve
+from janusvln_ros.graph.processes import (
+    LAST_WORDS_LINES,
+    NodeEndedError,
+    last_words,
+    signals_held,
+)
 from launch import LaunchDescription  # type: ignore[attr-defined]  # not our launch/
 
 
-def launch_node(spec: NodeSpec) -> Node:
+def launch_node(spec: NodeSpec) -> list[Any]:
     """
-    One node as an action of launch.
+    One node as actions of launch: it, and before it what listens to what it says.
+
+    When it ends by itself, everything ends, as with ``janusvln up``: in peace with exit code 0
+    (the player at the end of its bag), else launch fails with the node's own sentence.
 
     Strings are marked as such: launch would read an episode's name "1" as a number.
     """
@@ -25,16 +43,38 @@ def launch_node(spec: NodeSpec) -> Node:
         name: ParameterValue(value, value_type=str) if isinstance(value, str) else value
         for name, value in spec.parameters.items()
     }
-    return Node(
-        package=PACKAGE,
+    said: deque[str] = deque([""], maxlen=LAST_WORDS_LINES)
+
+    def keep(event: Any) -> None:
+        first, *others = event.text.decode(errors="replace").replace("\r", "").split("\n")
+        said[-1] += first
+        said.extend(others)
+
+    def ended(event: Any, context: Any) -> Any:
+        if context.is_shutdown:
+            return None
+        if event.returncode == 0:
+            told = f"{spec.name} is done; the other nodes end too"
+            return [LogInfo(msg=told), Shutdown(reason=told)]
+        # launch ends everything, says this, and ends with 1
+        raise NodeEndedError(spec.name, event.returncode, last_words(list(filter(None, said))))
+
+    held = " ".join(signals_held()) if spec.package == PACKAGE else ""
+    node = Node(
+        package=spec.package,
         executable=spec.executable,
-        name=spec.executable,
+        name=spec.name,
+        exec_name=spec.name,
         namespace=spec.namespace,
         parameters=[*map(str, spec.files), *([values] if values else [])],
         remappings=list(spec.remaps.items()),
         output="screen",
         emulate_tty=True,
+        on_exit=ended,
+        prefix=LaunchConfiguration("launch-prefix", default=held),
     )
+    heard = OnProcessIO(target_action=node, on_stdout=keep, on_stderr=keep)
+    return [RegisterEventHandler(heard), node]
 
 
 def describe(graph: str) -> LaunchDescription:
@@ -43,14 +83,18 @@ def describe(graph: str) -> LaunchDescription:
     its nodes.
     """
     arguments = graph_arguments(graph)
+    said: dict[str, str] = {}
 
-    def nodes(context: Any, *_: Any) -> list[Node]:
-        return [
-            launch_node(spec)
-            for spec in resolve(
-                graph, {a.name: LaunchConfiguration(a.name).perform(context) for a in arguments}
-            )
-        ]
+    def hear(context: Any) -> None:
+        """Before the defaults are declared: what the user has said, which wins over any file."""
+        told = context.launch_configurations
+        said.update({a.name: told[a.name] for a in arguments if a.name in told})
+
+    def nodes(context: Any) -> list[Any]:
+        for a in arguments:
+            if a.name not in said:  # or a second graph in this launch would take it for said
+                context.launch_configurations.pop(a.name, None)
+        return [action for spec in resolve(graph, said) for action in launch_node(spec)]
 
     # a profile that the user has chosen wins
     profile = EnvironmentVariable(
@@ -69,6 +113,7 @@ def describe(graph: str) -> LaunchDescription:
     return LaunchDescription(
         [
             SetEnvironmentVariable("FASTDDS_DEFAULT_PROFILES_FILE", profile),
+            OpaqueFunction(function=hear),
             *declared,
             OpaqueFunction(function=nodes),
         ]

@@ -18,8 +18,9 @@ from std_srvs.srv import Trigger
 
 from janusvln_ros.actions import Action
 from janusvln_ros.camera.images import image_to_rgb
-from janusvln_ros.graph.client import Episode, GraphClient, GraphTimeoutError, Outcome
+from janusvln_ros.graph.client import Episode, GraphClient, Outcome
 from janusvln_ros.graph.composition import resolve
+from janusvln_ros.graph.connection import GraphTimeoutError
 from janusvln_ros.graph.private import private_graph
 from janusvln_ros.stamps import nanoseconds
 
@@ -49,7 +50,7 @@ def lockstep_graph(
     specs = [
         spec
         for spec in resolve("simulation", given, overrides)
-        if policy is not None or spec.executable != "policy"
+        if policy is not None or spec.name != "policy"
     ]
     with (
         tempfile.TemporaryDirectory(prefix="janusvln-ros-") as logs,

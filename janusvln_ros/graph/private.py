@@ -4,8 +4,9 @@ import contextlib
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from janusvln_ros.graph.client import GraphClient, GraphTimeoutError
+from janusvln_ros.graph.client import GraphClient
 from janusvln_ros.graph.composition import NodeSpec
+from janusvln_ros.graph.connection import GraphTimeoutError
 from janusvln_ros.graph.processes import Processes, middleware_environment, reserved_domain
 
 

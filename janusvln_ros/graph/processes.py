@@ -6,6 +6,7 @@ none is left behind. No ROS import.
 import contextlib
 import ctypes
 import fcntl
+import functools
 import os
 import shlex
 import signal
@@ -22,12 +23,15 @@ from typing import IO
 
 from janusvln_ros.errors import InputError, require
 from janusvln_ros.files import share_dir
-from janusvln_ros.graph.composition import NodeSpec
+from janusvln_ros.graph.composition import PACKAGE, NodeSpec
 
 STOP_SECONDS = 1.2
 """
 How long a node may take to end by itself before it is killed; with the killing it stays below 2 s.
 """
+
+DOMAINS = range(102)
+"""ROS domains whose ports lie below those that Linux gives to clients."""
 
 FREE_DOMAINS = range(60, 80)
 """
@@ -36,6 +40,15 @@ Linux gives to clients.
 """
 
 LAST_WORDS_LINES = 20
+
+
+def last_words(lines: Sequence[str]) -> str:
+    """
+    What a node that printed ``lines`` said last: its sentence that begins with "error:" if it left
+    with one, else its last lines.
+    """
+    sentences = [line for line in lines if line.startswith("error: ")]
+    return sentences[-1] if sentences else "\n".join(lines[-LAST_WORDS_LINES:])
 
 
 class NodeEndedError(Exception):
@@ -57,19 +70,33 @@ class NodeEndedError(Exception):
         self.last_words = last_words
 
 
+@functools.cache
+def signals_held() -> tuple[str, ...]:
+    """
+    Return what comes before the command of one of our nodes: it holds signals back until the node
+    can take them, so that one which is told to end while Python still starts ends in peace. Empty
+    where ``env`` is not that of GNU.
+    """
+    words = ("env", "--block-signal=INT,TERM")
+    known = subprocess.run([*words, "true"], capture_output=True, check=False).returncode == 0
+    return words if known else ()
+
+
 def command(spec: NodeSpec, folder: Path) -> list[str]:
     """
-    Return the command that runs a node with the Python that runs this one.
+    Return the command that runs a node, of ours with the Python that runs this one.
 
     ``folder`` is for files that the node reads when it starts.
 
     Raises:
         InputError: no installed package has an executable of that name.
     """
+    if spec.package != PACKAGE:
+        return [str(_foreign(spec)), *spec.arguments(folder)]
     found = [
         e
         for e in entry_points(group="console_scripts", name=spec.executable)
-        if e.value.split(".")[0] in ("janusvln_ros", "sim_bridge")
+        if e.value.split(".")[0] == PACKAGE
     ]
     require(
         found,
@@ -78,11 +105,24 @@ def command(spec: NodeSpec, folder: Path) -> list[str]:
     )
     module, function = found[0].value.split(":")
     return [
+        *signals_held(),
         sys.executable,
         "-c",
         f"import sys; from {module} import {function}; sys.exit({function}())",
         *spec.arguments(folder),
     ]
+
+
+def _foreign(spec: NodeSpec) -> Path:
+    """The program of a node of another package, where ROS 2 installs it."""
+    for prefix in filter(None, os.environ.get("AMENT_PREFIX_PATH", "").split(os.pathsep)):
+        path = Path(prefix) / "lib" / spec.package / spec.executable
+        if path.is_file():
+            return path
+    raise InputError(
+        f"package '{spec.package}', which has the node '{spec.name}', is not installed: install "
+        f"it (ros-$ROS_DISTRO-{spec.package.replace('_', '-')}) and source ROS 2"
+    )
 
 
 def middleware_environment(domain: int | None, localhost: bool) -> dict[str, str]:
@@ -137,6 +177,11 @@ def domain_owners(
             if number.isdigit() and int(number) in ports and path.stat().st_uid != os.getuid():
                 owners.add(path.stat().st_uid)
     return owners
+
+
+def domains_in_use(proc: Path = Path("/proc/net"), shm: Path = Path("/dev/shm")) -> list[int]:
+    """The ROS domains in which something on this machine has its ports open."""
+    return [domain for domain in DOMAINS if domain_owners(domain, proc, shm)]
 
 
 @contextlib.contextmanager
@@ -213,7 +258,7 @@ class Processes:
     def __init__(
         self, specs: Sequence[NodeSpec], log_dir: Path | None, environment: dict[str, str]
     ):
-        self.specs = {spec.executable: spec for spec in specs}
+        self.specs = {spec.name: spec for spec in specs}
         self.log_dir = log_dir
         self.environment = environment
         self.running: dict[str, subprocess.Popen[bytes]] = {}
@@ -224,7 +269,7 @@ class Processes:
             for path in spec.files:
                 require(
                     path.is_file(),
-                    f"parameter file {path} of node '{spec.executable}' is missing: "
+                    f"parameter file {path} of node '{spec.name}' is missing: "
                     "reinstall the package",
                 )
         self._folder = self.log_dir or temporary_folder(self._held)
@@ -292,15 +337,11 @@ class Processes:
             raise NodeEndedError(name, int(code), self.last_words(name))
 
     def last_words(self, name: str) -> str:
-        """
-        What a node said last: its sentence that begins with "error:" if it left with one, else the
-        last lines that it printed.
-        """
+        """What a node said last, see `last_words`."""
         if self.log_dir is None:
             return "(see above)"
         lines = (self.log_dir / f"{name}.log").read_text(errors="replace").splitlines()[1:]
-        sentences = [line for line in lines if line.startswith("error: ")]
-        return sentences[-1] if sentences else "\n".join(lines[-LAST_WORDS_LINES:])
+        return last_words(lines)
 
     def stop(self) -> None:
         """

@@ -7,6 +7,7 @@ that arrive over ROS, and moves by ``execute_step``; a mirror of the simulator, 
 actions, answers the questions that only agents with knowledge of the truth ask.
 """
 
+import dataclasses
 import math
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
@@ -25,6 +26,7 @@ from janusvln_ros.rollout.engine import DirectEngine, Engine, Watch
 from janusvln_ros.rollout.perturb import PerturbSection
 from janusvln_ros.rollout.settings import Settings, open_env
 from sim_bridge import Observation
+from sim_bridge.habitat_client import habitat_settings
 from sim_bridge.nav_env import parameter_names
 
 SAME_PLACE_M = 1e-6
@@ -56,7 +58,6 @@ def make_engine(
         settings.perturb == PerturbSection(),
         "perturb cannot be given through ROS: run without --ros",
     )
-    require(not settings.env.options, "env.options cannot be given through ROS: run without --ros")
     if isinstance(agent, PolicyAgent):
         return PolicyNodeEngine(settings, data_dir, agent, bags)
     return SteppingEngine(settings, data_dir, agent)
@@ -65,6 +66,8 @@ def make_engine(
 def bridge_parameters(settings: Settings, data_dir: Path) -> dict[str, Any]:
     """Parameters of ``sim_bridge`` for these settings."""
     env = {there: getattr(settings.env, name) for name, there in parameter_names().items()}
+    if settings.backend == "habitat":
+        env |= dataclasses.asdict(habitat_settings(settings.env.options))
     return env | {
         "backend": settings.backend,
         "data_dir": str(data_dir),
@@ -154,8 +157,8 @@ class PolicyNodeEngine:
             "the node policy refuses an empty instruction: run --instructions "
             "removed without --ros",
         )
+        self.env.reset(episode)  # loads the scene, or says at once why it cannot be
         with self.graph.running() as graph:
-            self.env.reset(episode)  # loads the scene
             return self._drive(graph, episode)
 
     def _drive(self, graph: LockstepGraph, episode: Episode) -> Drive:
@@ -197,9 +200,10 @@ class SteppingEngine(DirectEngine):
 
     def begin(self, episode: Episode) -> Observation:
         """Start ``episode`` in the graph and in the mirror."""
+        start = super().begin(episode)  # what is wrong with the simulator is said here
         with self.graph.running() as graph:
             graph.reset(episode.episode_id)
-            return replace(super().begin(episode), rgb=graph.see())
+            return replace(start, rgb=graph.see())
 
     def execute(self, action: Action) -> Observation:
         """

@@ -22,8 +22,9 @@ from rclpy.qos import QoSProfile
 from sensor_msgs.msg import CompressedImage
 from std_msgs.msg import Bool, String, UInt64
 
-from janusvln_ros.graph.client import ERROR_NAMES, GraphClient, GraphTimeoutError
+from janusvln_ros.graph.client import ERROR_NAMES, GraphClient
 from janusvln_ros.graph.composition import resolve
+from janusvln_ros.graph.connection import GraphTimeoutError
 from janusvln_ros.graph.private import private_graph
 from janusvln_ros.graph.processes import NodeEndedError, Processes
 from janusvln_ros.protocol.health import percentile

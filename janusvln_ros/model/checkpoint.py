@@ -5,7 +5,6 @@ safetensors whole or in shards, and what decodes its answers.
 
 import json
 import logging
-import re
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
@@ -19,7 +18,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from janusvln_ros.errors import InputError, require
-from janusvln_ros.files import atomic_path, atomic_write
+from janusvln_ros.files import atomic_path, atomic_write, local_checkpoint
 from janusvln_ros.model.adapter import account, older_name, our_name, published_name, some
 from janusvln_ros.model.config import JanusVLNConfig
 from janusvln_ros.model.network import Network
@@ -129,14 +128,9 @@ def find(checkpoint: str | Path) -> Path:
     Raises:
         InputError: neither a folder nor a hub id that can be had.
     """
-    folder = Path(checkpoint)
-    if folder.is_dir():
+    folder = local_checkpoint(checkpoint)
+    if folder is not None:
         return folder
-    require(
-        re.fullmatch("[\\w.-]+/[\\w.-]+", str(checkpoint)),
-        f"there is no checkpoint folder {folder}: give a folder with config.json "
-        "and safetensors, or a hub id such as 'owner/name'",
-    )
     try:
         return Path(
             huggingface_hub.snapshot_download(
@@ -146,7 +140,7 @@ def find(checkpoint: str | Path) -> Path:
     # the hub's client raises many kinds, for no network, no such name, no access
     except Exception as error:
         raise InputError(
-            f"there is no folder {folder}, and {checkpoint!r} could not be had from "
+            f"there is no folder {checkpoint}, and {str(checkpoint)!r} could not be had from "
             f"the hub ({type(error).__name__}): "
             "check the name and the network, or download it elsewhere and give its folder"
         ) from error

@@ -11,10 +11,14 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+from action_msgs.msg import GoalStatus
 from diagnostic_msgs.msg import DiagnosticArray
+from lifecycle_msgs.msg import Transition
+from lifecycle_msgs.srv import ChangeState
 from rclpy.action import ActionServer, CancelResponse, GoalResponse
 from rclpy.callback_groups import ReentrantCallbackGroup
-from rclpy.lifecycle import LifecycleNode, TransitionCallbackReturn
+from rclpy.lifecycle import LifecycleNodeMixin, TransitionCallbackReturn
+from rclpy.node import Node
 from rclpy.qos import QoSProfile
 from std_msgs.msg import String
 
@@ -32,7 +36,7 @@ DISCOVERY_S = 1.0
 """Seconds that publishers have to be discovered before one is said to be missing."""
 
 
-class ManagedNode(LifecycleNode, ABC):
+class ManagedNode(LifecycleNodeMixin, Node, ABC):  # type: ignore[misc]
     """
     A lifecycle node with the parameters of ``table``, among them ``autostart``.
 
@@ -64,7 +68,11 @@ class ManagedNode(LifecycleNode, ABC):
         steady: Callable[[], float] = time.monotonic,
         **options: Any,
     ):
-        super().__init__(name, **options)
+        Node.__init__(self, name, **options)
+        # a group of their own: "configure" may take minutes, in which everything else goes on
+        LifecycleNodeMixin.__init__(self, callback_group=ReentrantCallbackGroup())
+        (changing,) = (s for s in self.services if s.srv_type is ChangeState)
+        self._change_state, changing.callback = changing.callback, self._on_change_state
         self.now = steady
         self.exit_code: int | None = None
         self.values = declare(self, table)
@@ -151,9 +159,16 @@ class ManagedNode(LifecycleNode, ABC):
             end()
             return result
 
-        handle.execute(conclude)
+        if handle.status == GoalStatus.STATUS_ACCEPTED:
+            handle.execute(conclude)
+        else:
+            self._server.notify_execute(handle, conclude)
 
     def _on_accepted(self, handle: Any) -> None:
+        # From Lyrical on, feedback leaves only while a goal is executing. rclpy has no such method
+        # in Humble, and before 7.1.8 in Jazzy; there it sends feedback always.
+        if hasattr(handle, "executing"):
+            handle.executing()
         key = self.new_key()
         self.goals[key] = handle
         self.on_goal(key, handle.request, self.now())
@@ -194,7 +209,7 @@ class ManagedNode(LifecycleNode, ABC):
     def _wired(self) -> Health:
         """Return the line about the publishers of the inputs."""
         text = "; ".join(self.missing.values()) or "every input has a publisher"
-        return Health("inputs", WARN if self.missing else OK, text, {})
+        return Health("inputs", WARN if self.missing else OK, text, dict(self.missing))
 
     # life cycle
 
@@ -203,9 +218,21 @@ class ManagedNode(LifecycleNode, ABC):
         if self.values.autostart:
             self.start()
 
+    async def _on_change_state(self, request: Any, response: Any) -> Any:
+        told = request.transition
+        # as rclpy reads it: the label where there is one, else the number
+        if told.label == "configure" or (
+            not told.label and told.id == Transition.TRANSITION_CONFIGURE
+        ):
+            await self.prepare()
+        return self._change_state(request, response)
+
     def start(self) -> None:
         """Do what a lifecycle manager would (parameter ``autostart``)."""
         self.trigger_configure()
+
+    async def prepare(self) -> None:
+        """Wait, while other callbacks go on, for what `on_configure` would have to wait for."""
 
     def on_configure(self, state: Any) -> TransitionCallbackReturn:
         """Nothing to load."""

@@ -597,7 +597,7 @@ class MotionNode(ManagedNode):
 
 
 def main(args: list[str] | None = None) -> None:
-    """Entry point of the executable ``motion``."""
+    """Entry point of the executable ``janusvln_motion``."""
     leave(run_node(MotionNode, args))
 
 

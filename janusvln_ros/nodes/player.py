@@ -245,5 +245,5 @@ class Player(Node):  # type: ignore[misc]
 
 
 def main() -> None:
-    """Entry point of the executable ``player``."""
+    """Entry point of the executable ``janusvln_player``."""
     leave(run_node(Player))

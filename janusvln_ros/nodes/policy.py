@@ -25,6 +25,7 @@ from rclpy.callback_groups import ReentrantCallbackGroup
 from rclpy.exceptions import InvalidHandle
 from rclpy.lifecycle import TransitionCallbackReturn
 from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
+from rclpy.task import Future as RosFuture
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 from std_msgs.msg import String, UInt64
 from std_srvs.srv import Trigger
@@ -34,11 +35,13 @@ from janusvln_ros.camera.images import image_data
 from janusvln_ros.camera.reader import FrameReader
 from janusvln_ros.camera.view import intrinsics_of, mounting_warning
 from janusvln_ros.data.drawing import camera_picture
-from janusvln_ros.errors import InputError
+from janusvln_ros.errors import InputError, require
+from janusvln_ros.files import local_checkpoint
 from janusvln_ros.geometry import Pose2, yaw_of
 from janusvln_ros.nodes.base import ManagedNode
 from janusvln_ros.nodes.messages import stamp_message
 from janusvln_ros.nodes.parameters import Param
+from janusvln_ros.nodes.pictures import picture_decoder
 from janusvln_ros.nodes.running import leave, run_node, steady_timer
 from janusvln_ros.nodes.worker import (
     Crashed,
@@ -67,7 +70,7 @@ PARAMETERS = (
         "autostart",
         True,
         "Configure and activate at once. false: a lifecycle manager does it (Nav2: "
-        "with bond_timeout 0.0).",
+        "with config/lifecycle_manager.yaml).",
     ),
     Param(
         "checkpoint",
@@ -222,7 +225,8 @@ PARAMETERS = (
     Param(
         "resend_after",
         0.0,
-        "Lockstep: ask the bridge for its frame again after this many seconds. 0: never.",
+        "Lockstep: ask the bridge for its frame again every so many seconds; less than "
+        "frame_timeout. 0: never.",
         0.0,
         60.0,
     ),
@@ -354,6 +358,10 @@ MEMORY_FIGURES = ("spatial_frames", "semantic_frames", "memory_capacity", "memor
 """What a `Seen` and a ``Decision`` tell of the memories."""
 
 
+LOADING_TOLD_S = 5.0
+"""Seconds between lines of the log while the model is loaded."""
+
+
 @dataclass(frozen=True)
 class Loaded:
     """The model is ready for its first frame."""
@@ -376,6 +384,7 @@ class Figures:
     """
 
     seen: Seen | None = None
+    last_decision: str = ""
     last_error: str = ""
     inference: deque[float] = field(default_factory=lambda: deque(maxlen=500))
     overheads: deque[float] = field(default_factory=lambda: deque(maxlen=500))
@@ -388,6 +397,51 @@ class StepInFlight:
     token: tuple[int, int] | None = None
     handle: Any = None
     canceled: bool = False
+
+
+class Loading:
+    """
+    A model that is being loaded: its outcome, since when (seconds on the node's steady clock) and
+    until when the log told of it, and whether the node is to ``start`` by itself when it is there.
+    """
+
+    def __init__(self, outcome: RosFuture, since: float):
+        self.outcome, self.since, self.told, self.starts = outcome, since, since, False
+
+
+def refuse_at_once(values: Any) -> None:
+    """
+    Look at what can be known without the model, for which torch alone takes seconds.
+
+    Raises:
+        InputError: there is no such checkpoint, or a lost frame would never be asked for again.
+    """
+    folder = local_checkpoint(values.checkpoint) if values.checkpoint else None
+    require(
+        folder is None or (folder / "config.json").is_file(),
+        f"parameter 'checkpoint' is {folder}, which holds no config.json: give the folder of a "
+        "checkpoint",
+    )
+    require(
+        values.resend_after < values.frame_timeout,
+        f"parameter 'resend_after' is {values.resend_after:g}; it must be less than "
+        f"'frame_timeout' ({values.frame_timeout:g}), or a lost frame is never asked for again",
+    )
+
+
+def load(make: Callable[[Any], Any], values: Any) -> Loaded | LoadFailed:
+    """Load the model and warm it up, on its thread."""
+    try:
+        navigator = make(values)
+        warm_up(navigator)
+        return Loaded(navigator)
+    except InputError as error:
+        return LoadFailed(str(error))
+    except Exception as error:
+        why = f"the model cannot be loaded: {describe(error)}"
+    # after the handler: the exception holds the frames of the stack, and so the memory
+    free_memory()
+    return LoadFailed(why)
 
 
 def load_navigator(values: Any) -> Any:
@@ -423,14 +477,17 @@ class PolicyNode(ManagedNode):
     def __init__(self, navigator: Callable[[Any], Any] = load_navigator, **options: Any):
         super().__init__("policy", PARAMETERS, TICK, **options)
         values = self.values
+        refuse_at_once(values)
         self.make_navigator = navigator
-        self.session: Session | None = None  # the model, once loaded
+        self.session: Session | None = None  # the model, once configured
+        self.loading: Loading | None = None  # the model, before that
         first = values.first_episode_id or time.time_ns() // 1_000_000
         self.machine: Any = self.protocol.State(episode_id=first)
         self.reader = FrameReader(
             allow_uncalibrated=values.allow_uncalibrated_camera,
             refuse_blank=values.refuse_blank,
             refuse_frozen=values.refuse_frozen and values.execute,
+            to_rgb=picture_decoder(),
         )
         self.step = StepInFlight()
         self.figures = Figures()
@@ -448,6 +505,7 @@ class PolicyNode(ManagedNode):
         self.steps: Any = ActionClient(self, ExecuteStep, "execute_step", callback_group=group)
         self.resend: Any = self.create_client(Trigger, "resend_frame", callback_group=group)
         self.serve(FollowInstruction, "follow_instruction")
+        self.create_service(Trigger, "~/stop", self._on_stop)
         self.create_subscription(String, "instruction", self._on_instruction, 10)
         steady_timer(self, values.heartbeat_period, self._on_heartbeat)
         self.inputs = [(kind, topic, profile) for kind, topic, _, profile in self._wanted()]
@@ -470,32 +528,64 @@ class PolicyNode(ManagedNode):
 
     # life cycle
 
+    def start(self) -> None:
+        """Load the model; when it is there, configure and activate."""
+        self._load().starts = True
+
+    async def prepare(self) -> None:
+        """
+        Load the model for `on_configure`, while the other callbacks go on. Whoever configures
+        from outside takes over from ``autostart``.
+        """
+        if self.session is None:
+            loading = self._load()
+            loading.starts = False
+            await loading.outcome
+
     def on_configure(self, state: Any) -> TransitionCallbackReturn:
-        """Begin to load the model on its thread; activation fails until that is done."""
-        named = self.values.checkpoint or "the one that comes with the package"
-        self.get_logger().info(f"loading the model ({named})")
-        self._handle(exchange.Loading(self.now()))
-
-        def load() -> Any:
-            try:
-                navigator = self.make_navigator(self.values)
-                warm_up(navigator)
-                return Loaded(navigator)
-            except InputError as error:
-                return LoadFailed(str(error))
-            except Exception as error:
-                free_memory()
-                return LoadFailed(f"the model cannot be loaded: {describe(error)}")
-
-        self.worker.put(load)
+        """Return when the model is loaded: success, or failure if that cannot be."""
+        loading = self._load()
+        loading.starts = False
+        while not loading.outcome.done():  # nobody has waited in `prepare`
+            self._take(self.results.get())
+        self.loading, outcome = None, loading.outcome.result()
+        if not isinstance(outcome, Loaded):
+            return TransitionCallbackReturn.FAILURE
+        self.session = Session(outcome.navigator, self.reader)
+        self.tell_about(getattr(outcome.navigator, "about", {}))
         return TransitionCallbackReturn.SUCCESS
+
+    def _load(self) -> Loading:
+        """Begin to load the model on its thread, unless that is under way."""
+        if self.loading is None:
+            named = self.values.checkpoint or "the one that comes with the package"
+            self.get_logger().info(f"loading the model ({named})")
+            self._handle(exchange.Loading(self.now()))
+            self.loading = Loading(RosFuture(executor=self.executor), self.now())
+            self.worker.put(lambda: load(self.make_navigator, self.values))
+        return self.loading
+
+    def _on_load(self, outcome: Loaded | LoadFailed) -> None:
+        loading = self.loading
+        assert loading is not None
+        loading.outcome.set_result(outcome)
+        if isinstance(outcome, LoadFailed):
+            self.figures.last_error = outcome.message
+            self.get_logger().error(outcome.message)
+            self._deactivate(outcome.message)
+        else:
+            self.get_logger().info("the model is loaded and warm")
+        if not loading.starts:
+            return
+        if self.trigger_configure() == TransitionCallbackReturn.SUCCESS:
+            self.trigger_activate()
+        else:
+            print(f"error: {self.figures.last_error}", file=sys.stderr)
+            self.exit_code = 1
 
     def on_activate(self, state: Any) -> TransitionCallbackReturn:
         """Take frames and instructions."""
-        if self.session is None:
-            why = self.figures.last_error or "the model is still being loaded"
-            self.get_logger().error(f"cannot be activated: {why}")
-            return TransitionCallbackReturn.FAILURE
+        assert self.session is not None  # it was configured
         self.sensors = [self.create_subscription(*wanted) for wanted in self._wanted()]
         self.rates = {"image": InputRate("image", self.values.expected_image_rate)}
         self._handle(exchange.Activate(self.now(), self.session.listen))
@@ -510,6 +600,12 @@ class PolicyNode(ManagedNode):
             self.destroy_subscription(sensor)
         self.sensors, self.rates = [], {}
         return TransitionCallbackReturn.SUCCESS
+
+    def on_shutdown(self, state: Any) -> TransitionCallbackReturn:
+        """As deactivation; a model that is still being loaded starts nothing any more."""
+        if self.loading is not None:
+            self.loading.starts = False
+        return self.on_deactivate(state)
 
     def on_cleanup(self, state: Any) -> TransitionCallbackReturn:
         """Let go of the model."""
@@ -534,14 +630,17 @@ class PolicyNode(ManagedNode):
         newest = QoSProfile(depth=1, reliability=best_effort)
         many = QoSProfile(depth=50, reliability=best_effort)
         images = QoSProfile(depth=20 if watching_only else 1, reliability=best_effort)
+        infos = newest
         if values.image_qos != "sensor":
             images.reliability = reliable
         if values.image_qos == "lockstep":
+            # intrinsics that are published once, with a frame that is published once
             images.durability = DurabilityPolicy.TRANSIENT_LOCAL
+            infos = QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL)
         topic, kind = ("image", Image) if raw else ("image/compressed", CompressedImage)
         # camera_info first: where both wait, it is taken before the frame
         wanted: list[tuple[Any, str, Callable[[Any], None], QoSProfile]] = [
-            (CameraInfo, "camera_info", self._on_camera_info, newest),
+            (CameraInfo, "camera_info", self._on_camera_info, infos),
             (kind, topic, self._on_image, images),
         ]
         if values.pipeline == "settle" or watching_only:
@@ -561,26 +660,18 @@ class PolicyNode(ManagedNode):
 
     def _on_results(self) -> None:
         while not self.results.empty():
-            match self.results.get():
-                case Loaded(navigator):
-                    self.session = Session(navigator, self.reader)
-                    self.tell_about(getattr(navigator, "about", {}))
-                    self.get_logger().info("the model is loaded and warm")
-                    if self.values.autostart:
-                        self.trigger_activate()
-                case LoadFailed(message):
-                    self.figures.last_error = message
-                    self.get_logger().error(message)
-                    self._deactivate(message)
-                    if self.values.autostart:
-                        print(f"error: {message}", file=sys.stderr)
-                        self.exit_code = 1
-                case Crashed(message):
-                    why = f"the model's thread failed: {message}"
-                    self._handle(exchange.Cancel(self.now(), None, Code.INFERENCE_FAILED, why))
-                case result:
-                    # what counts is when it arrived here: one clock for all events
-                    self._handle(replace(result, now=self.now()))
+            self._take(self.results.get())
+
+    def _take(self, result: Any) -> None:
+        match result:
+            case Loaded() | LoadFailed():
+                self._on_load(result)
+            case Crashed(message):
+                why = f"the model's thread failed: {message}"
+                self._handle(exchange.Cancel(self.now(), None, Code.INFERENCE_FAILED, why))
+            case _:
+                # what counts is when it arrived here: one clock for all events
+                self._handle(replace(result, now=self.now()))
 
     # messages in
 
@@ -614,6 +705,15 @@ class PolicyNode(ManagedNode):
         self.post(exchange.Cancel(self.now(), key, Code.CANCELED, "cancelled by the client"))
         return True
 
+    def _on_stop(self, request: Trigger.Request, response: Trigger.Response) -> Trigger.Response:
+        """End what is being followed, whether a goal asked for it or the topic."""
+        start = self.machine.start or self.machine.following
+        response.success = True
+        response.message = f"stopped: {start.instruction}" if start else "nothing was followed"
+        why = "stopped by the operator"
+        self._handle(exchange.Cancel(self.now(), None, Code.CANCELED, why))
+        return response
+
     def _on_instruction(self, message: String) -> None:
         self._follow(self.new_key(), message.data)
 
@@ -625,7 +725,11 @@ class PolicyNode(ManagedNode):
         self._handle(exchange.Start(self.now(), key, text, self.ros_now(), **limits))
 
     def on_tick(self, now: float) -> None:
-        """Look at the time-outs."""
+        """Look at the time-outs, and tell of a model that takes long to load."""
+        loading = self.loading
+        if loading is not None and now > loading.told + LOADING_TOLD_S:
+            loading.told = now
+            self.get_logger().info(f"still loading the model ({now - loading.since:.0f} s)")
         ready = self.machine.phase is Phase.IDLE or self.steps.server_is_ready()
         self._handle(exchange.Tick(now, self.ros_now(), ready))
 
@@ -725,6 +829,8 @@ class PolicyNode(ManagedNode):
             self._fill(message, command.decided)
             self.figures.overheads.append(command.waited - message.total)
         self.decision_out.publish(message)
+        name = Action(message.action).name if message.action in list(Action) else "no action"
+        self.figures.last_decision = f"step {message.step}: {name} ({message.instruction})"
 
     def _fill(self, message: Decision, decided: exchange.Decided) -> None:
         seen: Seen = decided.payload
@@ -801,13 +907,15 @@ class PolicyNode(ManagedNode):
             "inference_p50": f"{percentile(model.inference, 50):.4f}",
             "inference_p99": f"{percentile(model.inference, 99):.4f}",
             "overhead_p99": f"{percentile(model.overheads, 99):.4f}",
+            "last_decision": self.figures.last_decision,
             **machine.counts,
             "last_error": self.figures.last_error,
             "warning": machine.warning,
         }
         if (seen := model.seen) is not None:
             figures |= {name: str(getattr(seen, name)) for name in MEMORY_FIGURES}
-        phase = machine.phase.value if machine.active else "not active"
+        waiting = "not active" if self.loading is None else "loading the model"
+        phase = machine.phase.value if machine.active else waiting
         doubt = machine.warning and f"{phase}; the instruction may not be understood"
         text = machine.problem or doubt or phase
         well = machine.active and not machine.problem and not machine.warning
@@ -815,7 +923,7 @@ class PolicyNode(ManagedNode):
 
 
 def main(args: list[str] | None = None, navigator: Callable[[Any], Any] = load_navigator) -> None:
-    """Entry point of the executable ``policy``."""
+    """Entry point of the executable ``janusvln_policy``."""
     leave(run_node(lambda: PolicyNode(navigator), args))
 
 

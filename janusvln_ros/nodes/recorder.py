@@ -273,5 +273,5 @@ class Recorder(Node):  # type: ignore[misc]
 
 
 def main() -> None:
-    """Entry point of the executable ``recorder``."""
+    """Entry point of the executable ``janusvln_recorder``."""
     leave(run_node(Recorder))

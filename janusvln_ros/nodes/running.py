@@ -3,12 +3,15 @@ How a node process starts and ends: signals, exit codes, bad parameters in one s
 without a lifecycle manager.
 """
 
+import functools
 import os
 import signal
 import sys
+import threading
 import time
 import traceback
 from collections.abc import Callable
+from types import FrameType
 from typing import Any
 
 from janusvln_ros.errors import InputError
@@ -19,6 +22,52 @@ SPIN_SECONDS = 0.05
 
 LAST_SECONDS = 0.2
 """Time for the last messages to leave."""
+
+
+GRACE_SECONDS = 1.0
+"""
+Time from the first signal for a node to end by itself; then its process ends, whatever its threads
+do.
+"""
+
+
+class Signals:
+    """
+    SIGINT and SIGTERM of this process, from its first moments on. ``received``: one came.
+
+    Until ``running`` there is nothing to close, and the first signal ends the process at once with
+    0; then the node has ``GRACE_SECONDS``, however many more come. A thread watches, which the
+    system wakes even while the main one is inside a library.
+    """
+
+    def __init__(self) -> None:
+        self.received = self.running = False
+        reading, writing = os.pipe()
+        os.set_blocking(writing, False)
+        signal.set_wakeup_fd(writing, warn_on_full_buffer=False)
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, self._take)
+        threading.Thread(target=self._watch, args=(reading,), daemon=True).start()
+        # whoever started this process may have held them back until now
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, (signal.SIGINT, signal.SIGTERM))
+
+    def _take(self, number: int, frame: FrameType | None) -> None:
+        self.received = True
+
+    def _watch(self, reading: int) -> None:
+        while os.read(reading, 1)[0] not in (signal.SIGINT, signal.SIGTERM):
+            pass
+        if self.running:
+            time.sleep(GRACE_SECONDS)
+        os._exit(0)
+
+
+@functools.cache
+def signals() -> Signals:
+    """
+    The signals of this process, listened to from the first call on; make it before long imports.
+    """
+    return Signals()
 
 
 def run_node(make: Callable[[], Any], args: list[str] | None = None) -> int:
@@ -37,9 +86,7 @@ def run_node(make: Callable[[], Any], args: list[str] | None = None) -> int:
     from rclpy.executors import SingleThreadedExecutor
     from rclpy.signals import SignalHandlerOptions
 
-    stopping: list[int] = []
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, lambda received, _frame: stopping.append(received))
+    told = signals()
     try:
         rclpy.init(args=args, signal_handler_options=SignalHandlerOptions.NO)
     # arguments that ROS cannot read: another kind of exception in every distribution
@@ -50,13 +97,17 @@ def run_node(make: Callable[[], Any], args: list[str] | None = None) -> int:
         node = make()
     except InputError as error:
         print(f"error: {error}", file=sys.stderr)
-        rclpy.try_shutdown()
         return 2
+    except Exception as error:
+        traceback.print_exc()
+        print(f"error: {type(error).__name__}: {error}", file=sys.stderr)
+        return 1
+    told.running = True
     executor = SingleThreadedExecutor()
     executor.add_node(node)
     code = 0
     try:
-        while not stopping and node.exit_code is None:
+        while not told.received and node.exit_code is None:
             executor.spin_once(timeout_sec=SPIN_SECONDS)
         code = node.exit_code or 0
     except Exception as error:

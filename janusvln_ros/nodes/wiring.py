@@ -4,10 +4,15 @@ from collections import deque
 from collections.abc import Callable
 from typing import Any
 
-from rclpy.event_handler import SubscriptionEventCallbacks
 from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
+from rclpy.subscription import Subscription
 
 from janusvln_ros.protocol.wiring import Endpoint, no_publisher
+
+try:
+    from rclpy.event_handler import SubscriptionEventCallbacks
+except ImportError:  # Humble
+    from rclpy.qos_event import SubscriptionEventCallbacks
 
 MIXES = (
     (ReliabilityPolicy.BEST_EFFORT, DurabilityPolicy.VOLATILE),
@@ -38,18 +43,23 @@ def hear_all(node: Any, kind: Any, topic: str, callback: Callable[[Any, int], No
     """
     heard: deque[int] = deque(maxlen=COPIES_KNOWN)
 
-    def hear(message: Any, info: Any) -> None:
+    def hear(message: Any) -> None:
+        callback(message, 0)
+
+    def hear_once(message: Any, info: Any) -> None:
         sent = int(info["source_timestamp"])
         if sent and sent in heard:
             return
         heard.append(sent)
         callback(message, sent)
 
+    # Humble gives callbacks the message alone
+    told = hear_once if hasattr(Subscription, "CallbackType") else hear
     # that one of them does not match is meant, and no warning
     silent = SubscriptionEventCallbacks(incompatible_qos=lambda event: None)
     for reliability, durability in MIXES:
         profile = QoSProfile(depth=10, reliability=reliability, durability=durability)
-        node.create_subscription(kind, topic, hear, profile, event_callbacks=silent)
+        node.create_subscription(kind, topic, told, profile, event_callbacks=silent)
 
 
 def type_name(kind: Any) -> str:

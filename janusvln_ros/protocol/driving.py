@@ -152,7 +152,7 @@ class State:
     goal: tuple[int, int] | None = None  # episode and step of the motion in flight
     step_from: Pose2 | None = None  # settle: where it began
     moved: bool = False  # the last step has moved the base
-    resent: bool = False
+    resends: int = 0  # how often this step's frame was asked for again
     early: Early | None = None
     step_status: int = StepStatus.SUCCEEDED
     blocked: int = 0
@@ -564,7 +564,7 @@ def _step_result(state: State, event: StepResult, settings: Settings) -> Outcome
     if (end := _end_of(state, event, settings)) is not None:
         return _end(state, *end, event.now)
     early = state.early
-    state = replace(state, early=None, resent=False, step=state.step + 1)
+    state = replace(state, early=None, resends=0, step=state.step + 1)
     if (limit := _limit(state, event.now, settings)) is not None:
         return _end(state, *limit, event.now)
     if early is not None:
@@ -636,9 +636,9 @@ def _tick(state: State, event: Tick, settings: Settings) -> Outcome:
             return state, commands
     if (late := _overdue(state, waited, event.server_ready, settings)) is not None:
         return _end(state, *late, now)
-    waits = state.phase is Phase.WAIT_FRAME and not state.resent
-    if waits and settings.resend_after and waited > settings.resend_after:
-        return replace(state, resent=True), (Resend(),)
+    due = settings.resend_after * (state.resends + 1)
+    if state.phase is Phase.WAIT_FRAME and due and waited > due:
+        return replace(state, resends=state.resends + 1), (Resend(),)
     return state, ()
 
 

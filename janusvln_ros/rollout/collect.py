@@ -22,6 +22,7 @@ from janusvln_ros.rollout.engine import Engine, MakeEngine, direct_engine
 from janusvln_ros.rollout.settings import Settings
 from janusvln_ros.rollout.shards import Job, Worker
 from sim_bridge import Observation
+from sim_bridge.nav_env import SetupError
 
 
 @dataclass(frozen=True)
@@ -121,11 +122,14 @@ class LabelledWorker(Collector):
         Drive one episode and keep it, unless it ended too far from the goal to be an example.
 
         Raises:
+            SetupError: the simulator cannot be used for any episode.
             InputError: three episodes in a row could not be driven, so that it is the data that
                 are broken and not an episode.
         """
         try:
             drive, frames = self.drive(episode)
+        except SetupError:
+            raise
         except InputError as error:  # no way leads to a way point, or the scene is damaged
             self._failed.append(f"episode {episode.episode_id} in {episode.scene}: {error}")
             if len(self._failed) >= 3:

@@ -21,7 +21,7 @@ from janusvln_ros.data.episodes import (
 )
 from janusvln_ros.data.journal import Journal, journal_path, line_key
 from janusvln_ros.data.top_down_map import TopDownMap
-from janusvln_ros.errors import InputError, require
+from janusvln_ros.errors import FailedError, InputError, require
 from janusvln_ros.evaluation.drive import Drive
 from janusvln_ros.evaluation.metrics import Thresholds, measure
 from janusvln_ros.evaluation.report import write_report
@@ -38,8 +38,15 @@ from janusvln_ros.rollout.agents import (
 from janusvln_ros.rollout.engine import Engine, MakeEngine, direct_engine
 from janusvln_ros.rollout.run import execute, read_split
 from janusvln_ros.rollout.settings import Settings, on_device
-from janusvln_ros.rollout.shards import Cluster, Job, Worker, finished, key_of
+from janusvln_ros.rollout.shards import (
+    Cluster,
+    Job,
+    Worker,
+    finished,
+    key_of,
+)
 from sim_bridge.homes.language.variants import VARIANTS, varied
+from sim_bridge.nav_env import SetupError
 
 AGENTS = ("policy", "expert", "random", "forward", "oracle-stop")
 INSTRUCTIONS = ("normal", "removed", "swapped", *VARIANTS)
@@ -192,11 +199,12 @@ class EvaluateWorker:
 
     def run(self, episode: Episode) -> None:
         """
-        Run one episode, a second time if it fails, and journal what came of it.
+        Run one episode, again if it fails other than by bad input, and journal what came of it.
 
         Raises:
-            RuntimeError: three episodes in a row failed twice each, so that it is the run that is
-                broken and not an episode.
+            SetupError: the simulator cannot be used for any episode.
+            FailedError: three episodes in a row failed, so that it is the run that is broken
+                and not an episode.
         """
         given = self.given[episode.scene_id, episode.episode_id]
         asked = dataclasses.replace(episode, instruction=given)
@@ -204,14 +212,18 @@ class EvaluateWorker:
         for attempt in (1, 2):
             try:
                 drive = self.engine.run(asked)
+            except SetupError:
+                raise
             except Exception as error:
-                reason = f"{type(error).__name__}: {error}"
+                reason, cause = f"{type(error).__name__}: {error}", error
+                again = attempt == 1 and not isinstance(error, InputError)
                 print(
                     f"episode {episode.episode_id} in {episode.scene} failed "
-                    f"({reason}){', trying once more' if attempt == 1 else ''}",
+                    f"({reason.splitlines()[0]}){', trying once more' if again else ''}",
                     file=sys.stderr,
                 )
-                cause = error
+                if not again:
+                    break
             else:
                 self._failed.clear()
                 result = self._measure(episode, drive, given)
@@ -220,9 +232,7 @@ class EvaluateWorker:
                 return
         self._failed.append(reason)
         if len(self._failed) >= 3:
-            raise RuntimeError(
-                f"three episodes in a row failed, the last with {reason}"
-            ) from cause
+            raise FailedError(f"three episodes in a row failed, the last with {reason}") from cause
         failed = error_line(episode, reason, given, self.verdict(given))
         self.journal.append({**line, "result": failed, "path": []})
 
@@ -276,7 +286,8 @@ def evaluate(
 
     Raises:
         InputError: bad data, checkpoint or settings, or ``job.out`` belongs to another run.
-        RuntimeError: a worker failed; the same call goes on where it stopped.
+        FailedError: a worker failed (the same call goes on where it stopped), or no episode
+            could be run.
     """
     identity: dict[str, Any] = {
         "agent": job.agent,
@@ -297,8 +308,12 @@ def evaluate(
     if done is None:
         return None
     found, episodes = done
+    require_results(job.out)
+    manifest = json.loads((job.out / "manifest.json").read_text())
     notes = {
         **identity,
+        "backend": job.settings.backend,
+        "versions": manifest["versions"],
         "checkpoint": None if job.checkpoint is None else str(job.checkpoint),
         "dataset": job.settings.dataset,
         "split": job.settings.split,
@@ -309,6 +324,21 @@ def evaluate(
         config = json.loads((job.checkpoint / "config.json").read_text())
         notes["trained"] = bool(config.get("navigation", {}).get("trained", True))
     return merge(job.out, episodes, len(found.rejected), notes)
+
+
+def require_results(out: Path) -> None:
+    """
+    Go on only where at least one episode of a run that has any was driven.
+
+    Raises:
+        FailedError: none was, so that a table would tell nothing of the agent.
+    """
+    results = [line["result"] for line in finished(out).values()]
+    if results and all("error" in result for result in results):
+        raise FailedError(
+            f"none of {len(results)} episodes could be run, so there is no result: "
+            f"{results[-1]['error']}. Mend that and give another --out"
+        )
 
 
 def merge(

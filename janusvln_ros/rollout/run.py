@@ -3,6 +3,7 @@
 import dataclasses
 import sys
 import time
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ from tqdm import tqdm
 from janusvln_ros.data.episodes import Episode, EpisodeSet, episodes_path, read_episodes
 from janusvln_ros.errors import InputError, require
 from janusvln_ros.files import atomic_write
-from janusvln_ros.rollout.settings import Settings
+from janusvln_ros.rollout.settings import Settings, open_env
 from janusvln_ros.rollout.shards import (
     Cluster,
     Job,
@@ -111,6 +112,21 @@ def check_scenes(data_dir: Path, episodes: list[Episode]) -> None:
         )
 
 
+def simulator_versions(settings: Settings, data_dir: Path) -> dict[str, str]:
+    """
+    The versions of a simulator that runs in a process of its own, asked of itself: such as
+    ``habitat_sim`` and its Python as ``habitat_python``; none for the built-in one.
+
+    Raises:
+        SetupError: it cannot be started.
+    """
+    if settings.backend != "habitat":
+        return {}
+    with closing(open_env(settings, data_dir)) as env:
+        found = dict(env.versions)
+    return {"habitat_python": found.pop("python"), **found}
+
+
 def execute(
     job: Job,
     *,
@@ -144,7 +160,7 @@ def execute(
                 **identity,
                 "data": {"file": found.path.name, "sha256": found.digest},
                 "settings": dataclasses.asdict(settings),
-                "versions": versions(),
+                "versions": versions() | simulator_versions(settings, job.data_dir),
             },
         )
         atomic_write(out / "ready", "")

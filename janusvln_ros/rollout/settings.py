@@ -4,6 +4,7 @@ scripts hard-code is a field here.
 """
 
 import dataclasses
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -12,6 +13,7 @@ from typing import Any
 from janusvln_ros import schema
 from janusvln_ros.errors import require
 from janusvln_ros.evaluation.metrics import Thresholds
+from janusvln_ros.rollout.habitat_config import from_habitat, is_habitat_config
 from janusvln_ros.rollout.perturb import PerturbedEye, PerturbSection
 from sim_bridge import EnvSettings, NavEnv, make_env
 
@@ -155,14 +157,22 @@ class Settings:
 def load_settings(config: str | Path, changes: Sequence[str] = ()) -> Settings:
     """
     Read settings from a YAML file, or by the name of one in ``config/eval``; ``changes`` are
-    ``KEY=VALUE`` with dotted keys and YAML values.
+    ``FIELD=VALUE`` with dotted keys and YAML values.
+
+    A file of habitat-lab is known by its content, see `rollout.habitat_config`; what of it cannot
+    be honoured is named on stderr.
 
     Raises:
         InputError: there is no such file, it is no YAML, a key is unknown, or a value has the
             wrong type.
     """
     path = schema.shipped("eval", str(config))
-    return schema.build(Settings, schema.override(schema.read_yaml(path), changes), str(path))
+    values = schema.read_yaml(path)
+    if is_habitat_config(values):
+        values, sentences = from_habitat(values, str(path))
+        for sentence in sentences:
+            print(sentence, file=sys.stderr)
+    return schema.build(Settings, schema.override(values, changes), str(path))
 
 
 def open_env(settings: Settings, data_dir: str | Path) -> NavEnv:

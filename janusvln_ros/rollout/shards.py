@@ -28,8 +28,8 @@ from typing import Any, NamedTuple, Protocol
 from janusvln_ros import __version__
 from janusvln_ros.data.episodes import Episode
 from janusvln_ros.data.journal import JOURNALS, read_journals
-from janusvln_ros.errors import InputError, require
-from janusvln_ros.files import atomic_write
+from janusvln_ros.errors import FailedError, InputError, require
+from janusvln_ros.files import atomic_write, trouble
 from janusvln_ros.rollout.settings import Settings
 
 Key = tuple[str, str, str]
@@ -237,7 +237,7 @@ def run_sharded(
 
     Raises:
         InputError: a worker met bad input.
-        RuntimeError: a worker failed; its traceback is on stderr.
+        FailedError: a worker failed; why is on stderr.
     """
     require(workers >= 1, f"--workers is {workers}: give 1 or more")
     wanted = {key_of(e) for e in episodes}
@@ -292,7 +292,7 @@ def spawn_workers(job: Job, shards: Sequence[Shard], meanwhile: Callable[[], Any
 
     Raises:
         InputError: a worker met bad input.
-        RuntimeError: a worker failed.
+        FailedError: a worker failed.
     """
     # Workers that each take all cores are slower together than one alone.
     os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // len(shards))))
@@ -309,7 +309,7 @@ def spawn_workers(job: Job, shards: Sequence[Shard], meanwhile: Callable[[], Any
             bad = [p.exitcode for p in processes if p.exitcode]
             require(2 not in bad, "a worker met bad input, see above")
             if bad:
-                raise RuntimeError(
+                raise FailedError(
                     f"a worker ended with exit code {bad[0]}, see above; the same "
                     "command goes on where this run stopped"
                 )
@@ -340,6 +340,15 @@ def _worker_process(job: Job, shard: Shard, parent: int) -> None:
     except InputError as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(2)
+    except FailedError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(1)
+    except OSError as error:
+        sentence = trouble(error)
+        if sentence is None:
+            raise
+        print(f"error: {sentence}", file=sys.stderr)
+        sys.exit(1)
 
 
 class Progress:

@@ -40,7 +40,7 @@ def build_model(recipe: Recipe) -> JanusVLN:
     """
     require(
         recipe.model,
-        "the recipe names no model: give model=FOLDER (a checkpoint) or "
+        "the recipe names no model: give --set model=FOLDER (a checkpoint) or "
         "model=FILE.json (settings for random weights)",
     )
     path = shipped(recipe.model)

@@ -245,8 +245,8 @@ def prepare(recipe: Recipe, model: JanusVLN, tokenizer: PreTrainedTokenizerBase)
     """
     require(
         recipe.data or recipe.stream,
-        "the recipe names no data: give data=[FILE.jsonl, ...], made by 'janusvln data', or a "
-        "stream",
+        "the recipe names no data: give --set 'data=[FILE.jsonl, ...]', made by 'janusvln data', "
+        "or a stream",
     )
     dual = recipe.memory == "dual"
     require(

@@ -6,6 +6,6 @@ finds shortest paths, ``episodes`` draws and describes routes, ``instruction`` (
 ``language`` (generator 2) word them, ``dataset`` writes the splits.
 """
 
-from sim_bridge.homes.dataset import SPLITS, check_generator, ensure_split
+from sim_bridge.homes.dataset import SPLITS, check_generator, ensure_split, first_episodes
 
-__all__ = ["SPLITS", "check_generator", "ensure_split"]
+__all__ = ["SPLITS", "check_generator", "ensure_split", "first_episodes"]

@@ -13,7 +13,7 @@ import multiprocessing
 import os
 import shutil
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -24,6 +24,7 @@ from janusvln_ros.data.episodes import (
     GroundTruth,
     episodes_path,
     ground_truth_path,
+    read_episodes,
     write_episodes,
     write_ground_truth,
 )
@@ -136,17 +137,73 @@ def ensure_split(
     # The ranks of a distributed run ask for the same split at the same time, and one of them
     # generates it.
     with file_lock(path.parent):
-        wanted = _settings(data_dir, split, asked)
-        names = [home_name(SPLITS[split].family, i) for i in range(wanted.homes)]
-        _claim(data_dir, SPLITS[split].family, wanted)
+        wanted, names, parts = _begin(data_dir, split, asked)
         files = [path, ground_truth_path(data_dir, "houses", split)]
         files += [_scene_path(data_dir, name) for name in names]
         if _stored(path) != wanted or not all(file.is_file() for file in files):
-            drawn_from = json.dumps(asdict(wanted), sort_keys=True).encode()
-            parts = path.parent / f".parts-{hashlib.sha256(drawn_from).hexdigest()[:10]}"
             _build_missing(data_dir, split, wanted, parts, names, jobs, progress)
             _merge(data_dir, split, wanted, parts, names)
     return path
+
+
+def first_episodes(
+    data_dir: str | Path,
+    split: str,
+    count: int,
+    *,
+    jobs: int | None = None,
+    progress: Callable[[int, int], None] | None = None,
+) -> tuple[tuple[Episode, ...], bool]:
+    """
+    Return the episodes of a split that begin it, at least ``count`` where it has so many, and
+    whether these are all.
+
+    Only their homes are generated, one after the other where few are missing: an episode's number
+    tells how many come before it, so an early one is there in seconds. The homes are those of
+    `ensure_split`, which goes on from here.
+
+    Args:
+        progress: called with (homes done, homes that are wanted now).
+
+    Raises:
+        InputError: as `ensure_split`, or ``data_dir`` cannot be written.
+    """
+    path = episodes_path(data_dir, "houses", split)
+    try:
+        _settings(data_dir, split, {})  # what cannot be made is refused before a folder is
+        with file_lock(path.parent):
+            if path.is_file():
+                return read_episodes(data_dir, "houses", split).episodes, True
+            wanted, names, parts = _begin(data_dir, split, {})
+            homes = -(-count // wanted.episodes_per_home)
+            found: list[Episode] = []
+            # a home may offer fewer episodes than asked for: then the next one has to help
+            while len(found) < count and homes <= len(names):
+                _build_missing(data_dir, split, wanted, parts, names[:homes], jobs, progress)
+                found = [episode for episode, _ in _numbered(parts, names[:homes])]
+                homes += 1
+            if len(found) >= count:
+                return tuple(found), False
+            _build_missing(data_dir, split, wanted, parts, names, jobs, progress)
+            _merge(data_dir, split, wanted, parts, names)
+    except OSError as error:
+        raise InputError(
+            f"houses cannot be written to {data_dir} ({error.strerror or error}): name another "
+            "data folder"
+        ) from error
+    return read_episodes(data_dir, "houses", split).episodes, True
+
+
+def _begin(
+    data_dir: str | Path, split: str, asked: Mapping[str, Any]
+) -> tuple[Settings, list[str], Path]:
+    """What to draw, the names of its homes, and the folder for episodes before the merging."""
+    wanted = _settings(data_dir, split, asked)
+    family = SPLITS[split].family
+    _claim(data_dir, family, wanted)
+    drawn_from = hashlib.sha256(json.dumps(asdict(wanted), sort_keys=True).encode()).hexdigest()
+    parts = episodes_path(data_dir, "houses", split).parent / f".parts-{drawn_from[:10]}"
+    return wanted, [home_name(family, i) for i in range(wanted.homes)], parts
 
 
 def _build_missing(
@@ -282,7 +339,7 @@ def _read_json(path: Path) -> dict[str, Any] | None:
     """The object in a file, None where there is no file."""
     try:
         return dict(json.loads(path.read_text()))
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         return None
     except ValueError as error:
         raise InputError(
@@ -340,18 +397,29 @@ def _build(task: tuple[str, str, int, Settings, str]) -> None:
 def _merge(
     data_dir: str | Path, split: str, settings: Settings, parts: Path, names: list[str]
 ) -> None:
-    """Number the episodes of all homes and write the files of the split."""
-    episodes: list[Episode] = []
-    truths: dict[str, GroundTruth] = {}
-    for name in names:
-        for episode, truth in json.loads((parts / f"{name}.json").read_text()):
-            # Points are lists here instead of tuples, which is one and the same in the files.
-            number = str(len(episodes) + 1)
-            episodes.append(Episode(**(episode | {"episode_id": number, "trajectory_id": number})))
-            truths[number] = GroundTruth(**truth)
+    """Write the files of the split, of all homes."""
+    drawn = list(_numbered(parts, names))
+    episodes = [episode for episode, _ in drawn]
+    truths = {episode.episode_id: truth for episode, truth in drawn}
     path = episodes_path(data_dir, "houses", split)
     write_ground_truth(ground_truth_path(data_dir, "houses", split), truths)
     write_episodes(path, episodes)
     # Last, so that a split counts as complete only when its files are.
     atomic_write(path.parent / "settings.json", json.dumps(asdict(settings)) + "\n")
     shutil.rmtree(parts)
+
+
+def _numbered(parts: Path, names: list[str]) -> Iterator[tuple[Episode, GroundTruth]]:
+    """The episodes of homes, numbered from 1 across them."""
+    number = 0
+    for name in names:
+        for told, truth in json.loads((parts / f"{name}.json").read_text()):
+            number += 1
+            # JSON has lists where an episode has tuples
+            points = {
+                key: tuple(told[key])
+                for key in ("start_position", "start_rotation", "goal_position")
+            }
+            points["reference_path"] = tuple(map(tuple, told["reference_path"]))
+            ids = {"episode_id": str(number), "trajectory_id": str(number)}
+            yield Episode(**(told | points | ids)), GroundTruth(**truth)

@@ -79,7 +79,7 @@ def clocks(bags, path):
 def test_recording_times_are_the_way_out_in_every_command(bags, tmp_path, capsys):
     bag = str(clocks(bags, tmp_path / "drive.mcap"))
     words = [bag, "--instruction", "go on", "--uncalibrated", "--out"]
-    replay = ["--boundaries", "odom", "--dtype", "float32"]
+    replay = ["--boundaries", "odom", "--precision", "float32"]
     out = tmp_path / "out"
     assert main(["import-bag", *words, str(out)]) == 2
     said = capsys.readouterr().err

@@ -29,8 +29,7 @@ def test_one_object_with_the_seconds_of_every_step(memory, capsys):
                 "--warmup",
                 "1",
                 "--size",
-                "160",
-                "120",
+                "160x120",
                 "--json",
             ]
         )
@@ -58,8 +57,7 @@ def test_table_shows_each_stage(capsys):
                 "--warmup",
                 "0",
                 "--size",
-                "160",
-                "120",
+                "160x120",
             ]
         )
         == 0

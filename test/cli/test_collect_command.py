@@ -20,10 +20,8 @@ def collect(capsys, small_houses, out, *arguments):
             str(small_houses),
             "--out",
             str(out),
-            "--width",
-            "48",
-            "--height",
-            "36",
+            "--size",
+            "48x36",
             "--json",
             *map(str, arguments),
         ]
@@ -35,10 +33,10 @@ def collect(capsys, small_houses, out, *arguments):
 def test_expert_trajectories_are_written_and_do_not_depend_on_the_number_of_processes(
     capsys, small_houses, tmp_path
 ):
-    code, one, _ = collect(capsys, small_houses, tmp_path / "one", "--noise", 0.2, "--limit", 5)
+    code, one, _ = collect(capsys, small_houses, tmp_path / "one", "--noise", 0.2, "--episodes", 5)
     assert code == 0 and one["episodes"] == one["kept"] == 5
     code, two, _ = collect(
-        capsys, small_houses, tmp_path / "two", "--noise", 0.2, "--limit", 5, "--workers", 2
+        capsys, small_houses, tmp_path / "two", "--noise", 0.2, "--episodes", 5, "--workers", 2
     )
     assert code == 0 and two["frames"] == one["frames"]
     deviations = 0
@@ -59,10 +57,10 @@ def test_expert_trajectories_are_written_and_do_not_depend_on_the_number_of_proc
 
 
 def test_finished_episodes_are_not_driven_again(capsys, small_houses, tmp_path):
-    collect(capsys, small_houses, tmp_path / "c", "--limit", 3)
+    collect(capsys, small_houses, tmp_path / "c", "--episodes", 3)
     frame = next((tmp_path / "c/images").rglob("000.jpg"))
     before = frame.stat().st_mtime_ns
-    code, result, err = collect(capsys, small_houses, tmp_path / "c", "--limit", 5)
+    code, result, err = collect(capsys, small_houses, tmp_path / "c", "--episodes", 5)
     assert (
         code == 0
         and result["episodes"] == 5
@@ -72,8 +70,8 @@ def test_finished_episodes_are_not_driven_again(capsys, small_houses, tmp_path):
 
 
 def test_other_noise_is_refused_in_the_same_folder(capsys, small_houses, tmp_path):
-    collect(capsys, small_houses, tmp_path / "c", "--limit", 1)
-    code, _, err = collect(capsys, small_houses, tmp_path / "c", "--limit", 1, "--noise", 0.5)
+    collect(capsys, small_houses, tmp_path / "c", "--episodes", 1)
+    code, _, err = collect(capsys, small_houses, tmp_path / "c", "--episodes", 1, "--noise", 0.5)
     assert code == 2 and "collect.noise was 0.0 and is 0.5" in err
 
 

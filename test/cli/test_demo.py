@@ -46,7 +46,7 @@ def start(folder, one_house, *options, **environment):
         "import sys; from janusvln_ros.cli.main import main; sys.exit(main(sys.argv[1:]))",
         "demo",
     ]
-    command += ["--data-dir", str(one_house), "--size", "128x96", *options]
+    command += ["--data", str(one_house), "--size", "128x96", *options]
     folder.mkdir(exist_ok=True)
     return subprocess.Popen(
         command,
@@ -183,13 +183,18 @@ def test_without_egl_the_demo_says_so_and_leaves_nothing(tmp_path, one_house):
         (["--seed", "-1"], "--seed is -1"),
         (["--domain", "300"], "out of range"),
         (["--split", "test"], "no split 'test'"),
+        (["backend:=webots"], "'webots': give one of"),
+        (["gqu:=0"], "no argument 'gqu'"),
+        (["gpu:=first"], "'first': give a number"),
+        (["habitat"], "write NAME:=VALUE"),
+        (["mode:=continuous"], "see its options"),
     ],
 )
 def test_what_a_user_gets_wrong_is_one_sentence_and_nothing_is_written(
     tmp_path, one_house, monkeypatch, capsys, options, words
 ):
     monkeypatch.chdir(tmp_path)
-    assert main(["demo", "--data-dir", str(one_house), *options]) == 2
+    assert main(["demo", "--data", str(one_house), *options]) == 2
     printed = capsys.readouterr()
     assert printed.out == "" and printed.err.startswith("error: ") and words in printed.err
     assert not [p for p in tmp_path.rglob("*") if p.is_file()]
@@ -205,12 +210,23 @@ def test_noise_is_refused_before_the_graph_starts_and_doubt_is_named(tmp_path):
         check_instruction("asdf", str(tmp_path))
 
 
+@pytest.mark.slow
+def test_the_demo_drives_in_habitat_by_an_argument_of_the_graph(tmp_path, one_house):
+    root = Path(__file__).resolve().parents[2]
+    server = f"command:={sys.executable} {root / 'test/sim_bridge/houses_server.py'}"
+    options = ["backend:=habitat", server, "gpu:=-1", "--max-steps", "3", "--json"]
+    code, out, err = end(start(tmp_path, one_house, *options, PYTHONPATH=str(root)))
+    assert code == 0, err
+    simulator = json.loads(out)["simulator"]
+    assert simulator["backend"] == "habitat" and "moderngl" in simulator
+
+
 def test_a_domain_that_somebody_uses_is_refused(tmp_path, one_house, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as taken:
         with reserved_domain() as free:
             taken.bind(("127.0.0.1", domain_ports(free)[10]))
-        assert main(["demo", "--data-dir", str(one_house), "--domain", str(free)]) == 2
+        assert main(["demo", "--data", str(one_house), "--domain", str(free)]) == 2
     assert f"domain {free} is in use" in capsys.readouterr().err
 
 
@@ -220,5 +236,5 @@ def test_a_folder_that_holds_something_is_not_written_over(
     monkeypatch.chdir(tmp_path)
     (tmp_path / "kept").mkdir()
     (tmp_path / "kept/file").write_text("x")
-    assert main(["demo", "--data-dir", str(one_house), "--out", "kept"]) == 2
+    assert main(["demo", "--data", str(one_house), "--out", "kept"]) == 2
     assert "not empty" in capsys.readouterr().err and (tmp_path / "kept/file").read_text() == "x"

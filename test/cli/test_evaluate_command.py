@@ -17,7 +17,7 @@ import pytest
 
 from janusvln_ros.cli.main import main
 
-SMALL = ["--width", "32", "--height", "24"]
+SMALL = ["--size", "32x24"]
 
 
 def evaluate(capsys, *arguments) -> tuple[int, dict | None, str]:

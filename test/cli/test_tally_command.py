@@ -8,7 +8,7 @@ from janusvln_ros.cli.main import main
 def test_tally_of_a_run_counts_all_its_episodes_and_wants_the_data_it_drove(
     small_houses, tmp_path, capsys
 ):
-    out, size = tmp_path / "run", ["--width", "32", "--height", "24"]
+    out, size = tmp_path / "run", ["--size", "32x24"]
     data = ["--data", str(small_houses)]
     assert main(["evaluate", "forward", *data, "--episodes", "8", "--out", str(out), *size]) == 0
     capsys.readouterr()

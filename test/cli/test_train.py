@@ -8,7 +8,7 @@ from janusvln_ros.cli.main import main
 
 
 def test_show_prints_every_field_with_the_overrides(capsys):
-    assert main(["train", "tiny", "learning_rate=1e-4", "--show", "--json"]) == 0
+    assert main(["train", "tiny", "--set", "learning_rate=1e-4", "--show", "--json"]) == 0
     shown = json.loads(capsys.readouterr().out)
     assert (
         shown["learning_rate"] == 1e-4 and shown["memory"] == "dual" and shown["stop_weight"] > 1
@@ -28,6 +28,6 @@ def test_show_prints_every_field_with_the_overrides(capsys):
     ],
 )
 def test_bad_input_is_one_sentence_and_exit_code_2(arguments, message, capsys, tmp_path):
-    assert main(["train", *arguments, f"output={tmp_path}"]) == 2
+    assert main(["train", arguments[0], "--set", *arguments[1:], f"output={tmp_path}"]) == 2
     error = capsys.readouterr().err
     assert message in error and "Traceback" not in error

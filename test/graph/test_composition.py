@@ -11,6 +11,7 @@ import socket
 import subprocess
 import sys
 import time
+from dataclasses import fields
 from pathlib import Path
 
 import pytest
@@ -26,10 +27,12 @@ from janusvln_ros.graph.composition import (
 from janusvln_ros.graph.processes import (
     NodeEndedError,
     Processes,
+    command,
     domain_owners,
     domain_ports,
     reserved_domain,
 )
+from sim_bridge.habitat_client import HabitatSettings
 
 ROOT = Path(__file__).resolve().parents[2]
 GIVEN = [
@@ -41,11 +44,11 @@ GIVEN = [
 
 
 def names(graph, **given):
-    return [spec.executable for spec in resolve(graph, given)]
+    return [spec.name for spec in resolve(graph, given)]
 
 
 def by_name(graph, **given):
-    return {spec.executable: spec for spec in resolve(graph, given)}
+    return {spec.name: spec for spec in resolve(graph, given)}
 
 
 def test_lockstep_needs_no_motion_and_continuous_does():
@@ -53,6 +56,19 @@ def test_lockstep_needs_no_motion_and_continuous_does():
     assert names("simulation", mode="continuous") == ["sim_bridge", "policy", "motion"]
     assert names("robot") == ["motion", "policy"]
     assert names("replay", bag="x") == ["policy", "player"]
+
+
+def test_habitats_settings_have_one_name_in_the_graph_the_node_and_a_rollout():
+    pytest.importorskip("rclpy", reason="the node's table is in its ROS file")
+    parameters = {
+        p.name: p.default for p in importlib.import_module("sim_bridge.bridge_node").PARAMETERS
+    }
+    for setting in fields(HabitatSettings):
+        assert parameters[setting.name] == setting.default
+        given = "x y" if isinstance(setting.default, str) else "7"
+        spec = by_name("simulation", backend="habitat", **{setting.name: given})["sim_bridge"]
+        assert spec.parameters["backend"] == "habitat"
+        assert spec.parameters[setting.name] == type(setting.default)(given)
 
 
 def test_every_parameter_of_every_graph_is_one_that_its_node_declares_with_the_right_type():
@@ -74,8 +90,8 @@ def test_every_parameter_of_every_graph_is_one_that_its_node_declares_with_the_r
             for spec in resolve(graph, {**given, **mode}):
                 for name, value in spec.parameters.items():
                     if name != "use_sim_time":
-                        assert type(value) is type(defaults[spec.executable][name]), (
-                            f"{graph}: {spec.executable}.{name} = {value!r}"
+                        assert type(value) is type(defaults[spec.name][name]), (
+                            f"{graph}: {spec.name}.{name} = {value!r}"
                         )
 
 
@@ -97,6 +113,52 @@ def test_the_base_timeout_that_motion_is_told_is_the_one_that_the_simulated_base
         == shipped
         <= 0.3
     )
+
+
+@pytest.mark.parametrize(
+    ("lifecycle", "watch", "autostart", "managed"),
+    [
+        ("", "", None, None),
+        ("auto", "", True, None),
+        ("external", "", False, None),
+        ("nav2", "", False, ["motion", "policy"]),
+        ("nav2", "true", False, ["policy"]),
+    ],
+)
+def test_one_argument_puts_the_robot_under_a_lifecycle_manager(
+    lifecycle, watch, autostart, managed
+):
+    specs = resolve("robot", {"lifecycle": lifecycle, "watch": watch})
+    ours = [spec for spec in specs if spec.package == "janusvln_ros"]
+    assert {spec.parameters.get("autostart") for spec in ours} == {autostart}
+    managers = [spec for spec in specs if spec not in ours]
+    assert bool(managers) == bool(managed)
+    for spec in managers:
+        told = yaml.safe_load(spec.files[0].read_text())["/**"]["ros__parameters"]
+        told |= spec.parameters
+        assert told["node_names"] == managed and told["bond_timeout"] == 0.0
+        assert told["service_timeout"] >= 300 and told["autostart"]
+        assert (spec.package, spec.executable) == ("nav2_lifecycle_manager", "lifecycle_manager")
+
+
+def test_a_node_of_another_package_runs_from_where_ros_installs_it(tmp_path, monkeypatch):
+    (spec,) = (s for s in resolve("robot", {"lifecycle": "nav2"}) if s.package != "janusvln_ros")
+    monkeypatch.setenv("AMENT_PREFIX_PATH", str(tmp_path))
+    with pytest.raises(InputError, match=r"nav2_lifecycle_manager.*is not installed"):
+        command(spec, tmp_path)
+    program = tmp_path / "lib/nav2_lifecycle_manager/lifecycle_manager"
+    program.parent.mkdir(parents=True)
+    program.write_text("")
+    assert command(spec, tmp_path)[0] == str(program)
+
+
+def test_a_second_simulation_has_clock_transforms_and_frames_of_its_own():
+    names = {"clock": "/r1/clock", "tf": "/r1/tf", "frame_prefix": "r1/"}
+    specs = by_name("simulation", mode="continuous", namespace="r1", **names)
+    assert all(spec.remaps["/clock"] == "/r1/clock" for spec in specs.values())
+    bridge = specs["sim_bridge"]
+    assert (bridge.remaps["/tf"], bridge.remaps["/tf_static"]) == ("/r1/tf", "/r1/tf_static")
+    assert bridge.parameters["frame_prefix"] == "r1/"
 
 
 def test_a_camera_topic_takes_its_compressed_topic_along():
@@ -172,6 +234,14 @@ def test_a_wrong_argument_is_named(graph, given, words):
         resolve(graph, given)
 
 
+@pytest.mark.parametrize("content", ["a: [", "[1]", "arguments: 3", "arguments: {x: 1"])
+def test_a_robots_file_that_is_none_is_named(tmp_path, content):
+    path = tmp_path / "mine.yaml"
+    path.write_text(content)
+    with pytest.raises(InputError, match=r"mine\.yaml is no parameter file"):
+        resolve("robot", {"robot": str(path)})
+
+
 def test_words_of_the_command_line_are_read_as_launch_reads_them():
     assert parse_assignments(["a:=b:=c", "d:="]) == {"a": "b:=c", "d": ""}
     assert parse_parameters(["sim_bridge.frame_rate:=15.0", "sim_bridge.sliding:=false"]) == {
@@ -198,6 +268,7 @@ def test_launch_starts_the_nodes_that_up_starts(graph, given):
         "launch_ros.actions", reason="launch is not on PyPI; this runs where ROS 2 is installed"
     )
     from launch.actions import DeclareLaunchArgument, OpaqueFunction
+    from launch_ros.actions import Node
 
     from launch import LaunchContext
 
@@ -210,7 +281,8 @@ def test_launch_starts_the_nodes_that_up_starts(graph, given):
         if isinstance(entity, DeclareLaunchArgument):
             entity.visit(context)
         elif isinstance(entity, OpaqueFunction):
-            started = entity.visit(context)
+            actions = entity.visit(context) or []
+            started += [action for action in actions if isinstance(action, Node)]
     assert [(n.node_package, n.node_executable) for n in started] == [
         ("janusvln_ros", s.executable) for s in resolve(graph, given)
     ]
@@ -354,6 +426,6 @@ def test_up_lists_the_nodes_without_starting_them():
         text=True,
         check=True,
     )
-    assert [node["executable"] for node in json.loads(done.stdout)["nodes"]] == names(
-        "simulation", mode="continuous"
-    )
+    nodes = json.loads(done.stdout)["nodes"]
+    assert [node["name"] for node in nodes] == names("simulation", mode="continuous")
+    assert all(node["executable"] == f"janusvln_{node['name']}" for node in nodes)

@@ -39,7 +39,7 @@ def drive(tmp_path_factory, one_house):
         "128x96",
         "--out",
         str(folder / "demo"),
-        "--data-dir",
+        "--data",
         str(one_house),
         "--json",
     ]

@@ -36,7 +36,7 @@ def test_no_unsafe_moment_in_the_house_simulator(faults, data_dir):
         "3",
         "--faults",
         faults,
-        "--data-dir",
+        "--data",
         str(data_dir),
     ]
     done = subprocess.run(

@@ -4,8 +4,11 @@ byte.
 """
 
 import json
+import shlex
 import shutil
+import sys
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
@@ -15,9 +18,11 @@ pytest.importorskip("moderngl", reason="needs the simulator: pip install janusvl
 
 from janusvln_ros.cli.main import main
 from janusvln_ros.data.episodes import read_episodes, write_episodes
+from janusvln_ros.graph import ros_engine
+from sim_bridge import habitat_server
 
 pytestmark = pytest.mark.ros
-SIZE = ["--width", "128", "--height", "96"]
+SIZE = ["--size", "128x96"]
 
 
 def results(folder, one_house, agent, rules):
@@ -41,6 +46,41 @@ def results(folder, one_house, agent, rules):
 def test_an_agent_drives_through_ros_as_it_drives_directly(tmp_path, one_house, agent, rules):
     direct, ros = results(tmp_path, one_house, agent, rules)
     assert direct == ros and len(direct) == 2
+
+
+def test_habitats_settings_reach_the_simulator_through_ros(tmp_path, one_house, monkeypatch):
+    root = Path(__file__).resolve().parents[2]
+    monkeypatch.setenv("PYTHONPATH", str(root))
+    server = [sys.executable, str(root / "test" / "sim_bridge" / "houses_server.py")]
+    options = {"command": shlex.join(server), "gpu": -1, "request_timeout": 30.0}
+    common = ["evaluate", "random", "--data", str(one_house), "--set", "rules={max_steps: 8}"]
+    common += ["--episodes", "1", "--backend", "habitat", *SIZE]
+    common += ["--set", f"env.options={json.dumps(options)}"]
+    for name, how in (("direct", []), ("ros", ["--ros"])):
+        assert main([*common, "--out", str(tmp_path / name), *how]) == 0
+    direct, ros = (tmp_path / name / "results.jsonl" for name in ("direct", "ros"))
+    assert direct.read_text() == ros.read_text()
+
+
+def test_no_graphics_card_ends_a_run_through_ros_before_the_graph_starts(
+    tmp_path, one_house, monkeypatch, capsys
+):
+    server = tmp_path / "server.py"
+    server.write_text(
+        "import os, socket, sys\n"
+        f"sys.path.insert(0, {str(Path(habitat_server.__file__).parent)!r})\n"
+        "from habitat_server import receive, send\n"
+        "c = socket.socket(socket.AF_UNIX)\nc.connect(sys.argv[-1])\nreceive(c)\n"
+        "send(c, {'ok': True, 'python': '3.9', 'versions': {}})\nreceive(c)\n"
+        "print('WindowlessContext: Unable to create windowless context', flush=True)\n"
+        "os._exit(1)\n"
+    )
+    monkeypatch.setattr(ros_engine, "lockstep_graph", lambda *a: pytest.fail("a graph starts"))
+    command = json.dumps(shlex.join([sys.executable, str(server)]))
+    words = ["evaluate", "random", "--data", str(one_house), "--backend", "habitat", "--ros"]
+    words += ["--set", f"env.options.command={command}", "--out", str(tmp_path / "out")]
+    assert main(words) == 2
+    assert "gpu to -1" in capsys.readouterr().err
 
 
 def test_the_policy_drives_through_ros_as_directly_whatever_the_white_space_of_its_words(
@@ -91,7 +131,7 @@ def test_trajectories_are_collected_through_ros(tmp_path, one_house):
                     str(one_house),
                     "--split",
                     "val_unseen",
-                    "--limit",
+                    "--episodes",
                     "1",
                     "--out",
                     str(tmp_path / name),

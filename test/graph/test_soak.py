@@ -61,7 +61,7 @@ def test_resident_memory_of_a_process_and_of_none():
         (["--hours", "0"], "--hours is 0.0"),
         (["--faults", "earthquake"], "'earthquake'"),
         (["--every", "0"], "--every"),
-        (["--size", "big"], "--size is 'big'"),
+        (["--size", "big"], "argument --size: 'big'"),
     ],
 )
 def test_a_wrong_option_is_named(words, told):

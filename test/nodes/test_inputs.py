@@ -4,7 +4,10 @@ say "too near", twists that say nothing, velocities that nobody takes, topics wi
 """
 
 import math
+import runpy
+import sys
 import threading
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -74,6 +77,27 @@ def test_a_message_that_comes_on_several_subscriptions_is_heard_once(robot, reli
         panel.say(pressed)
         r.graph.spin(0.2)
     assert heard == [False, True, True]
+
+
+def test_an_emergency_stop_is_heard_by_humbles_rclpy_which_gives_the_message_alone(
+    robot, monkeypatch
+):
+    from janusvln_ros.nodes import wiring
+
+    events = SimpleNamespace(SubscriptionEventCallbacks=object())
+    monkeypatch.setitem(sys.modules, "rclpy.qos_event", events)
+    with monkeypatch.context() as humble:
+        humble.setitem(sys.modules, "rclpy.event_handler", None)
+        found = runpy.run_path(wiring.__file__)["SubscriptionEventCallbacks"]
+    assert found is events.SubscriptionEventCallbacks
+    monkeypatch.setattr(wiring, "Subscription", object)
+    r = robot()
+    panel = estop(r, kept=True)
+    r.graph.until(panel.heard, "the subscription")
+    says(r, panel, True)
+    assert not r.motion.machine.armed and "e-stop is pressed" in r.arm(True).message
+    says(r, panel, False)
+    assert r.arm(True).success
 
 
 def test_an_emergency_stop_pressed_before_motion_starts_refuses_to_arm(graph, robot):

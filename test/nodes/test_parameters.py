@@ -158,7 +158,13 @@ def start(executable, *arguments, domain):
     ("executable", "arguments", "code", "words"),
     [
         ("motion", ["-p", "rate:=77.5"], 2, "error: parameter 'rate' is 77.5"),
-        ("policy", ["-p", "checkpoint:=/nowhere/at/all"], 1, "/nowhere/at/all"),
+        (
+            "policy",
+            ["-p", "checkpoint:=/nowhere/at/all"],
+            2,
+            "error: there is no checkpoint folder",
+        ),
+        ("motion", ["--params-file", "/no/such.yaml"], 2, "/no/such.yaml"),
     ],
 )
 def test_a_process_that_cannot_start_says_why_in_one_sentence(

@@ -10,7 +10,7 @@ import pytest
 import yaml
 
 from janusvln_ros.errors import InputError
-from janusvln_ros.graph.composition import resolve
+from janusvln_ros.graph.composition import graph_arguments, resolve
 
 ROOT = Path(__file__).resolve().parents[2]
 ROBOTS = sorted(p.stem for p in (ROOT / "config/robots").glob("*.yaml"))
@@ -20,8 +20,24 @@ def sections(robot):
     return yaml.safe_load((ROOT / f"config/robots/{robot}.yaml").read_text())
 
 
-def test_there_is_a_differential_base_a_quadruped_and_a_template():
-    assert ROBOTS == ["go2", "template", "turtlebot4"]
+def test_there_are_presets_for_usual_cameras_and_bases_and_a_template():
+    bases = {"turtlebot4", "go2", "depth_base", "scan_base"}
+    assert set(ROBOTS) == bases | {"realsense", "oak_d", "zed", "template"}
+
+
+@pytest.mark.parametrize("robot", ROBOTS)
+def test_every_preset_resolves_and_says_how_it_is_started(robot):
+    specs = {spec.name: spec for spec in resolve("robot", {"robot": robot})}
+    told = sections(robot)["arguments"]["ros__parameters"]
+    assert set(told) <= {argument.name for argument in graph_arguments("robot")}
+    assert specs["policy"].remaps.get("image", "image") == told["image"]
+    assert specs["policy"].remaps.get("camera_info", "camera_info") == told["camera_info"]
+    source = sections(robot)["/**/motion"]["ros__parameters"]["range_source"]
+    for topic in {"none": (), "scan": ("scan",), "depth": ("depth", "depth_info")}[source]:
+        assert specs["motion"].remaps.get(topic, topic) == told[topic]
+    text = (ROOT / f"config/robots/{robot}.yaml").read_text()
+    assert f"robot:={robot if robot not in ('template', 'go2') else ''}" in text or robot == "go2"
+    assert max(map(len, text.splitlines())) <= 99
 
 
 @pytest.mark.ros
@@ -43,7 +59,7 @@ def test_no_shipped_robot_claims_a_base_timeout_that_nobody_measured(robot):
 
 def test_a_robots_file_gives_topics_and_what_the_user_says_wins():
     specs = {
-        s.executable: s
+        s.name: s
         for s in resolve("robot", {"robot": "turtlebot4", "odom": "wheels/odom", "speed": "0.1"})
     }
     assert specs["policy"].remaps["image"] == "oakd/rgb/preview/image_raw"
@@ -59,7 +75,7 @@ def test_a_file_of_ones_own_is_taken_and_a_missing_one_is_named(tmp_path):
     mine = tmp_path / "mine.yaml"
     mine.write_text("/**/motion: {ros__parameters: {speed: 0.15}}\n")
     assert resolve("robot", {"robot": str(mine)})[0].files[-1] == mine
-    with pytest.raises(InputError, match="give one of go2, template, turtlebot4"):
+    with pytest.raises(InputError, match="give one of depth_base, go2, oak_d"):
         resolve("robot", {"robot": "roomba"})
     mine.write_text("arguments: {ros__parameters: {imgae: x}}\n")
     with pytest.raises(InputError, match="'imgae'"):
@@ -68,7 +84,7 @@ def test_a_file_of_ones_own_is_taken_and_a_missing_one_is_named(tmp_path):
 
 def test_watching_starts_no_motion_and_executes_nothing():
     specs = resolve("robot", {"watch": "true"})
-    assert [s.executable for s in specs] == ["policy"] and specs[0].parameters["execute"] is False
+    assert [s.name for s in specs] == ["policy"] and specs[0].parameters["execute"] is False
 
 
 @pytest.mark.ros

@@ -568,11 +568,23 @@ def test_a_step_without_a_result_ends_by_this_nodes_own_deadline(world):
     assert world.only(world.tick(3.1), Finish).code == Code.STEP_TIMEOUT
 
 
-def test_a_lost_lockstep_frame_is_asked_for_once():
+def test_a_lost_lockstep_frame_is_asked_for_again_and_again_until_the_time_is_over():
+    world = World(resend_after=0.5, frame_timeout=1.4)
+    world.start()
+    assert world.tick(0.6) == (Resend(),)
+    assert world.tick(0.1) == ()
+    assert world.tick(0.5) == (Resend(),)
+    assert world.only(world.tick(0.3), Finish).code == Code.NO_FRAME
+
+
+def test_each_step_has_its_own_count_of_what_was_asked_for_again():
     world = World(resend_after=0.5, frame_timeout=5.0)
     world.start()
     assert world.tick(0.6) == (Resend(),)
-    assert world.tick(0.6) == ()
+    world.frame()
+    world.decide()
+    world.result()
+    assert world.tick(0.6) == (Resend(),)
 
 
 # An instruction while the model loads

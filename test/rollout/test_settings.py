@@ -81,7 +81,7 @@ def test_single_values_can_be_changed():
         ("seed=many", "seed is 'many'"),
         ("rules=3", "rules is 3, not a section"),
         ("seed.x=3", "seed is a value, not a section"),
-        ("rules.max_steps", "write KEY=VALUE"),
+        ("rules.max_steps", "write FIELD=VALUE"),
         ("rules.max_steps=0", "give 1 or more"),
         ("rules.not_understood=guess", "give 'fail' or 'stop'"),
         ("baselines.random=[1, 2]", "random is"),

@@ -169,6 +169,35 @@ def test_a_late_comer_gets_the_frame_its_intrinsics_and_the_time(lockstep):
     assert all(stamp == lockstep.bridge.stamp for stamp in stamps) and stamps[0].sec > 0
 
 
+def frames(bridge):
+    return [(t.header.frame_id, t.child_frame_id) for t in bridge.outputs.transforms]
+
+
+def test_the_frames_lead_from_the_map_to_the_robot_under_one_prefix(bridge):
+    lockstep = bridge(frame_prefix="r1/")
+    assert frames(lockstep.bridge) == [("r1/map", "r1/odom"), ("r1/odom", "r1/base_link")]
+    origin, base = lockstep.bridge.outputs.transforms
+    assert origin.transform.translation.x == origin.transform.rotation.z == 0.0
+    assert base.transform.translation.x == lockstep.bridge.base.pose.x
+    lockstep.listen(Image, "image", KEPT)
+    lockstep.listen(Odometry, "odom", KEPT)
+    lockstep.until(lambda: lockstep.got["image"] and lockstep.got["odom"])
+    assert lockstep.got["image"][0].header.frame_id == "r1/camera_optical_frame"
+    (odometry,) = lockstep.got["odom"]
+    assert (odometry.header.frame_id, odometry.child_frame_id) == ("r1/odom", "r1/base_link")
+
+
+def test_a_late_comer_gets_the_transforms_of_a_world_that_stands_still(lockstep):
+    tf2 = pytest.importorskip("tf2_msgs.msg", reason="tf2_msgs is not on PyPI")
+    lockstep.spin(0.5)
+    lockstep.listen(tf2.TFMessage, "/tf")
+    lockstep.listen(tf2.TFMessage, "/tf_static", KEPT)
+    lockstep.until(lambda: lockstep.got["/tf"] and lockstep.got["/tf_static"])
+    told = lockstep.got["/tf"][0].transforms + lockstep.got["/tf_static"][0].transforms
+    assert [t.child_frame_id for t in told] == ["odom", "base_link", "camera_optical_frame"]
+    assert all(t.header.stamp == lockstep.bridge.stamp for t in told[:2])
+
+
 def test_nothing_advances_unless_asked(lockstep):
     lockstep.listen(Image, "image", KEPT)
     lockstep.listen(Clock, "/clock")

@@ -9,7 +9,7 @@ import math
 import numpy as np
 import pytest
 
-from janusvln_ros.geometry import Pose2
+from janusvln_ros.geometry import Pose2, compose
 from sim_bridge.continuous import Base, BaseSettings, scan_from_depth
 
 ORIGIN = Pose2(0.0, 0.0, 0.0)
@@ -38,6 +38,14 @@ def test_speed_and_acceleration_stay_within_the_limits():
         -1.0
     )
     assert max(b - a for a, b in itertools.pairwise(speeds)) <= 0.02 + 1e-9
+
+
+def test_the_drift_of_the_odometry_leads_from_the_measured_pose_to_the_true_one():
+    base = Base(BaseSettings(odom_noise=0.1), lambda x, y: True, Pose2(2.0, 1.0, 0.5), seed=3)
+    assert base.odom_in_map == pytest.approx((0, 0, 0))
+    last = drive(base, 0.5, 0.4, 4.0)[-1]
+    assert last.pose != pytest.approx(base.pose)
+    assert compose(base.odom_in_map, last.pose) == pytest.approx(base.pose)
 
 
 def test_without_commands_the_base_comes_to_rest_even_if_it_was_not_advanced_meanwhile():

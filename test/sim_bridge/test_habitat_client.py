@@ -5,14 +5,20 @@ servers that misbehave.
 
 import ast
 import contextlib
+import json
+import mmap
 import os
 import signal
 import socket
 import struct
+import subprocess
 import sys
 import textwrap
 import threading
+import time
+from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from unittest import mock
 
 import numpy as np
@@ -22,10 +28,20 @@ from janusvln_ros.actions import Action
 from janusvln_ros.data.episodes import read_episodes
 from janusvln_ros.errors import InputError
 from janusvln_ros.geometry import rotation_of_yaw
-from sim_bridge import habitat_server, make_env
-from sim_bridge.habitat_client import SimulatorError
-from sim_bridge.habitat_server import DisconnectedError, ProtocolError, receive, send
-from sim_bridge.nav_env import NavEnv
+from sim_bridge import habitat_client, habitat_lab, habitat_server, make_env
+from sim_bridge.habitat_client import SimulatorError, check_scene
+from sim_bridge.habitat_server import (
+    NAVMESH_SETTINGS,
+    DisconnectedError,
+    ProtocolError,
+    navmesh_differences,
+    put_shared,
+    receive,
+    send,
+    shared_size,
+    take_shared,
+)
+from sim_bridge.nav_env import NavEnv, SetupError
 
 SERVER = Path(habitat_server.__file__)
 ROOT = SERVER.parents[1]
@@ -166,15 +182,9 @@ def test_a_crash_is_reported_with_its_last_words(tmp_path, house_a):
     assert (tmp_path / "runs").read_text() == "xx"
 
 
-def test_a_crash_before_connecting_is_reported_with_its_last_words(tmp_path):
-    (tmp_path / "server.py").write_text("raise ImportError('no module named habitat_sim')")
-    with pytest.raises(SimulatorError, match=r"(?s)did not start.*habitat_sim"):
-        make_env("habitat", command=[sys.executable, str(tmp_path / "server.py")])
-
-
 def test_a_server_that_never_connects_is_given_up(tmp_path):
     (tmp_path / "server.py").write_text("import time\ntime.sleep(100)")
-    with pytest.raises(SimulatorError, match="did not connect within"):
+    with pytest.raises(SetupError, match=r"it said nothing.*did not connect within 0.5 s"):
         make_env(
             "habitat", command=[sys.executable, str(tmp_path / "server.py")], start_timeout=0.5
         )
@@ -243,12 +253,265 @@ def test_another_version_of_the_protocol_is_named(tmp_path):
         )
 
 
+# What the user has to mend is one sentence, at once, without a restart
+
+
+def sentence(problem):
+    """The message, which is one line and tells how Habitat is installed."""
+    text = str(problem.value)
+    assert "\n" not in text and "Traceback" not in text
+    return text
+
+
 def test_a_python_that_is_not_there_is_named(monkeypatch):
     monkeypatch.delenv("JANUSVLN_HABITAT_PYTHON", raising=False)
-    with pytest.raises(InputError, match="JANUSVLN_HABITAT_PYTHON"):
+    with pytest.raises(SetupError, match="JANUSVLN_HABITAT_PYTHON"):
         make_env("habitat")
-    with pytest.raises(InputError, match="/no/such/python"):
+    with pytest.raises(SetupError, match="/no/such/python"):
         make_env("habitat", python="/no/such/python")
+
+
+@pytest.mark.parametrize(
+    ("program", "words"),
+    [
+        (None, "cannot be started.*Is a directory|cannot be started.*[Pp]ermission"),
+        ("not executable", "cannot be started.*[Pp]ermission"),
+        ("\0\1\2\3", "cannot be started"),
+        ("#!/bin/sh\nexit 0\n", "said nothing.*status 0"),
+        ("#!/bin/sh\necho unknown option --socket; exit 2\n", "unknown option.*status 2"),
+        ("#!/bin/sh\nyes\n", "did not connect within"),
+        ("#!/bin/sh\nkill -ILL $$\n", "status -4"),
+        (
+            f"#!/bin/sh\nexec {sys.executable} -S -c 'import numpy'\n",
+            "ModuleNotFoundError: No module named 'numpy'.*status 1",
+        ),
+    ],
+)
+def test_a_program_that_is_no_python_with_habitat_is_named_with_what_it_said(
+    tmp_path, program, words
+):
+    path = tmp_path / "python"
+    if program is None:
+        path.mkdir()
+    else:
+        path.write_text(program)
+        path.chmod(0o644 if program == "not executable" else 0o755)
+    with pytest.raises(SetupError, match=words) as problem:
+        make_env("habitat", python=str(path), start_timeout=2.0)
+    assert str(path) in sentence(problem) and "conda create" in sentence(problem)
+
+
+@pytest.mark.parametrize(
+    ("module", "words"),
+    [
+        (None, "No module named 'habitat_sim'"),
+        ("import numpy_of_another_age", "No module named 'numpy_of_another_age'"),
+        ("raise ImportError('libEGL.so.1: cannot open shared object file')", "libEGL.so.1"),
+        ("", "has no Simulator"),  # a folder of that name, such as the source's
+    ],
+)
+def test_an_interpreter_without_habitat_is_named_with_what_it_said(
+    tmp_path, monkeypatch, module, words
+):
+    if module is not None:
+        (tmp_path / "habitat_sim.py").write_text(module)
+    monkeypatch.setenv("PYTHONPATH", f"{tmp_path}{os.pathsep}{ROOT}")
+    with pytest.raises(SetupError, match=words) as problem:
+        make_env("habitat", python=sys.executable, **SMALL)
+    assert sys.executable in sentence(problem) and "conda create" in sentence(problem)
+
+
+def test_an_interpreter_that_crashes_while_it_imports_is_named(tmp_path):
+    body = "receive(c)\nprint('Illegal instruction', flush=True)\nos._exit(132)"
+    with pytest.raises(SetupError, match=r"Illegal instruction.*132") as problem:
+        misbehaving(tmp_path, body)
+    assert "conda create" in sentence(problem)
+    assert (tmp_path / "runs").read_text() == "x"
+
+
+MAGNUM = "Platform::WindowlessEglApplication::tryCreateContext(): "
+
+
+@pytest.mark.parametrize(
+    ("said", "gpu", "remedy"),
+    [
+        (f"{MAGNUM}unable to find CUDA device 0 among 1 EGL devices in total", 0, "gpu to -1"),
+        (f"{MAGNUM}unable to find EGL device for CUDA device 1", 1, "gpu to -1"),
+        ("WindowlessContext: Unable to create windowless context", 0, "gpu to -1"),
+        (f"{MAGNUM}cannot get default EGL display: EGL_BAD_PARAMETER", -1, "install EGL"),
+        ("DISPLAY not detected. For headless systems, compile with --headless", -1, "install EGL"),
+    ],
+)
+def test_where_it_cannot_draw_the_setting_to_change_is_named(tmp_path, house_a, said, gpu, remedy):
+    last = "WindowlessContext: Unable to create windowless context"
+    words = f"print({said!r} + chr(10) + {last!r}, flush=True)"
+    body = f"honest()\nreceive(c)\n{words}\nos._exit(1)"
+    with pytest.raises(SetupError, match=remedy) as problem:
+        misbehaving(tmp_path, body, scene=house_a, gpu=gpu)
+    assert f"gpu {gpu}" in sentence(problem) and said in sentence(problem)
+    assert (tmp_path / "runs").read_text() == "x", "it is not started again"
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        "send(c, {'ok': False, 'error': 'RuntimeError: no mesh in it', 'bad_input': False})",
+        "print('Trade::GltfImporter::openData(): no mesh in it', flush=True)\nos._exit(1)",
+    ],
+)
+def test_a_scene_that_it_cannot_load_is_bad_input_at_once(tmp_path, house_a, body):
+    with pytest.raises(InputError, match=r"cannot load the scene.*no mesh in it") as problem:
+        misbehaving(tmp_path, f"honest()\nreceive(c)\n{body}\nhonest()", scene=house_a)
+    assert str(house_a) in sentence(problem)
+    assert (tmp_path / "runs").read_text() == "x"
+
+
+def test_a_crash_after_a_texture_was_skipped_is_not_the_scenes_fault(tmp_path, house_a):
+    body = (
+        "print('Cannot load texture 3 so skipping', flush=True)\n"
+        "print('a', 'b', 'c', 'd', sep=chr(10), flush=True)\nos._exit(1)"
+    )
+    with pytest.raises(SimulatorError, match="twice in a row"):
+        misbehaving(tmp_path, f"honest()\nreceive(c)\n{body}", scene=house_a)
+
+
+def test_the_next_scene_is_loaded_after_one_that_was_broken(tmp_path, house_a, habitat):
+    folder = tmp_path / "scene_datasets"
+    folder.mkdir()
+    for name in ("broken.glb", "whole.glb"):
+        (folder / name).write_bytes(house_a.read_bytes())
+    body = (
+        "honest()\nreceive(c)\n"
+        "send(c, {'ok': False, 'error': 'RuntimeError: no', 'bad_input': False})\n"
+        "while honest() is None: pass\n"
+        "send(c, {'ok': True, 'rgb': np.full((24, 32, 3), 7, np.uint8), "
+        "'depth': np.ones((24, 32), np.float32)})\nc.recv(1)"
+    )
+    env = misbehaving(tmp_path, body, data_dir=tmp_path)
+    episode = read_episodes(habitat, "r2r", "val_unseen").episodes[0]
+    with pytest.raises(InputError, match=r"broken\.glb"):
+        env.reset(replace(episode, scene_id="broken.glb"))
+    assert (env.reset(replace(episode, scene_id="whole.glb")).rgb == 7).all()
+    assert (tmp_path / "runs").read_text() == "x" and env.restarts == 0
+    env.close()
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda data: data[: len(data) // 2],
+        lambda data: b"",
+        lambda data: b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 1\n",
+        lambda data: b"<html>404</html>" * 10,
+        lambda data: data[:20] + b"{]" + data[22:],
+        lambda data: data[:4] + b"\1\0\0\0" + data[8:],
+    ],
+)
+def test_a_damaged_file_is_named_before_any_simulator_sees_it(tmp_path, house_a, damage):
+    scene = tmp_path / "damaged.glb"
+    scene.write_bytes(damage(house_a.read_bytes()))
+    with pytest.raises(InputError, match=r"damaged.glb \(\d+ bytes\) is no whole .glb") as problem:
+        check_scene(scene)
+    assert sentence(problem)
+    check_scene(house_a)
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"gqu": 0}, "gqu.*did you mean 'gpu'"),
+        ({"gpu": "first"}, "gpu.*'first'"),
+        ({"gpu": -2}, "gpu is -2: give -1 to 63"),
+        ({"load_timeout": 0.0}, "load_timeout is 0"),
+    ],
+)
+def test_a_setting_that_cannot_be_is_named(options, words):
+    with pytest.raises(InputError, match=words):
+        make_env("habitat", python="python", **options)
+
+
+# Pictures in shared memory
+
+
+def test_pictures_do_not_go_through_the_socket_and_belong_to_who_asked(remote, monkeypatch):
+    remote.set_state(*POSE)
+    received = []
+    monkeypatch.setattr(
+        habitat_client,
+        "receive",
+        lambda *arguments: received.append(receive(*arguments)) or received[-1],
+    )
+    first = remote.render()
+    assert "$shared" in received[-1]["rgb"] and "$shared" in received[-1]["depth"]
+    before = first.rgb.copy()
+    remote.step(Action.TURN_LEFT)
+    assert not np.array_equal(remote.render().rgb, before)
+    np.testing.assert_array_equal(first.rgb, before)
+
+
+def test_a_server_that_was_given_no_memory_sends_pictures_as_before(tmp_path, house_a):
+    body = (
+        "while honest() is None: pass\nsend(c, {'ok': True, 'rgb': np.full((24, 32, 3), 7, "
+        "np.uint8), 'depth': np.ones((24, 32), np.float32)})\nc.recv(1)"
+    )
+    env = misbehaving(tmp_path, body, scene=house_a)
+    env.set_state(*POSE)
+    assert (env.render().rgb == 7).all()
+    env.close()
+
+
+def test_arrays_come_out_of_shared_memory_as_they_were_put_in():
+    rgba = np.random.default_rng(0).integers(0, 255, (6, 5, 4)).astype(np.uint8)
+    depth = np.linspace(0, 1, 30, dtype=np.float32).reshape(6, 5)
+    memory = mmap.mmap(-1, shared_size((90, 1), (30, 4)))
+    told = put_shared(memory, {"rgb": rgba[..., :3], "depth": depth})
+    np.testing.assert_array_equal(take_shared(memory, told["rgb"]), rgba[..., :3])
+    np.testing.assert_array_equal(take_shared(memory, told["depth"]), depth)
+    large = {"rgb": np.zeros((60, 50, 3), np.uint8)}
+    assert put_shared(memory, large)["rgb"] is large["rgb"], "what does not fit is sent"
+
+
+@pytest.mark.parametrize(
+    "place",
+    [
+        ["u1", [1 << 20], 0],
+        ["u1", [4], -1],
+        ["u1", [-4], 0],
+        ["u1", [4], 1 << 70],
+        ["O", [1], 0],
+        ["u1", 4, 0],
+        ["f4", [2, "x"], 0],
+        [[], [1], 0],
+        "everything",
+    ],
+)
+def test_a_place_outside_the_shared_memory_is_refused(place):
+    with pytest.raises(ProtocolError, match="not in the shared memory"):
+        take_shared(mmap.mmap(-1, 64), {"$shared": place})
+
+
+def test_a_killed_client_leaves_no_process_and_no_file(tmp_path, house_a):
+    script = (
+        "import sys, time\nfrom sim_bridge import make_env\n"
+        f"env = make_env('habitat', scene={str(house_a)!r}, command=[sys.executable, "
+        f"{str(Path(__file__).with_name('houses_server.py'))!r}], width=32, height=24)\n"
+        f"env.set_state({POSE[0]!r}, {[float(v) for v in POSE[1]]!r})\nenv.render()\n"
+        "print(env.server.process.pid, flush=True)\ntime.sleep(100)\n"
+    )
+    client = subprocess.Popen(
+        [sys.executable, "-c", script],
+        stdout=subprocess.PIPE,
+        env={**os.environ, "TMPDIR": str(tmp_path)},
+    )
+    server = int(client.stdout.readline())
+    client.kill()
+    client.communicate()
+    for _ in range(200):
+        if not Path(f"/proc/{server}").exists():
+            break
+        time.sleep(0.05)
+    assert not Path(f"/proc/{server}").exists()
+    assert list(tmp_path.iterdir()) == []
 
 
 # The wire
@@ -354,8 +617,9 @@ def test_a_request_with_bad_values_is_answered_and_not_obeyed():
 # Habitat's side
 
 
-def test_the_server_file_is_python_3_9_and_needs_only_numpy():
-    tree = ast.parse(SERVER.read_text(), feature_version=(3, 9))
+@pytest.mark.parametrize("file", [SERVER, Path(habitat_lab.__file__)])
+def test_what_runs_in_habitats_python_is_3_9_and_needs_only_numpy(file):
+    tree = ast.parse(file.read_text(), feature_version=(3, 9))
     at_import = {
         name.name.split(".")[0]
         for node in tree.body
@@ -371,6 +635,7 @@ def test_the_server_file_is_python_3_9_and_needs_only_numpy():
 STAND_IN = """
 # habitat_sim's documented names and types, over the built-in simulator: whether our server calls
 # them rightly, not what Habitat answers.
+import json
 import types
 import numpy as np
 from sim_bridge import make_env
@@ -394,7 +659,9 @@ agent = types.SimpleNamespace(
 )
 class ShortestPath(Bag): geodesic_distance = np.inf
 class NavMeshSettings(Bag):
-    def set_defaults(self): self.agent_radius, self.agent_height = 0.1, 1.5
+    def set_defaults(self):
+        self.cell_size, self.cell_height, self.agent_max_climb = 0.05, 0.2, 0.2
+        self.agent_radius, self.agent_height, self.agent_max_slope = 0.1, 1.5, 45.0
 nav = types.SimpleNamespace(ShortestPath=ShortestPath, NavMeshSettings=NavMeshSettings)
 class GreedyFollowerError(RuntimeError): pass
 errors = types.SimpleNamespace(GreedyFollowerError=GreedyFollowerError)
@@ -416,6 +683,12 @@ class Simulator:
             forward_step=steps["move_forward"], turn_step=steps["turn_left"])
         self.pathfinder = self
         self.is_loaded = False
+    def load_nav_mesh(self, path):
+        made_by = NavMeshSettings()
+        made_by.set_defaults()
+        made_by.__dict__.update(json.load(open(path)))
+        self.nav_mesh_settings, self.is_loaded = made_by, True
+    def close(self): pass
     def recompute_navmesh(self, pathfinder, settings):
         assert (settings.agent_radius, settings.agent_height) == (0.1, 1.5)
         self.is_loaded = True
@@ -482,3 +755,43 @@ def test_habitats_side_calls_what_habitat_documents(tmp_path, house_a, habitat, 
     env.close()
     with pytest.raises(InputError, match="y up"):
         make_env("habitat", up="y", python=sys.executable, **SMALL)
+
+
+@pytest.mark.parametrize(
+    ("made_by", "told"),
+    [
+        ({}, "from file"),
+        ({"cell_size": 0.1}, "cell_size 0.1 instead of 0.05"),
+        ({"cell_height": 0.05}, "cell_height 0.05 instead of 0.2"),
+        ({"agent_max_climb": 0.3}, "agent_max_climb 0.3 instead of 0.2"),
+        ({"agent_max_slope": 30.0}, "agent_max_slope 30 instead of 45"),
+        ({"agent_radius": 0.2}, "agent_radius 0.2 instead of 0.1"),
+        (
+            {"agent_height": 0.88, "cell_size": 0.1},
+            "cell_size 0.1 instead of 0.05, agent_height 0.88 instead of 1.5",
+        ),
+    ],
+)
+def test_a_surface_made_by_other_settings_is_made_anew_and_says_why(
+    tmp_path, house_a, monkeypatch, caplog, made_by, told
+):
+    (tmp_path / "habitat_sim.py").write_text(STAND_IN)
+    monkeypatch.setenv("PYTHONPATH", f"{tmp_path}{os.pathsep}{ROOT}")
+    scene = tmp_path / "house.glb"
+    scene.write_bytes(house_a.read_bytes())
+    scene.with_suffix(".navmesh").write_text(json.dumps(made_by))
+    with caplog.at_level("INFO"):
+        make_env("habitat", scene=scene, python=sys.executable, **SMALL).close()
+    assert told in caplog.text
+    warned = [record for record in caplog.records if record.levelname == "WARNING"]
+    assert bool(warned) == bool(made_by)
+
+
+def test_every_setting_of_a_surface_counts_and_what_a_version_does_not_tell_does_not():
+    same = dict.fromkeys(NAVMESH_SETTINGS, 1.0)
+    assert navmesh_differences(SimpleNamespace(**same), SimpleNamespace(**same)) == []
+    for name in NAVMESH_SETTINGS:
+        other = SimpleNamespace(**{**same, name: 2.0})
+        assert navmesh_differences(other, SimpleNamespace(**same)) == [f"{name} 2 instead of 1"]
+    assert navmesh_differences(SimpleNamespace(), SimpleNamespace(**same)) == []
+    assert navmesh_differences(None, SimpleNamespace(**same)) == []

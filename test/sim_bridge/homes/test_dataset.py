@@ -1,3 +1,4 @@
+import dataclasses
 import gzip
 import hashlib
 import json
@@ -13,7 +14,7 @@ import pytest
 from janusvln_ros.cli.main import main
 from janusvln_ros.data.episodes import ground_truth_path, read_episodes, read_ground_truth
 from janusvln_ros.errors import InputError
-from sim_bridge.homes import SPLITS, check_generator, ensure_split
+from sim_bridge.homes import SPLITS, check_generator, ensure_split, first_episodes
 from sim_bridge.homes.dataset import home_seed
 from sim_bridge.nav_env import parameter_names
 from sim_bridge.world import World
@@ -49,6 +50,28 @@ def test_two_processes_write_the_same_bytes_as_one(data, tmp_path):
     )
     alone = contents(data)
     assert contents(tmp_path) == {k: v for k, v in alone.items() if of_val_unseen(k)}
+
+
+def test_the_first_episodes_of_a_split_need_only_their_homes(monkeypatch, tmp_path):
+    small = dataclasses.replace(SPLITS["val_unseen"], homes=3, episodes_per_home=2)
+    monkeypatch.setitem(SPLITS, "val_unseen", small)
+    told = []
+    first, complete = first_episodes(
+        tmp_path, "val_unseen", 1, jobs=1, progress=lambda *done: told.append(done)
+    )
+    assert not complete and [e.episode_id for e in first] == ["1", "2"]
+    assert told == [(0, 1), (1, 1)]
+    assert [p.stem for p in tmp_path.rglob("*.glb")] == ["unseen_00000"]
+    more, complete = first_episodes(tmp_path, "val_unseen", 3, jobs=1)
+    assert not complete and len(more) == 4 and more[:2] == first
+    # one more than there are: the split is written, as if it had been made in one go
+    every, complete = first_episodes(tmp_path, "val_unseen", 7, jobs=1)
+    assert complete and every[:4] == more
+    made, alone = contents(tmp_path), tmp_path / "alone"
+    ensure_split(alone, "val_unseen", jobs=1)
+    assert made == contents(alone)
+    assert every == read_episodes(alone, "houses", "val_unseen").episodes
+    assert first_episodes(tmp_path, "val_unseen", 1) == (every, True)
 
 
 def test_two_ranks_that_ask_for_one_split_at_once_both_get_it(data, tmp_path):

@@ -1,0 +1,109 @@
+"""A node of ours in somebody's ROS domain: waits that end, services that answer or are named."""
+
+import os
+import time
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import rclpy
+from rclpy.executors import SingleThreadedExecutor
+from rclpy.signals import SignalHandlerOptions
+
+MIDDLEWARE_VARIABLES = (
+    "ROS_AUTOMATIC_DISCOVERY_RANGE",
+    "ROS_LOCALHOST_ONLY",
+    "FASTDDS_DEFAULT_PROFILES_FILE",
+)
+
+
+class GraphTimeoutError(Exception):
+    """Something that the graph should do did not happen in time; the message says what."""
+
+
+def alive_always() -> None:
+    """Nothing to look after: the nodes are somebody else's."""
+
+
+class Connection:
+    """
+    A node beside a graph.
+
+    Use from one thread; every wait spins it and calls ``alive``, which raises if a node has died.
+
+    Args:
+        environment: variables that choose the ROS domain and the middleware's settings.
+        alive: looks after the nodes.
+        name: of the node; several of one name may run beside a graph.
+    """
+
+    def __init__(
+        self,
+        environment: Mapping[str, str],
+        alive: Callable[[], None] = alive_always,
+        name: str = "graph_client",
+    ):
+        # The middleware reads the environment when a context is made.
+        os.environ.update(
+            {key: environment[key] for key in MIDDLEWARE_VARIABLES if key in environment}
+        )
+        self.alive = alive
+        self.domain = int(environment.get("ROS_DOMAIN_ID", "0"))
+        self.context = rclpy.Context()
+        rclpy.init(
+            args=[],  # a command's own NAME:=VALUE words are no remaps
+            context=self.context,
+            domain_id=self.domain,
+            signal_handler_options=SignalHandlerOptions.NO,
+        )
+        self.node = rclpy.create_node(name, context=self.context, start_parameter_services=False)
+        self.executor = SingleThreadedExecutor(context=self.context)
+        self.executor.add_node(self.node)
+
+    def close(self) -> None:
+        """Leave the graph."""
+        self.executor.remove_node(self.node)
+        self.node.destroy_node()
+        self.executor.shutdown()
+        rclpy.try_shutdown(context=self.context)
+
+    def until(self, condition: Callable[[], bool], seconds: float, what: str) -> None:
+        """
+        Spin until ``condition``.
+
+        Raises:
+            GraphTimeoutError: it did not come true within ``seconds``; the message is ``what``.
+        """
+        end, look = time.monotonic() + seconds, 0.0
+        while not condition():
+            now = time.monotonic()
+            if now > end:
+                raise GraphTimeoutError(f"{what} within {seconds:.0f} s")
+            if now > look:
+                self.alive()
+                look = now + 0.2
+            self.executor.spin_once(timeout_sec=0.05)
+
+    def linger(self, condition: Callable[[], bool], seconds: float) -> bool:
+        """Spin until ``condition``, or for ``seconds``; return whether it came true."""
+        end = time.monotonic() + seconds
+        while not condition():
+            if time.monotonic() > end:
+                return False
+            self.executor.spin_once(timeout_sec=0.05)
+        return True
+
+    def call(self, kind: Any, name: str, request: Any, seconds: float = 60.0) -> Any:
+        """
+        Call a service and return its response.
+
+        Raises:
+            GraphTimeoutError: it is not there, or does not answer.
+        """
+        client: Any = self.node.create_client(kind, name)
+        try:
+            self.until(client.service_is_ready, seconds, f"service {name} did not appear")
+            future = client.call_async(request)
+            self.until(future.done, seconds, f"service {name} did not answer")
+            return future.result()
+        finally:
+            self.node.destroy_client(client)
