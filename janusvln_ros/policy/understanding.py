@@ -223,7 +223,7 @@ class Understanding:
 
     Attributes:
         verdict: see `Verdict`.
-        reasons: why it is not ``understood``, each a clause about "it", the instruction.
+        reasons: why it is not ``understood``, each a part of a sentence; "it" is the instruction.
         unknown: the words that training never said.
     """
 
@@ -411,7 +411,7 @@ def _doubts(
     unlike = [u for u in strange if u.similarity < LIKE and u.word in things]
     if unlike and len(unlike) >= UNTAUGHT_SHARE * len(things):
         reasons += (
-            f"{len(unlike)} of its {len(things)} things and places were not in training: "
+            f"things and places that were not in training ({len(unlike)} of {len(things)}): "
             f"{_list(unlike)}",
         )
     return reasons
@@ -444,9 +444,7 @@ def _named(far: Sequence[UnknownWord], of: int) -> tuple[str, ...]:
     """The reason that there are words far from training; none where there are none."""
     if not far:
         return ()
-    return (
-        f"{len(far)} of its {of} words of content are far from what training said: {_list(far)}",
-    )
+    return (f"words far from what training said ({len(far)} of {of}): {_list(far)}",)
 
 
 def _list(words: Sequence[UnknownWord]) -> str:
