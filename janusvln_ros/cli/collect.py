@@ -88,6 +88,7 @@ def run_collection(
         job,
         cluster=cluster,
         workers=args.workers,
+        threads=args.threads,
         count=args.episodes,
         identity=identity,
         title=title,

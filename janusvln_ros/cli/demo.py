@@ -27,7 +27,7 @@ import shutil
 import signal
 import time
 from bisect import bisect_right
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from operator import itemgetter
 from pathlib import Path
@@ -55,6 +55,9 @@ if TYPE_CHECKING:
 
 LOCKSTEP_VIDEO_FPS = 4.0
 
+SEVERAL = 2
+"""Doors on the way of a drive that shows what it is about."""
+
 
 OWN = ("mode", "data_dir", "dataset", "split", "episode", "checkpoint", "seed", "record", "bags")
 """Arguments of the graph that have an option here."""
@@ -71,7 +74,7 @@ OPTIONS = (
         "--episode",
         default="",
         metavar="ID",
-        help="episode of the split (default: the first one, or the first in --house)",
+        help="episode (default: the first through several rooms, of --house if given)",
     ),
     option(
         "--instruction",
@@ -222,7 +225,13 @@ def make_plan(args: argparse.Namespace) -> Plan:
         f"{where} has no episode {args.episode!r}: it has "
         f"{', '.join(e.episode_id for e in here[:12])}{' ...' if len(here) > 12 else ''}",
     )
-    return Plan(fitting[0], given or fitting[0].instruction, doubts, width, height)
+    chosen = fitting[0] if args.episode else through_rooms(fitting)
+    return Plan(chosen, given or chosen.instruction, doubts, width, height)
+
+
+def through_rooms(episodes: Sequence[Episode]) -> Episode:
+    """The first episode that goes through several rooms, or the one that goes through most."""
+    return max(episodes, key=lambda e: min(e.info.get("rooms_crossed", 0), SEVERAL))
 
 
 def check_instruction(instruction: str, checkpoint: str) -> tuple[str, ...]:
@@ -351,6 +360,7 @@ def drive(args: argparse.Namespace, plan: Plan, folder: Path, final: Path) -> di
     with private_graph(specs, folder / "logs", args.domain, pictures=True) as (client, _):
         names = ", ".join(spec.name for spec in specs)
         say(f"starting {names} in ROS domain {client.domain}")
+        say("loading the model and drawing the first frame")
         client.wait_ready()
         if args.record:
             client.wait_recorder()

@@ -128,7 +128,7 @@ def run(args: argparse.Namespace) -> int:
         args.out is not None or cluster.world_size == 1,
         "give --out: under torchrun all ranks must write to one folder",
     )
-    out = (
+    out = args.out = (
         args.out
         or Path("runs") / f"eval-{settings.dataset}-{args.agent}-{datetime.now():%Y%m%d-%H%M%S}"
     )
@@ -138,6 +138,7 @@ def run(args: argparse.Namespace) -> int:
         job,
         count=args.episodes,
         workers=args.workers,
+        threads=args.threads,
         devices=devices(args.device, cluster) if args.agent in WITH_MODEL else (),
         cluster=cluster,
     )

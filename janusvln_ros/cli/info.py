@@ -15,12 +15,13 @@ that weights, memories and an estimate of the room to compute stay within the GP
 """
 
 import argparse
+import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from janusvln_ros.cli.options import JSON, SIZE, SPATIAL_PRECISION, option
-from janusvln_ros.cli.output import answer
+from janusvln_ros.cli.output import answer, say
 from janusvln_ros.errors import require
 
 if TYPE_CHECKING:
@@ -55,6 +56,8 @@ OPTIONS = (
 
 def run(args: argparse.Namespace) -> int:
     """Count and print."""
+    if sys.stderr.isatty():  # the libraries that know the network take their time
+        say(f"counting the network of {args.checkpoint}")
     result = describe(args.checkpoint, args.memory, args.window, args.size, args.spatial_precision)
     answer(args.json, result, as_text)
     return 0

@@ -6,8 +6,11 @@ import argparse
 import importlib
 import inspect
 import os
+import shlex
 import shutil
 import sys
+from collections.abc import Sequence
+from pathlib import Path
 from typing import NoReturn
 
 from janusvln_ros import __version__
@@ -41,6 +44,9 @@ SUBCOMMANDS = {
 """Name of each subcommand and its line in ``janusvln --help``."""
 
 
+RESUMED = ("houses", "collect", "dagger", "evaluate", "train")
+"""Subcommands that go on where they were interrupted."""
+
 WIDTH = 100
 """Columns that help takes at most, however wide the terminal is."""
 
@@ -69,6 +75,10 @@ class Parser(argparse.ArgumentParser):
         raise InputError(f"{message} ('{self.prog} --help' tells more)")
 
 
+class Interrupted(KeyboardInterrupt):
+    """Ctrl-C in work that may be continued; the message is the command that does."""
+
+
 def main(argv: list[str] | None = None) -> int:
     """
     Run ``janusvln`` with ``argv`` and return its exit code: 0 done, 1 failed, 2 bad input, 130
@@ -77,8 +87,9 @@ def main(argv: list[str] | None = None) -> int:
     Each subcommand NAME is the module ``janusvln_ros.cli.NAME`` (``-`` as ``_``) with
     ``OPTIONS`` and ``run(args) -> int``; its module docstring is the text of ``--help``.
     """
+    arguments = sys.argv[1:] if argv is None else argv
     try:
-        return _run(sys.argv[1:] if argv is None else argv)
+        return _run(arguments)
     except InputError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
@@ -95,6 +106,9 @@ def main(argv: list[str] | None = None) -> int:
     except (NonFiniteError, FailedError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
+    except Interrupted as interrupted:
+        print(f"interrupted; to go on:\n  {interrupted}", file=sys.stderr)
+        return 130
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         return 130
@@ -116,7 +130,21 @@ def _run(arguments: list[str]) -> int:
     parser = Parser(f"janusvln {name}", inspect.getdoc(module))
     declare(parser, module.OPTIONS)
     # options may stand before, between and after what has no flag
-    return int(module.run(parser.parse_intermixed_args(arguments[1:])))
+    args = parser.parse_intermixed_args(arguments[1:])
+    try:
+        return int(module.run(args))
+    except KeyboardInterrupt as error:
+        if name not in RESUMED:
+            raise
+        raise Interrupted(command_to_go_on(arguments, getattr(args, "out", None))) from error
+
+
+def command_to_go_on(arguments: Sequence[str], out: Path | None) -> str:
+    """The command that goes on where one with ``arguments`` was interrupted, into ``out``."""
+    named = any(word == "--out" or word.startswith("--out=") for word in arguments)
+    return shlex.join(
+        ["janusvln", *arguments, *([] if named or out is None else ["--out", str(out)])]
+    )
 
 
 if __name__ == "__main__":

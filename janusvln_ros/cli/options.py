@@ -210,6 +210,12 @@ ROLLOUT = (
         metavar="N",
         help="processes on this machine (default: %(default)s)",
     ),
+    option(
+        "--threads",
+        type=int,
+        metavar="T",
+        help="threads of each of them, to compute and to draw (default: cores / workers)",
+    ),
     DATA,
     JSON,
 )

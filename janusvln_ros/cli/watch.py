@@ -9,7 +9,7 @@ Instructions appear when they begin. Watching changes nothing; several may watch
 
 import argparse
 import json
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from janusvln_ros.cli.beside import beside
 from janusvln_ros.cli.options import RUNNING, option
@@ -17,8 +17,6 @@ from janusvln_ros.cli.output import say
 from janusvln_ros.errors import require
 
 if TYPE_CHECKING:
-    from janusvln_msgs.msg import Decision
-
     from janusvln_ros.graph.operating import Operator
 
 OPTIONS = (
@@ -38,9 +36,9 @@ def run(args: argparse.Namespace) -> int:
     def use(operator: "Operator") -> int:
         from janusvln_ros.graph.client import decision_row
 
-        seen: list[Decision] = []
+        seen: list[Any] = []
 
-        def decided(message: "Decision") -> None:
+        def decided(message: Any) -> None:
             if args.decisions is not None and len(seen) >= args.decisions:
                 return
             if args.json:
@@ -59,7 +57,7 @@ def run(args: argparse.Namespace) -> int:
     return beside(args, use)
 
 
-def lines_of(message: "Decision", told: bool) -> list[str]:
+def lines_of(message: Any, told: bool) -> list[str]:
     """A decision as a line; before it the instruction where it is to be ``told``."""
     from janusvln_ros.graph.client import decision_row
 

@@ -167,19 +167,23 @@ class GraphClient(Connection):
 
     def wait_recorder(self, seconds: float = 60.0) -> None:
         """
-        Return when the node ``recorder`` listens to the camera, so that a drive's first frame is
-        in its bag.
+        Return when the node ``recorder`` listens to the camera and to the decisions, so that a
+        drive's first frame and all that is decided are in its bag.
 
         Raises:
             GraphTimeoutError: it did not come up in time.
         """
-        topics = [self.node.resolve_topic_name(name) for name in ("image", "image/compressed")]
 
-        def listens() -> bool:
+        def listens(*names: str) -> bool:
+            topics = [self.node.resolve_topic_name(name) for name in names]
             told = [self.node.get_subscriptions_info_by_topic(topic) for topic in topics]
             return any(info.node_name == "recorder" for infos in told for info in infos)
 
-        self.until(listens, seconds, "the recorder did not start")
+        self.until(
+            lambda: listens("image", "image/compressed") and listens("policy/decision"),
+            seconds,
+            "the recorder did not start",
+        )
 
     def arm(self, armed: bool = True) -> None:
         """

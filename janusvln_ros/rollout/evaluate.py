@@ -278,6 +278,7 @@ def evaluate(
     count: int | None = None,
     workers: int = 1,
     devices: tuple[str, ...] = (),
+    threads: int | None = None,
     cluster: Cluster,
 ) -> dict[str, Any] | None:
     """
@@ -304,6 +305,7 @@ def evaluate(
         identity={"evaluate": identity},
         title=f"{job.agent} {job.settings.split}",
         devices=devices,
+        threads=threads,
     )
     if done is None:
         return None

@@ -22,6 +22,7 @@ from janusvln_ros.rollout.shards import (
     run_sharded,
     versions,
 )
+from janusvln_ros.rollout.threads import cores, share_of, use
 from sim_bridge.homes import check_generator, ensure_split
 from sim_bridge.nav_env import scene_path
 
@@ -54,6 +55,8 @@ def generate_split(
     with tqdm(desc=title, unit="home", file=sys.stderr, disable=quiet) as bar:
 
         def progress(done: int, total: int) -> None:
+            if bar.total is None:  # what was there before says nothing of how fast this run is
+                bar.initial = done
             bar.total = total
             bar.update(done - bar.n)
 
@@ -136,19 +139,29 @@ def execute(
     identity: dict[str, Any],
     title: str,
     devices: tuple[str, ...] = (),
+    threads: int | None = None,
 ) -> tuple[EpisodeSet, list[Episode]] | None:
     """
     Prepare, claim the output folder and run the job over its episodes.
 
     Returns the episode file and the episodes of this run where the results are to be merged (rank
-    0), None on other ranks. ``identity`` is what, beside settings, data and versions, makes this
-    run another one.
+    0), None on other ranks. ``threads``: of each worker, see `share_of`. ``identity`` is what,
+    beside settings, data and versions, makes this run another one.
 
     Raises:
         InputError: bad data, or the output folder belongs to another run.
-        RuntimeError: a worker failed.
+        FailedError: a worker failed.
     """
     out, settings = job.out, job.settings
+    each = share_of(workers * cluster.local_size, threads)
+    use(each)
+    if cluster.rank == 0:
+        count_of = "1 worker" if workers == 1 else f"{workers} workers"
+        print(
+            f"{count_of} of {each} thread{'s' * (each > 1)} (cores: {cores()}; --threads T for "
+            "another number)",
+            file=sys.stderr,
+        )
     await_first_rank(out, cluster, time.time())
     found = load_episodes(settings, job.data_dir, cluster)
     episodes = choose(found.episodes, count, settings.seed)

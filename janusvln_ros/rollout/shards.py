@@ -48,12 +48,13 @@ def key_of(episode: Episode) -> Key:
 class Cluster:
     """
     This process among those that torchrun (or SLURM) started: ``rank`` of ``world_size``; alone it
-    is 0 of 1. ``local_rank`` chooses the GPU.
+    is 0 of 1. ``local_rank`` chooses the GPU; ``local_size``: processes on this machine.
     """
 
     rank: int = 0
     world_size: int = 1
     local_rank: int = 0
+    local_size: int = 1
 
     @classmethod
     def from_environment(cls) -> "Cluster":
@@ -66,6 +67,7 @@ class Cluster:
         try:
             rank, world = int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
             local = int(os.environ.get("LOCAL_RANK", str(rank)))
+            here = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
         except ValueError as error:
             raise InputError(
                 f"RANK, WORLD_SIZE and LOCAL_RANK must be numbers: {error}"
@@ -75,7 +77,7 @@ class Cluster:
             f"RANK is {rank} and WORLD_SIZE {world}: start the command with "
             "torchrun, or without both",
         )
-        return cls(rank, world, local)
+        return cls(rank, world, local, here)
 
 
 def choose(episodes: Sequence[Episode], count: int | None, seed: int) -> list[Episode]:
@@ -294,8 +296,6 @@ def spawn_workers(job: Job, shards: Sequence[Shard], meanwhile: Callable[[], Any
         InputError: a worker met bad input.
         FailedError: a worker failed.
     """
-    # Workers that each take all cores are slower together than one alone.
-    os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // len(shards))))
     context = multiprocessing.get_context("spawn")
     processes = [
         context.Process(target=_worker_process, args=(job, shard, os.getpid()), daemon=True)
@@ -360,7 +360,7 @@ class Progress:
     def __init__(self, out: Path, wanted: set[Key], title: str, shown: bool = True) -> None:
         from tqdm import tqdm
 
-        self._out, self._wanted = out, wanted
+        self._out, self._wanted, self._shown = out, wanted, shown
         self._offsets: Counter[Path] = Counter()
         self._seen: set[Key] = set()
         self._bar = tqdm(
@@ -370,21 +370,26 @@ class Progress:
             file=sys.stderr,
             mininterval=1.0,
             disable=not shown,
+            # what an earlier run did says nothing of how fast this one is
+            initial=self._look(),
         )
-        self.update()
 
     def update(self) -> bool:
         """Look for new lines; True once every wanted episode is in."""
-        for path in self._out.glob(JOURNALS) if not self._bar.disable else ():
+        count = self._look()
+        self._bar.update(count - self._bar.n)
+        return count == len(self._wanted)
+
+    def _look(self) -> int:
+        """Read what was appended; return how many of the wanted episodes are in."""
+        for path in self._out.glob(JOURNALS) if self._shown else ():
             with path.open("rb") as file:
                 file.seek(self._offsets[path])
                 new = file.read()
             complete = new[: new.rfind(b"\n") + 1]
             self._offsets[path] += len(complete)
             self._seen |= {_key_of_line(json.loads(text)) for text in complete.splitlines()}
-        count = len(self._seen & self._wanted)
-        self._bar.update(count - self._bar.n)
-        return count == len(self._wanted)
+        return len(self._seen & self._wanted)
 
     def close(self) -> None:
         """Leave the bar as it is."""

@@ -18,7 +18,7 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor, nn
 from torch.utils.data import Dataset, Sampler
-from transformers import Trainer, TrainerCallback, TrainingArguments
+from transformers import ProgressCallback, Trainer, TrainerCallback, TrainingArguments
 from transformers.trainer_utils import get_last_checkpoint
 
 from janusvln_ros.model import JanusVLN
@@ -165,6 +165,17 @@ class LengthGroupedBatches(Sampler[int]):
         full = [b for b in batches if len(b) == self.batch]
         shuffled = [full[i] for i in torch.randperm(len(full), generator=generator).tolist()]
         return iter(torch.cat([*shuffled, *batches[len(full) :]]).tolist())
+
+
+class ThisRun(ProgressCallback):
+    """A bar whose time left counts the steps of this run, not those that were resumed."""
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """Begin where the run was left."""
+        super().on_train_begin(args, state, control, **kwargs)
+        if self.training_bar is not None:
+            self.training_bar.initial = self.training_bar.n = state.global_step
+            self.current_step = state.global_step
 
 
 class NavigationTrainer(Trainer):
@@ -346,5 +357,7 @@ def fit(
         further=further,
         callbacks=list(callbacks),
     )
+    if trainer.pop_callback(ProgressCallback):
+        trainer.add_callback(ThisRun)
     trainer.train(resume_from_checkpoint=last_state(recipe.output))
     return trainer

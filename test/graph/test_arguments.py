@@ -3,6 +3,10 @@ What the command line says is what the running nodes have: every argument of eve
 from them, whatever a robot's file says of the same.
 """
 
+import shlex
+import sys
+from pathlib import Path
+
 import pytest
 import yaml
 
@@ -18,6 +22,9 @@ from janusvln_ros.graph.processes import Processes, middleware_environment
 from janusvln_ros.policy import default_checkpoint
 
 pytestmark = pytest.mark.ros
+
+HOUSES_SERVER = Path(__file__).parents[1] / "sim_bridge" / "houses_server.py"
+"""Habitat's server over the built-in simulator."""
 
 NUMBERS = {int: "7", float: "0.21", bool: "true"}
 
@@ -192,6 +199,13 @@ def test_every_argument_of_the_simulation_graph(start, one_house, tmp_path, mode
     given = told(
         "simulation",
         mode=mode,
+        backend="habitat",
+        command=shlex.join([sys.executable, str(HOUSES_SERVER)]),
+        start_timeout="90",
+        load_timeout="91",
+        request_timeout="92",
+        device="cpu",
+        precision="float32",
         checkpoint=str(default_checkpoint()),
         data_dir=str(one_house),
         dataset="houses",

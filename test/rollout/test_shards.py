@@ -3,17 +3,19 @@ Sharding, manifests and worker processes: every episode once, and never under an
 """
 
 import json
+from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
 
 from janusvln_ros.data.episodes import Episode
-from janusvln_ros.data.journal import Journal
+from janusvln_ros.data.journal import Journal, journal_path, line_key
 from janusvln_ros.errors import InputError
 from janusvln_ros.rollout.settings import Settings
 from janusvln_ros.rollout.shards import (
     Cluster,
+    Progress,
     choose,
     claim,
     finished,
@@ -190,3 +192,14 @@ def test_what_a_kill_left_over_is_shared_evenly_among_the_processes(tmp_path, mo
     monkeypatch.setattr("janusvln_ros.rollout.shards.Progress.update", lambda self: True)
     run_sharded(CountingJob(tmp_path), pool, 2, Cluster())
     assert shares == [2, 2]
+
+
+def test_time_left_counts_what_this_run_does_not_what_was_done_before(tmp_path, capsys):
+    todo = episodes("a", "a", "a", "a")
+    with closing(Journal(journal_path(tmp_path, 0))) as journal:
+        for done in todo[:3]:
+            journal.append(line_key(done))
+    with closing(Progress(tmp_path, {key_of(e) for e in todo}, "resumed")):
+        pass
+    # three are in, and how long one takes is not known yet
+    assert "3/4" in (shown := capsys.readouterr().err) and "?ep/s" in shown

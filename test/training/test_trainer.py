@@ -259,3 +259,17 @@ def test_muon_and_adamw_together_step_as_each_does_alone():
     second.load_state_dict(first.state_dict())
     steps(m2, v2, [second], gradients[2:])
     assert torch.equal(m1, m2) and torch.equal(v1, v2)
+
+
+def test_the_bar_of_a_resumed_run_counts_the_time_of_this_run_alone(capsys):
+    from types import SimpleNamespace
+
+    from janusvln_ros.training.trainer import ThisRun
+
+    state = SimpleNamespace(is_world_process_zero=True, max_steps=10, global_step=6)
+    bar = ThisRun()
+    bar.on_train_begin(None, state, None)
+    assert (bar.training_bar.n, bar.training_bar.initial) == (6, 6)
+    state.global_step = 7
+    bar.on_step_end(None, state, None)
+    assert bar.training_bar.n == 7
