@@ -136,6 +136,7 @@ class Plan:
 
     episode: Episode
     instruction: str
+    doubts: tuple[str, ...]
     width: int
     height: int
 
@@ -195,6 +196,7 @@ def make_plan(args: argparse.Namespace) -> Plan:
     )
     if args.checkpoint:
         check_checkpoint(args.checkpoint)
+    doubts = check_instruction(given, args.checkpoint) if given else ()
     require(1 <= args.max_steps <= 100000, f"--max-steps is {args.max_steps}: give 1 to 100000")
     require(0 <= args.seed < 2**31, f"--seed is {args.seed}: give 0 to {2**31 - 1}")
     width, height = video_size(args.size)
@@ -224,12 +226,34 @@ def make_plan(args: argparse.Namespace) -> Plan:
         f"{', '.join(e.episode_id for e in here[:12])}{' ...' if len(here) > 12 else ''}",
     )
     chosen = fitting[0] if args.episode else through_rooms(fitting)
-    return Plan(chosen, given or chosen.instruction, width, height)
+    return Plan(chosen, given or chosen.instruction, doubts, width, height)
 
 
 def through_rooms(episodes: Sequence[Episode]) -> Episode:
     """The first episode that goes through several rooms, or the one that goes through most."""
     return max(episodes, key=lambda e: min(e.info.get("rooms_crossed", 0), SEVERAL))
+
+
+def check_instruction(instruction: str, checkpoint: str) -> tuple[str, ...]:
+    """
+    Say at once that an instruction is none to the checkpoint, as the node would; return why it may
+    not be understood. Of a hub id the node finds out alone.
+
+    Raises:
+        InputError: it is noise.
+    """
+    folder = Path(checkpoint or default_checkpoint())
+    if not folder.is_dir():
+        return ()
+    from janusvln_ros.policy.understanding import Vocabulary, understanding
+
+    found = understanding(instruction, Vocabulary.load(folder))
+    require(
+        found.verdict != "noise",
+        f"--instruction {instruction!r} is none: {'; '.join(found.reasons)}: say a way, for "
+        "example 'turn left and stop at the table'",
+    )
+    return found.reasons
 
 
 def graph_arguments(args: argparse.Namespace) -> dict[str, str]:
@@ -344,6 +368,8 @@ def drive(args: argparse.Namespace, plan: Plan, folder: Path, final: Path) -> di
         if not lockstep:
             client.arm()
         say(f"{episode.scene}, episode {episode.episode_id}: {plan.instruction}")
+        for doubt in plan.doubts:
+            say(f"warning: the instruction may not be understood: {doubt}")
         progress = None if args.json else show
         outcome = client.drive(started, plan.instruction, args.max_steps, progress=progress)
         if not lockstep:
@@ -394,6 +420,7 @@ def summarize(
         "scene_id": plan.episode.scene_id,
         "simulator": metrics["simulator"],
         "instruction": plan.instruction,
+        "doubts": list(plan.doubts),
         "mode": args.mode,
         "seed": args.seed,
         "checkpoint": checkpoint,

@@ -225,6 +225,11 @@ def table(summary: dict[str, Any]) -> str:
                 else f"  [{factor * interval[0]:.2f}, {factor * interval[1]:.2f}]"
             )
         )
+    if summary["noise"] is not None:
+        lines.append(
+            f"  told: {summary['doubtful']} instructions that the checkpoint may not understand, "
+            f"{summary['noise']} that are noise to it"
+        )
     failed = [name for name, good in summary["checks"].items() if not good]
     lines.append(
         "  checks of a real run: "

@@ -74,7 +74,9 @@ def run(args: argparse.Namespace) -> int:
 
 
 def show(feedback: Any) -> None:
-    """Print one line per decision, on stderr."""
+    """Print one line per decision, on stderr, before the first what may not be understood."""
+    if feedback.step == 0 and feedback.warning:
+        say(f"warning: the instruction may not be understood: {feedback.warning}")
     action = known_action(feedback.action)
     name = "not understood" if action is None else action.name
     sure = max(feedback.probabilities)

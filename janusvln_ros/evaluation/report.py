@@ -126,7 +126,11 @@ def _table(summary: Mapping[str, Any]) -> str:
         )
     rows += [
         f"<tr><td>{name}<td class=n>{summary[name]}<td>"
-        for name in ("episodes", "rejected", "errors", "unreachable", "not_understood")
+        for name in (
+            *("episodes", "rejected", "errors", "unreachable", "not_understood"),
+            *("doubtful", "noise"),
+        )
+        if summary[name] is not None
     ]
     ended = ", ".join(f"{name}: {count}" for name, count in summary["ended"].items())
     return (

@@ -33,6 +33,7 @@ def result_line(
     given: str,
     chose_stop: bool,
     reference_actions: Sequence[int] | None,
+    understanding: str | None = None,
 ) -> dict[str, Any]:
     """
     One line of ``results.jsonl``: first the published keys, then ours.
@@ -46,6 +47,8 @@ def result_line(
         given: the instruction that the agent got.
         chose_stop: the agent itself decided to stop.
         reference_actions: the reference drive's, where there is one.
+        understanding: what ``given`` is to the agent's checkpoint, "understood", "doubtful" or
+            "noise"; None: it cannot say.
     """
     scores = {
         "success": float(metrics.success),
@@ -64,6 +67,7 @@ def result_line(
         "collisions": metrics.collisions,
         "status": drive.status,
         "chose_stop": chose_stop,
+        "understanding": understanding,
         "calls": drive.calls,
         "calls_expected": _calls_expected(drive),
         "frames_changed": drive.frames_changed,
@@ -75,7 +79,9 @@ def result_line(
     return _line(episode, given, scores, rest)
 
 
-def error_line(episode: Episode, error: str, given: str) -> dict[str, Any]:
+def error_line(
+    episode: Episode, error: str, given: str, understanding: str | None = None
+) -> dict[str, Any]:
     """
     The line of an episode that could not be run: a failure with its reason, that counts in every
     rate.
@@ -84,7 +90,8 @@ def error_line(episode: Episode, error: str, given: str) -> dict[str, Any]:
         episode,
         given,
         {"success": 0.0, "spl": 0.0, "os": 0.0, "ne": None, "steps": 0},
-        {"success_1m": 0.0, "spl_1m": 0.0, "ndtw": None, "status": "error", "error": error},
+        {"success_1m": 0.0, "spl_1m": 0.0, "ndtw": None, "status": "error", "error": error}
+        | {"understanding": understanding},
     )
 
 
@@ -142,7 +149,8 @@ def summarize(lines: Sequence[Line], rejected: int = 0) -> dict[str, Any]:
     Rates count every line; an episode that failed with an error or whose goal cannot be reached is
     a failure. ``navigation_error`` is the mean over the drives that ended at a finite distance;
     ``unreachable`` and ``errors`` say how many did not. ``rejected`` episodes of the file are not
-    among the lines.
+    among the lines. ``doubtful`` and ``noise`` count what was told that the checkpoint may not
+    understand, all of which is driven; None where it cannot say.
     """
     driven = [x for x in lines if x["status"] != "error"]
     moves = Counter(Action(a).name for x in driven for a in x["actions"])
@@ -167,6 +175,7 @@ def summarize(lines: Sequence[Line], rejected: int = 0) -> dict[str, Any]:
         else None,
         "ended": dict(sorted(Counter(x["status"] for x in lines).items())),
         "not_understood": sum(x["status"] == "not_understood" for x in lines),
+        **_heard(lines),
         "unreachable": sum(x["ne"] is None for x in driven),
         "errors": len(lines) - len(driven),
         "rejected": rejected,
@@ -180,7 +189,16 @@ def summarize(lines: Sequence[Line], rejected: int = 0) -> dict[str, Any]:
             lambda x: [f"{x['rooms_crossed']}"],
         ),
         "by_tag": _groups(driven, lambda x: x["tags"]),
+        "by_understanding": _groups(
+            [x for x in driven if x["understanding"]], lambda x: [x["understanding"]]
+        ),
     }
+
+
+def _heard(lines: Sequence[Line]) -> dict[str, int | None]:
+    told = [x["understanding"] for x in lines]
+    known = any(told)
+    return {v: told.count(v) if known else None for v in ("doubtful", "noise")}
 
 
 def _checks(driven: Sequence[Line]) -> dict[str, Any]:

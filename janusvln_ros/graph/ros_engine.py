@@ -136,6 +136,7 @@ class PolicyNodeEngine:
             "dtype": settings.policy.dtype or "auto",
             "max_blocked": settings.rules.max_blocked or 0,
             "inference_timeout": 600.0,
+            "refuse_noise": False,  # every text is driven, as without ROS
         }
         self.graph = GraphOnDemand(bridge_parameters(settings, data_dir), policy, bags)
 

@@ -156,6 +156,19 @@ PARAMETERS = (
         False,
         "Use frames without intrinsics (camera_info missing or zero) as they are, cut to 4:3.",
     ),
+    Param(
+        "refuse_noise",
+        True,
+        "Refuse an instruction that says no way at all, where the checkpoint knows which words it "
+        "was taught with (NO_INSTRUCTION).",
+        live=True,
+    ),
+    Param(
+        "strict",
+        False,
+        "Refuse also one of which something may not be understood, instead of warning.",
+        live=True,
+    ),
     Param("refuse_blank", True, "Refuse black frames."),
     Param(
         "refuse_frozen",
@@ -505,7 +518,8 @@ class PolicyNode(ManagedNode):
         self.protocol: Any = driving if values.execute else watching
         if not values.execute:
             rule = Rule(values.frames, forward, turn, round(values.interval * 1e9))
-            self.settings: Any = watching.Settings(rule, values.inference_timeout)
+            taken = values.refuse_noise, values.strict
+            self.settings: Any = watching.Settings(rule, values.inference_timeout, *taken)
             return
         names = {field.name for field in fields(driving.Settings)} & vars(values).keys()
         chosen = {name: getattr(values, name) for name in names} | {"turn_step": turn}
@@ -571,9 +585,10 @@ class PolicyNode(ManagedNode):
 
     def on_activate(self, state: Any) -> TransitionCallbackReturn:
         """Take frames and instructions."""
+        assert self.session is not None  # it was configured
         self.sensors = [self.create_subscription(*wanted) for wanted in self._wanted()]
         self.rates = {"image": InputRate("image", self.values.expected_image_rate)}
-        self._handle(exchange.Activate(self.now()))
+        self._handle(exchange.Activate(self.now(), self.session.listen))
         doing = "executing" if self.values.execute else "watching only"
         self.get_logger().info(f"active, {doing}; waiting for an instruction")
         return TransitionCallbackReturn.SUCCESS
@@ -862,6 +877,7 @@ class PolicyNode(ManagedNode):
         message.probabilities = list(command.payload.probabilities)
         message.inference_time = float(command.payload.decision.timings.get("total", 0.0))
         message.elapsed, message.path_length = command.elapsed, command.path_length
+        message.warning = command.warning
         handle.publish_feedback(message)
 
     def _finish(self, command: exchange.Finish) -> None:
@@ -894,12 +910,15 @@ class PolicyNode(ManagedNode):
             "last_decision": self.figures.last_decision,
             **machine.counts,
             "last_error": self.figures.last_error,
+            "warning": machine.warning,
         }
         if (seen := model.seen) is not None:
             figures |= {name: str(getattr(seen, name)) for name in MEMORY_FIGURES}
         waiting = "not active" if self.loading is None else "loading the model"
-        text = machine.problem or (machine.phase.value if machine.active else waiting)
-        well = machine.active and not machine.problem
+        phase = machine.phase.value if machine.active else waiting
+        doubt = machine.warning and f"{phase}; the instruction may not be understood"
+        text = machine.problem or doubt or phase
+        well = machine.active and not machine.problem and not machine.warning
         return Health("state", OK if well else WARN, text, figures)
 
 

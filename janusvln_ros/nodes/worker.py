@@ -20,7 +20,15 @@ import numpy.typing as npt
 from janusvln_ros.actions import Action
 from janusvln_ros.camera.reader import FrameReader
 from janusvln_ros.errors import InputError
-from janusvln_ros.protocol.exchange import Decided, Event, Failed, Infer, Reset, ResetFailed
+from janusvln_ros.protocol.exchange import (
+    Decided,
+    Event,
+    Failed,
+    Heard,
+    Infer,
+    Reset,
+    ResetFailed,
+)
 from janusvln_ros.protocol.status import Code
 
 WARM_UP_INSTRUCTION = "walk forward"
@@ -131,14 +139,22 @@ def look(navigator: Any, decision: Any, rgb: npt.NDArray[np.uint8]) -> Seen:
 
 class Session:
     """
-    The model and its eyes, as the jobs of one node use them; only ever touched on the worker's
-    thread.
+    The model and its eyes, as the jobs of one node use them; but for ``listen`` only ever touched
+    on the worker's thread.
 
     ``ready``: the last reset went well; nothing is decided otherwise.
     """
 
     def __init__(self, navigator: Any, reader: FrameReader):
         self.navigator, self.reader, self.ready = navigator, reader, False
+
+    def listen(self, instruction: str) -> Heard:
+        """Say what the model makes of an instruction, on any thread, in milliseconds."""
+        understand = getattr(self.navigator, "understand", None)
+        if understand is None:
+            return Heard()
+        found = understand(instruction)
+        return Heard(found.verdict, found.reasons)
 
     def reset(self, command: Reset) -> Event | None:
         """Begin an episode; a failure if the model cannot take the instruction."""

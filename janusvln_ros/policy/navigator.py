@@ -37,6 +37,7 @@ from janusvln_ros.policy.instruction import clean_instruction
 from janusvln_ros.policy.preprocess import GROUP, pixel_rows, resize, spatial_input, to_rgb
 from janusvln_ros.policy.prompt import Style
 from janusvln_ros.policy.tokenizer import load_tokenizer
+from janusvln_ros.policy.understanding import Understanding, Vocabulary, understanding
 
 
 @dataclass(frozen=True)
@@ -133,6 +134,7 @@ class Navigator:
         tree: of the four action words, in constrained decoding.
         instruction: the one being followed; None before the first `reset`.
         origin: name and digest of the checkpoint, where there is one.
+        vocabulary: the words that it was taught with, where it says so.
 
     Raises:
         InputError: a ``memory`` that the checkpoint was not trained for, or a tokenizer of another
@@ -184,6 +186,7 @@ class Navigator:
         self._frame_size: tuple[int, ...] = ()  # width and height of the episode's raw frames
         self.instruction: str | None = None
         self.origin: dict[str, str] = {}
+        self.vocabulary: Vocabulary | None = None
         self._pending = False
 
     @classmethod
@@ -217,7 +220,15 @@ class Navigator:
         navigator = cls(model, load_tokenizer(folder), chosen, generation(folder, model.config))
         name = folder.name if Path(checkpoint).is_dir() else str(checkpoint)
         navigator.origin = {"checkpoint": name, "checkpoint_digest": checkpoint_digest(folder)}
+        navigator.vocabulary = Vocabulary.load(folder)
         return navigator
+
+    def understand(self, instruction: str) -> Understanding:
+        """
+        Say whether the checkpoint can make sense of ``instruction``; `reset` takes any. May be
+        called on any thread.
+        """
+        return understanding(instruction, self.vocabulary)
 
     @property
     def about(self) -> dict[str, str]:

@@ -2,7 +2,6 @@
 
 import json
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -138,60 +137,6 @@ def load_word_vectors(folder: Path) -> np.ndarray | None:
         ) from error
     vectors: np.ndarray = stored["vectors"] * stored["scale"][:, None]
     return vectors
-
-
-@dataclass(frozen=True)
-class UnknownWord:
-    """
-    A word of an instruction that training never said.
-
-    Attributes:
-        word: as it was read, lower case.
-        nearest: the trained word whose vector lies nearest; "" where none was written down.
-        similarity: cosine of the two, -1 to 1.
-    """
-
-    word: str
-    nearest: str
-    similarity: float
-
-
-def unknown_words(
-    tokenizer: PreTrainedTokenizerBase, vectors_WK: np.ndarray, instruction: str
-) -> list[UnknownWord]:
-    """
-    The words of ``instruction`` that training never said, each once and in order, with the nearest
-    that it did say.
-
-    Args:
-        tokenizer: of the checkpoint; without `InstructionTokenizer.trained_words` nothing is
-            known, and the list is empty.
-        vectors_WK: of its last W ids (`load_word_vectors`). A word that is several tokens has
-            their mean; one that is none of these is near nothing.
-        instruction: as it was typed; slips are folded first.
-    """
-    free = len(tokenizer) - len(vectors_WK)
-    trained = list(getattr(tokenizer, "trained_words", ()))
-    words = dict.fromkeys(found.group() for found in WORD.finditer(read(tokenizer, instruction)))
-    strange = [word for word in words if word not in set(trained)]
-    if not trained or not strange:
-        return []
-
-    def vectors(names: list[str]) -> np.ndarray:
-        rows = np.zeros((len(names), vectors_WK.shape[1]), np.float32)
-        for row, name in zip(rows, names):
-            ids = np.array(tokenizer.encode(name, add_special_tokens=False)) - free
-            row += vectors_WK[ids[ids >= 0]].sum(axis=0)  # of any length: only angles count
-        length = np.linalg.norm(rows, axis=1, keepdims=True)
-        rows /= np.where(length > 0, length, 1)
-        return rows
-
-    likeness = vectors(strange) @ vectors(trained).T
-    nearest = likeness.argmax(axis=1)
-    return [
-        UnknownWord(word, trained[i], float(row[i]))
-        for word, row, i in zip(strange, likeness, nearest)
-    ]
 
 
 def read(tokenizer: PreTrainedTokenizerBase, instruction: str) -> str:

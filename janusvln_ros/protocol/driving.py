@@ -31,6 +31,7 @@ from janusvln_ros.protocol.exchange import (
     Finish,
     Frame,
     Infer,
+    Listen,
     Loading,
     Odometry,
     Phase,
@@ -43,7 +44,10 @@ from janusvln_ros.protocol.exchange import (
     StepResult,
     Tick,
     frame_problem,
+    hear,
+    take_all,
     taken_later,
+    warned,
 )
 from janusvln_ros.protocol.odometry import Sample, extended, sample_at, velocity_at
 from janusvln_ros.protocol.profile import target
@@ -81,6 +85,8 @@ class Settings:
     without which no frame is decided on; empty: they are not needed.
     """
 
+    refuse_noise: bool = True
+    strict: bool = False
     clock_checks: bool = True
     camera_info: str = ""
     settle_time: float = 0.1
@@ -127,6 +133,7 @@ class State:
     phase: Phase = Phase.IDLE
     active: bool = False
     loading: bool = False  # the model is: instructions wait for it
+    listen: Listen = take_all
     episode_id: int = 0
     ticket: int = 0
     start: Start | None = None
@@ -163,6 +170,11 @@ class State:
         """What keeps it waiting, for diagnostics; empty: nothing worth telling."""
         waits = self.phase is Phase.WAIT_FRAME and self.refusal != State.refusal
         return self.refusal[1] if waits else ""
+
+    @property
+    def warning(self) -> str:
+        """What of the instruction that is followed may not be understood; empty: nothing."""
+        return self.start.warning if self.start else ""
 
     @property
     def counts(self) -> dict[str, str]:
@@ -237,6 +249,7 @@ def _idle(state: State) -> State:
     """What outlives an episode."""
     return State(
         active=state.active,
+        listen=state.listen,
         episode_id=state.episode_id,
         ticket=state.ticket,
         camera=state.camera,
@@ -261,7 +274,7 @@ def _begin(state: State, start: Start, settings: Settings, rest: int = 0) -> Out
         since=start.now,
         not_before=max(oldest, rest + settle if rest else 0),
     )
-    return fresh, (Reset(fresh.episode_id, start.instruction),)
+    return fresh, (Reset(fresh.episode_id, start.instruction), *warned(start))
 
 
 def _finish(state: State, key: int, code: int, message: str, now: float) -> Finish:
@@ -270,10 +283,21 @@ def _finish(state: State, key: int, code: int, message: str, now: float) -> Fini
 
 
 def _activate(state: State, event: Activate, settings: Settings) -> Outcome:
-    following, state = state.following, replace(state, active=True, loading=False)
-    if following is None or state.phase is not Phase.IDLE:
+    following = state.following
+    state = replace(state, active=True, loading=False, listen=event.listen)
+    if following is None:
         return state, ()
-    return _begin(state, replace(following, now=event.now), settings)
+    heard = _hear(state, replace(following, now=event.now), settings)
+    if isinstance(heard, Finish):
+        return replace(state, following=None), (heard,)
+    if state.phase is not Phase.IDLE:
+        return replace(state, following=heard), ()
+    return _begin(state, heard, settings)
+
+
+def _hear(state: State, start: Start, settings: Settings) -> Start | Finish:
+    refuse, strict = settings.refuse_noise, settings.strict
+    return hear(start, state.listen, refuse_noise=refuse, strict=strict)
 
 
 def _start(state: State, start: Start, settings: Settings) -> Outcome:
@@ -281,6 +305,11 @@ def _start(state: State, start: Start, settings: Settings) -> Outcome:
         return state, (Finish(start.key, Code.NOT_ACTIVE, "the policy node is not active"),)
     if start.problem:
         return state, (Finish(start.key, Code.INVALID_INSTRUCTION, start.problem),)
+    if state.active:  # while the model loads, nobody can hear
+        heard = _hear(state, start, settings)
+        if isinstance(heard, Finish):
+            return state, (heard,)
+        start = heard
     if state.active and state.phase is Phase.IDLE:
         return _begin(state, start, settings)
     message = "a newer instruction arrived"
@@ -462,6 +491,7 @@ def _act(state: State, decided: Decided, settings: Settings) -> Outcome:
         now - start.now,
         state.path,
         decided.payload,
+        start.warning,
     )
     state = replace(state, steps=state.steps + 1, bad_since=None, refusal=State.refusal)
     if action is None:

@@ -6,13 +6,15 @@ on; the node does not care which of the two it holds. Seconds are on the steady 
 ROS time in nanoseconds and are only ever compared with each other or with the node's ROS time.
 """
 
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from enum import Enum
 from typing import Any
 
 from janusvln_ros.actions import Action
 from janusvln_ros.geometry import Pose2
 from janusvln_ros.protocol.odometry import Sample
+from janusvln_ros.protocol.status import Code
 
 
 class Phase(Enum):
@@ -24,6 +26,26 @@ class Phase(Enum):
     DECIDING = "deciding"
     MOVING = "moving"
     ENDING = "ending"
+
+
+@dataclass(frozen=True)
+class Heard:
+    """
+    What the model makes of an instruction: ``verdict`` "understood", "doubtful" or "noise", and
+    why it is not understood.
+    """
+
+    verdict: str = "understood"
+    reasons: tuple[str, ...] = ()
+
+
+Listen = Callable[[str], Heard]
+"""Says what the model makes of an instruction; a pure function of the text."""
+
+
+def take_all(instruction: str) -> Heard:
+    """Listen as a model does that does not know what it was taught with."""
+    return Heard()
 
 
 # Events -------------------------------------------------------------------------------------
@@ -43,7 +65,9 @@ class Loading(Event):
 
 @dataclass(frozen=True)
 class Activate(Event):
-    """The node has become active."""
+    """The node has become active, with a model that hears instructions as ``listen`` does."""
+
+    listen: Listen = take_all
 
 
 @dataclass(frozen=True)
@@ -52,7 +76,8 @@ class Start(Event):
     An instruction arrived.
 
     ``key`` names whom to answer; ``problem`` is why the words cannot be followed, if so;
-    ``start_stamp`` (ns, 0: ``ros_now``) is the oldest frame that may be used.
+    ``start_stamp`` (ns, 0: ``ros_now``) is the oldest frame that may be used; ``warning`` is what
+    of the words may not be understood, told by the machine.
     """
 
     key: int
@@ -62,6 +87,7 @@ class Start(Event):
     max_steps: int = 0
     time_limit: float = 0.0
     problem: str = ""
+    warning: str = ""
 
 
 @dataclass(frozen=True)
@@ -243,7 +269,10 @@ class CancelGoal:
 
 @dataclass(frozen=True)
 class Feedback:
-    """Progress for the client ``key``; ``action`` 255: the text was none."""
+    """
+    Progress for the client ``key``; ``action`` 255: the text was none. ``warning``: what of the
+    instruction may not be understood.
+    """
 
     key: int
     step: int
@@ -252,6 +281,7 @@ class Feedback:
     elapsed: float
     path_length: float
     payload: Any = None
+    warning: str = ""
 
 
 @dataclass(frozen=True)
@@ -289,6 +319,38 @@ NO_ACTION = 255
 def taken_later(start: Start) -> Warn:
     """Say that an instruction waits for the model."""
     return Warn(f"the model is being loaded: {start.instruction!r} is taken when it is ready")
+
+
+def hear(start: Start, listen: Listen, *, refuse_noise: bool, strict: bool) -> Start | Finish:
+    """
+    Decide whether an instruction is taken: the start, with what is doubtful about it as its
+    warning, or the answer that refuses it.
+
+    Args:
+        start: the instruction.
+        listen: what the model makes of it.
+        refuse_noise: refuse what says no way at all.
+        strict: refuse what is doubtful too, and noise in any case.
+    """
+    heard = listen(start.instruction)
+    why = "; ".join(heard.reasons)
+    if heard.verdict == "understood":
+        return start
+    if strict or (refuse_noise and heard.verdict == "noise"):
+        quoted = (
+            start.instruction if len(start.instruction) <= 60 else start.instruction[:57] + "..."
+        )
+        told = "is no instruction" if heard.verdict == "noise" else "may not be understood"
+        how = "say a way, for example 'turn left and stop at the table'"
+        return Finish(start.key, Code.NO_INSTRUCTION, f"{quoted!r} {told}: {why}; {how}")
+    return replace(start, warning=why)
+
+
+def warned(start: Start) -> tuple[Warn, ...]:
+    """Say what of an instruction that is taken may not be understood, if anything."""
+    if not start.warning:
+        return ()
+    return (Warn(f"{start.instruction!r} may not be understood: {start.warning}"),)
 
 
 def frame_problem(

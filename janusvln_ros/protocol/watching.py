@@ -30,6 +30,7 @@ from janusvln_ros.protocol.exchange import (
     Finish,
     Frame,
     Infer,
+    Listen,
     Loading,
     Odometry,
     Phase,
@@ -41,7 +42,10 @@ from janusvln_ros.protocol.exchange import (
     Tick,
     Warn,
     frame_problem,
+    hear,
+    take_all,
     taken_later,
+    warned,
 )
 from janusvln_ros.protocol.status import Code, StepStatus
 
@@ -58,6 +62,8 @@ class Settings:
 
     rule: Rule = field(default_factory=Rule)
     inference_timeout: float = 30.0
+    refuse_noise: bool = True
+    strict: bool = False
 
 
 @dataclass(frozen=True)
@@ -67,6 +73,7 @@ class State:
     active: bool = False
     loading: bool = False  # the model is: instructions wait for it
     following: Start | None = None  # the one that does
+    listen: Listen = take_all
     episode_id: int = 0
     ticket: int = 0
     start: Start | None = None  # of the episode that is watched
@@ -92,6 +99,11 @@ class State:
         return Phase.WAIT_FRAME if self.deciding is None else Phase.DECIDING
 
     @property
+    def warning(self) -> str:
+        """What of the instruction that is watched may not be understood; empty: nothing."""
+        return self.start.warning if self.start else ""
+
+    @property
     def counts(self) -> dict[str, str]:
         """What is counted over all episodes, for diagnostics."""
         return {"dropped_frames": str(self.dropped)}
@@ -106,9 +118,9 @@ def advance(state: State, event: Event, settings: Settings) -> Outcome:
         case Loading():
             return replace(state, loading=True), ()
         case Activate():
-            return _activate(state, event)
+            return _activate(state, event, settings)
         case Start():
-            return _start(state, event)
+            return _start(state, event, settings)
         case Cancel():
             return _cancel(state, event)
         case Calibration():
@@ -153,6 +165,7 @@ def _tick(state: State, event: Tick, settings: Settings) -> Outcome:
 def _begin(state: State, start: Start) -> Outcome:
     fresh = State(
         active=state.active,
+        listen=state.listen,
         episode_id=state.episode_id + 1,
         ticket=state.ticket,
         start=start,
@@ -162,7 +175,7 @@ def _begin(state: State, start: Start) -> Outcome:
         frame_at=start.now,
         able_at=start.now,
     )
-    return fresh, (Reset(fresh.episode_id, start.instruction),)
+    return fresh, (Reset(fresh.episode_id, start.instruction), *warned(start))
 
 
 def _end(state: State, code: int, message: str, now: float) -> Outcome:
@@ -173,24 +186,33 @@ def _end(state: State, code: int, message: str, now: float) -> Outcome:
     return replace(ended, start=None), (answer,)
 
 
-def _activate(state: State, event: Activate) -> Outcome:
+def _activate(state: State, event: Activate, settings: Settings) -> Outcome:
     following = state.following
-    state = replace(state, active=True, loading=False, following=None)
-    return _begin(state, replace(following, now=event.now)) if following else (state, ())
+    state = replace(state, active=True, loading=False, following=None, listen=event.listen)
+    if following is None:
+        return state, ()
+    return _take(state, replace(following, now=event.now), settings)
 
 
-def _start(state: State, event: Start) -> Outcome:
+def _start(state: State, event: Start, settings: Settings) -> Outcome:
     if not (state.active or state.loading):
-        problem = (Code.NOT_ACTIVE, "the policy node is not active")
-    elif event.problem:
-        problem = (Code.INVALID_INSTRUCTION, event.problem)
-    elif not state.active:
+        return state, (Finish(event.key, Code.NOT_ACTIVE, "the policy node is not active"),)
+    if event.problem:
+        return state, (Finish(event.key, Code.INVALID_INSTRUCTION, event.problem),)
+    if not state.active:
         return replace(state, following=event), (*_superseded(state), taken_later(event))
-    else:
-        ended, commands = _end(state, Code.PREEMPTED, "a newer instruction arrived", event.now)
-        begun, more = _begin(ended, event)
-        return begun, commands + more
-    return state, (Finish(event.key, *problem),)
+    return _take(state, event, settings)
+
+
+def _take(state: State, start: Start, settings: Settings) -> Outcome:
+    """Watch by an instruction from now on, unless it is refused."""
+    refuse, strict = settings.refuse_noise, settings.strict
+    heard = hear(start, state.listen, refuse_noise=refuse, strict=strict)
+    if isinstance(heard, Finish):
+        return state, (heard,)
+    ended, commands = _end(state, Code.PREEMPTED, "a newer instruction arrived", start.now)
+    begun, more = _begin(ended, heard)
+    return begun, commands + more
 
 
 def _superseded(state: State) -> tuple[Command, ...]:
@@ -272,7 +294,9 @@ def _decided(state: State, event: Decided) -> Outcome:
         waited=waited,
     )
     elapsed, status = event.now - start.now, StepStatus.SUCCEEDED
-    feedback = Feedback(start.key, state.step, action, status, elapsed, 0.0, event.payload)
+    feedback = Feedback(
+        start.key, state.step, action, status, elapsed, 0.0, event.payload, start.warning
+    )
     state = replace(state, deciding=None, step=state.step + 1, bad=False)
     state, more = _look(state, event.now)
     return state, (told, feedback, *more)

@@ -7,7 +7,7 @@ import dataclasses
 import json
 import random
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path
@@ -159,7 +159,16 @@ class EvaluateJob(Job):
             read_ground_truth(truth) if truth.is_file() else {},
             told(everything, self.instructions, s.seed),
             oracle_stops=self.agent == "oracle-stop",
+            verdict=_verdict_of(agent),
         )
+
+
+def _verdict_of(agent: Agent) -> Callable[[str], str | None]:
+    """What a text is to the agent's checkpoint; None where nothing is known of that."""
+    if not isinstance(agent, PolicyAgent) or agent.navigator.vocabulary is None:
+        return lambda text: None
+    understand = agent.navigator.understand
+    return lambda text: understand(text).verdict
 
 
 class EvaluateWorker:
@@ -174,6 +183,7 @@ class EvaluateWorker:
         truth: dict[str, GroundTruth],
         given: dict[tuple[str, str], str],
         oracle_stops: bool = False,
+        verdict: Callable[[str], str | None] = lambda text: None,
     ) -> None:
         self.out, self.engine, self.thresholds, self.truth, self.given, self.oracle_stops = (
             out,
@@ -183,6 +193,7 @@ class EvaluateWorker:
             given,
             oracle_stops,
         )
+        self.verdict = verdict
         self.journal = Journal(journal_path(out, shard))
         self._failed: list[str] = []
 
@@ -222,7 +233,8 @@ class EvaluateWorker:
         self._failed.append(reason)
         if len(self._failed) >= 3:
             raise FailedError(f"three episodes in a row failed, the last with {reason}") from cause
-        self.journal.append({**line, "result": error_line(episode, reason, given), "path": []})
+        failed = error_line(episode, reason, given, self.verdict(given))
+        self.journal.append({**line, "result": failed, "path": []})
 
     def _measure(self, episode: Episode, drive: Drive, given: str) -> dict[str, Any]:
         truth = self.truth.get(episode.episode_id)
@@ -234,6 +246,7 @@ class EvaluateWorker:
             given=given,
             chose_stop=drive.status == "stopped" and not self.oracle_stops,
             reference_actions=None if truth is None else truth.actions,
+            understanding=self.verdict(given),
         )
 
     def _keep_map(self, episode: Episode) -> None:

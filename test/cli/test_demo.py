@@ -5,6 +5,7 @@ gets wrong is one sentence.
 
 import json
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -18,10 +19,13 @@ pytest.importorskip("rclpy", reason="needs ROS 2")
 pytest.importorskip("janusvln_msgs", reason="needs the interfaces: scripts/build_msgs.sh")
 pytest.importorskip("moderngl", reason="needs the simulator: pip install janusvln_ros[sim]")
 
+from janusvln_ros.cli.demo import check_instruction
 from janusvln_ros.cli.main import main
+from janusvln_ros.errors import InputError
 from janusvln_ros.graph.processes import domain_ports, reserved_domain
 
 pytestmark = pytest.mark.ros
+ROOT = Path(__file__).resolve().parents[2]
 KEYS = {
     "steps",
     "success",
@@ -194,6 +198,16 @@ def test_what_a_user_gets_wrong_is_one_sentence_and_nothing_is_written(
     printed = capsys.readouterr()
     assert printed.out == "" and printed.err.startswith("error: ") and words in printed.err
     assert not [p for p in tmp_path.rglob("*") if p.is_file()]
+
+
+def test_noise_is_refused_before_the_graph_starts_and_doubt_is_named(tmp_path):
+    shutil.copytree(ROOT / "config/model/tiny", tmp_path, dirs_exist_ok=True)
+    assert check_instruction("asdf", str(tmp_path)) == ()  # nobody wrote down what it was taught
+    (tmp_path / "words.json").write_text('["go", "to", "the", "lamp", "left"]')
+    assert check_instruction("go to the lamp", str(tmp_path)) == ()
+    assert "unless" in check_instruction("go left unless it is red", str(tmp_path))[-1]
+    with pytest.raises(InputError, match=r"'asdf' is none: .* for example 'turn left"):
+        check_instruction("asdf", str(tmp_path))
 
 
 @pytest.mark.slow

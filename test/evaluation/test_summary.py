@@ -41,6 +41,7 @@ def line(
     moved=None,
     tags=(),
     reference=(1, 1, 0),
+    understanding=None,
 ):
     distances = [distances[min(i, len(distances) - 1)] for i in range(len(actions) + 1)]
     moves = len(actions) - 1
@@ -61,7 +62,23 @@ def line(
         given="go",
         chose_stop=status == "stopped",
         reference_actions=reference,
+        understanding=understanding,
     )
+
+
+def test_what_the_checkpoint_may_not_understand_is_counted_and_set_beside_the_rest():
+    verdicts = ("understood", "doubtful", "doubtful", "noise")
+    lines = [line(k, understanding=verdict) for k, verdict in enumerate(verdicts)]
+    lines.append(error_line(episode(9), "it broke", "go", "noise"))
+    found = summarize(lines)
+    assert (found["doubtful"], found["noise"]) == (2, 2)
+    groups = {name: group["episodes"] for name, group in found["by_understanding"].items()}
+    assert groups == {"doubtful": 2, "noise": 1, "understood": 1}
+
+
+def test_nothing_is_said_of_understanding_where_the_agent_cannot_say():
+    found = summarize([line(1), error_line(episode(2), "it broke", "go")])
+    assert found["doubtful"] is found["noise"] is None and found["by_understanding"] == {}
 
 
 def test_published_keys_come_first_and_infinity_is_null():

@@ -207,6 +207,13 @@ def test_what_the_command_line_says_wins_over_every_file(namespace, tmp_path):
     assert values == [0.25, "scan", 0.3, 0.5]
 
 
+@pytest.mark.parametrize(("graph", "given"), [*GIVEN[:1], *GIVEN[2:]])
+def test_strict_is_an_argument_of_every_graph_that_listens(graph, given):
+    for said, wanted in (("true", {"strict": True}), ("false", {"strict": False}), ("", {})):
+        policy = by_name(graph, **given, strict=said)["policy"].parameters
+        assert {k: v for k, v in policy.items() if k == "strict"} == wanted
+
+
 def test_an_argument_left_empty_leaves_the_parameter_file_alone():
     assert "seed" not in by_name("simulation")["sim_bridge"].parameters
     assert by_name("simulation", seed="7")["sim_bridge"].parameters["seed"] == 7

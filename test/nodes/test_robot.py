@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from janusvln_ros.actions import Action
+from janusvln_ros.policy.understanding import Understanding
 from janusvln_ros.protocol.exchange import Phase
 from janusvln_ros.protocol.status import Code, StepStatus
 
@@ -135,6 +136,45 @@ def test_an_instruction_that_is_none_is_refused_with_its_reason(robot, text, wor
         and result.error_code == Code.INVALID_INSTRUCTION
         and words in result.error_msg
     )
+
+
+def understand(instruction):
+    """As a model that was taught with a few words: see `Navigator.understand`."""
+    if instruction == "asdf":
+        return Understanding("noise", ("it names nothing",))
+    doubtful = "kitchen" in instruction
+    return Understanding("doubtful", ("no kitchens",)) if doubtful else Understanding("understood")
+
+
+def test_noise_is_refused_by_name_and_moves_nothing(robot):
+    r = robot(Action.MOVE_FORWARD)
+    r.script.understand = understand
+    status, result = r.outcome(r.go("asdf"))
+    assert status == ABORTED and result.error_code == Code.NO_INSTRUCTION
+    assert "'asdf' is no instruction: it names nothing" in result.error_msg
+    assert not r.decisions and r.base.x == 0 and "asdf" not in r.script.instructions
+
+
+def test_what_is_doubtful_is_told_in_feedback_and_diagnostics_and_followed(robot):
+    r = robot(*[Action.MOVE_FORWARD] * 3)
+    r.script.understand = understand
+    handle = r.go("to the kitchen")
+    r.graph.until(lambda: r.feedback, "feedback")
+    line = r.policy.health(0.0)
+    assert line.values["warning"] == "no kitchens" and "may not be understood" in line.message
+    assert r.outcome(handle)[1].error_code == Code.NONE
+    assert {f.warning for f in r.feedback} == {"no kitchens"}
+    assert r.policy.health(0.0).values["warning"] == ""
+
+
+def test_strict_refuses_what_is_doubtful_from_the_next_instruction_on(robot):
+    r = robot(Action.STOP, policy={"strict": True})
+    r.script.understand = understand
+    _, result = r.outcome(r.go("to the kitchen"))
+    assert result.error_code == Code.NO_INSTRUCTION and "no kitchens" in result.error_msg
+    assert not r.decisions
+    r.policy.set_parameters(r.graph.parameters(strict=False))
+    assert r.outcome(r.go("to the kitchen"))[1].error_code == Code.NONE
 
 
 def test_text_that_is_no_action_moves_nothing(robot):

@@ -2,13 +2,12 @@
 
 from pathlib import Path
 
-import numpy as np
 import pytest
 
 from janusvln_ros.errors import InputError
 from janusvln_ros.policy.instruction import Spelling, clean_instruction
 from janusvln_ros.policy.prompt import dual_prefix_ids, released_prompt_ids
-from janusvln_ros.policy.tokenizer import load_tokenizer, load_word_vectors, read, unknown_words
+from janusvln_ros.policy.tokenizer import load_tokenizer, load_word_vectors, read
 
 TINY = Path(__file__).resolve().parents[2] / "config" / "model" / "tiny"
 
@@ -126,50 +125,13 @@ def test_checkpoints_that_say_nothing_of_spelling_read_what_was_typed(tokenizer)
     assert read(tokenizer, "Wlak TO teh Lamp") == "Wlak TO teh Lamp"
 
 
-# ---- words that training never said
-
-
-def test_unknown_words_are_named_with_the_nearest_known_one(worded):
-    worded.trained_words = ("go", "to", "the", "sofa", "lamp")
-    vectors = np.zeros((len(worded), 2), np.float32)
-    for word, vector in {"sofa": (1, 0), "lamp": (0, 1), "couch": (0.8, 0.6)}.items():
-        vectors[worded.encode(word, add_special_tokens=False)[0]] = vector
-    found = unknown_words(worded, vectors, "Go to the COUCH, the couhc and the sofa")
-    worded.trained_words = ()
-    assert [(word.word, word.nearest) for word in found] == [("couch", "sofa"), ("and", "go")]
-    assert found[0].similarity == pytest.approx(0.8) and found[1].similarity == 0
-
-
-def test_a_word_of_several_tokens_is_as_near_as_their_mean(worded):
-    worded.trained_words = ("lamp",)
-    ids = worded.encode("qzx", add_special_tokens=False)
-    vectors = np.zeros((len(worded), 2), np.float32)
-    vectors[worded.encode("lamp", add_special_tokens=False)[0]] = (1, 0)
-    vectors[ids] = [(1, 0), (0, 1), (0, 1)]
-    (word,) = unknown_words(worded, vectors, "qzx")
-    worded.trained_words = ()
-    assert len(ids) == 3 and word.similarity == pytest.approx(1 / 5**0.5)
-
-
-def test_vectors_may_be_those_of_the_last_ids_alone_and_what_has_none_is_near_nothing(worded):
-    worded.trained_words = ("lamp",)
-    (lamp,) = worded.encode("lamp", add_special_tokens=False)
-    vectors = np.zeros((len(worded) - 50, 2), np.float32)
-    vectors[lamp - 50] = (1, 0)
-    vectors[worded.encode("lantern", add_special_tokens=False)[0] - 50] = (3, 4)
-    found = {word.word: word.similarity for word in unknown_words(worded, vectors, "lantern 走")}
-    worded.trained_words = ()
-    assert found == {"lantern": pytest.approx(0.6), "走": 0}
+# ---- what a checkpoint says of its words
 
 
 def test_damaged_vectors_are_an_error(tmp_path):
     (tmp_path / "words.safetensors").write_bytes(b"none")
     with pytest.raises(InputError, match="damaged"):
         load_word_vectors(tmp_path)
-
-
-def test_nothing_is_unknown_where_nobody_wrote_down_what_training_said(worded):
-    assert unknown_words(worded, np.zeros((len(worded), 2), np.float32), "asdf") == []
 
 
 def test_a_damaged_list_of_words_is_an_error(tmp_path):

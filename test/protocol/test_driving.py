@@ -19,6 +19,7 @@ from janusvln_ros.protocol.exchange import (
     Feedback,
     Finish,
     Frame,
+    Heard,
     Infer,
     Loading,
     Odometry,
@@ -634,6 +635,90 @@ def test_words_that_cannot_be_followed_are_refused_while_the_model_loads():
     assert world.only(commands, Finish).code == Code.INVALID_INSTRUCTION
 
 
+# What the model makes of the words
+
+
+def listen(text):
+    """A model that knows "asdf" for noise and doubts whatever has a kitchen in it."""
+    if text == "asdf":
+        return Heard("noise", ("it names nothing",))
+    return Heard("doubtful", ("no kitchens",)) if "kitchen" in text else Heard()
+
+
+def listening(**settings):
+    world = World(**settings)
+    world.do(Activate(world.now, listen))
+    return world
+
+
+def test_noise_is_refused_before_anything_begins():
+    world = listening()
+    before = world.state
+    key, commands = world.start("asdf")
+    finish = world.only(commands, Finish)
+    assert (finish.key, finish.code) == (key, Code.NO_INSTRUCTION) and commands == (finish,)
+    assert "'asdf' is no instruction: it names nothing" in finish.message
+    assert world.state == before
+
+
+def test_noise_does_not_end_the_drive_that_is_under_way():
+    world = listening()
+    key, _ = world.start("go on")
+    world.frame()
+    world.decide()
+    _, commands = world.start("asdf")
+    assert world.only(commands, Finish).code == Code.NO_INSTRUCTION
+    assert world.state.phase is Phase.MOVING and world.state.start.key == key
+
+
+def test_what_is_doubtful_is_followed_with_a_warning_in_log_feedback_and_state():
+    world = listening()
+    _, commands = world.start("to the kitchen")
+    assert "no kitchens" in world.only(commands, Warn).text and world.only(commands, Reset)
+    world.frame()
+    commands = world.decide()
+    assert world.only(commands, Feedback).warning == "no kitchens" == world.state.warning
+    world.start("go on")
+    assert world.state.following.warning == ""
+
+
+def test_strict_refuses_what_is_doubtful_too():
+    world = listening(strict=True)
+    finish = world.only(world.start("to the kitchen")[1], Finish)
+    assert finish.code == Code.NO_INSTRUCTION
+    assert "'to the kitchen' may not be understood: no kitchens" in finish.message
+    assert world.only(world.start("asdf")[1], Finish).code == Code.NO_INSTRUCTION
+    assert world.only(world.start("go on")[1], Reset)
+
+
+def test_noise_is_followed_with_a_warning_where_it_is_not_refused():
+    world = listening(refuse_noise=False)
+    _, commands = world.start("asdf")
+    assert world.only(commands, Reset) and "it names nothing" in world.only(commands, Warn).text
+
+
+def test_a_refused_instruction_quotes_no_more_than_the_beginning():
+    world = listening(strict=True)
+    finish = world.only(world.start("kitchen " * 400)[1], Finish)
+    assert len(finish.message) < 200 and "..." in finish.message
+
+
+@pytest.mark.parametrize("moving", [True, False])
+def test_one_that_waited_for_the_model_is_heard_when_it_is_there(moving):
+    world = World()
+    if moving:  # the step in flight outlives the deactivation
+        world.start("go on")
+        world.frame()
+        world.decide()
+    world.do(Cancel(world.now, None, Code.NOT_ACTIVE, "", deactivate=True))
+    world.do(Loading(world.now))
+    key, _ = world.start("asdf")
+    finish = world.only(world.do(Activate(world.now, listen)), Finish)
+    assert (finish.key, finish.code) == (key, Code.NO_INSTRUCTION)
+    assert world.state.following is None
+    assert world.state.phase is (Phase.ENDING if moving else Phase.IDLE)
+
+
 # pipeline: settle
 
 
@@ -832,7 +917,7 @@ def test_whatever_happens_goals_are_of_the_newest_decision_and_everybody_is_answ
 def test_codes_are_those_of_the_interface():
     action = pytest.importorskip("janusvln_msgs.action")
     names = [n for n in vars(Code) if n.isupper()]
-    assert len(names) == 18 and all(
+    assert len(names) == 19 and all(
         getattr(Code, n) == getattr(action.FollowInstruction.Result, n) for n in names
     )
     statuses = [n for n in vars(StepStatus) if n.isupper()]

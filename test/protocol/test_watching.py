@@ -18,6 +18,7 @@ from janusvln_ros.protocol.exchange import (
     Feedback,
     Finish,
     Frame,
+    Heard,
     Infer,
     Loading,
     Odometry,
@@ -190,6 +191,40 @@ def test_an_instruction_that_waits_for_a_model_that_cannot_be_loaded_is_answered
     )
     assert (answer.key, answer.message) == (key, "no model")
     assert only(watch.start()[1], Finish).code == Code.NOT_ACTIVE
+
+
+def listen(text):
+    verdicts = {"asdf": "noise", "kitchen": "doubtful"}
+    return Heard(verdicts.get(text, "understood"), ("why",) if text in verdicts else ())
+
+
+def test_noise_is_refused_and_the_watch_goes_on_with_what_it_had():
+    watch = Watch()
+    watch.do(Activate(0.0, listen))
+    key, _ = watch.start("go on")
+    noise, commands = watch.start("asdf")
+    assert (commands[0].key, commands[0].code) == (noise, Code.NO_INSTRUCTION)
+    assert len(commands) == 1 and watch.state.start.key == key
+
+
+def test_what_is_doubtful_is_watched_with_a_warning_unless_strict():
+    watch = Watch()
+    watch.do(Activate(0.0, listen))
+    _, commands = watch.start("kitchen")
+    assert only(commands, Reset) and "why" in only(commands, Warn).text
+    watch.frame(1)
+    assert only(watch.decide(), Feedback).warning == "why" == watch.state.warning
+    watch.settings = replace(watch.settings, strict=True)
+    assert only(watch.start("kitchen")[1], Finish).code == Code.NO_INSTRUCTION
+
+
+def test_one_that_waited_is_heard_when_the_model_is_there():
+    watch = Watch(active=False)
+    watch.do(Loading(0.0))
+    key, _ = watch.start("asdf")
+    finish = only(watch.do(Activate(1.0, listen)), Finish)
+    assert (finish.key, finish.code) == (key, Code.NO_INSTRUCTION)
+    assert watch.state.start is None and watch.state.following is None
 
 
 def test_a_model_that_takes_too_long_ends_the_watch(watch):

@@ -307,6 +307,27 @@ def test_goal_out_of_reach_fails_and_is_counted_while_means_stay_finite(
     )
 
 
+def test_what_the_checkpoint_may_not_understand_is_driven_and_counted(toy, toy_episodes, tmp_path):
+    verdicts = dict(zip((e.instruction for e in toy_episodes), ("noise", "doubtful")))
+    worker = EvaluateWorker(
+        tmp_path,
+        0,
+        DirectEngine(toy.Env(), toy.Agent(["expert"]), Rules()),
+        Thresholds(),
+        {},
+        AsWritten(),
+        verdict=lambda text: verdicts.get(text, "understood"),
+    )
+    for episode in toy_episodes:
+        worker.run(episode)
+    worker.close()
+    summary = merge(tmp_path, toy_episodes, 0, NOTES)
+    assert (summary["noise"], summary["doubtful"]) == (1, 1) and summary["success_rate"] == 1
+    assert summary["by_understanding"]["noise"]["episodes"] == 1
+    text = json.loads((tmp_path / "results.jsonl").read_text().splitlines()[0])
+    assert text["understanding"] == verdicts.get(text["instruction_given"], "understood")
+
+
 def test_oracle_stops_exactly_where_the_goal_is_near(toy):
     early = DirectEngine(toy.Env(), OracleStopAgent(toy.Agent(["STOP"]), 1.0), Rules(20)).run(
         toy.episode(1, [[0, 0], [2, 0]])

@@ -17,6 +17,7 @@ from safetensors.numpy import load_file
 from janusvln_ros.actions import Action
 from janusvln_ros.errors import InputError
 from janusvln_ros.model import JanusVLN, JanusVLNConfig
+from janusvln_ros.policy import Navigator
 from janusvln_ros.policy.decoding import action_tree
 from janusvln_ros.policy.prompt import dual_prefix_ids, frame_ids, leaf_ids
 from janusvln_ros.policy.tokenizer import load_tokenizer, load_word_vectors
@@ -292,6 +293,10 @@ def test_recipe_ends_in_an_ordinary_checkpoint_that_knows_its_words(recipe):
     assert load_tokenizer(folder).trained_words == ("blue", "go", "lamp", "red", "the", "to")
     with safe_open(folder / "model.safetensors", "pt") as file:
         assert "lm_head.weight" not in file.keys()  # noqa: SIM118
+    navigator = Navigator.from_pretrained(folder)
+    told = ("go to the red lamp", "go to the veranda", "asdf")
+    verdicts = [navigator.understand(text).verdict for text in told]
+    assert verdicts == ["understood", "doubtful", "noise"]
 
 
 def test_words_of_an_earlier_training_stay_known(recipe, network, tmp_path):
