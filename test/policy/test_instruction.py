@@ -84,6 +84,11 @@ def test_what_cannot_be_told_stays(spelling, text):
     assert spelling.fold(text) == text
 
 
+def test_numbers_with_letters_behind_them_stay(worded):
+    typed = "take the 2nd door, the 3rd or the 4th, after 10m"
+    assert worded.spelling.fold(typed) == typed
+
+
 def test_a_word_as_near_to_two_of_a_group_stays_and_a_likelier_group_goes_first():
     words = frozenset({"hall", "halt", "ball"})
     assert Spelling(words, (words,)).fold("halx") == "halx"
