@@ -226,7 +226,13 @@ class ManagedNode(LifecycleNodeMixin, Node, ABC):  # type: ignore[misc]
             not told.label and told.id == Transition.TRANSITION_CONFIGURE
         ):
             await self.prepare()
-        return self._change_state(request, response)
+        try:
+            return self._change_state(request, response)
+        except RuntimeError as error:
+            # Up to Jazzy rclpy raises where the state has no such transition, which ends the node.
+            self.get_logger().warning(f"change of state refused: {error}")
+            response.success = False
+            return response
 
     def start(self) -> None:
         """Do what a lifecycle manager would (parameter ``autostart``)."""

@@ -36,7 +36,8 @@ def clean_instruction(text: str, most: int | None = None) -> str:
 
 WORD = re.compile(r"(?<![^\W_])[^\W\d_]+(?:'[^\W\d_]+)*")
 """
-A word of an instruction: letters, with apostrophes inside. Letters behind a digit ("2nd") are none.
+A word of an instruction: letters, with apostrophes inside. Letters behind a digit, as in "2nd",
+are none.
 """
 
 LETTERS = "abcdefghijklmnopqrstuvwxyz"
