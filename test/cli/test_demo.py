@@ -104,6 +104,7 @@ def rows(folder):
     return found
 
 
+@pytest.mark.slow
 def test_two_demos_at_once_with_the_same_seed_make_the_same_decisions_and_print_one_object_each(
     tmp_path, one_house
 ):

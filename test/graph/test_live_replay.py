@@ -73,6 +73,7 @@ def test_recorded_drive_is_imported_as_it_was_decided(drive, tmp_path):
     assert report["kept"] and report["drift_m"] < 0.01
 
 
+@pytest.mark.slow
 def test_recorded_drive_replays_live_to_the_same_decisions(ros_domain, drive, tmp_path):
     with open_bag(drive) as bag:
         recorded = {moment.stamp: moment.recorded for moment in recorded_moments(bag)}

@@ -166,6 +166,7 @@ def test_without_a_graph_there_is_one_sentence(name, command, ros_domain):
     assert f"no graph in ROS domain {ros_domain}" in err and "--domain" in err
 
 
+@pytest.mark.slow
 def test_a_namespace_that_has_no_graph_names_those_that_do(robot, command):
     ours = robot(armed=False)
     with Spun(ours.graph):

@@ -108,6 +108,7 @@ def test_a_signal_while_a_house_is_made_ends_it_at_once_with_0(bridge, tmp_path)
     assert time.monotonic() - since < 20  # it would be a minute
 
 
+@pytest.mark.slow
 def test_a_second_simulation_on_the_same_clock_gives_way_and_says_what_it_needs(bridge, one_house):
     data = ["-p", f"data_dir:={one_house}"]
     first = bridge(*data, "-r", "__ns:=/r1")

@@ -148,6 +148,7 @@ def test_encoders_learn(views, micro):
     assert losses[-1] < 0.6 * losses[0]
 
 
+@pytest.mark.slow
 def test_gate_sees_through_an_encoder_that_knows_nothing(views, micro):
     model = JanusVLN.from_config(JanusVLNConfig.from_pretrained(micro))
     blind = gate(model, views, views, frames=4, stretches=16)
