@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from janusvln_ros.errors import InputError, require
-from janusvln_ros.files import atomic_write
+from janusvln_ros.files import atomic_write, inside, one_name
 
 DATASETS = ("r2r", "rxr", "scalevln", "houses")
 """
@@ -352,6 +352,7 @@ def _parse_episode(item: Any) -> Episode:
         isinstance(item["scene_id"], str) and item["scene_id"],
         f"scene_id is {item['scene_id']!r}",
     )
+    inside("scene_datasets", item["scene_id"], "scene_id")
     require(item["goals"], "goals is empty")
     x, y, z, w = _numbers(item["start_rotation"], 4, "start_rotation")
     require(
@@ -372,7 +373,7 @@ def _parse_episode(item: Any) -> Episode:
     distance = info.pop("geodesic_distance", None)
     language = instruction.get("language") or info.pop("language", "en")
     return Episode(
-        episode_id=str(item["episode_id"]),
+        episode_id=one_name(str(item["episode_id"]), "episode_id"),
         trajectory_id=str(item.get("trajectory_id", item["episode_id"])),
         scene_id=item["scene_id"],
         start_position=start,

@@ -22,7 +22,7 @@ import numpy as np
 from janusvln_ros.actions import Action
 from janusvln_ros.data.trajectories import Trajectory
 from janusvln_ros.errors import InputError, require
-from janusvln_ros.files import atomic_path
+from janusvln_ros.files import atomic_path, inside
 
 STRIPPED = ("r2r", "rxr")
 """Sources whose published samples have no white space around their instructions."""
@@ -191,10 +191,17 @@ class TrajectorySet(Sequence[SetItem]):
     # Sequence's overloads say int -> SetItem; slices are not offered
     def __getitem__(self, index: Any) -> Any:
         values = self.raw(index)
-        folder = (self.path.resolve().parent / values["folder"]).resolve()
-        frames = tuple(folder / name for name in values["frames"])
         targets = tuple(map(Action, values["targets"]))
+        frames = tuple(self.pictures(values))
         return SetItem(values["id"], values["source"], values["instruction"], frames, targets)
+
+    def pictures(self, values: dict[str, Any]) -> list[Path]:
+        """
+        Where the pictures of a line (`raw`) are: in its folder, wherever the maker of the set put
+        that.
+        """
+        folder = (self.path.resolve().parent / values["folder"]).resolve()
+        return [inside(folder, name, f"a picture of {self.path}") for name in values["frames"]]
 
 
 class FrameSamples(Sequence[tuple[SetItem, int]]):

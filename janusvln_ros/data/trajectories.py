@@ -21,7 +21,7 @@ from janusvln_ros.actions import Action
 from janusvln_ros.data.episodes import Episode, first_missing, json_id, read_episodes
 from janusvln_ros.data.journal import JOURNALS, Journal, journal_path, line_key, read_journals
 from janusvln_ros.errors import InputError, require
-from janusvln_ros.files import atomic_write
+from janusvln_ros.files import atomic_write, inside, one_name
 
 _NAMED = re.compile(r"(?:.*_)?(\d+)_(stop|move_forward|turn_left|turn_right)$", re.IGNORECASE)
 _NUMBERED = re.compile(r"(\d+)$")
@@ -60,9 +60,13 @@ def video_name(scene: str, dataset: str, episode_id: str) -> str:
     """
     Return ``images/{scene}_{dataset}_{episode:06d}``, the published name of an episode's frame
     folder.
+
+    Raises:
+        InputError: an id or a name that no folder can have.
     """
     number = json_id(episode_id)
-    return f"images/{scene}_{dataset}_{f'{number:06d}' if isinstance(number, int) else number}"
+    name = f"{scene}_{dataset}_{f'{number:06d}' if isinstance(number, int) else number}"
+    return f"images/{one_name(name, f'the frame folder of episode {episode_id!r:.80}')}"
 
 
 def read_trajectories(
@@ -143,7 +147,7 @@ def _read_annotation(root: Path, item: Any) -> Trajectory:
             f"{video}: {len(labels)} labels for {len(actions)} frames, or a label that "
             "is no action",
         )
-    folder = root / video / "rgb"
+    folder = inside(root, video, "video") / "rgb"
     frames = _frames(folder, _NUMBERED)
     require(
         len(frames) == len(actions),
@@ -294,7 +298,7 @@ class TrajectoryWriter:
                 f"actions, {labels and len(labels)} labels"
             )
         video = video_name(episode.scene, self.dataset, episode.episode_id)
-        final = self.root / video
+        final = inside(self.root, video, "video")
         temporary = final.with_name(f".{final.name}.tmp")
         shutil.rmtree(temporary, ignore_errors=True)
         (temporary / "rgb").mkdir(parents=True)

@@ -18,7 +18,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from janusvln_ros.errors import InputError, require
-from janusvln_ros.files import atomic_path, atomic_write, local_checkpoint
+from janusvln_ros.files import atomic_path, atomic_write, inside, local_checkpoint
 from janusvln_ros.model.adapter import account, older_name, our_name, published_name, some
 from janusvln_ros.model.config import JanusVLNConfig
 from janusvln_ros.model.network import Network
@@ -171,12 +171,13 @@ def weight_files(folder: Path) -> list[Path]:
         names = sorted(set(json.loads(index.read_text())["weight_map"].values()))
     except (ValueError, KeyError, AttributeError) as error:
         raise InputError(f"{index} is damaged ({error!r}): copy it again") from error
-    absent = [name for name in names if not (folder / name).is_file()]
+    files = [inside(folder, name, f"a file that {INDEX_FILE} names") for name in names]
+    absent = [name for name, file in zip(names, files) if not file.is_file()]
     require(
         not absent,
         f"{folder} lacks {some(absent)}, named by {INDEX_FILE}: copy the missing shards into it",
     )
-    return [folder / name for name in names]
+    return files
 
 
 def stored_tensors(folder: Path) -> Iterator[tuple[str, safe_open]]:

@@ -26,7 +26,7 @@ from janusvln_ros.evaluation.drive import Drive
 from janusvln_ros.evaluation.metrics import Thresholds, measure
 from janusvln_ros.evaluation.report import write_report
 from janusvln_ros.evaluation.summary import error_line, result_line, summarize
-from janusvln_ros.files import atomic_write
+from janusvln_ros.files import atomic_write, one_name
 from janusvln_ros.policy.identity import checkpoint_digest
 from janusvln_ros.rollout.agents import (
     Agent,
@@ -263,7 +263,7 @@ class EvaluateWorker:
 
 def map_name(scene: str, height: float) -> str:
     """Name of the file that holds the map of a scene's floor at about ``height`` metres."""
-    return f"{scene}_{round(height)}"
+    return one_name(f"{scene}_{round(height)}", "the name of a map")
 
 
 def _path(drive: Drive) -> list[list[float]]:
