@@ -39,6 +39,7 @@ from janusvln_ros.cli.options import DATA, DOMAIN, JSON, PRECISION, SHIPPED, SIZ
 from janusvln_ros.cli.output import answer, say
 from janusvln_ros.data.episodes import Episode, read_episodes
 from janusvln_ros.data.top_down_map import TopDownMap
+from janusvln_ros.documents import read_object
 from janusvln_ros.errors import require
 from janusvln_ros.files import atomic_write, require_folder
 from janusvln_ros.geometry import yaw_of_rotation
@@ -439,7 +440,7 @@ def checkpoint_facts(checkpoint: str) -> tuple[str, bool]:
     config = folder / "config.json"
     if not config.is_file():
         return checkpoint, True
-    navigation = json.loads(config.read_text()).get("navigation", {})
+    navigation = read_object(config).get("navigation", {})
     return str(folder), bool(navigation.get("trained", True))
 
 

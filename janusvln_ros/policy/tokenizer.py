@@ -12,6 +12,7 @@ from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
 from tokenizers.trainers import BpeTrainer
 from transformers import AutoTokenizer, PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
+from janusvln_ros.documents import read_json
 from janusvln_ros.errors import InputError, require
 from janusvln_ros.policy.instruction import WORD, Spelling
 
@@ -111,12 +112,13 @@ def _read_json(path: Path, default: Any) -> Any:
     """What a JSON file holds; ``default`` where there is none."""
     if not path.is_file():
         return default
-    try:
-        return json.loads(path.read_text())
-    except ValueError as error:
-        raise InputError(
-            f"{path} is not JSON ({error}): copy it again from where the checkpoint came from"
-        ) from error
+    value = read_json(path, "copy it again from where the checkpoint came from")
+    require(
+        isinstance(value, type(default)),
+        f"{path} holds a {type(value).__name__}, not a {type(default).__name__}: copy it again "
+        "from where the checkpoint came from",
+    )
+    return value
 
 
 def load_word_vectors(folder: Path) -> np.ndarray | None:

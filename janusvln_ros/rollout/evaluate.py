@@ -21,6 +21,7 @@ from janusvln_ros.data.episodes import (
 )
 from janusvln_ros.data.journal import Journal, journal_path, line_key
 from janusvln_ros.data.top_down_map import TopDownMap
+from janusvln_ros.documents import read_object
 from janusvln_ros.errors import FailedError, InputError, require
 from janusvln_ros.evaluation.drive import Drive
 from janusvln_ros.evaluation.metrics import Thresholds, measure
@@ -311,7 +312,7 @@ def evaluate(
         return None
     found, episodes = done
     require_results(job.out)
-    manifest = json.loads((job.out / "manifest.json").read_text())
+    manifest = read_object(job.out / "manifest.json")
     notes = {
         **identity,
         "backend": job.settings.backend,
@@ -323,7 +324,7 @@ def evaluate(
         "thresholds": dataclasses.asdict(job.settings.thresholds),
     }
     if job.checkpoint is not None:
-        config = json.loads((job.checkpoint / "config.json").read_text())
+        config = read_object(job.checkpoint / "config.json")
         notes["trained"] = bool(config.get("navigation", {}).get("trained", True))
     return merge(job.out, episodes, len(found.rejected), notes)
 
