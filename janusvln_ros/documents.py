@@ -157,7 +157,7 @@ def _parsed(text: bytes, where: str, remedy: str, finite: bool) -> Any:
         raise InputError(f"{where} is no JSON ({error!s:.200}): {remedy}") from error
 
 
-def number(value: Any, what: str) -> float:
+def finite(value: Any, what: str) -> float:
     """
     A number of a document as float.
 

@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from janusvln_ros.documents import number, parse_packed_json, whole
+from janusvln_ros.documents import finite, parse_packed_json, whole
 from janusvln_ros.errors import InputError, require
 from janusvln_ros.files import atomic_write, inside, one_name
 
@@ -384,10 +384,10 @@ def _parse_episode(item: Any) -> Episode:
         start_position=start,
         start_rotation=(x, y, z, w),
         goal_position=goal_position,
-        goal_radius=number(goal.get("radius") or 3.0, "the goal's radius"),
+        goal_radius=finite(goal.get("radius") or 3.0, "the goal's radius"),
         instruction=text,
         reference_path=path,
-        geodesic_distance=None if distance is None else number(distance, "geodesic_distance"),
+        geodesic_distance=None if distance is None else finite(distance, "geodesic_distance"),
         language=str(language),
         info=info,
     )

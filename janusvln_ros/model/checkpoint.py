@@ -1,5 +1,5 @@
 """
-Checkpoints: the network with its files in the published layout, a folder or hub id, its
+Checkpoints: the network with its files in the published layout, a folder or one of the hub, its
 safetensors whole or in shards, and what decodes its answers.
 """
 
@@ -66,7 +66,7 @@ class JanusVLN(Network):
         Read a checkpoint in the published layout.
 
         Args:
-            checkpoint: a folder, or a hub id.
+            checkpoint: a folder, or ``owner/name@revision`` of the hub.
             dtype: of the weights in memory; that of config.json if None.
             device: where they go, tensor by tensor.
 
@@ -123,20 +123,20 @@ class JanusVLN(Network):
 
 def find(checkpoint: str | Path) -> Path:
     """
-    The folder of a checkpoint: itself if it exists, else a hub id's snapshot, downloaded or from
-    the local cache.
+    The folder of a checkpoint: itself if it exists, else the snapshot of ``owner/name@revision``
+    of the hub, downloaded or from the local cache.
 
     Raises:
-        InputError: neither a folder nor a hub id that can be had.
+        InputError: neither a folder nor something of the hub that can be had.
     """
     folder = local_checkpoint(checkpoint)
     if folder is not None:
         return folder
+    name, _, revision = str(checkpoint).partition("@")
+    wanted = ["*.json", "*.safetensors", "*.txt", "*.jinja"]
     try:
         return Path(
-            huggingface_hub.snapshot_download(
-                str(checkpoint), allow_patterns=["*.json", "*.safetensors", "*.txt", "*.jinja"]
-            )
+            huggingface_hub.snapshot_download(name, revision=revision, allow_patterns=wanted)
         )
     # the hub's client raises many kinds, for no network, no such name, no access
     except Exception as error:
@@ -168,7 +168,7 @@ def weight_files(folder: Path) -> list[Path]:
             f"{folder} has neither {WEIGHTS_FILE} nor {INDEX_FILE}{hint}: give the "
             "folder of a JanusVLN checkpoint"
         )
-    placed = read_object(index).get("weight_map")
+    placed = read_object(index).get("weight_map") or {}
     require(
         isinstance(placed, dict) and placed and all(isinstance(n, str) for n in placed.values()),
         f"{index} is damaged (no 'weight_map' of names to files): copy it again",

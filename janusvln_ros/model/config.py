@@ -18,10 +18,11 @@ from pathlib import Path
 from typing import Any, Literal, TypeVar
 
 from transformers import Qwen2_5_VLTextConfig
+from transformers.activations import ACT2FN
 from transformers.models.qwen2_5_vl.configuration_qwen2_5_vl import Qwen2_5_VLVisionConfig
 
 from janusvln_ros import schema
-from janusvln_ros.documents import number, read_object, whole
+from janusvln_ros.documents import finite, read_object, whole
 from janusvln_ros.errors import InputError, require
 from janusvln_ros.files import atomic_write
 from janusvln_ros.limits import require_within
@@ -243,6 +244,7 @@ SIZES = {
 NOT_POSITIVE = {"initial_frames", "window_frames", "num_register_tokens", "max_window_layers"}
 """Those that may be 0."""
 REAL = ("rms_norm_eps", "rope_theta", "initializer_range", "attention_dropout", "lam")
+LARGE = 1e12
 TOKENS = ("image_token_id", "vision_start_token_id", "vision_end_token_id")
 
 
@@ -264,7 +266,10 @@ def _require_sizes(values: Mapping[str, Any], name: str) -> None:
             require_within(value, bound, f"{name}: {key} is")
     for key in REAL:
         if values.get(key) is not None:
-            number(values[key], f"{name}: {key}")
+            require(
+                abs(finite(values[key], f"{name}: {key}")) < LARGE,
+                f"{name}: {key} is {values[key]!r:.80}, it must be less than {LARGE:g}",
+            )
     for key in TOKENS:
         if values.get(key) is not None:
             whole(values[key], f"{name}: {key}", 0)
@@ -277,7 +282,18 @@ Rules = Iterator[tuple[bool, str]]
 def _language_rules(config: JanusVLNConfig) -> Rules:
     text, vision = config.text, config.vision
     heads, (_, key_heads, head_size) = text.num_attention_heads, key_value_shape(text)
-    section = (text.rope_parameters or {}).get("mrope_section") or [16, 24, 24]
+    rope = text.rope_parameters or {}
+    section = rope.get("mrope_section") or [16, 24, 24]
+    kind, ends = rope.get("rope_type", "default"), text.eos_token_id
+    yield kind == "default", f"rope_scaling.type is {kind!r:.80}: 'mrope' is known here"
+    for tower, name in ((text, "hidden_act"), (vision, "vision_config.hidden_act")):
+        known = isinstance(tower.hidden_act, str) and tower.hidden_act in ACT2FN
+        yield known, f"{name} is {tower.hidden_act!r:.80}, which transformers does not know"
+    listed = ends if isinstance(ends, list | tuple) else [] if ends is None else [ends]
+    yield (
+        all(type(n) is int and n >= 0 for n in listed),
+        f"eos_token_id is {ends!r:.80}, not a token or a list of some",
+    )
     yield (
         isinstance(section, list | tuple) and all(type(n) is int for n in section),
         f"rope_scaling.mrope_section is {section!r:.80}, not a list of whole numbers",
@@ -311,6 +327,11 @@ def _language_rules(config: JanusVLNConfig) -> Rules:
 
 def _picture_rules(config: JanusVLNConfig) -> Rules:
     vision, spatial, width = config.vision, config.spatial, config.navigation.image_width
+    yield (
+        vision.hidden_size % vision.num_heads == 0,
+        f"vision_config.hidden_size {vision.hidden_size} is no multiple of num_heads "
+        f"{vision.num_heads}",
+    )
     yield from (
         (
             (vision.patch_size, vision.spatial_merge_size, vision.temporal_patch_size)
@@ -398,7 +419,7 @@ def _object(values: Mapping[str, Any], key: str, name: str) -> Mapping[str, Any]
     """The section ``key`` of a config, empty where there is none; raises InputError."""
     found = values.get(key) or {}
     require(isinstance(found, Mapping), f"{name}: {key} is {found!r:.80}, not a section")
-    return found  # type: ignore[no-any-return]
+    return found
 
 
 Section = TypeVar("Section", SpatialConfig, NavigationConfig)
