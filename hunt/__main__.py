@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 SILENCE_S = 120.0
-"""A worker that says nothing for so long hangs on the case that it wrote down."""
+"""A worker that takes so long hangs on the case that it wrote down."""
 
 
 class Report:
@@ -56,11 +56,15 @@ def run_worker(report: Report, seed: int, seconds: float, chosen: list[str]) -> 
         lines.put(None)
 
     threading.Thread(target=listen, daemon=True).start()
-    how = ""
-    while not how:
+    how, pending = "", report.out / "pending.json"
+    began = time.time()
+    while True:
         try:
-            line = lines.get(timeout=SILENCE_S)
+            line = lines.get(timeout=5.0)
         except queue.Empty:
+            begun = pending.stat().st_mtime if pending.is_file() else began
+            if time.time() - begun < SILENCE_S:
+                continue
             worker.kill()
             how = "hang"
             break
@@ -68,7 +72,6 @@ def run_worker(report: Report, seed: int, seconds: float, chosen: list[str]) -> 
             break
         report.add(json.loads(line))
     code = worker.wait()
-    pending = report.out / "pending.json"
     if (code or how) and pending.is_file():
         case = json.loads(pending.read_text())
         told = how or f"the process ended with {code}"

@@ -7,6 +7,7 @@ import base64
 import contextlib
 import json
 import logging
+import os
 import resource
 import sys
 import time
@@ -26,8 +27,8 @@ SECONDS, MEGABYTES = 1.0, 512
 ADDRESSES = 6 << 30
 """Bytes of addresses beyond those in use, so that a case does not take the machine down."""
 SHRINKING_S = 8.0
-EXAMPLES = 40
-"""Cases of a family before the next one has its turn."""
+EXAMPLES, TURN_S = 40, 5.0
+"""Cases of a family, and seconds, before the next one has its turn."""
 
 
 class FaultError(AssertionError):
@@ -107,13 +108,13 @@ class Hunter:
         self.seen: set[tuple[str, str]] = set()
         self.cases = 0
         self.last: tuple[Any, FaultError] | None = None
-        self.shrinking_since = 0.0
+        self.until = 0.0
 
     def take(self, family: Family, case: Any) -> None:
         """Run a case, and remember the last that did harm."""
+        if time.monotonic() > self.until:
+            return  # the next one's turn, or small enough
         self.cases += 1
-        if self.last and time.monotonic() - self.shrinking_since > SHRINKING_S:
-            return  # small enough
         self.pending.write_text(json.dumps({"family": family.name, "case": encoded(case)}))
         try:
             run_case(family.check, case)
@@ -121,13 +122,13 @@ class Hunter:
             if (family.name, fault.kind) in self.seen:
                 return
             if self.last is None:
-                self.shrinking_since = time.monotonic()
+                self.until = time.monotonic() + SHRINKING_S
             self.last = (case, fault)
             raise
 
     def round(self, family: Family, seed: int, examples: int = EXAMPLES) -> dict[str, Any]:
         """Some cases of a family: how many, and the fault that was found, if any."""
-        self.cases, self.last = 0, None
+        self.cases, self.last, self.until = 0, None, time.monotonic() + TURN_S
 
         @hypothesis.seed(seed)
         @hypothesis.settings(
@@ -164,13 +165,13 @@ def main(folder: str, seed: str, seconds: str, *chosen: str) -> None:
     resource.setrlimit(resource.RLIMIT_AS, (held + ADDRESSES, most))
     wanted = [families[name] for name in chosen] or [*families.values()]
     told, sys.stdout = sys.stdout, sys.stderr  # what a case prints is not told
-    turn = 0
+    turn, parent = 0, os.getppid()
     while time.monotonic() < until or turn == 0:
         for number, family in enumerate(wanted):
             found = hunter.round(family, int(seed) * 1_000_003 + turn * 1009 + number)
             print(json.dumps(found), file=told, flush=True)
-            if time.monotonic() > until and turn:
-                break
+            if (time.monotonic() > until and turn) or os.getppid() != parent:
+                return
         turn += 1
 
 
