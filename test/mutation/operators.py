@@ -60,7 +60,7 @@ class Mutant:
 
 
 def mutants(source: str) -> list[Mutant]:
-    """Every mistake that the operators make in ``source``, in its order; each can be compiled."""
+    """Every mistake that the operators make in ``source``, in its order."""
     starts = [0]
     for line in source.encode().splitlines(keepends=True):
         starts.append(starts[-1] + len(line))
@@ -70,9 +70,7 @@ def mutants(source: str) -> list[Mutant]:
         end = starts[node.end_lineno - 1] + node.end_col_offset
         before = source.encode()[start:end].decode()
         for operator, after in _mistakes(node):
-            mutant = Mutant(function, node.lineno, operator, start, end, before, after)
-            if _compiles(mutant.applied(source)):
-                found.append(mutant)
+            found.append(Mutant(function, node.lineno, operator, start, end, before, after))
     return found
 
 
@@ -143,11 +141,3 @@ def _other_nodes(node: ast.AST) -> Iterator[tuple[str, ast.AST]]:
             yield "statement dropped", ast.Pass()
         case ast.Assign(targets=[ast.Attribute() | ast.Subscript()]):
             yield "statement dropped", ast.Pass()
-
-
-def _compiles(source: str) -> bool:
-    try:
-        compile(source, "mutant", "exec")
-    except SyntaxError:
-        return False
-    return True
