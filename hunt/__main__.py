@@ -45,9 +45,9 @@ def run_worker(report: Report, seed: int, seconds: float, chosen: list[str]) -> 
     """Let one worker hunt until its time is up, or until a case ends it."""
     report.out.mkdir(parents=True, exist_ok=True)
     command = [sys.executable, "-m", "hunt.worker", str(report.out), str(seed), str(seconds)]
-    worker = subprocess.Popen(
-        [*command, *chosen], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
-    )
+    words = (report.out / "worker.log").open("w")
+    worker = subprocess.Popen([*command, *chosen], stdout=subprocess.PIPE, stderr=words, text=True)
+    words.close()
     lines: queue.Queue[str | None] = queue.Queue()
 
     def listen() -> None:
@@ -72,7 +72,9 @@ def run_worker(report: Report, seed: int, seconds: float, chosen: list[str]) -> 
             break
         report.add(json.loads(line))
     code = worker.wait()
-    if (code or how) and pending.is_file():
+    if code and not pending.is_file():
+        raise SystemExit(f"the hunt cannot begin: see {report.out / 'worker.log'}")
+    if code or how:
         case = json.loads(pending.read_text())
         told = how or f"the process ended with {code}"
         report.fault(case["family"], {"kind": told, "told": told, "case": case["case"]})
@@ -91,8 +93,6 @@ def main() -> int:
     while (left := until - time.monotonic()) > 0:
         run_worker(report, args.seed * 1000 + life, left, args.family)
         life += 1
-        if life > 50 and not report.cases:
-            break
     for name, count in sorted(report.cases.items()):
         print(f"{count:8} {name}")
     print(f"{sum(report.cases.values())} cases, {len(report.faults)} faults")
