@@ -49,7 +49,7 @@ from janusvln_ros.policy import Navigator
 from janusvln_ros.policy.instruction import WORD
 from janusvln_ros.policy.tokenizer import read
 from janusvln_ros.rollout.agents import PolicyAgent
-from janusvln_ros.rollout.evaluate import checkpoint_digest
+from janusvln_ros.policy.identity import checkpoint_digest
 from janusvln_ros.rollout.settings import Settings
 from janusvln_ros.rollout.shards import Cluster
 from janusvln_ros.rollout.stream import (
