@@ -337,6 +337,15 @@ def stored_config(folder: Path) -> JanusVLNConfig:
     return config
 
 
+def is_tied(folder: Path) -> bool:
+    """Whether config.json of a folder, of any Qwen2.5-VL, ties its head to the embeddings."""
+    try:
+        values = json.loads((folder / CONFIG_FILE).read_text())
+        return bool({**values.get("text_config", {}), **values}.get("tie_word_embeddings"))
+    except (OSError, ValueError, AttributeError, TypeError):
+        return False
+
+
 def own_head(folder: Path) -> bool:
     """Whether the weights of a folder have an ``lm_head`` that differs from the embeddings."""
     ends = {

@@ -26,11 +26,36 @@ WEIGHTS_FILE = "adapter_model.safetensors"
 PICKLES = "adapter_model.bin"
 
 UNDERSTOOD = frozenset(
-    "alpha_pattern auto_mapping base_model_name_or_path bias corda_config ensure_weight_tying "
-    "eva_config exclude_modules inference_mode init_lora_weights layers_pattern "
-    "layers_to_transform lora_alpha lora_bias lora_dropout megatron_core modules_to_save "
-    "peft_type peft_version qalora_group_size r rank_pattern revision runtime_config "
-    "target_modules task_type use_dora use_rslora".split()
+    [
+        "alpha_pattern",
+        "auto_mapping",
+        "base_model_name_or_path",
+        "bias",
+        "corda_config",
+        "ensure_weight_tying",
+        "eva_config",
+        "exclude_modules",
+        "inference_mode",
+        "init_lora_weights",
+        "layers_pattern",
+        "layers_to_transform",
+        "lora_alpha",
+        "lora_bias",
+        "lora_dropout",
+        "megatron_core",
+        "modules_to_save",
+        "peft_type",
+        "peft_version",
+        "qalora_group_size",
+        "r",
+        "rank_pattern",
+        "revision",
+        "runtime_config",
+        "target_modules",
+        "task_type",
+        "use_dora",
+        "use_rslora",
+    ]
 )
 """Settings that are obeyed, or that only training looks at; others must be off."""
 
@@ -224,8 +249,7 @@ def _check_settings(folder: Path, config: Mapping[str, Any]) -> None:
     )
     require(
         not further,
-        f"{folder / CONFIG_FILE}: {some(further)} is not known here, so the adapter is not merged: "
-        f"{merge}",
+        f"{folder / CONFIG_FILE}: {some(further)} is not known here, so it is not merged: {merge}",
     )
 
 

@@ -69,6 +69,6 @@ def test_unknown_precision_is_refused(precision):
 @pytest.mark.parametrize("precision", ["int8", "int4"])
 def test_a_quantised_network_is_not_saved_and_says_what_to_save(tmp_path, precision):
     model = quantize_language(JanusVLN.from_config(CONFIG), precision)
-    with pytest.raises(InputError, match="quantised.*bfloat16"):
+    with pytest.raises(InputError, match=r"quantised.*bfloat16"):
         model.save_pretrained(tmp_path / "c")
     assert not list(tmp_path.iterdir())
