@@ -5,6 +5,7 @@ safetensors whole or in shards, and what decodes its answers.
 
 import json
 import logging
+import os
 import re
 from collections import Counter
 from collections.abc import Iterator, Mapping
@@ -364,7 +365,11 @@ def write_weights(tensors: dict[str, Tensor], folder: Path, shard_bytes: int) ->
     split = huggingface_hub.split_torch_state_dict_into_shards(tensors, max_shard_size=shard_bytes)
     for name, keys in split.filename_to_tensors.items():
         with atomic_path(folder / name) as path:
-            save_file({key: tensors[key] for key in keys}, path, metadata={"format": "pt"})
+            try:
+                save_file({key: tensors[key] for key in keys}, path, metadata={"format": "pt"})
+            except SafetensorError as error:  # it tells what the system said in words alone
+                number = int((re.findall(r"os error (\d+)", str(error)) or ["5"])[-1])
+                raise OSError(number, os.strerror(number), str(path)) from error
     if split.is_sharded:
         digests = {name: file_digest(folder / name) for name in split.filename_to_tensors}
         index = {

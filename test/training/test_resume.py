@@ -214,7 +214,8 @@ def test_overwriting_goes_on_where_the_state_is_its_own(recipe, tmp_path):
 @pytest.fixture
 def own(drives, tmp_path):
     """A set of one's own, to change."""
-    return shutil.copytree(drives.parent, tmp_path / "own") / "set.jsonl"
+    without = shutil.ignore_patterns("*.cache")
+    return shutil.copytree(drives.parent, tmp_path / "own", ignore=without) / "set.jsonl"
 
 
 def repaint(own):
@@ -296,7 +297,7 @@ def test_training_goes_on_from_the_older_state(three, recipe, tmp_path):
 
 
 def test_without_any_whole_state_nothing_begins_anew_by_itself(recipe, tmp_path):
-    made = recipe(max_steps=2, save_steps=1)
+    made = recipe(max_steps=2, save_steps=1, keep=1)
     train(made)
     shutil.rmtree(tmp_path / "run" / "checkpoint")
     (tmp_path / "run" / "state" / "checkpoint-2" / "scheduler.pt").write_bytes(b"")
