@@ -323,7 +323,7 @@ class NavigationTrainer(Trainer):
         outputs = model(**inputs)
         if not torch.isfinite(outputs["loss"]).all():
             kind = "loss" if model.training else "loss in evaluation"
-            raise self.not_finite(f"the {kind} is {float(outputs['loss'])}")
+            raise self.not_finite(f"the {kind} is {float(outputs['loss'].detach())}")
         for name, value in outputs.items():
             if name != "loss":
                 figure = name if model.training else f"eval_{name}"
@@ -339,14 +339,15 @@ class NavigationTrainer(Trainer):
         return loss.detach(), None, None
 
     def _save(self, output_dir: str | None = None, state_dict: Any = None) -> None:
-        # safetensors takes a tensor under one name only, and tied weights have two
+        # safetensors takes no two names for the same numbers, which tied weights have
         assert isinstance(self.model, nn.Module)
-        state = self.model.state_dict() if state_dict is None else state_dict
-        places = {
-            value.untyped_storage().data_ptr(): name for name, value in [*state.items()][::-1]
+        places: dict[int, str] = {}
+        kept = {
+            name: value
+            if places.setdefault(value.untyped_storage().data_ptr(), name) == name
+            else value.clone()
+            for name, value in (state_dict or self.model.state_dict()).items()
         }
-        once = set(places.values())
-        kept = {n: v for n, v in state.items() if n in once or not v.numel()}
         super()._save(output_dir, kept)
 
     def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:

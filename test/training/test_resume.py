@@ -16,7 +16,7 @@ import pytest
 import torch
 import yaml
 from PIL import Image
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 
 from janusvln_ros.errors import FailedError, InputError
 from janusvln_ros.model import JanusVLN
@@ -170,6 +170,19 @@ def test_other_samples_in_a_step_are_refused(begun, any_state, fields, processes
 def test_a_state_from_before_runs_were_described_is_gone_on_with(begun, any_state):
     (Path(begun.output) / "state" / "run.json").unlink()
     assert claim(begun, Cluster()) == begun
+
+
+def test_a_state_that_counts_its_passes_is_gone_on_with(three, tmp_path):
+    # as states did before the step of the trainer took the place of that count
+    shutil.copytree(tmp_path / "run", tmp_path / "earlier")
+    for state in (tmp_path / "earlier" / "state").glob("checkpoint-*"):
+        stored = load_file(state / "model.safetensors")
+        save_file(stored | {"passes": torch.tensor(3)}, state / "model.safetensors")
+    more = replace(three, max_steps=5)
+    train(more)
+    train(replace(more, output=str(tmp_path / "earlier")))
+    a, b = weights(tmp_path / "run"), weights(tmp_path / "earlier")
+    assert all(torch.equal(a[name], b[name]) for name in a)
 
 
 def test_a_finished_checkpoint_without_its_state_is_not_replaced(recipe, tmp_path):
