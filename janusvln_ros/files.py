@@ -86,6 +86,20 @@ def atomic_folder(
         shutil.rmtree(temporary, ignore_errors=True)
 
 
+@contextmanager
+def unreplaced(folder: Path) -> Iterator[None]:
+    """
+    For reading several files of a folder that others may replace (`atomic_folder`).
+
+    Raises:
+        InputError: it was replaced in between, so that they may be of two folders.
+    """
+    before = folder.stat().st_ino
+    yield
+    if folder.stat().st_ino != before:
+        raise InputError(f"{folder} was replaced while it was read: load it again")
+
+
 def _sweep(final: Path) -> None:
     """
     Delete what processes of this host that live no more left of their `atomic_folder`; but nothing

@@ -138,9 +138,11 @@ def _has_weights(folder: Path) -> bool:
 def _weights(folder: Path, network: "Network") -> dict[str, Any]:
     """What lies in the weight files of a folder, if there are any; they must fit the network."""
     from janusvln_ros.model.checkpoint import stored_account, weight_files
+    from janusvln_ros.model.lora import read_adapter
 
     if not _has_weights(folder):
         return {"files": 0, "read_past": {}}
+    read_adapter(folder)  # for what it says against being merged
     paths, result = weight_files(folder), stored_account(folder, network)
     return {
         "files": len(paths),

@@ -21,7 +21,13 @@ from torch import Tensor
 
 from janusvln_ros.digests import file_digest
 from janusvln_ros.errors import InputError, require
-from janusvln_ros.files import atomic_folder, atomic_path, atomic_write, local_checkpoint
+from janusvln_ros.files import (
+    atomic_folder,
+    atomic_path,
+    atomic_write,
+    local_checkpoint,
+    unreplaced,
+)
 from janusvln_ros.model.adapter import (
     Account,
     account,
@@ -109,7 +115,13 @@ class JanusVLN(Network):
                 config.json asks for, or one that was replaced meanwhile.
         """
         folder = find(checkpoint)
-        before = folder.stat().st_ino
+        with unreplaced(folder):
+            return cls._read(folder, dtype, device)
+
+    @classmethod
+    def _read(
+        cls, folder: Path, dtype: str | torch.dtype | None, device: str | torch.device
+    ) -> "JanusVLN":
         config, adapter = stored_config(folder), read_adapter(folder)
         own = config.tie_word_embeddings and needs_own_head(adapter)
         target = {"device": device, "dtype": as_dtype(dtype or config.dtype), "copy": True}
@@ -123,17 +135,12 @@ class JanusVLN(Network):
             for name, file in stored_tensors(folder)
             if older_name(name) in result.used
         }
-        require(
-            folder.stat().st_ino == before,
-            f"{folder} was replaced while it was read: load it again",
-        )
         if adapter is not None:
             if own:
                 weights[HEAD] = weights[EMBEDDINGS].clone()
+                model.config = replace(config, tie_word_embeddings=False)
             adapter.merge(weights, config)
             log.warning("%s: its LoRA adapter is merged into the weights", folder)
-        if own:
-            model.config = replace(config, tie_word_embeddings=False)
         model.load_state_dict(weights, strict=False, assign=True)
         if model.config.tie_word_embeddings:
             model.lm_head.weight = model.language.embed_tokens.weight
@@ -385,7 +392,7 @@ def as_dtype(dtype: str | torch.dtype) -> torch.dtype:
     network computes in.
     """
     value = getattr(torch, str(dtype).removeprefix("torch."), None)
-    if value not in FLOATS:
+    if not isinstance(value, torch.dtype) or value not in FLOATS:
         raise InputError(f"dtype is {dtype!r}: choose float32, bfloat16 or float16")
     return value
 

@@ -31,13 +31,14 @@ def array_on_disk(
     The array at ``path``, made with ``fill(array)`` where it is missing, by one process while
     others that want it wait; a kill while filling leaves nothing behind that could be read.
     """
-    with file_lock(path):
-        if not path.is_file():
-            with atomic_path(path) as temporary:
-                array = open_memmap(temporary, mode="w+", dtype=dtype, shape=shape)
-                _reserve(temporary)
-                fill(array)
-                array.flush()
+    if not path.is_file():  # else whole, and perhaps where nothing can be written
+        with file_lock(path):
+            if not path.is_file():
+                with atomic_path(path) as temporary:
+                    array = open_memmap(temporary, mode="w+", dtype=dtype, shape=shape)
+                    _reserve(temporary)
+                    fill(array)
+                    array.flush()
     array = np.load(path, mmap_mode="r")
     require(
         array.shape == shape,

@@ -147,7 +147,7 @@ def _part(
     found: dict[str, Tensor] = {}
     for stored, file in stored_tensors(folder):
         name = our_name(prefix + stored)
-        if name in wanted:
+        if name is not None and name in wanted:
             found[name] = file.get_tensor(stored).to(dtype)
             require(
                 tuple(found[name].shape) == wanted[name],

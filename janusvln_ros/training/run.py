@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 import torch
 from torch import nn
-from transformers import PreTrainedTokenizerBase
+from transformers import PreTrainedTokenizerBase, TrainerCallback
 
 from janusvln_ros.data.samples import FrameSamples, TrajectorySet
 from janusvln_ros.errors import require
@@ -325,9 +325,14 @@ def _fit_stream(
             stage.collate,
             None,
             further=figures,
-            callbacks=[publisher, StepTold(stage.task)],
+            callbacks=[publisher, *_told(stage.task)],
         )
     return stage, trainer
+
+
+def _told(task: nn.Module) -> list[TrainerCallback]:
+    """What tells a task its step, where it wants to know."""
+    return [StepTold(task)] if isinstance(task, DualTask) else []
 
 
 def _train_navigation(recipe: Recipe, output: Path) -> dict[str, Any]:
@@ -348,7 +353,6 @@ def _train_navigation(recipe: Recipe, output: Path) -> dict[str, Any]:
     else:
         stage = prepare(recipe, model, tokenizer)
         lengths = stage.train.lengths if recipe.group_by_length else None
-        told = [StepTold(stage.task)] if isinstance(stage.task, DualTask) else []
         trainer = fit(
             stage.task,
             recipe,
@@ -356,7 +360,7 @@ def _train_navigation(recipe: Recipe, output: Path) -> dict[str, Any]:
             stage.evaluation,
             stage.collate,
             lengths,
-            callbacks=told,
+            callbacks=_told(stage.task),
         )
     history = trainer.state.log_history
     judged: dict[str, Any] = {}
