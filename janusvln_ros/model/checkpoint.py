@@ -1,5 +1,5 @@
 """
-Checkpoints: the network with its files in the published layout, a folder or hub id, its
+Checkpoints: the network with its files in the published layout, a folder or one of the hub, its
 safetensors whole or in shards, and what decodes its answers.
 """
 
@@ -20,11 +20,13 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from janusvln_ros.digests import file_digest
+from janusvln_ros.documents import read_object
 from janusvln_ros.errors import InputError, require
 from janusvln_ros.files import (
     atomic_folder,
     atomic_path,
     atomic_write,
+    inside,
     local_checkpoint,
     unreplaced,
 )
@@ -102,7 +104,7 @@ class JanusVLN(Network):
         Read a checkpoint in the published layout; a LoRA adapter beside its weights is merged.
 
         Args:
-            checkpoint: a folder, or a hub id.
+            checkpoint: a folder, or ``owner/name@revision`` of the hub.
             dtype: of the weights in memory; that of config.json if None.
             device: where they go, tensor by tensor.
 
@@ -194,11 +196,11 @@ class JanusVLN(Network):
 
 def find(checkpoint: str | Path) -> Path:
     """
-    The folder of a checkpoint: itself if it exists, else a hub id's snapshot, downloaded or from
-    the local cache.
+    The folder of a checkpoint: itself if it exists, else the snapshot of ``owner/name@revision``
+    of the hub, downloaded or from the local cache.
 
     Raises:
-        InputError: neither a folder nor a hub id that can be had.
+        InputError: neither a folder nor something of the hub that can be had.
     """
     folder = local_checkpoint(checkpoint)
     if folder is None:
@@ -207,12 +209,12 @@ def find(checkpoint: str | Path) -> Path:
     return folder
 
 
-def _snapshot(name: str) -> Path:
+def _snapshot(checkpoint: str) -> Path:
+    name, _, revision = checkpoint.partition("@")
+    wanted = ["*.json", "*.safetensors", "*.txt", "*.jinja"]
     try:
         return Path(
-            huggingface_hub.snapshot_download(
-                name, allow_patterns=["*.json", "*.safetensors", "*.txt", "*.jinja"]
-            )
+            huggingface_hub.snapshot_download(name, revision=revision, allow_patterns=wanted)
         )
     # the hub's client raises many kinds, for no network, no such name, no access
     except Exception as error:
@@ -245,24 +247,35 @@ def weight_files(folder: Path) -> list[Path]:
             f"{folder} has neither {WEIGHTS_FILE} nor {INDEX_FILE}{hint}: give the "
             "folder of a JanusVLN checkpoint"
         )
-    try:
-        content = json.loads(index.read_text())
-        names = sorted(set(content["weight_map"].values()))
-        digests = dict((content.get("metadata") or {}).get(DIGESTS) or {})
-    except (ValueError, KeyError, AttributeError, TypeError) as error:
-        raise InputError(f"{index} is damaged ({error!r}): copy it again") from error
-    absent = [name for name in names if not (folder / name).is_file()]
+    content = read_object(index)
+    placed, about = content.get("weight_map") or {}, content.get("metadata") or {}
+    digests = about.get(DIGESTS) if isinstance(about, dict) else None
+    require(
+        isinstance(placed, dict) and placed and all(isinstance(n, str) for n in placed.values()),
+        f"{index} is damaged (no 'weight_map' of names to files): copy it again",
+    )
+    require(
+        isinstance(digests, dict | None),
+        f"{index} is damaged ({DIGESTS} is no object): copy it again",
+    )
+    names = sorted(set(placed.values()))
+    files = [inside(folder, name, f"a file that {INDEX_FILE} names") for name in names]
+    absent = [name for name, file in zip(names, files) if not file.is_file()]
     require(
         not absent,
         f"{folder} lacks {some(absent)}, named by {INDEX_FILE}: copy the missing shards into it",
     )
-    others = [n for n in names if n in digests and digests[n] != file_digest(folder / n)]
+    others = [
+        name
+        for name, file in zip(names, files)
+        if digests and name in digests and digests[name] != file_digest(file)
+    ]
     require(
         not others,
         f"{folder}: {some(others)} is not the file that {INDEX_FILE} was written with, so that "
         "weights of two checkpoints would mix: copy all files again",
     )
-    return [folder / name for name in names]
+    return files
 
 
 def stored_tensors(folder: Path) -> Iterator[tuple[str, safe_open]]:
@@ -315,11 +328,9 @@ def is_used(name: str, config: JanusVLNConfig) -> bool:
 def check_types(folder: Path, types: Mapping[str, str]) -> None:
     """Raise InputError where tensors (type by name) are quantised: no numbers by themselves."""
     narrow = [f"{name} {kind}" for name, kind in types.items() if kind not in PRECISIONS]
-    try:
-        config = json.loads((folder / CONFIG_FILE).read_text())
-        method = (config.get("quantization_config") or {}).get("quant_method")
-    except (OSError, ValueError, AttributeError):
-        method = None
+    path = folder / CONFIG_FILE
+    settings = read_object(path).get("quantization_config") if path.is_file() else None
+    method = settings.get("quant_method") if isinstance(settings, dict) else None
     require(
         not narrow,
         f"{folder}: {len(narrow)} weights are stored as integers or in a byte ({some(narrow, 3)}"
@@ -347,11 +358,11 @@ def stored_config(folder: Path) -> JanusVLNConfig:
 
 def is_tied(folder: Path) -> bool:
     """Whether config.json of a folder, of any Qwen2.5-VL, ties its head to the embeddings."""
-    try:
-        values = json.loads((folder / CONFIG_FILE).read_text())
-        return bool({**values.get("text_config", {}), **values}.get("tie_word_embeddings"))
-    except (OSError, ValueError, AttributeError, TypeError):
-        return False
+    path = folder / CONFIG_FILE
+    values = read_object(path) if path.is_file() else {}
+    text = values.get("text_config")
+    inner = text if isinstance(text, dict) else {}
+    return bool({**inner, **values}.get("tie_word_embeddings"))
 
 
 def own_head(folder: Path) -> bool:
@@ -420,13 +431,13 @@ def generation(folder: str | Path, config: JanusVLNConfig) -> Generation:
         InputError: the file is damaged or says something impossible.
     """
     path = Path(folder) / "generation_config.json"
-    try:
-        values = json.loads(path.read_text()) if path.is_file() else {}
-        penalty = float(values.get("repetition_penalty") or 1.0)
-    except (ValueError, TypeError, AttributeError) as error:
-        raise InputError(f"{path} is damaged ({error}): copy it again") from error
-    require(penalty > 0, f"{path}: repetition_penalty is {penalty}, it must be positive")
-    return Generation(end_tokens(config), penalty)
+    values = read_object(path) if path.is_file() else {}
+    penalty = values.get("repetition_penalty") or 1.0
+    require(
+        type(penalty) in (int, float) and 0 < penalty < 1e6,
+        f"{path}: repetition_penalty is {penalty!r:.80}, it must be a positive number",
+    )
+    return Generation(end_tokens(config), float(penalty))
 
 
 def end_tokens(config: JanusVLNConfig) -> tuple[int, ...]:

@@ -7,7 +7,6 @@ is refused by name: another method than LoRA, a setting that is not known here, 
 belongs to nothing.
 """
 
-import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -17,6 +16,7 @@ from typing import Any
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
+from janusvln_ros.documents import read_object
 from janusvln_ros.errors import InputError, require
 from janusvln_ros.model.adapter import older_name, our_name, some, unused_reason
 from janusvln_ros.model.config import JanusVLNConfig
@@ -202,14 +202,7 @@ def read_adapter(folder: Path) -> Adapter | None:
             f"{folder} holds a part of an adapter but no {name}{hint}: copy both files of the "
             "adapter, as safetensors, or take away what is left of it",
         )
-    try:
-        config = json.loads((folder / CONFIG_FILE).read_text())
-    except ValueError as error:
-        raise InputError(
-            f"{folder / CONFIG_FILE} is not JSON ({error}): copy it again from where the adapter "
-            "came from"
-        ) from error
-    require(isinstance(config, dict), f"{folder / CONFIG_FILE} holds no object: copy it again")
+    config = read_object(folder / CONFIG_FILE)
     _check_settings(folder, config)
     try:
         with safe_open(folder / WEIGHTS_FILE, framework="pt") as file:
@@ -257,10 +250,8 @@ def refuse_alone(folder: Path) -> None:
     """Raise InputError where a folder holds an adapter without the weights it belongs to."""
     if not has_adapter(folder) or any(folder.glob("model*.safetensors*")):
         return
-    try:
-        base = json.loads((folder / CONFIG_FILE).read_text())["base_model_name_or_path"]
-    except (OSError, ValueError, KeyError, TypeError):
-        base = "BASE"
+    config = read_object(folder / CONFIG_FILE) if (folder / CONFIG_FILE).is_file() else {}
+    base = config.get("base_model_name_or_path") or "BASE"
     raise InputError(
         f"{folder} holds an adapter alone, without the weights it changes: put both into one "
         f"folder (cp -rL {base} MERGED; cp {folder}/adapter_* MERGED/) and give that; they are "

@@ -177,9 +177,7 @@ class Trajectories(Dataset[dict[str, Any]]):
                 np.array(array[start : start + n]) for array in self.features[s]
             )
         else:
-            folder = (self.sets[s].path.resolve().parent / values["folder"]).resolve()
-            paths = [folder / name for name in values["frames"][:n]]
-            frames = read_pictures(paths, self.width)
+            frames = read_pictures(self.sets[s].pictures(values)[:n], self.width)
             item["frames"] = np.ascontiguousarray(frames[:, :, ::-1]) if mirrored else frames
         return item
 

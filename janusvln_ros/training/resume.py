@@ -22,7 +22,8 @@ from safetensors import SafetensorError, safe_open
 
 from janusvln_ros.data.samples import TrajectorySet
 from janusvln_ros.digests import file_digest
-from janusvln_ros.errors import InputError, require
+from janusvln_ros.documents import read_object
+from janusvln_ros.errors import require
 from janusvln_ros.files import atomic_write
 from janusvln_ros.model.checkpoint import find
 from janusvln_ros.policy.identity import checkpoint_digest
@@ -112,12 +113,7 @@ def _run_file(output: Path) -> dict[str, Any]:
     path = output / STATE / RUN_FILE
     if not path.is_file():
         return {}
-    try:
-        return dict(json.loads(path.read_text()))
-    except ValueError as error:
-        raise InputError(
-            f"{path} is not JSON ({error}): delete it if nothing that the run reads has changed"
-        ) from error
+    return read_object(path)
 
 
 def _other(recipe: Recipe, output: Path) -> list[str]:

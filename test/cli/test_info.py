@@ -14,8 +14,8 @@ from janusvln_ros.cli.main import main
 from janusvln_ros.errors import InputError
 from janusvln_ros.model import JanusVLN, JanusVLNConfig
 from janusvln_ros.model.quantization import quantize_language
-from janusvln_ros.policy.identity import checkpoint_digest
 from janusvln_ros.policy import Navigator, NavigatorOptions
+from janusvln_ros.policy.identity import checkpoint_digest
 
 ROOT = Path(__file__).parents[2]
 TINY = ROOT / "config" / "model" / "tiny.json"
