@@ -77,20 +77,14 @@ def describe(
         InputError: no checkpoint there, tensors that do not fit its config.json, or impossible
             options.
     """
-    from janusvln_ros.model import JanusVLNConfig
     from janusvln_ros.model import footprint as sizes
-    from janusvln_ros.model.checkpoint import find, stored_config
     from janusvln_ros.model.lora import has_adapter
     from janusvln_ros.model.memory import FrameWindow
     from janusvln_ros.model.spatial import PATCH
     from janusvln_ros.policy.identity import checkpoint_digest
     from janusvln_ros.policy.preprocess import patch_grid, resized_shape
 
-    folder = Path(checkpoint)
-    folder = folder if folder.is_file() else find(checkpoint)
-    config = JanusVLNConfig.from_pretrained(folder)
-    if _has_weights(folder):
-        config = stored_config(folder)
+    folder, config = _opened(checkpoint)
     mode = memory or config.navigation.memory
     kept = FrameWindow(*window) if window else config.navigation.window
     require(
@@ -129,6 +123,17 @@ def describe(
             for precision, number in sizes.WEIGHT_PRECISIONS.items()
         },
     }
+
+
+def _opened(checkpoint: str) -> "tuple[Path, JanusVLNConfig]":
+    """Folder (or file of settings) and settings of a checkpoint, as its weights have them."""
+    from janusvln_ros.model import JanusVLNConfig
+    from janusvln_ros.model.checkpoint import find, stored_config
+
+    folder = Path(checkpoint)
+    folder = folder if folder.is_file() else find(checkpoint)
+    read = stored_config if _has_weights(folder) else JanusVLNConfig.from_pretrained
+    return folder, read(folder)
 
 
 def _has_weights(folder: Path) -> bool:

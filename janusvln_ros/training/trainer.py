@@ -272,6 +272,15 @@ class NavigationTrainer(Trainer):
         # the loss is a mean over the batch: the Trainer divides it by the accumulation
         self.model_accepts_loss_kwargs = False
 
+    def run(self, state: str | None) -> None:
+        """Train, from a state on. Raises InputError, with the step, about what the data hold."""
+        try:
+            self.train(resume_from_checkpoint=state)
+        except InputError as error:
+            # the loader hands on what its workers raised with their whole traceback
+            sentence = str(error).rstrip().rpartition(f"{InputError.__name__}: ")[2]
+            raise InputError(f"step {self.state.global_step + 1}: {sentence}") from error
+
     def create_optimizer(self, *_: Any, **__: Any) -> torch.optim.Optimizer:
         """AdamW or Muon over `parameter_groups`."""
         if self.optimizer is None:
@@ -456,8 +465,8 @@ def fit(
         recipe = dataclasses.replace(recipe, eval_steps=0)
     args = arguments(recipe)
     batch = recipe.batch * recipe.accumulate * args.world_size
-    epochs = len(train) / batch * recipe.epochs  # type: ignore[arg-type]
-    steps = recipe.max_steps if recipe.max_steps > 0 else math.ceil(epochs)
+    epoch = math.ceil(len(train) / batch)  # type: ignore[arg-type]
+    steps = recipe.max_steps if recipe.max_steps > 0 else math.ceil(epoch * recipe.epochs)
     args = dataclasses.replace(args, warmup_steps=math.ceil(recipe.warmup_ratio * steps))
     trainer = NavigationTrainer(
         model=task,
@@ -475,15 +484,9 @@ def fit(
     trainer.add_callback(FiniteWeights(trainer))
     state = last_state(recipe.output)
     if state is not None and not (recipe.deepspeed or recipe.fsdp):
-        reached = TrainerState.load_from_json(str(Path(state) / "trainer_state.json"))
-        if reached.global_step >= steps:  # the Trainer would make one step more
+        trainer.state = TrainerState.load_from_json(str(Path(state) / "trainer_state.json"))
+        if trainer.state.global_step >= steps:  # the Trainer would make one step more
             task.load_state_dict(load_file(Path(state) / "model.safetensors"), strict=False)
-            trainer.state = reached
             return trainer
-    try:
-        trainer.train(resume_from_checkpoint=state)
-    except InputError as error:
-        # the loader hands on what its workers raised with their whole traceback
-        sentence = str(error).rstrip().rpartition(f"{InputError.__name__}: ")[2]
-        raise InputError(f"step {trainer.state.global_step + 1}: {sentence}") from error
+    trainer.run(state)
     return trainer
