@@ -17,7 +17,7 @@ from transformers import PreTrainedTokenizerBase
 from janusvln_ros import __version__
 from janusvln_ros.actions import Action
 from janusvln_ros.errors import require
-from janusvln_ros.files import git_state
+from janusvln_ros.files import git_state, unreplaced
 from janusvln_ros.model import JanusVLN
 from janusvln_ros.model.checkpoint import Generation, end_tokens, find, generation
 from janusvln_ros.model.config import Decoding, Memory
@@ -216,11 +216,14 @@ class Navigator:
         chosen, target = NavigatorOptions(**options), as_device(device)
         folder = find(checkpoint)
         dtype = dtype or ("float32" if target.type == "cpu" else None)
-        model = with_precision(partial(JanusVLN.from_pretrained, folder), dtype, target)
-        navigator = cls(model, load_tokenizer(folder), chosen, generation(folder, model.config))
-        name = folder.name if Path(checkpoint).is_dir() else str(checkpoint)
-        navigator.origin = {"checkpoint": name, "checkpoint_digest": checkpoint_digest(folder)}
-        navigator.vocabulary = Vocabulary.load(folder)
+        with unreplaced(folder):
+            model = with_precision(partial(JanusVLN.from_pretrained, folder), dtype, target)
+            navigator = cls(
+                model, load_tokenizer(folder), chosen, generation(folder, model.config)
+            )
+            name = folder.name if Path(checkpoint).is_dir() else str(checkpoint)
+            navigator.origin = {"checkpoint": name, "checkpoint_digest": checkpoint_digest(folder)}
+            navigator.vocabulary = Vocabulary.load(folder)
         return navigator
 
     def understand(self, instruction: str) -> Understanding:

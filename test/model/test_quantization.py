@@ -64,3 +64,11 @@ def test_group_is_the_largest_that_divides_a_row():
 def test_unknown_precision_is_refused(precision):
     with pytest.raises(InputError, match="int8 or int4"):
         quantize_language(JanusVLN.from_config(CONFIG), precision)
+
+
+@pytest.mark.parametrize("precision", ["int8", "int4"])
+def test_a_quantised_network_is_not_saved_and_says_what_to_save(tmp_path, precision):
+    model = quantize_language(JanusVLN.from_config(CONFIG), precision)
+    with pytest.raises(InputError, match=r"quantised.*bfloat16"):
+        model.save_pretrained(tmp_path / "c")
+    assert not list(tmp_path.iterdir())
