@@ -65,7 +65,7 @@ setup(
             "imageio-ffmpeg",
         ],
         "train": ["accelerate>=1.1", "tensorboard"],
-        "bags": ["rosbags>=0.11", "mcap", "zstandard", "matplotlib"],
+        "bags": ["rosbags>=0.11", "mcap", "zstandard", "lz4", "matplotlib"],
         "quantize": ["torchao"],
         "test": ["pytest<9", "pytest-timeout", "pytest-xdist", "pytest-cov", "hypothesis"],
     },

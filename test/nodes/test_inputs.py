@@ -365,7 +365,7 @@ def test_an_instruction_while_the_model_loads_is_taken_when_it_is_ready(graph, s
     graph.until(speak.get_subscription_count, "the subscription")
     speak.publish(String(data="go to the door"))
     graph.until(lambda: node.machine.following is not None, "the instruction")
-    assert any("taken when it is ready" in text for text in node.warned)
+    assert any("taken when it is ready" in text for text in node.figures.warned)
     ready.set()
     graph.until(lambda: "go to the door" in model.instructions, "the episode")
     assert node.machine.active and node.machine.phase is not Phase.IDLE
@@ -405,6 +405,6 @@ def test_a_watch_that_cannot_choose_says_so_in_log_and_diagnostics(robot, shift)
     line = r.policy.health(r.policy.now())
     words = "no odometry has come" if shift is None else "different clocks"
     assert words in line.message and line.level == 1
-    assert any(words in text for text in r.policy.warned)
+    assert any(words in text for text in r.policy.figures.warned)
     r.graph.result(handle.cancel_goal_async())
     assert r.outcome(handle)[1].error_code == Code.CANCELED
