@@ -408,7 +408,7 @@ def _stop(
         if hall:
             said = replace(said, turn=place.turn, side=place.side if rng.random() < 0.5 else "")
         else:
-            said = replace(said, **({"side": place.side} if use_side else {"turn": place.turn}))  # type: ignore[arg-type]
+            said = replace(said, side=place.side) if use_side else replace(said, turn=place.turn)
     places = _place_extras(rng, place)
     wanted = (0, int(rng.random() < 0.3), int(rng.integers(0, 2)), int(rng.integers(1, 3)))[level]
     for i in rng.permutation(len(places))[:wanted]:
