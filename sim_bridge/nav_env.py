@@ -22,8 +22,8 @@ from janusvln_ros.actions import FORWARD_STEP_M, TURN_STEP_DEG, Action
 from janusvln_ros.data.episodes import Episode
 from janusvln_ros.data.top_down_map import TopDownMap
 from janusvln_ros.errors import InputError, require
-from janusvln_ros.files import inside
 from janusvln_ros.evaluation.drive import Drive
+from janusvln_ros.files import inside
 from janusvln_ros.geometry import rotation_of_yaw, yaw_of_rotation
 
 NO_SCENE = "no scene is loaded: give make_env a scene, or reset to an episode first"

@@ -8,6 +8,7 @@ episode file. *Annotated* (ScaleVLN, DAgger, and everything written here): ``ann
 beside ``images/<name>/rgb/000.jpg``.
 """
 
+import errno
 import json
 import re
 import shutil
@@ -18,10 +19,23 @@ from pathlib import Path
 from typing import Any
 
 from janusvln_ros.actions import Action
-from janusvln_ros.data.episodes import Episode, first_missing, json_id, read_episodes
-from janusvln_ros.data.journal import JOURNALS, Journal, journal_path, line_key, read_journals
+from janusvln_ros.data.episodes import (
+    Episode,
+    Identity,
+    first_missing,
+    identity_of,
+    json_id,
+    read_episodes,
+)
+from janusvln_ros.data.journal import JOURNALS, Journal, journal_path, read_journals
 from janusvln_ros.errors import InputError, require
 from janusvln_ros.files import atomic_write, inside, one_name
+
+ANNOTATIONS = "annotations*.json"
+"""Files that list trajectories; published ones have a version in their name."""
+
+OWNER = "episode.json"
+"""Says in a frame folder which episode its frames are of."""
 
 _NAMED = re.compile(r"(?:.*_)?(\d+)_(stop|move_forward|turn_left|turn_right)$", re.IGNORECASE)
 _NUMBERED = re.compile(r"(\d+)$")
@@ -271,11 +285,23 @@ class TrajectoryWriter:
     An episode counts once its line is in ``journal_{shard}.jsonl``, which is written after its
     frames are in place; so a kill at any moment loses at most the episode in progress and never
     leaves half of one. `merge` turns the journals into ``annotations.json`` and ``result.jsonl``.
+
+    Each frame folder says in ``episode.json`` whose it is, so that it is never given to another
+    episode. ``run``: the digest that the journal's lines carry.
+
+    Raises:
+        InputError: ``root`` holds trajectories that were not written by this class.
     """
 
-    def __init__(self, root: str | Path, dataset: str, shard: int = 0) -> None:
+    def __init__(self, root: str | Path, dataset: str, shard: int = 0, run: str = "") -> None:
         self.root, self.dataset = Path(root), dataset
-        self._journal = Journal(journal_path(self.root, shard))
+        begun = any(self.root.glob(JOURNALS)) or (self.root / "manifest.json").is_file()
+        require(
+            begun or not any(self.root.glob(ANNOTATIONS)),
+            f"{root} holds trajectories of somebody else, which would be written over: choose "
+            "another folder",
+        )
+        self._journal = Journal(journal_path(self.root, shard), run=run)
 
     def write(
         self,
@@ -297,15 +323,7 @@ class TrajectoryWriter:
                 f"episode {episode.episode_id}: {len(frames)} frames, {len(actions)} "
                 f"actions, {labels and len(labels)} labels"
             )
-        video = video_name(episode.scene, self.dataset, episode.episode_id)
-        final = inside(self.root, video, "video")
-        temporary = final.with_name(f".{final.name}.tmp")
-        shutil.rmtree(temporary, ignore_errors=True)
-        (temporary / "rgb").mkdir(parents=True)
-        for step, jpeg in enumerate(frames):
-            (temporary / "rgb" / f"{step:03d}.jpg").write_bytes(jpeg)
-        shutil.rmtree(final, ignore_errors=True)  # left by a kill between the two lines below
-        temporary.rename(final)
+        video = self._place(episode, frames)
         annotation = {
             "id": json_id(episode.episode_id),
             "video": video,
@@ -316,6 +334,33 @@ class TrajectoryWriter:
             annotation["labels"] = list(map(int, labels))
         self._append(episode, annotation, result)
 
+    def _place(self, episode: Episode, frames: Sequence[bytes]) -> str:
+        """
+        Put the frames into a folder of their own and return its name: the published one, or that
+        and the episode's digest where another episode has it.
+        """
+        owner = json.dumps(episode.identity._asdict(), ensure_ascii=False)
+        published = video_name(episode.scene, self.dataset, episode.episode_id)
+        temporary = inside(self.root, f"images/.{episode.identity.digest}.tmp", "video")
+        shutil.rmtree(temporary, ignore_errors=True)
+        (temporary / "rgb").mkdir(parents=True)
+        for step, jpeg in enumerate(frames):
+            (temporary / "rgb" / f"{step:03d}.jpg").write_bytes(jpeg)
+        (temporary / OWNER).write_text(owner)
+        for video in (published, f"{published}_{episode.identity.digest}"):
+            final = inside(self.root, video, "video")
+            if (final / OWNER).is_file() and (final / OWNER).read_text() == owner:
+                shutil.rmtree(final)  # left by a kill before its line was written
+            try:
+                temporary.rename(final)
+            except OSError as error:
+                if error.errno not in (errno.ENOTEMPTY, errno.EEXIST, errno.ENOTDIR):
+                    raise
+            else:
+                return video
+        shutil.rmtree(temporary)
+        raise InputError(f"{final} exists and is no frame folder of this collection: move it away")
+
     def skip(self, episode: Episode, result: Mapping[str, Any] | None = None) -> None:
         """Note that an episode was driven but is not kept, so that it is not driven again."""
         self._append(episode, None, result)
@@ -323,9 +368,8 @@ class TrajectoryWriter:
     def _append(
         self, episode: Episode, annotation: dict[str, Any] | None, result: Mapping[str, Any] | None
     ) -> None:
-        self._journal.append(
-            {**line_key(episode), "annotation": annotation, "result": dict(result or {})}
-        )
+        about = {"annotation": annotation, "result": dict(result or {})}
+        self._journal.append({**episode.identity._asdict(), **about})
 
     def close(self) -> None:
         """Close the journal; `merge` does the rest."""
@@ -338,8 +382,8 @@ def merge(root: str | Path) -> list[dict[str, Any]]:
     all journals; return the journal's lines.
     """
     root = Path(root)
-    lines = {(line["scene"], str(line["episode_id"])): line for line in read_journals(root)}
-    ordered = [lines[key] for key in sorted(lines, key=lambda key: (len(key[1]), key[1], key[0]))]
+    lines = {identity_of(line): line for line in read_journals(root)}
+    ordered = [lines[key] for key in sorted(lines, key=_by_number)]
     kept = [line["annotation"] for line in ordered if line["annotation"] is not None]
     atomic_write(root / "annotations.json", json.dumps(kept, ensure_ascii=False))
     atomic_write(
@@ -347,3 +391,8 @@ def merge(root: str | Path) -> list[dict[str, Any]]:
         "".join(json.dumps(line["result"], ensure_ascii=False) + "\n" for line in ordered),
     )
     return ordered
+
+
+def _by_number(identity: Identity) -> tuple[int, str, str, str]:
+    scene_id, episode_id, instruction = identity
+    return len(episode_id), episode_id, scene_id, instruction

@@ -127,7 +127,7 @@ def test_bad_annotation_is_described(tmp_path, change, reason):
 
 def done(folder):
     """What is finished, kept or not, whoever wrote it."""
-    return {(line["scene"], str(line["episode_id"])) for line in read_journals(folder)}
+    return {(line["scene_id"].split("/")[1], line["episode_id"]) for line in read_journals(folder)}
 
 
 def test_what_is_written_is_read_back(tmp_path):
@@ -154,7 +154,10 @@ def test_kill_between_frames_and_journal_is_repaired_by_doing_the_episode_again(
     writer = TrajectoryWriter(tmp_path, "houses")
     # As a kill leaves it: one folder without its line, one half-written.
     touch(tmp_path / video_name("h1", "houses", "1") / "rgb", ["000.jpg", "001.jpg", "002.jpg"])
-    touch(tmp_path / "images/.h1_houses_000002.tmp/rgb", ["000.jpg"])
+    (tmp_path / video_name("h1", "houses", "1") / "episode.json").write_text(
+        json.dumps(episode("1").identity._asdict())
+    )
+    touch(tmp_path / f"images/.{episode('2').identity.digest}.tmp/rgb", ["000.jpg"])
     assert done(tmp_path) == set()
     writer.write(episode("1"), [b"a"], [-1])
     writer.write(episode("2"), [b"b"], [-1])
