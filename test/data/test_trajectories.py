@@ -54,8 +54,9 @@ def test_annotated_frames_give_the_published_labels(tmp_path):
     case = CASES["dagger_or_scalevln"]
     touch(tmp_path / case["episode"]["video"] / "rgb", case["files"])
     (tmp_path / "annotations.json").write_text(json.dumps([case["episode"]]))
-    (found,) = read_trajectories(tmp_path)
+    found, *more = read_trajectories(tmp_path)
     assert [Action(a).name for a in found.targets] == case["labels"]
+    assert [t.instruction for t in more] == case["episode"]["instructions"][1:]
     assert found.instruction == "Walk on. " and found.video == "images/sc_r2r_000007"
 
 
@@ -112,7 +113,7 @@ def test_drive_that_was_cut_off_before_stopping_does_not_learn_to_stop(tmp_path)
         ({"actions": [1, 1, 1]}, "actions must be -1"),
         ({"actions": [-1, 1, 0]}, "actions must be -1"),
         ({"labels": [1, 1]}, "2 labels for 3"),
-        ({"instructions": []}, "index"),
+        ({"instructions": []}, "instructions is"),
         ({"video": "images/other"}, "is missing"),
     ],
 )
