@@ -131,6 +131,9 @@ OPTIONS = (
 )
 
 
+TOLD_LAST = ("left_out", "left_out_by_reason", "reasons")
+"""What of a report is printed after everything else."""
+
 FOLDERS = {
     "r2r": ("trajectory_data/R2R-CE-640x480", "trajectory_data/R2R"),
     "rxr": ("trajectory_data/RxR-CE-640x480", "trajectory_data/RxR"),
@@ -153,17 +156,17 @@ def run(args: argparse.Namespace) -> int:
     require(args.out is not None or args.published, "say where to write it with --out")
     if args.out is not None:
         (require_folder if views or args.words else require_file)(args.out)
-    missing: list[LeftOut] = []
-    report = _views(args) if views else _words(args) if args.words else _set(args, missing)
+    report = _views(args) if views else _words(args) if args.words else _set(args)
     answer(
         args.json,
         report,
         lambda report: "\n".join(
-            f"{name}: {value}" for name, value in report.items() if name != "reasons"
+            f"{name}: {value}" for name, value in report.items() if name not in TOLD_LAST
         ),
     )
-    for line in left_out_page(missing, report.get("trajectories", 0) + len(missing), "drives"):
-        say(line)
+    if "left_out" in report:
+        read = report["trajectories"] + report["left_out"]
+        say("\n".join(left_out_page(report, read, "drives")) or "left out: nothing")
     return 0
 
 
@@ -194,9 +197,9 @@ def _sources(args: argparse.Namespace) -> list[tuple[str, Path]]:
     return found
 
 
-def _set(args: argparse.Namespace, missing: list[LeftOut]) -> dict[str, Any]:
-    """Write what is asked for; what is left out is added to ``missing``."""
+def _set(args: argparse.Namespace) -> dict[str, Any]:
     require(0 <= args.check <= 1, f"--check is {args.check}: give a share from 0 to 1")
+    missing: list[LeftOut] = []
     found = SetReport(missing=missing)
     sources = (
         (name, read_trajectories(folder, data_dir=args.data, rejected=missing))

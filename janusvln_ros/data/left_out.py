@@ -2,8 +2,7 @@
 What was read and is not used: never dropped without a word, always counted by its reason.
 """
 
-from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from janusvln_ros.errors import InputError
@@ -54,23 +53,34 @@ def describe(name: str, error: Exception) -> LeftOut:
     return LeftOut(f"{name}{error}", reason)
 
 
-def by_reason(sentences: Iterable[str]) -> dict[str, int]:
-    """How many were left out for each reason, most first."""
-    return dict(Counter(getattr(s, "reason", "cannot be used") for s in sentences).most_common())
+def counted(sentences: Iterable[str]) -> dict[str, Any]:
+    """
+    ``{"left_out": how many, "left_out_by_reason": {reason: {"count": how many, "first": the first
+    sentences}}}``, the most frequent reason first.
+    """
+    groups: dict[str, list[str]] = {}
+    for sentence in sentences:
+        groups.setdefault(getattr(sentence, "reason", "cannot be used"), []).append(sentence)
+    most_first = sorted(groups.items(), key=lambda group: -len(group[1]))
+    return {
+        "left_out": sum(map(len, groups.values())),
+        "left_out_by_reason": {
+            reason: {"count": len(group), "first": group[:NAMED]} for reason, group in most_first
+        },
+    }
 
 
-def left_out_page(sentences: Sequence[str], read: int, things: str) -> list[str]:
+def left_out_page(report: Mapping[str, Any], read: int, things: str) -> list[str]:
     """
-    Lines for people: how many of the ``read`` ``things`` are left out, by reason, with the first
-    of each; none where nothing is.
+    Lines for people about a report that holds what `counted` tells: how many of the ``read``
+    ``things`` are left out, by reason, with the first of each; none where nothing is.
     """
-    if not sentences:
+    if not report["left_out"]:
         return []
-    lines = [f"left out: {len(sentences)} of {read} {things}"]
-    for reason, count in by_reason(sentences).items():
-        lines.append(f"  {count} because {reason}")
-        named = [s for s in sentences if getattr(s, "reason", "cannot be used") == reason]
-        lines += [f"    {sentence}" for sentence in named[:NAMED]]
+    lines = [f"left out: {report['left_out']} of {read} {things}"]
+    for reason, group in report["left_out_by_reason"].items():
+        lines.append(f"  {group['count']} because {reason}")
+        lines += [f"    {sentence}" for sentence in group["first"]]
     return lines
 
 
@@ -82,7 +92,7 @@ def refuse_any(sentences: Sequence[str], read: int, things: str) -> None:
         InputError: something was; how much, and why.
     """
     if sentences:
-        page = "\n".join(left_out_page(sentences, read, things))
+        page = "\n".join(left_out_page(counted(sentences), read, things))
         raise InputError(f"--strict: something would be left out\n{page}")
 
 

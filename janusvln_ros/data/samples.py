@@ -26,7 +26,7 @@ from PIL import Image
 
 from janusvln_ros.actions import Action
 from janusvln_ros.data import left_out as fields
-from janusvln_ros.data.left_out import LeftOut, UnusableError, by_reason, describe, usable
+from janusvln_ros.data.left_out import LeftOut, UnusableError, counted, describe, usable
 from janusvln_ros.data.trajectories import MISSING, UNFIT, Trajectory
 from janusvln_ros.errors import InputError, require
 from janusvln_ros.files import atomic_path, inside
@@ -77,8 +77,7 @@ class SetReport:
             "shares": shares,
             "sources": dict(self.sources),
             "opened": self.opened,
-            "left_out": len(self.missing),
-            "left_out_by_reason": by_reason(self.missing),
+            **counted(self.missing),
             "reasons": self.missing[:20],
         }
 

@@ -23,6 +23,7 @@ from janusvln_ros.data.episodes import (
     read_ground_truth,
 )
 from janusvln_ros.data.journal import Journal, journal_path
+from janusvln_ros.data.left_out import counted
 from janusvln_ros.data.top_down_map import TopDownMap
 from janusvln_ros.errors import FailedError, InputError, require
 from janusvln_ros.evaluation.drive import Drive
@@ -39,6 +40,7 @@ from janusvln_ros.rollout.agents import (
     RandomAgent,
 )
 from janusvln_ros.rollout.engine import Engine, MakeEngine, direct_engine
+from janusvln_ros.rollout.manifest import read_manifest, run_digest
 from janusvln_ros.rollout.run import execute, read_split
 from janusvln_ros.rollout.settings import Settings, on_device
 from janusvln_ros.rollout.shards import (
@@ -340,7 +342,7 @@ def evaluate(
         return None
     found, episodes = done
     require_results(job.out)
-    manifest = json.loads((job.out / "manifest.json").read_text())
+    manifest = read_manifest(job.out)
     notes = {
         **identity,
         "backend": job.settings.backend,
@@ -350,11 +352,13 @@ def evaluate(
         "split": job.settings.split,
         "seed": job.settings.seed,
         "thresholds": dataclasses.asdict(job.settings.thresholds),
+        "inputs": manifest["inputs"],
+        "run": run_digest(manifest),
     }
     if job.checkpoint is not None:
         config = json.loads((job.checkpoint / "config.json").read_text())
         notes["trained"] = bool(config.get("navigation", {}).get("trained", True))
-    return merge(job.out, episodes, len(found.rejected), notes)
+    return merge(job.out, episodes, len(found.rejected), {**notes, **counted(found.rejected)})
 
 
 def _in_order(episode: Episode) -> tuple[str, str, int, str, str]:

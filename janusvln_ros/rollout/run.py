@@ -10,7 +10,8 @@ from typing import Any
 from tqdm import tqdm
 
 from janusvln_ros.data.episodes import Episode, EpisodeSet, episodes_path, read_episodes
-from janusvln_ros.errors import InputError, require
+from janusvln_ros.data.left_out import counted, left_out_page
+from janusvln_ros.errors import InputError
 from janusvln_ros.files import atomic_write
 from janusvln_ros.rollout.manifest import (
     READY,
@@ -71,8 +72,6 @@ def load_episodes(settings: Settings, data_dir: Path, cluster: Cluster) -> Episo
     Read the episodes of the settings; a split of the houses that is not there yet is generated (by
     rank 0).
 
-    Episodes that cannot be used are named on stderr.
-
     Raises:
         InputError: the data are missing or damaged, or none of the episodes can be used.
     """
@@ -84,17 +83,9 @@ def load_episodes(settings: Settings, data_dir: Path, cluster: Cluster) -> Episo
         title = f"generating houses of {settings.split} in {data_dir}, once"
         generate_split(data_dir, settings.split, title)
     found = read_split(settings, data_dir)
-    for sentence in found.rejected[:5] if cluster.rank == 0 else ():
-        print(f"not used: {sentence}", file=sys.stderr)
-    if len(found.rejected) > 5 and cluster.rank == 0:
-        print(
-            f"not used: {len(found.rejected)} episodes in all; they are counted in the summary",
-            file=sys.stderr,
-        )
-    require(
-        found.episodes,
-        f"{found.path} holds no episode that can be used ({len(found.rejected)} were rejected)",
-    )
+    if not found.episodes:
+        page = left_out_page(counted(found.rejected), len(found.rejected), "episodes")
+        raise InputError("\n".join((f"{found.path} holds no episode that can be used", *page)))
     return found
 
 
