@@ -224,22 +224,27 @@ def share_dir() -> Path:
     )
 
 
+HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*@[A-Za-z0-9][\w./-]*")
+"""How something of the hub is named: it is other people's, so with its revision."""
+
+
 def local_checkpoint(checkpoint: str | os.PathLike[str]) -> Path | None:
     """
-    Return the folder of a checkpoint, None if it is named as one of a hub. Told without torch, so
-    at once.
+    Return the folder of a checkpoint, None if it is named as one of the hub, which takes its
+    revision: ``owner/name@revision``. Told without torch, so at once.
 
     Raises:
-        InputError: there is no such folder, and it is no hub id.
+        InputError: there is no such folder, and it is no such name.
     """
     folder = Path(checkpoint)
     if folder.is_dir():
         return folder
-    if not re.fullmatch(r"[\w.-]+/[\w.-]+", str(checkpoint)):
-        raise InputError(
-            f"there is no checkpoint folder {folder}: give a folder with config.json "
-            "and safetensors, or a hub id such as 'owner/name'"
-        )
+    require(
+        HUB_NAME.fullmatch(str(checkpoint)),
+        f"there is no checkpoint folder {str(checkpoint)!r}: give a folder with config.json and "
+        "safetensors, or one of the hub with its revision, as 'owner/name@main' or, so that it "
+        "stays the same, 'owner/name@COMMIT'",
+    )
     return None
 
 

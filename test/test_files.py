@@ -61,10 +61,12 @@ def from_data(node: ast.AST) -> bool:
         return True
     if isinstance(node, ast.Name) and node.id in FROM_DATA - {"scene"}:
         return True
-    if isinstance(node, ast.Subscript) and isinstance(node.slice, ast.Constant):
-        if isinstance(node.slice.value, str):
-            return True
+    if isinstance(node, ast.Subscript) and isinstance(getattr(node.slice, "value", None), str):
+        return True
     return any(from_data(child) for child in ast.iter_child_nodes(node))
+
+
+JOINING = ("joinpath", "with_name", "with_stem")
 
 
 def joined(tree: ast.AST):
@@ -72,9 +74,8 @@ def joined(tree: ast.AST):
     for node in ast.walk(tree):
         if isinstance(node, ast.BinOp) and isinstance(node.op, ast.Div):
             yield node, node.right
-        elif isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute):
-            if node.func.attr in ("joinpath", "with_name", "with_stem"):
-                yield from ((node, argument) for argument in node.args)
+        elif isinstance(node, ast.Call) and getattr(node.func, "attr", "") in JOINING:
+            yield from ((node, argument) for argument in node.args)
 
 
 def test_every_path_from_data_is_built_by_the_one_function_that_keeps_it_inside():

@@ -12,7 +12,6 @@ import io
 import json
 import math
 import re
-import zlib
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -20,7 +19,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from janusvln_ros.data import left_out
-from janusvln_ros.data.left_out import LeftOut, UnusableError, usable
+from janusvln_ros.data.left_out import WRONG_TYPE, LeftOut, UnusableError, usable
+from janusvln_ros.documents import parse_packed_json
 from janusvln_ros.errors import InputError, require
 from janusvln_ros.files import atomic_write, inside, one_name
 
@@ -64,7 +64,18 @@ class Identity(NamedTuple):
 
 
 def identity_of(line: Mapping[str, Any]) -> Identity:
-    """The identity that a line of a journal or of ``result.jsonl`` begins with."""
+    """
+    The identity that a line of a journal begins with.
+
+    Raises:
+        InputError: the line does not say which episode it is of.
+    """
+    known = isinstance(line, Mapping) and set(Identity._fields) <= line.keys()
+    require(
+        known and isinstance(line["scene_id"], str) and isinstance(line["instruction"], str),
+        f"a line of a journal does not say which episode it is of: {str(line)[:80]}; remove it, "
+        "its episode is then done again",
+    )
     return Identity(line["scene_id"], str(line["episode_id"]), line["instruction"])
 
 
@@ -246,7 +257,7 @@ def read_episode_file(path: Path, languages: Iterable[str] | None = None) -> Epi
                 "its id occurs twice",
                 "its id occurs a second time in this scene, with the same instruction",
             )
-        except (KeyError, TypeError, ValueError, IndexError) as error:
+        except (KeyError, TypeError, ValueError, IndexError, ArithmeticError) as error:
             rejected.append(left_out.describe(f"{path.name}, {name}: ", error))
             continue
         seen.add(episode.identity)
@@ -324,7 +335,7 @@ def read_ground_truth(path: str | Path) -> dict[str, GroundTruth]:
     for key, item in content.items():
         try:
             found[str(key)] = _parse_truth(item)
-        except (KeyError, TypeError, ValueError) as error:
+        except (KeyError, TypeError, ValueError, ArithmeticError) as error:
             raise InputError(
                 f"{path}: not a VLN-CE ground truth file: {left_out.describe(f'{key}: ', error)}"
             ) from error
@@ -423,10 +434,8 @@ def _read_gzip_json(path: Path) -> tuple[Any, str]:
         "(--data, of the node sim_bridge data_dir); docs/evaluation.md has its layout",
     )
     raw = path.read_bytes()
-    try:
-        return json.loads(gzip.decompress(raw)), hashlib.sha256(raw).hexdigest()
-    except (OSError, EOFError, zlib.error, UnicodeDecodeError, json.JSONDecodeError) as error:
-        raise InputError(f"{path} is damaged ({error}): fetch or generate it again") from error
+    content = parse_packed_json(raw, str(path), "fetch or generate it again")
+    return content, hashlib.sha256(raw).hexdigest()
 
 
 def _write_gzip_json(path: str | Path, content: Any) -> None:
@@ -444,16 +453,13 @@ def _words(text: str) -> list[str]:
 def _numbers(values: Any, count: int, what: str) -> tuple[float, ...]:
     # by hand: a data set has a million points, whose sentences would take longer than themselves
     if not isinstance(values, (list, tuple)) or len(values) != count:
-        raise UnusableError(
-            "a field has the wrong type", f"{what} is {values!r}, not {count} numbers"
-        )
-    if not all(type(v) in (float, int) for v in values):
-        raise UnusableError(
-            "a field has the wrong type", f"{what} is {values!r}, not {count} numbers"
-        )
-    if not all(math.isfinite(v) for v in values):
-        raise UnusableError("a number is not finite", f"{what} {values!r} is not finite")
-    return tuple(float(v) for v in values)
+        raise UnusableError(WRONG_TYPE, f"{what} is {values!r:.80}, not {count} numbers")
+    if not all(type(value) in (int, float) for value in values):
+        raise UnusableError(WRONG_TYPE, f"{what} is {values!r:.80}: a number in it is no number")
+    numbers = tuple(float(v) for v in values)
+    if not all(math.isfinite(v) for v in numbers):
+        raise UnusableError("a number is not finite", f"{what} {values!r:.80} is not finite")
+    return numbers
 
 
 def _point(values: Any, what: str) -> Point:
@@ -466,8 +472,7 @@ def _parse_episode(item: Any) -> Episode:
     Turn one item of the file into an `Episode`; raises KeyError, TypeError or ValueError that name
     what is wrong.
     """
-    wrong = "a field has the wrong type"
-    usable(isinstance(item, dict), wrong, f"is {type(item).__name__}, not an object")
+    usable(isinstance(item, dict), WRONG_TYPE, f"is {type(item).__name__}, not an object")
     instruction = left_out.field(item, "instruction", dict, "an object")
     text = left_out.text(instruction, "instruction_text")
     usable(text.strip(), "it has no instruction", f"instruction_text is {text!r}")
@@ -475,7 +480,7 @@ def _parse_episode(item: Any) -> Episode:
     goals = left_out.field(item, "goals", (list, tuple), "a list")
     usable(goals, "it has no goal", "goals is empty")
     goal = goals[0]
-    usable(isinstance(goal, dict), wrong, f"its goal is {goal!r:.80}, not an object")
+    usable(isinstance(goal, dict), WRONG_TYPE, f"its goal is {goal!r:.80}, not an object")
     x, y, z, w = _numbers(item["start_rotation"], 4, "start_rotation")
     usable(
         abs(math.hypot(x, y, z, w) - 1) <= 1e-2,
@@ -488,14 +493,14 @@ def _parse_episode(item: Any) -> Episode:
     )
     # Only ScaleVLN has episodes without way points: there the path is the straight line.
     points = item.get("reference_path") or (start, goal_position)
-    usable(isinstance(points, (list, tuple)), wrong, f"reference_path is {points!r:.80}")
+    usable(isinstance(points, (list, tuple)), WRONG_TYPE, f"reference_path is {points!r:.80}")
     info = _info(item)
     distance, radius = info.pop("geodesic_distance", None), goal.get("radius")
     for name, value in (("info.geodesic_distance", distance), ("the goal's radius", radius)):
         good = value is None or (type(value) in (int, float) and not math.isnan(value))
-        usable(good, wrong, f"{name} is {value!r:.80}, it must be a number")
+        usable(good, WRONG_TYPE, f"{name} is {value!r:.80}, it must be a number")
     language = instruction.get("language") or info.pop("language", "en")
-    usable(isinstance(language, str), wrong, f"its language is {language!r:.80}, not text")
+    usable(isinstance(language, str), WRONG_TYPE, f"its language is {language!r:.80}, not text")
     episode_id = one_name(left_out.identifier(item, "episode_id"), "episode_id")
     return Episode(
         episode_id=episode_id,

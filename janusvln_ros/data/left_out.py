@@ -7,6 +7,8 @@ from typing import Any
 
 from janusvln_ros.errors import InputError
 
+WRONG_TYPE = "a field has the wrong type"
+
 NAMED = 3
 """How many of those left out for one reason are named."""
 
@@ -97,9 +99,7 @@ def refuse_any(sentences: Sequence[str], read: int, things: str) -> None:
 
 
 def _wrong(item: Any, key: str, wanted: str) -> UnusableError:
-    return UnusableError(
-        "a field has the wrong type", f"{key} is {item[key]!r:.80}, it must be {wanted}"
-    )
+    return UnusableError(WRONG_TYPE, f"{key} is {item[key]!r:.80}, it must be {wanted}")
 
 
 def field(item: Any, key: str, kinds: type | tuple[type, ...], wanted: str) -> Any:
@@ -133,9 +133,7 @@ def each(item: Any, key: str, fits: Callable[[Any], bool], wanted: str) -> list[
     values = field(item, key, (list, tuple), f"a list of {wanted}")
     if not all(map(fits, values)):
         bad = next(value for value in values if not fits(value))
-        raise UnusableError(
-            "a field has the wrong type", f"{key} holds {bad!r:.80}, it must be a list of {wanted}"
-        )
+        raise UnusableError(WRONG_TYPE, f"{key} holds {bad!r:.80}, it must be a list of {wanted}")
     return list(values)
 
 

@@ -31,7 +31,8 @@ from janusvln_ros.data.episodes import (
     read_episode_file,
 )
 from janusvln_ros.data.journal import JOURNALS, Journal, journal_path, read_journals
-from janusvln_ros.data.left_out import LeftOut, UnusableError, describe, usable
+from janusvln_ros.data.left_out import WRONG_TYPE, LeftOut, UnusableError, describe, usable
+from janusvln_ros.documents import read_json
 from janusvln_ros.errors import InputError, require
 from janusvln_ros.files import atomic_write, inside, one_name
 
@@ -45,7 +46,6 @@ TRAJECTORY_DATA = "trajectory_data"
 """Where the published frames lie below the data folder."""
 
 MISSING, UNFIT = "its pictures are not there", "its actions or labels do not fit"
-WRONG_TYPE = "a field has the wrong type"
 """Reasons why a trajectory cannot be used."""
 
 _PART = re.compile(r"annotations_\d+\.json")  # what each rank of the published DAgger writes
@@ -130,7 +130,7 @@ def read_trajectories(
     for name, read in _annotated(listed) if listed else _named(root, instructions, data_dir):
         try:
             trajectories = read()
-        except (KeyError, TypeError, ValueError, IndexError) as error:
+        except (KeyError, TypeError, ValueError, IndexError, ArithmeticError) as error:
             sentence = describe(name, error)
             if rejected is None:
                 raise InputError(sentence) from error
@@ -171,10 +171,7 @@ def annotations_in(root: Path) -> Path | None:
 
 def _annotated(path: Path) -> Iterator[Reader]:
     """Yield what a file of annotations lists."""
-    try:
-        content = json.loads(path.read_text())
-    except (UnicodeDecodeError, json.JSONDecodeError) as error:
-        raise InputError(f"{path} is damaged: {error}") from error
+    content = read_json(path, finite=False)
     require(
         isinstance(content, list),
         f"{path} is {type(content).__name__}, not the list of a published annotation file",

@@ -25,6 +25,7 @@ from janusvln_ros.data.episodes import (
 from janusvln_ros.data.journal import Journal, journal_path
 from janusvln_ros.data.left_out import counted
 from janusvln_ros.data.top_down_map import TopDownMap
+from janusvln_ros.documents import read_object
 from janusvln_ros.errors import FailedError, InputError, require
 from janusvln_ros.evaluation.drive import Drive
 from janusvln_ros.evaluation.metrics import Thresholds, measure
@@ -356,7 +357,7 @@ def evaluate(
         "run": run_digest(manifest),
     }
     if job.checkpoint is not None:
-        config = json.loads((job.checkpoint / "config.json").read_text())
+        config = read_object(job.checkpoint / "config.json")
         notes["trained"] = bool(config.get("navigation", {}).get("trained", True))
     return merge(job.out, episodes, len(found.rejected), {**notes, **counted(found.rejected)})
 

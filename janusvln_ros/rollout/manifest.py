@@ -18,7 +18,8 @@ import sim_bridge
 from janusvln_ros import __version__
 from janusvln_ros.data.episodes import Episode
 from janusvln_ros.data.journal import JOURNALS, read_journals
-from janusvln_ros.errors import InputError, require
+from janusvln_ros.documents import read_object
+from janusvln_ros.errors import require
 from janusvln_ros.files import atomic_write, file_digest, file_lock, git_state
 from janusvln_ros.rollout.shards import Cluster
 from sim_bridge.nav_env import scene_path
@@ -145,14 +146,11 @@ def read_manifest(out: Path) -> dict[str, Any]:
         InputError: there is no manifest, or it is damaged.
     """
     path = out / "manifest.json"
-    try:
-        found = json.loads(path.read_text())
-        return dict(found)
-    except (OSError, ValueError, TypeError) as error:
-        raise InputError(
-            f"{path} cannot be read ({error}), so what the folder belongs to is unknown: choose "
-            "another --out"
-        ) from error
+    require(
+        path.is_file(),
+        f"{path} is missing, so what the folder belongs to is unknown: choose another --out",
+    )
+    return read_object(path, "choose another --out")
 
 
 def require_unclaimed(out: Path) -> None:

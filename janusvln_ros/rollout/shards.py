@@ -8,7 +8,6 @@ number of processes.
 """
 
 import ctypes
-import json
 import multiprocessing
 import os
 import random
@@ -25,6 +24,7 @@ from typing import Any, NamedTuple, Protocol
 
 from janusvln_ros.data.episodes import Episode, Identity, identity_of
 from janusvln_ros.data.journal import JOURNALS, read_journals
+from janusvln_ros.documents import parse_json
 from janusvln_ros.errors import FailedError, InputError, require
 from janusvln_ros.files import trouble
 from janusvln_ros.rollout.settings import Settings
@@ -334,7 +334,8 @@ class Progress:
                 new = file.read()
             complete = new[: new.rfind(b"\n") + 1]
             self._offsets[path] += len(complete)
-            self._seen |= {identity_of(json.loads(text)) for text in complete.splitlines()}
+            for text in complete.splitlines():
+                self._seen.add(identity_of(parse_json(text, str(path))))
         return len(self._seen & self._wanted)
 
     def close(self) -> None:

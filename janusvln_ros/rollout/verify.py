@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from janusvln_ros.data.episodes import Episode, write_episodes
+from janusvln_ros.documents import read_json_lines, read_object
 from janusvln_ros.errors import InputError, require
 from janusvln_ros.evaluation.summary import result_identity
 from janusvln_ros.files import atomic_write
@@ -48,7 +49,7 @@ def verify(
     Raises:
         InputError: habitat-lab cannot repeat drives of these settings, or cannot be run.
     """
-    lines = [json.loads(text) for text in (out / "results.jsonl").read_text().splitlines()]
+    lines = read_json_lines(out / "results.jsonl")
     by_identity = {e.identity: e for e in episodes}
     driven = [
         (by_identity[result_identity(line)], line) for line in lines if line["status"] != "error"
@@ -193,7 +194,7 @@ def run_habitat_lab(
             f"ended with status {done.returncode}): install habitat-lab of habitat-sim's version "
             "there (docs/simulation.md)",
         )
-        return dict(json.loads((folder / "results.json").read_text()))
+        return read_object(folder / "results.json", "run it again")
 
 
 def table(report: Mapping[str, Any]) -> str:

@@ -202,7 +202,7 @@ def test_an_episode_whose_id_names_a_folder_elsewhere_is_refused_and_nothing_the
         writer.write(episode(name), [b"jpeg"], [-1])
     writer.close()
     assert kept.read_text() == "years of work"
-    assert not [p for p in tmp_path.rglob("*.jpg")]
+    assert not list(tmp_path.rglob("*.jpg"))
 
 
 @pytest.mark.parametrize("name", ["../precious", "/precious", "images/../../precious"])
