@@ -4,6 +4,7 @@ a kill.
 """
 
 import json
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -213,3 +214,31 @@ def test_annotations_that_name_pictures_elsewhere_are_refused(tmp_path, name):
     (tmp_path / "set" / "annotations.json").write_text(json.dumps([line]))
     with pytest.raises(InputError, match=r"item 0: video is"):
         list(read_trajectories(tmp_path / "set"))
+
+
+def test_folder_that_exists_is_never_another_episodes(tmp_path):
+    writer = TrajectoryWriter(tmp_path, "houses")
+    drives = [episode("1"), episode("1", "Stop."), episode("1", scene="other/h1/h1.glb")]
+    for k, drive in enumerate(drives):
+        writer.write(drive, [b"%d" % k], [-1])
+    writer.write(drives[0], [b"again"], [-1])
+    writer.close()
+    merge(tmp_path)
+    found = list(read_trajectories(tmp_path))
+    assert {t.frames[0].read_bytes() for t in found} == {b"again", b"1", b"2"}
+    assert len({t.video for t in found}) == len(list((tmp_path / "images").iterdir())) == 3
+
+
+def test_folder_of_somebody_else_is_left_as_it_is(tmp_path):
+    touch(tmp_path / video_name("h1", "houses", "1") / "rgb", ["000.jpg"])
+    with closing(TrajectoryWriter(tmp_path, "houses")) as writer:
+        writer.write(episode("1"), [b"a"], [-1])
+    merge(tmp_path)
+    (found,) = read_trajectories(tmp_path)
+    assert found.frames[0].read_bytes() == b"a"
+    theirs = tmp_path / video_name("h1", "houses", "1") / "rgb/000.jpg"
+    assert theirs.read_bytes() == b"picture" and theirs != found.frames[0]
+    (tmp_path / "b").mkdir()
+    (tmp_path / "b/annotations_v1-3.json").write_text("[]")
+    with pytest.raises(InputError, match="somebody else"):
+        TrajectoryWriter(tmp_path / "b", "houses")

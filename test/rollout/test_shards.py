@@ -12,7 +12,7 @@ import pytest
 from janusvln_ros.data.episodes import Episode
 from janusvln_ros.data.journal import Journal, journal_path
 from janusvln_ros.errors import InputError
-from janusvln_ros.rollout.manifest import claim
+from janusvln_ros.rollout.manifest import claim, read_manifest
 from janusvln_ros.rollout.settings import Settings
 from janusvln_ros.rollout.shards import (
     Cluster,
@@ -194,3 +194,18 @@ def test_time_left_counts_what_this_run_does_not_what_was_done_before(tmp_path, 
         pass
     # three are in, and how long one takes is not known yet
     assert "3/4" in (shown := capsys.readouterr().err) and "?ep/s" in shown
+
+
+def test_more_episodes_may_need_more_scenes_but_none_may_have_changed(tmp_path):
+    first = claim(tmp_path, {"agent": "expert", "scenes": {"a": "1"}})
+    assert claim(tmp_path, {"agent": "expert", "scenes": {"b": "2"}}) == first
+    assert read_manifest(tmp_path)["scenes"] == {"a": "1", "b": "2"}
+    with pytest.raises(InputError, match=r"scenes\.a was .1. and is .9"):
+        claim(tmp_path, {"agent": "expert", "scenes": {"a": "9", "b": "2"}})
+
+
+@pytest.mark.parametrize("content", ["", "[]", '{"agent": '])
+def test_damaged_manifest_is_a_sentence(tmp_path, content):
+    (tmp_path / "manifest.json").write_text(content)
+    with pytest.raises(InputError, match="another --out"):
+        claim(tmp_path, {"agent": "expert"})
