@@ -76,7 +76,13 @@ class World:
         going_on = self.current[2] + 1 if self.current[:2] == key else 0
         episodes = self._episodes(key, episode_id, going_on + 1)
         if episode_id:
-            index = next((i for i, e in enumerate(episodes) if e.episode_id == episode_id), -1)
+            called = [i for i, e in enumerate(episodes) if e.episode_id == episode_id]
+            require(
+                len(called) < 2,
+                f"{key[0]} {key[1]} has {len(called)} episodes {episode_id!r}, in several scenes "
+                "or with several instructions: which is meant cannot be told by the id alone",
+            )
+            index = called[0] if called else -1
             require(
                 index >= 0,
                 f"{key[0]} {key[1]} has no episode {episode_id!r}: it has {len(episodes)}, "

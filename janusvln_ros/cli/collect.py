@@ -14,14 +14,16 @@ torchrun every rank takes its share.
 """
 
 import argparse
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 from janusvln_ros.cli.options import COLLECTION, ROLLOUT, option, settings_changes
 from janusvln_ros.cli.output import print_json, say
+from janusvln_ros.data.left_out import LeftOut, counted, left_out_page
 from janusvln_ros.data.trajectories import merge
-from janusvln_ros.errors import InputError
+from janusvln_ros.errors import FailedError, InputError
 from janusvln_ros.rollout.engine import MakeEngine, direct_engine
 from janusvln_ros.rollout.run import execute
 from janusvln_ros.rollout.settings import load_settings
@@ -100,14 +102,40 @@ def run_collection(
     kept = [line for line in lines if line["annotation"] is not None]
     frames = sum(len(line["annotation"]["actions"]) for line in kept)
     say(f"{len(kept)} of {len(lines)} episodes kept, {frames} frames: {args.out}/annotations.json")
+    missing = [*done[0].rejected, *map(not_kept, (x for x in lines if x["annotation"] is None))]
+    report = {
+        "episodes": len(lines),
+        "kept": len(kept),
+        "frames": frames,
+        "rejected": len(done[0].rejected),
+        **counted(missing),
+        "out": str(args.out),
+    }
+    for text in left_out_page(report, len(kept) + len(missing), "episodes"):
+        say(text)
     if args.json:
-        print_json(
-            {
-                "episodes": len(lines),
-                "kept": len(kept),
-                "frames": frames,
-                "rejected": len(done[0].rejected),
-                "out": str(args.out),
-            }
-        )
+        print_json(report)
+    require_drives(lines)
     return 0
+
+
+def not_kept(line: dict[str, Any]) -> LeftOut:
+    """Why the episode of a journal's line is not among the trajectories."""
+    result = line["result"]
+    name = f"episode {line['episode_id']} in {line['scene_id']}"
+    reason = result.get("reason", "the drive is no example")
+    return LeftOut(f"{name}: {result.get('error') or reason}", reason)
+
+
+def require_drives(lines: Sequence[dict[str, Any]]) -> None:
+    """
+    Go on only where at least one of the episodes was driven.
+
+    Raises:
+        FailedError: none was, so that there is nothing to learn from.
+    """
+    if lines and all(line["result"]["status"] == "error" for line in lines):
+        raise FailedError(
+            f"none of {len(lines)} episodes could be driven, the last because: "
+            f"{lines[-1]['result']['error']}. Mend that and give another --out"
+        )

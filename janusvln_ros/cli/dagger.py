@@ -89,7 +89,7 @@ def run(args: argparse.Namespace) -> int:
     identity = {
         "dagger": {
             "scheme": args.scheme,
-            "checkpoint_sha256": checkpoint_digest(checkpoint) if cluster.rank == 0 else "",
+            "checkpoint_sha256": checkpoint_digest(checkpoint),
         }
     }
     gpus = devices(args.device, cluster)

@@ -11,8 +11,9 @@ both memory modes.
   janusvln data --base --published train_r2r_rxr.json
       also write the list of samples that the published trainer reads
 
-Trajectories with missing pictures, without instruction or with labels that do not fit are left out
-and reported, never silently dropped.
+Trajectories with pictures that are missing or cannot be read, without instruction or with labels
+that do not fit are left out, counted by reason, and named last; with --strict nothing is written
+then. One with several instructions is learned once with each.
 
 For small networks, which have no pretrained parts:
 
@@ -23,14 +24,19 @@ For small networks, which have no pretrained parts:
 """
 
 import argparse
+from collections import deque
 from collections.abc import Iterator
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
-from janusvln_ros.cli.options import DATA, JSON, option
+from tqdm import tqdm
+
+from janusvln_ros.cli.options import DATA, JSON, STRICT, option
 from janusvln_ros.cli.output import answer, say
-from janusvln_ros.data.samples import STRIPPED, write_set
-from janusvln_ros.data.trajectories import Trajectory, read_trajectories
+from janusvln_ros.data.left_out import LeftOut, left_out_page, refuse_any
+from janusvln_ros.data.samples import STRIPPED, Learnable, SetReport, learnable, set_writer
+from janusvln_ros.data.trajectories import read_trajectories
 from janusvln_ros.errors import InputError, require
 from janusvln_ros.files import require_file, require_folder
 
@@ -43,7 +49,7 @@ OPTIONS = (
         action="append",
         default=[],
         metavar="NAME=DIR",
-        help="a folder of trajectories; may be repeated",
+        help="a folder of trajectories, or its annotations*.json; may be repeated",
     ),
     option(
         "--views",
@@ -70,6 +76,15 @@ OPTIONS = (
         metavar="FILE",
         help="also write the published list of samples",
     ),
+    option(
+        "--check",
+        type=float,
+        default=1.0,
+        metavar="SHARE",
+        help="share of each drive's pictures that is opened, to leave out drives with one that "
+        "cannot be read (default: all of them)",
+    ),
+    STRICT,
     option(
         "--walks",
         type=int,
@@ -116,6 +131,9 @@ OPTIONS = (
 )
 
 
+TOLD_LAST = ("left_out", "left_out_by_reason", "reasons")
+"""What of a report is printed after everything else."""
+
 FOLDERS = {
     "r2r": ("trajectory_data/R2R-CE-640x480", "trajectory_data/R2R"),
     "rxr": ("trajectory_data/RxR-CE-640x480", "trajectory_data/RxR"),
@@ -138,12 +156,17 @@ def run(args: argparse.Namespace) -> int:
     require(args.out is not None or args.published, "say where to write it with --out")
     if args.out is not None:
         (require_folder if views or args.words else require_file)(args.out)
-    build = _views if views else _words if args.words else _set
+    report = _views(args) if views else _words(args) if args.words else _set(args)
     answer(
         args.json,
-        build(args),
-        lambda report: "\n".join(f"{name}: {value}" for name, value in report.items()),
+        report,
+        lambda report: "\n".join(
+            f"{name}: {value}" for name, value in report.items() if name not in TOLD_LAST
+        ),
     )
+    if "left_out" in report:
+        read = report["trajectories"] + report["left_out"]
+        say("\n".join(left_out_page(report, read, "drives")) or "left out: nothing")
     return 0
 
 
@@ -175,34 +198,41 @@ def _sources(args: argparse.Namespace) -> list[tuple[str, Path]]:
 
 
 def _set(args: argparse.Namespace) -> dict[str, Any]:
-
-    sources = _sources(args)
-    rejected: list[str] = []
-
-    def read(folder: Path) -> Iterator[Trajectory]:
-        return read_trajectories(folder, data_dir=args.data, rejected=rejected)
-
+    require(0 <= args.check <= 1, f"--check is {args.check}: give a share from 0 to 1")
+    missing: list[LeftOut] = []
+    found = SetReport(missing=missing)
+    sources = (
+        (name, read_trajectories(folder, data_dir=args.data, rejected=missing))
+        for name, folder in _sources(args)
+    )
     report: dict[str, Any] = {}
-    if args.out is not None:
-        result = write_set(((name, read(folder)) for name, folder in sources), args.out)
-        result.missing += rejected
-        report = {"out": str(args.out), **result.as_dict()}
-    if args.published is not None:
-        from janusvln_ros.training.released import published_samples, write_published
+    with ExitStack() as stack:
+        add = None if args.out is None else stack.enter_context(set_writer(args.out))
 
-        samples = (
-            s
-            for name, folder in sources
-            for t in read(folder)
-            for s in published_samples(t, args.data, strip=name in STRIPPED)
-        )
-        report["published"] = {
-            "out": str(args.published),
-            "samples": write_published(samples, args.published),
-        }
-    for reason in report.get("reasons", []):
-        say(f"left out: {reason}")
-    return report
+        def drives() -> Iterator[Learnable]:
+            for item in tqdm(
+                learnable(sources, found, args.check), unit=" drives", mininterval=2, disable=None
+            ):
+                if add is not None:
+                    add(item)
+                yield item
+            if args.strict:  # before anything is put in its place
+                refuse_any(missing, found.trajectories + len(missing), "drives")
+
+        if args.published is None:
+            deque(drives(), maxlen=0)
+        else:
+            from janusvln_ros.training.released import published_samples, write_published
+
+            samples = (
+                sample
+                for name, trajectory, _ in drives()
+                for sample in published_samples(trajectory, args.data, strip=name in STRIPPED)
+            )
+            written = write_published(samples, args.published)
+            report["published"] = {"out": str(args.published), "samples": written}
+    where = {} if args.out is None else {"out": str(args.out)}
+    return {**where, **found.as_dict(), **report}
 
 
 def _views(args: argparse.Namespace) -> dict[str, Any]:

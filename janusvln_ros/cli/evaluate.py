@@ -27,6 +27,7 @@ from typing import TYPE_CHECKING, Any
 from janusvln_ros.cli.collect import engine_of
 from janusvln_ros.cli.options import PRECISION, ROLLOUT, option, settings_changes
 from janusvln_ros.cli.output import print_json, say
+from janusvln_ros.data.left_out import left_out_page
 from janusvln_ros.errors import require
 from janusvln_ros.files import require_folder
 from janusvln_ros.policy import default_checkpoint
@@ -147,6 +148,8 @@ def run(args: argparse.Namespace) -> int:
     say(table(summary))
     say(f"results: {out}/summary.json, results.jsonl, report.html")
     agreed = args.verify is None or verified(job, summary)
+    for line in left_out_page(summary, summary["left_out"] + summary["episodes"], "episodes"):
+        say(line)
     if args.json:
         print_json(summary)
     return 0 if agreed else 1
@@ -215,7 +218,7 @@ def table(summary: dict[str, Any]) -> str:
         f"{summary['errors']} errors, {summary['unreachable']} goals out of reach)"
     ]
     for name, key, factor, unit in rows:
-        value, interval = summary[key], summary[f"{key}_ci95"]
+        value, interval, count = (summary[f"{key}{end}"] for end in ("", "_ci95", "_count"))
         shown = "      -" if value is None else f"{factor * value:7.2f} {unit}"
         lines.append(
             f"  {name:20} {shown:10}"
@@ -224,6 +227,7 @@ def table(summary: dict[str, Any]) -> str:
                 if interval is None
                 else f"  [{factor * interval[0]:.2f}, {factor * interval[1]:.2f}]"
             )
+            + ("" if count == summary["episodes"] else f"  over {count} of {summary['episodes']}")
         )
     if summary["noise"] is not None:
         lines.append(

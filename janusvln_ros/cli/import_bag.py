@@ -21,6 +21,7 @@ from typing import Any
 from janusvln_ros.cli.options import BAG, JSON, bag_topics, option
 from janusvln_ros.cli.output import answer, say
 from janusvln_ros.data.bags import open_bag
+from janusvln_ros.data.left_out import LeftOut, counted, left_out_page
 from janusvln_ros.data.trajectories import TrajectoryWriter, merge
 from janusvln_ros.errors import require
 from janusvln_ros.files import require_folder
@@ -81,7 +82,9 @@ def run(args: argparse.Namespace) -> int:
     kept = sum(report["kept"] for report in reports)
     if bag.damage:
         say(f"warning: {bag.damage}")
+    missing = [LeftOut(_line(r), r["not_kept"].reason) for r in reports if r["not_kept"]]
     result = {
+        **counted(missing),
         "episodes": reports,
         "kept": kept,
         "damage": bag.damage,
@@ -89,6 +92,8 @@ def run(args: argparse.Namespace) -> int:
     }
     summary = f"{kept} of {len(reports)} episodes are in {args.out}"
     answer(args.json, result, lambda _: "\n".join([*map(_line, reports), summary]))
+    for line in left_out_page(result, len(reports), "episodes"):
+        say(line)
     return 0 if kept else 1
 
 

@@ -85,6 +85,12 @@ EPISODES = option(
     help="drive N episodes, chosen by the seed; more contain fewer (default: all)",
 )
 
+STRICT = option(
+    "--strict",
+    action="store_true",
+    help="refuse where anything that was read would be left out, in place of counting it",
+)
+
 SPATIAL_PRECISION = option(
     "--spatial-precision",
     choices=["int8", "float8"],

@@ -94,6 +94,9 @@ def run(args: argparse.Namespace) -> int:
     names = ("decisions.mcap", "agreement.json", "agreement.png")
     result["files"] = {name: str(out / name) for name in names}
     answer(args.json, result, lambda result: f"{page(result)}\nresults in {out}")
+    if missing := result["missing_frames"]:
+        read = missing + result["decisions"]
+        say(f"left out: {missing} of {read} decisions, because their frames are not in the bag")
     reached = result["agreement"]
     require(
         least is None or reached is not None,
@@ -173,8 +176,6 @@ def page(result: dict[str, Any]) -> str:
     """The outcome for a reader; warnings go to stderr."""
     if result["damage"]:
         say(f"warning: {result['damage']}")
-    if result["missing_frames"]:
-        say(f"warning: {result['missing_frames']} frames that were decided on are not in the bag")
     earlier, now = result["recorded_about"], result["about"]
     changed = [
         f"{key} {earlier[key]}, now {now[key]}"

@@ -3,12 +3,14 @@ A recorded drive as training trajectories: the steps that the recorded policy dr
 into steps; the frame at each boundary, and a report of how good the recording is.
 """
 
+import hashlib
 from bisect import bisect_left, bisect_right
 from collections import Counter, defaultdict
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from itertools import groupby
+from pathlib import Path
 from typing import Any
 
 import cv2
@@ -31,9 +33,11 @@ from janusvln_ros.data.drives import (
     step_moments,
 )
 from janusvln_ros.data.episodes import Episode
+from janusvln_ros.data.left_out import LeftOut
 from janusvln_ros.data.odometry import poses_at
 from janusvln_ros.data.trajectories import TrajectoryWriter, actions_before
 from janusvln_ros.errors import InputError
+from janusvln_ros.files import file_digest
 from janusvln_ros.geometry import Pose2, compose, relative
 from janusvln_ros.protocol.odometry import Sample
 
@@ -109,6 +113,7 @@ def import_drive(
     wanted = Counter(moment.episode for moment in plan.moments)
     seen: dict[int, list[tuple[Moment, bytes, float]]] = defaultdict(list)
     reports: list[dict[str, Any]] = []
+    digest = bag_digest(bag.path)
 
     def finish(e: int) -> None:
         moments, pictures, sharpnesses = zip(*seen.pop(e))
@@ -118,7 +123,8 @@ def import_drive(
         report["not_kept"] = _fault(report, min_steps, max_drift)
         report["kept"] = not report["not_kept"]
         name = f"{scene}_{len(reports):03d}"
-        _write(writer, _episode(name, scene, plan.spans[e][0]), plan, moments, pictures, report)
+        episode = _episode(name, scene, digest, plan.spans[e][0])
+        _write(writer, episode, plan, moments, pictures, report)
         reports.append(report)
 
     for moment, frame in moment_frames(bag, topics, plan.moments):
@@ -186,15 +192,19 @@ def _figures(
     }
 
 
-def _fault(report: dict[str, Any], min_steps: int, max_drift: float) -> str:
+def _fault(report: dict[str, Any], min_steps: int, max_drift: float) -> LeftOut:
     """Why an episode is not kept; '' if it is."""
     if report["missing"]:
-        return f"{report['missing']} of its frames are not in the bag"
+        sentence = f"{report['missing']} of its frames are not in the bag"
+        return LeftOut(sentence, "frames of it are not in the bag")
     if report["steps"] < min_steps:
-        return f"too short: {report['steps']} steps, --min-steps is {min_steps}"
-    if report["drift_m"] is not None and report["drift_m"] > max_drift:
-        return f"its steps end {report['drift_m']} m from its odometry, --max-drift is {max_drift}"
-    return ""
+        sentence = f"too short: {report['steps']} steps, --min-steps is {min_steps}"
+        return LeftOut(sentence, "it is too short")
+    drift = report["drift_m"]
+    if drift is not None and drift > max_drift:
+        sentence = f"its steps end {drift} m from its odometry, --max-drift is {max_drift}"
+        return LeftOut(sentence, "its steps do not lead where it went")
+    return LeftOut("")
 
 
 def _write(
@@ -213,10 +223,20 @@ def _write(
     writer.write(episode, pictures, actions_before(actions, len(pictures)), labels, report)
 
 
-def _episode(name: str, scene: str, text: str) -> Episode:
-    """An episode of a drive, which has no place in a simulator."""
+def bag_digest(path: Path) -> str:
+    """Twelve characters that stand for a bag, a file or a folder of files, wherever it lies."""
+    files = sorted(p for p in path.rglob("*") if p.is_file()) if path.is_dir() else [path]
+    found = hashlib.sha256("".join(map(file_digest, files)).encode())
+    return found.hexdigest()[:12]
+
+
+def _episode(name: str, scene: str, digest: str, text: str) -> Episode:
+    """
+    An episode of a drive, which has no place in a simulator; bags of equal names are told apart by
+    their ``digest``.
+    """
     nowhere = ((0.0, 0.0, 0.0), (0.0, 0.0, 0.0, 1.0), (0.0, 0.0, 0.0), 0.0)
-    return Episode(name, name, f"bags/{scene}/{scene}.bag", *nowhere, text, (), None)
+    return Episode(name, name, f"bags/{scene}/{scene}.{digest}.bag", *nowhere, text, (), None)
 
 
 def nominal_step(action: Action) -> Pose2:

@@ -12,12 +12,15 @@ import io
 import json
 import math
 import re
+from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
-from janusvln_ros.documents import finite, parse_packed_json, whole
+from janusvln_ros.data import left_out
+from janusvln_ros.data.left_out import WRONG_TYPE, LeftOut, UnusableError, usable
+from janusvln_ros.documents import parse_packed_json
 from janusvln_ros.errors import InputError, require
 from janusvln_ros.files import atomic_write, inside, one_name
 
@@ -35,7 +38,45 @@ to one side by its hash alone.
 Point = tuple[float, float, float]
 Quaternion = tuple[float, float, float, float]
 
+TRUTH_START_M = 0.5
+"""
+Metres from an episode's start within which its ground truth begins; those of other episodes begin
+at least a way point away.
+"""
+
 _TOKENS = 200  # length to which VLN-CE pads instruction_tokens with zeros
+
+
+class Identity(NamedTuple):
+    """
+    What makes an episode one and the same: whole scene id, episode id and its own instruction, as
+    published resuming has it. Episode ids alone begin anew in every scene of some data sets.
+    """
+
+    scene_id: str
+    episode_id: str
+    instruction: str
+
+    @property
+    def digest(self) -> str:
+        """Twelve characters that stand for it in names of files."""
+        return hashlib.sha256("\0".join(self).encode()).hexdigest()[:12]
+
+
+def identity_of(line: Mapping[str, Any]) -> Identity:
+    """
+    The identity that a line of a journal begins with.
+
+    Raises:
+        InputError: the line does not say which episode it is of.
+    """
+    known = isinstance(line, Mapping) and set(Identity._fields) <= line.keys()
+    require(
+        known and isinstance(line["scene_id"], str) and isinstance(line["instruction"], str),
+        f"a line of a journal does not say which episode it is of: {str(line)[:80]}; remove it, "
+        "its episode is then done again",
+    )
+    return Identity(line["scene_id"], str(line["episode_id"]), line["instruction"])
 
 
 @dataclass(frozen=True)
@@ -64,11 +105,13 @@ class Episode:
 
     @property
     def scene(self) -> str:
-        """
-        Name of the scene as published result files and frame folders spell it: the folder that
-        holds the scene file.
-        """
+        """Name of the scene as published result files and frame folders spell it."""
         return scene_name(self.scene_id)
+
+    @property
+    def identity(self) -> Identity:
+        """What tells this episode from all others, wherever it is noted or looked up."""
+        return Identity(self.scene_id, self.episode_id, self.instruction)
 
 
 @dataclass(frozen=True)
@@ -76,12 +119,12 @@ class EpisodeSet:
     """
     The episodes of one file.
 
-    ``rejected`` has one sentence for each episode that could not be used; ``digest`` is the file's
-    SHA-256.
+    ``rejected`` has one sentence for each episode that could not be used, with its reason;
+    ``digest`` is the file's SHA-256.
     """
 
     episodes: tuple[Episode, ...]
-    rejected: tuple[str, ...]
+    rejected: tuple[LeftOut, ...]
     path: Path
     digest: str
 
@@ -100,11 +143,35 @@ class GroundTruth:
 
 def scene_name(scene_id: str) -> str:
     """
-    Return "X" of "mp3d/X/X.glb": the second-to-last part of the path, as published result files
-    have it.
+    Return "X" of "mp3d/X/X.glb", the folder as published result files have it, where the scene's
+    file is called after its folder.
+
+    Elsewhere the folder does not say which scene it is: "gibson-A" of "gibson/A.glb".
     """
-    parts = Path(scene_id).parts
-    return parts[-2] if len(parts) > 1 else Path(scene_id).stem
+    *folders, file = Path(scene_id).parts
+    stem = file.partition(".")[0]
+    if folders and (folders[-1] == stem or folders[-1].endswith(f"-{stem}")):
+        return folders[-1]
+    return "-".join((*folders, stem))
+
+
+def relative_scene(scene_id: str) -> str:
+    """
+    Return a scene id relative to ``scene_datasets``: some files write the whole path, such as
+    ``data/scene_datasets/mp3d/X/X.glb``, as habitat-lab accepts it.
+
+    Raises:
+        UnusableError: it leaves that folder, or is an absolute path to elsewhere.
+    """
+    parts = scene_id.split("/")
+    if "scene_datasets" in parts[:-1]:
+        last = len(parts) - 1 - parts[::-1].index("scene_datasets")
+        scene_id = "/".join(parts[last + 1 :])
+    try:
+        inside("scene_datasets", scene_id, "scene_id")
+    except InputError as error:
+        raise UnusableError("its scene lies outside scene_datasets", str(error)) from error
+    return "/".join(part for part in scene_id.split("/") if part not in ("", "."))
 
 
 def json_id(text: str) -> int | str:
@@ -164,15 +231,19 @@ def read_episodes(
         InputError: the file or a folder on the way is missing, it is damaged or not in this
             format, or no episode is of ``languages``.
     """
-    path = episodes_path(data_dir, dataset, split, role)
+    return read_episode_file(episodes_path(data_dir, dataset, split, role), languages)
+
+
+def read_episode_file(path: Path, languages: Iterable[str] | None = None) -> EpisodeSet:
+    """Read one file of episodes, see `read_episodes`."""
     content, digest = _read_gzip_json(path)
     require(
         isinstance(content, dict) and isinstance(content.get("episodes"), list),
         f"{path}: no list 'episodes' at the top level, so it is no VLN-CE episode file",
     )
     episodes: list[Episode] = []
-    rejected: list[str] = []
-    seen: set[tuple[str, str]] = set()
+    rejected: list[LeftOut] = []
+    seen: set[Identity] = set()
     for number, item in enumerate(content["episodes"]):
         name = (
             f"episode {item.get('episode_id', '?')} (number {number})"
@@ -181,15 +252,15 @@ def read_episodes(
         )
         try:
             episode = _parse_episode(item)
-            key = (episode.scene_id, episode.episode_id)
-            require(key not in seen, "its id occurs a second time in this scene")
-        except (KeyError, TypeError, ValueError, IndexError, ArithmeticError) as error:
-            rejected.append(
-                f"{path.name}, {name}: "
-                f"{f'{error} is missing' if isinstance(error, KeyError) else error}"
+            usable(
+                episode.identity not in seen,
+                "its id occurs twice",
+                "its id occurs a second time in this scene, with the same instruction",
             )
+        except (KeyError, TypeError, ValueError, IndexError, ArithmeticError) as error:
+            rejected.append(left_out.describe(f"{path.name}, {name}: ", error))
             continue
-        seen.add(key)
+        seen.add(episode.identity)
         episodes.append(episode)
     if languages is not None:
         episodes = _of_languages(episodes, tuple(languages), path)
@@ -253,20 +324,77 @@ def read_ground_truth(path: str | Path) -> dict[str, GroundTruth]:
     Read ``{split}_gt.json.gz``: for every episode id what the reference follower did.
 
     Raises:
-        InputError: the file is missing, damaged or an entry is incomplete.
+        InputError: the file is missing, damaged, or an entry is incomplete or of a wrong type.
     """
     content, _ = _read_gzip_json(Path(path))
-    try:
-        return {
-            str(key): GroundTruth(
-                tuple(whole(a, "an action", 0) for a in item["actions"]),
-                tuple(_point(p, "a location") for p in item.get("locations", ())),
-                whole(item.get("forward_steps", item["actions"].count(1)), "forward_steps", 0),
-            )
-            for key, item in content.items()
-        }
-    except (KeyError, TypeError, ValueError, AttributeError, ArithmeticError) as error:
-        raise InputError(f"{path}: not a VLN-CE ground truth file: {error!r}") from error
+    require(
+        isinstance(content, dict),
+        f"{path}: not a VLN-CE ground truth file: it is a {type(content).__name__}, not an object",
+    )
+    found = {}
+    for key, item in content.items():
+        try:
+            found[str(key)] = _parse_truth(item)
+        except (KeyError, TypeError, ValueError, ArithmeticError) as error:
+            raise InputError(
+                f"{path}: not a VLN-CE ground truth file: {left_out.describe(f'{key}: ', error)}"
+            ) from error
+    return found
+
+
+def _parse_truth(item: Any) -> GroundTruth:
+    require(isinstance(item, dict), f"is {type(item).__name__}, not an object")
+    actions = left_out.whole_numbers(item, "actions")
+    points = (
+        left_out.field(item, "locations", (list, tuple), "a list of points")
+        if ("locations" in item)
+        else ()
+    )
+    steps = (
+        left_out.field(item, "forward_steps", int, "a whole number")
+        if "forward_steps" in item
+        else actions.count(1)
+    )
+    return GroundTruth(actions, tuple(_point(p, "a location") for p in points), steps)
+
+
+def check_truth(
+    episodes: Sequence[Episode], truth: Mapping[str, GroundTruth], path: str | Path
+) -> None:
+    """
+    Go on only where the ground truth belongs to these episodes: its file knows their ids alone, so
+    that an entry must also begin where its episode does. Episodes without one are fine.
+
+    Args:
+        episodes: that are measured or driven.
+        truth: of the file ``path``, see `read_ground_truth`.
+        path: for the sentence.
+
+    Raises:
+        InputError: an entry begins elsewhere, or does not say where while its id is that of
+            several episodes.
+    """
+    told = [(e, truth[e.episode_id]) for e in episodes if e.episode_id in truth]
+    scenes: dict[str, set[str]] = defaultdict(set)
+    for episode, _ in told:
+        scenes[episode.episode_id].add(episode.scene_id)
+    astray = []
+    for episode, entry in told:
+        if entry.locations:
+            off = math.dist(entry.locations[0], episode.start_position)
+        else:
+            off = math.inf if len(scenes[episode.episode_id]) > 1 else 0.0
+        if off > TRUTH_START_M:
+            astray.append((episode, off))
+    if astray:
+        episode, off = astray[0]
+        where = f"{off:.2f} m away" if math.isfinite(off) else "whose id several scenes have"
+        raise InputError(
+            f"{path} belongs to other episodes: {len(astray)} of {len(told)} entries do not "
+            f"begin at their episode's start, the first that of episode {episode.episode_id} in "
+            f"{episode.scene}, {where}. Put the ground truth of these episodes there, or move it "
+            "away to go on without"
+        )
 
 
 def write_ground_truth(path: str | Path, ground_truth: Mapping[str, GroundTruth]) -> None:
@@ -325,13 +453,12 @@ def _words(text: str) -> list[str]:
 def _numbers(values: Any, count: int, what: str) -> tuple[float, ...]:
     # by hand: a data set has a million points, whose sentences would take longer than themselves
     if not isinstance(values, (list, tuple)) or len(values) != count:
-        raise InputError(f"{what} is {values!r:.80}, not {count} numbers")
-    for value in values:
-        if type(value) not in (int, float):
-            raise InputError(f"{what} is {values!r:.80}: a number in it is no number")
+        raise UnusableError(WRONG_TYPE, f"{what} is {values!r:.80}, not {count} numbers")
+    if not all(type(value) in (int, float) for value in values):
+        raise UnusableError(WRONG_TYPE, f"{what} is {values!r:.80}: a number in it is no number")
     numbers = tuple(float(v) for v in values)
     if not all(math.isfinite(v) for v in numbers):
-        raise InputError(f"{what} {values!r:.80} is not finite")
+        raise UnusableError("a number is not finite", f"{what} {values!r:.80} is not finite")
     return numbers
 
 
@@ -345,52 +472,60 @@ def _parse_episode(item: Any) -> Episode:
     Turn one item of the file into an `Episode`; raises KeyError, TypeError or ValueError that name
     what is wrong.
     """
-    require(isinstance(item, dict), f"is {type(item).__name__}, not an object")
-    instruction = item["instruction"]
-    text = instruction["instruction_text"]
-    require(isinstance(text, str) and text.strip(), f"instruction_text is {text!r}")
-    require(
-        isinstance(item["scene_id"], str) and item["scene_id"],
-        f"scene_id is {item['scene_id']!r}",
-    )
-    inside("scene_datasets", item["scene_id"], "scene_id")
-    require(isinstance(item["goals"], list) and item["goals"], "goals is empty or no list")
-    require(
-        type(item["episode_id"]) in (int, str),
-        f"episode_id is {item['episode_id']!r:.80}, not a number or a text",
-    )
+    usable(isinstance(item, dict), WRONG_TYPE, f"is {type(item).__name__}, not an object")
+    instruction = left_out.field(item, "instruction", dict, "an object")
+    text = left_out.text(instruction, "instruction_text")
+    usable(text.strip(), "it has no instruction", f"instruction_text is {text!r}")
+    scene_id = relative_scene(left_out.text(item, "scene_id"))
+    goals = left_out.field(item, "goals", (list, tuple), "a list")
+    usable(goals, "it has no goal", "goals is empty")
+    goal = goals[0]
+    usable(isinstance(goal, dict), WRONG_TYPE, f"its goal is {goal!r:.80}, not an object")
     x, y, z, w = _numbers(item["start_rotation"], 4, "start_rotation")
-    require(
+    usable(
         abs(math.hypot(x, y, z, w) - 1) <= 1e-2,
+        "its start rotation is no unit quaternion",
         f"start_rotation {item['start_rotation']!r} is no unit quaternion",
     )
-    goal = item["goals"][0]
     start, goal_position = (
         _point(item["start_position"], "start_position"),
         _point(goal["position"], "the goal's position"),
     )
     # Only ScaleVLN has episodes without way points: there the path is the straight line.
-    path = tuple(
-        _point(p, "a point of reference_path")
-        for p in item.get("reference_path") or (start, goal_position)
-    )
-    info = dict(item.get("info") or {})
-    distance = info.pop("geodesic_distance", None)
+    points = item.get("reference_path") or (start, goal_position)
+    usable(isinstance(points, (list, tuple)), WRONG_TYPE, f"reference_path is {points!r:.80}")
+    info = _info(item)
+    distance, radius = info.pop("geodesic_distance", None), goal.get("radius")
+    for name, value in (("info.geodesic_distance", distance), ("the goal's radius", radius)):
+        good = value is None or (type(value) in (int, float) and not math.isnan(value))
+        usable(good, WRONG_TYPE, f"{name} is {value!r:.80}, it must be a number")
     language = instruction.get("language") or info.pop("language", "en")
+    usable(isinstance(language, str), WRONG_TYPE, f"its language is {language!r:.80}, not text")
+    episode_id = one_name(left_out.identifier(item, "episode_id"), "episode_id")
     return Episode(
-        episode_id=one_name(str(item["episode_id"]), "episode_id"),
-        trajectory_id=str(item.get("trajectory_id", item["episode_id"])),
-        scene_id=item["scene_id"],
+        episode_id=episode_id,
+        trajectory_id=left_out.identifier({"trajectory_id": episode_id, **item}, "trajectory_id"),
+        scene_id=scene_id,
         start_position=start,
         start_rotation=(x, y, z, w),
         goal_position=goal_position,
-        goal_radius=finite(goal.get("radius") or 3.0, "the goal's radius"),
+        goal_radius=float(radius or 3.0),
         instruction=text,
-        reference_path=path,
-        geodesic_distance=None if distance is None else finite(distance, "geodesic_distance"),
-        language=str(language),
+        reference_path=tuple(_point(p, "a point of reference_path") for p in points),
+        geodesic_distance=None if distance is None else float(distance),
+        language=language,
         info=info,
     )
+
+
+def _info(item: Mapping[str, Any]) -> dict[str, Any]:
+    """An episode's ``info``; its tags are a list of texts."""
+    if item.get("info") is None:
+        return {}
+    info = dict(left_out.field(item, "info", dict, "an object"))
+    if info.get("tags") is not None:
+        left_out.texts(info, "tags")
+    return info
 
 
 def is_unseen_text(instruction: str) -> bool:

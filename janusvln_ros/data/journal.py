@@ -11,7 +11,6 @@ from typing import Any
 
 from filelock import Timeout
 
-from janusvln_ros.data.episodes import Episode, json_id
 from janusvln_ros.documents import parse_json
 from janusvln_ros.errors import InputError, require
 from janusvln_ros.files import file_lock
@@ -24,15 +23,6 @@ AGAIN = "remove the line, its episode is then done again"
 def journal_path(folder: Path, shard: int) -> Path:
     """Where process number ``shard`` writes in a folder."""
     return folder / f"journal_{shard}.jsonl"
-
-
-def line_key(episode: Episode) -> dict[str, Any]:
-    """What every line begins with: which episode it is of."""
-    return {
-        "scene": episode.scene,
-        "episode_id": json_id(episode.episode_id),
-        "instruction": episode.instruction,
-    }
 
 
 def read_journals(folder: Path) -> Iterator[dict[str, Any]]:
@@ -67,7 +57,7 @@ def read_lines(path: str | Path) -> Iterator[dict[str, Any]]:
 
 class Journal:
     """
-    One writer's journal.
+    One writer's journal; its lines begin with ``run``, the digest of the run, where there is one.
 
     Opening it takes a lock that other processes respect, and cuts off a half-written last line.
 
@@ -76,8 +66,8 @@ class Journal:
             killed needs a moment to die).
     """
 
-    def __init__(self, path: str | Path, wait: float = 3.0) -> None:
-        self.path = Path(path)
+    def __init__(self, path: str | Path, wait: float = 3.0, run: str = "") -> None:
+        self.path, self.run = Path(path), run
         self._lock = file_lock(self.path)
         try:
             self._lock.acquire(timeout=wait)
@@ -92,6 +82,7 @@ class Journal:
 
     def append(self, item: dict[str, Any]) -> None:
         """Add one line and return when it is on the disk."""
+        item = {"run": self.run, **item} if self.run else item
         self._file.write(json.dumps(item, ensure_ascii=False, allow_nan=False).encode() + b"\n")
         self._file.flush()
         os.fsync(self._file.fileno())

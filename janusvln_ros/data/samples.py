@@ -10,17 +10,23 @@ A set of 200,000 trajectories therefore costs no more memory than two whole numb
 """
 
 import json
+import math
 import os
+import random
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from PIL import Image
 
 from janusvln_ros.actions import Action
-from janusvln_ros.data.trajectories import Trajectory
+from janusvln_ros.data.left_out import LeftOut, UnusableError, counted, describe, usable
+from janusvln_ros.data.trajectories import MISSING, UNFIT, Trajectory
 from janusvln_ros.documents import parse_json
 from janusvln_ros.errors import InputError, require
 from janusvln_ros.files import atomic_path, inside
@@ -46,14 +52,18 @@ class SetItem:
 
 @dataclass
 class SetReport:
-    """What :func:`write_set` wrote and left out. ``actions`` counts targets by name."""
+    """
+    What :func:`write_set` wrote and left out. ``actions`` counts targets by name; ``opened`` says
+    how many of the ``frames`` were opened to see whether they can be read.
+    """
 
     trajectories: int = 0
     frames: int = 0
+    opened: int = 0
     actions: Counter[str] = field(default_factory=Counter)
     sources: Counter[str] = field(default_factory=Counter)
-    missing: list[str] = field(default_factory=list)
-    """A sentence for every trajectory left out: which, and why."""
+    missing: list[LeftOut] = field(default_factory=list)
+    """A sentence for every trajectory left out: which, and why, with its reason."""
 
     def as_dict(self) -> dict[str, Any]:
         """The same as plain values for JSON, with the share of each action."""
@@ -67,7 +77,8 @@ class SetReport:
             "actions": {action.name: self.actions[action.name] for action in Action},
             "shares": shares,
             "sources": dict(self.sources),
-            "left_out": len(self.missing),
+            "opened": self.opened,
+            **counted(self.missing),
             "reasons": self.missing[:20],
         }
 
@@ -82,69 +93,134 @@ def targets_of(trajectory: Trajectory) -> tuple[Action, ...]:
     """
     n, labels = len(trajectory.frames), trajectory.labels
     told = f"{len(trajectory.actions)} actions" if labels is None else f"{len(labels)} labels"
-    require(
+    usable(
         len(trajectory.actions if labels is None else labels) == n,
+        UNFIT,
         f"trajectory {trajectory.video}: {told} for {n} pictures: collect it again",
     )
     try:
         return tuple(Action(a) for a in trajectory.targets)
     except ValueError as error:
-        raise InputError(
+        raise UnusableError(
+            UNFIT,
             f"trajectory {trajectory.video}: {error}; actions are 0 STOP, 1 "
-            "MOVE_FORWARD, 2 TURN_LEFT, 3 TURN_RIGHT"
+            "MOVE_FORWARD, 2 TURN_LEFT, 3 TURN_RIGHT",
         ) from error
 
 
-def write_set(sources: Iterable[tuple[str, Iterable[Trajectory]]], path: str | Path) -> SetReport:
-    """
-    Write the trajectories of ``sources`` (pairs of a name and its trajectories) as one set.
+Learnable = tuple[str, Trajectory, tuple[Action, ...]]
+"""The name of its source, a trajectory, and the action to learn at every frame."""
 
-    A trajectory with a missing picture, none at all, or actions that do not fit is left out and
-    reported, never silently dropped. White space around the instructions of ``STRIPPED`` is
-    removed, as in the published samples.
+
+def learnable(
+    sources: Iterable[tuple[str, Iterable[Trajectory]]], report: SetReport, share: float = 1.0
+) -> Iterator[Learnable]:
     """
-    report, base = SetReport(), Path(path).resolve().parent
-    with atomic_path(path) as temporary, open(temporary, "w") as file:
+    Yield the trajectories of ``sources`` (pairs of a name and its trajectories) that can be
+    learned from, and count them in ``report``.
+
+    One with a missing picture, none at all, one that cannot be read, no instruction, or actions
+    that do not fit is left out and reported, never silently dropped. ``share`` of each one's
+    pictures is opened, drawn by its name.
+    """
+    with ThreadPoolExecutor() as pool:
         for name, trajectories in sources:
             for trajectory in trajectories:
                 try:
                     targets = _learnable(trajectory)
+                    opened = drawn(trajectory, share)
+                    report.opened += len(opened)
+                    for reason in pool.map(unreadable, opened):
+                        usable(not reason, "a picture cannot be read", reason or "")
                 except InputError as error:
-                    report.missing.append(f"{name}: {error}")
+                    report.missing.append(describe(f"{name}: ", error))
                     continue
-                folder = trajectory.frames[0].resolve().parent
-                line = {
-                    "id": str(trajectory.id),
-                    "source": name,
-                    "video": trajectory.video,
-                    "instruction": trajectory.instruction.strip()
-                    if name in STRIPPED
-                    else trajectory.instruction,
-                    "folder": os.path.relpath(folder, base),
-                    "frames": [frame.name for frame in trajectory.frames],
-                    "targets": [int(a) for a in targets],
-                    "actions": [int(a) for a in trajectory.actions],
-                }
-                file.write(json.dumps(line, ensure_ascii=False) + "\n")
                 report.trajectories += 1
                 report.frames += len(targets)
                 report.sources[name] += 1
                 report.actions.update(a.name for a in targets)
+                yield name, trajectory, targets
+
+
+@contextmanager
+def set_writer(path: str | Path) -> Iterator[Callable[[Learnable], None]]:
+    """
+    A function that adds a trajectory to the set at ``path``, which is there once the block ends.
+
+    White space around the instructions of ``STRIPPED`` is removed, as in the published samples.
+    """
+    base = Path(path).resolve().parent
+    with atomic_path(path) as temporary, open(temporary, "w") as file:
+
+        def add(item: Learnable) -> None:
+            name, trajectory, targets = item
+            # the folder alone: a picture may be a link to one of another name
+            folder = trajectory.frames[0].parent.resolve()
+            line = {
+                "id": str(trajectory.id),
+                "source": name,
+                "video": trajectory.video,
+                "instruction": trajectory.instruction.strip()
+                if name in STRIPPED
+                else trajectory.instruction,
+                "folder": os.path.relpath(folder, base),
+                "frames": [frame.name for frame in trajectory.frames],
+                "targets": [int(a) for a in targets],
+                "actions": [int(a) for a in trajectory.actions],
+            }
+            file.write(json.dumps(line, ensure_ascii=False) + "\n")
+
+        yield add
+
+
+def write_set(
+    sources: Iterable[tuple[str, Iterable[Trajectory]]], path: str | Path, share: float = 1.0
+) -> SetReport:
+    """Write what can be learned of ``sources`` as one set, see `learnable` and `set_writer`."""
+    report = SetReport()
+    with set_writer(path) as add:
+        for item in learnable(sources, report, share):
+            add(item)
     return report
 
 
+def drawn(trajectory: Trajectory, share: float) -> list[Path]:
+    """``share`` of a trajectory's pictures, rounded up, the same whenever it is asked for."""
+    frames = list(trajectory.frames)
+    count = min(math.ceil(share * len(frames)), len(frames))
+    return random.Random(trajectory.video).sample(frames, count)
+
+
+def unreadable(path: Path) -> str | None:
+    """Why a picture cannot be read to its end; None for one that can."""
+    try:
+        with Image.open(path) as picture:
+            picture.load()
+    # what Pillow raises for damaged files depends on their format
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+        return f"{path} cannot be read as a picture ({error})"
+    return None
+
+
 def _learnable(trajectory: Trajectory) -> tuple[Action, ...]:
-    """`targets_of`, where pictures and instruction are there too; else raises InputError."""
-    require(trajectory.frames, f"{trajectory.video} has no pictures")
+    """`targets_of`, where pictures and instruction are there too; else raises UnusableError."""
+    usable(trajectory.frames, MISSING, f"{trajectory.video} has no pictures")
     folder = trajectory.frames[0].parent
-    present = {entry.name for entry in os.scandir(folder)} if folder.is_dir() else set()
+    # a link to nothing is no picture
+    there = os.scandir(folder) if folder.is_dir() else ()
+    present = {entry.name for entry in there if entry.is_file()}
     absent = [str(frame) for frame in trajectory.frames if frame.name not in present]
-    require(
+    usable(
         not absent,
+        MISSING,
         f"{trajectory.video} lacks {len(absent)} of {len(trajectory.frames)} pictures, "
         f"the first is {''.join(absent[:1])}",
     )
-    require(trajectory.instruction.strip(), f"{trajectory.video} has no instruction")
+    usable(
+        trajectory.instruction.strip(),
+        "it has no instruction",
+        f"{trajectory.video} has no instruction",
+    )
     return targets_of(trajectory)
 
 

@@ -8,9 +8,11 @@ episode file. *Annotated* (ScaleVLN, DAgger, and everything written here): ``ann
 beside ``images/<name>/rgb/000.jpg``.
 """
 
+import errno
 import json
 import re
 import shutil
+from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -18,12 +20,36 @@ from pathlib import Path
 from typing import Any
 
 from janusvln_ros.actions import Action
-from janusvln_ros.data.episodes import Episode, first_missing, json_id, read_episodes
-from janusvln_ros.data.journal import JOURNALS, Journal, journal_path, line_key, read_journals
-from janusvln_ros.documents import read_json, whole
+from janusvln_ros.data import left_out as fields
+from janusvln_ros.data.episodes import (
+    Episode,
+    Identity,
+    episodes_path,
+    first_missing,
+    identity_of,
+    json_id,
+    read_episode_file,
+)
+from janusvln_ros.data.journal import JOURNALS, Journal, journal_path, read_journals
+from janusvln_ros.data.left_out import WRONG_TYPE, LeftOut, UnusableError, describe, usable
+from janusvln_ros.documents import read_json
 from janusvln_ros.errors import InputError, require
 from janusvln_ros.files import atomic_write, inside, one_name
 
+ANNOTATIONS = "annotations*.json"
+"""Files that list trajectories; published ones have a version in their name."""
+
+OWNER = "episode.json"
+"""Says in a frame folder which episode its frames are of."""
+
+TRAJECTORY_DATA = "trajectory_data"
+"""Where the published frames lie below the data folder."""
+
+MISSING, UNFIT = "its pictures are not there", "its actions or labels do not fit"
+"""Reasons why a trajectory cannot be used."""
+
+_PART = re.compile(r"annotations_\d+\.json")  # what each rank of the published DAgger writes
+_SILENT = ("ce", "vlnce", "images", "rgb", "frames", "guide", "follower", "en", "preprocessed")
 _NAMED = re.compile(r"(?:.*_)?(\d+)_(stop|move_forward|turn_left|turn_right)$", re.IGNORECASE)
 _NUMBERED = re.compile(r"(\d+)$")
 _PICTURES = {".png", ".jpg", ".jpeg"}
@@ -75,86 +101,121 @@ def read_trajectories(
     *,
     instructions: Mapping[str, str] | None = None,
     data_dir: str | Path | None = None,
-    rejected: list[str] | None = None,
+    rejected: list[LeftOut] | None = None,
 ) -> Iterator[Trajectory]:
     """
     Yield the trajectories under ``root`` one by one, in the order of the annotations or of the
-    episode numbers.
+    episode numbers; one with several instructions once for each.
 
-    ``root`` is a folder with ``annotations.json``, or one of named frames
+    ``root`` is a folder with ``annotations.json`` (or one of another version, such as
+    ``annotations_v1-3.json``), such a file itself, or a folder of named frames
     (``trajectory_data/R2R-CE-640x480``, its ``images``, ``trajectory_data/R2R/train``). Named
-    frames take their instruction from ``instructions`` (by episode id), else from the training
-    episodes of R2R or RxR in ``data_dir``, which defaults to the folder that holds
-    ``trajectory_data``. A trajectory that cannot be used is described in ``rejected``.
+    frames take their instruction from ``instructions`` (by episode id), else from the episode file
+    in ``data_dir`` that the folder's name tells (`frames_source`); ``data_dir`` defaults to the
+    folder that holds ``trajectory_data``. A trajectory that cannot be used is described in
+    ``rejected``.
 
     Raises:
-        InputError: the folder is missing or in neither layout; or, where ``rejected`` is None, a
-            trajectory cannot be used.
+        InputError: the folder is missing, in neither layout, or does not tell which file belongs
+            to it; or, where ``rejected`` is None, a trajectory cannot be used.
     """
     root = Path(root)
-    require(root.is_dir(), f"trajectories: {first_missing(root)}")
-    annotated = (root / "annotations.json").is_file()
+    require(root.exists(), f"trajectories: {first_missing(root)}")
+    listed = root if root.is_file() else annotations_in(root)
     require(
-        annotated or not any(root.glob(JOURNALS)),
+        listed is not None or not any(root.glob(JOURNALS)),
         f"{root} holds a collection that was not finished: run the command that "
         "began it again, it goes on where it stopped",
     )
-    for name, read in _annotated(root) if annotated else _named(root, instructions, data_dir):
+    for name, read in _annotated(listed) if listed else _named(root, instructions, data_dir):
         try:
-            trajectory = read()
+            trajectories = read()
         except (KeyError, TypeError, ValueError, IndexError, ArithmeticError) as error:
-            reason = f"{error} is missing" if isinstance(error, KeyError) else str(error)
+            sentence = describe(name, error)
             if rejected is None:
-                raise InputError(name + reason) from error
-            rejected.append(name + reason)
+                raise InputError(sentence) from error
+            rejected.append(sentence)
         else:
-            yield trajectory
+            yield from trajectories
 
 
-Reader = tuple[str, Callable[[], Trajectory]]
+Reader = tuple[str, Callable[[], list[Trajectory]]]
 """
-How to read a trajectory, and how its name begins a sentence that says why it cannot be used: for
-KeyError, TypeError, ValueError and IndexError.
+How to read a drive, once for each of its instructions, and how its name begins a sentence that
+says why it cannot be used: for KeyError, TypeError, ValueError and IndexError.
 """
 
 
-def _annotated(root: Path) -> Iterator[Reader]:
-    """Yield what ``annotations.json`` lists."""
-    path = root / "annotations.json"
+def annotations_in(root: Path) -> Path | None:
+    """
+    The file that lists the trajectories of a folder; None where there is none.
+
+    Raises:
+        InputError: there are several, of which the pictures can belong to one only, or only the
+            parts of a published collection that was not merged.
+    """
+    found = sorted(root.glob(ANNOTATIONS))
+    whole = [path for path in found if not _PART.fullmatch(path.name)]
+    require(
+        len(whole) < 2,
+        f"{root} holds {' and '.join(path.name for path in whole)}, and its pictures belong to "
+        "one of them: name that file in place of the folder",
+    )
+    require(
+        whole or not found,
+        f"{root} holds {', '.join(path.name for path in found)} but no annotations.json: these "
+        "are the parts of a collection that was not merged",
+    )
+    return whole[0] if whole else None
+
+
+def _annotated(path: Path) -> Iterator[Reader]:
+    """Yield what a file of annotations lists."""
     content = read_json(path, finite=False)
     require(
         isinstance(content, list),
         f"{path} is {type(content).__name__}, not the list of a published annotation file",
     )
     for number, item in enumerate(content):
-        yield f"{path}, item {number}: ", partial(_read_annotation, root, item)
+        yield f"{path}, item {number}: ", partial(_read_annotation, path.parent, item)
 
 
-def _read_annotation(root: Path, item: Any) -> Trajectory:
-    video, text = item["video"], item["instructions"][0]
-    actions = tuple(whole(a, f"{video}: an action") for a in item["actions"])
-    labels = item.get("labels")
-    if labels is not None:
-        labels = tuple(whole(a, f"{video}: a label") for a in labels)
-    require(isinstance(text, str) and text.strip(), f"{video}: instruction is {text!r}")
-    require(
+def _read_annotation(root: Path, item: Any) -> list[Trajectory]:
+    usable(isinstance(item, dict), WRONG_TYPE, f"is {type(item).__name__}, not an object")
+    name, video = fields.identifier(item, "id"), fields.text(item, "video")
+    given = item["instructions"]
+    instructions = (given,) if isinstance(given, str) else fields.texts(item, "instructions")
+    said = instructions and all(text.strip() for text in instructions)
+    usable(said, "it has no instruction", f"{video}: instructions is {given!r:.80}")
+    actions = fields.whole_numbers(item, "actions")
+    learned = item.get("labels") is not None
+    labels = fields.whole_numbers(item, "labels") if learned else None
+    usable(
         actions[:1] == (-1,) and {1, 2, 3}.issuperset(actions[1:]),
+        UNFIT,
         f"{video}: actions must be -1 and then 1, 2 or 3, they are {list(actions[:8])}...",
     )
     if labels is not None:
-        require(
+        usable(
             len(labels) == len(actions) and {0, 1, 2, 3}.issuperset(labels),
+            UNFIT,
             f"{video}: {len(labels)} labels for {len(actions)} frames, or a label that "
             "is no action",
         )
     folder = inside(root, video, "video") / "rgb"
     frames = _frames(folder, _NUMBERED)
-    require(
+    usable(
         len(frames) == len(actions),
+        "its pictures are not as many as its actions",
         f"{folder} holds {len(frames)} frames, the annotation {len(actions)} actions",
     )
-    require(type(item["id"]) in (int, str), f"{video}: id is {item['id']!r:.80}")
-    return Trajectory(item["id"], video, text, actions, labels, tuple(path for path, _ in frames))
+    paths = tuple(path for path, _ in frames)
+    # the published id for the first instruction, which alone the published code learns
+    names = [f"{name}_{k}" if k else name for k in range(len(instructions))]
+    return [
+        Trajectory(json_id(name), video, text, actions, labels, paths)
+        for name, text in zip(names, instructions, strict=True)
+    ]
 
 
 def _frames(folder: Path, pattern: re.Pattern[str]) -> list[tuple[Path, re.Match[str]]]:
@@ -164,7 +225,7 @@ def _frames(folder: Path, pattern: re.Pattern[str]) -> list[tuple[Path, re.Match
     Raises:
         InputError: there are none, a name does not fit, or the numbers are not 0, 1, 2, ...
     """
-    require(folder.is_dir(), first_missing(folder))
+    usable(folder.is_dir(), MISSING, first_missing(folder))
     found = []
     for path in folder.iterdir():
         if path.suffix.lower() in _PICTURES and not path.name.startswith("."):
@@ -172,12 +233,13 @@ def _frames(folder: Path, pattern: re.Pattern[str]) -> list[tuple[Path, re.Match
             if not match:
                 named = "step and action, as step_0000_TURN_RIGHT.png does"
                 told = named if pattern is _NAMED else "step"
-                raise InputError(f"{path}: the name tells no {told}")
+                raise UnusableError(UNFIT, f"{path}: the name tells no {told}")
             found.append((path, match))
-    require(found, f"{folder} holds no pictures")
+    usable(found, MISSING, f"{folder} holds no pictures")
     found.sort(key=lambda pair: int(pair[1][1]))
-    require(
+    usable(
         [int(match[1]) for _, match in found] == list(range(len(found))),
+        MISSING,
         f"{folder}: {len(found)} frames, but their numbers are not 0 to {len(found) - 1}",
     )
     return found
@@ -187,6 +249,7 @@ def _named(
     root: Path, instructions: Mapping[str, str] | None, data_dir: str | Path | None
 ) -> Iterator[Reader]:
     """Yield the trajectories of a folder of named frames, one folder per episode."""
+    top = root
     root = next((root / name for name in ("images", "train") if (root / name).is_dir()), root)
     folders = sorted(
         (p for p in root.iterdir() if p.is_dir() and not p.name.startswith(".")),
@@ -196,64 +259,112 @@ def _named(
         folders,
         f"{root} holds neither annotations.json nor a folder of named frames for each episode",
     )
-    if instructions is None:
-        instructions = _instructions_beside(root, data_dir)
+    require(
+        not (folders[0] / "rgb").is_dir(),
+        f"{root} holds frame folders such as {folders[0].name}/rgb, whose actions and "
+        f"instructions are in an annotation file, but {top} has no {ANNOTATIONS}: fetch it",
+    )
+    told: Mapping[str, Sequence[str]] = (
+        _instructions_beside(root, data_dir)
+        if instructions is None
+        else {name: (text,) for name, text in instructions.items()}
+    )
     for folder in folders:
-        yield "", partial(_read_named, folder, instructions.get(folder.name))
+        yield "", partial(_read_named, folder, told.get(folder.name, ()))
 
 
-def _read_named(folder: Path, text: str | None) -> Trajectory:
-    if text is None:
-        raise InputError(
-            f"{folder}: the episode file has no episode {folder.name}, so the "
-            "instruction is unknown"
-        )
+def _read_named(folder: Path, texts: Sequence[str]) -> list[Trajectory]:
+    usable(
+        texts,
+        "the episode file does not have it",
+        f"{folder}: the episode file has no episode {folder.name}, so the instruction is unknown",
+    )
+    usable(
+        len(texts) == 1,
+        "several episodes have its id",
+        f"{folder}: {len(texts)} episodes are called {folder.name}, so it is unknown which of "
+        "their instructions belongs to these frames",
+    )
     frames = _frames(folder, _NAMED)
     labels = tuple(int(Action[match[2].upper()]) for _, match in frames)
-    require(Action.STOP not in labels[:-1], f"{folder}: a frame before the last is labelled STOP")
-    return Trajectory(
-        json_id(folder.name),
-        f"{folder.parent.name}/{folder.name}",
-        text,
-        (-1, *labels[:-1]),
-        # A drive that was cut off before it stopped says so in its last label, which must not be
-        # taken for STOP.
-        labels if labels[-1] != Action.STOP else None,
-        tuple(path for path, _ in frames),
+    usable(
+        Action.STOP not in labels[:-1],
+        UNFIT,
+        f"{folder}: a frame before the last is labelled STOP",
     )
-
-
-def _instructions_beside(root: Path, data_dir: str | Path | None) -> dict[str, str]:
-    """
-    Find the training instructions of R2R or RxR for frames in
-    ``<data_dir>/trajectory_data/R2R...``.
-    """
-    dataset = next(
-        (
-            name
-            for part in root.resolve().parts[::-1]
-            for name in ("r2r", "rxr")
-            if part.lower().startswith(name)
-        ),
-        None,
-    )
-    if dataset is None:
-        raise InputError(
-            f"{root} does not tell whether its frames are of R2R or RxR: give the "
-            "instructions, or name a folder above 'R2R...' or 'RxR...'"
+    return [
+        Trajectory(
+            json_id(folder.name),
+            f"{folder.parent.name}/{folder.name}",
+            texts[0],
+            (-1, *labels[:-1]),
+            # A drive that was cut off before it stopped says so in its last label, which must not
+            # be taken for STOP.
+            labels if labels[-1] != Action.STOP else None,
+            tuple(path for path, _ in frames),
         )
+    ]
+
+
+def frames_source(root: Path) -> tuple[str, str, str]:
+    """
+    Data set, split and role whose episodes a folder of named frames is of, as the names of its
+    path below ``trajectory_data`` tell: ``R2R-CE-640x480/images`` and ``R2R/train`` are of r2r's
+    train, ``R2R-EnvDrop`` of its envdrop, ``RxR/val_unseen`` of rxr's. Ids of one split are ids of
+    the others too, so nothing is guessed.
+
+    Raises:
+        InputError: they tell no data set, several splits, or something that is not known.
+    """
+    parts = root.absolute().parts
+    begins = [i + 1 for i, part in enumerate(parts) if part == TRAJECTORY_DATA] or [
+        i for i, part in enumerate(parts) if re.match("r2r|rxr|envdrop", part.lower())
+    ]
+    words = re.sub("[^a-z0-9]+", "_", "_".join(parts[begins[-1] :] if begins else ()).lower())
+    words = re.sub("(?<![a-z])env_drop", "envdrop", words)
+    words = re.sub("(?<![a-z0-9])([0-9]+x[0-9]+|v[0-9]+(_[0-9]+)*)(?![a-z0-9])", "", words)
+    splits = re.findall("val_?unseen|val_?seen|joint_train_envdrop|envdrop|test_challenge", words)
+    for split in splits:
+        words = words.replace(split, "")
+    tokens = {token for token in words.split("_") if token}
+    unknown = tokens - {"r2r", "rxr", "train", *_SILENT}
+    datasets = tokens & {"r2r", "rxr"} or ({"r2r"} if "envdrop" in splits else set())
+    require(
+        len(datasets) == 1 and len(set(splits)) < 2 and not unknown,
+        f"{root} does not tell which episodes its frames are of"
+        + (f" ({', '.join(sorted(unknown))} is not known)" if unknown else "")
+        + ": name a folder below 'trajectory_data' with data set and split in its name, such as "
+        "R2R-CE-640x480, R2R-EnvDrop or RxR/val_unseen, or give the instructions",
+    )
+    split = splits[0] if splits else "train"
+    split = re.sub("^val_?", "val_", split)
+    return datasets.pop(), split, "follower" if "follower" in tokens else "guide"
+
+
+def _instructions_beside(root: Path, data_dir: str | Path | None) -> dict[str, list[str]]:
+    """
+    Find the instructions for frames in ``<data_dir>/trajectory_data/R2R...``: by episode id, one
+    if that is unique.
+    """
+    dataset, split, role = frames_source(root)
     if data_dir is None:
         data_dir = next(
-            (p.parent for p in root.resolve().parents if p.name == "trajectory_data"), None
+            (p.parent for p in root.absolute().parents if p.name == TRAJECTORY_DATA), None
         )
         if data_dir is None:
             raise InputError(
                 f"{root} is not below 'trajectory_data', so its episode file is "
                 "unknown: give data_dir"
             )
-    return {
-        e.episode_id: e.instruction for e in read_episodes(data_dir, dataset, "train").episodes
-    }
+    path = episodes_path(data_dir, dataset, split, role)
+    # R2R's augmented episodes lie beside the other splits or in a folder of their own
+    beside = Path(data_dir) / "datasets" / split / f"{split}.json.gz"
+    if "envdrop" in split and not path.is_file() and beside.is_file():
+        path = beside
+    found: dict[str, list[str]] = defaultdict(list)
+    for episode in read_episode_file(path).episodes:
+        found[episode.episode_id].append(episode.instruction)
+    return found
 
 
 def actions_before(executed: Sequence[int], frames: int) -> list[int]:
@@ -272,11 +383,23 @@ class TrajectoryWriter:
     An episode counts once its line is in ``journal_{shard}.jsonl``, which is written after its
     frames are in place; so a kill at any moment loses at most the episode in progress and never
     leaves half of one. `merge` turns the journals into ``annotations.json`` and ``result.jsonl``.
+
+    Each frame folder says in ``episode.json`` whose it is, so that it is never given to another
+    episode. ``run``: the digest that the journal's lines carry.
+
+    Raises:
+        InputError: ``root`` holds trajectories that were not written by this class.
     """
 
-    def __init__(self, root: str | Path, dataset: str, shard: int = 0) -> None:
+    def __init__(self, root: str | Path, dataset: str, shard: int = 0, run: str = "") -> None:
         self.root, self.dataset = Path(root), dataset
-        self._journal = Journal(journal_path(self.root, shard))
+        begun = any(self.root.glob(JOURNALS)) or (self.root / "manifest.json").is_file()
+        require(
+            begun or not any(self.root.glob(ANNOTATIONS)),
+            f"{root} holds trajectories of somebody else, which would be written over: choose "
+            "another folder",
+        )
+        self._journal = Journal(journal_path(self.root, shard), run=run)
 
     def write(
         self,
@@ -298,15 +421,7 @@ class TrajectoryWriter:
                 f"episode {episode.episode_id}: {len(frames)} frames, {len(actions)} "
                 f"actions, {labels and len(labels)} labels"
             )
-        video = video_name(episode.scene, self.dataset, episode.episode_id)
-        final = inside(self.root, video, "video")
-        temporary = final.with_name(f".{final.name}.tmp")
-        shutil.rmtree(temporary, ignore_errors=True)
-        (temporary / "rgb").mkdir(parents=True)
-        for step, jpeg in enumerate(frames):
-            (temporary / "rgb" / f"{step:03d}.jpg").write_bytes(jpeg)
-        shutil.rmtree(final, ignore_errors=True)  # left by a kill between the two lines below
-        temporary.rename(final)
+        video = self._place(episode, frames)
         annotation = {
             "id": json_id(episode.episode_id),
             "video": video,
@@ -317,6 +432,33 @@ class TrajectoryWriter:
             annotation["labels"] = list(map(int, labels))
         self._append(episode, annotation, result)
 
+    def _place(self, episode: Episode, frames: Sequence[bytes]) -> str:
+        """
+        Put the frames into a folder of their own and return its name: the published one, or that
+        and the episode's digest where another episode has it.
+        """
+        owner = json.dumps(episode.identity._asdict(), ensure_ascii=False)
+        published = video_name(episode.scene, self.dataset, episode.episode_id)
+        temporary = inside(self.root, f"images/.{episode.identity.digest}.tmp", "video")
+        shutil.rmtree(temporary, ignore_errors=True)
+        (temporary / "rgb").mkdir(parents=True)
+        for step, jpeg in enumerate(frames):
+            (temporary / "rgb" / f"{step:03d}.jpg").write_bytes(jpeg)
+        (temporary / OWNER).write_text(owner)
+        for video in (published, f"{published}_{episode.identity.digest}"):
+            final = inside(self.root, video, "video")
+            if (final / OWNER).is_file() and (final / OWNER).read_text() == owner:
+                shutil.rmtree(final)  # left by a kill before its line was written
+            try:
+                temporary.rename(final)
+            except OSError as error:
+                if error.errno not in (errno.ENOTEMPTY, errno.EEXIST, errno.ENOTDIR):
+                    raise
+            else:
+                return video
+        shutil.rmtree(temporary)
+        raise InputError(f"{final} exists and is no frame folder of this collection: move it away")
+
     def skip(self, episode: Episode, result: Mapping[str, Any] | None = None) -> None:
         """Note that an episode was driven but is not kept, so that it is not driven again."""
         self._append(episode, None, result)
@@ -324,9 +466,8 @@ class TrajectoryWriter:
     def _append(
         self, episode: Episode, annotation: dict[str, Any] | None, result: Mapping[str, Any] | None
     ) -> None:
-        self._journal.append(
-            {**line_key(episode), "annotation": annotation, "result": dict(result or {})}
-        )
+        about = {"annotation": annotation, "result": dict(result or {})}
+        self._journal.append({**episode.identity._asdict(), **about})
 
     def close(self) -> None:
         """Close the journal; `merge` does the rest."""
@@ -339,8 +480,8 @@ def merge(root: str | Path) -> list[dict[str, Any]]:
     all journals; return the journal's lines.
     """
     root = Path(root)
-    lines = {(line["scene"], str(line["episode_id"])): line for line in read_journals(root)}
-    ordered = [lines[key] for key in sorted(lines, key=lambda key: (len(key[1]), key[1], key[0]))]
+    lines = {identity_of(line): line for line in read_journals(root)}
+    ordered = [lines[key] for key in sorted(lines, key=_by_number)]
     kept = [line["annotation"] for line in ordered if line["annotation"] is not None]
     atomic_write(root / "annotations.json", json.dumps(kept, ensure_ascii=False))
     atomic_write(
@@ -348,3 +489,8 @@ def merge(root: str | Path) -> list[dict[str, Any]]:
         "".join(json.dumps(line["result"], ensure_ascii=False) + "\n" for line in ordered),
     )
     return ordered
+
+
+def _by_number(identity: Identity) -> tuple[int, str, str, str]:
+    scene_id, episode_id, instruction = identity
+    return len(episode_id), episode_id, scene_id, instruction

@@ -40,22 +40,25 @@ def bootstrap(
 
 def rate(name: str, flags: Sequence[bool]) -> dict[str, Any]:
     """
-    ``{name: share, name_ci95: [low, high]}`` of a list of yes and no; the share of nothing is
-    None.
+    ``{name: share, name_ci95: [low, high], name_count: of how many}`` of a list of yes and no; the
+    share of nothing is None.
     """
     return {
         name: sum(flags) / len(flags) if flags else None,
+        f"{name}_count": len(flags),
         f"{name}_ci95": list(wilson(sum(flags), len(flags))),
     }
 
 
 def mean(name: str, values: Sequence[float | None]) -> dict[str, Any]:
     """
-    ``{name: mean, name_ci95: [low, high]}`` of the finite values; None where there are too few.
+    ``{name: mean, name_ci95: [low, high], name_count: of how many}`` of the finite values; None
+    where there are too few.
     """
     finite = [v for v in values if v is not None and math.isfinite(v)]
     interval = bootstrap(finite)
     return {
         name: sum(finite) / len(finite) if finite else None,
+        f"{name}_count": len(finite),
         f"{name}_ci95": None if interval is None else list(interval),
     }

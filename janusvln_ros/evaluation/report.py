@@ -123,6 +123,7 @@ def _table(summary: Mapping[str, Any]) -> str:
         rows.append(
             f"<tr><td>{name.format(**summary['thresholds'])}"
             f"<td class=n>{_number(summary[key], percent)}<td class=n>{span}"
+            f"<td class=n>{summary[f'{key}_count']}"
         )
     rows += [
         f"<tr><td>{name}<td class=n>{summary[name]}<td>"
@@ -134,8 +135,8 @@ def _table(summary: Mapping[str, Any]) -> str:
     ]
     ended = ", ".join(f"{name}: {count}" for name, count in summary["ended"].items())
     return (
-        f"<table><tr><th>metric<th>value<th>95 % interval{''.join(rows)}</table><p>Drives "
-        f"ended by {html.escape(ended)}.</p>"
+        f"<table><tr><th>metric<th>value<th>95 % interval<th>drives{''.join(rows)}</table>"
+        f"<p>Drives ended by {html.escape(ended)}.</p>"
     )
 
 

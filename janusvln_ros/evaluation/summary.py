@@ -8,7 +8,7 @@ from itertools import pairwise
 from typing import Any
 
 from janusvln_ros.actions import Action
-from janusvln_ros.data.episodes import Episode, json_id
+from janusvln_ros.data.episodes import Episode, Identity, json_id
 from janusvln_ros.evaluation.drive import Drive, finite
 from janusvln_ros.evaluation.intervals import mean, rate
 from janusvln_ros.evaluation.metrics import Metrics
@@ -79,6 +79,11 @@ def result_line(
     return _line(episode, given, scores, rest)
 
 
+def result_identity(line: Line) -> Identity:
+    """Which episode a line of ``results.jsonl`` is of."""
+    return Identity(line["scene_file"], str(line["episode_id"]), line["episode_instruction"])
+
+
 def error_line(
     episode: Episode, error: str, given: str, understanding: str | None = None
 ) -> dict[str, Any]:
@@ -106,7 +111,8 @@ def _line(episode: Episode, given: str, scores: Line, rest: Line) -> dict[str, A
         "language": episode.language,
         "instruction_given": given,
         **rest,
-        "tags": [str(t) for t in episode.info.get("tags", ())],
+        "scene_file": episode.scene_id,
+        "tags": [str(t) for t in episode.info.get("tags") or ()],
         "rooms_crossed": episode.info.get("rooms_crossed"),
     }
 
@@ -148,9 +154,10 @@ def summarize(lines: Sequence[Line], rejected: int = 0) -> dict[str, Any]:
 
     Rates count every line; an episode that failed with an error or whose goal cannot be reached is
     a failure. ``navigation_error`` is the mean over the drives that ended at a finite distance;
-    ``unreachable`` and ``errors`` say how many did not. ``rejected`` episodes of the file are not
-    among the lines. ``doubtful`` and ``noise`` count what was told that the checkpoint may not
-    understand, all of which is driven; None where it cannot say.
+    ``unreachable`` and ``errors`` say how many did not; ``ndtw`` that over the drives whose ground
+    truth is known. Every mean and rate says over how many it is (``_count``). ``rejected``
+    episodes of the file are not among the lines. ``doubtful`` and ``noise`` count what was told
+    that the checkpoint may not understand, all of which is driven; None where it cannot say.
     """
     driven = [x for x in lines if x["status"] != "error"]
     moves = Counter(Action(a).name for x in driven for a in x["actions"])
@@ -263,7 +270,9 @@ def _groups(lines: Sequence[Line], names: Callable[[Line], Sequence[str]]) -> di
         "success_rate_1m_ci95",
         "spl",
         "navigation_error",
+        "navigation_error_count",
         "ndtw",
+        "ndtw_count",
     )
     # "over ..." comes last, the others in the order of their first number.
     order = sorted(

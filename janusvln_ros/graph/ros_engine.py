@@ -64,7 +64,17 @@ def make_engine(
 
 
 def bridge_parameters(settings: Settings, data_dir: Path) -> dict[str, Any]:
-    """Parameters of ``sim_bridge`` for these settings."""
+    """
+    Parameters of ``sim_bridge`` for these settings.
+
+    Raises:
+        InputError: the node reads other episodes than these settings do.
+    """
+    require(
+        settings.dataset != "rxr" or settings.role == "guide",
+        f"role is {settings.role!r}: the node sim_bridge knows the guides of RxR only; run "
+        "without --ros",
+    )
     env = {there: getattr(settings.env, name) for name, there in parameter_names().items()}
     if settings.backend == "habitat":
         env |= dataclasses.asdict(habitat_settings(settings.env.options))
@@ -163,7 +173,9 @@ class PolicyNodeEngine:
 
     def _drive(self, graph: LockstepGraph, episode: Episode) -> Drive:
         started = graph.reset(episode.episode_id)
-        outcome = graph.follow(started, episode.instruction, self.rules.max_steps)
+        # without a forced STOP the simulator's own limit comes first
+        steps = self.limit + 1 if self.rules.max_steps is None else self.rules.max_steps
+        outcome = graph.follow(started, episode.instruction, steps)
         decisions = len(graph.client.telemetry.decisions)
         status = ENDS.get(outcome.code, "error")
         if status == "step_limit" or (

@@ -51,15 +51,19 @@ class CollectJob(Job):
             1 - self.noise,
             {"noise": self.noise},
             self.engine,
+            self.run,
         )
 
 
 class Collector:
     """Drives in an engine and writes trajectories; a strategy says what is kept of a drive."""
 
-    def __init__(self, settings: Settings, engine: Engine, out: Path, shard: int) -> None:
+    def __init__(
+        self, settings: Settings, engine: Engine, out: Path, shard: int, run: str = ""
+    ) -> None:
         self.settings, self.engine = settings, engine
-        self.writer = TrajectoryWriter(out, settings.dataset, shard)
+        self.writer = TrajectoryWriter(out, settings.dataset, shard, run)
+        self.failed: list[str] = []
 
     def drive(self, episode: Episode) -> tuple[Drive, list[bytes]]:
         """Drive one episode; return its record and, as JPEG, the frame before every action."""
@@ -69,6 +73,36 @@ class Collector:
             frames.append(encode_jpeg(observation.rgb, self.settings.collect.jpeg_quality))
 
         return self.engine.run(episode, watch), frames
+
+    def attempt(self, episode: Episode) -> tuple[Drive, list[bytes]] | None:
+        """
+        `drive`, and where the episode cannot be driven pass over it with the reason: None.
+
+        Raises:
+            SetupError: the simulator cannot be used for any episode.
+            InputError: three episodes in a row could not be driven, so that it is the data that
+                are broken and not an episode.
+        """
+        try:
+            driven = self.drive(episode)
+        except SetupError:
+            raise
+        except InputError as error:  # no way leads to a way point, or the scene is damaged
+            self.failed.append(f"episode {episode.episode_id} in {episode.scene}: {error}")
+            if len(self.failed) >= 3:
+                raise InputError(
+                    "three episodes in a row could not be driven: " + "; ".join(self.failed)
+                ) from error
+            self.pass_over(episode, "it cannot be driven", str(error))
+            return None
+        self.failed.clear()
+        return driven
+
+    def pass_over(self, episode: Episode, reason: str, error: str) -> None:
+        """Note that an episode is not driven, counted under ``reason``, told by ``error``."""
+        result = {"scene": episode.scene, "episode_id": json_id(episode.episode_id)}
+        about = {"status": "error", "reason": reason, "error": error, "save": 0}
+        self.note(episode, {**result, **about})
 
     def note(
         self,
@@ -108,42 +142,30 @@ class LabelledWorker(Collector):
         beta: float,
         about: Mapping[str, Any],
         engine: MakeEngine,
+        run: str = "",
     ) -> None:
         self.about, self.keep_unfinished = about, other is not None
         expert = ExpertAgent(settings.collect.stop_radius, settings.expert.waypoint_radius)
         self.agent = LabelledMixture(
             expert, other, beta, settings.seed, settings.dagger.missed_stops
         )
-        super().__init__(settings, engine(settings, data_dir, self.agent), out, shard)
-        self._failed: list[str] = []
+        super().__init__(settings, engine(settings, data_dir, self.agent), out, shard, run)
 
     def run(self, episode: Episode) -> None:
         """
-        Drive one episode and keep it, unless it ended too far from the goal to be an example.
-
-        Raises:
-            SetupError: the simulator cannot be used for any episode.
-            InputError: three episodes in a row could not be driven, so that it is the data that
-                are broken and not an episode.
+        Drive one episode and keep it, unless it ended too far from the goal to be an example;
+        raises as `attempt`.
         """
-        try:
-            drive, frames = self.drive(episode)
-        except SetupError:
-            raise
-        except InputError as error:  # no way leads to a way point, or the scene is damaged
-            self._failed.append(f"episode {episode.episode_id} in {episode.scene}: {error}")
-            if len(self._failed) >= 3:
-                raise InputError(
-                    "three episodes in a row could not be driven: " + "; ".join(self._failed)
-                ) from error
-            result = {"scene": episode.scene, "episode_id": json_id(episode.episode_id)}
-            self.note(episode, {**result, "status": "error", "error": str(error), "save": 0})
+        driven = self.attempt(episode)
+        if driven is None:
             return
-        self._failed.clear()
+        drive, frames = driven
         labels, stopped = self.agent.labels, drive.status == "stopped"
         arrived = stopped and drive.distances[-1] <= self.settings.collect.keep_distance
         keep = arrived or (self.keep_unfinished and not stopped)
         result = {**result_line(episode, drive), "save": int(keep), **self.about}
+        if not keep:
+            result["reason"] = "the drive did not end near the goal"
         # at the forced STOP nobody was asked, so that frame has no label
         actions = actions_before(drive.actions, len(labels))
         self.note(episode, result, frames[: len(labels)], actions, labels)

@@ -15,14 +15,19 @@ again after a restart.
 """
 
 import random
-import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from janusvln_ros.actions import Action
-from janusvln_ros.data.episodes import Episode, GroundTruth, ground_truth_path, read_ground_truth
+from janusvln_ros.data.episodes import (
+    Episode,
+    GroundTruth,
+    check_truth,
+    ground_truth_path,
+    read_ground_truth,
+)
 from janusvln_ros.data.trajectories import actions_before
 from janusvln_ros.errors import require
 from janusvln_ros.evaluation.drive import Drive
@@ -45,7 +50,7 @@ from sim_bridge.expert import ReferencePathFollower
 
 SCHEMES = ("published", "classic")
 
-NO_LIMIT = Rules(max_steps=sys.maxsize)
+NO_LIMIT = Rules(max_steps=None)
 """A drive of the published scheme ends by the scheme or by the simulator."""
 
 
@@ -178,25 +183,52 @@ class DaggerJob(Job):
             "or use --scheme classic",
         )
 
+    @property
+    def truth_path(self) -> Path:
+        """Where the ground truth of these episodes lies."""
+        s = self.settings
+        return ground_truth_path(self.data_dir, s.dataset, s.split, s.role)
+
+    def reads(self) -> tuple[Path, ...]:
+        """The published scheme measures by the ground truth."""
+        return (self.truth_path,) if self.scheme == "published" else ()
+
+    def check(self, episodes: Sequence[Episode]) -> None:
+        """
+        Find out whether the ground truth belongs to these episodes.
+
+        Raises:
+            InputError: it is missing or of others, or has none of them.
+        """
+        if self.scheme != "published":
+            return
+        truth = read_ground_truth(self.truth_path)
+        check_truth(episodes, truth, self.truth_path)
+        require(
+            any(e.episode_id in truth for e in episodes),
+            f"{self.truth_path} has none of these {len(episodes)} episodes, so the tolerated "
+            "errors are unknown: put the file of these episodes there, or use --scheme classic",
+        )
+
     def open(self, shard: int, device: str | None) -> Worker:
         """Load the model and the simulator."""
         settings = on_device(self.settings, device)
         model = policy_agent(self.checkpoint, settings, device)
         if self.scheme == "classic":
             beta = expert_share(settings.dagger.p, settings.dagger.data_it)
+            about = {"beta": beta}
             return LabelledWorker(
-                settings, self.data_dir, self.out, shard, model, beta, {"beta": beta}, self.engine
+                settings, self.data_dir, self.out, shard, model, beta, about, self.engine, self.run
             )
-        path = ground_truth_path(self.data_dir, settings.dataset, settings.split, settings.role)
         mixture = PublishedMixture(
             model,
             settings.dagger,
             settings.expert,
-            read_ground_truth(path),
+            read_ground_truth(self.truth_path),
             lambda episode: episode_random(settings.seed, episode, "dagger"),
         )
         engine = DirectEngine(open_env(settings, self.data_dir), mixture, NO_LIMIT)
-        return PublishedWorker(settings, engine, mixture, self.out, shard)
+        return PublishedWorker(settings, engine, mixture, self.out, shard, self.run)
 
 
 class PublishedWorker(Collector):
@@ -209,18 +241,24 @@ class PublishedWorker(Collector):
         mixture: PublishedMixture,
         out: Path,
         shard: int,
+        run: str = "",
     ) -> None:
-        super().__init__(settings, engine, out, shard)
+        super().__init__(settings, engine, out, shard, run)
         self.mixture = mixture
 
     def run(self, episode: Episode) -> None:
         """
-        Drive one episode; keep it if it reached the goal with a clear detour.
-
-        Raises:
-            InputError: the ground truth lacks this episode, or a way point cannot be reached.
+        Drive one episode; keep it if it reached the goal with a clear detour. One that the ground
+        truth lacks is passed over, as is one that cannot be driven, see `attempt`.
         """
-        drive, frames = self.drive(episode)
+        if episode.episode_id not in self.mixture.truth:
+            sentence = f"the ground truth lacks episode {episode.episode_id} of {episode.scene}"
+            self.pass_over(episode, "the ground truth lacks it", sentence)
+            return
+        driven = self.attempt(episode)
+        if driven is None:
+            return
+        drive, frames = driven
         actions = actions_before(drive.actions, len(frames))
         self.note(episode, judge(episode, drive, self.mixture), frames, actions)
 
@@ -234,9 +272,12 @@ def judge(episode: Episode, drive: Drive, mixture: PublishedMixture) -> dict[str
     most = dagger.efficiency_alone
     if not mixture.model_success:
         most = max(most, dagger.efficiency_helped)
+    arrived, detour = metrics.ne < dagger.save_distance, metrics.pl < most
+    reason = "the drive made no clear detour" if arrived else "the drive did not end at the goal"
     return {
         **result_line(episode, drive),
-        "save": int(metrics.ne < dagger.save_distance and metrics.pl < most),
+        "save": int(arrived and detour),
+        **({} if arrived and detour else {"reason": reason}),
         "model_success": mixture.model_success,
         "success": float(metrics.success),
         "relative_pl": metrics.pl,

@@ -80,7 +80,7 @@ class DirectEngine:
         blocked = 0
         while True:
             action: Action | None
-            if len(drive.actions) >= rules.max_steps:
+            if rules.max_steps is not None and len(drive.actions) >= rules.max_steps:
                 action, drive.status = Action.STOP, "step_limit"
             else:
                 action = agent.act(observation)

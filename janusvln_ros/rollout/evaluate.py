@@ -4,6 +4,7 @@ results.jsonl, summary.json and report.html.
 """
 
 import dataclasses
+import hashlib
 import json
 import random
 import sys
@@ -16,10 +17,13 @@ from typing import Any
 from janusvln_ros.data.episodes import (
     Episode,
     GroundTruth,
+    Identity,
+    check_truth,
     ground_truth_path,
     read_ground_truth,
 )
-from janusvln_ros.data.journal import Journal, journal_path, line_key
+from janusvln_ros.data.journal import Journal, journal_path
+from janusvln_ros.data.left_out import counted
 from janusvln_ros.data.top_down_map import TopDownMap
 from janusvln_ros.documents import read_object
 from janusvln_ros.errors import FailedError, InputError, require
@@ -37,6 +41,7 @@ from janusvln_ros.rollout.agents import (
     RandomAgent,
 )
 from janusvln_ros.rollout.engine import Engine, MakeEngine, direct_engine
+from janusvln_ros.rollout.manifest import read_manifest, run_digest
 from janusvln_ros.rollout.run import execute, read_split
 from janusvln_ros.rollout.settings import Settings, on_device
 from janusvln_ros.rollout.shards import (
@@ -44,7 +49,6 @@ from janusvln_ros.rollout.shards import (
     Job,
     Worker,
     finished,
-    key_of,
 )
 from sim_bridge.homes.language.variants import VARIANTS, varied
 from sim_bridge.nav_env import SetupError
@@ -99,9 +103,9 @@ def policy_agent(checkpoint: Path, settings: Settings, device: str | None = None
     return PolicyAgent(Navigator.from_pretrained(checkpoint, **given), checkpoint)
 
 
-def told(episodes: Sequence[Episode], instructions: str, seed: int) -> dict[tuple[str, str], str]:
+def told(episodes: Sequence[Episode], instructions: str, seed: int) -> dict[Identity, str]:
     """
-    Return what the agent is told in each episode, by (scene id, episode id).
+    Return what the agent is told in each episode.
 
     ``swapped`` gives each episode another one's text, drawn once for the seed: every text is used
     as often as it occurs as far as possible, never for an episode with that same text. The other
@@ -110,7 +114,7 @@ def told(episodes: Sequence[Episode], instructions: str, seed: int) -> dict[tupl
     Raises:
         InputError: unknown mode, or all texts are equal, so that there is none to swap with.
     """
-    keys = [(e.scene_id, e.episode_id) for e in episodes]
+    keys = [e.identity for e in episodes]
     if instructions == "normal":
         return {key: e.instruction for key, e in zip(keys, episodes)}
     if instructions == "removed":
@@ -148,7 +152,6 @@ class EvaluateJob(Job):
         """Load the agent and the simulator."""
         s = self.settings
         agent = make_agent(self.agent, self.checkpoint, s, device)
-        truth = ground_truth_path(self.data_dir, s.dataset, s.split, s.role)
         # Drawn over the whole split, so that the texts do not depend on how many episodes are run
         # or by whom.
         everything = read_split(s, self.data_dir).episodes
@@ -157,11 +160,35 @@ class EvaluateJob(Job):
             shard,
             self.engine(on_device(s, device), self.data_dir, agent),
             s.thresholds,
-            read_ground_truth(truth) if truth.is_file() else {},
+            self.truth(),
             told(everything, self.instructions, s.seed),
             oracle_stops=self.agent == "oracle-stop",
             verdict=_verdict_of(agent),
+            run=self.run,
         )
+
+    @property
+    def truth_path(self) -> Path:
+        """Where the ground truth of these episodes lies, if there is one."""
+        s = self.settings
+        return ground_truth_path(self.data_dir, s.dataset, s.split, s.role)
+
+    def truth(self) -> dict[str, GroundTruth]:
+        """The ground truth by episode id; empty where there is none."""
+        return read_ground_truth(self.truth_path) if self.truth_path.is_file() else {}
+
+    def reads(self) -> tuple[Path, ...]:
+        """The ground truth, which nDTW is measured by."""
+        return (self.truth_path,)
+
+    def check(self, episodes: Sequence[Episode]) -> None:
+        """
+        Find out whether the ground truth, where there is one, belongs to these episodes.
+
+        Raises:
+            InputError: it is damaged, or of others.
+        """
+        check_truth(episodes, self.truth(), self.truth_path)
 
 
 def _verdict_of(agent: Agent) -> Callable[[str], str | None]:
@@ -182,9 +209,10 @@ class EvaluateWorker:
         engine: Engine,
         thresholds: Thresholds,
         truth: dict[str, GroundTruth],
-        given: dict[tuple[str, str], str],
+        given: dict[Identity, str],
         oracle_stops: bool = False,
         verdict: Callable[[str], str | None] = lambda text: None,
+        run: str = "",
     ) -> None:
         self.out, self.engine, self.thresholds, self.truth, self.given, self.oracle_stops = (
             out,
@@ -195,7 +223,7 @@ class EvaluateWorker:
             oracle_stops,
         )
         self.verdict = verdict
-        self.journal = Journal(journal_path(out, shard))
+        self.journal = Journal(journal_path(out, shard), run=run)
         self._failed: list[str] = []
 
     def run(self, episode: Episode) -> None:
@@ -207,9 +235,9 @@ class EvaluateWorker:
             FailedError: three episodes in a row failed, so that it is the run that is broken
                 and not an episode.
         """
-        given = self.given[episode.scene_id, episode.episode_id]
+        given = self.given[episode.identity]
         asked = dataclasses.replace(episode, instruction=given)
-        line = line_key(episode)
+        line = episode.identity._asdict()
         for attempt in (1, 2):
             try:
                 drive = self.engine.run(asked)
@@ -252,7 +280,7 @@ class EvaluateWorker:
 
     def _keep_map(self, episode: Episode) -> None:
         """Keep the map of the floor for the report, once for each scene and height."""
-        path = self.out / "maps" / f"{map_name(episode.scene, episode.start_position[1])}.npz"
+        path = self.out / "maps" / f"{map_name(episode)}.npz"
         if not path.is_file():
             self.engine.top_down_map().save(path)
 
@@ -262,9 +290,12 @@ class EvaluateWorker:
         self.journal.close()
 
 
-def map_name(scene: str, height: float) -> str:
-    """Name of the file that holds the map of a scene's floor at about ``height`` metres."""
-    return one_name(f"{scene}_{round(height)}", "the name of a map")
+def map_name(episode: Episode) -> str:
+    """Name of the file that holds the map of the floor on which an episode starts."""
+    # scenes of two data sets may have one name
+    scene = hashlib.sha256(episode.scene_id.encode()).hexdigest()[:6]
+    name = f"{episode.scene}-{scene}_{round(episode.start_position[1])}"
+    return one_name(name, "the name of a map")
 
 
 def _path(drive: Drive) -> list[list[float]]:
@@ -296,7 +327,7 @@ def evaluate(
         "instructions": job.instructions,
         "engine": "direct" if job.engine is direct_engine else "ros",
     }
-    if job.checkpoint is not None and cluster.rank == 0:
+    if job.checkpoint is not None:
         identity["checkpoint_sha256"] = checkpoint_digest(job.checkpoint)
     done = execute(
         job,
@@ -312,7 +343,7 @@ def evaluate(
         return None
     found, episodes = done
     require_results(job.out)
-    manifest = read_object(job.out / "manifest.json")
+    manifest = read_manifest(job.out)
     notes = {
         **identity,
         "backend": job.settings.backend,
@@ -322,11 +353,19 @@ def evaluate(
         "split": job.settings.split,
         "seed": job.settings.seed,
         "thresholds": dataclasses.asdict(job.settings.thresholds),
+        "inputs": manifest["inputs"],
+        "run": run_digest(manifest),
     }
     if job.checkpoint is not None:
         config = read_object(job.checkpoint / "config.json")
         notes["trained"] = bool(config.get("navigation", {}).get("trained", True))
-    return merge(job.out, episodes, len(found.rejected), notes)
+    return merge(job.out, episodes, len(found.rejected), {**notes, **counted(found.rejected)})
+
+
+def _in_order(episode: Episode) -> tuple[str, str, int, str, str]:
+    """Scenes one after the other, the episodes of each by number."""
+    number = len(episode.episode_id), episode.episode_id
+    return episode.scene, episode.scene_id, *number, episode.instruction
 
 
 def require_results(out: Path) -> None:
@@ -352,12 +391,12 @@ def merge(
     journals; return the summary.
     """
     journal = finished(out)
-    episodes = sorted(episodes, key=lambda e: (e.scene, len(e.episode_id), e.episode_id))
-    lines = [journal[key_of(e)] for e in episodes]
+    episodes = sorted(episodes, key=_in_order)
+    lines = [journal[e.identity] for e in episodes]
     results = [line["result"] for line in lines]
     summary = {**summarize(results, rejected), **notes, "out": str(out)}
     floors = {path.stem: TopDownMap.load(path) for path in (out / "maps").glob("*.npz")}
-    maps = [floors.get(map_name(e.scene, e.start_position[1])) for e in episodes]
+    maps = [floors.get(map_name(e)) for e in episodes]
     paths, references = [line["path"] for line in lines], [e.reference_path for e in episodes]
     atomic_write(
         out / "results.jsonl",

@@ -229,7 +229,7 @@ def _settings(given: Tree, flat: Tree, name: str) -> tuple[Tree, set[str]]:
             "options": options,
         },
         # Habitat ends an episode at its limit; no STOP is forced before
-        "rules": {"max_steps": steps},
+        "rules": {"max_steps": None},
         "thresholds": thresholds,
     }
     return settings, used | {"task.type"}

@@ -10,18 +10,22 @@ from typing import Any
 from tqdm import tqdm
 
 from janusvln_ros.data.episodes import Episode, EpisodeSet, episodes_path, read_episodes
-from janusvln_ros.errors import InputError, require
+from janusvln_ros.data.left_out import counted, left_out_page
+from janusvln_ros.errors import InputError
 from janusvln_ros.files import atomic_write
-from janusvln_ros.rollout.settings import Settings, open_env
-from janusvln_ros.rollout.shards import (
-    Cluster,
-    Job,
+from janusvln_ros.rollout.manifest import (
+    READY,
     await_first_rank,
-    choose,
+    check,
     claim,
-    run_sharded,
+    digests,
+    read_manifest,
+    run_digest,
+    scene_digests,
     versions,
 )
+from janusvln_ros.rollout.settings import Settings, open_env
+from janusvln_ros.rollout.shards import Cluster, Job, choose, run_sharded
 from janusvln_ros.rollout.threads import cores, share_of, use
 from sim_bridge.homes import check_generator, ensure_split
 from sim_bridge.nav_env import scene_path
@@ -68,8 +72,6 @@ def load_episodes(settings: Settings, data_dir: Path, cluster: Cluster) -> Episo
     Read the episodes of the settings; a split of the houses that is not there yet is generated (by
     rank 0).
 
-    Episodes that cannot be used are named on stderr.
-
     Raises:
         InputError: the data are missing or damaged, or none of the episodes can be used.
     """
@@ -81,17 +83,9 @@ def load_episodes(settings: Settings, data_dir: Path, cluster: Cluster) -> Episo
         title = f"generating houses of {settings.split} in {data_dir}, once"
         generate_split(data_dir, settings.split, title)
     found = read_split(settings, data_dir)
-    for sentence in found.rejected[:5] if cluster.rank == 0 else ():
-        print(f"not used: {sentence}", file=sys.stderr)
-    if len(found.rejected) > 5 and cluster.rank == 0:
-        print(
-            f"not used: {len(found.rejected)} episodes in all; they are counted in the summary",
-            file=sys.stderr,
-        )
-    require(
-        found.episodes,
-        f"{found.path} holds no episode that can be used ({len(found.rejected)} were rejected)",
-    )
+    if not found.episodes:
+        page = left_out_page(counted(found.rejected), len(found.rejected), "episodes")
+        raise InputError("\n".join((f"{found.path} holds no episode that can be used", *page)))
     return found
 
 
@@ -165,17 +159,36 @@ def execute(
     await_first_rank(out, cluster, time.time())
     found = load_episodes(settings, job.data_dir, cluster)
     episodes = choose(found.episodes, count, settings.seed)
-    if cluster.rank == 0:
-        check_scenes(job.data_dir, episodes)
-        claim(
-            out,
-            {
-                **identity,
-                "data": {"file": found.path.name, "sha256": found.digest},
-                "settings": dataclasses.asdict(settings),
-                "versions": versions() | simulator_versions(settings, job.data_dir),
-            },
-        )
-        atomic_write(out / "ready", "")
-    merges = run_sharded(job, episodes, workers, cluster, devices=devices, title=title)
+    check_scenes(job.data_dir, episodes)
+    job.check(episodes)
+    manifest = {
+        **identity,
+        "data": {"file": found.path.name, "sha256": found.digest},
+        "settings": dataclasses.asdict(settings),
+        "inputs": digests(job.data_dir, [found.path, *job.reads()]),
+        "scenes": scene_digests(job.data_dir, episodes),
+        "versions": versions(),
+    }
+    run = claim_or_check(job, manifest, cluster)
+    job = dataclasses.replace(job, run=run)
+    merges = run_sharded(job, episodes, workers, cluster, devices=devices, title=title, run=run)
     return (found, episodes) if merges else None
+
+
+def claim_or_check(job: Job, manifest: dict[str, Any], cluster: Cluster) -> str:
+    """
+    Claim the output folder on rank 0; on every other rank check that it is claimed for this very
+    run before a line is written. Return the digest of the run.
+
+    Raises:
+        InputError: the folder belongs to another run.
+    """
+    if cluster.rank == 0:
+        simulator = simulator_versions(job.settings, job.data_dir)
+        manifest["versions"] = manifest["versions"] | simulator
+        run = claim(job.out, manifest)
+        atomic_write(job.out / READY, "")
+        return run
+    # the simulator in its own process is asked once, by rank 0
+    told = read_manifest(job.out)
+    return run_digest(check(job.out, {**manifest, "versions": told["versions"] | versions()}))

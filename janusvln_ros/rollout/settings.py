@@ -35,18 +35,22 @@ class Rules:
     """
     When an episode ends other than by the agent's own STOP.
 
-    ``max_steps``: a STOP is forced in place of this action (counted from 0; the published 400).
+    ``max_steps``: a STOP is forced in place of this action (counted from 0; the published 400);
+    None: none is forced, the simulator's limit alone ends a drive.
     ``not_understood``: text that is no action ends the episode as a failure ("fail") or counts as
     STOP ("stop", as published). ``max_blocked``: so many collisions in a row end it; None: any
     number is fine.
     """
 
-    max_steps: int = 400
+    max_steps: int | None = 400
     not_understood: str = "fail"
     max_blocked: int | None = None
 
     def __post_init__(self) -> None:
-        require(self.max_steps >= 1, f"rules.max_steps is {self.max_steps}: give 1 or more")
+        require(
+            self.max_steps is None or self.max_steps >= 1,
+            f"rules.max_steps is {self.max_steps}: give 1 or more, or null",
+        )
         require(
             self.not_understood in ("fail", "stop"),
             f"rules.not_understood is {self.not_understood!r}: give 'fail' or 'stop'",
@@ -152,6 +156,15 @@ class Settings:
     baselines: BaselineSection = field(default_factory=BaselineSection)
     collect: CollectSection = field(default_factory=CollectSection)
     dagger: DaggerSection = field(default_factory=DaggerSection)
+
+    def __post_init__(self) -> None:
+        forced, limit = self.rules.max_steps, self.env.max_steps
+        require(
+            forced is None or forced < limit,
+            f"rules.max_steps is {forced}, but the simulator ends an episode after env.max_steps "
+            f"{limit} actions, before that STOP is forced: give an env.max_steps above {forced}, "
+            f"or a rules.max_steps below {limit} (null: no STOP is forced)",
+        )
 
 
 def load_settings(config: str | Path, changes: Sequence[str] = ()) -> Settings:

@@ -8,41 +8,26 @@ number of processes.
 """
 
 import ctypes
-import json
 import multiprocessing
 import os
-import platform
 import random
 import signal
 import sys
 import time
 from abc import ABC, abstractmethod
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import closing
-from dataclasses import dataclass
-from importlib import metadata
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
-from janusvln_ros import __version__
-from janusvln_ros.data.episodes import Episode
+from janusvln_ros.data.episodes import Episode, Identity, identity_of
 from janusvln_ros.data.journal import JOURNALS, read_journals
-from janusvln_ros.documents import parse_json, read_object
+from janusvln_ros.documents import parse_json
 from janusvln_ros.errors import FailedError, InputError, require
-from janusvln_ros.files import atomic_write, trouble
+from janusvln_ros.files import trouble
 from janusvln_ros.rollout.settings import Settings
-
-Key = tuple[str, str, str]
-"""
-What makes an episode one and the same: scene id, episode id, instruction (as published resuming
-has it).
-"""
-
-
-def key_of(episode: Episode) -> Key:
-    """Return the key of an episode."""
-    return episode.scene, episode.episode_id, episode.instruction
 
 
 @dataclass(frozen=True)
@@ -114,74 +99,6 @@ def share(
     return ordered[len(ordered) * shard // shards : len(ordered) * (shard + 1) // shards]
 
 
-def versions() -> dict[str, str]:
-    """Return the versions that a result may depend on."""
-    found = {"janusvln_ros": __version__, "python": platform.python_version()}
-    for package in ("torch", "transformers", "numpy", "moderngl"):
-        try:
-            found[package] = metadata.version(package)
-        except metadata.PackageNotFoundError:
-            found[package] = "none"
-    return found
-
-
-MANIFEST_LOST = "choose another --out"
-
-
-def claim(out: Path, manifest: dict[str, Any]) -> None:
-    """
-    Write ``manifest.json`` into a new output folder, or check that the one there is the same.
-
-    Raises:
-        InputError: the folder belongs to a run with another manifest (the difference is named), or
-            holds results without one.
-    """
-    path = out / "manifest.json"
-    if not path.is_file():
-        require(
-            not any(out.glob(JOURNALS)),
-            f"{out} holds journals without manifest.json, so what they belong to "
-            "is unknown: choose another folder",
-        )
-        atomic_write(path, json.dumps(manifest, indent=1, ensure_ascii=False) + "\n")
-        return
-    # A round trip through JSON makes lists of tuples, as they come back from the file.
-    different = list(
-        _differences(read_object(path, MANIFEST_LOST), json.loads(json.dumps(manifest)))
-    )
-    require(
-        not different,
-        f"{out} belongs to another run, so it is not resumed: {'; '.join(different[:5])}. Choose "
-        "another --out, or repeat that run's arguments",
-    )
-
-
-def await_first_rank(out: Path, cluster: Cluster, started: float, limit: float = 3600.0) -> None:
-    """
-    On ranks other than 0: wait until rank 0 has prepared the data and written the manifest since
-    ``started`` (seconds since the epoch).
-
-    Raises:
-        InputError: that did not happen within ``limit`` seconds.
-    """
-    ready = out / "ready"
-    while cluster.rank > 0 and not (ready.is_file() and ready.stat().st_mtime >= started - 60):
-        require(
-            time.time() <= started + limit,
-            f"rank 0 prepared nothing in {out} within {limit:.0f} s: is it one "
-            "folder that all ranks see?",
-        )
-        time.sleep(0.2)
-
-
-def _differences(old: Any, new: Any, name: str = "") -> Iterable[str]:
-    if isinstance(old, dict) and isinstance(new, dict):
-        for key in [*old, *(k for k in new if k not in old)]:
-            yield from _differences(old.get(key), new.get(key), f"{name}.{key}" if name else key)
-    elif old != new:
-        yield f"{name} was {json.dumps(old)} and is {json.dumps(new)}"
-
-
 class Worker(Protocol):
     """Does the episodes of one shard in one process."""
 
@@ -199,12 +116,27 @@ class Job(ABC):
     """
     A run: picklable, so that every process can open its own worker.
 
-    ``out`` is the output folder, with its journals; ``data_dir`` the user's data folder.
+    ``out`` is the output folder, with its journals; ``data_dir`` the user's data folder; ``run``
+    the digest that its lines carry, see `manifest.claim`.
     """
 
     out: Path
     settings: Settings
     data_dir: Path
+    run: str = field(default="", kw_only=True)
+
+    def reads(self) -> tuple[Path, ...]:
+        """Files that the run depends on beside episodes and scenes, whether there or not."""
+        return ()
+
+    def check(self, episodes: Sequence[Episode]) -> None:
+        """
+        Find out before the first step what is wrong with the data.
+
+        Raises:
+            InputError: something is.
+        """
+        return
 
     @abstractmethod
     def open(self, shard: int, device: str | None) -> Worker:
@@ -215,22 +147,22 @@ class Job(ABC):
         """
 
 
-def finished(out: Path) -> dict[Key, dict[str, Any]]:
-    """Return every finished episode's line from all journals in ``out``, once each."""
-    lines: dict[Key, dict[str, Any]] = {}
+def finished(out: Path, run: str | None = None) -> dict[Identity, dict[str, Any]]:
+    """
+    Return every finished episode's line from all journals in ``out``, once each.
+
+    Raises:
+        InputError: a line is of another run than ``run``.
+    """
+    lines: dict[Identity, dict[str, Any]] = {}
     for line in read_journals(out):
-        lines.setdefault(_key_of_line(line), line)
+        require(
+            run is None or line.get("run") == run,
+            f"a journal in {out} holds lines of another run ({line.get('run')}, not {run}): "
+            "choose another --out",
+        )
+        lines.setdefault(identity_of(line), line)
     return lines
-
-
-def _key_of_line(line: Any) -> Key:
-    known = isinstance(line, Mapping) and {"scene", "episode_id", "instruction"} <= line.keys()
-    require(
-        known and isinstance(line["scene"], str) and isinstance(line["instruction"], str),
-        f"a line of a journal does not say which episode it is of: {str(line)[:80]}; remove it, "
-        "its episode is then done again",
-    )
-    return line["scene"], str(line["episode_id"]), line["instruction"]
 
 
 def run_sharded(
@@ -241,30 +173,32 @@ def run_sharded(
     *,
     devices: Sequence[str] = (),
     title: str = "",
+    run: str | None = None,
 ) -> bool:
     """
     Do the episodes that no journal has yet, in ``workers`` processes on this rank (1: in this very
     process).
 
-    ``devices`` are given to the shards of this rank in turn. Progress goes to stderr. Returns True
+    ``devices`` are given to the shards of this rank in turn; ``run`` is the digest that lines of
+    this run carry, see `manifest.claim`. Progress goes to stderr. Returns True
     on the rank that must merge: rank 0, once the episodes of all ranks are in.
 
     Raises:
-        InputError: a worker met bad input.
+        InputError: a worker met bad input, or there are lines of another run.
         FailedError: a worker failed; why is on stderr.
     """
     require(workers >= 1, f"--workers is {workers}: give 1 or more")
-    wanted = {key_of(e) for e in episodes}
-    done = set(finished(job.out)) & wanted
+    wanted = {e.identity for e in episodes}
+    done = set(finished(job.out, run)) & wanted
     # Several ranks start at different moments and see different journals, so their shares must not
     # depend on them; one alone shares what is left evenly.
     alone = cluster.world_size == 1
-    pool = [e for e in episodes if key_of(e) not in done] if alone else episodes
+    pool = [e for e in episodes if e.identity not in done] if alone else episodes
     mine: list[Shard] = []
     for w in range(workers):
         number = cluster.rank * workers + w
         taken = share(pool, number, cluster.world_size * workers, job.settings.sharding)
-        if todo := [e for e in taken if key_of(e) not in done]:
+        if todo := [e for e in taken if e.identity not in done]:
             mine.append(Shard(number, devices[w % len(devices)] if devices else None, todo))
     if done:
         print(f"resuming: {len(done)} of {len(wanted)} episodes are done", file=sys.stderr)
@@ -369,12 +303,12 @@ class Progress:
     bar on stderr; where it is not ``shown``, nothing is read.
     """
 
-    def __init__(self, out: Path, wanted: set[Key], title: str, shown: bool = True) -> None:
+    def __init__(self, out: Path, wanted: set[Identity], title: str, shown: bool = True) -> None:
         from tqdm import tqdm
 
         self._out, self._wanted, self._shown = out, wanted, shown
         self._offsets: Counter[Path] = Counter()
-        self._seen: set[Key] = set()
+        self._seen: set[Identity] = set()
         self._bar = tqdm(
             total=len(wanted),
             desc=title,
@@ -401,7 +335,7 @@ class Progress:
             complete = new[: new.rfind(b"\n") + 1]
             self._offsets[path] += len(complete)
             for text in complete.splitlines():
-                self._seen.add(_key_of_line(parse_json(text, str(path))))
+                self._seen.add(identity_of(parse_json(text, str(path))))
         return len(self._seen & self._wanted)
 
     def close(self) -> None:

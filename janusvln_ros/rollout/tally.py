@@ -19,10 +19,10 @@ from janusvln_ros.data.episodes import Episode
 from janusvln_ros.documents import read_json_lines, read_object
 from janusvln_ros.errors import InputError, require
 from janusvln_ros.evaluation.intervals import rate
-from janusvln_ros.evaluation.summary import Line
+from janusvln_ros.evaluation.summary import Line, result_identity
 from janusvln_ros.rollout.run import read_split
 from janusvln_ros.rollout.settings import Settings, load_settings
-from janusvln_ros.rollout.shards import finished, key_of
+from janusvln_ros.rollout.shards import finished
 from sim_bridge.homes.dataset import home_drawn_as
 from sim_bridge.homes.episodes import make_home
 from sim_bridge.homes.furnish import Thing
@@ -211,16 +211,16 @@ def tally_run(out: Path, data_dir: Path) -> dict[str, Any]:
         f"{found.path} is another file than the one that {out} drove: name its data folder with "
         "--data",
     )
-    episodes = {(e.scene, e.episode_id): e for e in found.episodes}
+    episodes = {e.identity: e for e in found.episodes}
     paths = {key: line["path"] for key, line in finished(out).items()}
     scenes: dict[str, Scene | None] = {}
     outcomes = []
     for line in lines:
-        episode = episodes[line["scene_id"], str(line["episode_id"])]
-        if episode.scene not in scenes:
-            scenes[episode.scene] = scene_of(data_dir, episode)
-        path = paths[key_of(episode)] or [episode.start_position]
-        outcomes.append(outcome(line, np.array(path), episode, scenes[episode.scene]))
+        episode = episodes[result_identity(line)]
+        if episode.scene_id not in scenes:
+            scenes[episode.scene_id] = scene_of(data_dir, episode)
+        path = paths[episode.identity] or [episode.start_position]
+        outcomes.append(outcome(line, np.array(path), episode, scenes[episode.scene_id]))
     meaning = {name: OUTCOMES[name] for name in OUTCOMES if name in outcomes}
     result = tally(lines, outcomes, groups_of)
     return {"out": str(out), "split": settings.split, **result, "meaning": meaning}

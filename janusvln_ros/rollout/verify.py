@@ -7,12 +7,14 @@ import json
 import subprocess
 import tempfile
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from janusvln_ros.data.episodes import Episode, write_episodes
 from janusvln_ros.documents import read_json_lines, read_object
 from janusvln_ros.errors import InputError, require
+from janusvln_ros.evaluation.summary import result_identity
 from janusvln_ros.files import atomic_write
 from janusvln_ros.rollout.settings import Settings
 from sim_bridge import habitat_lab
@@ -48,11 +50,9 @@ def verify(
         InputError: habitat-lab cannot repeat drives of these settings, or cannot be run.
     """
     lines = read_json_lines(out / "results.jsonl")
-    by_key = {(e.scene, e.episode_id, e.instruction): e for e in episodes}
+    by_identity = {e.identity: e for e in episodes}
     driven = [
-        (by_key[line["scene_id"], str(line["episode_id"]), line["episode_instruction"]], line)
-        for line in lines
-        if line["status"] != "error"
+        (by_identity[result_identity(line)], line) for line in lines if line["status"] != "error"
     ]
     require(driven, f"{out} holds no drive that could be verified")
     theirs = run_habitat_lab(settings, data_dir, driven)
@@ -151,7 +151,9 @@ def run_habitat_lab(
     python = habitat.interpreter()
     with tempfile.TemporaryDirectory(prefix="janusvln-") as name:
         folder = Path(name)
-        write_episodes(folder / "episodes.json.gz", {id(e): e for e, _ in driven}.values())
+        # numbered anew: ids may be those of several scenes, and of several instructions
+        numbered = [replace(e, episode_id=str(n)) for n, (e, _) in enumerate(driven, 1)]
+        write_episodes(folder / "episodes.json.gz", numbered)
         scenes = (data_dir / "scene_datasets").resolve()
         job = {
             "config": "benchmark/nav/vln_r2r.yaml",
@@ -163,7 +165,7 @@ def run_habitat_lab(
                     "episode_id": e.episode_id,
                     "actions": line["actions"],
                 }
-                for e, line in driven
+                for e, (_, line) in zip(numbered, driven, strict=True)
             ],
         }
         (folder / "job.json").write_text(json.dumps(job))

@@ -54,7 +54,7 @@ def published_samples(
         strip: whether white space around the instruction is dropped: so for R2R and RxR, not for
             ScaleVLN and DAgger.
     """
-    names = [os.path.relpath(frame, root) for frame in trajectory.frames]
+    names = [below(frame, Path(root)) for frame in trajectory.frames]
     instruction = trajectory.instruction.strip() if strip else trajectory.instruction
     for i, action in enumerate(targets_of(trajectory)):
         shown = sample_history(i + 1, NUM_HISTORY)
@@ -66,6 +66,15 @@ def published_samples(
             ],
             "images": [names[j] for j in shown],
         }
+
+
+def below(frame: Path, root: Path) -> str:
+    """The path of a picture relative to ``root``: joined to that it is the same picture."""
+    inside = frame.absolute().is_relative_to(root.absolute()) and ".." not in frame.parts
+    if inside:
+        return os.path.relpath(frame, root)
+    # '..' leads out of the folder that a link stands for
+    return os.path.relpath(frame.parent.resolve() / frame.name, root.resolve())
 
 
 def write_published(samples: Iterable[dict[str, Any]], path: str | Path) -> int:

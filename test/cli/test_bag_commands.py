@@ -40,6 +40,15 @@ def test_import_twice_gives_one_trajectory(drive, tmp_path, capsys):
     assert trajectory.actions == (-1, *ACTIONS)
 
 
+def test_two_bags_with_one_name_are_two_drives(bags, tmp_path, capsys):
+    for k, actions in enumerate((ACTIONS, ACTIONS[::-1])):
+        bag = bags.write_drive(tmp_path / str(k) / "drive.mcap", actions, size=(48, 64))
+        assert main(["import-bag", str(bag), "--out", str(tmp_path / "out")]) == 0
+    found = list(read_trajectories(tmp_path / "out"))
+    assert {t.actions for t in found} == {(-1, *ACTIONS), (-1, *ACTIONS[::-1])}
+    assert len({t.frames[0].parent for t in found}) == 2
+
+
 def test_import_of_nothing_useful_fails_and_says_why(bags, tmp_path, capsys):
     bag = bags.write_drive(tmp_path / "drive.mcap", [1], size=(48, 64))
     assert main(["import-bag", str(bag), "--out", str(tmp_path / "out")]) == 1

@@ -13,6 +13,7 @@ import pytest
 from janusvln_ros.data.episodes import (
     Episode,
     GroundTruth,
+    check_truth,
     json_id,
     read_episodes,
     read_ground_truth,
@@ -245,3 +246,54 @@ def test_ground_truth_survives_writing_and_reading(tmp_path):
 def test_ids_keep_their_form():
     assert json_id("12") == 12 and json_id("012") == "012" and json_id("a1") == "a1"
     assert scene_name("mp3d/X/X.glb") == "X" and scene_name("X.glb") == "X"
+
+
+@pytest.mark.parametrize(
+    ("scene_id", "name"),
+    [
+        ("mp3d/X/X.glb", "X"),
+        ("hm3d/train/00000-kfPV7w3FaU5/kfPV7w3FaU5.basis.glb", "00000-kfPV7w3FaU5"),
+        ("gibson/A.glb", "gibson-A"),
+        ("replica/apartment_0/habitat/mesh.ply", "replica-apartment_0-habitat-mesh"),
+        ("flat/a.glb", "flat-a"),
+    ],
+)
+def test_scene_is_called_after_its_folder_only_where_its_file_is(scene_id, name):
+    assert scene_name(scene_id) == name
+
+
+@pytest.mark.parametrize(
+    "prefix", ["data/scene_datasets/", "/home/me/scene_datasets/", "./scene_datasets/", "./", ""]
+)
+def test_scene_id_may_be_a_whole_path_through_the_folder_of_the_scenes(tmp_path, prefix):
+    put_r2r(tmp_path, r2r_item(scene_id=f"{prefix}mp3d/abc/abc.glb"))
+    (episode,) = read_episodes(tmp_path, "r2r", "val_unseen").episodes
+    assert episode.scene_id == "mp3d/abc/abc.glb"
+
+
+@pytest.mark.parametrize("scene_id", ["/elsewhere/abc.glb", "../abc.glb", "a/../../abc.glb", ""])
+def test_scene_outside_the_folder_of_the_scenes_is_the_true_reason(tmp_path, scene_id):
+    put_r2r(tmp_path, r2r_item(scene_id=scene_id))
+    (sentence,) = read_episodes(tmp_path, "r2r", "val_unseen").rejected
+    assert sentence.reason == "its scene lies outside scene_datasets"
+
+
+def test_one_id_in_two_scenes_or_with_two_instructions_is_two_episodes(tmp_path):
+    other = {"instruction": {"instruction_text": "Go on."}}
+    items = [r2r_item(1), r2r_item(1, scene_id="mp3d/abd/abd.glb"), r2r_item(1, **other)]
+    put_r2r(tmp_path, *items, items[0])
+    found = read_episodes(tmp_path, "r2r", "val_unseen")
+    assert len({e.identity for e in found.episodes}) == len(found.episodes) == 3
+    assert [sentence.reason for sentence in found.rejected] == ["its id occurs twice"]
+
+
+def test_ground_truth_must_begin_where_its_episode_does():
+    episode = houses_episode()
+    x, y, z = episode.start_position
+    check_truth([episode], {"1": GroundTruth((1, 0), ((x + 0.3, y, z),), 1)}, "gt")
+    check_truth([episode], {"2": GroundTruth((1, 0), ((x + 9, y, z),), 1)}, "gt")
+    with pytest.raises(InputError, match=r"gt belongs to other episodes: 1 of 1 .* 1\.00 m away"):
+        check_truth([episode], {"1": GroundTruth((1, 0), ((x + 1, y, z),), 1)}, "gt")
+    same_id = replace(episode, scene_id="houses/h2/h2.glb")
+    with pytest.raises(InputError, match="whose id several scenes have"):
+        check_truth([episode, same_id], {"1": GroundTruth((1, 0), (), 1)}, "gt")

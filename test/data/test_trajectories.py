@@ -4,6 +4,7 @@ a kill.
 """
 
 import json
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -54,8 +55,9 @@ def test_annotated_frames_give_the_published_labels(tmp_path):
     case = CASES["dagger_or_scalevln"]
     touch(tmp_path / case["episode"]["video"] / "rgb", case["files"])
     (tmp_path / "annotations.json").write_text(json.dumps([case["episode"]]))
-    (found,) = read_trajectories(tmp_path)
+    found, *more = read_trajectories(tmp_path)
     assert [Action(a).name for a in found.targets] == case["labels"]
+    assert [t.instruction for t in more] == case["episode"]["instructions"][1:]
     assert found.instruction == "Walk on. " and found.video == "images/sc_r2r_000007"
 
 
@@ -112,7 +114,7 @@ def test_drive_that_was_cut_off_before_stopping_does_not_learn_to_stop(tmp_path)
         ({"actions": [1, 1, 1]}, "actions must be -1"),
         ({"actions": [-1, 1, 0]}, "actions must be -1"),
         ({"labels": [1, 1]}, "2 labels for 3"),
-        ({"instructions": []}, "index"),
+        ({"instructions": []}, "instructions is"),
         ({"video": "images/other"}, "is missing"),
     ],
 )
@@ -127,7 +129,7 @@ def test_bad_annotation_is_described(tmp_path, change, reason):
 
 def done(folder):
     """What is finished, kept or not, whoever wrote it."""
-    return {(line["scene"], str(line["episode_id"])) for line in read_journals(folder)}
+    return {(line["scene_id"].split("/")[1], line["episode_id"]) for line in read_journals(folder)}
 
 
 def test_what_is_written_is_read_back(tmp_path):
@@ -154,7 +156,10 @@ def test_kill_between_frames_and_journal_is_repaired_by_doing_the_episode_again(
     writer = TrajectoryWriter(tmp_path, "houses")
     # As a kill leaves it: one folder without its line, one half-written.
     touch(tmp_path / video_name("h1", "houses", "1") / "rgb", ["000.jpg", "001.jpg", "002.jpg"])
-    touch(tmp_path / "images/.h1_houses_000002.tmp/rgb", ["000.jpg"])
+    (tmp_path / video_name("h1", "houses", "1") / "episode.json").write_text(
+        json.dumps(episode("1").identity._asdict())
+    )
+    touch(tmp_path / f"images/.{episode('2').identity.digest}.tmp/rgb", ["000.jpg"])
     assert done(tmp_path) == set()
     writer.write(episode("1"), [b"a"], [-1])
     writer.write(episode("2"), [b"b"], [-1])
@@ -209,3 +214,31 @@ def test_annotations_that_name_pictures_elsewhere_are_refused(tmp_path, name):
     (tmp_path / "set" / "annotations.json").write_text(json.dumps([line]))
     with pytest.raises(InputError, match=r"item 0: video is"):
         list(read_trajectories(tmp_path / "set"))
+
+
+def test_folder_that_exists_is_never_another_episodes(tmp_path):
+    writer = TrajectoryWriter(tmp_path, "houses")
+    drives = [episode("1"), episode("1", "Stop."), episode("1", scene="other/h1/h1.glb")]
+    for k, drive in enumerate(drives):
+        writer.write(drive, [b"%d" % k], [-1])
+    writer.write(drives[0], [b"again"], [-1])
+    writer.close()
+    merge(tmp_path)
+    found = list(read_trajectories(tmp_path))
+    assert {t.frames[0].read_bytes() for t in found} == {b"again", b"1", b"2"}
+    assert len({t.video for t in found}) == len(list((tmp_path / "images").iterdir())) == 3
+
+
+def test_folder_of_somebody_else_is_left_as_it_is(tmp_path):
+    touch(tmp_path / video_name("h1", "houses", "1") / "rgb", ["000.jpg"])
+    with closing(TrajectoryWriter(tmp_path, "houses")) as writer:
+        writer.write(episode("1"), [b"a"], [-1])
+    merge(tmp_path)
+    (found,) = read_trajectories(tmp_path)
+    assert found.frames[0].read_bytes() == b"a"
+    theirs = tmp_path / video_name("h1", "houses", "1") / "rgb/000.jpg"
+    assert theirs.read_bytes() == b"picture" and theirs != found.frames[0]
+    (tmp_path / "b").mkdir()
+    (tmp_path / "b/annotations_v1-3.json").write_text("[]")
+    with pytest.raises(InputError, match="somebody else"):
+        TrajectoryWriter(tmp_path / "b", "houses")

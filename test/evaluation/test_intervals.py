@@ -29,7 +29,9 @@ def test_bootstrap_interval_covers_the_mean_of_known_distributions_and_repeats()
 
 
 def test_means_leave_out_what_is_not_finite_and_say_nothing_of_nothing():
-    assert mean("ne", [1.0, math.inf, None, 3.0])["ne"] == 2.0
-    assert mean("ne", [math.inf]) == {"ne": None, "ne_ci95": None}
-    assert rate("sr", [True, False]) == {"sr": 0.5, "sr_ci95": list(wilson(1, 2))}
+    found = mean("ne", [1.0, math.inf, None, 3.0])
+    assert found["ne"] == 2.0 and found["ne_count"] == 2
+    assert mean("ne", [math.inf]) == {"ne": None, "ne_ci95": None, "ne_count": 0}
+    interval = list(wilson(1, 2))
+    assert rate("sr", [True, False]) == {"sr": 0.5, "sr_ci95": interval, "sr_count": 2}
     assert rate("sr", [])["sr"] is None

@@ -65,9 +65,7 @@ class AsWritten(dict):
     """Tells every agent the episode's own text."""
 
     def __missing__(self, key):
-        return {e["scene"] + str(e["episode_id"]): e["instruction"] for e in WORLD}[
-            key[0] + key[1]
-        ]
+        return key.instruction
 
 
 WORLD = json.loads((Path(__file__).parents[1] / "data/rollout/loops.json").read_text())["world"][
@@ -95,7 +93,7 @@ def replay(toy, name, out, episodes):
     for line in options.get("resume", ()):
         with Journal(out / "journal_0.jsonl") as journal:
             key = {
-                "scene": line["scene_id"],
+                "scene_id": f"mp3d/{line['scene_id']}/{line['scene_id']}.glb",
                 "episode_id": line["episode_id"],
                 "instruction": line["episode_instruction"],
             }
@@ -356,7 +354,7 @@ def test_random_agent_repeats_for_a_seed_and_differs_between_episodes_and_seeds(
 def test_swapped_instructions_are_another_episodes_and_do_not_change_with_order(toy_episodes):
     given = told(toy_episodes, "swapped", 1)
     assert sorted(given.values()) == sorted(e.instruction for e in toy_episodes)
-    assert all(given[e.scene_id, e.episode_id] != e.instruction for e in toy_episodes)
+    assert all(given[e.identity] != e.instruction for e in toy_episodes)
     assert told(toy_episodes[::-1], "swapped", 1) == given
     assert set(told(toy_episodes, "removed", 1).values()) == {""}
     with pytest.raises(InputError, match="different texts"):

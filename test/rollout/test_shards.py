@@ -10,16 +10,15 @@ from pathlib import Path
 import pytest
 
 from janusvln_ros.data.episodes import Episode
-from janusvln_ros.data.journal import Journal, journal_path, line_key
+from janusvln_ros.data.journal import Journal, journal_path
 from janusvln_ros.errors import InputError
+from janusvln_ros.rollout.manifest import claim, read_manifest
 from janusvln_ros.rollout.settings import Settings
 from janusvln_ros.rollout.shards import (
     Cluster,
     Progress,
     choose,
-    claim,
     finished,
-    key_of,
     run_sharded,
     share,
 )
@@ -72,7 +71,7 @@ def test_larger_choice_contains_the_smaller_one_and_repeats_for_a_seed():
     small, large = choose(pool, 3, 1), choose(pool, 6, 1)
     assert (
         len(small) == 3
-        and set(map(key_of, small)) <= set(map(key_of, large))
+        and {e.identity for e in small} <= {e.identity for e in large}
         and choose(pool, 3, 1) == small
     )
     assert choose(pool, 3, 2) != small and choose(pool, 99, 1) == pool == choose(pool, None, 1)
@@ -140,13 +139,7 @@ class CountingWorker:
     def run(self, episode):
         if episode.episode_id == "3" and self.job.bad:
             raise InputError("bad scene") if self.job.bad == "input" else ValueError("a fault")
-        self.journal.append(
-            {
-                "scene": episode.scene,
-                "episode_id": int(episode.episode_id),
-                "instruction": episode.instruction,
-            }
-        )
+        self.journal.append(episode.identity._asdict())
 
     def close(self):
         self.journal.close()
@@ -154,10 +147,10 @@ class CountingWorker:
 
 def test_episode_in_two_journals_is_counted_once(tmp_path):
     (tmp_path / "journal_0.jsonl").write_text(
-        '{"scene": "a", "episode_id": 1, "instruction": "go"}\n'
+        '{"scene_id": "a", "episode_id": 1, "instruction": "go"}\n'
     )
     (tmp_path / "journal_1.jsonl").write_text(
-        '{"scene": "a", "episode_id": 1, "instruction": "go"}\n{"scene": "a", '
+        '{"scene_id": "a", "episode_id": 1, "instruction": "go"}\n{"scene_id": "a", '
         '"episode_id": 2, "instruction": "g'
     )
     assert list(finished(tmp_path)) == [("a", "1", "go")]
@@ -173,7 +166,7 @@ def test_failure_in_this_process_ends_the_run_and_it_goes_on_afterwards(tmp_path
     assert len(finished(tmp_path)) == 6
     assert sum(len(p.read_text().splitlines()) for p in tmp_path.glob("journal_*")) == 6
     assert (
-        json.loads((tmp_path / "journal_0.jsonl").read_text().splitlines()[3])["episode_id"] == 3
+        json.loads((tmp_path / "journal_0.jsonl").read_text().splitlines()[3])["episode_id"] == "3"
     )
 
 
@@ -181,9 +174,7 @@ def test_what_a_kill_left_over_is_shared_evenly_among_the_processes(tmp_path, mo
     pool = episodes(*"aabbccdd")
     with Journal(tmp_path / "journal_0.jsonl") as journal:
         for e in pool[:4]:
-            journal.append(
-                {"scene": e.scene, "episode_id": e.episode_id, "instruction": e.instruction}
-            )
+            journal.append(e.identity._asdict())
     shares = []
     monkeypatch.setattr(
         "janusvln_ros.rollout.shards.spawn_workers",
@@ -198,8 +189,23 @@ def test_time_left_counts_what_this_run_does_not_what_was_done_before(tmp_path, 
     todo = episodes("a", "a", "a", "a")
     with closing(Journal(journal_path(tmp_path, 0))) as journal:
         for done in todo[:3]:
-            journal.append(line_key(done))
-    with closing(Progress(tmp_path, {key_of(e) for e in todo}, "resumed")):
+            journal.append(done.identity._asdict())
+    with closing(Progress(tmp_path, {e.identity for e in todo}, "resumed")):
         pass
     # three are in, and how long one takes is not known yet
     assert "3/4" in (shown := capsys.readouterr().err) and "?ep/s" in shown
+
+
+def test_more_episodes_may_need_more_scenes_but_none_may_have_changed(tmp_path):
+    first = claim(tmp_path, {"agent": "expert", "scenes": {"a": "1"}})
+    assert claim(tmp_path, {"agent": "expert", "scenes": {"b": "2"}}) == first
+    assert read_manifest(tmp_path)["scenes"] == {"a": "1", "b": "2"}
+    with pytest.raises(InputError, match=r"scenes\.a was .1. and is .9"):
+        claim(tmp_path, {"agent": "expert", "scenes": {"a": "9", "b": "2"}})
+
+
+@pytest.mark.parametrize("content", ["", "[]", '{"agent": '])
+def test_damaged_manifest_is_a_sentence(tmp_path, content):
+    (tmp_path / "manifest.json").write_text(content)
+    with pytest.raises(InputError, match="another --out"):
+        claim(tmp_path, {"agent": "expert"})
