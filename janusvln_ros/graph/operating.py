@@ -242,7 +242,8 @@ class Operator(Connection):
         client: Any = ActionClient(self.node, FollowInstruction, self.named("follow_instruction"))
         goal = FollowInstruction.Goal(instruction=text, max_steps=max_steps, time_limit=time_limit)
         try:
-            return self._followed(client, goal, progress)
+            with self.attending(self.named("policy/client")) as goal.client:
+                return self._followed(client, goal, progress)
         finally:
             client.destroy()
 

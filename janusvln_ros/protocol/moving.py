@@ -36,6 +36,18 @@ NUDGES = 3
 CREEP = 0.5
 """Share of the speed of rest that a base must make over ``stuck_time`` to count as moving."""
 
+HEARTBEAT_WAIT = 2.0
+"""
+Seconds that the first heartbeat of a policy may take to be heard: a node that has just started
+discovers those that were there before it one by one.
+"""
+
+LIVES_KNOWN = 16
+"""Senders that are told apart; whose heartbeat is older than that of so many others is new."""
+
+OUT_OF_REACH = 2**63
+"""Episode numbers from here on are refused: no policy counts so far."""
+
 OVERTAKEN = 1.0
 """Seconds in which a message that was sent earlier may still arrive after a later one."""
 
@@ -44,6 +56,7 @@ class Phase(Enum):
     """Where the step stands."""
 
     IDLE = "idle"
+    WAITING = "waiting for the policy's heartbeat"
     DRIVING = "driving"
     STOPPING = "stopping"
 
@@ -81,7 +94,8 @@ class Goal(Event):
     """
     A step is asked for.
 
-    ``action`` is the number in the message, which may be anything; ``key`` names whom to answer.
+    ``action`` is the number in the message, which may be anything; ``key`` names whom to answer;
+    ``life`` is the random number of the sender's life, 0: none.
     """
 
     key: int
@@ -90,6 +104,7 @@ class Goal(Event):
     action: int
     frame_stamp: int
     ros_now: int
+    life: int = 1
 
 
 @dataclass(frozen=True)
@@ -107,7 +122,8 @@ class Ranges(Event):
     that is known, and the nearest thing around.
 
     ``blind``: metres ahead of the origin up to which the sensor cannot measure. It tells that
-    something is there, not how near, so the base rests before it.
+    something is there, not how near, so the base rests before it. ``around``: the known share of
+    the worst part around, for turns.
     """
 
     stamp: int
@@ -115,6 +131,7 @@ class Ranges(Event):
     known: float
     nearest: float = math.inf
     blind: float = 0.0
+    around: float = 1.0
 
 
 @dataclass(frozen=True)
@@ -127,9 +144,10 @@ class Unusable(Event):
 
 @dataclass(frozen=True)
 class Heartbeat(Event):
-    """``policy`` lives and works on episode ``episode_id``."""
+    """The policy of ``life`` lives and works on episode ``episode_id``."""
 
     episode_id: int
+    life: int = 1
 
 
 @dataclass(frozen=True)
@@ -148,6 +166,16 @@ class EmergencyStop(Event):
     """
 
     pressed: bool
+    sent: int = 0
+
+
+@dataclass(frozen=True)
+class Cliff(Event):
+    """
+    A sensor that looks down sees an edge, or none; ``sent`` as of `EmergencyStop`.
+    """
+
+    seen: bool
     sent: int = 0
 
 
@@ -215,8 +243,10 @@ class State:
     estop: bool | None = None  # pressed; None: it has never spoken
     estop_at: float = -math.inf  # when it was last pressed
     estop_sent: int = 0  # when that press was sent
+    cliff: Cliff | None = None  # what was said last of an edge; None: nothing
     phase: Phase = Phase.IDLE
-    last: tuple[int, int] = (-1, -1)  # newest episode and step that were accepted
+    # life, episode and step that were accepted last of each sender, newest sender first
+    last: tuple[tuple[int, int, int], ...] = ()
     goal: Goal | None = None
     since: float = 0.0  # when the step began
     stopping_since: float = 0.0
@@ -236,13 +266,21 @@ class State:
     ranges: Ranges | None = None
     ranges_at: float = -math.inf
     ranges_problem: str = ""  # why the latest range data cannot be used
-    heartbeat: int = 0
-    heartbeat_at: float = -math.inf
+    heartbeats: tuple[Heartbeat, ...] = ()  # the last one of each sender, newest last
 
     @property
     def odom(self) -> Sample | None:
         """The latest odometry that could be used."""
         return self.track[-1] if self.track else None
+
+    @property
+    def heartbeat_at(self) -> float:
+        """When a policy was last heard, whichever."""
+        return self.heartbeats[-1].now if self.heartbeats else -math.inf
+
+    def heard(self, life: int) -> Heartbeat | None:
+        """The last heartbeat of one sender."""
+        return next((beat for beat in self.heartbeats if beat.life == life), None)
 
 
 Outcome = tuple[State, tuple[Command, ...]]
@@ -278,7 +316,7 @@ def arming_problem(
         return "there is no fresh odometry" + _because(state.odom_problem)
     if state.ranges_problem and settings.range_source != "none":
         return f"{settings.range_source} cannot be used: {state.ranges_problem}"
-    return wiring
+    return blind_turns(settings) or wiring
 
 
 def goal_problem(state: State, goal: Goal, settings: Settings) -> tuple[int, str] | None:
@@ -287,17 +325,26 @@ def goal_problem(state: State, goal: Goal, settings: Settings) -> tuple[int, str
         return StepStatus.REFUSED, "motion is not active"
     if goal.action not in list(Action):
         return StepStatus.REFUSED, f"action {goal.action} is none of 0 to 3"
-    if (goal.episode_id, goal.step) <= state.last:
+    if goal.episode_id >= OUT_OF_REACH:
+        return (
+            StepStatus.REFUSED,
+            f"episode {goal.episode_id} is out of reach: give less than 2^63",
+        )
+    before = next((steps for life, *steps in state.last if life == goal.life), [-1, -1])
+    if [goal.episode_id, goal.step] <= before:
         return (
             StepStatus.REFUSED,
             f"step {goal.step} of episode {goal.episode_id} is not newer than step "
-            f"{state.last[1]} of episode {state.last[0]}",
+            f"{before[1]} of episode {before[0]}",
         )
     if state.goal is not None:
         return (
             StepStatus.REFUSED,
             f"step {state.goal.step} of episode {state.goal.episode_id} is under way",
         )
+    if goal.life == 0:
+        told = "its life is 0: send the number that heartbeats of its sender have"
+        return StepStatus.REFUSED, told
     if goal.action == Action.STOP:
         return None
     if state.estop or not state.armed:
@@ -316,24 +363,48 @@ def goal_problem(state: State, goal: Goal, settings: Settings) -> tuple[int, str
         )
     if age < -settings.future_tolerance:
         return StepStatus.STALE, f"the decision's frame lies {-age:.2f} s in the future"
-    if (
-        goal.now - state.heartbeat_at <= settings.heartbeat_timeout
-        and state.heartbeat > goal.episode_id
-    ):
-        return StepStatus.REFUSED, f"policy is already at episode {state.heartbeat}"
-    return stale(state, goal.now, settings) or None
+    if other := _other_driver(state, goal, settings):
+        return StepStatus.REFUSED, other
+    beat = state.heard(goal.life)
+    if beat is None:  # it may yet be discovered: nothing moves before
+        return stale_sensor(state, goal.now, settings)
+    trouble = stale(state, goal.now, goal.life, settings)
+    if trouble is None and beat.episode_id > goal.episode_id:
+        return StepStatus.REFUSED, f"policy is already at episode {beat.episode_id}"
+    return trouble
 
 
-def stale(state: State, now: float, settings: Settings) -> tuple[int, str] | None:
-    """Which watched input has gone stale, or None."""
+def _other_driver(state: State, goal: Goal, settings: Settings) -> str | None:
+    """Why a goal is refused in the middle of another sender's episode, or None."""
+    driver, episode = state.last[0][:2] if state.last else (goal.life, 0)
+    beat = state.heard(driver)
+    if driver == goal.life or beat is None or beat.episode_id > episode:
+        return None
+    if goal.now - beat.now > settings.heartbeat_timeout:
+        return None
+    return f"another policy (life {driver}) is in the middle of its episode {episode}"
+
+
+def stale(state: State, now: float, life: int, settings: Settings) -> tuple[int, str] | None:
+    """Which watched input has gone stale, or None; the heartbeat is that of ``life`` alone."""
+    if (trouble := stale_sensor(state, now, settings)) is not None:
+        return trouble
+    beat = state.heard(life)
+    if beat is None:
+        return StepStatus.STALE, f"no heartbeat of the policy that asked (life {life}) was heard"
+    if now - beat.now > settings.heartbeat_timeout:
+        return StepStatus.STALE, f"no heartbeat of policy for {_seconds(now - beat.now)}"
+    return None
+
+
+def stale_sensor(state: State, now: float, settings: Settings) -> tuple[int, str] | None:
+    """Which sensor has gone stale, or None."""
     if now - state.odom_at > settings.odom_timeout:
         missing = f"no odometry for {_seconds(now - state.odom_at)}"
         return StepStatus.STALE, missing + _because(state.odom_problem)
     if settings.range_source != "none" and now - state.ranges_at > settings.range_timeout:
         missing = f"no {settings.range_source} for {_seconds(now - state.ranges_at)}"
         return StepStatus.STALE, missing + _because(state.ranges_problem)
-    if now - state.heartbeat_at > settings.heartbeat_timeout:
-        return StepStatus.STALE, f"no heartbeat of policy for {_seconds(now - state.heartbeat_at)}"
     return None
 
 
@@ -359,26 +430,50 @@ def room(state: State, settings: Settings) -> float:
 
 def obstacle(state: State, settings: Settings) -> str | None:
     """What stands in the way of the step in flight, or None."""
-    if settings.range_source == "none" or state.ranges is None or state.goal is None:
+    if state.goal is None or state.goal.action == Action.STOP:
         return None
-    if state.goal.action == Action.MOVE_FORWARD:
-        if state.ranges.known < settings.min_known:
-            return (
-                f"only {state.ranges.known:.0%} of the corridor ahead can be seen "
-                f"(min_known {settings.min_known:g})"
-            )
-        if state.ranges.clearance <= rest_distance(state.ranges, settings):
-            told = f"something is {state.ranges.clearance:.2f} m ahead"
-            if state.ranges.blind > settings.stop_distance:
-                least = f"{state.ranges.blind:g}"
-                return f"{told}; nearer than {least} m {settings.range_source} cannot measure"
-            return f"{told} (stop_distance {settings.stop_distance:g})"
-    elif state.ranges.nearest < settings.turn_clearance:
+    if state.cliff is not None and state.cliff.seen:
+        return "the cliff sensor sees an edge"
+    if state.goal.action != Action.MOVE_FORWARD:
+        return _around(state, settings)
+    if settings.range_source == "none" or state.ranges is None:
+        return None
+    if state.ranges.known < settings.min_known:
         return (
-            f"something is {state.ranges.nearest:.2f} m away (turn_clearance "
-            f"{settings.turn_clearance:g})"
+            f"only {state.ranges.known:.0%} of the corridor ahead can be seen "
+            f"(min_known {settings.min_known:g})"
         )
+    if state.ranges.clearance <= rest_distance(state.ranges, settings):
+        told = f"something is {state.ranges.clearance:.2f} m ahead"
+        if state.ranges.blind > settings.stop_distance:
+            least = f"{state.ranges.blind:g}"
+            return f"{told}; nearer than {least} m {settings.range_source} cannot measure"
+        return f"{told} (stop_distance {settings.stop_distance:g})"
     return None
+
+
+def blind_turns(settings: Settings) -> str | None:
+    """Why ``turn_clearance`` cannot be kept, or None."""
+    if not settings.turn_clearance or settings.range_source == "scan":
+        return None
+    sees = {"none": "which sees nothing"}.get(settings.range_source, "which only sees ahead")
+    return (
+        f"turn_clearance is {settings.turn_clearance:g}, but range_source is "
+        f"{settings.range_source}, {sees}: set range_source to scan, or turn_clearance to 0"
+    )
+
+
+def _around(state: State, settings: Settings) -> str | None:
+    """What stands in the way of a turn, or None."""
+    if not settings.turn_clearance or state.ranges is None:
+        return blind_turns(settings)
+    told = f"(turn_clearance {settings.turn_clearance:g}"
+    if state.ranges.nearest < settings.turn_clearance:
+        return f"something is {state.ranges.nearest:.2f} m away {told})"
+    if state.ranges.around < settings.min_known:
+        seen = f"only {state.ranges.around:.0%} of a part around can be seen"
+        return f"{seen} {told}, min_known {settings.min_known:g})"
+    return blind_turns(settings)
 
 
 def advance(state: State, event: Event, settings: Settings) -> Outcome:
@@ -399,15 +494,16 @@ def advance(state: State, event: Event, settings: Settings) -> Outcome:
         case Unusable():
             return replace(state, ranges_problem=event.problem), ()
         case Heartbeat():
-            return replace(state, heartbeat=event.episode_id, heartbeat_at=event.now), ()
+            return _heartbeat(state, event, settings)
         case Arm(armed=True):
             # An act of trust by a person: it also forgets which episodes went before.
-            forgotten = (-1, -1) if state.goal is None else state.last
-            return replace(state, armed=True, last=forgotten), ()
+            return replace(state, armed=True, last=state.last[:1] if state.goal else ()), ()
         case Arm():
             return _disarm(state, event.now, "disarmed", settings)
         case EmergencyStop():
             return _emergency_stop(state, event, settings)
+        case Cliff():
+            return _cliff(state, event, settings)
         case Activate(active=True):
             return replace(state, active=True, armed=False), ()
         case Activate():
@@ -436,31 +532,77 @@ def _emergency_stop(state: State, event: EmergencyStop, settings: Settings) -> O
     return replace(state, estop=bool(state.estop and overtaken)), ()
 
 
+def _cliff(state: State, event: Cliff, settings: Settings) -> Outcome:
+    """As the e-stop is heard; an edge ends the step, and does not disarm."""
+    before = state.cliff or event
+    overtaken = 0 < event.sent < before.sent and event.now - before.now <= OVERTAKEN
+    if overtaken and not event.seen:
+        return state, ()
+    state = replace(state, cliff=event)
+    if state.phase in (Phase.DRIVING, Phase.WAITING) and (why := obstacle(state, settings)):
+        return _halt(state, event.now, StepStatus.BLOCKED, why, settings)
+    return state, ()
+
+
 def _goal(state: State, goal: Goal, settings: Settings) -> Outcome:
     if (problem := goal_problem(state, goal, settings)) is not None:
         return state, (Done(goal, *problem, end_stamp=goal.ros_now, moved=Pose2()),)
+    others = tuple(steps for steps in state.last if steps[0] != goal.life)
+    accepted = ((goal.life, goal.episode_id, goal.step), *others)[:LIVES_KNOWN]
+    state = replace(state, last=accepted, goal=goal)
+    begun = _ready(state, goal.now, Phase.DRIVING)
+    if goal.action == Action.STOP:
+        return _halt(begun, goal.now, StepStatus.SUCCEEDED, "", settings)
+    if state.heard(goal.life) is None:
+        return replace(begun, phase=Phase.WAITING), ()
+    return _set_off(begun, goal.now, settings)
+
+
+def _ready(state: State, now: float, phase: Phase) -> State:
+    """The state in which the goal in flight begins, here and now."""
     start = state.odom.pose if state.odom is not None else Pose2()
-    state = replace(
+    return replace(
         state,
-        last=(goal.episode_id, goal.step),
-        goal=goal,
-        phase=Phase.DRIVING,
-        since=goal.now,
+        phase=phase,
+        since=now,
         start=start,
         velocity=(0.0, 0.0),
-        ticked=goal.now,
+        ticked=now,
         nudges=0,
         rest=None,
-        moving_at=goal.now,
+        moving_at=now,
         moving_from=start,
         collided=False,
         outcome=(StepStatus.SUCCEEDED, ""),
     )
-    if goal.action == Action.STOP:
-        return _halt(state, goal.now, StepStatus.SUCCEEDED, "", settings)
+
+
+def _set_off(state: State, now: float, settings: Settings) -> Outcome:
+    assert state.goal is not None
+    if (trouble := _must_stop(state, now, settings)) is not None:
+        return _halt(state, now, *trouble, settings)
+    return state, ((Discrete(Action(state.goal.action)),) if settings.discrete else ())
+
+
+def _must_stop(state: State, now: float, settings: Settings) -> tuple[int, str] | None:
+    """Status and sentence with which the goal in flight may not go on, or None."""
+    assert state.goal is not None
+    if (trouble := stale(state, now, state.goal.life, settings)) is not None:
+        return trouble
+    beat = state.heard(state.goal.life)
+    if beat is not None and beat.episode_id > state.goal.episode_id:
+        return StepStatus.CANCELED, f"policy is already at episode {beat.episode_id}"
     if why := obstacle(state, settings):
-        return _halt(state, goal.now, StepStatus.BLOCKED, why, settings)
-    return state, ((Discrete(Action(goal.action)),) if settings.discrete else ())
+        return StepStatus.BLOCKED, why
+    return None
+
+
+def _heartbeat(state: State, event: Heartbeat, settings: Settings) -> Outcome:
+    others = tuple(beat for beat in state.heartbeats if beat.life != event.life)
+    state = replace(state, heartbeats=(*others, event)[-LIVES_KNOWN:])
+    if state.phase is Phase.WAITING and state.goal is not None and state.goal.life == event.life:
+        return _set_off(_ready(state, event.now, Phase.DRIVING), event.now, settings)
+    return state, ()
 
 
 def _halt(state: State, now: float, status: int, message: str, settings: Settings) -> Outcome:
@@ -534,6 +676,12 @@ def moved_on(start: Pose2, end: Pose2, settings: Settings) -> bool:
 def _tick(state: State, event: Tick, settings: Settings) -> Outcome:
     if state.goal is None:
         return state, ()
+    if state.phase is Phase.WAITING:
+        if event.now - state.since <= HEARTBEAT_WAIT:
+            return state, ()
+        missing = f"no heartbeat of the policy that asked (life {state.goal.life})"
+        told = f"{missing} within {HEARTBEAT_WAIT:g} s"
+        return _halt(state, event.now, StepStatus.STALE, told, settings)
     return (
         _drive(state, event, settings)
         if state.phase is Phase.DRIVING
@@ -544,18 +692,8 @@ def _tick(state: State, event: Tick, settings: Settings) -> Outcome:
 def _drive(state: State, event: Tick, settings: Settings) -> Outcome:
     assert state.goal is not None and state.odom is not None
     now = event.now
-    if (trouble := stale(state, now, settings)) is not None:
+    if (trouble := _must_stop(state, now, settings)) is not None:
         return _halt(state, now, *trouble, settings)
-    if state.heartbeat > state.goal.episode_id:
-        return _halt(
-            state,
-            now,
-            StepStatus.CANCELED,
-            f"policy is already at episode {state.heartbeat}",
-            settings,
-        )
-    if why := obstacle(state, settings):
-        return _halt(state, now, StepStatus.BLOCKED, why, settings)
     if now - state.since > settings.step_deadline:
         return _halt(
             state,

@@ -366,9 +366,11 @@ class Robot:
             "odom_timeout": 0.3,
             "heartbeat_timeout": 0.3,
             "stop_time": 3.0,
+            "scan_mount": [0.0, 0.0, 0.0],
         }
         self.motion = without != "motion" and graph.add(MotionNode, **patient | (motion or {}))
         defaults = {"settle_time": 0.0, "frame_timeout": 5.0, "frame_max_age": 5.0}
+        defaults["unattended"] = True
         self.policy = without != "policy" and graph.add(
             lambda **options: PolicyNode(lambda values: script, **options),
             **defaults | (policy or {}),

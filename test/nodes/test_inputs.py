@@ -359,7 +359,8 @@ def test_an_instruction_while_the_model_loads_is_taken_when_it_is_ready(graph, s
 
     model, ready = script(), threading.Event()
     node = graph.add(
-        lambda **options: PolicyNode(lambda values: ready.wait() and model, **options)
+        lambda **options: PolicyNode(lambda values: ready.wait() and model, **options),
+        unattended=True,
     )
     speak = node.create_publisher(String, "instruction", 10)
     graph.until(speak.get_subscription_count, "the subscription")
@@ -382,7 +383,7 @@ def test_an_instruction_for_a_model_that_cannot_be_loaded_is_answered(graph):
         ready.wait()
         raise RuntimeError("no such file")
 
-    node = graph.add(lambda **options: PolicyNode(fail, **options))
+    node = graph.add(lambda **options: PolicyNode(fail, **options), unattended=True)
     speak = node.create_publisher(String, "instruction", 10)
     graph.until(speak.get_subscription_count, "the subscription")
     speak.publish(String(data="go"))

@@ -917,7 +917,7 @@ def test_whatever_happens_goals_are_of_the_newest_decision_and_everybody_is_answ
 def test_codes_are_those_of_the_interface():
     action = pytest.importorskip("janusvln_msgs.action")
     names = [n for n in vars(Code) if n.isupper()]
-    assert len(names) == 19 and all(
+    assert len(names) == 21 and all(
         getattr(Code, n) == getattr(action.FollowInstruction.Result, n) for n in names
     )
     statuses = [n for n in vars(StepStatus) if n.isupper()]
