@@ -193,7 +193,7 @@ PARAMETERS = (
     ),
     Param(
         "heartbeat_timeout",
-        0.25,
+        0.2,
         "Seconds without a heartbeat of policy after which the base is stopped.",
         0.05,
         0.3,

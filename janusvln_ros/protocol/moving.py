@@ -75,7 +75,7 @@ class Settings(Profile):
     odom_jump: float = 0.3
     range_source: str = "none"
     range_timeout: float = 0.25
-    heartbeat_timeout: float = 0.25
+    heartbeat_timeout: float = 0.2
     stop_distance: float = 0.35
     min_known: float = 0.2
     turn_clearance: float = 0.0
@@ -492,7 +492,7 @@ def advance(state: State, event: Event, settings: Settings) -> Outcome:
         case Unusable(source="odom"):
             return _odometry_problem(state, event.now, event.problem, settings)
         case Unusable():
-            return replace(state, ranges_problem=event.problem), ()
+            return _ranges_problem(state, event, settings)
         case Heartbeat():
             return _heartbeat(state, event, settings)
         case Arm(armed=True):
@@ -631,6 +631,14 @@ def _odometry_problem(state: State, now: float, problem: str, settings: Settings
     state = replace(state, odom_problem=problem)
     if state.phase is Phase.DRIVING:
         return _halt(state, now, StepStatus.STALE, problem, settings)
+    return state, ()
+
+
+def _ranges_problem(state: State, event: Unusable, settings: Settings) -> Outcome:
+    state = replace(state, ranges_problem=event.problem)
+    if state.phase is Phase.DRIVING:
+        told = f"{event.source} cannot be used: {event.problem}"
+        return _halt(state, event.now, StepStatus.STALE, told, settings)
     return state, ()
 
 

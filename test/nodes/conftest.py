@@ -190,7 +190,7 @@ class Base:
         self.image_fields = {}
         self.odom_on = self.camera_on = self.info_on = True
         self.odom_late, self.odom_waiting = 0, []  # measurements that are under way
-        self.stuck = False
+        self.stuck, self.focal = False, 1.0  # focal: share of its proper focal length
         self.stamp_shift = 0  # ns, of frames
         self.picture = lambda: np.random.default_rng(self.frames_sent).integers(
             0, 255, (48, 64, 3), np.uint8
@@ -249,10 +249,11 @@ class Base:
 
         return steady_timer(self.node, period, look)
 
-    def depth_camera(self, depth, width=64, height=48):
+    def depth_camera(self, depth, width=64, height=48, shape=None):
         """
         Publish the depth images [48, 64] of ``depth()`` at 20 Hz, with intrinsics for pictures of
-        ``width`` x ``height``, 79 degrees wide.
+        ``width`` x ``height``, 79 degrees wide, which are returned; ``shape``: fields of the
+        images that are told otherwise.
         """
         from janusvln_ros.camera.images import image_data
         from janusvln_ros.nodes.running import steady_timer
@@ -269,10 +270,13 @@ class Base:
             message.encoding = "16UC1" if pixels.itemsize == 2 else "32FC1"
             message.data = image_data(pixels.view(np.uint8))
             message.header.stamp = self.now()
+            for name, value in (shape or {}).items():
+                setattr(message, name, value)
             infos.publish(info)
             images.publish(message)
 
         steady_timer(self.node, 0.05, look)
+        return info
 
     def now(self):
         """The time as a stamp."""
@@ -315,7 +319,7 @@ class Base:
         now = self.now()
         ns = 0 if self.stamp_shift is None else now.sec * 10**9 + now.nanosec + self.stamp_shift
         if self.info_on:
-            f = 32 / math.tan(math.radians(39.5))
+            f = self.focal * 32 / math.tan(math.radians(39.5))
             k = [f, 0.0, 31.5, 0.0, f, 23.5, 0.0, 0.0, 1.0]
             self.info.publish(
                 self.CameraInfo(
