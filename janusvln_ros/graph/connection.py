@@ -12,6 +12,7 @@ from janusvln_msgs.msg import Heartbeat
 from rclpy.executors import SingleThreadedExecutor
 from rclpy.signals import SignalHandlerOptions
 
+from janusvln_ros.nodes.shared_memory import clear_dead, keep_private
 from janusvln_ros.protocol.exchange import new_life
 
 MIDDLEWARE_VARIABLES = (
@@ -57,6 +58,7 @@ class Connection:
         os.environ.update(
             {key: environment[key] for key in MIDDLEWARE_VARIABLES if key in environment}
         )
+        clear_dead()
         self.alive = alive
         self.domain = int(environment.get("ROS_DOMAIN_ID", "0"))
         self.context = rclpy.Context()
@@ -67,6 +69,7 @@ class Connection:
             signal_handler_options=SignalHandlerOptions.NO,
         )
         self.node = rclpy.create_node(name, context=self.context, start_parameter_services=False)
+        keep_private()
         self.executor = SingleThreadedExecutor(context=self.context)
         self.executor.add_node(self.node)
 
