@@ -50,7 +50,8 @@ class Status:
 
     ``nodes``: the life cycle's state by name ("running" where a node has none); ``missing``:
     inputs on which nothing can arrive, a sentence each; ``problems``: what else diagnostics warn
-    of; ``about``: the checkpoint and what else decisions depend on.
+    of; ``about``: the checkpoint and what else decisions depend on; ``incident``: the bag of the
+    last one.
     """
 
     domain: int
@@ -64,6 +65,7 @@ class Status:
     missing: list[str] = field(default_factory=list)
     problems: list[str] = field(default_factory=list)
     about: dict[str, str] = field(default_factory=dict)
+    incident: str = ""
 
     def as_dict(self) -> dict[str, Any]:
         """Everything, ready for JSON."""
@@ -334,6 +336,7 @@ class Operator(Connection):
         """
         lines: dict[str, Any] = {}
         about: dict[str, str] = {}
+        incidents: list[str] = []
 
         def look(message: DiagnosticArray) -> None:
             ours = {self.named(node) for node in OURS}
@@ -348,11 +351,19 @@ class Operator(Connection):
         with (
             self.hearing(DiagnosticArray, "/diagnostics", look),
             self.hearing(String, self.named("policy/about"), read, kept=True),
+            self.hearing(
+                String,
+                self.named("recorder/incident"),
+                lambda message: incidents.append(message.data),
+                kept=True,
+            ),
         ):
             nodes = {name: self._state_of(name) for name in names}
             self.linger(lambda: all(name in lines for name in wanted), 2.0)
             self.linger(lambda: bool(about), 0.5)
-        return self._told(nodes, lines, about)
+        status = self._told(nodes, lines, about)
+        status.incident = incidents[-1] if incidents else ""
+        return status
 
     def _state_of(self, node: str) -> str:
         """The label of a node's life cycle; "running" where it has none."""

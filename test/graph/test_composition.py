@@ -54,7 +54,8 @@ def by_name(graph, **given):
 def test_lockstep_needs_no_motion_and_continuous_does():
     assert names("simulation") == ["sim_bridge", "policy"]
     assert names("simulation", mode="continuous") == ["sim_bridge", "policy", "motion"]
-    assert names("robot") == ["motion", "policy"]
+    assert names("robot") == ["motion", "policy", "recorder"]
+    assert names("robot", black_box="false") == ["motion", "policy"]
     assert names("replay", bag="x") == ["policy", "player"]
 
 
