@@ -27,6 +27,7 @@ SUBCOMMANDS = {
     "go": "tell a running robot where to go, and watch it get there",
     "watch": "show the decisions and warnings of a running graph",
     "stop": "end what a running robot does, and disarm it",
+    "secure": "write the SROS2 policy of a running graph",
     "houses": "generate procedural homes and their episodes in the VLN-CE formats",
     "collect": "write expert trajectories in the published layout",
     "dagger": "write model-driven trajectories in the published layout",

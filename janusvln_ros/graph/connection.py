@@ -46,6 +46,7 @@ class Connection:
         environment: variables that choose the ROS domain and the middleware's settings.
         alive: looks after the nodes.
         name: of the node; several of one name may run beside a graph.
+        enclave: of SROS2, if it is on.
     """
 
     def __init__(
@@ -53,6 +54,7 @@ class Connection:
         environment: Mapping[str, str],
         alive: Callable[[], None] = alive_always,
         name: str = "graph_client",
+        enclave: str = "/",
     ):
         # The middleware reads the environment when a context is made.
         os.environ.update(
@@ -63,7 +65,8 @@ class Connection:
         self.domain = int(environment.get("ROS_DOMAIN_ID", "0"))
         self.context = rclpy.Context()
         rclpy.init(
-            args=[],  # a command's own NAME:=VALUE words are no remaps
+            # a command's own NAME:=VALUE words are no remaps
+            args=["--ros-args", "--enclave", enclave],
             context=self.context,
             domain_id=self.domain,
             signal_handler_options=SignalHandlerOptions.NO,

@@ -22,6 +22,7 @@ from std_srvs.srv import SetBool, Trigger
 from janusvln_ros.graph.client import ERROR_NAMES
 from janusvln_ros.graph.connection import Connection, GraphTimeoutError
 from janusvln_ros.graph.processes import domains_in_use, middleware_environment
+from janusvln_ros.graph.security import OPERATOR, OPERATOR_USES, Uses, used_by
 
 OURS = ("policy", "motion", "sim_bridge", "player", "recorder")
 """The nodes of a graph; it is recognised by the first two."""
@@ -97,7 +98,7 @@ class Operator(Connection):
     def __init__(
         self, environment: Mapping[str, str], namespace: str | None, patience: float = ANSWER_S
     ):
-        super().__init__(environment, name="janusvln_operator")
+        super().__init__(environment, name=OPERATOR, enclave="/operator")
         try:
             self.namespace = self._find(namespace, patience)
         except BaseException:
@@ -364,6 +365,16 @@ class Operator(Connection):
         status = self._told(nodes, lines, about)
         status.incident = incidents[-1] if incidents else ""
         return status
+
+    def uses(self) -> dict[tuple[str, str], Uses]:
+        """What each node of the graph uses, and what the operator's commands do, for SROS2."""
+        self.linger(lambda: set(OURS[:2]) <= self.nodes, DISCOVERY_S)
+        self.linger(lambda: False, SETTLE_S)
+        found = {
+            (name, self.namespace): used_by(self.node, name, self.namespace)
+            for name in sorted(self.nodes)
+        }
+        return {**found, (OPERATOR, self.namespace): OPERATOR_USES}
 
     def _state_of(self, node: str) -> str:
         """The label of a node's life cycle; "running" where it has none."""
