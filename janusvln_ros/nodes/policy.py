@@ -75,7 +75,8 @@ PARAMETERS = (
     Param(
         "checkpoint",
         "",
-        "Folder or hub id of the model. Empty: the small one that comes with the package.",
+        "Folder of the model, or owner/name@revision of the hub. Empty: the small one that comes "
+        "with the package.",
     ),
     Param(
         "memory",
@@ -387,14 +388,23 @@ class LoadFailed:
 class Figures:
     """
     What diagnostics tell of the model: the last decision, the last error, and seconds of the
-    latest decisions.
+    latest decisions; and what the log was warned of, each once.
     """
 
     seen: Seen | None = None
     last_decision: str = ""
     last_error: str = ""
+    warned: set[str] = field(default_factory=set)
     inference: deque[float] = field(default_factory=lambda: deque(maxlen=500))
     overheads: deque[float] = field(default_factory=lambda: deque(maxlen=500))
+
+
+@dataclass(frozen=True)
+class Heart:
+    """By what ``motion`` knows that this very process lives: its life, and who tells of it."""
+
+    life: int
+    out: Any
 
 
 @dataclass
@@ -496,10 +506,8 @@ class PolicyNode(ManagedNode):
             refuse_frozen=values.refuse_frozen and values.execute,
             to_rgb=picture_decoder(),
         )
-        self.life = exchange.new_life()
         self.step = StepInFlight()
         self.figures = Figures()
-        self.warned: set[str] = set()
         self.sensors: list[Any] = []
 
         self.results: queue.SimpleQueue[Any] = queue.SimpleQueue()
@@ -509,7 +517,8 @@ class PolicyNode(ManagedNode):
         group = ReentrantCallbackGroup()
         self.decision_out = self.create_publisher(Decision, "~/decision", 10)
         self.overlay_out = self.create_publisher(Image, "~/overlay", 1)
-        self.heartbeat_out = self.create_publisher(Heartbeat, "~/heartbeat", 1)
+        beats = self.create_publisher(Heartbeat, "~/heartbeat", 1)
+        self.heart = Heart(exchange.new_life(), beats)
         self.steps: Any = ActionClient(self, ExecuteStep, "execute_step", callback_group=group)
         self.resend: Any = self.create_client(Trigger, "resend_frame", callback_group=group)
         self.serve(FollowInstruction, "follow_instruction")
@@ -598,7 +607,7 @@ class PolicyNode(ManagedNode):
         """Take frames and instructions."""
         assert self.session is not None  # it was configured
         self.sensors = [self.create_subscription(*wanted) for wanted in self._wanted()]
-        self.rates = {"image": InputRate("image", self.values.expected_image_rate)}
+        self.rates["image"] = InputRate("image", self.values.expected_image_rate)
         self._handle(exchange.Activate(self.now(), self.session.listen))
         doing = "executing" if self.values.execute else "watching only"
         self.get_logger().info(f"active, {doing}; waiting for an instruction")
@@ -609,7 +618,8 @@ class PolicyNode(ManagedNode):
         self._deactivate("the policy node was deactivated")
         for sensor in self.sensors:
             self.destroy_subscription(sensor)
-        self.sensors, self.rates = [], {}
+        self.sensors = []
+        self.rates.clear()
         return TransitionCallbackReturn.SUCCESS
 
     def on_shutdown(self, state: Any) -> TransitionCallbackReturn:
@@ -705,7 +715,7 @@ class PolicyNode(ManagedNode):
         self._handle(exchange.ClientHeard(self.now(), message.life))
 
     def _on_motion(self, message: Heartbeat) -> None:
-        ours = (message.episode_id, message.step) if message.life == self.life else None
+        ours = (message.episode_id, message.step) if message.life == self.heart.life else None
         self._handle(exchange.MotionHeard(self.now(), ours))
 
     def _on_report(self, message: StepReport) -> None:
@@ -762,8 +772,8 @@ class PolicyNode(ManagedNode):
             self._warn_once(warning)
 
     def _warn_once(self, text: str | None) -> None:
-        if text and text not in self.warned:
-            self.warned.add(text)
+        if text and text not in self.figures.warned:
+            self.figures.warned.add(text)
             self.get_logger().warning(text)
 
     def _do(self, command: exchange.Command) -> None:
@@ -803,7 +813,7 @@ class PolicyNode(ManagedNode):
             step=command.step,
             action=int(command.action),
             frame_stamp=stamp_message(command.frame_stamp),
-            life=self.life,
+            life=self.heart.life,
         )
         sent = self.steps.send_goal_async(goal)
         sent.add_done_callback(lambda future: self._on_step_accepted(token, future))
@@ -914,8 +924,8 @@ class PolicyNode(ManagedNode):
 
     def _on_heartbeat(self) -> None:
         if self.machine.active and self.values.execute:
-            beat = Heartbeat(life=self.life, episode_id=self.machine.episode_id)
-            self.heartbeat_out.publish(beat)
+            beat = Heartbeat(life=self.heart.life, episode_id=self.machine.episode_id)
+            self.heart.out.publish(beat)
 
     def health(self, now: float) -> Health:
         """Return the line about the episode, the model and its memories."""
