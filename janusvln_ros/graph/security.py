@@ -53,6 +53,9 @@ OPERATOR_USES: Uses = {
 }
 """What they use: they come and go, and each uses only a part."""
 
+GLOBAL = ("/rosout", "/parameter_events", "/clock", "/diagnostics", "/tf", "/tf_static")
+"""Names that stand in no namespace."""
+
 HEAD = """ SROS2 policy: what each node may publish, hear, serve and call, and no more. Written by
      'janusvln secure FILE' from graphs that ran; with remaps or a namespace write your own. Use:
        ros2 security create_keystore keystore
@@ -84,7 +87,7 @@ def short(name: str, node: str, namespace: str) -> str:
     space = namespace.rstrip("/")
     if name.startswith(f"{space}/{node}/"):
         return "~" + name.removeprefix(f"{space}/{node}")
-    return name.removeprefix(space + "/") if space and name.startswith(space + "/") else name
+    return name if name in GLOBAL else name.removeprefix(space + "/")
 
 
 def read_policy(path: Path) -> dict[tuple[str, str], Uses]:
