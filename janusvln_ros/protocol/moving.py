@@ -77,7 +77,6 @@ class Settings(Profile):
     odom_jump: float = 0.1
     input_max_age: float = 0.5
     drift: float = 0.1
-    veer: float = math.radians(25)
     range_source: str = "none"
     range_timeout: float = 0.25
     heartbeat_timeout: float = 0.25
@@ -681,7 +680,7 @@ def _drive(state: State, event: Tick, settings: Settings) -> Outcome:
     goal = _target(state.goal, settings)
     moved = relative(state.start, state.odom.pose)
     progress = Progress(state.goal.key, share_done(moved, goal))
-    if why := astray(moved, goal, settings.drift, settings.veer):
+    if why := astray(moved, goal, settings.drift):
         return _distrust(state, now, why, settings)
     if now - state.moving_at > settings.stuck_time:
         return _stuck(state, now, settings)

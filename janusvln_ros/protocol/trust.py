@@ -18,6 +18,9 @@ MARGIN = 1.5
 TURN_JUMP = math.radians(10)
 """Radians of heading between two messages that are no jump at any rate."""
 
+VEER = math.radians(25)
+"""Radians that a step forward may turn: twice what it may steer."""
+
 JUMP_NS = 250_000_000
 """Jumps are looked for against the last message and one that is so much older, ns."""
 
@@ -75,7 +78,7 @@ def jumped(
     return None
 
 
-def astray(moved: Pose2, goal: tuple[float, float], drift: float, veer: float) -> str | None:
+def astray(moved: Pose2, goal: tuple[float, float], drift: float) -> str | None:
     """
     Why a step does not go where it was sent.
 
@@ -83,7 +86,6 @@ def astray(moved: Pose2, goal: tuple[float, float], drift: float, veer: float) -
         moved: how far it came, in the frame of its start.
         goal: metres forward and radians to the left that it was to go.
         drift: metres that it may leave its line, or its place in a turn.
-        veer: radians that a step forward may turn.
     """
     if goal[1]:
         off = math.hypot(moved.x, moved.y)
@@ -92,7 +94,7 @@ def astray(moved: Pose2, goal: tuple[float, float], drift: float, veer: float) -
         return f"a step forward went {abs(moved.y):.2f} m sideways (drift {drift:g})"
     if moved.x < -drift:
         return f"a step forward went {-moved.x:.2f} m backwards (drift {drift:g})"
-    if abs(moved.yaw) > veer:
+    if abs(moved.yaw) > VEER:
         degrees = math.degrees(abs(moved.yaw))
         return f"a step forward turned by {degrees:.0f} degrees"
     return None

@@ -494,12 +494,12 @@ def test_a_base_that_drifts_sideways_does_not_succeed(sideways):
 
 def test_a_step_that_goes_where_it_was_not_sent_is_told():
     forward, turn = (0.25, 0.0), (0.0, 0.26)
-    assert astray(Pose2(0.2, 0.05, 0.1), forward, 0.1, 0.4) is None
-    assert "sideways" in astray(Pose2(0.2, -0.11, 0), forward, 0.1, 0.4)
-    assert "backwards" in astray(Pose2(-0.11, 0, 0), forward, 0.1, 0.4)
-    assert "turned" in astray(Pose2(0.1, 0, -0.5), forward, 0.1, 0.4)
-    assert "from its place" in astray(Pose2(0.08, 0.08, 0.2), turn, 0.1, 0.4)
-    assert astray(Pose2(0.05, 0.05, 0.2), turn, 0.1, 0.4) is None
+    assert astray(Pose2(0.2, 0.05, 0.1), forward, 0.1) is None
+    assert "sideways" in astray(Pose2(0.2, -0.11, 0), forward, 0.1)
+    assert "backwards" in astray(Pose2(-0.11, 0, 0), forward, 0.1)
+    assert "turned" in astray(Pose2(0.1, 0, -0.5), forward, 0.1)
+    assert "from its place" in astray(Pose2(0.08, 0.08, 0.2), turn, 0.1)
+    assert astray(Pose2(0.05, 0.05, 0.2), turn, 0.1) is None
 
 
 def test_speed_and_acceleration_change_between_steps_only():
