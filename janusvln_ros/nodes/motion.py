@@ -61,6 +61,12 @@ PARAMETERS = (
         5.0,
     ),
     Param(
+        "silence_test",
+        True,
+        "Try base_timeout in the first step after arming: at 0.1 m/s the commands fall silent, "
+        "and a base that goes on is not trusted.",
+    ),
+    Param(
         "output",
         "twist",
         "Type of cmd_vel. discrete: no velocity; the number of the action on "

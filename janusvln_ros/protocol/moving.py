@@ -14,6 +14,7 @@ from enum import Enum
 
 from janusvln_ros.actions import Action
 from janusvln_ros.geometry import Pose2, compose, relative, wrap
+from janusvln_ros.protocol import silence
 from janusvln_ros.protocol.exchange import Event, Odometry
 from janusvln_ros.protocol.ledger import (
     Ledger,
@@ -87,6 +88,7 @@ class Settings(Profile):
     future_tolerance: float = 0.1
     discrete: bool = False
     estop_required: bool = False
+    silence_test: bool = True
 
 
 # Events --------------------------------------------------------------------------------
@@ -245,6 +247,8 @@ class State:
     spent: Sample | None = None  # odometry when the budget of the step was spent
     seen: tuple[Pose2, float] = (Pose2(), 0.0)  # where odometry last saw motion; commanded by then
     clock: tuple[float, int] | None = None  # steady seconds and ROS time (ns) of the last tick
+    proven: bool = False  # since it was armed, the base has stopped by itself in time
+    silent: Sample | None = None  # measured when commands fell silent, to see whether it does
     nudges: int = 0
     # since when (steady) and with which stamp odometry shows standstill
     rest: tuple[float, int] | None = None
@@ -470,7 +474,7 @@ def _advance(state: State, event: Event, settings: Settings) -> Outcome:
         case Arm(armed=True):
             # An act of trust by a person: it also forgets which episodes went before.
             forgotten = (-1, -1) if state.goal is None else state.last
-            return replace(state, armed=True, last=forgotten), ()
+            return replace(state, armed=True, proven=False, last=forgotten), ()
         case Arm():
             return _disarm(state, event.now, "disarmed", settings)
         case EmergencyStop():
@@ -517,6 +521,7 @@ def _goal(state: State, goal: Goal, settings: Settings) -> Outcome:
         settings=settings,
         ledger=granted(state.ledger, _target(goal, settings), settings),
         spent=None,
+        silent=None,
         seen=(start, 0.0),
         nudges=0,
         rest=None,
@@ -598,7 +603,7 @@ def _odometry(state: State, event: Odometry, settings: Settings) -> Outcome:
     if before is not None and _is_no_news(state, sample.stamp, before.stamp):
         return _unchanged(state, event.now, "odom", settings), ()
     track, gap = extended(state.track, sample), event.now - state.odom_at
-    if jump := jumped(state.track, sample, gap, settings.odom_jump, settings):
+    if jump := jumped(state.track, sample, gap, settings.odom_jump, _fastest(settings)):
         (origin, why), track = jump, (sample,)
         if state.goal is not None:
             # told on the new side of the jump, the step has gone as far as before it
@@ -612,6 +617,13 @@ def _odometry(state: State, event: Odometry, settings: Settings) -> Outcome:
     if state.goal is not None and _apart(state.seen[0], sample.pose):
         state = replace(state, seen=(sample.pose, _used(state, event.now, settings)))
     return replace(state, rest=rest), ()
+
+
+def _fastest(settings: Settings) -> Settings:
+    """How fast the base may be: one that steps by itself makes a step in a quarter of a second."""
+    if not settings.discrete:
+        return settings
+    return replace(settings, speed=4 * settings.forward_step, rate=4 * settings.turn_step)
 
 
 def at_rest(track: tuple[Sample, ...], settings: Settings) -> bool:
@@ -680,19 +692,24 @@ def _drive(state: State, event: Tick, settings: Settings) -> Outcome:
     goal = _target(state.goal, settings)
     moved = relative(state.start, state.odom.pose)
     progress = Progress(state.goal.key, share_done(moved, goal))
-    if why := astray(moved, goal, settings.drift):
-        return _distrust(state, now, why, settings)
     if now - state.moving_at > settings.stuck_time:
         return _stuck(state, now, settings)
     if settings.discrete:
         if stepped(moved, goal, settings) and state.rest is not None:
             return replace(state, phase=Phase.STOPPING, stopping_since=now), (progress,)
         return state, (progress,)
-    stop = replace(state, phase=Phase.STOPPING, stopping_since=now, rest=None)
+    if why := astray(moved, goal, settings.drift):
+        return _distrust(state, now, why, settings)
     if spent(state.ledger, now, goal, settings):
-        return replace(stop, spent=state.odom), (Drive(0.0, 0.0), progress)
+        state = replace(state, phase=Phase.STOPPING, stopping_since=now, rest=None)
+        return replace(state, spent=state.odom), (Drive(0.0, 0.0), progress)
+    measured = velocity_at(state.track, state.odom.stamp) or (0.0, 0.0)
+    if not state.proven and settings.silence_test:
+        state, settings, told = _tried(state, now, moved, measured, settings)
+        if told is not None:
+            return state, (*told, progress)
     ledger, delay = state.ledger, now - state.odom_at + settings.latency
-    last, dt = resumed(ledger, now, velocity_at(state.track, state.odom.stamp) or (0.0, 0.0))
+    last, dt = resumed(ledger, now, measured)
     speed, rate = velocity(
         moved,
         goal,
@@ -702,7 +719,46 @@ def _drive(state: State, event: Tick, settings: Settings) -> Outcome:
         room(state, now, settings),
         settings,
     )
-    return stop if speed == rate == 0 else state, (Drive(speed, rate), progress)
+    if speed == rate == 0:
+        state = replace(state, phase=Phase.STOPPING, stopping_since=now, rest=None)
+    return state, (Drive(speed, rate), progress)
+
+
+def _tried(
+    state: State, now: float, moved: Pose2, measured: tuple[float, float], settings: Settings
+) -> tuple[State, Settings, tuple[Command, ...] | None]:
+    """
+    Try whether the base stops by itself without commands: the state, the settings to go on with,
+    and what is sent instead of a velocity, if so.
+    """
+    assert state.goal is not None and state.odom is not None
+    goal = _target(state.goal, settings)
+    turns = bool(goal[1])
+    now_at, pace = measured[turns], silence.pace(turns, settings)
+    if state.silent is None:
+        left = min(
+            abs(goal[turns]) - abs(moved.yaw if turns else moved.x), room(state, now, settings)
+        )
+        if silence.fits(left, turns, settings):
+            if abs(now_at) >= silence.AT_PACE * pace:
+                begun = Sample(state.odom.stamp, state.odom.pose, *measured)
+                return replace(state, silent=begun), settings, ()
+            slow = replace(settings, rate=pace) if turns else replace(settings, speed=pace)
+            return state, slow, None
+        return state, settings, None
+    begun = state.silent
+    seconds = (state.odom.stamp - begun.stamp) / 1e9
+    in_time = silence.verdict(begun.rate if turns else begun.speed, now_at, seconds, settings)
+    if in_time:
+        return replace(state, proven=True, silent=None), settings, None
+    if in_time is None:
+        return state, settings, ()
+    why = (
+        f"the base goes on {seconds:.2f} s after the last command, but base_timeout is "
+        f"{settings.base_timeout:g}: declare what it is, or put twist_mux between"
+    )
+    state, commands = _distrust(state, now, why, settings)
+    return state, settings, commands
 
 
 def _stuck(state: State, now: float, settings: Settings) -> Outcome:
@@ -731,7 +787,8 @@ def _settle(state: State, event: Tick, settings: Settings) -> Outcome:
     status, message = state.outcome
     moved = relative(state.start, state.odom.pose) if state.odom is not None else Pose2()
     asked, goal = state.goal, _target(state.goal, settings)
-    if status == StepStatus.SUCCEEDED and (state.spent or _overshot(state, now, moved, settings)):
+    spent_all = state.spent or _overshot(state, now, moved, settings)
+    if status == StepStatus.SUCCEEDED and spent_all and fresh:
         status, message = _judged(state, now, moved, rested, settings)
         state = replace(
             state,

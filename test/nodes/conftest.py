@@ -366,6 +366,7 @@ class Robot:
             "odom_timeout": 0.3,
             "heartbeat_timeout": 0.3,
             "stop_time": 3.0,
+            "silence_test": False,
         }
         self.motion = without != "motion" and graph.add(MotionNode, **patient | (motion or {}))
         defaults = {"settle_time": 0.0, "frame_timeout": 5.0, "frame_max_age": 5.0}

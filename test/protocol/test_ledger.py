@@ -81,10 +81,11 @@ class World:
         seed=0,
         brake=(1.5, 4.0),
         base_timeout=0.2,
+        silence_test=False,
         sideways=0.0,
         **settings,
     ):
-        self.settings = Settings(**{"base_timeout": 0.2, **settings})
+        self.settings = Settings(base_timeout=0.2, silence_test=silence_test, **settings)
         self.lie, self.execution, self.dead, self.late = lie, execution, dead, late
         self.noise, self.dice, self.brake = noise, random.Random(seed), brake
         self.base_timeout, self.sideways = base_timeout, sideways
@@ -418,6 +419,53 @@ def test_what_is_misdated_is_said_with_the_remedy():
     assert misdated("odometry", 10 * S, 10 * S + S // 4, 0.5, 0.1) is None
     assert misdated("odometry", 10 * S, 11 * S, 0.5, 0.1).startswith("odometry is 1.00 s old")
     assert "use_sim_time" in misdated("scan", 11 * S, 10 * S, 0.5, 0.1)
+
+
+# The silence test
+
+
+@pytest.mark.parametrize("action", [Action.MOVE_FORWARD, Action.TURN_LEFT])
+@pytest.mark.parametrize("real", [0.8, 1.0, 60.0])
+def test_a_base_that_goes_on_without_commands_is_found_out_in_its_first_step(action, real):
+    world = World(base_timeout=real, silence_test=True)
+    done = world.step(action)
+    assert done.status == StepStatus.UNTRUSTED and "base_timeout is 0.2" in done.message
+    assert not world.state.armed and world.metres < 0.12 and world.degrees < 15
+
+
+@pytest.mark.parametrize("action", [Action.MOVE_FORWARD, Action.TURN_RIGHT])
+@pytest.mark.parametrize("twist", [1.0, 0.0])
+@pytest.mark.parametrize("brake", [(0.5, 1.5), (1.5, 4.0)])
+def test_a_base_that_stops_by_itself_as_declared_is_tried_once_and_goes_on(action, twist, brake):
+    def lie(now, history):
+        _, x, y, yaw, v, w = history[-1]
+        return x, y, yaw, twist * v, twist * w
+
+    world = World(lie, late=0.05, latency=0.07, noise=0.02, brake=brake, silence_test=True)
+    assert world.step(action).status == StepStatus.SUCCEEDED and world.state.proven
+    silent = world.state.silent
+    assert world.step(action).status == StepStatus.SUCCEEDED and world.state.silent is silent
+    world.do(Arm(world.now, False))
+    world.do(Arm(world.now, True))
+    assert not world.state.proven
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_honest_bases_pass_the_silence_test(seed):
+    dice = random.Random(seed)
+    delay = dice.uniform(0.0, 0.15)
+    world = World(
+        execution=dice.uniform(0.75, 1.05),
+        dead=delay / 2,
+        late=delay / 2,
+        noise=0.02,
+        seed=seed,
+        latency=delay + TICK,
+        silence_test=True,
+    )
+    for action in (Action(dice.choice([1, 2, 3])), Action.MOVE_FORWARD):
+        assert world.step(action).status == StepStatus.SUCCEEDED
+        assert bound_holds(world, action)
 
 
 # Honest bases

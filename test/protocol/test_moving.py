@@ -47,7 +47,9 @@ class Rig:
     """
 
     def __init__(self, noise=0.0, latency=0.0, seed=0, yaw=0.0, **settings):
-        self.settings = Settings(**{"base_timeout": 0.2, "latency": latency + DT, **settings})
+        self.settings = Settings(
+            **{"base_timeout": 0.2, "latency": latency + DT, "silence_test": False, **settings}
+        )
         self.dice = random.Random(seed)
         self.noise, self.latency = noise, latency
         self.now = 100.0
@@ -189,7 +191,7 @@ def test_with_2_percent_noise_and_50_ms_latency_95_percent_of_steps_are_within_t
 
 def test_latency_that_the_settings_do_not_know_of_is_still_within_tolerance_in_the_end():
     rig = Rig(latency=0.1)
-    rig.settings = Settings(base_timeout=0.2, latency=0.0)
+    rig.settings = Settings(base_timeout=0.2, latency=0.0, silence_test=False)
     assert rig.run(Action.TURN_LEFT).status == StepStatus.SUCCEEDED
     assert math.degrees(rig.yaw) == pytest.approx(15, abs=1.5)
 
