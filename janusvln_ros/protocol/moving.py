@@ -703,7 +703,7 @@ def _drive(state: State, event: Tick, settings: Settings) -> Outcome:
     if spent(state.ledger, now, goal, settings):
         state = replace(state, phase=Phase.STOPPING, stopping_since=now, rest=None)
         return replace(state, spent=state.odom), (Drive(0.0, 0.0), progress)
-    measured = velocity_at(state.track, state.odom.stamp) or (0.0, 0.0)
+    measured = velocity_at(state.track, state.track[-1].stamp) or (0.0, 0.0)
     if not state.proven and settings.silence_test:
         state, settings, told = _tried(state, now, moved, measured, settings)
         if told is not None:
