@@ -43,7 +43,7 @@ WRITERS = {
 }
 """Commands that write, up to the option that says where."""
 
-SILENT = {"bench", "info", "status", "arm", "go", "watch", "stop", "tally"}
+SILENT = {"bench", "info", "status", "arm", "go", "watch", "stop", "tally", "calibrate"}
 """Commands that write no file."""
 ROS = {"demo", "record", "up", "soak"}
 
