@@ -24,13 +24,13 @@ def defined():
     return set(re.findall(r"def (test_\w+)\(", sources))
 
 
-def tests_in(text):
+def named_in(text):
     return set(re.findall(r"`(test_\w+)`", text))
 
 
 def test_every_promise_names_tests_that_exist(defined):
-    rows = [" ".join(row) for row in rows_of("docs/reliability.md") if tests_in(" ".join(row))]
-    named = set().union(*map(tests_in, rows))
+    rows = [" ".join(row) for row in rows_of("docs/reliability.md") if named_in(" ".join(row))]
+    named = set().union(*map(named_in, rows))
     assert len(rows) >= 25 and not named - defined, named - defined
 
 
@@ -39,8 +39,8 @@ def test_every_hazard_says_its_cause_what_mitigates_it_what_holds_that_and_what_
     assert len(rows) >= 15
     for row in rows:
         assert len(row) == 5 and all(row), row
-        assert tests_in(row[3]) or row[3] == "none", f"{row[0]}: no test, and not said so"
-        assert not tests_in(row[3]) - defined, tests_in(row[3]) - defined
+        assert named_in(row[3]) or row[3] == "none", f"{row[0]}: no test, and not said so"
+        assert not named_in(row[3]) - defined, named_in(row[3]) - defined
 
 
 def test_every_status_of_follow_instruction_is_explained_on_the_robot_page():

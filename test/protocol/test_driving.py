@@ -922,6 +922,6 @@ def test_codes_are_those_of_the_interface():
         getattr(Code, n) == getattr(action.FollowInstruction.Result, n) for n in names
     )
     statuses = [n for n in vars(StepStatus) if n.isupper()]
-    assert len(statuses) == 8 and all(
+    assert len(statuses) == 9 and all(
         getattr(StepStatus, n) == getattr(action.ExecuteStep.Result, n) for n in statuses
     )
