@@ -474,7 +474,8 @@ def _advance(state: State, event: Event, settings: Settings) -> Outcome:
         case Arm(armed=True):
             # An act of trust by a person: it also forgets which episodes went before.
             forgotten = (-1, -1) if state.goal is None else state.last
-            return replace(state, armed=True, proven=False, last=forgotten), ()
+            proven = state.armed and state.proven
+            return replace(state, armed=True, proven=proven, last=forgotten), ()
         case Arm():
             return _disarm(state, event.now, "disarmed", settings)
         case EmergencyStop():
@@ -736,9 +737,8 @@ def _tried(
     turns = bool(goal[1])
     now_at, pace = measured[turns], silence.pace(turns, settings)
     if state.silent is None:
-        left = min(
-            abs(goal[turns]) - abs(moved.yaw if turns else moved.x), room(state, now, settings)
-        )
+        free = math.inf if turns else room(state, now, settings)
+        left = min(abs(goal[turns]) - abs(moved.yaw if turns else moved.x), free)
         if silence.fits(left, turns, settings):
             if abs(now_at) >= silence.AT_PACE * pace:
                 begun = Sample(state.odom.stamp, state.odom.pose, *measured)

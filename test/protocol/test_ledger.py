@@ -445,6 +445,8 @@ def test_a_base_that_stops_by_itself_as_declared_is_tried_once_and_goes_on(actio
     assert world.step(action).status == StepStatus.SUCCEEDED and world.state.proven
     silent = world.state.silent
     assert world.step(action).status == StepStatus.SUCCEEDED and world.state.silent is silent
+    world.do(Arm(world.now, True))
+    assert world.state.proven  # it was armed already
     world.do(Arm(world.now, False))
     world.do(Arm(world.now, True))
     assert not world.state.proven
