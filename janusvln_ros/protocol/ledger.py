@@ -139,8 +139,6 @@ def travelled(ledger: Ledger, now: float, seconds: float, shape: Profile) -> tup
         begin = max(sent.at, now - seconds)
         acted = max(0.0, min(end, sent.at + _lasting(shape)) - begin)
         metres, radians = metres + sent.speed * acted, radians + sent.rate * acted
-        if sent.at <= now - seconds:
-            break
         end = sent.at
     return metres * shape.execution, radians * shape.turn_execution
 

@@ -617,10 +617,11 @@ def test_a_turn_goes_nowhere():
     assert bounded(ledger, 1.0, 0.3, 0.3, SHAPE).last[1:] == (0.0, 0.3)
 
 
-@pytest.mark.parametrize("speed", [math.nan, math.inf, -math.inf])
-def test_numbers_that_are_none_stand_still(speed):
+@pytest.mark.parametrize("none", [math.nan, math.inf, -math.inf])
+def test_numbers_that_are_none_stand_still(none):
     ledger = granted(Ledger(), (0.25, 0.0), SHAPE)
-    assert bounded(ledger, 1.0, speed, 0.1, SHAPE).last[1:] == (0.0, 0.0)
+    assert bounded(ledger, 1.0, none, 0.1, SHAPE).last[1:] == (0.0, 0.0)
+    assert bounded(ledger, 1.0, 0.1, none, SHAPE).last[1:] == (0.0, 0.0)
 
 
 def test_braking_ends_within_what_is_left():
@@ -690,6 +691,11 @@ def test_a_jump_is_what_the_base_cannot_make_between_two_messages():
     assert "heading" in jumped(track, Sample(at, Pose2(0, 0, 0.3)), 0.05, 0.1, SHAPE)[1]
     assert jumped(track, Sample(3 * S, Pose2(0.5, 0, 1.0)), 2.0, 0.1, SHAPE) is None
     assert jumped([], Sample(at, Pose2(9, 9, 9)), 0.0, 0.1, SHAPE) is None
+    # what is no jump from one message to the next may be one within a quarter of a second
+    ramp = [Sample(S + i * S // 50, Pose2(0, 0, 0.12 * i)) for i in range(8)]
+    assert all(jumped(ramp[i : i + 1], ramp[i + 1], 0.02, 0.1, SHAPE) is None for i in range(7))
+    origin, why = jumped(ramp[:5], ramp[5], 0.02, 0.1, SHAPE)
+    assert origin == ramp[0] and "heading" in why
     almost = Pose2(0, 0, math.pi - 0.01)
     wrapped = Sample(at, Pose2(0, 0, -math.pi + 0.01))
     assert jumped([Sample(S, almost)], wrapped, 0.05, 0.1, SHAPE) is None
