@@ -26,6 +26,7 @@ SUBCOMMANDS = {
     "arm": "allow a running robot to move, or forbid it",
     "go": "tell a running robot where to go, and watch it get there",
     "watch": "show the decisions and warnings of a running graph",
+    "calibrate": "measure with a tape what a robot makes of its commands",
     "stop": "end what a running robot does, and disarm it",
     "secure": "write the SROS2 policy of a running graph",
     "houses": "generate procedural homes and their episodes in the VLN-CE formats",

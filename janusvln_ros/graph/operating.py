@@ -12,7 +12,7 @@ from typing import Any
 
 from diagnostic_msgs.msg import DiagnosticArray
 from janusvln_msgs.action import FollowInstruction
-from janusvln_msgs.msg import Decision
+from janusvln_msgs.msg import Decision, StepReport
 from lifecycle_msgs.srv import GetState
 from rclpy.action import ActionClient, get_action_server_names_and_types_by_node
 from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
@@ -318,6 +318,20 @@ class Operator(Connection):
             self.hearing(Decision, self.named("policy/decision"), decided),
             self.hearing(DiagnosticArray, "/diagnostics", look),
         ):
+            while True:
+                self.linger(lambda: False, 0.1)
+                yield
+
+    def step_reports(self, stepped: Callable[[StepReport], None]) -> Iterator[None]:
+        """
+        Hand every step that ends to ``stepped``; yields now and then, for ever.
+
+        Raises:
+            NoGraphError: there is no ``motion``.
+        """
+        if not self.has("motion"):
+            raise NoGraphError(self.lacking("motion"))
+        with self.hearing(StepReport, self.named("motion/step_report"), stepped):
             while True:
                 self.linger(lambda: False, 0.1)
                 yield

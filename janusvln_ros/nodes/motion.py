@@ -47,6 +47,7 @@ from janusvln_ros.protocol.corridor import (
     without_answer,
 )
 from janusvln_ros.protocol.health import OK, WARN, Health, InputRate, percentile
+from janusvln_ros.protocol.ledger import TICK, announcement
 from janusvln_ros.protocol.mounting import Link, Mount, mount_of
 from janusvln_ros.protocol.odometry import sample_of
 from janusvln_ros.protocol.profile import safe_velocity
@@ -77,6 +78,12 @@ PARAMETERS = (
         5.0,
     ),
     Param(
+        "silence_test",
+        True,
+        "Try base_timeout in the first step after arming: at 0.1 m/s the commands fall silent, "
+        "and a base that goes on is not trusted.",
+    ),
+    Param(
         "output",
         "twist",
         "Type of cmd_vel. discrete: no velocity; the number of the action on "
@@ -87,7 +94,23 @@ PARAMETERS = (
     Param("odom_frame", "odom", "frame_id of step reports."),
     Param("forward_step", FORWARD_STEP_M, "Length of one step forward, metres.", 0.05, 1.0),
     Param("turn_step", TURN_STEP_DEG, "Angle of one turn, degrees.", 1.0, 90.0),
-    Param("speed", 0.3, "Metres per second at most.", 0.02, 2.0, live=True),
+    Param(
+        "execution",
+        1.0,
+        "Share of a commanded way forward that the base makes, as 'janusvln calibrate' measures "
+        "it with a tape. A step commands at most 1.35 of itself by it, whatever odometry says.",
+        0.6,
+        1.5,
+    ),
+    Param("turn_execution", 1.0, "The same of a commanded turn.", 0.6, 1.5),
+    Param(
+        "speed",
+        0.3,
+        "Metres per second at most. This and what follows holds from the next step on.",
+        0.02,
+        2.0,
+        live=True,
+    ),
     Param(
         "acceleration",
         0.5,
@@ -186,10 +209,25 @@ PARAMETERS = (
     ),
     Param(
         "odom_jump",
-        0.3,
-        "Metres between two odometry messages that are no motion but a jump.",
+        0.1,
+        "Metres between two odometry messages, beyond what the base can make in the meantime, "
+        "that are no motion but a jump.",
         0.02,
         5.0,
+    ),
+    Param(
+        "input_max_age",
+        0.5,
+        "Seconds that the stamps of odometry and range data may lie behind the clock.",
+        0.05,
+        2.0,
+    ),
+    Param(
+        "drift",
+        0.1,
+        "Metres to the side, or off its place in a turn, at which a step ends as not trusted.",
+        0.02,
+        1.0,
     ),
     Param(
         "heartbeat_timeout",
@@ -315,16 +353,13 @@ PARAMETERS = (
     Param(
         "future_tolerance",
         0.1,
-        "Seconds by which a frame's stamp may be ahead of the clock.",
+        "Seconds by which stamps of frames, odometry and range data may be ahead of the clock.",
         0.0,
         10.0,
         live=True,
     ),
     Param("policy_node", "policy", "Name of the node whose heartbeat is watched."),
 )
-
-PERIOD = 0.02
-"""Seconds of the control loop."""
 
 ZEROS_AFTER = 0.5
 """
@@ -356,7 +391,7 @@ class MotionNode(ManagedNode):
     """The node. ``machine`` is the state of `janusvln_ros.protocol.moving`."""
 
     def __init__(self, **options: Any):
-        super().__init__("motion", PARAMETERS, PERIOD, **options)
+        super().__init__("motion", PARAMETERS, TICK, **options)
         values, source = self.values, self.values.range_source
         self.machine = moving.State()
         self.zero_until = self.feedback_at = self.heartbeat_at = 0.0
@@ -545,6 +580,7 @@ class MotionNode(ManagedNode):
             problem = problem or self._estop_gone() or self._not_alone()
             notes = f"; {heard_by(topic, kind, listeners)}{self._estop_silent()}"
             notes += self._other_velocities()
+            notes += f"; {announcement(self.settings)}" if self.sent is not UInt8 else ""
         if problem is None:
             self._handle(moving.Arm(now, request.data))
             armed = "ARMED: the robot may move" if request.data else "disarmed"
@@ -619,7 +655,7 @@ class MotionNode(ManagedNode):
         for command in commands:
             match command:
                 case moving.Drive(speed, rate):
-                    self._send(*safe_velocity(speed, rate, self.settings))
+                    self._send(*safe_velocity(speed, rate, self.machine.settings or self.settings))
                 case moving.Discrete(action):
                     self.command_out.publish(UInt8(data=int(action)))
                 case moving.Progress(key, share) if (
@@ -654,6 +690,7 @@ class MotionNode(ManagedNode):
             "error_msg": done.message,
             "pose_change": pose_message(done.moved),
             "collided": done.collided,
+            "commanded": done.commanded,
         }
         end = stamp_message(done.end_stamp)
         report = StepReport(

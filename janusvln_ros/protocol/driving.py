@@ -86,6 +86,7 @@ STEP_ENDS = {
     StepStatus.REFUSED: (Code.UNKNOWN, "refused the step"),
     StepStatus.CANCELED: (Code.UNKNOWN, "cancelled the step"),
     StepStatus.FAILED: (Code.UNKNOWN, "failed"),
+    StepStatus.UNTRUSTED: (Code.UNTRUSTED, "does not trust the odometry and is disarmed"),
 }
 """Step statuses that end the episode: with which code, and what motion did."""
 

@@ -2,7 +2,9 @@
 The motion node's decisions: ``advance(state, event, settings) -> (state, commands)``.
 
 One goal is one bounded motion: ``DRIVING`` until the target, an obstacle or trouble, then
-``STOPPING`` with zero velocity until odometry shows standstill, and only then the result. Seconds
+``STOPPING`` with zero velocity until odometry shows standstill, and only then the result. Every
+velocity passes the ledger (`janusvln_ros.protocol.ledger`) last, and a step keeps the settings
+with which it was accepted. Seconds
 are on the steady clock, stamps in ns of ROS time, lengths in metres, angles in radians (REP-103).
 """
 
@@ -11,8 +13,18 @@ from dataclasses import dataclass, replace
 from enum import Enum
 
 from janusvln_ros.actions import Action
-from janusvln_ros.geometry import Pose2, relative
+from janusvln_ros.geometry import Pose2, compose, relative, wrap
+from janusvln_ros.protocol import silence
 from janusvln_ros.protocol.exchange import Event, Odometry
+from janusvln_ros.protocol.ledger import (
+    Ledger,
+    bounded,
+    granted,
+    remaining,
+    resumed,
+    spent,
+    travelled,
+)
 from janusvln_ros.protocol.odometry import Sample, extended, finite, velocity_at
 from janusvln_ros.protocol.profile import (
     Profile,
@@ -23,6 +35,7 @@ from janusvln_ros.protocol.profile import (
     velocity,
 )
 from janusvln_ros.protocol.status import StepStatus
+from janusvln_ros.protocol.trust import NOTHING, STEP_SEEN, astray, jumped, met_something, misdated
 
 DOWNSTREAM_TIMEOUT = 0.3
 """
@@ -48,6 +61,9 @@ LIVES_KNOWN = 16
 OUT_OF_REACH = 2**63
 """Episode numbers from here on are refused: no policy counts so far."""
 
+NEARLY = 0.95
+"""Share of its budget with which a step that went too far has spent it."""
+
 OVERTAKEN = 1.0
 """Seconds in which a message that was sent earlier may still arrive after a later one."""
 
@@ -72,7 +88,9 @@ class Settings(Profile):
     rest_time: float = 0.1
     stuck_time: float = 1.5
     odom_timeout: float = 0.2
-    odom_jump: float = 0.3
+    odom_jump: float = 0.1
+    input_max_age: float = 0.5
+    drift: float = 0.1
     range_source: str = "none"
     range_timeout: float = 0.25
     heartbeat_timeout: float = 0.2
@@ -81,9 +99,9 @@ class Settings(Profile):
     turn_clearance: float = 0.0
     frame_max_age: float = 10.0
     future_tolerance: float = 0.1
-    base_timeout: float = 0.0
     discrete: bool = False
     estop_required: bool = False
+    silence_test: bool = True
 
 
 # Events --------------------------------------------------------------------------------
@@ -221,7 +239,7 @@ class Progress:
 
 @dataclass(frozen=True)
 class Done:
-    """The result of a step."""
+    """The result of a step; ``commanded``: metres, or radians of a turn, that were sent."""
 
     goal: Goal
     status: int
@@ -229,6 +247,7 @@ class Done:
     end_stamp: int
     moved: Pose2
     collided: bool = False
+    commanded: float = 0.0
 
 
 Command = Drive | Discrete | Progress | Done
@@ -253,8 +272,13 @@ class State:
     outcome: tuple[int, str] = (StepStatus.SUCCEEDED, "")
     collided: bool = False
     start: Pose2 = Pose2()  # noqa: RUF009 (a tuple: it cannot change)
-    velocity: tuple[float, float] = (0.0, 0.0)  # last sent
-    ticked: float = 0.0
+    settings: Settings | None = None  # of the step in flight
+    ledger: Ledger = Ledger()  # noqa: RUF009 (frozen)
+    spent: Sample | None = None  # odometry when the budget of the step was spent
+    seen: tuple[Pose2, float] = (Pose2(), 0.0)  # where odometry last saw motion; commanded by then
+    clock: tuple[float, int] | None = None  # steady seconds and ROS time (ns) of the last tick
+    proven: bool = False  # since it was armed, the base has stopped by itself in time
+    silent: Sample | None = None  # measured when commands fell silent, to see whether it does
     nudges: int = 0
     # since when (steady) and with which stamp odometry shows standstill
     rest: tuple[float, int] | None = None
@@ -314,6 +338,8 @@ def arming_problem(
         )
     if now - state.odom_at > settings.odom_timeout:
         return "there is no fresh odometry" + _because(state.odom_problem)
+    if wrong := _misdated(state, now, settings):
+        return wrong
     if state.ranges_problem and settings.range_source != "none":
         return f"{settings.range_source} cannot be used: {state.ranges_problem}"
     return blind_turns(settings) or wiring
@@ -405,7 +431,29 @@ def stale_sensor(state: State, now: float, settings: Settings) -> tuple[int, str
     if settings.range_source != "none" and now - state.ranges_at > settings.range_timeout:
         missing = f"no {settings.range_source} for {_seconds(now - state.ranges_at)}"
         return StepStatus.STALE, missing + _because(state.ranges_problem)
+    if wrong := _misdated(state, now, settings):
+        return StepStatus.STALE, wrong
     return None
+
+
+def _ros_time(state: State, now: float) -> int | None:
+    """ROS time in ns at ``now``; None before the first tick."""
+    return None if state.clock is None else state.clock[1] + round(1e9 * (now - state.clock[0]))
+
+
+def _misdated(state: State, now: float, settings: Settings) -> str | None:
+    """Why the stamps of a watched input cannot be those of now, or None."""
+    ros_now, limits = _ros_time(state, now), (settings.input_max_age, settings.future_tolerance)
+    if ros_now is None:
+        return None
+    stamps = {}
+    if state.odom is not None:
+        stamps["odometry"] = state.odom.stamp
+    # one that has fallen silent is stale, whatever its stamps
+    if state.ranges is not None and now - state.ranges_at <= settings.range_timeout:
+        stamps[settings.range_source] = state.ranges.stamp
+    wrong = (misdated(source, stamp, ros_now, *limits) for source, stamp in stamps.items())
+    return next((sentence for sentence in wrong if sentence), None)
 
 
 def _seconds(gap: float) -> str:
@@ -421,14 +469,22 @@ def rest_distance(ranges: Ranges, settings: Settings) -> float:
     return max(settings.stop_distance, ranges.blind)
 
 
-def room(state: State, settings: Settings) -> float:
-    """Metres that the base may go before it must be at rest for what stands ahead."""
-    if settings.range_source == "none" or state.ranges is None:
+def room(state: State, now: float, settings: Settings) -> float:
+    """
+    Metres that the base may go from now before it must be at rest for what stands ahead: what it
+    has gone since the reading was taken is behind it already.
+    """
+    ranges, ros_now = state.ranges, _ros_time(state, now)
+    if settings.range_source == "none" or ranges is None:
         return math.inf
-    return state.ranges.clearance - rest_distance(state.ranges, settings)
+    age = now - state.ranges_at
+    if ros_now is not None:
+        age = max(age, (ros_now - ranges.stamp) / 1e9)
+    gone = travelled(state.ledger, now, age + settings.latency, settings)[0]
+    return ranges.clearance - max(0.0, gone) - rest_distance(ranges, settings)
 
 
-def obstacle(state: State, settings: Settings) -> str | None:
+def obstacle(state: State, now: float, settings: Settings) -> str | None:
     """What stands in the way of the step in flight, or None."""
     if state.goal is None or state.goal.action == Action.STOP:
         return None
@@ -443,8 +499,8 @@ def obstacle(state: State, settings: Settings) -> str | None:
             f"only {state.ranges.known:.0%} of the corridor ahead can be seen "
             f"(min_known {settings.min_known:g})"
         )
-    if state.ranges.clearance <= rest_distance(state.ranges, settings):
-        told = f"something is {state.ranges.clearance:.2f} m ahead"
+    if (left := room(state, now, settings)) <= 0:
+        told = f"something is {left + rest_distance(state.ranges, settings):.2f} m ahead"
         if state.ranges.blind > settings.stop_distance:
             least = f"{state.ranges.blind:g}"
             return f"{told}; nearer than {least} m {settings.range_source} cannot measure"
@@ -477,7 +533,24 @@ def _around(state: State, settings: Settings) -> str | None:
 
 
 def advance(state: State, event: Event, settings: Settings) -> Outcome:
-    """Return what follows from an event."""
+    """
+    Return what follows from an event.
+
+    A step keeps the settings with which it was accepted; every velocity passes the ledger.
+    """
+    chosen = settings if state.settings is None else state.settings
+    state, commands = _advance(state, event, chosen)
+    told: list[Command] = []
+    for command in commands:
+        if isinstance(command, Drive):
+            ledger = bounded(state.ledger, event.now, command.speed, command.rate, chosen)
+            state = replace(state, ledger=ledger)
+            command = Drive(ledger.last.speed, ledger.last.rate)
+        told.append(command)
+    return state, tuple(told)
+
+
+def _advance(state: State, event: Event, settings: Settings) -> Outcome:
     match event:
         case Goal():
             return _goal(state, event, settings)
@@ -486,9 +559,7 @@ def advance(state: State, event: Event, settings: Settings) -> Outcome:
         case Odometry():
             return _odometry(state, event, settings)
         case Ranges():
-            if event.stamp <= (state.ranges.stamp if state.goal and state.ranges else -math.inf):
-                return state, ()  # a stamp that does not advance is no news
-            return replace(state, ranges=event, ranges_at=event.now, ranges_problem=""), ()
+            return _ranges(state, event, settings)
         case Unusable(source="odom"):
             return _odometry_problem(state, event.now, event.problem, settings)
         case Unusable():
@@ -497,7 +568,9 @@ def advance(state: State, event: Event, settings: Settings) -> Outcome:
             return _heartbeat(state, event, settings)
         case Arm(armed=True):
             # An act of trust by a person: it also forgets which episodes went before.
-            return replace(state, armed=True, last=state.last[:1] if state.goal else ()), ()
+            proven = state.armed and state.proven
+            last = state.last[:1] if state.goal else ()
+            return replace(state, armed=True, proven=proven, last=last), ()
         case Arm():
             return _disarm(state, event.now, "disarmed", settings)
         case EmergencyStop():
@@ -510,7 +583,7 @@ def advance(state: State, event: Event, settings: Settings) -> Outcome:
             state = replace(state, active=False)
             return _disarm(state, event.now, "motion was deactivated", settings)
         case Tick():
-            return _tick(state, event, settings)
+            return _tick(replace(state, clock=(event.now, event.ros_now)), event, settings)
     raise TypeError(f"no such event: {event!r}")
 
 
@@ -539,7 +612,9 @@ def _cliff(state: State, event: Cliff, settings: Settings) -> Outcome:
     if overtaken and not event.seen:
         return state, ()
     state = replace(state, cliff=event)
-    if state.phase in (Phase.DRIVING, Phase.WAITING) and (why := obstacle(state, settings)):
+    if state.phase in (Phase.DRIVING, Phase.WAITING) and (
+        why := obstacle(state, event.now, settings)
+    ):
         return _halt(state, event.now, StepStatus.BLOCKED, why, settings)
     return state, ()
 
@@ -550,7 +625,7 @@ def _goal(state: State, goal: Goal, settings: Settings) -> Outcome:
     others = tuple(steps for steps in state.last if steps[0] != goal.life)
     accepted = ((goal.life, goal.episode_id, goal.step), *others)[:LIVES_KNOWN]
     state = replace(state, last=accepted, goal=goal)
-    begun = _ready(state, goal.now, Phase.DRIVING)
+    begun = _ready(state, goal.now, Phase.DRIVING, settings)
     if goal.action == Action.STOP:
         return _halt(begun, goal.now, StepStatus.SUCCEEDED, "", settings)
     if state.heard(goal.life) is None:
@@ -558,16 +633,20 @@ def _goal(state: State, goal: Goal, settings: Settings) -> Outcome:
     return _set_off(begun, goal.now, settings)
 
 
-def _ready(state: State, now: float, phase: Phase) -> State:
+def _ready(state: State, now: float, phase: Phase, settings: Settings) -> State:
     """The state in which the goal in flight begins, here and now."""
+    assert state.goal is not None
     start = state.odom.pose if state.odom is not None else Pose2()
     return replace(
         state,
         phase=phase,
         since=now,
         start=start,
-        velocity=(0.0, 0.0),
-        ticked=now,
+        settings=settings,
+        ledger=granted(state.ledger, _target(state.goal, settings), settings),
+        spent=None,
+        silent=None,
+        seen=(start, 0.0),
         nudges=0,
         rest=None,
         moving_at=now,
@@ -592,7 +671,7 @@ def _must_stop(state: State, now: float, settings: Settings) -> tuple[int, str] 
     beat = state.heard(state.goal.life)
     if beat is not None and beat.episode_id > state.goal.episode_id:
         return StepStatus.CANCELED, f"policy is already at episode {beat.episode_id}"
-    if why := obstacle(state, settings):
+    if why := obstacle(state, now, settings):
         return StepStatus.BLOCKED, why
     return None
 
@@ -601,8 +680,39 @@ def _heartbeat(state: State, event: Heartbeat, settings: Settings) -> Outcome:
     others = tuple(beat for beat in state.heartbeats if beat.life != event.life)
     state = replace(state, heartbeats=(*others, event)[-LIVES_KNOWN:])
     if state.phase is Phase.WAITING and state.goal is not None and state.goal.life == event.life:
-        return _set_off(_ready(state, event.now, Phase.DRIVING), event.now, settings)
+        return _set_off(_ready(state, event.now, Phase.DRIVING, settings), event.now, settings)
     return state, ()
+
+
+def _target(goal: Goal, settings: Settings) -> tuple[float, float]:
+    return target(Action(goal.action), settings.forward_step, settings.turn_step)
+
+
+def _ranges(state: State, event: Ranges, settings: Settings) -> Outcome:
+    before = state.ranges
+    if before is not None and _is_no_news(state, event.stamp, before.stamp):
+        return _unchanged(state, event.now, settings.range_source, settings), ()
+    return replace(state, ranges=event, ranges_at=event.now, ranges_problem=""), ()
+
+
+def _is_no_news(state: State, stamp: int, before: int) -> bool:
+    """Whether a stamp does not advance; between steps a clock that was set back may."""
+    return stamp == before or (stamp < before and state.goal is not None)
+
+
+def _unchanged(state: State, now: float, source: str, settings: Settings) -> State:
+    """Say that stamps do not advance, when nothing else has come for too long."""
+    why = "its stamps do not advance"
+    if source == "odom":
+        late = now - state.odom_at > settings.odom_timeout
+        return replace(state, odom_problem=why) if late else state
+    late = now - state.ranges_at > settings.range_timeout
+    return replace(state, ranges_problem=why) if late else state
+
+
+def _distrust(state: State, now: float, why: str, settings: Settings) -> Outcome:
+    """End the step and disarm: what odometry says is not what was commanded."""
+    return _halt(replace(state, armed=False), now, StepStatus.UNTRUSTED, why, settings)
 
 
 def _halt(state: State, now: float, status: int, message: str, settings: Settings) -> Outcome:
@@ -613,7 +723,7 @@ def _halt(state: State, now: float, status: int, message: str, settings: Setting
     """
     zero: Command = Discrete(Action.STOP) if settings.discrete else Drive(0.0, 0.0)
     if state.goal is None:
-        return replace(state, velocity=(0.0, 0.0)), (zero,)
+        return state, (zero,)
     if state.phase is Phase.STOPPING:
         outcome = state.outcome if state.outcome[0] != StepStatus.SUCCEEDED else (status, message)
         return replace(state, outcome=outcome), (zero,)
@@ -622,7 +732,6 @@ def _halt(state: State, now: float, status: int, message: str, settings: Setting
         phase=Phase.STOPPING,
         stopping_since=now,
         outcome=(status, message),
-        velocity=(0.0, 0.0),
         rest=None,
     ), (zero,)
 
@@ -646,21 +755,30 @@ def _odometry(state: State, event: Odometry, settings: Settings) -> Outcome:
     sample, before = event.sample, state.odom
     if not finite(sample):
         return _odometry_problem(state, event.now, "odometry is not a number", settings)
-    if state.goal is not None and before is not None:
-        if sample.stamp <= before.stamp:
-            return state, ()  # a stamp that does not advance is no news
-        jump = math.hypot(sample.pose.x - before.pose.x, sample.pose.y - before.pose.y)
-        if state.phase is Phase.DRIVING and jump > settings.odom_jump:
-            state = replace(state, track=(sample,), odom_at=event.now, start=sample.pose)
-            return _halt(
-                state, event.now, StepStatus.STALE, f"odometry jumped by {jump:.2f} m", settings
-            )
-    track = extended(state.track, sample)
+    if before is not None and _is_no_news(state, sample.stamp, before.stamp):
+        return _unchanged(state, event.now, "odom", settings), ()
+    track, gap = extended(state.track, sample), event.now - state.odom_at
+    if jump := jumped(state.track, sample, gap, settings.odom_jump, _fastest(settings)):
+        (origin, why), track = jump, (sample,)
+        if state.goal is not None:
+            # told on the new side of the jump, the step has gone as far as before it
+            start = compose(sample.pose, relative(origin.pose, state.start))
+            state = replace(state, track=track, odom_at=event.now, start=start)
+            return _halt(state, event.now, StepStatus.STALE, why, settings)
     state = replace(state, track=track, odom_at=event.now, odom_problem="")
     rest = (state.rest or (event.now, sample.stamp)) if at_rest(track, settings) else None
     if moved_on(state.moving_from, sample.pose, settings):
         state = replace(state, moving_at=event.now, moving_from=sample.pose)
+    if state.goal is not None and _apart(state.seen[0], sample.pose):
+        state = replace(state, seen=(sample.pose, _used(state, event.now, settings)))
     return replace(state, rest=rest), ()
+
+
+def _fastest(settings: Settings) -> Settings:
+    """How fast the base may be: one that steps by itself makes a step in a quarter of a second."""
+    if not settings.discrete:
+        return settings
+    return replace(settings, speed=4 * settings.forward_step, rate=4 * settings.turn_step)
 
 
 def at_rest(track: tuple[Sample, ...], settings: Settings) -> bool:
@@ -679,6 +797,18 @@ def moved_on(start: Pose2, end: Pose2, settings: Settings) -> bool:
     moved, least = relative(start, end), CREEP * settings.stuck_time
     far = math.hypot(moved.x, moved.y) > least * settings.rest_speed
     return far or abs(moved.yaw) > least * settings.rest_rate
+
+
+def _apart(start: Pose2, end: Pose2) -> bool:
+    far, turned = math.hypot(end.x - start.x, end.y - start.y), abs(wrap(end.yaw - start.yaw))
+    return far > STEP_SEEN[0] or turned > STEP_SEEN[1]
+
+
+def _used(state: State, now: float, settings: Settings) -> float:
+    """Metres, or radians in a turn, that the step has commanded."""
+    assert state.goal is not None
+    turns = bool(_target(state.goal, settings)[1])
+    return state.ledger.granted[turns] - remaining(state.ledger, now, settings)[turns]
 
 
 def _tick(state: State, event: Tick, settings: Settings) -> Outcome:
@@ -710,7 +840,7 @@ def _drive(state: State, event: Tick, settings: Settings) -> Outcome:
             f"not done within {settings.step_deadline:g} s",
             settings,
         )
-    goal = target(Action(state.goal.action), settings.forward_step, settings.turn_step)
+    goal = _target(state.goal, settings)
     moved = relative(state.start, state.odom.pose)
     progress = Progress(state.goal.key, share_done(moved, goal))
     if now - state.moving_at > settings.stuck_time:
@@ -719,15 +849,66 @@ def _drive(state: State, event: Tick, settings: Settings) -> Outcome:
         if stepped(moved, goal, settings) and state.rest is not None:
             return replace(state, phase=Phase.STOPPING, stopping_since=now), (progress,)
         return state, (progress,)
-    clearance = room(state, settings)
-    delay = now - state.odom_at + settings.latency
+    if why := astray(moved, goal, settings.drift):
+        return _distrust(state, now, why, settings)
+    if spent(state.ledger, now, goal, settings):
+        state = replace(state, phase=Phase.STOPPING, stopping_since=now, rest=None)
+        return replace(state, spent=state.odom), (Drive(0.0, 0.0), progress)
+    measured = velocity_at(state.track, state.track[-1].stamp) or (0.0, 0.0)
+    if not state.proven and settings.silence_test:
+        state, settings, told = _tried(state, now, moved, measured, settings)
+        if told is not None:
+            return state, (*told, progress)
+    ledger, delay = state.ledger, now - state.odom_at + settings.latency
+    last, dt = resumed(ledger, now, measured)
     speed, rate = velocity(
-        moved, goal, state.velocity, now - state.ticked, delay, clearance, settings
+        moved,
+        goal,
+        last,
+        dt,
+        travelled(ledger, now, delay, settings),
+        room(state, now, settings),
+        settings,
     )
-    state = replace(state, velocity=(speed, rate), ticked=now)
-    if speed == 0 and rate == 0:
+    if speed == rate == 0:
         state = replace(state, phase=Phase.STOPPING, stopping_since=now, rest=None)
     return state, (Drive(speed, rate), progress)
+
+
+def _tried(
+    state: State, now: float, moved: Pose2, measured: tuple[float, float], settings: Settings
+) -> tuple[State, Settings, tuple[Command, ...] | None]:
+    """
+    Try whether the base stops by itself without commands: the state, the settings to go on with,
+    and what is sent instead of a velocity, if so.
+    """
+    assert state.goal is not None and state.odom is not None
+    goal = _target(state.goal, settings)
+    turns = bool(goal[1])
+    now_at, pace = measured[turns], silence.pace(turns, settings)
+    if state.silent is None:
+        free = math.inf if turns else room(state, now, settings)
+        left = min(abs(goal[turns]) - abs(moved.yaw if turns else moved.x), free)
+        if silence.fits(left, turns, settings):
+            if abs(now_at) >= silence.AT_PACE * pace:
+                begun = Sample(state.odom.stamp, state.odom.pose, *measured)
+                return replace(state, silent=begun), settings, ()
+            slow = replace(settings, rate=pace) if turns else replace(settings, speed=pace)
+            return state, slow, None
+        return state, settings, None
+    begun = state.silent
+    seconds = (state.odom.stamp - begun.stamp) / 1e9
+    in_time = silence.verdict(begun.rate if turns else begun.speed, now_at, seconds, settings)
+    if in_time:
+        return replace(state, proven=True, silent=None), settings, None
+    if in_time is None:
+        return state, settings, ()
+    why = (
+        f"the base goes on {seconds:.2f} s after the last command, but base_timeout is "
+        f"{settings.base_timeout:g}: declare what it is, or put twist_mux between"
+    )
+    state, commands = _distrust(state, now, why, settings)
+    return state, settings, commands
 
 
 def _stuck(state: State, now: float, settings: Settings) -> Outcome:
@@ -736,7 +917,7 @@ def _stuck(state: State, now: float, settings: Settings) -> Outcome:
     if abs(told.speed) > settings.rest_speed or abs(told.rate) > settings.rest_rate:
         twist = f"its twist says {told.speed:.2f} m/s and {told.rate:.2f} rad/s"
         doubt = f"odometry contradicts itself: its pose has stood still {still}, {twist}"
-        return _halt(state, now, StepStatus.STALE, doubt, settings)
+        return _distrust(state, now, doubt, settings)
     state = replace(state, collided=True)
     return _halt(state, now, StepStatus.BLOCKED, f"the base has not moved {still}", settings)
 
@@ -755,14 +936,22 @@ def _settle(state: State, event: Tick, settings: Settings) -> Outcome:
         return state, zero
     status, message = state.outcome
     moved = relative(state.start, state.odom.pose) if state.odom is not None else Pose2()
-    goal = target(Action(state.goal.action), settings.forward_step, settings.turn_step)
-    if not rested and status == StepStatus.SUCCEEDED:
+    asked, goal = state.goal, _target(state.goal, settings)
+    spent_all = state.spent or _overshot(state, now, moved, settings)
+    if status == StepStatus.SUCCEEDED and spent_all and fresh:
+        status, message = _judged(state, now, moved, rested, settings)
+        state = replace(
+            state,
+            armed=state.armed and status != StepStatus.UNTRUSTED,
+            collided=state.collided or status == StepStatus.BLOCKED,
+        )
+    elif not rested and status == StepStatus.SUCCEEDED:
         status, message = (
             (StepStatus.STALE, "odometry went stale before standstill")
             if not fresh
             else (StepStatus.TIMEOUT, "the base did not come to rest")
         )
-    if (
+    elif (
         status == StepStatus.SUCCEEDED
         and not settings.discrete
         and short_of(moved, goal, settings) > 0
@@ -770,13 +959,58 @@ def _settle(state: State, event: Tick, settings: Settings) -> Outcome:
         if state.nudges < NUDGES and now - state.since < settings.step_deadline:
             here = state.odom.pose if state.odom is not None else Pose2()
             nudged = replace(state, nudges=state.nudges + 1, moving_at=now, moving_from=here)
-            return replace(nudged, phase=Phase.DRIVING, ticked=now), zero
-        message = f"came to rest at {moved.x:.3f} m and {math.degrees(moved.yaw):.1f} degrees"
-        left = room(state, settings)
-        ahead = goal[0] and left < short_of(moved, goal, settings)
-        message += f", {left:.2f} m from where the way ahead ends" if ahead else ""
-        blocked = ahead or (goal[0] and moved.x < settings.forward_step / 2)
-        status = StepStatus.BLOCKED if blocked else StepStatus.TIMEOUT
+            return replace(nudged, phase=Phase.DRIVING), zero
+        status, message = _came_short(state, now, moved, settings)
     end_stamp = state.rest[1] if rested and state.rest is not None else event.ros_now
-    done = Done(state.goal, status, message, end_stamp, moved, state.collided)
-    return replace(state, goal=None, phase=Phase.IDLE, velocity=(0.0, 0.0)), (*zero, done)
+    done = Done(
+        asked, status, message, end_stamp, moved, state.collided, _used(state, now, settings)
+    )
+    return replace(state, goal=None, settings=None, phase=Phase.IDLE), (*zero, done)
+
+
+def _came_short(state: State, now: float, moved: Pose2, settings: Settings) -> tuple[int, str]:
+    """Status and sentence of a step that rests outside its tolerance, nudges and all."""
+    assert state.goal is not None
+    goal, left = _target(state.goal, settings), room(state, now, settings)
+    message = f"came to rest at {moved.x:.3f} m and {math.degrees(moved.yaw):.1f} degrees"
+    ahead = goal[0] and left < short_of(moved, goal, settings)
+    message += f", {left:.2f} m from where the way ahead ends" if ahead else ""
+    blocked = ahead or (goal[0] and moved.x < settings.forward_step / 2)
+    return StepStatus.BLOCKED if blocked else StepStatus.TIMEOUT, message
+
+
+def _overshot(state: State, now: float, moved: Pose2, settings: Settings) -> bool:
+    """Whether a step forward went too far, on nearly all that it might command."""
+    assert state.goal is not None
+    forward, most = _target(state.goal, settings)[0], state.ledger.granted[0]
+    far = forward > 0 and moved.x > forward + settings.tolerance
+    return far and _used(state, now, settings) > NEARLY * most
+
+
+def _judged(
+    state: State, now: float, moved: Pose2, rested: bool, settings: Settings
+) -> tuple[int, str]:
+    """Status and sentence of a step that has commanded all it may."""
+    assert state.goal is not None and state.odom is not None
+    goal, used = _target(state.goal, settings), _used(state, now, settings)
+    if goal[1]:
+        shown, off, tolerance = moved.yaw, goal[1] - moved.yaw, settings.turn_tolerance
+        commanded, saw = f"{math.degrees(used):.1f} degrees", f"{math.degrees(shown):.1f}"
+    else:
+        shown, off, tolerance = moved.x, goal[0] - moved.x, settings.tolerance
+        commanded, saw = f"{used:.2f} m", f"{shown:.2f}"
+    told = f"{commanded} commanded, odometry saw {saw}"
+    if not rested:
+        return StepStatus.UNTRUSTED, f"{told} and no standstill"
+    if abs(off) <= tolerance:
+        return StepStatus.SUCCEEDED, ""
+    way = shown if goal[0] else math.copysign(shown, shown * goal[1])
+    granted_whole = state.ledger.granted[bool(goal[1])]
+    nothing = math.hypot(moved.x, moved.y) < NOTHING[0] and abs(moved.yaw) < NOTHING[1]
+    if nothing or met_something(used, way, state.seen[1], granted_whole):
+        twist = state.spent or state.odom
+        if abs(twist.speed) > settings.rest_speed or abs(twist.rate) > settings.rest_rate:
+            says = f"its twist said {twist.speed:.2f} m/s and {twist.rate:.2f} rad/s"
+            return StepStatus.UNTRUSTED, f"{told} and stood still while {says}"
+        return StepStatus.BLOCKED, f"the base stood still: {told}"
+    return StepStatus.UNTRUSTED, told

@@ -199,6 +199,10 @@ class Base:
         self.odom_x = None
         self.twist = lambda v, w: (v, w)  # what odometry says of the velocity
         self.orientation = 1.0  # length of its quaternions
+        self.says = lambda x, y, yaw: (x, y, yaw)  # where odometry says that it is
+        self.odom_shift = 0  # ns, of odometry's stamps; None: they stand still
+        self.timeout = 0.2  # seconds after which it stops without commands
+        self.metres = self.radians = 0.0  # what its wheels have made
         self.Odometry, self.CompressedImage, self.CameraInfo = (
             Odometry,
             CompressedImage,
@@ -282,13 +286,23 @@ class Base:
         """The time as a stamp."""
         return self.stamp(time.monotonic_ns() + self.offset if self.clock else self.ros_now())
 
+    def odom_stamp(self):
+        """The stamp of the odometry that is sent now."""
+        now = self.now()
+        if self.odom_shift is not None:
+            ns = now.sec * 10**9 + now.nanosec + self.odom_shift
+            self.frozen_stamp = self.stamp(ns)
+        return self.frozen_stamp
+
     def stamp(self, ns):
         return self.Time(sec=ns // 10**9, nanosec=ns % 10**9)
 
     def tick(self):
         now = self.steady()
         dt, self.ticked = now - self.ticked, now
-        v, w = self.command if now - self.commanded_at < 0.2 and not self.stuck else (0.0, 0.0)
+        v, w = (
+            self.command if now - self.commanded_at < self.timeout and not self.stuck else (0, 0)
+        )
         self.v += max(-1.5 * dt, min(1.5 * dt, v - self.v))
         self.w += max(-5 * dt, min(5 * dt, w - self.w))
         if v == 0 and abs(self.v) < 0.02:
@@ -296,16 +310,18 @@ class Base:
         self.x += self.v * math.cos(self.yaw) * dt
         self.y += self.v * math.sin(self.yaw) * dt
         self.yaw += self.w * dt
+        self.metres, self.radians = self.metres + abs(self.v) * dt, self.radians + abs(self.w) * dt
         if self.clock:
             self.clock.publish(self.Clock(clock=self.now()))
         if self.odom_on:
             message = self.Odometry()
-            message.header.stamp = self.now()
-            message.pose.pose.position.x = self.x if self.odom_x is None else self.odom_x
-            message.pose.pose.position.y = self.y
+            message.header.stamp = self.odom_stamp()
+            x, y, yaw = self.says(self.x, self.y, self.yaw)
+            message.pose.pose.position.x = x if self.odom_x is None else self.odom_x
+            message.pose.pose.position.y = y
             message.pose.pose.orientation.z, message.pose.pose.orientation.w = (
-                self.orientation * math.sin(self.yaw / 2),
-                self.orientation * math.cos(self.yaw / 2),
+                self.orientation * math.sin(yaw / 2),
+                self.orientation * math.cos(yaw / 2),
             )
             twist = message.twist.twist
             twist.linear.x, twist.angular.z = self.twist(self.v, self.w)
@@ -371,6 +387,7 @@ class Robot:
             "heartbeat_timeout": 0.3,
             "stop_time": 3.0,
             "scan_mount": [0.0, 0.0, 0.0],
+            "silence_test": False,
         }
         self.motion = without != "motion" and graph.add(MotionNode, **patient | (motion or {}))
         defaults = {"settle_time": 0.0, "frame_timeout": 5.0, "frame_max_age": 5.0}

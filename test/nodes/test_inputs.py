@@ -274,6 +274,12 @@ def test_arming_names_topic_type_and_listeners_of_the_velocity(robot):
     assert "/cmd_vel (geometry_msgs/msg/Twist) has 1 listener: /base" in told
 
 
+def test_arming_says_what_a_step_may_command(robot):
+    gains = {"execution": 0.8, "turn_execution": 1.0}
+    told = robot(armed=False, motion=gains).arm(True).message
+    assert "at most 0.42 m (execution 0.8) or 20.2 degrees (turn_execution 1)" in told
+
+
 def test_arming_is_refused_where_nobody_listens_to_the_velocity(robot):
     r = robot(armed=False)
     r.base.node.destroy_subscription(r.base.listener)
