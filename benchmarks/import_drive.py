@@ -15,8 +15,8 @@ import tempfile
 from pathlib import Path
 
 from builtin_interfaces.msg import Time
+from janusvln_msgs.msg import Heartbeat
 from rosgraph_msgs.msg import Clock
-from std_msgs.msg import UInt64
 from std_srvs.srv import Trigger
 
 from janusvln_ros.actions import Action
@@ -62,10 +62,8 @@ def drive(data: Path, episode: Episode, actions: list[int], folder: Path) -> lis
                 client.wait_recorder()
                 client.reset(episode.episode_id)
                 client.arm()
-                epoch: list[int] = []
-                client.node.create_subscription(
-                    UInt64, "policy/heartbeat", lambda message: epoch.append(message.data), 1
-                )
+                epoch: list[Heartbeat] = []
+                client.node.create_subscription(Heartbeat, "policy/heartbeat", epoch.append, 1)
                 clock: list[Time] = []
                 client.node.create_subscription(
                     Clock, "/clock", lambda message: clock.append(message.clock), 1
@@ -77,7 +75,9 @@ def drive(data: Path, episode: Episode, actions: list[int], folder: Path) -> lis
                 )
                 done = []
                 for step, action in enumerate(actions):
-                    result = client.step(epoch[-1], step, Action(action), clock[-1])
+                    result = client.step(
+                        epoch[-1].episode_id, step, Action(action), clock[-1], epoch[-1].life
+                    )
                     if result.status == result.SUCCEEDED:
                         done.append(action)
                     elif result.status == result.STALE:

@@ -1,5 +1,26 @@
 """What a user is told of: input that can be mended, numbers that went bad, work that failed."""
 
+import unicodedata
+
+TURNING = frozenset("\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
+"""Characters that turn the direction of writing (Unicode's bidirectional controls)."""
+
+
+def printable(text: str) -> str:
+    """
+    Return ``text`` as a terminal may show it: control characters but line ends and tabs, broken
+    surrogates, and marks that turn the direction of writing stand as their escapes.
+
+    Names and instructions come from topics and files; as they are, they could move the cursor,
+    change the colours or hide what follows.
+    """
+    return "".join(
+        c
+        if c in "\n\t" or not (unicodedata.category(c) in ("Cc", "Cs") or c in TURNING)
+        else c.encode("unicode_escape", "surrogatepass").decode()
+        for c in text
+    )
+
 
 class InputError(ValueError):
     """
@@ -7,8 +28,11 @@ class InputError(ValueError):
     to see.
 
     The command line prints it as ``error: ...`` without a traceback and exits with 2; nodes log it
-    and report it as a status.
+    and report it as a status. What it quotes is printable.
     """
+
+    def __str__(self) -> str:
+        return printable(super().__str__())
 
 
 class NonFiniteError(ArithmeticError):

@@ -9,16 +9,38 @@ import pytest
 ROOT = Path(__file__).resolve().parents[1]
 
 
-def test_every_promise_names_tests_that_exist():
-    rows = [
-        line
-        for line in (ROOT / "docs/reliability.md").read_text().splitlines()
-        if line.startswith("|") and "`test_" in line
-    ]
+def rows_of(page):
+    """The cells of the rows of a page's tables, without their heads."""
+    lines = (ROOT / page).read_text().splitlines()
+    tables = [line for line in lines if line.startswith("|")]
+    rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in tables]
+    heads = {at - 1 for at, row in enumerate(rows) if set("".join(row)) <= set("-:")}
+    return [row for at, row in enumerate(rows) if at not in heads and at - 1 not in heads]
+
+
+@pytest.fixture(scope="module")
+def defined():
     sources = "\n".join(p.read_text() for p in (ROOT / "test").rglob("test_*.py"))
-    defined = set(re.findall(r"def (test_\w+)\(", sources))
-    named = {name for row in rows for name in re.findall(r"`(test_\w+)`", row)}
+    return set(re.findall(r"def (test_\w+)\(", sources))
+
+
+def named_in(text):
+    return set(re.findall(r"`(test_\w+)`", text))
+
+
+def test_every_promise_names_tests_that_exist(defined):
+    rows = [" ".join(row) for row in rows_of("docs/reliability.md") if named_in(" ".join(row))]
+    named = set().union(*map(named_in, rows))
     assert len(rows) >= 25 and not named - defined, named - defined
+
+
+def test_every_hazard_says_its_cause_what_mitigates_it_what_holds_that_and_what_remains(defined):
+    rows = rows_of("docs/hazards.md")
+    assert len(rows) >= 15
+    for row in rows:
+        assert len(row) == 5 and all(row), row
+        assert named_in(row[3]) or row[3] == "none", f"{row[0]}: no test, and not said so"
+        assert not named_in(row[3]) - defined, named_in(row[3]) - defined
 
 
 def test_every_status_of_follow_instruction_is_explained_on_the_robot_page():

@@ -91,11 +91,8 @@ def rows(message: Any, bytes_per_pixel: int) -> npt.NDArray[np.uint8]:
         f"image data is {data.size} bytes; {width} x {height} {message.encoding} "
         f"with step {step} needs {needed}",
     )
-    if height == 1:  # of which step is padding alone
-        return data[:row].reshape(1, row)
-    if data.size < step * height:
-        data = np.concatenate([data, np.zeros(step * height - data.size, np.uint8)])
-    return data[: step * height].reshape(height, step)[:, :row]
+    # a view: nothing is allocated, however long the message says that its rows are
+    return np.lib.stride_tricks.as_strided(data, (height, row), (step, 1))
 
 
 def image_to_rgb(message: Any) -> npt.NDArray[np.uint8]:

@@ -43,6 +43,9 @@ Share by which the width over height of pictures may differ from the camera's: d
 their sides.
 """
 
+LEAST_FOCAL = 0.05
+"""Focal length of the widest lens, in widths (or heights) of its picture: 168 degrees."""
+
 _SAME_FOV_DEG = 0.1
 _SAME_PIXELS = 0.75
 
@@ -117,6 +120,7 @@ def fitted(camera: Intrinsics, width: int, height: int) -> Intrinsics:
             f"that of frames of {width} x {height}: publish it with width and height",
         )
         return replace(camera, width=width, height=height)
+    _check_lens(camera)
     x, y, w, h = camera.roi if camera.roi[2] and camera.roi[3] else (0, 0, *full)
     across, down = camera.binning
     told = f"{full[0]} x {full[1]}"
@@ -258,6 +262,24 @@ def _check_matrix(camera: Intrinsics) -> None:
         f"{[round(v, 3) for v in camera.k]}): calibrate the camera, or set "
         "allow_uncalibrated_camera",
     )
+
+
+def _check_lens(camera: Intrinsics) -> None:
+    """Refuse numbers that no lens has: it would be read as looking past everything."""
+    for focal, centre, size, side in (
+        (camera.k[0], camera.k[2], camera.width, "width"),
+        (camera.k[4], camera.k[5], camera.height, "height"),
+    ):
+        require(
+            centre < size,
+            f"camera_info has its principal point at ({camera.k[2]:g}, {camera.k[5]:g}), outside "
+            f"its {camera.width} x {camera.height} pixels: calibrate the camera",
+        )
+        require(
+            focal > LEAST_FOCAL * size,
+            f"camera_info has a focal length of {focal:g} pixels across a {side} of {size}, as "
+            "no lens has: calibrate the camera",
+        )
 
 
 def _check(camera: Intrinsics) -> None:

@@ -15,6 +15,7 @@ from typing import NoReturn
 
 from janusvln_ros import __version__
 from janusvln_ros.cli.options import declare
+from janusvln_ros.cli.output import say
 from janusvln_ros.errors import FailedError, InputError, NonFiniteError
 from janusvln_ros.files import trouble
 
@@ -25,7 +26,9 @@ SUBCOMMANDS = {
     "arm": "allow a running robot to move, or forbid it",
     "go": "tell a running robot where to go, and watch it get there",
     "watch": "show the decisions and warnings of a running graph",
+    "calibrate": "measure with a tape what a robot makes of its commands",
     "stop": "end what a running robot does, and disarm it",
+    "secure": "write the SROS2 policy of a running graph",
     "houses": "generate procedural homes and their episodes in the VLN-CE formats",
     "collect": "write expert trajectories in the published layout",
     "dagger": "write model-driven trajectories in the published layout",
@@ -91,7 +94,7 @@ def main(argv: list[str] | None = None) -> int:
     try:
         return _run(arguments)
     except InputError as error:
-        print(f"error: {error}", file=sys.stderr)
+        say(f"error: {error}")
         return 2
     except BrokenPipeError:
         # whoever read has seen enough; what Python still holds back goes nowhere
@@ -101,16 +104,16 @@ def main(argv: list[str] | None = None) -> int:
         sentence = trouble(error)
         if sentence is None:
             raise
-        print(f"error: {sentence}", file=sys.stderr)
+        say(f"error: {sentence}")
         return 1
     except (NonFiniteError, FailedError) as error:
-        print(f"error: {error}", file=sys.stderr)
+        say(f"error: {error}")
         return 1
     except Interrupted as interrupted:
-        print(f"interrupted; to go on:\n  {interrupted}", file=sys.stderr)
+        say(f"interrupted; to go on:\n  {interrupted}")
         return 130
     except KeyboardInterrupt:
-        print("interrupted", file=sys.stderr)
+        say("interrupted")
         return 130
 
 

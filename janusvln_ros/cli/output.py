@@ -5,6 +5,8 @@ import sys
 from collections.abc import Callable
 from typing import Any
 
+from janusvln_ros.errors import printable
+
 
 def print_json(result: dict[str, Any]) -> None:
     """Print the one object that ``--json`` promises on stdout; all else goes to stderr."""
@@ -16,9 +18,14 @@ def answer(as_json: bool, result: dict[str, Any], page: Callable[[dict[str, Any]
     if as_json:
         print_json(result)
     else:
-        print(page(result), flush=True)
+        show(page(result))
+
+
+def show(text: str) -> None:
+    """Print for people, on stdout."""
+    print(printable(text), flush=True)
 
 
 def say(text: str) -> None:
     """Tell the user, on stderr."""
-    print(text, file=sys.stderr, flush=True)
+    print(printable(text), file=sys.stderr, flush=True)

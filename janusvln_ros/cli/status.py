@@ -55,6 +55,7 @@ def page(status: dict[str, Any]) -> str:
             if "checkpoint" in about
             else "not loaded",
         ),
+        *([("incident", status["incident"])] if status["incident"] else []),
         *(("missing", text) for text in status["missing"]),
         *(("warning", text) for text in status["problems"]),
     ]

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from janusvln_ros.cli.beside import beside
 from janusvln_ros.cli.options import RUNNING, option
-from janusvln_ros.cli.output import say
+from janusvln_ros.cli.output import say, show
 from janusvln_ros.errors import require
 
 if TYPE_CHECKING:
@@ -45,7 +45,7 @@ def run(args: argparse.Namespace) -> int:
                 print(json.dumps(decision_row(message)), flush=True)
             else:
                 told = not seen or seen[-1].episode_id != message.episode_id
-                print("\n".join(lines_of(message, told)), flush=True)
+                show("\n".join(lines_of(message, told)))
             seen.append(message)
 
         say(f"watching {operator.namespace} in ROS domain {operator.domain}; Ctrl-C ends it")

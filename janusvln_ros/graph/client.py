@@ -247,16 +247,17 @@ class GraphClient(Connection):
             time_limit=time_limit,
             start_stamp=episode.first_frame,
         )
-        sent = self.follow.send_goal_async(
-            goal,
-            feedback_callback=(lambda message: progress(message.feedback)) if progress else None,
-        )
-        self.until(sent.done, 60.0, "follow_instruction did not answer")
-        handle = sent.result()
-        if not handle.accepted:
-            raise GraphTimeoutError("follow_instruction rejected the goal")
-        done = handle.get_result_async()
-        self.until(done.done, patience, "the episode did not end")
+        with self.attending("policy/client") as goal.client:
+            sent = self.follow.send_goal_async(
+                goal,
+                feedback_callback=(lambda heard: progress(heard.feedback)) if progress else None,
+            )
+            self.until(sent.done, 60.0, "follow_instruction did not answer")
+            handle = sent.result()
+            if not handle.accepted:
+                raise GraphTimeoutError("follow_instruction rejected the goal")
+            done = handle.get_result_async()
+            self.until(done.done, patience, "the episode did not end")
         result = done.result().result
         self.until(
             lambda: len(self.telemetry.decisions) >= result.steps,
@@ -270,14 +271,21 @@ class GraphClient(Connection):
             float(result.elapsed),
         )
 
-    def step(self, episode_id: int, step: int, action: Action, frame_stamp: Time) -> Any:
+    def step(
+        self, episode_id: int, step: int, action: Action, frame_stamp: Time, life: int = 0
+    ) -> Any:
         """
         Ask for one step past the policy, as for the STOP that ends an episode at its limit;
-        returns ExecuteStep's result.
+        returns ExecuteStep's result. ``life``: whose heartbeats ``motion`` is to watch; a bridge
+        in lockstep watches none.
         """
         sent = self.steps.send_goal_async(
             ExecuteStep.Goal(
-                episode_id=episode_id, step=step, action=int(action), frame_stamp=frame_stamp
+                episode_id=episode_id,
+                step=step,
+                action=int(action),
+                frame_stamp=frame_stamp,
+                life=life,
             )
         )
         self.until(sent.done, 60.0, "execute_step did not answer")

@@ -61,6 +61,11 @@ class NodeSpec:
         """
         return f"janusvln_{self.name}" if self.package == PACKAGE else self.name
 
+    @property
+    def full_name(self) -> str:
+        """The node's name with its namespace, which is also its enclave of SROS2."""
+        return "/".join(["", *filter(None, self.namespace.split("/")), self.name])
+
     def arguments(self, folder: Path) -> list[str]:
         """
         Return the command-line arguments after the executable, as any ROS 2 node takes them.
@@ -74,11 +79,11 @@ class NodeSpec:
         files = self.files
         if space:
             words += ["-r", f"__ns:=/{space}"]
+        words += ["--enclave", self.full_name]
         if self.parameters:
             path = folder / f"{self.name}.yaml"
-            name = f"/{space}/{self.name}" if space else f"/{self.name}"
             # JSON is YAML in which every text is quoted: "1" stays one
-            told = {name: {"ros__parameters": self.parameters}}
+            told = {self.full_name: {"ros__parameters": self.parameters}}
             path.write_text(json.dumps(told, ensure_ascii=False))
             files += (path,)
         words += [word for path in files for word in ("--params-file", str(path))]

@@ -1,19 +1,31 @@
 """A node of ours in somebody's ROS domain: waits that end, services that answer or are named."""
 
 import os
+import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 import rclpy
+from janusvln_msgs.msg import Heartbeat
 from rclpy.executors import SingleThreadedExecutor
 from rclpy.signals import SignalHandlerOptions
+
+from janusvln_ros.nodes.shared_memory import clear_dead, keep_private
+from janusvln_ros.protocol.exchange import new_life
 
 MIDDLEWARE_VARIABLES = (
     "ROS_AUTOMATIC_DISCOVERY_RANGE",
     "ROS_LOCALHOST_ONLY",
     "FASTDDS_DEFAULT_PROFILES_FILE",
 )
+
+ATTENDANCE_PERIOD = 0.2
+"""Seconds between the heartbeats of a client that has asked for a drive."""
+
+MATCHED_S = 3.0
+"""Seconds that whoever listens to them may take to be discovered."""
 
 
 class GraphTimeoutError(Exception):
@@ -34,6 +46,7 @@ class Connection:
         environment: variables that choose the ROS domain and the middleware's settings.
         alive: looks after the nodes.
         name: of the node; several of one name may run beside a graph.
+        enclave: of SROS2, if it is on.
     """
 
     def __init__(
@@ -41,21 +54,25 @@ class Connection:
         environment: Mapping[str, str],
         alive: Callable[[], None] = alive_always,
         name: str = "graph_client",
+        enclave: str = "/",
     ):
         # The middleware reads the environment when a context is made.
         os.environ.update(
             {key: environment[key] for key in MIDDLEWARE_VARIABLES if key in environment}
         )
+        clear_dead()
         self.alive = alive
         self.domain = int(environment.get("ROS_DOMAIN_ID", "0"))
         self.context = rclpy.Context()
         rclpy.init(
-            args=[],  # a command's own NAME:=VALUE words are no remaps
+            # a command's own NAME:=VALUE words are no remaps
+            args=["--ros-args", "--enclave", enclave],
             context=self.context,
             domain_id=self.domain,
             signal_handler_options=SignalHandlerOptions.NO,
         )
         self.node = rclpy.create_node(name, context=self.context, start_parameter_services=False)
+        keep_private()
         self.executor = SingleThreadedExecutor(context=self.context)
         self.executor.add_node(self.node)
 
@@ -91,6 +108,33 @@ class Connection:
                 return False
             self.executor.spin_once(timeout_sec=0.05)
         return True
+
+    @contextmanager
+    def attending(self, name: str) -> Iterator[int]:
+        """
+        Send heartbeats on the topic ``name`` while the block runs, of a life that it is given; the
+        block begins when somebody listens.
+
+        They come from a thread of their own: a terminal that is slow to print, or a picture that
+        takes long to write, is no death.
+        """
+        life, over = new_life(), threading.Event()
+        publisher = self.node.create_publisher(Heartbeat, name, 1)
+
+        def beat() -> None:
+            while not over.wait(ATTENDANCE_PERIOD):
+                publisher.publish(Heartbeat(life=life))
+
+        self.linger(lambda: publisher.get_subscription_count() > 0, MATCHED_S)
+        publisher.publish(Heartbeat(life=life))
+        thread = threading.Thread(target=beat, daemon=True)
+        thread.start()
+        try:
+            yield life
+        finally:
+            over.set()
+            thread.join()
+            self.node.destroy_publisher(publisher)
 
     def call(self, kind: Any, name: str, request: Any, seconds: float = 60.0) -> Any:
         """

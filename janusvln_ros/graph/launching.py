@@ -68,6 +68,7 @@ def launch_node(spec: NodeSpec) -> list[Any]:
         namespace=spec.namespace,
         parameters=[*map(str, spec.files), *([values] if values else [])],
         remappings=list(spec.remaps.items()),
+        ros_arguments=["--enclave", spec.full_name],
         output="screen",
         emulate_tty=True,
         on_exit=ended,

@@ -12,7 +12,7 @@ from typing import Any
 
 from diagnostic_msgs.msg import DiagnosticArray
 from janusvln_msgs.action import FollowInstruction
-from janusvln_msgs.msg import Decision
+from janusvln_msgs.msg import Decision, StepReport
 from lifecycle_msgs.srv import GetState
 from rclpy.action import ActionClient, get_action_server_names_and_types_by_node
 from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
@@ -22,6 +22,7 @@ from std_srvs.srv import SetBool, Trigger
 from janusvln_ros.graph.client import ERROR_NAMES
 from janusvln_ros.graph.connection import Connection, GraphTimeoutError
 from janusvln_ros.graph.processes import domains_in_use, middleware_environment
+from janusvln_ros.graph.security import OPERATOR, OPERATOR_USES, Uses, used_by
 
 OURS = ("policy", "motion", "sim_bridge", "player", "recorder")
 """The nodes of a graph; it is recognised by the first two."""
@@ -50,7 +51,8 @@ class Status:
 
     ``nodes``: the life cycle's state by name ("running" where a node has none); ``missing``:
     inputs on which nothing can arrive, a sentence each; ``problems``: what else diagnostics warn
-    of; ``about``: the checkpoint and what else decisions depend on.
+    of; ``about``: the checkpoint and what else decisions depend on; ``incident``: the bag of the
+    last one.
     """
 
     domain: int
@@ -64,6 +66,7 @@ class Status:
     missing: list[str] = field(default_factory=list)
     problems: list[str] = field(default_factory=list)
     about: dict[str, str] = field(default_factory=dict)
+    incident: str = ""
 
     def as_dict(self) -> dict[str, Any]:
         """Everything, ready for JSON."""
@@ -95,7 +98,7 @@ class Operator(Connection):
     def __init__(
         self, environment: Mapping[str, str], namespace: str | None, patience: float = ANSWER_S
     ):
-        super().__init__(environment, name="janusvln_operator")
+        super().__init__(environment, name=OPERATOR, enclave="/operator")
         try:
             self.namespace = self._find(namespace, patience)
         except BaseException:
@@ -242,7 +245,8 @@ class Operator(Connection):
         client: Any = ActionClient(self.node, FollowInstruction, self.named("follow_instruction"))
         goal = FollowInstruction.Goal(instruction=text, max_steps=max_steps, time_limit=time_limit)
         try:
-            return self._followed(client, goal, progress)
+            with self.attending(self.named("policy/client")) as goal.client:
+                return self._followed(client, goal, progress)
         finally:
             client.destroy()
 
@@ -318,6 +322,20 @@ class Operator(Connection):
                 self.linger(lambda: False, 0.1)
                 yield
 
+    def step_reports(self, stepped: Callable[[StepReport], None]) -> Iterator[None]:
+        """
+        Hand every step that ends to ``stepped``; yields now and then, for ever.
+
+        Raises:
+            NoGraphError: there is no ``motion``.
+        """
+        if not self.has("motion"):
+            raise NoGraphError(self.lacking("motion"))
+        with self.hearing(StepReport, self.named("motion/step_report"), stepped):
+            while True:
+                self.linger(lambda: False, 0.1)
+                yield
+
     def _warnings(self, message: DiagnosticArray) -> dict[str, str]:
         """What is wrong with this graph, by the name of the line; empty: nothing."""
         ours = {self.named(node) for node in OURS}
@@ -333,6 +351,7 @@ class Operator(Connection):
         """
         lines: dict[str, Any] = {}
         about: dict[str, str] = {}
+        incidents: list[str] = []
 
         def look(message: DiagnosticArray) -> None:
             ours = {self.named(node) for node in OURS}
@@ -347,11 +366,29 @@ class Operator(Connection):
         with (
             self.hearing(DiagnosticArray, "/diagnostics", look),
             self.hearing(String, self.named("policy/about"), read, kept=True),
+            self.hearing(
+                String,
+                self.named("recorder/incident"),
+                lambda message: incidents.append(message.data),
+                kept=True,
+            ),
         ):
             nodes = {name: self._state_of(name) for name in names}
             self.linger(lambda: all(name in lines for name in wanted), 2.0)
             self.linger(lambda: bool(about), 0.5)
-        return self._told(nodes, lines, about)
+        status = self._told(nodes, lines, about)
+        status.incident = incidents[-1] if incidents else ""
+        return status
+
+    def uses(self) -> dict[tuple[str, str], Uses]:
+        """What each node of the graph uses, and what the operator's commands do, for SROS2."""
+        self.linger(lambda: set(OURS[:2]) <= self.nodes, DISCOVERY_S)
+        self.linger(lambda: False, SETTLE_S)
+        found = {
+            (name, self.namespace): used_by(self.node, name, self.namespace)
+            for name in sorted(self.nodes)
+        }
+        return {**found, (OPERATOR, self.namespace): OPERATOR_USES}
 
     def _state_of(self, node: str) -> str:
         """The label of a node's life cycle; "running" where it has none."""

@@ -10,6 +10,7 @@ import functools
 import os
 import shlex
 import signal
+import stat
 import subprocess
 import sys
 import tempfile
@@ -184,6 +185,23 @@ def domains_in_use(proc: Path = Path("/proc/net"), shm: Path = Path("/dev/shm"))
     return [domain for domain in DOMAINS if domain_owners(domain, proc, shm)]
 
 
+def own_folder() -> Path:
+    """
+    This user's own folder among the temporary ones, in which nobody else can have put a link.
+
+    Raises:
+        InputError: what has its name is somebody else's, open to others, or a link.
+    """
+    path = Path(tempfile.gettempdir()) / f"janusvln-{os.getuid()}"
+    path.mkdir(mode=0o700, exist_ok=True)
+    told = path.lstat()
+    require(
+        stat.S_ISDIR(told.st_mode) and told.st_uid == os.getuid() and not told.st_mode & 0o077,
+        f"{path} is not a folder of yours alone: remove it, or set TMPDIR to another place",
+    )
+    return path
+
+
 @contextlib.contextmanager
 def reserved_domain(wanted: int | None = None) -> Iterator[int]:
     """
@@ -200,15 +218,9 @@ def reserved_domain(wanted: int | None = None) -> Iterator[int]:
         f"ROS domain {wanted} is out of range: give one from 0 to 101",
     )
     for domain in FREE_DOMAINS if wanted is None else [wanted]:
-        path = Path(tempfile.gettempdir()) / f"janusvln-ros-domain-{domain}.lock"
-        try:
-            # never deleted: a lock on a deleted file would not be seen by others
-            handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
-        except PermissionError:
-            try:
-                handle = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-            except OSError:
-                continue
+        path = own_folder() / f"ros-domain-{domain}.lock"
+        # never deleted: a lock on a deleted file would not be seen by others
+        handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
         try:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
             owners = domain_owners(domain)

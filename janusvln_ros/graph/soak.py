@@ -17,10 +17,11 @@ from typing import Any
 
 from diagnostic_msgs.msg import DiagnosticArray
 from janusvln_msgs.action import FollowInstruction
+from janusvln_msgs.msg import Heartbeat
 from nav_msgs.msg import Odometry
 from rclpy.qos import QoSProfile
 from sensor_msgs.msg import CompressedImage
-from std_msgs.msg import Bool, String, UInt64
+from std_msgs.msg import Bool, String
 
 from janusvln_ros.graph.client import ERROR_NAMES, GraphClient
 from janusvln_ros.graph.composition import resolve
@@ -200,7 +201,7 @@ class Soak:
         )
         self.heartbeat = 0.0
         node.create_subscription(
-            UInt64, "policy/heartbeat", self._on_heartbeat, QoSProfile(depth=1)
+            Heartbeat, "policy/heartbeat", self._on_heartbeat, QoSProfile(depth=1)
         )
         node.create_subscription(
             DiagnosticArray, "/diagnostics", self._on_diagnostics, QoSProfile(depth=20)
@@ -216,7 +217,7 @@ class Soak:
             for name, growth in self.growth.items():
                 growth.look(now, resident_bytes(self.processes.running[name].pid))
 
-    def _on_heartbeat(self, message: UInt64) -> None:
+    def _on_heartbeat(self, message: Heartbeat) -> None:
         self.heartbeat = time.monotonic()
 
     def _on_diagnostics(self, message: DiagnosticArray) -> None:

@@ -15,12 +15,12 @@ from typing import Any
 import numpy as np
 from geometry_msgs.msg import Twist, TwistStamped
 from janusvln_msgs.action import ExecuteStep
-from janusvln_msgs.msg import StepReport
+from janusvln_msgs.msg import Heartbeat, StepReport
 from nav_msgs.msg import Odometry
 from rclpy.lifecycle import TransitionCallbackReturn
-from rclpy.qos import QoSProfile, ReliabilityPolicy
+from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
 from sensor_msgs.msg import CameraInfo, Image, LaserScan
-from std_msgs.msg import Bool, UInt8, UInt64
+from std_msgs.msg import Bool, UInt8
 from std_srvs.srv import SetBool
 
 from janusvln_ros.actions import FORWARD_STEP_M, TURN_STEP_DEG
@@ -30,17 +30,35 @@ from janusvln_ros.errors import InputError
 from janusvln_ros.geometry import Pose2
 from janusvln_ros.nodes.base import ManagedNode
 from janusvln_ros.nodes.messages import pose_message, stamp_message
-from janusvln_ros.nodes.parameters import Param
+from janusvln_ros.nodes.parameters import NOT_TOLD, Param, told
 from janusvln_ros.nodes.running import leave, run_node
-from janusvln_ros.nodes.wiring import hear_all, listeners_of, type_name
+from janusvln_ros.nodes.wiring import (
+    hear_all,
+    listeners_of,
+    servers_of,
+    speakers_of,
+    type_name,
+)
 from janusvln_ros.protocol import exchange, moving
-from janusvln_ros.protocol.corridor import depth_corridor, scan_corridor
+from janusvln_ros.protocol.corridor import (
+    depth_corridor,
+    known_around,
+    scan_corridor,
+    without_answer,
+)
 from janusvln_ros.protocol.health import OK, WARN, Health, InputRate, percentile
+from janusvln_ros.protocol.ledger import TICK, announcement
+from janusvln_ros.protocol.mounting import Link, Mount, mount_of
 from janusvln_ros.protocol.odometry import sample_of
 from janusvln_ros.protocol.profile import safe_velocity
 from janusvln_ros.protocol.status import StepStatus
-from janusvln_ros.protocol.wiring import heard_by, no_listener
+from janusvln_ros.protocol.wiring import heard_by, names, no_listener
 from janusvln_ros.stamps import nanoseconds
+
+try:  # ROS installations have them; the wheels do not
+    from tf2_msgs.msg import TFMessage
+except ImportError:
+    TFMessage = None
 
 TITLE = "Parameters of the node 'motion': one bounded step at a time on odometry."
 
@@ -60,6 +78,12 @@ PARAMETERS = (
         5.0,
     ),
     Param(
+        "silence_test",
+        True,
+        "Try base_timeout in the first step after arming: at 0.1 m/s the commands fall silent, "
+        "and a base that goes on is not trusted.",
+    ),
+    Param(
         "output",
         "twist",
         "Type of cmd_vel. discrete: no velocity; the number of the action on "
@@ -70,7 +94,23 @@ PARAMETERS = (
     Param("odom_frame", "odom", "frame_id of step reports."),
     Param("forward_step", FORWARD_STEP_M, "Length of one step forward, metres.", 0.05, 1.0),
     Param("turn_step", TURN_STEP_DEG, "Angle of one turn, degrees.", 1.0, 90.0),
-    Param("speed", 0.3, "Metres per second at most.", 0.02, 2.0, live=True),
+    Param(
+        "execution",
+        1.0,
+        "Share of a commanded way forward that the base makes, as 'janusvln calibrate' measures "
+        "it with a tape. A step commands at most 1.35 of itself by it, whatever odometry says.",
+        0.6,
+        1.5,
+    ),
+    Param("turn_execution", 1.0, "The same of a commanded turn.", 0.6, 1.5),
+    Param(
+        "speed",
+        0.3,
+        "Metres per second at most. This and what follows holds from the next step on.",
+        0.02,
+        2.0,
+        live=True,
+    ),
     Param(
         "acceleration",
         0.5,
@@ -169,14 +209,29 @@ PARAMETERS = (
     ),
     Param(
         "odom_jump",
-        0.3,
-        "Metres between two odometry messages that are no motion but a jump.",
+        0.1,
+        "Metres between two odometry messages, beyond what the base can make in the meantime, "
+        "that are no motion but a jump.",
         0.02,
         5.0,
     ),
     Param(
+        "input_max_age",
+        0.5,
+        "Seconds that the stamps of odometry and range data may lie behind the clock.",
+        0.05,
+        2.0,
+    ),
+    Param(
+        "drift",
+        0.1,
+        "Metres to the side, or off its place in a turn, at which a step ends as not trusted.",
+        0.02,
+        1.0,
+    ),
+    Param(
         "heartbeat_timeout",
-        0.25,
+        0.2,
         "Seconds without a heartbeat of policy after which the base is stopped.",
         0.05,
         0.3,
@@ -186,6 +241,12 @@ PARAMETERS = (
         False,
         "Refuse to be armed until the e-stop has said that it is released, and while it has no "
         "publisher. Off: e-stops of most robots cut the power and tell nobody.",
+    ),
+    Param(
+        "sole_velocity",
+        False,
+        "Refuse to be armed while somebody else publishes velocities to the same topic. Off: they "
+        "are named (a teleop that nobody uses is normal).",
     ),
     Param(
         "range_source",
@@ -242,10 +303,16 @@ PARAMETERS = (
         live=True,
     ),
     Param(
+        "inf_is_free",
+        False,
+        "Take every +Inf of a scan as free (REP-117). Off: where it lies between beams that "
+        "answered, as a thing does that absorbs them, it is unknown.",
+    ),
+    Param(
         "scan_mount",
-        [0.0, 0.0, 0.0],
+        NOT_TOLD,
         "Pose of the laser scanner on the robot: metres forward, metres left, radians "
-        "to the left.",
+        "to the left. Not told: as TF has it, or scans are refused.",
     ),
     Param(
         "depth_mount",
@@ -286,16 +353,13 @@ PARAMETERS = (
     Param(
         "future_tolerance",
         0.1,
-        "Seconds by which a frame's stamp may be ahead of the clock.",
+        "Seconds by which stamps of frames, odometry and range data may be ahead of the clock.",
         0.0,
         10.0,
         live=True,
     ),
     Param("policy_node", "policy", "Name of the node whose heartbeat is watched."),
 )
-
-PERIOD = 0.02
-"""Seconds of the control loop."""
 
 ZEROS_AFTER = 0.5
 """
@@ -304,6 +368,9 @@ base.
 """
 
 FEEDBACK_PERIOD = 0.1
+
+HEARTBEAT_PERIOD = 0.1
+"""Seconds between words about the step that is made, by which ``policy`` knows of its end."""
 
 OUTPUTS: dict[str, tuple[Any, str, int]] = {
     "twist": (Twist, "cmd_vel", 1),
@@ -324,22 +391,24 @@ class MotionNode(ManagedNode):
     """The node. ``machine`` is the state of `janusvln_ros.protocol.moving`."""
 
     def __init__(self, **options: Any):
-        super().__init__("motion", PARAMETERS, PERIOD, **options)
+        super().__init__("motion", PARAMETERS, TICK, **options)
         values, source = self.values, self.values.range_source
         self.machine = moving.State()
-        self.zero_until = self.feedback_at = 0.0
+        self.zero_until = self.feedback_at = self.heartbeat_at = 0.0
         self.last_status = ""
         self.step_seconds: list[float] = []
         self.depth_camera: Intrinsics | None = None
+        self.links: dict[str, Link] = {}  # of TF, by frame
         self.sent, topic, depth = OUTPUTS[values.output]
         self.command_out = self.create_publisher(self.sent, topic, depth)
         self.report_out = self.create_publisher(StepReport, "~/step_report", 10)
+        self.heartbeat_out = self.create_publisher(Heartbeat, "~/heartbeat", 1)
         newest = QoSProfile(depth=1, reliability=ReliabilityPolicy.BEST_EFFORT)
         several = QoSProfile(depth=10, reliability=ReliabilityPolicy.BEST_EFFORT)
         heartbeat = f"{values.policy_node}/heartbeat"
         wanted: list[Any] = [
             (Odometry, "odom", self._on_odometry, several),
-            (UInt64, heartbeat, self._on_heartbeat, newest),
+            (Heartbeat, heartbeat, self._on_heartbeat, several),
             *[(LaserScan, "scan", self._on_scan, newest)] * (source == "scan"),
             *[(Image, "depth", self._on_depth, newest)] * (source == "depth"),
             *[(CameraInfo, "depth_info", self._on_depth_info, newest)] * (source == "depth"),
@@ -348,6 +417,10 @@ class MotionNode(ManagedNode):
             self.create_subscription(*subscription)
         self.inputs = [(kind, topic, profile) for kind, topic, _, profile in wanted]
         hear_all(self, Bool, "estop", self._on_estop)
+        hear_all(self, Bool, "cliff", self._on_cliff)
+        if source == "scan" and TFMessage is not None and not told(values.scan_mount):
+            kept = QoSProfile(depth=100, durability=DurabilityPolicy.TRANSIENT_LOCAL)
+            self.create_subscription(TFMessage, "/tf_static", self._on_links, kept)
         self.rates["odom"] = InputRate("odom", values.expected_odom_rate, silence=1.0)
         if source != "none":
             self.rates["range"] = InputRate(source, values.expected_range_rate, silence=1.0)
@@ -398,8 +471,8 @@ class MotionNode(ManagedNode):
         except InputError as error:
             self._unusable(now, "odom", error)
 
-    def _on_heartbeat(self, message: UInt64) -> None:
-        self._handle(moving.Heartbeat(self.now(), message.data))
+    def _on_heartbeat(self, message: Heartbeat) -> None:
+        self._handle(moving.Heartbeat(self.now(), message.episode_id, message.life))
 
     def _on_estop(self, message: Bool, sent: int) -> None:
         before = self.machine.estop
@@ -408,19 +481,54 @@ class MotionNode(ManagedNode):
             released = "e-stop released: call motion/arm to allow motion"
             self.get_logger().warning("e-stop pressed: disarmed" if pressed else released)
 
+    def _on_cliff(self, message: Bool, sent: int) -> None:
+        before = self.machine.cliff
+        self._handle(moving.Cliff(self.now(), message.data, sent))
+        if message.data and not (before and before.seen):
+            self.get_logger().warning("the cliff sensor sees an edge: no step begins or goes on")
+
+    def _on_links(self, message: Any) -> None:
+        for one in message.transforms:
+            place, turn = one.transform.translation, one.transform.rotation
+            rotation = (turn.x, turn.y, turn.z, turn.w)
+            link = Link(one.header.frame_id.lstrip("/"), (place.x, place.y, place.z), rotation)
+            self.links[one.child_frame_id.lstrip("/")] = link
+
+    def _mounted(self, frame: str) -> Mount:
+        if told(self.values.scan_mount):
+            return Mount(Pose2(*self.values.scan_mount))
+        mount = mount_of(self.links, base := self.values.base_frame, frame)
+        if mount is None:
+            raise InputError(
+                f"nobody tells where the scanner sits: TF has no chain from '{base}' to the "
+                f"scan's frame '{frame}', and scan_mount is not set (metres forward, metres left, "
+                "radians to the left; [0.0, 0.0, 0.0]: at the middle, looking ahead)"
+            )
+        return mount
+
     def _on_scan(self, message: LaserScan) -> None:
-        now, mount = self._range_arrived(), Pose2(*self.values.scan_mount)
+        now, values = self._range_arrived(), self.values
+        try:
+            mount, upside_down = self._mounted(message.header.frame_id)
+        except InputError as problem:
+            self._unusable(now, "scan", problem)
+            return
+        ranges = np.asarray(message.ranges, np.float64)
+        if not values.inf_is_free:
+            ranges = without_answer(ranges, message.angle_increment)
+        way = -1.0 if upside_down else 1.0
         clearance, known, nearest = scan_corridor(
-            np.asarray(message.ranges, np.float64),
-            message.angle_min,
-            message.angle_increment,
+            ranges,
+            way * message.angle_min,
+            way * message.angle_increment,
             message.range_min,
             message.range_max,
             mount=mount,
-            half_width=self.values.corridor_width / 2,
+            half_width=values.corridor_width / 2,
         )
+        around = known_around(ranges, message.range_max)
         stamp, blind = nanoseconds(message.header.stamp), mount.x + max(message.range_min, 0.0)
-        self._handle(moving.Ranges(now, stamp, clearance, known, nearest, blind))
+        self._handle(moving.Ranges(now, stamp, clearance, known, nearest, blind, around))
 
     def _on_depth_info(self, message: CameraInfo) -> None:
         self.depth_camera = intrinsics_of(message, rectified=True)
@@ -469,8 +577,10 @@ class MotionNode(ManagedNode):
             listeners = listeners_of(self, self.command_out)
             wiring = no_listener(topic, kind, listeners, REMEDIES)
             problem = moving.arming_problem(self.machine, now, self.settings, wiring)
-            problem = problem or self._estop_gone()
+            problem = problem or self._estop_gone() or self._not_alone()
             notes = f"; {heard_by(topic, kind, listeners)}{self._estop_silent()}"
+            notes += self._other_velocities()
+            notes += f"; {announcement(self.settings)}" if self.sent is not UInt8 else ""
         if problem is None:
             self._handle(moving.Arm(now, request.data))
             armed = "ARMED: the robot may move" if request.data else "disarmed"
@@ -478,6 +588,23 @@ class MotionNode(ManagedNode):
         response.success = problem is None
         response.message = problem or ("armed" if request.data else "disarmed") + notes
         return response
+
+    def _not_alone(self) -> str | None:
+        name = self.resolve_topic_name("execute_step")
+        if others := servers_of(self, "execute_step"):
+            return f"{name} is also served by {names(others)}: two would drive; end one of them"
+        others = (
+            speakers_of(self, self.command_out.topic_name) if self.values.sole_velocity else []
+        )
+        if not others:
+            return None
+        topic = self.command_out.topic_name
+        return f"{topic} is also published by {names(others)}, and sole_velocity is set"
+
+    def _other_velocities(self) -> str:
+        topic = self.command_out.topic_name
+        others = speakers_of(self, topic)
+        return f"; {topic} is also published by {names(others)}" if others else ""
 
     def _estop_gone(self) -> str | None:
         name = self.resolve_topic_name("estop")
@@ -498,7 +625,7 @@ class MotionNode(ManagedNode):
         """Take a goal of execute_step."""
         stamp = nanoseconds(request.frame_stamp)
         step = (request.episode_id, request.step, request.action)
-        self._handle(moving.Goal(now, key, *step, stamp, self.ros_now()))
+        self._handle(moving.Goal(now, key, *step, stamp, self.ros_now(), request.life))
 
     def cancel_goal(self, key: int) -> bool:
         """Stop the step in flight, if it is the one."""
@@ -510,17 +637,25 @@ class MotionNode(ManagedNode):
     def on_tick(self, now: float) -> None:
         """Run the control loop."""
         self._handle(moving.Tick(now, self.ros_now()))
+        if now - self.heartbeat_at >= HEARTBEAT_PERIOD:
+            self._tell_step(now)
         if self.machine.goal is None and now < self.zero_until:
             self._send(0.0, 0.0)
 
     # messages out
+
+    def _tell_step(self, now: float) -> None:
+        self.heartbeat_at, goal, beat = now, self.machine.goal, Heartbeat()
+        if goal is not None:
+            beat = Heartbeat(life=goal.life, episode_id=goal.episode_id, step=goal.step)
+        self.heartbeat_out.publish(beat)
 
     def _handle(self, event: exchange.Event) -> None:
         self.machine, commands = moving.advance(self.machine, event, self.settings)
         for command in commands:
             match command:
                 case moving.Drive(speed, rate):
-                    self._send(*safe_velocity(speed, rate, self.settings))
+                    self._send(*safe_velocity(speed, rate, self.machine.settings or self.settings))
                 case moving.Discrete(action):
                     self.command_out.publish(UInt8(data=int(action)))
                 case moving.Progress(key, share) if (
@@ -555,6 +690,7 @@ class MotionNode(ManagedNode):
             "error_msg": done.message,
             "pose_change": pose_message(done.moved),
             "collided": done.collided,
+            "commanded": done.commanded,
         }
         end = stamp_message(done.end_stamp)
         report = StepReport(

@@ -9,6 +9,7 @@ test holds the two together.
 import difflib
 import importlib
 import json
+import math
 import sys
 import textwrap
 from collections.abc import Callable, Sequence
@@ -28,7 +29,7 @@ class Param:
     One parameter.
 
     ``low``/``high`` are inclusive bounds of a number; ``choices`` the values of a string; ``live``
-    ones may change at run time.
+    ones may change at run time. A list whose default is ``NOT_TOLD`` may stay so.
     """
 
     name: str
@@ -38,6 +39,21 @@ class Param:
     high: float | None = None
     choices: tuple[str, ...] = ()
     live: bool = False
+
+
+NOT_TOLD = [math.nan] * 3
+"""Three numbers that nobody has given."""
+
+
+def told(numbers: Sequence[float]) -> bool:
+    """Whether somebody has given a list of numbers."""
+    return not all(isinstance(v, float) and math.isnan(v) for v in numbers)
+
+
+def _example(param: Param) -> Any:
+    if isinstance(param.default, list) and not told(param.default):
+        return [0.0] * len(param.default)
+    return param.default
 
 
 def problem(param: Param, value: Any) -> str | None:
@@ -52,6 +68,8 @@ def problem(param: Param, value: Any) -> str | None:
                 f"parameter '{param.name}' is {list(value)}; write its numbers with a decimal "
                 f"point: {[float(v) for v in value]}"
             )
+        if not told(value) and not told(param.default) and len(value) == count:
+            return None
         if len(value) != count or not all(
             isinstance(v, float) and abs(v) < float("inf") for v in value
         ):
@@ -127,7 +145,7 @@ def declare(node: Any, table: Sequence[Param]) -> SimpleNamespace:
         # to ROS, an empty list is no value
         require(
             override is None or override.type_ != Parameter.Type.NOT_SET,
-            f"parameter '{param.name}' is empty; give a value, such as {param.default!r}, or "
+            f"parameter '{param.name}' is empty; give a value, such as {_example(param)!r}, or "
             "leave it out",
         )
         if override is not None and (wrong := problem(param, override.value)):
@@ -182,7 +200,7 @@ def as_yaml(title: str, table: Sequence[Param]) -> str:
             limits += " May be changed while running."
         lines += [f"    # {line}" for line in textwrap.wrap(param.description + limits, 93)]
         # JSON is YAML in which every text is quoted
-        lines.append(f"    {param.name}: {json.dumps(param.default)}")
+        lines.append(f"    {param.name}: {json.dumps(param.default).replace('NaN', '.nan')}")
     return "\n".join(lines) + "\n"
 
 

@@ -18,7 +18,7 @@ from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
 from janusvln_msgs.action import ExecuteStep, FollowInstruction
-from janusvln_msgs.msg import Decision, StepReport
+from janusvln_msgs.msg import Decision, Heartbeat, StepReport
 from nav_msgs.msg import Odometry
 from rclpy.action import ActionClient
 from rclpy.callback_groups import ReentrantCallbackGroup
@@ -27,7 +27,7 @@ from rclpy.lifecycle import TransitionCallbackReturn
 from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
 from rclpy.task import Future as RosFuture
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image
-from std_msgs.msg import String, UInt64
+from std_msgs.msg import String
 from std_srvs.srv import Trigger
 
 from janusvln_ros.actions import FORWARD_STEP_M, TURN_STEP_DEG, Action
@@ -169,6 +169,13 @@ PARAMETERS = (
         False,
         "Refuse also one of which something may not be understood, instead of warning.",
         live=True,
+    ),
+    Param(
+        "unattended",
+        False,
+        "Follow also what is asked for by a client that would not be missed: the topic "
+        "instruction, and goals without a client. Off: only who sends heartbeats, as 'janusvln "
+        "go' does; the drive ends with them.",
     ),
     Param("refuse_blank", True, "Refuse black frames."),
     Param(
@@ -392,6 +399,14 @@ class Figures:
     overheads: deque[float] = field(default_factory=lambda: deque(maxlen=500))
 
 
+@dataclass(frozen=True)
+class Heart:
+    """By what ``motion`` knows that this very process lives: its life, and who tells of it."""
+
+    life: int
+    out: Any
+
+
 @dataclass
 class StepInFlight:
     """The goal of execute_step: which step, its handle once accepted, and whether to cancel it."""
@@ -502,12 +517,16 @@ class PolicyNode(ManagedNode):
         group = ReentrantCallbackGroup()
         self.decision_out = self.create_publisher(Decision, "~/decision", 10)
         self.overlay_out = self.create_publisher(Image, "~/overlay", 1)
-        self.heartbeat_out = self.create_publisher(UInt64, "~/heartbeat", 1)
+        beats = self.create_publisher(Heartbeat, "~/heartbeat", 1)
+        self.heart = Heart(exchange.new_life(), beats)
         self.steps: Any = ActionClient(self, ExecuteStep, "execute_step", callback_group=group)
         self.resend: Any = self.create_client(Trigger, "resend_frame", callback_group=group)
         self.serve(FollowInstruction, "follow_instruction")
         self.create_service(Trigger, "~/stop", self._on_stop)
         self.create_subscription(String, "instruction", self._on_instruction, 10)
+        lively = QoSProfile(depth=10, reliability=ReliabilityPolicy.BEST_EFFORT)
+        self.create_subscription(Heartbeat, "~/client", self._on_client, lively)
+        self.create_subscription(Heartbeat, "motion/heartbeat", self._on_motion, lively)
         steady_timer(self, values.heartbeat_period, self._on_heartbeat)
         self.inputs = [(kind, topic, profile) for kind, topic, _, profile in self._wanted()]
         self._warn_once(mounting_warning(values.camera_height))
@@ -692,6 +711,13 @@ class PolicyNode(ManagedNode):
         except InputError as error:
             self.get_logger().error(str(error), throttle_duration_sec=5.0)
 
+    def _on_client(self, message: Heartbeat) -> None:
+        self._handle(exchange.ClientHeard(self.now(), message.life))
+
+    def _on_motion(self, message: Heartbeat) -> None:
+        ours = (message.episode_id, message.step) if message.life == self.heart.life else None
+        self._handle(exchange.MotionHeard(self.now(), ours))
+
     def _on_report(self, message: StepReport) -> None:
         self._handle(exchange.StepEnded(self.now(), nanoseconds(message.header.stamp)))
 
@@ -700,7 +726,8 @@ class PolicyNode(ManagedNode):
         limit = request.time_limit if math.isfinite(request.time_limit) else 0.0
         limits = {"max_steps": request.max_steps, "time_limit": max(limit, 0.0)}
         oldest = nanoseconds(request.start_stamp)
-        self._follow(key, request.instruction, start_stamp=oldest, **limits)
+        limits |= {"start_stamp": oldest, "client": request.client}
+        self._follow(key, request.instruction, **limits)
 
     def cancel_goal(self, key: int) -> bool:
         """Cancel after the response, when the goal is in its cancelling state."""
@@ -786,6 +813,7 @@ class PolicyNode(ManagedNode):
             step=command.step,
             action=int(command.action),
             frame_stamp=stamp_message(command.frame_stamp),
+            life=self.heart.life,
         )
         sent = self.steps.send_goal_async(goal)
         sent.add_done_callback(lambda future: self._on_step_accepted(token, future))
@@ -896,7 +924,8 @@ class PolicyNode(ManagedNode):
 
     def _on_heartbeat(self) -> None:
         if self.machine.active and self.values.execute:
-            self.heartbeat_out.publish(UInt64(data=self.machine.episode_id))
+            beat = Heartbeat(life=self.heart.life, episode_id=self.machine.episode_id)
+            self.heart.out.publish(beat)
 
     def health(self, now: float) -> Health:
         """Return the line about the episode, the model and its memories."""

@@ -15,6 +15,7 @@ from types import FrameType
 from typing import Any
 
 from janusvln_ros.errors import InputError
+from janusvln_ros.nodes.shared_memory import clear_dead, keep_private
 
 SPIN_SECONDS = 0.05
 """Longest wait of the executor, so that a signal is seen soon even on a silent graph."""
@@ -87,6 +88,7 @@ def run_node(make: Callable[[], Any], args: list[str] | None = None) -> int:
     from rclpy.signals import SignalHandlerOptions
 
     told = signals()
+    clear_dead()
     try:
         rclpy.init(args=args, signal_handler_options=SignalHandlerOptions.NO)
     # arguments that ROS cannot read: another kind of exception in every distribution
@@ -102,6 +104,7 @@ def run_node(make: Callable[[], Any], args: list[str] | None = None) -> int:
         traceback.print_exc()
         print(f"error: {type(error).__name__}: {error}", file=sys.stderr)
         return 1
+    keep_private()
     told.running = True
     executor = SingleThreadedExecutor()
     executor.add_node(node)

@@ -73,6 +73,20 @@ def listeners_of(node: Any, publisher: Any) -> list[Endpoint]:
     return [_endpoint(info, _mismatch(publisher.qos_profile, info.qos_profile)) for info in infos]
 
 
+def speakers_of(node: Any, topic: str) -> list[str]:
+    """Full names of the nodes that publish ``topic`` beside ``node``, one for each publisher."""
+    infos = node.get_publishers_info_by_topic(node.resolve_topic_name(topic))
+    names = [_endpoint(info, "").node for info in infos]
+    if (own := node.get_fully_qualified_name()) in names:
+        names.remove(own)
+    return sorted(names)
+
+
+def servers_of(node: Any, action: str) -> list[str]:
+    """Full names of the nodes that serve ``action`` beside ``node``."""
+    return speakers_of(node, f"{action}/_action/status")
+
+
 def missing_publisher(node: Any, kind: Any, topic: str, profile: QoSProfile) -> str | None:
     """Why a subscription of ``kind`` on ``topic`` will hear nothing, or None."""
     name = node.resolve_topic_name(topic)

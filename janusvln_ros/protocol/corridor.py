@@ -18,6 +18,15 @@ from janusvln_ros.geometry import Pose2
 SECTORS = 5
 """Parts of a scan's view ahead, side by side, of which each must be known."""
 
+GAP = math.pi / 2
+"""
+Radians: the widest run of beams without an answer, between others that answer, that may be one
+thing.
+"""
+
+AROUND = 8
+"""Parts around the scanner of which each must be known to turn."""
+
 TILES = 4
 """Parts of a depth image's view of the corridor, side by side and above each other."""
 
@@ -43,7 +52,7 @@ def scan_corridor(
     beyond ``range_max`` are unknown.
 
     The share is that of the beams which look ahead (60 degrees to either side at most) and are
-    known, in the worst of ``SECTORS`` equal sectors.
+    known, in the worst of ``SECTORS`` equal sectors; a sector without a beam is not known.
     """
     with np.errstate(invalid="ignore"):
         angles = angle_min + increment * np.arange(len(ranges)) + mount.yaw
@@ -64,7 +73,42 @@ def scan_corridor(
     sector = ((aside / most + 1) / 2 * SECTORS).clip(0, SECTORS - 1)
     clearance = float(x[hit].min()) if hit.any() else math.inf
     nearest = float(np.hypot(x[known], y[known]).min()) if known.any() else math.inf
-    return clearance, _worst_share(known[ahead], sector[ahead]), nearest
+    return clearance, _worst_share(known[ahead], sector[ahead], SECTORS), nearest
+
+
+def without_answer(ranges: npt.NDArray[np.float64], increment: float) -> npt.NDArray[np.float64]:
+    """
+    Return a scan in which +inf between beams that did answer is unknown (NaN).
+
+    REP-117 has +inf for "nothing within range", but the drivers of many scanners write it for
+    every beam that did not come back (sllidar_ros: where the measured distance is 0), so that a
+    thing which absorbs or deflects it looks like open space. A run that is wider than ``GAP``, or
+    that reaches the end of a scan which is no full circle, stays as it is.
+    """
+    count, open_ = len(ranges), np.isposinf(ranges)
+    if not open_.any() or open_.all():
+        return ranges
+    circle = abs(increment) * (count + 1) >= math.tau
+    first = int(np.argmin(open_)) if circle else 0  # a circle begins where something answers
+    open_ = np.roll(open_, -first)
+    edges = np.flatnonzero(np.diff(np.concatenate([[False], open_, [False]]).astype(np.int8)))
+    told = np.roll(ranges, -first).copy()
+    for begin, end in edges.reshape(-1, 2):
+        within = circle or (begin > 0 and end < count)
+        if within and (end - begin) * abs(increment) <= GAP:
+            told[begin:end] = np.nan
+    return np.roll(told, first)
+
+
+def known_around(ranges: npt.NDArray[np.float64], range_max: float) -> float:
+    """
+    The known share of a scan's beams, in the worst of ``AROUND`` equal parts of it; where it does
+    not look, nothing is said. Readings as in `scan_corridor`.
+    """
+    with np.errstate(invalid="ignore"):
+        known = np.isinf(ranges) | ((ranges > 0) & (ranges <= range_max))
+    part = np.arange(len(ranges)) * AROUND // max(len(ranges), 1)
+    return _worst_share(known, part)
 
 
 def depth_corridor(
@@ -105,10 +149,10 @@ def depth_corridor(
     hit = too_near | (known & np.isfinite(depth))
     hit &= (np.abs(y) <= half_width) & (z >= low) & (z <= high) & (x > 0)
     sees = (np.abs(right) <= half_width) & (height + up >= low) & (height + up <= high)
-    if not sees.any():
-        sees = np.ones_like(known)
-    tile = _part(right, sees) * TILES + _part(down, sees)
     clearance = float(x[hit].min()) if hit.any() else math.inf
+    if not sees.any():  # it looks elsewhere
+        return clearance, 0.0
+    tile = _part(right, sees) * TILES + _part(down, sees)
     return clearance, _worst_share(known[sees], tile[sees])
 
 
@@ -121,11 +165,17 @@ def _part(
     return np.asarray((share * TILES).clip(0, TILES - 1), np.int_)
 
 
-def _worst_share(known: npt.NDArray[np.bool_], part: npt.NDArray[np.generic]) -> float:
-    """Return the least known share of the parts in which there is anything; 0 of nothing."""
+def _worst_share(
+    known: npt.NDArray[np.bool_], part: npt.NDArray[np.generic], parts: int = 0
+) -> float:
+    """
+    Return the least known share of the parts in which there is anything, and of the first
+    ``parts`` in any case; 0 of nothing.
+    """
     if not len(known):
         return 0.0
     number = part.astype(np.int_)
-    counts = np.bincount(number)
-    shares = np.bincount(number, weights=known)[counts > 0] / counts[counts > 0]
-    return float(shares.min())
+    counts = np.bincount(number, minlength=parts)
+    shares = np.bincount(number, weights=known, minlength=parts) / counts.clip(1)
+    told = (counts > 0) | (np.arange(len(counts)) < parts)
+    return float(shares[told].min())

@@ -22,6 +22,7 @@ from janusvln_ros.protocol.exchange import (
     Calibration,
     Cancel,
     CancelGoal,
+    ClientHeard,
     Command,
     Commit,
     Decided,
@@ -33,6 +34,7 @@ from janusvln_ros.protocol.exchange import (
     Infer,
     Listen,
     Loading,
+    MotionHeard,
     Odometry,
     Phase,
     Publish,
@@ -65,6 +67,18 @@ REMEMBERED = 20
 FROZEN_M, FROZEN_RAD = 0.05, math.radians(3)
 """Motion after which a camera that shows the same picture is frozen."""
 
+CLIENT_LEASE = 1.0
+"""Seconds without a heartbeat of its client after which an episode ends."""
+
+CLIENTS_KNOWN = 16
+"""Clients whose heartbeats are remembered."""
+
+STEP_LOST = 1.5
+"""
+Seconds after which a step is lost that ``motion``, which speaks, does not say that it makes: it
+was restarted, or died.
+"""
+
 STEP_ENDS = {
     StepStatus.TIMEOUT: (Code.STEP_TIMEOUT, "ran past its deadline"),
     StepStatus.STALE: (Code.STALE, "lost its inputs"),
@@ -72,6 +86,7 @@ STEP_ENDS = {
     StepStatus.REFUSED: (Code.UNKNOWN, "refused the step"),
     StepStatus.CANCELED: (Code.UNKNOWN, "cancelled the step"),
     StepStatus.FAILED: (Code.UNKNOWN, "failed"),
+    StepStatus.UNTRUSTED: (Code.UNTRUSTED, "does not trust the odometry and is disarmed"),
 }
 """Step statuses that end the episode: with which code, and what motion did."""
 
@@ -82,8 +97,11 @@ class Settings:
     What the user chose; times in seconds, lengths in metres, angles in radians.
 
     See the table in ``nodes/policy.py`` for each. ``camera_info``: the topic of the intrinsics,
-    without which no frame is decided on; empty: they are not needed.
+    without which no frame is decided on; empty: they are not needed. ``unattended``: whether
+    instructions are followed whose client would not be missed.
     """
+
+    unattended: bool = True
 
     refuse_noise: bool = True
     strict: bool = False
@@ -162,6 +180,9 @@ class State:
     turns: tuple[Action, ...] = ()  # latest actions
     ending: tuple[int, str] = (0, "")
     following: Start | None = None
+    clients: tuple[ClientHeard, ...] = ()  # the last heartbeat of each, newest last
+    motion_at: float = -math.inf  # when motion was last heard
+    step_at: float = -math.inf  # when it last said that it makes the step in flight
     hidden: float = 0.0  # seconds of inference hidden behind motion, in all
     discarded: int = 0  # early decisions thrown away, in all
 
@@ -197,6 +218,13 @@ def advance(state: State, event: Event, settings: Settings) -> Outcome:
             return _start(state, event, settings)
         case Cancel():
             return _cancel(state, event)
+        case ClientHeard():
+            others = tuple(heard for heard in state.clients if heard.life != event.life)
+            return replace(state, clients=(*others, event)[-CLIENTS_KNOWN:]), ()
+        case MotionHeard():
+            ours = event.step is not None and event.step == state.goal
+            at = event.now if ours else state.step_at
+            return replace(state, motion_at=event.now, step_at=at), ()
         case Calibration():
             state = replace(state, camera=event.camera)
             return _look(state, event.now, event.ros_now, settings)
@@ -255,6 +283,8 @@ def _idle(state: State) -> State:
         camera=state.camera,
         frames=state.frames,
         track=state.track,
+        clients=state.clients,
+        motion_at=state.motion_at,
         hidden=state.hidden,
         discarded=state.discarded,
     )
@@ -305,6 +335,10 @@ def _start(state: State, start: Start, settings: Settings) -> Outcome:
         return state, (Finish(start.key, Code.NOT_ACTIVE, "the policy node is not active"),)
     if start.problem:
         return state, (Finish(start.key, Code.INVALID_INSTRUCTION, start.problem),)
+    if not (start.client or settings.unattended):
+        alone = "nobody would notice that its client is gone"
+        how = "send it with 'janusvln go', or start the policy with unattended:=true"
+        return state, (Finish(start.key, Code.UNATTENDED, f"{alone}: {how}"),)
     if state.active:  # while the model loads, nobody can hear
         heard = _hear(state, start, settings)
         if isinstance(heard, Finish):
@@ -373,6 +407,16 @@ def _limit(state: State, now: float, settings: Settings) -> tuple[int, str] | No
     if now - state.start.now > seconds:
         return Code.TIME_LIMIT, f"{seconds:g} s went by without reaching a stop"
     return None
+
+
+def _client_lost(state: State, now: float) -> str | None:
+    """Why the client of the running episode is taken for dead, or None."""
+    assert state.start is not None
+    client = state.start.client
+    heard = next((heard.now for heard in state.clients if heard.life == client), state.start.now)
+    if not client or now - heard <= CLIENT_LEASE:
+        return None
+    return f"the client that asked has not been heard for {CLIENT_LEASE:g} s"
 
 
 # Frames -------------------------------------------------------------------------------------
@@ -627,6 +671,12 @@ def _tick(state: State, event: Tick, settings: Settings) -> Outcome:
     limit = _limit(state, now, settings)
     if limit is not None and limit[0] == Code.TIME_LIMIT:
         return _end(state, *limit, now)
+    if (gone := _client_lost(state, now)) is not None:
+        return _end(state, Code.CLIENT_LOST, gone, now)
+    if state.phase is Phase.MOVING and _step_lost(state, now):
+        code, why = Code.NO_MOTION_SERVER, "motion does not make the step any more"
+        ended, more = _end(replace(state, goal=None), code, f"{why}: was it restarted?", now)
+        return ended, (CancelGoal(), *more)
     if state.phase is Phase.WAIT_SERVER and event.server_ready:
         waiting = replace(state, phase=Phase.WAIT_FRAME, since=now)
         return _look(waiting, now, event.ros_now, settings)
@@ -640,6 +690,12 @@ def _tick(state: State, event: Tick, settings: Settings) -> Outcome:
     if state.phase is Phase.WAIT_FRAME and due and waited > due:
         return replace(state, resends=state.resends + 1), (Resend(),)
     return state, ()
+
+
+def _step_lost(state: State, now: float) -> bool:
+    """Whether ``motion``, which has spoken, does not say that it makes the step in flight."""
+    told = max(state.since, state.step_at)
+    return state.motion_at > -math.inf and now - told > STEP_LOST
 
 
 def _overdue(

@@ -6,6 +6,7 @@ on; the node does not care which of the two it holds. Seconds are on the steady 
 ROS time in nanoseconds and are only ever compared with each other or with the node's ROS time.
 """
 
+import secrets
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from enum import Enum
@@ -48,6 +49,14 @@ def take_all(instruction: str) -> Heard:
     return Heard()
 
 
+def new_life() -> int:
+    """
+    A random number for the life of a program that begins, 64 bits and never 0, by which others
+    tell it from its namesakes, also from the one that it replaces.
+    """
+    return secrets.randbits(64) or 1
+
+
 # Events -------------------------------------------------------------------------------------
 
 
@@ -77,7 +86,8 @@ class Start(Event):
 
     ``key`` names whom to answer; ``problem`` is why the words cannot be followed, if so;
     ``start_stamp`` (ns, 0: ``ros_now``) is the oldest frame that may be used; ``warning`` is what
-    of the words may not be understood, told by the machine.
+    of the words may not be understood, told by the machine; ``client``: the life of whoever asked
+    and is heard from, 0: nobody is.
     """
 
     key: int
@@ -88,6 +98,21 @@ class Start(Event):
     time_limit: float = 0.0
     problem: str = ""
     warning: str = ""
+    client: int = 0
+
+
+@dataclass(frozen=True)
+class ClientHeard(Event):
+    """A client lives that may have asked for an episode."""
+
+    life: int
+
+
+@dataclass(frozen=True)
+class MotionHeard(Event):
+    """``motion`` lives; ``step``: episode and step of ours that it makes, None: none."""
+
+    step: tuple[int, int] | None
 
 
 @dataclass(frozen=True)

@@ -27,6 +27,9 @@ class Profile:
     tolerance: float = 0.015
     turn_tolerance: float = math.radians(1.0)
     latency: float = 0.05
+    execution: float = 1.0
+    turn_execution: float = 1.0
+    base_timeout: float = 0.0
 
 
 def target(action: Action, forward_step: float, turn_step: float) -> tuple[float, float]:
@@ -54,7 +57,7 @@ def velocity(
     goal: tuple[float, float],
     last: tuple[float, float],
     dt: float,
-    delay: float,
+    travelled: tuple[float, float],
     clearance: float,
     shape: Profile,
 ) -> tuple[float, float]:
@@ -62,23 +65,23 @@ def velocity(
     Speed and turning rate for a step that has come as far as ``moved`` of ``goal`` (metres,
     radians).
 
-    ``delay``: seconds since ``moved`` was true, during which the base went on; ``clearance``:
-    metres it may go before an obstacle.
+    ``last``: the speed and rate that the base goes on from; ``travelled``: metres and radians that
+    it has made since ``moved`` was true; ``clearance``: metres it may go from now.
     """
     forward, turn = goal
     if turn:
         sign = math.copysign(1.0, turn)
         # signed, so that an overshoot beyond the tolerance is turned back
-        remaining = turn - moved.yaw
-        ahead = sign * remaining - abs(last[1]) * delay
-        if ahead <= 0 and remaining * sign < -shape.turn_tolerance:
+        ahead = sign * (turn - moved.yaw - travelled[1])
+        if ahead < -shape.turn_tolerance:
             return 0.0, -sign * shape.crawl_rate
         return 0.0, sign * profile(
             ahead, abs(last[1]), shape.rate, shape.rate_acceleration, dt, shape.crawl_rate
         )
-    ahead = min(forward - moved.x, clearance) - abs(last[0]) * delay
+    ahead = min(forward - moved.x - travelled[0], clearance)
     speed = profile(ahead, abs(last[0]), shape.speed, shape.acceleration, dt, shape.crawl_speed)
-    heading = -shape.heading_gain * (moved.yaw + shape.heading_gain * moved.y)
+    yaw = moved.yaw + travelled[1]
+    heading = -shape.heading_gain * (yaw + shape.heading_gain * moved.y)
     most = shape.rate / 2
     return speed, max(-most, min(most, heading)) if speed else 0.0
 

@@ -225,6 +225,10 @@ def test_a_region_moves_the_principal_point_and_keeps_the_focal_length():
         (replace(BIG, k=(520.0, 0, math.nan, 0, 520, 490, 0, 0, 1)), (1280, 960), "no usable"),
         (replace(BIG, k=(520.0, 0, 0, 0, 520, 490, 0, 0, 1)), (1280, 960), "principal point"),
         (replace(BIG, k=(520.0, 0, 620, 0, 520, 0, 0, 0, 1)), (1280, 960), "principal point"),
+        (replace(BIG, k=(520.0, 0, 1e6, 0, 520, 490, 0, 0, 1)), (1280, 960), "outside its 1280"),
+        (replace(BIG, k=(520.0, 0, 620, 0, 520, 970, 0, 0, 1)), (1280, 960), "outside its 1280"),
+        (replace(BIG, k=(1e-3, 0, 620, 0, 520, 490, 0, 0, 1)), (1280, 960), "as no lens has"),
+        (replace(BIG, k=(520.0, 0, 620, 0, 1e-3, 490, 0, 0, 1)), (1280, 960), "as no lens has"),
     ],
 )
 def test_frames_that_do_not_fit_their_camera_are_refused_by_name(camera, size, words):

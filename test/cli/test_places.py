@@ -43,8 +43,10 @@ WRITERS = {
 }
 """Commands that write, up to the option that says where."""
 
-SILENT = {"bench", "info", "status", "arm", "go", "watch", "stop", "tally"}
-"""Commands that write no file."""
+SILENT = {
+    *("bench", "info", "status", "arm", "go", "watch", "stop", "tally", "secure", "calibrate")
+}
+"""Commands that write no file, or only beside a graph that runs."""
 ROS = {"demo", "record", "up", "soak"}
 
 

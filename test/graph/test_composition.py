@@ -54,7 +54,8 @@ def by_name(graph, **given):
 def test_lockstep_needs_no_motion_and_continuous_does():
     assert names("simulation") == ["sim_bridge", "policy"]
     assert names("simulation", mode="continuous") == ["sim_bridge", "policy", "motion"]
-    assert names("robot") == ["motion", "policy"]
+    assert names("robot") == ["motion", "policy", "recorder"]
+    assert names("robot", black_box="false") == ["motion", "policy"]
     assert names("replay", bag="x") == ["policy", "player"]
 
 
@@ -429,3 +430,31 @@ def test_up_lists_the_nodes_without_starting_them():
     nodes = json.loads(done.stdout)["nodes"]
     assert [node["name"] for node in nodes] == names("simulation", mode="continuous")
     assert all(node["executable"] == f"janusvln_{node['name']}" for node in nodes)
+
+
+def test_the_lock_of_a_domain_lies_in_a_folder_that_is_nobody_elses(tmp_path, monkeypatch):
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    own = tmp_path / f"janusvln-{os.getuid()}"
+    with reserved_domain() as domain:
+        lock = own / f"ros-domain-{domain}.lock"
+        assert own.stat().st_mode & 0o777 == 0o700 and lock.stat().st_mode & 0o777 == 0o600
+    own.chmod(0o755)
+    with pytest.raises(InputError, match="not a folder of yours alone"), reserved_domain():
+        pass
+
+
+def test_a_link_in_the_place_of_a_lock_is_not_followed(tmp_path, monkeypatch):
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    precious = tmp_path / "precious"
+    precious.mkdir(mode=0o700)
+    own = tmp_path / f"janusvln-{os.getuid()}"
+    own.symlink_to(precious)
+    with pytest.raises(InputError, match="not a folder of yours alone"), reserved_domain():
+        pass
+    own.unlink()
+    own.mkdir(mode=0o700)
+    for domain in range(60, 80):
+        (own / f"ros-domain-{domain}.lock").symlink_to(precious / "made")
+    with pytest.raises(OSError), reserved_domain():
+        pass
+    assert not list(precious.iterdir())

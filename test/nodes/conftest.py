@@ -190,7 +190,7 @@ class Base:
         self.image_fields = {}
         self.odom_on = self.camera_on = self.info_on = True
         self.odom_late, self.odom_waiting = 0, []  # measurements that are under way
-        self.stuck = False
+        self.stuck, self.focal = False, 1.0  # focal: share of its proper focal length
         self.stamp_shift = 0  # ns, of frames
         self.picture = lambda: np.random.default_rng(self.frames_sent).integers(
             0, 255, (48, 64, 3), np.uint8
@@ -199,6 +199,10 @@ class Base:
         self.odom_x = None
         self.twist = lambda v, w: (v, w)  # what odometry says of the velocity
         self.orientation = 1.0  # length of its quaternions
+        self.says = lambda x, y, yaw: (x, y, yaw)  # where odometry says that it is
+        self.odom_shift = 0  # ns, of odometry's stamps; None: they stand still
+        self.timeout = 0.2  # seconds after which it stops without commands
+        self.metres = self.radians = 0.0  # what its wheels have made
         self.Odometry, self.CompressedImage, self.CameraInfo = (
             Odometry,
             CompressedImage,
@@ -249,10 +253,11 @@ class Base:
 
         return steady_timer(self.node, period, look)
 
-    def depth_camera(self, depth, width=64, height=48):
+    def depth_camera(self, depth, width=64, height=48, shape=None):
         """
         Publish the depth images [48, 64] of ``depth()`` at 20 Hz, with intrinsics for pictures of
-        ``width`` x ``height``, 79 degrees wide.
+        ``width`` x ``height``, 79 degrees wide, which are returned; ``shape``: fields of the
+        images that are told otherwise.
         """
         from janusvln_ros.camera.images import image_data
         from janusvln_ros.nodes.running import steady_timer
@@ -269,14 +274,25 @@ class Base:
             message.encoding = "16UC1" if pixels.itemsize == 2 else "32FC1"
             message.data = image_data(pixels.view(np.uint8))
             message.header.stamp = self.now()
+            for name, value in (shape or {}).items():
+                setattr(message, name, value)
             infos.publish(info)
             images.publish(message)
 
         steady_timer(self.node, 0.05, look)
+        return info
 
     def now(self):
         """The time as a stamp."""
         return self.stamp(time.monotonic_ns() + self.offset if self.clock else self.ros_now())
+
+    def odom_stamp(self):
+        """The stamp of the odometry that is sent now."""
+        now = self.now()
+        if self.odom_shift is not None:
+            ns = now.sec * 10**9 + now.nanosec + self.odom_shift
+            self.frozen_stamp = self.stamp(ns)
+        return self.frozen_stamp
 
     def stamp(self, ns):
         return self.Time(sec=ns // 10**9, nanosec=ns % 10**9)
@@ -284,7 +300,9 @@ class Base:
     def tick(self):
         now = self.steady()
         dt, self.ticked = now - self.ticked, now
-        v, w = self.command if now - self.commanded_at < 0.2 and not self.stuck else (0.0, 0.0)
+        v, w = (
+            self.command if now - self.commanded_at < self.timeout and not self.stuck else (0, 0)
+        )
         self.v += max(-1.5 * dt, min(1.5 * dt, v - self.v))
         self.w += max(-5 * dt, min(5 * dt, w - self.w))
         if v == 0 and abs(self.v) < 0.02:
@@ -292,16 +310,18 @@ class Base:
         self.x += self.v * math.cos(self.yaw) * dt
         self.y += self.v * math.sin(self.yaw) * dt
         self.yaw += self.w * dt
+        self.metres, self.radians = self.metres + abs(self.v) * dt, self.radians + abs(self.w) * dt
         if self.clock:
             self.clock.publish(self.Clock(clock=self.now()))
         if self.odom_on:
             message = self.Odometry()
-            message.header.stamp = self.now()
-            message.pose.pose.position.x = self.x if self.odom_x is None else self.odom_x
-            message.pose.pose.position.y = self.y
+            message.header.stamp = self.odom_stamp()
+            x, y, yaw = self.says(self.x, self.y, self.yaw)
+            message.pose.pose.position.x = x if self.odom_x is None else self.odom_x
+            message.pose.pose.position.y = y
             message.pose.pose.orientation.z, message.pose.pose.orientation.w = (
-                self.orientation * math.sin(self.yaw / 2),
-                self.orientation * math.cos(self.yaw / 2),
+                self.orientation * math.sin(yaw / 2),
+                self.orientation * math.cos(yaw / 2),
             )
             twist = message.twist.twist
             twist.linear.x, twist.angular.z = self.twist(self.v, self.w)
@@ -315,7 +335,7 @@ class Base:
         now = self.now()
         ns = 0 if self.stamp_shift is None else now.sec * 10**9 + now.nanosec + self.stamp_shift
         if self.info_on:
-            f = 32 / math.tan(math.radians(39.5))
+            f = self.focal * 32 / math.tan(math.radians(39.5))
             k = [f, 0.0, 31.5, 0.0, f, 23.5, 0.0, 0.0, 1.0]
             self.info.publish(
                 self.CameraInfo(
@@ -366,9 +386,12 @@ class Robot:
             "odom_timeout": 0.3,
             "heartbeat_timeout": 0.3,
             "stop_time": 3.0,
+            "scan_mount": [0.0, 0.0, 0.0],
+            "silence_test": False,
         }
         self.motion = without != "motion" and graph.add(MotionNode, **patient | (motion or {}))
         defaults = {"settle_time": 0.0, "frame_timeout": 5.0, "frame_max_age": 5.0}
+        defaults["unattended"] = True
         self.policy = without != "policy" and graph.add(
             lambda **options: PolicyNode(lambda values: script, **options),
             **defaults | (policy or {}),

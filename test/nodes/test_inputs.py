@@ -274,6 +274,12 @@ def test_arming_names_topic_type_and_listeners_of_the_velocity(robot):
     assert "/cmd_vel (geometry_msgs/msg/Twist) has 1 listener: /base" in told
 
 
+def test_arming_says_what_a_step_may_command(robot):
+    gains = {"execution": 0.8, "turn_execution": 1.0}
+    told = robot(armed=False, motion=gains).arm(True).message
+    assert "at most 0.42 m (execution 0.8) or 20.2 degrees (turn_execution 1)" in told
+
+
 def test_arming_is_refused_where_nobody_listens_to_the_velocity(robot):
     r = robot(armed=False)
     r.base.node.destroy_subscription(r.base.listener)
@@ -359,7 +365,8 @@ def test_an_instruction_while_the_model_loads_is_taken_when_it_is_ready(graph, s
 
     model, ready = script(), threading.Event()
     node = graph.add(
-        lambda **options: PolicyNode(lambda values: ready.wait() and model, **options)
+        lambda **options: PolicyNode(lambda values: ready.wait() and model, **options),
+        unattended=True,
     )
     speak = node.create_publisher(String, "instruction", 10)
     graph.until(speak.get_subscription_count, "the subscription")
@@ -382,7 +389,7 @@ def test_an_instruction_for_a_model_that_cannot_be_loaded_is_answered(graph):
         ready.wait()
         raise RuntimeError("no such file")
 
-    node = graph.add(lambda **options: PolicyNode(fail, **options))
+    node = graph.add(lambda **options: PolicyNode(fail, **options), unattended=True)
     speak = node.create_publisher(String, "instruction", 10)
     graph.until(speak.get_subscription_count, "the subscription")
     speak.publish(String(data="go"))

@@ -142,6 +142,20 @@ def test_watch_shows_decisions_as_they_come(robot, command):
         assert code == 0 and "'round and round'" in out and "TURN_RIGHT" in out
 
 
+def test_calibrate_adds_up_the_steps_and_says_what_the_tape_makes_of_them(robot, command):
+    r = robot(*[Action.MOVE_FORWARD] * 2, Action.TURN_LEFT, Action.MOVE_FORWARD)
+    with Spun(r.graph):
+        handle = threading.Timer(3.0, lambda: r.client.send_goal_async(r.Goal(instruction="go")))
+        handle.start()
+        words = ("--steps", "3", "--measured", "0.6", "--json")
+        code, out, err = command("calibrate", "forward", *words)
+    told = json.loads(out)
+    assert code == 0 and told["steps"] == 3 and "step 3 of 3" in err
+    assert told["commanded"] == pytest.approx(0.75, abs=0.1)
+    assert told["odometry"] == pytest.approx(0.75, abs=0.08)
+    assert told["execution"] == pytest.approx(0.6 / told["commanded"])
+
+
 def test_a_refusal_to_arm_is_the_reason_of_motion(robot, command):
     ours = robot(motion={"base_timeout": 0.0}, armed=False)
     with Spun(ours.graph):

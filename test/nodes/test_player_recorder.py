@@ -470,3 +470,55 @@ def test_player_says_within_seconds_that_nothing_is_decided_on(bags, ros_domain,
             assert line, "the player ended"
     assert "nobody listens to /image" in line and "/odom (nav_msgs/msg/Odometry" in line
     assert "no instruction" in line
+
+
+@pytest.mark.ros
+def test_the_black_box_writes_the_last_seconds_of_everything_when_a_step_ends_in_a_fault(
+    ros_domain, tmp_path
+):
+    from janusvln_msgs.msg import StepReport
+
+    from janusvln_ros.camera.images import decode
+
+    told = {"drives": "false", "topics": "all", "pictures": "small", "image_transport": "raw"}
+    with Client(ros_domain, "recorder", folder=tmp_path, **told) as client:
+        named = []
+        client.node.create_subscription(
+            String, "recorder/incident", lambda message: named.append(message.data), KEPT
+        )
+        images = client.node.create_publisher(Image, "image", 10)
+        odom = client.node.create_publisher(Odometry, "wheels/odom", 10)
+        words = client.node.create_publisher(String, "instruction", 10)
+        reports = client.node.create_publisher(StepReport, "motion/step_report", 10)
+        for publisher in (images, odom, words):
+            client.until(lambda publisher=publisher: publisher.get_subscription_count() > 0)
+        client.until(lambda: reports.get_subscription_count() == 2)  # as everything, and to act on
+        images.publish(picture(1, side=400))
+        odom.publish(Odometry())
+        words.publish(String(data="go"))
+        client.node.get_logger().info("a line of the log")
+        begin = time.monotonic()
+        client.until(lambda: time.monotonic() - begin > 1.0)
+        reports.publish(StepReport(status=StepReport().status, error_msg="well"))
+        reports.publish(StepReport(status=3, step=4, episode_id=9, error_msg="no odometry"))
+        client.until(lambda: named)
+        reports.publish(StepReport(status=3, step=5, episode_id=9))  # part of the same
+    (incident,) = tmp_path.glob("incident-*.mcap")
+    assert named[-1] == str(incident) and not list(tmp_path.glob("drive-*"))
+    with open_bag(incident) as bag:
+        wanted = {"/image/compressed", "/wheels/odom", "/instruction", "/rosout"}
+        assert wanted <= set(bag.counts) and "/image" not in bag.counts
+        small = bag.decode(next(bag.messages(["/image/compressed"])))
+        assert decode(small).shape == (160, 160, 3) and small.header.stamp.nanosec == 1
+
+
+@pytest.mark.ros
+def test_an_incident_of_a_run_before_is_still_named(ros_domain, tmp_path):
+    (tmp_path / "incident-20260101-000000.mcap").write_bytes(b"")
+    with Client(ros_domain, "recorder", folder=tmp_path, drives="false") as client:
+        named = []
+        client.node.create_subscription(
+            String, "recorder/incident", lambda message: named.append(message.data), KEPT
+        )
+        client.until(lambda: named)
+    assert named == [str(tmp_path / "incident-20260101-000000.mcap")]

@@ -6,7 +6,12 @@ import numpy as np
 import pytest
 
 from janusvln_ros.geometry import Pose2
-from janusvln_ros.protocol.corridor import depth_corridor, scan_corridor
+from janusvln_ros.protocol.corridor import (
+    depth_corridor,
+    known_around,
+    scan_corridor,
+    without_answer,
+)
 
 ORIGIN = Pose2()
 
@@ -194,3 +199,59 @@ def test_of_a_scan_whose_geometry_is_no_number_nothing_is_known(first, increment
         np.full(181, 0.5), first, increment, least, most, mount=ORIGIN, half_width=0.25
     )
     assert told == (math.inf, 0.0, math.inf)
+
+
+# What gives no answer
+
+
+def beams(count, increment, **patches):
+    """A scan of walls 3 m away; ``a_b=value``: beams a to b."""
+    ranges = np.full(count, 3.0)
+    for name, value in patches.items():
+        first, last = map(int, name.removeprefix("at").split("_"))
+        ranges[first:last] = value
+    return without_answer(ranges, increment)
+
+
+def test_a_gap_between_beams_that_answer_is_unknown_and_no_open_space():
+    assert np.isnan(beams(181, math.pi / 180, at80_100=math.inf)[80:100]).all()
+
+
+def test_open_space_stays_open():
+    assert np.isinf(beams(181, math.pi / 180, at0_181=math.inf)).all()  # nothing answers
+    assert np.isinf(beams(181, math.pi / 180, at100_181=math.inf)[100:]).all()  # to its end
+    assert np.isinf(beams(181, math.pi / 180, at20_140=math.inf)[20:140]).all()  # too wide
+
+
+def test_the_ends_of_a_full_circle_are_neighbours():
+    scan = np.full(360, 3.0)
+    scan[:10] = scan[-10:] = math.inf
+    told = without_answer(scan, math.tau / 360)
+    assert np.isnan(told[:10]).all() and np.isnan(told[-10:]).all() and told[10] == 3.0
+
+
+def test_a_thing_that_absorbs_the_beams_straight_ahead_blocks():
+    ranges = beams(181, math.pi / 180, at75_106=math.inf)
+    look = {"mount": ORIGIN, "half_width": 0.25}
+    assert scan_corridor(ranges, -math.pi / 2, math.pi / 180, 0.1, 8.0, **look)[1] == 0.0
+
+
+def test_a_scanner_that_does_not_look_ahead_knows_nothing_of_the_way():
+    ranges, look = np.full(181, 3.0), {"half_width": 0.25}
+    aside = Pose2(0.0, 0.0, math.pi / 2)  # it sees from ahead to behind, on the left
+    known = scan_corridor(ranges, -math.pi / 2, math.pi / 180, 0.1, 8.0, mount=aside, **look)[1]
+    assert known == 0.0
+    few = scan_corridor(np.full(11, 3.0), -0.1, 0.02, 0.1, 8.0, mount=ORIGIN, **look)[1]
+    assert few == 0.0  # a narrow one, for most of the corridor
+
+
+def test_the_share_that_is_known_around_is_that_of_the_worst_part():
+    ranges = np.full(360, 2.0)
+    assert known_around(ranges, 8.0) == 1.0
+    ranges[45:90] = [math.nan, 0.0, 9.0] * 15
+    assert known_around(ranges, 8.0) == 0.0 and known_around(np.array([]), 8.0) == 0.0
+
+
+def test_a_depth_camera_that_sees_nothing_of_the_corridor_knows_nothing_of_it():
+    depth, k = floor_image()
+    assert depth_corridor(depth, k, **LOOK | {"pitch": -1.4})[1] == 0.0

@@ -351,6 +351,7 @@ def test_inference_that_takes_too_long_ends_the_episode_and_its_answer_is_thrown
         (StepStatus.REFUSED, Code.UNKNOWN),
         (StepStatus.CANCELED, Code.UNKNOWN),
         (StepStatus.FAILED, Code.UNKNOWN),
+        (StepStatus.UNTRUSTED, Code.UNTRUSTED),
     ],
 )
 def test_step_statuses_that_end_the_episode(world, status, code):
@@ -917,10 +918,10 @@ def test_whatever_happens_goals_are_of_the_newest_decision_and_everybody_is_answ
 def test_codes_are_those_of_the_interface():
     action = pytest.importorskip("janusvln_msgs.action")
     names = [n for n in vars(Code) if n.isupper()]
-    assert len(names) == 19 and all(
+    assert len(names) == 22 and all(
         getattr(Code, n) == getattr(action.FollowInstruction.Result, n) for n in names
     )
     statuses = [n for n in vars(StepStatus) if n.isupper()]
-    assert len(statuses) == 8 and all(
+    assert len(statuses) == 9 and all(
         getattr(StepStatus, n) == getattr(action.ExecuteStep.Result, n) for n in statuses
     )

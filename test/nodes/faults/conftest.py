@@ -2,6 +2,8 @@
 
 import json
 import os
+import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -54,6 +56,31 @@ class Watch:
 def steady():
     """The real clock: these tests measure."""
     return time.monotonic
+
+
+@pytest.fixture
+def start():
+    """
+    ``start(name, robot, *arguments)``: a process beside the robot; killed when the test ends.
+    """
+    running = []
+
+    def begin(name, r, *arguments):
+        path = Path(__file__).with_name(f"{name}_process.py")
+        environment = os.environ | {"ROS_DOMAIN_ID": str(r.graph.context.get_domain_id())}
+        process = subprocess.Popen(
+            [sys.executable, str(path), "--ros-args", *arguments],
+            env=environment,
+            stderr=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+        )
+        running.append(process)
+        return process
+
+    yield begin
+    for process in running:
+        process.kill()
+        process.wait()
 
 
 @pytest.fixture

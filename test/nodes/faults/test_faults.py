@@ -4,12 +4,8 @@ one, and the next instruction runs.
 """
 
 import math
-import os
 import signal
-import subprocess
-import sys
 import time
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -462,20 +458,9 @@ def test_obstacle_appears(robot, watch):
 # Processes
 
 
-def start(name, r, *arguments):
-    path = Path(__file__).with_name(f"{name}_process.py")
-    environment = os.environ | {"ROS_DOMAIN_ID": str(r.graph.context.get_domain_id())}
-    return subprocess.Popen(
-        [sys.executable, str(path), "--ros-args", *arguments],
-        env=environment,
-        stderr=subprocess.DEVNULL,
-        stdout=subprocess.DEVNULL,
-    )
-
-
-def test_policy_killed_and_restarted(robot, watch):
+def test_policy_killed_and_restarted(robot, watch, start):
     r = robot(without="policy", motion={"heartbeat_timeout": 0.25})
-    words = ["-p", "settle_time:=0.0", "-p", "frame_max_age:=5.0"]
+    words = ["-p", "settle_time:=0.0", "-p", "frame_max_age:=5.0", "-p", "unattended:=true"]
     process = start("policy", r, *words)
     try:
         r.graph.until(
@@ -505,7 +490,7 @@ def test_policy_killed_and_restarted(robot, watch):
         process.wait()
 
 
-def test_motion_killed(robot, watch):
+def test_motion_killed(robot, watch, start):
     r = robot(
         *FORWARD,
         policy={"server_timeout": 1.0, "step_timeout": 3.0, "cancel_timeout": 0.5},
