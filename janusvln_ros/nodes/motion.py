@@ -515,7 +515,7 @@ class MotionNode(ManagedNode):
             return
         ranges = np.asarray(message.ranges, np.float64)
         if not values.inf_is_free:
-            ranges = without_answer(ranges, message.angle_increment)
+            ranges = without_answer(ranges, message.angle_increment, message.range_max)
         way = -1.0 if upside_down else 1.0
         clearance, known, nearest = scan_corridor(
             ranges,

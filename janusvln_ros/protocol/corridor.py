@@ -24,6 +24,12 @@ Radians: the widest run of beams without an answer, between others that answer, 
 thing.
 """
 
+FADING = 0.5
+"""
+Share of a scanner's range from which on a view that opens between two things fades out: where
+both neighbours of a run without an answer are so far, it is the end of a long hallway.
+"""
+
 AROUND = 8
 """Parts around the scanner of which each must be known to turn."""
 
@@ -76,14 +82,17 @@ def scan_corridor(
     return clearance, _worst_share(known[ahead], sector[ahead], SECTORS), nearest
 
 
-def without_answer(ranges: npt.NDArray[np.float64], increment: float) -> npt.NDArray[np.float64]:
+def without_answer(
+    ranges: npt.NDArray[np.float64], increment: float, range_max: float
+) -> npt.NDArray[np.float64]:
     """
     Return a scan in which +inf between beams that did answer is unknown (NaN).
 
     REP-117 has +inf for "nothing within range", but the drivers of many scanners write it for
     every beam that did not come back (sllidar_ros: where the measured distance is 0), so that a
-    thing which absorbs or deflects it looks like open space. A run that is wider than ``GAP``, or
-    that reaches the end of a scan which is no full circle, stays as it is.
+    thing which absorbs or deflects it looks like open space. A run that is wider than ``GAP``,
+    that reaches the end of a scan which is no full circle, or whose neighbours on both sides are
+    beyond ``FADING`` of ``range_max`` (a long hallway) stays as it is.
     """
     count, open_ = len(ranges), np.isposinf(ranges)
     if not open_.any() or open_.all():
@@ -95,7 +104,8 @@ def without_answer(ranges: npt.NDArray[np.float64], increment: float) -> npt.NDA
     told = np.roll(ranges, -first).copy()
     for begin, end in edges.reshape(-1, 2):
         within = circle or (begin > 0 and end < count)
-        if within and (end - begin) * abs(increment) <= GAP:
+        beside = min(told[begin - 1], told[end % count])
+        if within and (end - begin) * abs(increment) <= GAP and not beside >= FADING * range_max:
             told[begin:end] = np.nan
     return np.roll(told, first)
 

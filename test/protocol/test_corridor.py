@@ -210,7 +210,7 @@ def beams(count, increment, **patches):
     for name, value in patches.items():
         first, last = map(int, name.removeprefix("at").split("_"))
         ranges[first:last] = value
-    return without_answer(ranges, increment)
+    return without_answer(ranges, increment, 8.0)
 
 
 def test_a_gap_between_beams_that_answer_is_unknown_and_no_open_space():
@@ -223,10 +223,17 @@ def test_open_space_stays_open():
     assert np.isinf(beams(181, math.pi / 180, at20_140=math.inf)[20:140]).all()  # too wide
 
 
+def test_a_hallway_that_is_longer_than_the_scanner_sees_stays_open():
+    fading = beams(181, math.pi / 180, at70_80=5.0, at80_100=math.inf, at100_110=4.5)
+    assert np.isinf(fading[80:100]).all()
+    absorbed = beams(181, math.pi / 180, at70_80=5.0, at80_100=math.inf)  # 3 m on one side
+    assert np.isnan(absorbed[80:100]).all()
+
+
 def test_the_ends_of_a_full_circle_are_neighbours():
     scan = np.full(360, 3.0)
     scan[:10] = scan[-10:] = math.inf
-    told = without_answer(scan, math.tau / 360)
+    told = without_answer(scan, math.tau / 360, 8.0)
     assert np.isnan(told[:10]).all() and np.isnan(told[-10:]).all() and told[10] == 3.0
 
 
