@@ -18,9 +18,7 @@ windowed attention of transformers 5 instead.
 
 import argparse
 import contextlib
-import json
 import platform
-import re
 import statistics
 import sys
 import time
@@ -30,6 +28,7 @@ from unittest.mock import patch
 import numpy as np
 import torch
 import torch.nn.functional as F
+from report import put_table, write_json
 from torch import Tensor
 from tqdm import tqdm
 from transformers import DynamicCache
@@ -39,7 +38,6 @@ from transformers.models.qwen2_5_vl.modeling_qwen2_5_vl import (
 )
 
 from janusvln_ros.cli.bench import INSTRUCTION, build_navigator
-from janusvln_ros.files import atomic_write
 from janusvln_ros.model import JanusVLN
 from janusvln_ros.model.network import prompt_positions
 from janusvln_ros.model.spatial import rotate
@@ -47,9 +45,6 @@ from janusvln_ros.policy import Navigator, NavigatorOptions
 from janusvln_ros.policy.preprocess import pixel_rows, resize, spatial_input
 from janusvln_ros.policy.prompt import released_prompt_ids, sample_history
 
-ROOT = Path(__file__).resolve().parents[1]
-DOCS = ROOT / "docs" / "performance.md"
-START, END = "<!-- model_steps: made by benchmarks/model_steps.py -->", "<!-- /model_steps -->"
 STAGES = ("preprocess", "spatial", "vision", "prefill", "decode")
 
 
@@ -321,19 +316,9 @@ def main() -> None:
     result = measure(args)
     text = table(result, args)
     print(text)
-    if args.json:
-        atomic_write(args.json, json.dumps(result))
+    write_json(args.json, result)
     if not args.no_docs:
-        page = DOCS.read_text()
-        atomic_write(
-            DOCS,
-            re.sub(
-                re.escape(START) + ".*?" + re.escape(END),
-                lambda _: f"{START}\n{text}\n{END}",
-                page,
-                flags=re.DOTALL,
-            ),
-        )
+        put_table("model_steps", text)
 
 
 if __name__ == "__main__":

@@ -304,13 +304,17 @@ def last_layer(
     if cache is not None:
         k_BNLH, v_BNLH = cache.update(k_BNLH, v_BNLH, attention.layer_idx)
     cosine, sine = (angle.index_select(1, rows) for angle in rotation)
-    x_BRD = layer(
-        torch.index_select(x_BLD, 1, rows),
+    # Part by part: of the layer as a whole, under gradient checkpointing, transformers takes the
+    # keys away.
+    attended_BRD, *_ = attention(
+        torch.index_select(normed_BLD, 1, rows),
         attention_mask=mask_B1RK,
         position_embeddings=(cosine, sine),
         # the layer's own few keys are among these
         past_key_values=SimpleNamespace(update=lambda *_: (k_BNLH, v_BNLH)),
     )
+    x_BRD = torch.index_select(x_BLD, 1, rows) + attended_BRD
+    x_BRD = x_BRD + layer.mlp(layer.post_attention_layernorm(x_BRD))
     return cast(Tensor, language.norm(x_BRD))
 
 
