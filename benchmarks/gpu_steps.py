@@ -119,8 +119,8 @@ def table(result: dict[str, Any]) -> str:
             rows([f"at frame {result['frame']}", *STAGES, "total"], lines),
             "",
             f"Milliseconds. {result['where']}, {result['precision']}, constrained decoding,",
-            "random weights, `python benchmarks/gpu_steps.py`. Floors from this card's rates in this",
-            f"run: {result['teraflops']:.3g} TFLOP/s in a matrix product, "
+            "random weights, `python benchmarks/gpu_steps.py`. Floors from this card's rates in",
+            f"this run: {result['teraflops']:.3g} TFLOP/s in a matrix product, "
             f"{result['terabytes']:.3g} TB/s read and written.",
         ]
     )
