@@ -197,7 +197,8 @@ class Network(nn.Module):
             x_1LD = layer(
                 x_1LD, attention_mask=None, position_embeddings=rotation, past_key_values=cache
             )
-        last = torch.tensor([len(embeds_LD) - 1], device=embeds_LD.device)
+        # filled, not copied: a copy would wait for the device, and could not be recorded
+        last = torch.full((1,), len(embeds_LD) - 1, device=embeds_LD.device)
         x_11D = last_layer(language, x_1LD, rotation, last, None, cache)
         cache.begin += len(embeds_LD)
         return x_11D[0]
@@ -221,6 +222,16 @@ class Network(nn.Module):
             (self.vision, "rotary_pos_emb", self.config.vision),
         ):
             setattr(module, name, type(getattr(module, name))(config).to(self.device))
+
+
+@lru_cache(maxsize=32)
+def on_device(ids: tuple[int, ...], device: torch.device) -> Tensor:
+    """
+    Token ids, int64 [L]: most are the same at every step, which then waits for no copy. Not to be
+    written to.
+    """
+    with torch.inference_mode(False):
+        return torch.tensor(ids, device=device)
 
 
 @lru_cache(maxsize=16)
@@ -386,6 +397,6 @@ class KeyValueCache(KeyValueBuffers):
         them, [1, N, K, H] each.
         """
         end = self.begin + k_1NLH.shape[2]
-        self.k_ZNKH[layer, :, self.begin : end] = k_1NLH[0]
-        self.v_ZNKH[layer, :, self.begin : end] = v_1NLH[0]
-        return self.k_ZNKH[layer, None, :, :end], self.v_ZNKH[layer, None, :, :end]
+        self.k_BZNKH[:, layer, :, self.begin : end] = k_1NLH
+        self.v_BZNKH[:, layer, :, self.begin : end] = v_1NLH
+        return self.k_BZNKH[:, layer, :, :end], self.v_BZNKH[:, layer, :, :end]

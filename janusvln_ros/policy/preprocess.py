@@ -27,11 +27,13 @@ EVALUATION_PIXELS = (784, 1605632)
 
 _MEAN = np.array([0.48145466, 0.4578275, 0.40821073], np.float32)
 _STD = np.array([0.26862954, 0.26130258, 0.27577711], np.float32)
-# All 256 levels, normalised once: [3, 256]. Looking a byte up is exact and several times faster
-# than computing on floats.
-_LEVELS = ((np.arange(256, dtype=np.float32) / np.float32(255))[None] - _MEAN[:, None]) / _STD[
+LEVELS = ((np.arange(256, dtype=np.float32) / np.float32(255))[None] - _MEAN[:, None]) / _STD[
     :, None
 ]
+"""
+All 256 levels, normalised once: float32 [3, 256]. Looking a byte up is exact and several times
+faster than computing on floats.
+"""
 
 
 def to_rgb(picture: np.ndarray) -> np.ndarray:
@@ -69,7 +71,8 @@ def to_rgb(picture: np.ndarray) -> np.ndarray:
     )
 
 
-def _scaled_height(height: int, width: int, image_width: int) -> int:
+def scaled_height(height: int, width: int, image_width: int) -> int:
+    """Height in pixels at ``image_width``, a multiple of 14, before what is too tall is cut."""
     # The order of these floating-point operations is part of the format: 480 * (644 / 640) / 14 is
     # a hair above 34.5 and becomes 35 patch rows, where exact arithmetic would give 34 and another
     # picture.
@@ -81,7 +84,7 @@ def resized_shape(height: int, width: int, image_width: int) -> tuple[int, int]:
     Height and width that `resize` gives a picture of ``height`` x ``width`` pixels, both multiples
     of 14.
     """
-    return min(_scaled_height(height, width, image_width), image_width), image_width
+    return min(scaled_height(height, width, image_width), image_width), image_width
 
 
 def resize(rgb: np.ndarray, image_width: int) -> np.ndarray:
@@ -103,7 +106,7 @@ def resize(rgb: np.ndarray, image_width: int) -> np.ndarray:
     """
     rgb = to_rgb(rgb)
     height, width = rgb.shape[:2]
-    scaled = _scaled_height(height, width, image_width)
+    scaled = scaled_height(height, width, image_width)
     require(
         scaled >= MERGE * PATCH,
         f"a frame of {width}x{height} pixels leaves {scaled // PATCH} rows of "
@@ -181,7 +184,7 @@ def patch_rows(
     values = np.empty((rows * columns, 3, TEMPORAL, PATCH * PATCH), np.float32)
     flat = bytes_GgMmCyx.reshape(rows * columns, 3, PATCH * PATCH)
     for channel in range(3):
-        values[:, channel] = _LEVELS[channel][flat[:, channel]][:, None]
+        values[:, channel] = LEVELS[channel][flat[:, channel]][:, None]
     return values.reshape(rows * columns, -1), (1, rows, columns)
 
 
