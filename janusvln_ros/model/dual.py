@@ -123,7 +123,7 @@ class SemanticMemory(KeyValueCache):
         device: torch.device | str = "cpu",
         recordings: Recordings | None = None,
     ) -> None:
-        self.recordings = recordings or Recordings()
+        self.recordings = Recordings() if recordings is None else recordings
         self.config, self.window, self.layout, self.leaf_rows = config, window, layout, leaf_rows
         self.allocate(prompt_rows, dtype, device)
         self.reset()

@@ -106,7 +106,7 @@ class ReleasedContext:
         recordings: Recordings | None = None,
     ) -> None:
         self.model, self.tokenizer, self.tree, self.style = model, tokenizer, tree, style
-        self.recordings = recordings or Recordings()
+        self.recordings = Recordings() if recordings is None else recordings
         self.seen = 0
         self.instruction = ""
         self.prompt: Sequence[int] = ()
