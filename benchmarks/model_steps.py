@@ -154,7 +154,7 @@ class PublishedStyle:
         and rotated again.
         """
         encoder = self.model.spatial
-        x_BFPD, rope = encoder.embed(image_3hw[None, None], torch.tensor([self.cache[0] is None]))
+        x_BFPD, rope = encoder.embed(image_3hw[None, None], [self.cache[0] is None])
         pairs = list(zip(encoder.frame_blocks, encoder.global_blocks))
         outputs = []
         # the last pair's weights are not built: any pair costs the same

@@ -22,8 +22,8 @@ from janusvln_ros.model.checkpoint import Generation, end_tokens, find, generati
 from janusvln_ros.model.config import Decoding, Memory
 from janusvln_ros.model.memory import SpatialMemory, SpatialPrecision
 from janusvln_ros.model.network import MERGE
-from janusvln_ros.model.recording import Recordings, cuda_graph
 from janusvln_ros.model.quantization import with_precision
+from janusvln_ros.model.recording import Recordings, cuda_graph
 from janusvln_ros.policy.context import Context, DualContext, EncodedFrame, ReleasedContext
 from janusvln_ros.policy.decoding import (
     action_tree,
