@@ -60,7 +60,9 @@ class PicturePath:
         Raises:
             InputError: as `janusvln_ros.policy.preprocess.resize`.
         """
-        if self.device.type == "cpu" or not computable(*rgb.shape[:2], self.image_width):
+        if self.device.type == "cpu" or not computable(
+            rgb.shape[0], rgb.shape[1], self.image_width
+        ):
             resized = resize(rgb, self.image_width)
             arrays = (spatial_input(resized), pixel_rows(resized)[0])
             return unchanged, tuple(torch.from_numpy(a).to(self.device) for a in arrays)
