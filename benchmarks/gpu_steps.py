@@ -70,8 +70,9 @@ def measure(args: argparse.Namespace) -> dict[str, Any]:
         if args.device != "cpu":
             navigator.recordings.recorder = recorder
         try:
-            # the first episode ends with a full window: recordings are made there
-            steps = time_steps(navigator, args.frames, warmup=min(args.frame, args.frames))
+            # long only where it is to be seen that nothing grows
+            long = recorder is cuda_graph
+            steps = time_steps(navigator, args.frames if long else args.frame + 2)
         except Exception as error:  # whatever a compiler may raise; the other ways still count
             print(f"{way}: {type(error).__name__}: {error}", flush=True)
             del navigator
@@ -81,7 +82,7 @@ def measure(args: argparse.Namespace) -> dict[str, Any]:
         )
         result["ways"][way] = {
             "seconds": around(steps, args.frame),
-            "seconds_at_long": around(steps, args.frames - 2)["total"],
+            "seconds_at_long": around(steps, args.frames - 2)["total"] if long else None,
             "floor": floors(step_work(model.config, step), rates),
             "peak_bytes": peak_memory(args.device),
             "memory_bytes": navigator.memory_bytes,
@@ -89,9 +90,16 @@ def measure(args: argparse.Namespace) -> dict[str, Any]:
             "card": card(args.device),
         }
         print(way, result["ways"][way], flush=True)
-        write_json(args.json, result)  # also of what is stopped half-way
+        publish(result, args)  # also what is stopped half-way
         del navigator
     return result
+
+
+def publish(result: dict[str, Any], args: argparse.Namespace) -> None:
+    """Write what is known so far."""
+    write_json(args.json, result)
+    if not args.no_docs:
+        put_table("gpu_steps", table(result))
 
 
 def floors(work: dict[str, Any], rates: Rates) -> dict[str, float]:
@@ -111,12 +119,13 @@ def table(result: dict[str, Any]) -> str:
         lines.append([way, *(f"{1000 * seconds[stage]:.1f}" for stage in (*STAGES, "total"))])
         cells = (f"{1000 * floor[stage]:.1f}" if stage in floor else "" for stage in STAGES)
         lines.append([f"floor of {way}", *cells, f"{1000 * least:.1f}"])
-        growth = found["seconds_at_long"] / seconds["total"]
+        long = found["seconds_at_long"]
+        growth = f"{long / seconds['total']:.2f}" if long else "not run"
         lines.append(
             [
                 f"of {way}",
                 f"{seconds['total'] / least:.2f} x floor",
-                f"frame {result['long']} / {result['frame']}: {growth:.2f}",
+                f"frame {result['long']} / {result['frame']}: {growth}",
                 f"peak {found['peak_bytes'] / 2**30:.1f} GiB",
                 f"memories {found['memory_bytes'] / 2**30:.2f} GiB",
                 f"spatial {found['spatial_bytes'] / 2**30:.2f} GiB",
@@ -163,11 +172,7 @@ def main() -> None:
     elif not torch.cuda.is_available():
         print("no GPU: nothing measured, docs left as they are")
         return
-    result = measure(args)
-    text = table(result)
-    print(text)
-    if not args.no_docs:
-        put_table("gpu_steps", text)
+    print(table(measure(args)))
 
 
 if __name__ == "__main__":

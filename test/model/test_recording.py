@@ -23,10 +23,14 @@ def test_a_call_is_recorded_once_it_is_steady_and_replayed_with_new_inputs(trace
         assert found == 2 * step + 10 and len(recordings) == (step >= 2)
 
 
+def adding(number):
+    return lambda x: (x + number,)
+
+
 def test_another_key_is_another_recording_and_there_are_never_many(traced):
     recordings = Recordings(traced)
     for number in range(3 * MOST_RECORDINGS):
-        (found,) = recordings.run(lambda x, n=number: (x + n,), torch.tensor(1.0), key=number)
+        (found,) = recordings.run(adding(number), torch.tensor(1.0), key=number)
         assert found == 1 + number and 0 < len(recordings) <= MOST_RECORDINGS
 
 
