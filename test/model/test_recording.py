@@ -45,9 +45,8 @@ def test_rows_of_the_current_frame_are_the_slot_of_the_ring_at_every_step():
         k, v = torch.randn(2, 1, 2, tokens, 3, generator=generator)
         plain_k[:, start : start + tokens], plain_v[:, start : start + tokens] = k[0], v[0]
         k_BNKH, v_BNKH = memory.attend(0, k, v)
-        assert torch.equal(k_BNKH[0], plain_k[:, :end]) and torch.equal(
-            v_BNKH[0], plain_v[:, :end]
-        )
+        assert torch.equal(k_BNKH[0], plain_k[:, :end])
+        assert torch.equal(v_BNKH[0], plain_v[:, :end])
         assert memory.rows_P.tolist() == list(range(start, start + tokens))
         assert memory.full == (frame >= 5)
         memory.commit()
