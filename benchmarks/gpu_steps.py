@@ -3,31 +3,145 @@ Seconds per step of the 7B + 1B network on a GPU, each stage beside the least th
 bytes allow; for docs/performance.md.
 
   python benchmarks/gpu_steps.py
-      bfloat16, random weights, 60 frames of both memories: minutes
-  python benchmarks/gpu_steps.py --teraflops 312 --terabytes 2.0
-      the peak rates of another GPU than an H200
+      bfloat16, random weights, 200 frames of both memories: minutes
+  python benchmarks/gpu_steps.py --dry
+      a small network on this machine's CPU, a few frames: does it run?
 
-Does nothing where there is no GPU. The floor of a stage is the larger of its operations over the
-peak rate and its bytes over the peak bandwidth (`step_work.py`).
+Does nothing else where there is no GPU. The floor of a stage is the larger of its operations and
+its bytes over the rates that this very card reaches in a large matrix product and in a large copy
+(`step_work.py`), measured in the same run.
 """
 
 import argparse
-import re
 import statistics
 from pathlib import Path
+from typing import Any
 
 import torch
-from step_work import Step, step_work
+from report import card, card_in_words, put_table, rows, where, write_json
+from step_work import Rates, Step, measured_rates, step_work
 
-from janusvln_ros.cli.bench import build_navigator, time_steps
-from janusvln_ros.files import atomic_write
+from janusvln_ros.cli.bench import build_navigator, peak_memory, time_steps
+from janusvln_ros.model.config import Memory
 from janusvln_ros.model.footprint import FrameSize
+from janusvln_ros.model.recording import Recorder, compiled_cuda_graph, cuda_graph
 from janusvln_ros.policy import Navigator, NavigatorOptions
 from janusvln_ros.policy.preprocess import patch_grid, resized_shape
 
-DOCS = Path(__file__).resolve().parents[1] / "docs" / "performance.md"
-START, END = "<!-- gpu_steps: made by benchmarks/gpu_steps.py -->", "<!-- /gpu_steps -->"
 STAGES = ("preprocess", "spatial", "vision", "prefill", "decode")
+WAYS: dict[str, tuple[Memory, Recorder | None]] = {
+    "released": ("released", None),
+    "released, recorded": ("released", cuda_graph),
+    "dual": ("dual", None),
+    "dual, recorded": ("dual", cuda_graph),
+    "dual, compiled and recorded": ("dual", compiled_cuda_graph),
+}
+"""Memory, and how the step is recorded."""
+
+
+def around(steps: list[dict[str, float]], frame: int) -> dict[str, float]:
+    """Medians of the stages over the steps within 2 of ``frame`` (from 1)."""
+    near = steps[max(0, frame - 3) : frame + 2]
+    return {name: statistics.median(step[name] for step in near) for name in (*STAGES, "total")}
+
+
+def measure(args: argparse.Namespace) -> dict[str, Any]:
+    """Drive every way with one set of weights; what is found, by way."""
+    precision = "float32" if args.device == "cpu" else "bfloat16"
+    first = build_navigator(args.config, "released", "constrained", args.device, precision)
+    model, tokenizer = first.model, first.tokenizer
+    navigation = model.config.navigation
+    frame = FrameSize(*patch_grid(*resized_shape(480, 640, navigation.image_width)))
+    rates = measured_rates(model.device, model.dtype)
+    result: dict[str, Any] = {
+        "where": where(args.device),
+        "precision": precision,
+        "frame": args.frame,
+        "long": args.frames,
+        "teraflops": rates.operations / 1e12,
+        "terabytes": rates.bytes / 1e12,
+        "ways": {},
+    }
+    for way, (memory, recorder) in WAYS.items():
+        if args.device != "cpu":
+            torch.cuda.reset_peak_memory_stats()
+        options = NavigatorOptions(memory, "constrained", allow_untrained_memory=True)
+        navigator = Navigator(model, tokenizer, options)
+        if args.device != "cpu":
+            navigator.recordings.recorder = recorder
+        try:
+            # long only where it is to be seen that nothing grows
+            long = recorder is cuda_graph
+            steps = time_steps(navigator, args.frames if long else args.frame + 2)
+        except Exception as error:  # whatever a compiler may raise; the other ways still count
+            print(f"{way}: {type(error).__name__}: {error}", flush=True)
+            del navigator
+            continue
+        step = Step(
+            frame, memory, navigation.window, args.frame, number_bytes=model.dtype.itemsize
+        )
+        result["ways"][way] = {
+            "seconds": around(steps, args.frame),
+            "seconds_at_long": around(steps, args.frames - 2)["total"] if long else None,
+            "floor": floors(step_work(model.config, step), rates),
+            "peak_bytes": peak_memory(args.device),
+            "memory_bytes": navigator.memory_bytes,
+            "spatial_bytes": navigator.spatial.nbytes if navigator.spatial else 0,
+            "card": card(args.device),
+        }
+        print(way, result["ways"][way], flush=True)
+        publish(result, args)  # also what is stopped half-way
+        del navigator
+    return result
+
+
+def publish(result: dict[str, Any], args: argparse.Namespace) -> None:
+    """Write what is known so far."""
+    write_json(args.json, result)
+    if not args.no_docs:
+        put_table("gpu_steps", table(result))
+
+
+def floors(work: dict[str, Any], rates: Rates) -> dict[str, float]:
+    """Least seconds of each stage (deciding apart: constrained, it reads nothing more)."""
+    return {
+        stage: each.seconds(rates.operations, rates.bytes)
+        for stage, each in work.items()
+        if stage != "decode"
+    }
+
+
+def table(result: dict[str, Any]) -> str:
+    """The Markdown that goes into the docs."""
+    lines = []
+    for way, found in result["ways"].items():
+        seconds, floor, least = found["seconds"], found["floor"], sum(found["floor"].values())
+        lines.append([way, *(f"{1000 * seconds[stage]:.1f}" for stage in (*STAGES, "total"))])
+        cells = (f"{1000 * floor[stage]:.1f}" if stage in floor else "" for stage in STAGES)
+        lines.append([f"floor of {way}", *cells, f"{1000 * least:.1f}"])
+        long = found["seconds_at_long"]
+        growth = f"{long / seconds['total']:.2f}" if long else "not run"
+        lines.append(
+            [
+                f"of {way}",
+                f"{seconds['total'] / least:.2f} x floor",
+                f"frame {result['long']} / {result['frame']}: {growth}",
+                f"peak {found['peak_bytes'] / 2**30:.1f} GiB",
+                f"memories {found['memory_bytes'] / 2**30:.2f} GiB",
+                f"spatial {found['spatial_bytes'] / 2**30:.2f} GiB",
+                card_in_words(found["card"]),
+            ]
+        )
+    return "\n".join(
+        [
+            rows([f"at frame {result['frame']}", *STAGES, "total"], lines),
+            "",
+            f"Milliseconds. {result['where']}, {result['precision']}, constrained decoding,",
+            "random weights, `python benchmarks/gpu_steps.py`. Floors from this card's rates in",
+            f"this run: {result['teraflops']:.3g} TFLOP/s in a matrix product, "
+            f"{result['terabytes']:.3g} TB/s read and written.",
+        ]
+    )
 
 
 def main() -> None:
@@ -40,107 +154,25 @@ def main() -> None:
         default="benchmarks/configs/full",
         help="folder with a config.json (benchmarks/configs/full)",
     )
-    parser.add_argument("--frames", type=int, default=62, help="steps of each memory (62)")
+    parser.add_argument("--frames", type=int, default=200, help="steps of each way (200)")
     parser.add_argument(
         "--frame",
         type=int,
         default=60,
         help="the step to report (60); the median of it and two steps on each side",
     )
-    parser.add_argument(
-        "--teraflops",
-        type=float,
-        default=989.0,
-        help="peak bfloat16 rate of the GPU without sparsity, 10^12 per second (H200: 989)",
-    )
-    parser.add_argument(
-        "--terabytes",
-        type=float,
-        default=4.8,
-        help="peak bandwidth of its memory, 10^12 bytes per second (H200: 4.8)",
-    )
     parser.add_argument("--device", default="cuda", help="cuda or cuda:N")
+    parser.add_argument("--json", type=Path, help="also write all figures to this file")
     parser.add_argument("--no-docs", action="store_true", help="print only")
+    parser.add_argument("--dry", action="store_true", help="rehearse on the CPU, docs untouched")
     args = parser.parse_args()
-    if not torch.cuda.is_available():
+    if args.dry:
+        args.config, args.device, args.no_docs = "config/model/tiny.json", "cpu", True
+        args.frames, args.frame = 8, 5
+    elif not torch.cuda.is_available():
         print("no GPU: nothing measured, docs left as they are")
         return
-    first = build_navigator(args.config, "released", "constrained", args.device, "bfloat16")
-    model, tokenizer = first.model, first.tokenizer
-    navigation = model.config.navigation
-    frame = FrameSize(*patch_grid(*resized_shape(480, 640, navigation.image_width)))
-    lines = [
-        f"| at frame {args.frame} | " + " | ".join(STAGES) + " | total |",
-        "|---|" + "---|" * (len(STAGES) + 1),
-    ]
-    totals = {}
-    for name, memory, graphs in (
-        ("released", "released", False),
-        ("dual", "dual", False),
-        ("dual, CUDA graphs", "dual", True),
-    ):
-        torch.cuda.reset_peak_memory_stats()
-        options = NavigatorOptions(
-            memory, "constrained", allow_untrained_memory=True, cuda_graphs=graphs
-        )
-        navigator = Navigator(model, tokenizer, options)
-        steps = time_steps(navigator, args.frames)
-        near = steps[args.frame - 3 : args.frame + 2]
-        medians = {
-            stage: statistics.median(step[stage] for step in near) for stage in (*STAGES, "total")
-        }
-        totals[name] = medians["total"]
-        lines.append(
-            f"| {name} | "
-            + " | ".join(f"{1000 * medians[stage]:.1f}" for stage in (*STAGES, "total"))
-            + " |"
-        )
-        work = step_work(model.config, Step(frame, memory, navigation.window, args.frame))
-        floor = {
-            stage: w.seconds(args.teraflops * 1e12, args.terabytes * 1e12)
-            for stage, w in work.items()
-            if stage != "decode"
-        }
-        cells = [f"{1000 * floor[stage]:.1f}" if stage in floor else "" for stage in STAGES]
-        lines.append(
-            f"| floor of {name} | " + " | ".join(cells) + f" | {1000 * sum(floor.values()):.1f} |"
-        )
-        peak = torch.cuda.max_memory_allocated() / 2**30
-        spatial = navigator.spatial.nbytes / 2**30 if navigator.spatial else 0.0
-        print(
-            f"{name}: peak {peak:.1f} GiB, memories "
-            f"{navigator.memory_bytes / 2**30:.2f} GiB, of which spatial {spatial:.2f} "
-            "GiB",
-            flush=True,
-        )
-        lines.append(
-            f"| memory of {name} | peak {peak:.1f} GiB | spatial {spatial:.2f} GiB |"
-            + " |" * (len(STAGES) - 1)
-        )
-        del navigator
-        torch.cuda.empty_cache()
-    best = min(totals["dual"], totals["dual, CUDA graphs"])
-    lines += [
-        "",
-        f"Milliseconds; `dual` is {totals['released'] / best:.1f} times faster than `released`.",
-    ]
-    where = f"{torch.cuda.get_device_name(args.device)}, torch {torch.__version__}"
-    lines += [
-        f"{where}, bfloat16, constrained decoding, random weights, `python\n"
-        "benchmarks/gpu_steps.py`."
-    ]
-    text = "\n".join(lines)
-    print(text)
-    if not args.no_docs:
-        atomic_write(
-            DOCS,
-            re.sub(
-                re.escape(START) + ".*?" + re.escape(END),
-                lambda _: f"{START}\n{text}\n{END}",
-                DOCS.read_text(),
-                flags=re.DOTALL,
-            ),
-        )
+    print(table(measure(args)))
 
 
 if __name__ == "__main__":

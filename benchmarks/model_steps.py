@@ -18,9 +18,7 @@ windowed attention of transformers 5 instead.
 
 import argparse
 import contextlib
-import json
 import platform
-import re
 import statistics
 import sys
 import time
@@ -30,6 +28,8 @@ from unittest.mock import patch
 import numpy as np
 import torch
 import torch.nn.functional as F
+from report import put_table, write_json
+from step_work import Rates, Step, measured_rates, step_work
 from torch import Tensor
 from tqdm import tqdm
 from transformers import DynamicCache
@@ -39,17 +39,20 @@ from transformers.models.qwen2_5_vl.modeling_qwen2_5_vl import (
 )
 
 from janusvln_ros.cli.bench import INSTRUCTION, build_navigator
-from janusvln_ros.files import atomic_write
-from janusvln_ros.model import JanusVLN
+from janusvln_ros.model import JanusVLN, JanusVLNConfig
+from janusvln_ros.model.footprint import FrameSize
 from janusvln_ros.model.network import prompt_positions
 from janusvln_ros.model.spatial import rotate
 from janusvln_ros.policy import Navigator, NavigatorOptions
-from janusvln_ros.policy.preprocess import pixel_rows, resize, spatial_input
+from janusvln_ros.policy.preprocess import (
+    patch_grid,
+    pixel_rows,
+    resize,
+    resized_shape,
+    spatial_input,
+)
 from janusvln_ros.policy.prompt import released_prompt_ids, sample_history
 
-ROOT = Path(__file__).resolve().parents[1]
-DOCS = ROOT / "docs" / "performance.md"
-START, END = "<!-- model_steps: made by benchmarks/model_steps.py -->", "<!-- /model_steps -->"
 STAGES = ("preprocess", "spatial", "vision", "prefill", "decode")
 
 
@@ -159,7 +162,7 @@ class PublishedStyle:
         and rotated again.
         """
         encoder = self.model.spatial
-        x_BFPD, rope = encoder.embed(image_3hw[None, None], torch.tensor([self.cache[0] is None]))
+        x_BFPD, rope = encoder.embed(image_3hw[None, None], [self.cache[0] is None])
         pairs = list(zip(encoder.frame_blocks, encoder.global_blocks))
         outputs = []
         # the last pair's weights are not built: any pair costs the same
@@ -199,7 +202,6 @@ def measure(args: argparse.Namespace) -> dict[str, list[dict[str, float]]]:
 
     The ways take turns frame by frame, so that whatever disturbs one disturbs all.
     """
-    torch.set_num_threads(args.threads)
     released = build_navigator(args.config, "released", "free", "cpu", "float32")
     options = NavigatorOptions("dual", "constrained", allow_untrained_memory=True)
     dual = Navigator(released.model, released.tokenizer, options)
@@ -231,6 +233,28 @@ def measure(args: argparse.Namespace) -> dict[str, list[dict[str, float]]]:
     return result
 
 
+def floors(args: argparse.Namespace, rates: Rates) -> dict[str, dict[str, float]]:
+    """
+    Least seconds of each stage of our two ways at frame ``args.frames``: the operations of
+    `step_work.py`, attention included, over the rate of a large product on the same threads.
+    """
+    config = JanusVLNConfig.from_pretrained(args.config)
+    navigation = config.navigation
+    frame = FrameSize(*patch_grid(*resized_shape(480, 640, navigation.image_width)))
+    found = {}
+    for way in ("released", "dual"):
+        step = Step(frame, way, navigation.window, args.frames, number_bytes=4)
+        work = step_work(config, step)
+        found[way] = {
+            stage: work[stage].operations / rates.operations
+            for stage in ("spatial", "vision", "prefill")
+        }
+    # free decoding reads the longest answer but its last word, one by one; constrained none
+    decode = work["decode"].operations / rates.operations
+    found["released"]["decode"] = (navigation.max_new_tokens - 1) * decode
+    return found
+
+
 def around(steps: list[dict[str, float]], frame: int, stage: str) -> float | None:
     """
     Median seconds of a stage over the steps within 2 of ``frame`` (from 1); None beyond the end.
@@ -239,7 +263,9 @@ def around(steps: list[dict[str, float]], frame: int, stage: str) -> float | Non
     return statistics.median(s[stage] for s in near) if len(steps) >= frame else None
 
 
-def table(result: dict[str, list[dict[str, float]]], args: argparse.Namespace) -> str:
+def table(
+    result: dict[str, list[dict[str, float]]], args: argparse.Namespace, rates: Rates
+) -> str:
     """The Markdown that goes into the docs."""
     last = args.frames
     shown = sorted({f for f in (1, 10, 30, 57, last, args.long) if f <= max(last, args.long)})
@@ -264,6 +290,23 @@ def table(result: dict[str, list[dict[str, float]]], args: argparse.Namespace) -
         lines.append(
             f"| {way} | " + " | ".join(cells) + f" | {around(steps, last, 'total') / whole:.2f} |"
         )
+    for way, floor in floors(args, rates).items():
+        cells = [
+            f"{floor[stage]:.3f} ({around(result[way], last, stage) / floor[stage]:.1f} x)"
+            if stage in floor
+            else ""
+            for stage in STAGES
+        ]
+        least = sum(floor.values())
+        over = around(result[way], last, "total") / least
+        lines.append(
+            f"| floor of {way} | " + " | ".join(cells) + f" | {least:.3f} | {over:.2f} x |"
+        )
+    lines += [
+        "",
+        f"Floors: operations over the {rates.operations / 1e9:.0f} GFLOP/s of a large product in "
+        "the same run.",
+    ]
     if args.long > last:
         growth = [
             f"{way} "
@@ -318,22 +361,15 @@ def main() -> None:
     )
     parser.add_argument("--no-docs", action="store_true", help="print only")
     args = parser.parse_args()
+    torch.set_num_threads(args.threads)
+    before = measured_rates(torch.device("cpu"), torch.float32)
     result = measure(args)
-    text = table(result, args)
+    after = measured_rates(torch.device("cpu"), torch.float32)
+    text = table(result, args, max(before, after, key=lambda rates: rates.operations))
     print(text)
-    if args.json:
-        atomic_write(args.json, json.dumps(result))
+    write_json(args.json, result)
     if not args.no_docs:
-        page = DOCS.read_text()
-        atomic_write(
-            DOCS,
-            re.sub(
-                re.escape(START) + ".*?" + re.escape(END),
-                lambda _: f"{START}\n{text}\n{END}",
-                page,
-                flags=re.DOTALL,
-            ),
-        )
+        put_table("model_steps", text)
 
 
 if __name__ == "__main__":

@@ -1,12 +1,17 @@
 """
 The least work of one step: operations and bytes that no implementation can do without, by stage.
 
-Used by `gpu_steps.py`.
+And the rates that a machine reaches, by which work becomes seconds. Used by `gpu_steps.py` and
+`model_steps.py`.
 """
 
+import statistics
+import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from math import prod
 
+import torch
 from torch import nn
 
 from janusvln_ros.model import JanusVLNConfig
@@ -33,6 +38,41 @@ class Work:
         waiting for the other.
         """
         return max(self.operations / operations_per_second, self.bytes / bytes_per_second)
+
+
+@dataclass(frozen=True)
+class Rates:
+    """What a machine reaches: floating-point operations and bytes (read and written) a second."""
+
+    operations: float
+    bytes: float
+
+
+def measured_rates(device: torch.device, dtype: torch.dtype, repeats: int = 7) -> Rates:
+    """
+    Rates of one large matrix product in ``dtype`` and of one large copy, medians of ``repeats``.
+
+    Values are drawn: some hardware multiplies noughts faster.
+    """
+    side, numbers = (8192, 2**30) if device.type == "cuda" else (2048, 2**26)
+    a, b = (torch.randn(side, side, device=device, dtype=dtype) for _ in range(2))
+    out, source = torch.empty_like(a), torch.zeros(numbers, device=device)
+    target = torch.ones_like(source)
+    product = median_seconds(lambda: torch.mm(a, b, out=out), device, repeats)
+    copy = median_seconds(lambda: target.copy_(source), device, repeats)
+    return Rates(2 * side**3 / product, 2 * source.nbytes / copy)
+
+
+def median_seconds(work: Callable[[], object], device: torch.device, repeats: int) -> float:
+    """Median time of ``work``, finished on its device, after two calls that do not count."""
+    times = []
+    for _ in range(repeats + 2):
+        start = time.perf_counter()
+        work()
+        if device.type == "cuda":
+            torch.cuda.synchronize(device)
+        times.append(time.perf_counter() - start)
+    return statistics.median(times[2:])
 
 
 @dataclass(frozen=True)

@@ -263,6 +263,26 @@ def chat():
 
 
 @pytest.fixture(scope="session")
+def traced():
+    """
+    A recorder that stands in for a CUDA graph: the operations on tensors of one call, with its
+    Python numbers and with the addresses of everything that is not an input. What is computed from
+    other tensors alone is not even computed again.
+    """
+    import torch
+    from torch.fx.experimental.proxy_tensor import make_fx
+
+    def recorder(call, inputs):
+        with torch.no_grad():
+            for _ in range(2):
+                call(*inputs)
+            graph = make_fx(call)(*inputs)
+        return lambda: graph(*inputs)
+
+    return recorder
+
+
+@pytest.fixture(scope="session")
 def bags():
     return Bags()
 

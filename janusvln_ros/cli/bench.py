@@ -60,7 +60,7 @@ OPTIONS = (
     option(
         "--cuda-graphs",
         action="store_true",
-        help="dual on a GPU: replay the language model from a recording once the window is full",
+        help="on a GPU: replay the step from recordings once the window is full",
     ),
     SPATIAL_PRECISION,
     SIZE,

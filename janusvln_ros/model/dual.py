@@ -29,6 +29,7 @@ cost, not the receptive field.
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 import torch
 from torch import Tensor
@@ -37,7 +38,13 @@ from transformers import Qwen2_5_VLTextConfig, Qwen2_5_VLTextModel
 from janusvln_ros.errors import require
 from janusvln_ros.model.attention import group_mask, tree_mask, use_memory_attention
 from janusvln_ros.model.memory import FrameWindow
-from janusvln_ros.model.network import KeyValueCache, hidden_states, image_positions
+from janusvln_ros.model.network import (
+    KeyValueCache,
+    hidden_states,
+    image_positions,
+    on_device,
+)
+from janusvln_ros.model.recording import Recordings
 
 
 @dataclass(frozen=True)
@@ -76,42 +83,6 @@ class FrameLayout:
         return torch.cat([text, picture, torch.full((3, 1), self.span - 1)], dim=1)
 
 
-class RecordedCall:
-    """
-    ``function(*inputs)`` as one CUDA graph: recorded once and replayed with one launch, instead of
-    hundreds of kernels one by one.
-
-    The function must do the same work at every call: shapes, addresses and Python numbers are
-    those of the recording. What it writes elsewhere (a memory's buffers) is written again at every
-    replay.
-
-    Args:
-        function: takes tensors on the GPU, returns one.
-        examples: inputs of the shapes that every call will have.
-    """
-
-    def __init__(self, function: Callable[..., Tensor], *examples: Tensor) -> None:
-        self.function = function  # what it reads beside its inputs, as a mask, stays where it is
-        self.inputs = [example.clone() for example in examples]
-        side = torch.cuda.Stream()
-        side.wait_stream(torch.cuda.current_stream())
-        # libraries set themselves up at the first calls, which must not be recorded
-        with torch.cuda.stream(side):
-            for _ in range(2):
-                function(*self.inputs)
-        torch.cuda.current_stream().wait_stream(side)
-        self.graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(self.graph):
-            self.output = function(*self.inputs)
-
-    def __call__(self, *inputs: Tensor) -> Tensor:
-        """Replay with these inputs; the result is the caller's to keep."""
-        for own, given in zip(self.inputs, inputs):
-            own.copy_(given)
-        self.graph.replay()
-        return self.output.clone()
-
-
 Tree = tuple[int, ...]
 """Parents of the tokens of a tree of answers, see `janusvln_ros.model.attention.tree_mask`."""
 
@@ -132,7 +103,7 @@ class SemanticMemory(KeyValueCache):
         leaf_rows: most rows of question and answer together.
         prompt_rows: rows to set aside for the prompt; a longer prompt makes the buffers anew.
         dtype, device: of the buffers.
-        cuda_graphs: replay the language model from a recording once the window is full (GPU only).
+        recordings: replay the language model from a recording of theirs once the window is full.
 
     Attributes:
         seen: frames committed in this episode.
@@ -150,9 +121,9 @@ class SemanticMemory(KeyValueCache):
         prompt_rows: int = 256,
         dtype: torch.dtype = torch.float32,
         device: torch.device | str = "cpu",
-        cuda_graphs: bool = False,
+        recordings: Recordings | None = None,
     ) -> None:
-        self.cuda_graphs = cuda_graphs
+        self.recordings = Recordings() if recordings is None else recordings
         self.config, self.window, self.layout, self.leaf_rows = config, window, layout, leaf_rows
         self.allocate(prompt_rows, dtype, device)
         self.reset()
@@ -162,7 +133,6 @@ class SemanticMemory(KeyValueCache):
         self.prompt_capacity = prompt_rows
         rows = prompt_rows + self.window.slots * self.layout.rows + self.leaf_rows
         super().__init__(self.config, rows, dtype, device)
-        self._recorded: dict[tuple[int, int, Tree], RecordedCall] = {}
 
     @property
     def frames(self) -> list[int]:
@@ -190,9 +160,9 @@ class SemanticMemory(KeyValueCache):
             rows, stem = self.end - self.begin, self.end - len(tree)
             visible_LK = torch.ones(rows, self.end, dtype=torch.bool).tril(self.begin)
             visible_LK[stem - self.begin :, stem:] = tree_mask(tree)
-            groups = self.config.num_attention_heads // self.k_ZNKH.shape[1]
-            visible_LK = visible_LK.to(self.k_ZNKH.device)
-            self._masks = {key: group_mask(visible_LK, groups, self.k_ZNKH.dtype)}
+            groups = self.config.num_attention_heads // self.k_BZNKH.shape[2]
+            visible_LK = visible_LK.to(self.k_BZNKH.device)
+            self._masks = {key: group_mask(visible_LK, groups, self.k_BZNKH.dtype)}
         return self._masks[key]
 
     def recorded(
@@ -206,14 +176,14 @@ class SemanticMemory(KeyValueCache):
         ``read(embeds_LD, positions_3L)``, replayed from a recording once the window is full: from
         there on a frame always goes to the same rows, and sees the same ones.
         """
-        if not self.cuda_graphs or self.seen < self.window.slots - 1 or len(embeds_LD) == 1:
-            return read(embeds_LD, positions_3L)
-        key = (self.begin, self.end, tree)
-        if key not in self._recorded:
-            if len(self._recorded) >= 4:  # prompts of other lengths, from episodes before
-                self._recorded.clear()
-            self._recorded[key] = RecordedCall(read, embeds_LD, positions_3L)
-        return self._recorded[key](embeds_LD, positions_3L)
+        (hidden_LD,) = self.recordings.run(
+            lambda *inputs: (read(*inputs),),
+            embeds_LD,
+            positions_3L,
+            key=("dual", self.k_BZNKH.data_ptr(), self.begin, self.end, tree),
+            steady=self.seen >= self.window.slots - 1 and len(embeds_LD) > 1,
+        )
+        return hidden_LD
 
     def commit(self) -> None:
         """
@@ -229,8 +199,8 @@ class SemanticMemory(KeyValueCache):
         if self.seen >= full and self.window.window:
             slot = self.window.initial + (self.seen - self.window.initial) % self.window.window
             source, target = self.prompt_rows + full * rows, self.prompt_rows + slot * rows
-            for buffer in (self.k_ZNKH, self.v_ZNKH):
-                buffer[:, :, target : target + rows] = buffer[:, :, source : source + rows]
+            for buffer in (self.k_BZNKH, self.v_BZNKH):
+                buffer[..., target : target + rows, :] = buffer[..., source : source + rows, :]
         self.seen += 1
 
 
@@ -240,16 +210,19 @@ def _run(
     begin: int,
     embeds_LD: Tensor,
     positions_3L: Tensor,
+    last: int,
     tree: Tree = (),
 ) -> Tensor:
-    """Feed rows behind row ``begin`` of the memory and return their final hidden states [L, D]."""
+    """
+    Feed rows behind row ``begin`` of the memory, at positions up to ``last``, and return their
+    final hidden states [L, D].
+    """
     end, limit = begin + len(embeds_LD), language.config.max_position_embeddings
     require(
         end <= memory.capacity,
         f"the answer needs {end - memory.capacity} rows more than the {memory.leaf_rows} set "
         "aside: make the memory with more leaf_rows",
     )
-    last = int(positions_3L.max())
     require(
         last < limit,
         f"position {last} is beyond the language model's "
@@ -266,7 +239,18 @@ def _run(
     def read(embeds_LD: Tensor, positions_3L: Tensor) -> Tensor:
         return hidden_states(language, embeds_LD, positions_3L, memory, mask)
 
-    return memory.recorded(tree, embeds_LD, positions_3L.to(embeds_LD.device), read)
+    return memory.recorded(tree, embeds_LD, positions_3L, read)
+
+
+@lru_cache(maxsize=8)
+def step_positions(layout: FrameLayout, leaf: tuple[int, ...], device: torch.device) -> Tensor:
+    """
+    Positions of a frame's rows and of its leaf's relative to the frame's first, int64 [3, L]; the
+    leaf's as they are behind the frame. Not to be written to.
+    """
+    with torch.inference_mode(False):
+        leaf_3L = (torch.tensor(leaf, dtype=torch.long) + layout.span).expand(3, -1)
+        return torch.cat([layout.positions(), leaf_3L], dim=1).to(device)
 
 
 @torch.no_grad()
@@ -281,7 +265,7 @@ def read_prompt(
     """
     require(prompt_ids, "the prompt is empty: the semantic memory begins with the instruction")
     memory.reset()
-    limit, buffer = language.config.max_position_embeddings, memory.k_ZNKH
+    limit, buffer = language.config.max_position_embeddings, memory.k_BZNKH
     if memory.prompt_capacity < len(prompt_ids):
         require(
             len(prompt_ids) < limit,
@@ -290,7 +274,9 @@ def read_prompt(
         )
         memory.allocate(len(prompt_ids), buffer.dtype, buffer.device)
     embeds_LD = language.embed_tokens(torch.tensor(list(prompt_ids), device=buffer.device))
-    _run(language, memory, 0, embeds_LD, torch.arange(len(prompt_ids)).expand(3, -1))
+    rows = len(prompt_ids)
+    positions_3L = torch.arange(rows, device=embeds_LD.device).expand(3, -1)
+    _run(language, memory, 0, embeds_LD, positions_3L, rows - 1)
     memory.prompt_rows = len(prompt_ids)
 
 
@@ -339,18 +325,18 @@ def read_frame(
         f"made for {layout.height}x{layout.width} in {layout.rows}: "
         "all frames of an episode must have one size",
     )
-    ids = torch.tensor([*frame_ids, *question_ids, *tree_tokens], device=fused_MD.device)
-    embeds_LD = language.embed_tokens(ids).to(fused_MD.dtype)
+    ids = (*frame_ids, *question_ids, *tree_tokens)
+    embeds_LD = language.embed_tokens(on_device(ids, fused_MD.device)).to(fused_MD.dtype)
     embeds_LD[layout.rows - 1 - count : layout.rows - 1] = fused_MD
 
     first = memory.prompt_rows + memory.seen * layout.span
-    leaf = [*range(len(question_ids)), *(len(question_ids) + depth for depth in tree_depths)]
-    leaf_3L = (torch.tensor(leaf, dtype=torch.long) + layout.span).expand(3, -1)
-    positions_3L = first + torch.cat([layout.positions(), leaf_3L], dim=1)
+    leaf = (*range(len(question_ids)), *(len(question_ids) + depth for depth in tree_depths))
+    positions_3L = first + step_positions(layout, leaf, fused_MD.device)
+    last = first + layout.span + max(leaf, default=-1)
 
     memory.current = False
     begin = memory.remembered_rows
-    hidden_LD = _run(language, memory, begin, embeds_LD, positions_3L, tuple(tree_parents))
+    hidden_LD = _run(language, memory, begin, embeds_LD, positions_3L, last, tuple(tree_parents))
     memory.current = True
     return hidden_LD[len(ids) - len(tree_tokens) - 1 :] if question_ids else hidden_LD[:0]
 
@@ -367,6 +353,7 @@ def read_answer(language: Qwen2_5_VLTextModel, memory: SemanticMemory, token: in
     require(memory.current, "there is no open question: read a frame with one first")
     leaf = memory.end - memory.remembered_rows - memory.layout.rows
     position = memory.prompt_rows + (memory.seen + 1) * memory.layout.span + leaf
-    buffer = memory.k_ZNKH
+    buffer = memory.k_BZNKH
     embed_1D = language.embed_tokens(torch.tensor([token], device=buffer.device)).to(buffer.dtype)
-    return _run(language, memory, memory.end, embed_1D, torch.full((3, 1), position))
+    position_31 = torch.full((3, 1), position, device=buffer.device)
+    return _run(language, memory, memory.end, embed_1D, position_31, position)

@@ -63,7 +63,11 @@ ALL_FRAMES = FrameWindow(initial=0, window=1 << 40)
 
 
 class KeyValueBuffers:
-    """Keys and values of Z layers, [Z, N, K, H] each, in buffers that are made once."""
+    """
+    Keys and values of Z layers, [B, Z, N, K, H] each, in buffers that are made once.
+
+    B counts lanes, episodes that are driven side by side; so far there is one.
+    """
 
     def __init__(
         self,
@@ -74,25 +78,28 @@ class KeyValueBuffers:
         dtype: torch.dtype,
         device: torch.device | str,
     ) -> None:
-        self.k_ZNKH = torch.zeros(layers, heads, rows, head_size, dtype=dtype, device=device)
-        self.v_ZNKH = torch.zeros_like(self.k_ZNKH)
+        self.k_BZNKH = torch.zeros(1, layers, heads, rows, head_size, dtype=dtype, device=device)
+        self.v_BZNKH = torch.zeros_like(self.k_BZNKH)
 
     @property
     def nbytes(self) -> int:
         """Bytes of the buffers: the same at every step."""
-        return 2 * self.k_ZNKH.nbytes
+        return 2 * self.k_BZNKH.nbytes
 
 
 class SpatialMemory(KeyValueBuffers):
     """
-    Final keys (after norm and RoPE) and values of the global blocks, for one episode, in buffers
-    that are made once.
+    Final keys (after norm and RoPE) and values of the global blocks in buffers that are made once.
 
     A frame's slot is overwritten in place when the window has passed it. Positions are local to a
     frame, so the order of slots does not matter: the filled part of the buffers is attended as it
     lies, without a mask. One slot more than there are remembered frames means that a step writes
     only where nothing is remembered: until ``commit`` the memory is what it was before, whatever
     becomes of the step, and a decision can be taken back by doing nothing.
+
+    Where the current frame is written is a tensor of row numbers on the device, set when the frame
+    before is committed: once the window is full (``full``), every step is the same work at the
+    same addresses, and may be recorded and replayed.
 
     Args:
         layers: number of global blocks.
@@ -101,6 +108,10 @@ class SpatialMemory(KeyValueBuffers):
         window: which frames to keep.
         dtype, device: of the buffers; ``2 * layers * heads * head_size * tokens * window.slots``
             numbers.
+
+    Attributes:
+        seen: frames remembered or forgotten since `reset`.
+        rows_P: int64, rows of the buffers that the current frame takes.
     """
 
     def __init__(
@@ -115,7 +126,9 @@ class SpatialMemory(KeyValueBuffers):
     ) -> None:
         super().__init__(layers, heads, window.slots * tokens, head_size, dtype, device)
         self.tokens, self.window = tokens, window
-        self.seen = 0
+        self._first_P = torch.arange(tokens, device=device)
+        self.rows_P = self._first_P.clone()
+        self.reset()
 
     @property
     def frames(self) -> list[int]:
@@ -124,35 +137,49 @@ class SpatialMemory(KeyValueBuffers):
 
     def reset(self) -> None:
         """Forget everything: a new episode begins."""
-        self.seen = 0
+        self._count(0)
 
-    def attend(self, layer: int, k_NPH: Tensor, v_NPH: Tensor) -> tuple[Tensor, Tensor]:
+    @property
+    def full(self) -> bool:
+        """As many frames are remembered as ever will be."""
+        return self.seen >= self.window.slots - 1
+
+    def attend(self, layer: int, k_BNPH: Tensor, v_BNPH: Tensor) -> tuple[Tensor, Tensor]:
         """
-        Put the current frame's keys and values beside the remembered ones; return all of them, [N,
-        K, H] each, in slot order.
+        Put the current frame's keys and values beside the remembered ones; return all of them, [B,
+        N, K, H] each, in slot order.
 
         Raises:
             InputError: the frame has another number of tokens than the episode's first.
         """
         require(
-            k_NPH.shape[1] == self.tokens,
-            f"this frame has {k_NPH.shape[1]} spatial tokens, earlier ones had "
+            k_BNPH.shape[2] == self.tokens,
+            f"this frame has {k_BNPH.shape[2]} spatial tokens, earlier ones had "
             f"{self.tokens}: all frames of an episode must have one size",
         )
-        here, end = self._rows()
-        self.k_ZNKH[layer, :, here] = k_NPH
-        self.v_ZNKH[layer, :, here] = v_NPH
-        return self.k_ZNKH[layer, :, :end], self.v_ZNKH[layer, :, :end]
+        k_BNKH, v_BNKH = self.k_BZNKH[:, layer], self.v_BZNKH[:, layer]
+        self.put(k_BNKH, k_BNPH)
+        self.put(v_BNKH, v_BNPH)
+        return k_BNKH[:, :, : self.end], v_BNKH[:, :, : self.end]
 
-    def _rows(self) -> tuple[slice, int]:
-        """Where the current frame lies, and the end of what is attended with it."""
-        start = self.window.slot(self.seen) * self.tokens
-        end = min(self.seen + 1, self.window.slots) * self.tokens
-        return slice(start, start + self.tokens), end
+    def put(self, rows_BNKH: Tensor, frame_BNPH: Tensor) -> None:
+        """Write the current frame's rows among others; of one byte a number, as bytes."""
+        if rows_BNKH.element_size() == 1:
+            rows_BNKH, frame_BNPH = rows_BNKH.view(torch.int8), frame_BNPH.view(torch.int8)
+        rows_BNKH.index_copy_(2, self.rows_P, frame_BNPH)
+
+    @property
+    def end(self) -> int:
+        """Rows that are attended with the current frame, its own included."""
+        return min(self.seen + 1, self.window.slots) * self.tokens
+
+    def _count(self, seen: int) -> None:
+        self.seen = seen
+        torch.add(self._first_P, self.window.slot(seen) * self.tokens, out=self.rows_P)
 
     def commit(self) -> None:
         """Remember the frame that was attended last; what it pushed out of the window is gone."""
-        self.seen += 1
+        self._count(self.seen + 1)
 
 
 SpatialPrecision = Literal["int8", "float8"]
@@ -188,19 +215,22 @@ class QuantizedSpatialMemory(SpatialMemory):
         """Bytes of the buffers: the same at every step."""
         return super().nbytes + self.scales.nbytes
 
-    def attend(self, layer: int, k_NPH: Tensor, v_NPH: Tensor) -> tuple[Tensor, Tensor]:
+    def attend(self, layer: int, k_BNPH: Tensor, v_BNPH: Tensor) -> tuple[Tensor, Tensor]:
         """As `SpatialMemory.attend`; what is returned is in the dtype of the arguments."""
         (k_quantized, k_scale), (v_quantized, v_scale) = (
-            quantize_rows(values_NPH, self.k_ZNKH.dtype) for values_NPH in (k_NPH, v_NPH)
+            quantize_rows(values_BNPH, self.k_BZNKH.dtype) for values_BNPH in (k_BNPH, v_BNPH)
         )
-        k_NKH, v_NKH = super().attend(layer, k_quantized, v_quantized)
-        here, end = self._rows()
-        k_scale_NK1, v_scale_NK1 = self.scales.k_ZNKH[layer], self.scales.v_ZNKH[layer]
-        k_scale_NK1[:, here], v_scale_NK1[:, here] = k_scale, v_scale
-        k_NKH = k_NKH.to(k_NPH.dtype) * k_scale_NK1[:, :end].to(k_NPH.dtype)
-        v_NKH = v_NKH.to(v_NPH.dtype) * v_scale_NK1[:, :end].to(v_NPH.dtype)
-        k_NKH[:, here], v_NKH[:, here] = k_NPH, v_NPH
-        return k_NKH, v_NKH
+        held = super().attend(layer, k_quantized, v_quantized)
+        k_scale_BNK1, v_scale_BNK1 = self.scales.k_BZNKH[:, layer], self.scales.v_BZNKH[:, layer]
+        self.put(k_scale_BNK1, k_scale)
+        self.put(v_scale_BNK1, v_scale)
+        k_BNKH, v_BNKH = (
+            bytes_BNKH.to(k_BNPH.dtype) * scale_BNK1[:, :, : self.end].to(k_BNPH.dtype)
+            for bytes_BNKH, scale_BNK1 in zip(held, (k_scale_BNK1, v_scale_BNK1))
+        )
+        self.put(k_BNKH, k_BNPH)
+        self.put(v_BNKH, v_BNPH)
+        return k_BNKH, v_BNKH
 
 
 def quantize_rows(x_XH: Tensor, storage: torch.dtype) -> tuple[Tensor, Tensor]:

@@ -197,7 +197,8 @@ class Network(nn.Module):
             x_1LD = layer(
                 x_1LD, attention_mask=None, position_embeddings=rotation, past_key_values=cache
             )
-        last = torch.tensor([len(embeds_LD) - 1], device=embeds_LD.device)
+        # filled, not copied: a copy would wait for the device, and could not be recorded
+        last = torch.full((1,), len(embeds_LD) - 1, device=embeds_LD.device)
         x_11D = last_layer(language, x_1LD, rotation, last, None, cache)
         cache.begin += len(embeds_LD)
         return x_11D[0]
@@ -221,6 +222,16 @@ class Network(nn.Module):
             (self.vision, "rotary_pos_emb", self.config.vision),
         ):
             setattr(module, name, type(getattr(module, name))(config).to(self.device))
+
+
+@lru_cache(maxsize=32)
+def on_device(ids: tuple[int, ...], device: torch.device) -> Tensor:
+    """
+    Token ids, int64 [L]: most are the same at every step, which then waits for no copy. Not to be
+    written to.
+    """
+    with torch.inference_mode(False):
+        return torch.tensor(ids, device=device)
 
 
 @lru_cache(maxsize=16)
@@ -304,13 +315,17 @@ def last_layer(
     if cache is not None:
         k_BNLH, v_BNLH = cache.update(k_BNLH, v_BNLH, attention.layer_idx)
     cosine, sine = (angle.index_select(1, rows) for angle in rotation)
-    x_BRD = layer(
-        torch.index_select(x_BLD, 1, rows),
+    # Part by part: of the layer as a whole, under gradient checkpointing, transformers takes the
+    # keys away.
+    attended_BRD, *_ = attention(
+        torch.index_select(normed_BLD, 1, rows),
         attention_mask=mask_B1RK,
         position_embeddings=(cosine, sine),
         # the layer's own few keys are among these
         past_key_values=SimpleNamespace(update=lambda *_: (k_BNLH, v_BNLH)),
     )
+    x_BRD = torch.index_select(x_BLD, 1, rows) + attended_BRD
+    x_BRD = x_BRD + layer.mlp(layer.post_attention_layernorm(x_BRD))
     return cast(Tensor, language.norm(x_BRD))
 
 
@@ -382,6 +397,6 @@ class KeyValueCache(KeyValueBuffers):
         them, [1, N, K, H] each.
         """
         end = self.begin + k_1NLH.shape[2]
-        self.k_ZNKH[layer, :, self.begin : end] = k_1NLH[0]
-        self.v_ZNKH[layer, :, self.begin : end] = v_1NLH[0]
-        return self.k_ZNKH[layer, None, :, :end], self.v_ZNKH[layer, None, :, :end]
+        self.k_BZNKH[:, layer, :, self.begin : end] = k_1NLH
+        self.v_BZNKH[:, layer, :, self.begin : end] = v_1NLH
+        return self.k_BZNKH[:, layer, :, :end], self.v_BZNKH[:, layer, :, :end]

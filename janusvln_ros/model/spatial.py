@@ -18,7 +18,7 @@ products and stored keys and values have the weights' dtype. That is what the pu
 under CUDA autocast.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from functools import lru_cache
 from typing import cast
 
@@ -95,9 +95,7 @@ class SpatialEncoder(nn.Module):
     def layers(self, images_BF3hw: Tensor, window: FrameWindow = ALL_FRAMES) -> Iterator[Tensor]:
         """As ``forward``, layer by layer: ``depth - 1`` tensors [B, F, P, 2D]."""
         frames = images_BF3hw.shape[1]
-        x_BFPD, rope = self.embed(
-            images_BF3hw, is_first=torch.arange(frames, device=images_BF3hw.device) == 0
-        )
+        x_BFPD, rope = self.embed(images_BF3hw, [i == 0 for i in range(frames)])
         P = x_BFPD.shape[2]
         for frame_block, global_block in zip(self.frame_blocks, self.global_blocks):
             frame_BFPD = frame_block(x_BFPD, rope)
@@ -125,20 +123,17 @@ class SpatialEncoder(nn.Module):
         Raises:
             InputError: sides that are no multiples of 14, or another size than the frames before.
         """
-        x_BFPD, rope = self.embed(
-            image_3hw[None, None],
-            is_first=torch.tensor([memory.seen == 0], device=image_3hw.device),
-        )
+        x_BFPD, rope = self.embed(image_3hw[None, None], [memory.seen == 0])
         for layer, (frame_block, global_block) in enumerate(
             zip(self.frame_blocks, self.global_blocks)
         ):
             frame_BFPD = frame_block(x_BFPD, rope)
             q, k, v = global_block.attn.qkv_heads(global_block.norm1(frame_BFPD), rope)
-            k_NKH, v_NKH = memory.attend(layer, k[0, 0], v[0, 0])
-            o_NPH = F.scaled_dot_product_attention(
-                q[0, 0][None], k_NKH[None].to(q.dtype), v_NKH[None].to(q.dtype)
+            k_BNKH, v_BNKH = memory.attend(layer, k[:, 0], v[:, 0])
+            o_BNPH = F.scaled_dot_product_attention(
+                q[:, 0], k_BNKH.to(q.dtype), v_BNKH.to(q.dtype)
             )
-            x_BFPD = global_block.finish(frame_BFPD, o_NPH[None])
+            x_BFPD = global_block.finish(frame_BFPD, o_BNPH[:, None])
         return torch.cat([frame_BFPD, x_BFPD], dim=-1)[0, 0]
 
     def new_memory(
@@ -169,11 +164,11 @@ class SpatialEncoder(nn.Module):
         return self.config.num_special_tokens + (image_height // PATCH) * (image_width // PATCH)
 
     def embed(
-        self, images_BF3hw: Tensor, is_first: Tensor
+        self, images_BF3hw: Tensor, is_first: Sequence[bool]
     ) -> tuple[Tensor, tuple[Tensor, Tensor]]:
         """
         Patch tokens with the special tokens before them, float32 [B, F, P, D], and the rotation
-        table of a frame.
+        table of a frame. ``is_first``: which of the F frames are the first of their episode.
         """
         B, frames, _, height, width = images_BF3hw.shape
         require(
@@ -184,7 +179,7 @@ class SpatialEncoder(nn.Module):
         patches_BFPD = self.patch_embed(images_BF3hw.flatten(0, 1)).unflatten(0, (B, frames))
         special_2PD = torch.cat([self.camera_token, self.register_token], dim=2)[0]
         # the first frame of an episode has tokens of its own
-        special_FPD = special_2PD[(~is_first).long()]
+        special_FPD = torch.stack([special_2PD[0 if first else 1] for first in is_first])
         x_BFPD = torch.cat([special_FPD.float().expand(B, -1, -1, -1), patches_BFPD], dim=2)
         rope = rope_table(
             height // PATCH,
@@ -256,10 +251,7 @@ class DinoEncoder(nn.Module):
         """
         float32 RGB [B, 3, h, w] in [0, 1] -> float32 patch tokens [B, r * c, D], row by row.
         """
-        mean, std = (
-            torch.tensor(values, device=images_B3hw.device).view(3, 1, 1)
-            for values in (IMAGE_MEAN, IMAGE_STD)
-        )
+        mean, std = image_levels(images_B3hw.device)
         x_BDrc = self.patch_embed["proj"](((images_B3hw - mean) / std).to(self.cls_token.dtype))
         x_BPD = torch.cat(
             [self.cls_token.expand(len(x_BDrc), -1, -1), x_BDrc.flatten(2).transpose(1, 2)], dim=1
@@ -378,6 +370,16 @@ class LayerScale(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Scale the last dimension."""
         return x * self.gamma
+
+
+@lru_cache(maxsize=8)
+def image_levels(device: torch.device) -> tuple[Tensor, Tensor]:
+    """Mean and spread of the channels, float32 [3, 1, 1] each, on a device."""
+    with torch.inference_mode(False):
+        mean, std = (
+            torch.tensor(values, device=device).view(3, 1, 1) for values in (IMAGE_MEAN, IMAGE_STD)
+        )
+        return mean, std
 
 
 @lru_cache(maxsize=8)

@@ -25,7 +25,8 @@ from janusvln_ros.model.dual import (
     read_frame,
     read_prompt,
 )
-from janusvln_ros.model.network import KeyValueCache, prompt_positions
+from janusvln_ros.model.network import KeyValueCache, on_device, prompt_positions
+from janusvln_ros.model.recording import Recordings
 from janusvln_ros.policy.decoding import ActionTree, require_finite
 from janusvln_ros.policy.prompt import (
     Style,
@@ -68,12 +69,21 @@ class EncodedFrame:
 
 @dataclass(frozen=True)
 class _Prompt:
-    """A prompt of the released mode, as ids and on the device, and the position behind it."""
+    """
+    A prompt of the released mode, as ids and on the device, and the position behind it.
+
+    Attributes:
+        start: the first picture's place.
+        positions_3T, visible_TK: of the tree of answers behind it, and what its tokens see.
+    """
 
     ids: list[int]
+    start: int
     ids_L: Tensor
     positions_3L: Tensor
     end: int
+    positions_3T: Tensor
+    visible_TK: Tensor
 
 
 class ReleasedContext:
@@ -82,8 +92,9 @@ class ReleasedContext:
     the current one.
 
     What the vision tower says of a frame never changes and is kept. On a GPU it is kept in the
-    host's memory, so that the device's does not depend on the length of the episode; nine pictures
-    travel at each step.
+    host's memory, so that the device's does not depend on the length of the episode; eight
+    pictures travel there at each step and one back, from and to pages that do not move, so that
+    nobody waits for them.
     """
 
     def __init__(
@@ -92,12 +103,15 @@ class ReleasedContext:
         tokenizer: PreTrainedTokenizerBase,
         tree: ActionTree | None,
         style: Style,
+        recordings: Recordings | None = None,
     ) -> None:
         self.model, self.tokenizer, self.tree, self.style = model, tokenizer, tree, style
+        self.recordings = Recordings() if recordings is None else recordings
         self.seen = 0
         self.instruction = ""
         self.prompt: Sequence[int] = ()
         self.features_FMD: Tensor | None = None
+        self.pictures_FMD: Tensor | None = None
         self.cache: KeyValueCache | None = None
         self._prompts: dict[tuple[int, tuple[int, int]], _Prompt] = {}
         self._begun = False
@@ -111,7 +125,8 @@ class ReleasedContext:
     @property
     def nbytes(self) -> int:
         """Bytes of what is remembered."""
-        return sum(held.nbytes for held in (self.features_FMD, self.cache) if held is not None)
+        held = (self.features_FMD, self.pictures_FMD, self.cache)
+        return sum(each.nbytes for each in held if each is not None)
 
     def begin(self, instruction: str) -> None:
         """A new episode. Raises InputError, and forgets nothing, if the text cannot be used."""
@@ -137,9 +152,12 @@ class ReleasedContext:
                 dtype=vision_MD.dtype,
                 pin_memory=vision_MD.device.type == "cuda",
             )
+            most = self.model.config.navigation.num_history + 1
+            self.pictures_FMD = vision_MD.new_zeros(most, *vision_MD.shape)
         elif self.seen == len(kept):
             kept = torch.cat([kept, kept])
-        kept[self.seen] = vision_MD
+            kept = kept.pin_memory() if vision_MD.device.type == "cuda" else kept
+        kept[self.seen].copy_(vision_MD, non_blocking=True)
         self.features_FMD = kept
         return kept
 
@@ -148,37 +166,54 @@ class ReleasedContext:
         Read the current frame and the question; hidden states [1 + T, D] of the question's last
         row and of the T tokens of the tree of answers, where there is one.
         """
-        model, tree, device = self.model, self.tree, frame.vision_MD.device
-        indices = [*self.frames, self.seen]
+        model, history = self.model, self.frames
         # Asked first, as it may refuse the instruction; whether the longest prompt fits is known
         # at the first frame.
-        prompt = self._prompt_of(len(indices), frame.grid)
+        prompt = self._prompt_of(len(history) + 1, frame.grid)
         longest = self._prompt_of(model.config.navigation.num_history + 1, frame.grid)
-        pictures_FMD = self._keep(frame.vision_MD)[indices].to(device, non_blocking=True)
-        fused_FMD = model.fuse(pictures_FMD, frame.geometry_MD)
-        embeds_LD = model.embed(prompt.ids_L, fused_FMD.flatten(0, 1))
-
-        self.prompt, self._end, positions_3L = prompt.ids, prompt.end, prompt.positions_3L
-        rows = len(longest.ids) + answer_rows(model, tree)
+        kept, pictures_FMD = self._keep(frame.vision_MD), self.pictures_FMD
+        assert pictures_FMD is not None
+        for place, shown in enumerate(history):
+            pictures_FMD[place].copy_(kept[shown], non_blocking=True)
+        pictures_FMD[len(history)] = frame.vision_MD
+        self.prompt, self._end = prompt.ids, prompt.end
+        rows = len(longest.ids) + answer_rows(model, self.tree)
         if self.cache is None or self.cache.capacity < rows:
             self._begun = False
             self.cache = KeyValueCache(model.config.text, rows, model.dtype, model.device)
         cache = self.cache
-        cache.begin = start = prompt.ids.index(model.config.image_token_id)
         # what stands before the first picture is the same at every step: read once
         if not self._begun:
-            cache.begin = 0
-            model.read_last(embeds_LD[:start], positions_3L[:, :start], cache)
-            require_finite(cache.v_ZNKH[:, :, :start], "the prompt's values in the language model")
+            cache.begin, start = 0, prompt.start
+            embeds_LD = model.language.embed_tokens(prompt.ids_L[:start])
+            model.read_last(embeds_LD, prompt.positions_3L[:, :start], cache)
+            values = cache.v_BZNKH[..., :start, :]
+            require_finite(values, "the prompt's values in the language model")
             self._begun = True
-        hidden_1D = model.read_last(embeds_LD[start:], positions_3L[:, start:], cache)
+        (hidden_RD,) = self.recordings.run(
+            lambda *inputs: (self._read_prompt(prompt, cache, *inputs),),
+            pictures_FMD[: len(history) + 1],
+            frame.geometry_MD,
+            key=("released", cache.k_BZNKH.data_ptr(), tuple(prompt.ids), frame.grid),
+            steady=prompt is longest,
+        )
+        cache.begin = len(prompt.ids)
+        return hidden_RD
+
+    def _read_prompt(
+        self, prompt: _Prompt, cache: KeyValueCache, pictures_FMD: Tensor, geometry_MD: Tensor
+    ) -> Tensor:
+        """The prompt from its first picture on, and the tree; hidden states as `read`."""
+        model, tree, start = self.model, self.tree, prompt.start
+        fused_FMD = model.fuse(pictures_FMD, geometry_MD)
+        embeds_LD = model.embed(prompt.ids_L, fused_FMD.flatten(0, 1))
+        cache.begin = start
+        hidden_1D = model.read_last(embeds_LD[start:], prompt.positions_3L[:, start:], cache)
         if not tree or not tree.tokens:
             return hidden_1D
-        branches_TD = model.language.embed_tokens(torch.tensor(tree.tokens, device=device))
-        positions_3T = (self._end + torch.tensor(tree.depths, device=device)).expand(3, -1)
-        prompt_TL = torch.ones(len(tree.tokens), len(prompt.ids), dtype=torch.bool)
-        visible_TK = torch.cat([prompt_TL, tree_mask(tree.parents)], dim=1).to(device)
-        return torch.cat([hidden_1D, model.read(branches_TD, positions_3T, cache, visible_TK)])
+        branches_TD = model.language.embed_tokens(on_device(tree.tokens, model.device))
+        hidden_TD = model.read(branches_TD, prompt.positions_3T, cache, prompt.visible_TK)
+        return torch.cat([hidden_1D, hidden_TD])
 
     def _prompt_of(self, images: int, grid: tuple[int, int]) -> _Prompt:
         """The prompt with so many images; the same ones come at every step."""
@@ -187,8 +222,19 @@ class ReleasedContext:
             ids = released_prompt_ids(self.tokenizer, self.instruction, images, tokens, self.style)
             positions_3L, end = prompt_positions(ids, model.config.image_token_id, *grid)
             check_context(model, end, self.tree)
-            ids_L = torch.tensor(ids, device=model.device)
-            self._prompts[images, grid] = _Prompt(ids, ids_L, positions_3L.to(model.device), end)
+            tree = self.tree
+            depths = torch.tensor(tree.depths if tree else (), dtype=torch.long)
+            visible_TK = torch.ones(len(depths), len(ids) + len(depths), dtype=torch.bool)
+            visible_TK[:, len(ids) :] = tree_mask(tree.parents if tree else ())
+            self._prompts[images, grid] = _Prompt(
+                ids,
+                ids.index(model.config.image_token_id),
+                torch.tensor(ids, device=model.device),
+                positions_3L.to(model.device),
+                end,
+                (end + depths).expand(3, -1).to(model.device),
+                visible_TK.to(model.device),
+            )
         return self._prompts[images, grid]
 
     def answer(self, token: int) -> Tensor:
@@ -221,10 +267,10 @@ class DualContext:
         model: JanusVLN,
         tokenizer: PreTrainedTokenizerBase,
         tree: ActionTree | None,
-        cuda_graphs: bool = False,
+        recordings: Recordings | None = None,
     ) -> None:
         self.model, self.tokenizer, self.tree = model, tokenizer, tree
-        self.cuda_graphs = cuda_graphs
+        self.recordings = recordings
         self.question = leaf_ids(tokenizer)
         self.memory: SemanticMemory | None = None
         self.prompt: Sequence[int] = ()
@@ -256,7 +302,7 @@ class DualContext:
         self._read(frame)
         assert self.memory is not None
         begin = self.memory.remembered_rows  # no scores will tell
-        values = self.memory.v_ZNKH[:, :, begin : begin + self.memory.layout.rows]
+        values = self.memory.v_BZNKH[..., begin : begin + self.memory.layout.rows, :]
         require_finite(values, "the frame's values in the language model")
 
     def _read(self, frame: EncodedFrame, *question: Sequence[int]) -> Tensor:
@@ -273,11 +319,11 @@ class DualContext:
                 len(self.question) + answer_rows(model, self.tree),
                 dtype=model.dtype,
                 device=model.device,
-                cuda_graphs=self.cuda_graphs,
+                recordings=self.recordings,
             )
         if not self._begun:
             read_prompt(model.language, memory, self.prompt)
-            values = memory.v_ZNKH[:, :, : memory.prompt_rows]
+            values = memory.v_BZNKH[..., : memory.prompt_rows, :]
             require_finite(values, "the instruction's values in the language model")
             self._begun = True
         ids = [*before, *frame_ids(self.tokenizer, len(frame.vision_MD))]

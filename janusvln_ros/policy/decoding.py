@@ -8,7 +8,7 @@ word is its probability. The branches' own tokens are few enough to be read in o
 question.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from math import prod
 
@@ -50,11 +50,25 @@ def repetition_penalty(
 
 def require_finite(values: torch.Tensor, what: str) -> None:
     """Raise NonFiniteError if a number of ``values`` is not finite."""
-    if not bool(torch.isfinite(values).all()):
-        raise NonFiniteError(
-            f"{what} are not finite numbers: the checkpoint is damaged, or its dtype "
-            "too narrow; try another copy, or dtype='float32'"
-        )
+    require_all_finite({what: all_finite(values)})
+
+
+def all_finite(values: torch.Tensor) -> torch.Tensor:
+    """Whether every number of ``values`` is finite, bool [], on its device."""
+    return torch.isfinite(values).all()
+
+
+def require_all_finite(finite: Mapping[str, torch.Tensor]) -> None:
+    """
+    Raise NonFiniteError for the first that is not `all_finite`, by its name; waits for the device
+    once.
+    """
+    for what, is_finite in zip(finite, torch.stack([*finite.values()]).tolist()):
+        if not is_finite:
+            raise NonFiniteError(
+                f"{what} are not finite numbers: the checkpoint is damaged, or its dtype "
+                "too narrow; try another copy, or dtype='float32'"
+            )
 
 
 @dataclass(frozen=True)

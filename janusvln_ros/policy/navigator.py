@@ -2,8 +2,7 @@
 
 import re
 import time
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -24,20 +23,25 @@ from janusvln_ros.model.config import Decoding, Memory
 from janusvln_ros.model.memory import SpatialMemory, SpatialPrecision
 from janusvln_ros.model.network import MERGE
 from janusvln_ros.model.quantization import with_precision
+from janusvln_ros.model.recording import Recordings, cuda_graph
 from janusvln_ros.policy.context import Context, DualContext, EncodedFrame, ReleasedContext
 from janusvln_ros.policy.decoding import (
     action_tree,
+    all_finite,
     most_probable,
     parse_action,
     repetition_penalty,
-    require_finite,
+    require_all_finite,
 )
 from janusvln_ros.policy.identity import checkpoint_digest
 from janusvln_ros.policy.instruction import clean_instruction
-from janusvln_ros.policy.preprocess import GROUP, pixel_rows, resize, spatial_input, to_rgb
+from janusvln_ros.policy.picture import PicturePath
+from janusvln_ros.policy.preprocess import GROUP, to_rgb
 from janusvln_ros.policy.prompt import Style
 from janusvln_ros.policy.tokenizer import load_tokenizer
 from janusvln_ros.policy.understanding import Understanding, Vocabulary, understanding
+
+SCORES = "the language model's scores"
 
 
 @dataclass(frozen=True)
@@ -81,8 +85,8 @@ class NavigatorOptions:
         allow_untrained_memory: accept a ``memory`` that the checkpoint was not trained for.
         spatial_precision: ``int8`` or ``float8`` keeps the spatial memory in one byte a number;
             the weights' dtype if None.
-        cuda_graphs: ``dual`` on a GPU: replay the language model from a recording once the window
-            is full.
+        cuda_graphs: on a GPU: replay the step from recordings once it is the same work at every
+            frame, that is, once the window is full.
 
     Raises:
         InputError: an unknown mode.
@@ -170,16 +174,16 @@ class Navigator:
             "take both from one checkpoint",
         )
         self.tree = action_tree(tokenizer) if self.decoding == "constrained" else None
+        on_gpu = model.device.type == "cuda"
+        self.recordings = Recordings(cuda_graph if options.cuda_graphs and on_gpu else None)
         self.context: Context
         if self.memory == "dual":
-            self.context = DualContext(
-                model,
-                tokenizer,
-                self.tree,
-                options.cuda_graphs and model.device.type == "cuda",
-            )
+            self.context = DualContext(model, tokenizer, self.tree, self.recordings)
         else:
-            self.context = ReleasedContext(model, tokenizer, self.tree, options.prompt)
+            self.context = ReleasedContext(
+                model, tokenizer, self.tree, options.prompt, self.recordings
+            )
+        self.pictures = PicturePath(navigation.image_width, model.device)
         self.spatial: SpatialMemory | None = None
         self._decided: Action | None = None  # about the frame read last
         self._led_here: Action | None = None  # what was decided about the frame remembered last
@@ -335,17 +339,18 @@ class Navigator:
                 memories stay as they were.
             NonFiniteError: weights or numbers went bad; the memories stay as they were.
         """
-        start, device = time.perf_counter(), self.model.device
-        timings: dict[str, float] = {}
-        frame = self._encode(rgb, executed, timings)
-        with _timed(timings, "prefill", device):
-            scores_RV = self._score(self.context.read(frame))
-        with _timed(timings, "decode", device):
-            decision = self._choose(scores_RV) if self.tree else self._write(scores_RV)
+        clock = StageClock(self.model.device)
+        frame, finite = self._encode(rgb, executed, clock)
+        scores_RV = self._score(self.context.read(frame))
+        clock.lap("prefill")
+        # all that is asked of the device before it has decided
+        require_all_finite({**finite, SCORES: all_finite(scores_RV)})
+        decision = self._choose(scores_RV) if self.tree else self._write(scores_RV)
+        clock.lap("decode")
         self._decided, self._pending = decision.action, True
         if commit:
             self.commit()
-        timings["total"] = time.perf_counter() - start
+        timings = clock.timings()
         if self.options.keep_scores:
             return replace(decision, timings=timings, spatial_tokens=frame.spatial_PD.cpu())
         return replace(decision, timings=timings, scores=None)
@@ -361,7 +366,9 @@ class Navigator:
         Raises:
             InputError, NonFiniteError: as `step`.
         """
-        self.context.observe(self._encode(rgb, executed, {}))
+        frame, finite = self._encode(rgb, executed, StageClock(self.model.device))
+        require_all_finite(finite)
+        self.context.observe(frame)
         self._decided, self._pending = None, True
         self.commit()
 
@@ -380,47 +387,59 @@ class Navigator:
         self._led_here = self._decided
 
     def _encode(
-        self, rgb: np.ndarray, executed: Action | None, timings: dict[str, float]
-    ) -> EncodedFrame:
+        self, rgb: np.ndarray, executed: Action | None, clock: "StageClock"
+    ) -> tuple[EncodedFrame, dict[str, Tensor]]:
         """
         Both encoders on the current frame; it is written beside what the spatial memory holds, and
-        remembered by ``commit`` only.
+        remembered by ``commit`` only. And whether what they say is finite, by its name.
         """
         require(
             self.instruction is not None, "there is no episode yet: call reset(instruction) first"
         )
         self._pending = False
-        model, device = self.model, self.model.device
-        with _timed(timings, "preprocess", device):
-            rgb = to_rgb(rgb)
-            now, was = ("x".join(map(str, size)) for size in (rgb.shape[1::-1], self._frame_size))
-            require(
-                not self.frames_seen or now == was,
-                f"the frame is {now} pixels, the episode's others were {was}: "
-                "reset() before changing the camera's size",
-            )
-            self._frame_size = rgb.shape[1::-1]
-            resized = resize(rgb, model.config.navigation.image_width)
-            height, width = resized.shape[:2]
-            image_3hw = torch.from_numpy(spatial_input(resized)).to(device)
-            rows_np, grid_thw = pixel_rows(resized)
-            grid = (height // GROUP, width // GROUP)
-            require(
-                grid_thw[1:] == (MERGE * grid[0], MERGE * grid[1]),
-                f"navigation.image_width {width} gives the vision tower more "
-                "pixels than it takes: choose a smaller one",
-            )
-            rows = torch.from_numpy(rows_np).to(device)
-        with _timed(timings, "spatial", device):
-            memory = self._spatial_memory(height, width)
+        model, run = self.model, self.recordings.run
+        rgb = to_rgb(rgb)
+        now, was = ("x".join(map(str, size)) for size in (rgb.shape[1::-1], self._frame_size))
+        require(
+            not self.frames_seen or now == was,
+            f"the frame is {now} pixels, the episode's others were {was}: "
+            "reset() before changing the camera's size",
+        )
+        self._frame_size = rgb.shape[1::-1]
+        prepare, given = self.pictures.prepare(rgb)
+        image_3hw, pixels = run(prepare, *given, key=("picture", rgb.shape))
+        height, width = image_3hw.shape[1:]
+        grid = (height // GROUP, width // GROUP)
+        require(
+            len(pixels) == MERGE**2 * grid[0] * grid[1],
+            f"navigation.image_width {width} gives the vision tower more "
+            "pixels than it takes: choose a smaller one",
+        )
+        clock.lap("preprocess")
+        memory = self._spatial_memory(height, width)
+
+        def look(image_3hw: Tensor) -> tuple[Tensor, ...]:
             spatial_PD = model.spatial.encode_frame(image_3hw, memory)
-            geometry_MD = model.geometry(spatial_PD, height, width)
-        with _timed(timings, "vision", device):
-            vision_MD = model.encode_vision(rows, torch.tensor([grid_thw]))
-            require_finite(vision_MD, "the vision tower's tokens")
-            require_finite(geometry_MD, "the spatial encoder's tokens")
+            return spatial_PD, model.geometry(spatial_PD, height, width)
+
+        spatial_PD, geometry_MD = run(
+            look,
+            image_3hw,
+            key=("spatial", memory.k_BZNKH.data_ptr(), height, width),
+            steady=memory.full,
+        )
+        clock.lap("spatial")
+        grid_13 = torch.tensor([(1, MERGE * grid[0], MERGE * grid[1])])
+        (vision_MD,) = run(
+            lambda pixels: (model.encode_vision(pixels, grid_13),), pixels, key=("vision", grid)
+        )
+        clock.lap("vision")
         led_here = self._led_here if executed is None else executed
-        return EncodedFrame(vision_MD, geometry_MD, spatial_PD, grid, led_here)
+        finite = {
+            "the vision tower's tokens": all_finite(vision_MD),
+            "the spatial encoder's tokens": all_finite(geometry_MD),
+        }
+        return EncodedFrame(vision_MD, geometry_MD, spatial_PD, grid, led_here), finite
 
     def _spatial_memory(self, height: int, width: int) -> SpatialMemory:
         encoder, window = self.model.spatial, self.model.config.navigation.window
@@ -435,7 +454,6 @@ class Navigator:
     def _score(self, hidden_RD: Tensor) -> Tensor:
         """Scores of the next token, float32 [R, V]."""
         scores_RV: Tensor = self.model.lm_head(hidden_RD).float()
-        require_finite(scores_RV, "the language model's scores")
         return scores_RV
 
     def _penalized(self, scores_1V: Tensor, answer: tuple[int, ...]) -> Tensor:
@@ -460,6 +478,7 @@ class Navigator:
             ):
                 break
             scores_1V = self._score(self.context.answer(tokens[-1]))
+            require_all_finite({SCORES: all_finite(scores_1V)})
         text = str(self.tokenizer.decode(tokens, skip_special_tokens=True))
         return Decision(parse_action(text), text, tokens, scores=torch.cat(kept).cpu())
 
@@ -468,26 +487,52 @@ class Navigator:
         Constrained decoding: the most probable of the four words, from the scores where they part.
         """
         assert self.tree
+        scores_RV = scores_RV.cpu()
         scores_RV = torch.cat(
             [
                 self._penalized(scores_RV[row + 1][None], branch.prefix)
                 for row, branch in zip(self.tree.rows, self.tree.branches)
             ]
-        ).cpu()
+        )
         probabilities = self.tree.probabilities(scores_RV)
         action = most_probable(probabilities)
         word = list(self.tree.words[action])
         return Decision(action, action.name, word, scores=scores_RV, probabilities=probabilities)
 
 
-@contextmanager
-def _timed(timings: dict[str, float], stage: str, device: torch.device) -> Iterator[None]:
-    """Seconds spent in a stage of a step; on a GPU it ends when its work is done."""
-    start = time.perf_counter()
-    yield
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
-    timings[stage] = time.perf_counter() - start
+class StageClock:
+    """
+    Seconds of the stages of a step, from now on.
+
+    On a GPU the ends of stages are marked in its own queue, so that nobody waits for them; what
+    the marks say can be read when its work is done.
+    """
+
+    def __init__(self, device: torch.device) -> None:
+        self.device, self.start = device, time.perf_counter()
+        self.stages: list[str] = []
+        self.marks = [self._mark()]
+
+    def _mark(self) -> Any:
+        if self.device.type != "cuda":
+            return time.perf_counter()
+        event = torch.cuda.Event(enable_timing=True)
+        event.record()
+        return event
+
+    def lap(self, stage: str) -> None:
+        """A stage ends here."""
+        self.stages.append(stage)
+        self.marks.append(self._mark())
+
+    def timings(self) -> dict[str, float]:
+        """Seconds of each stage, and in ``total`` those up to now; waits for the last mark."""
+        if self.device.type == "cuda":
+            self.marks[-1].synchronize()
+            spent = [1e-3 * a.elapsed_time(b) for a, b in zip(self.marks, self.marks[1:])]
+        else:
+            spent = [b - a for a, b in zip(self.marks, self.marks[1:])]
+        return dict(zip(self.stages, spent)) | {"total": time.perf_counter() - self.start}
 
 
 def as_device(device: str | torch.device) -> torch.device:

@@ -7,6 +7,7 @@ import torch
 
 from janusvln_ros.errors import InputError
 from janusvln_ros.model import dual
+from janusvln_ros.model.recording import Recordings
 
 
 def test_frames_are_kept_as_the_rule_says(chat):
@@ -77,7 +78,7 @@ def test_bytes_and_attended_rows_stop_growing(chat):
     memory, sizes, rows = chat.new_memory(), set(), []
     for frame in chat.frames(20):
         chat.step(memory, frame)
-        sizes.add((memory.nbytes, memory.k_ZNKH.data_ptr()))
+        sizes.add((memory.nbytes, memory.k_BZNKH.data_ptr()))
         rows.append(memory.end)
         memory.commit()
     assert len(sizes) == 1 and rows[5:] == [rows[5]] * 15
@@ -162,40 +163,17 @@ def test_answer_longer_than_its_rows_is_refused(chat):
         dual.read_answer(chat.language, memory, 1)
 
 
-def test_recorded_steps_are_replayed_only_while_nothing_but_numbers_changes(chat, monkeypatch):
-    """
-    A stand-in for a CUDA graph: runs the function again, but insists on the Python numbers of the
-    recording.
-    """
-
-    class Recorded:
-        made = 0
-
-        def __init__(self, function, *examples):
-            Recorded.made += 1
-            self.function, self.inputs, self.rows, self.replays = (
-                function,
-                [e.clone() for e in examples],
-                (memory.begin, memory.end),
-                0,
-            )
-
-        def __call__(self, *inputs):
-            assert (memory.begin, memory.end) == self.rows
-            for own, given in zip(self.inputs, inputs):
-                own.copy_(given)
-            return self.function(*self.inputs)
-
-    monkeypatch.setattr(dual, "RecordedCall", Recorded)
-    memory, fused = chat.new_memory(cuda_graphs=True), chat.frames(14)
+def test_recorded_steps_are_those_that_are_made_and_serve_until_the_prompt_changes(chat, traced):
+    recordings = Recordings(traced)
+    memory, fused = chat.new_memory(recordings=recordings), chat.frames(14)
     got = []
     for frame in fused:
         got.append(chat.step(memory, frame)[0])
         memory.commit()
-    torch.testing.assert_close(torch.stack(got), chat.stream(fused))
-    assert Recorded.made == 1, "one recording serves all steps of the full window"
+    assert torch.equal(torch.stack(got), chat.stream(fused))
+    assert len(recordings) == 1, "one recording serves all steps of the full window"
     dual.read_prompt(chat.language, memory, chat.prompt_ids)
     for frame, expected in zip(fused, got):
-        torch.testing.assert_close(chat.step(memory, frame)[0], expected)
+        assert torch.equal(chat.step(memory, frame)[0], expected)
         memory.commit()
-    assert Recorded.made == 1, "and those of the next episode, if its prompt is as long"
+    assert len(recordings) == 1, "and those of the next episode, if its prompt is as long"

@@ -50,11 +50,11 @@ def attended(memory, frame):
     """Feed a frame whose keys are its number; the frames attended, ascending."""
     k, v = memory.attend(
         0,
-        torch.full((1, memory.tokens, 1), float(frame)),
-        torch.full((1, memory.tokens, 1), -float(frame)),
+        torch.full((1, 1, memory.tokens, 1), float(frame)),
+        torch.full((1, 1, memory.tokens, 1), -float(frame)),
     )
     assert torch.equal(k, -v)
-    return sorted(int(x) for x in k[0, :: memory.tokens, 0])
+    return sorted(int(x) for x in k[0, 0, :: memory.tokens, 0])
 
 
 def test_attended_and_kept_frames_are_those_of_the_published_cache(data):
@@ -100,11 +100,11 @@ def test_frame_that_is_not_committed_leaves_no_trace(window):
 
 def test_buffers_are_made_once_and_hold_the_window_and_the_current_frame():
     memory = memory_of(FrameWindow(8, 48), tokens=5)
-    pointers, size = (memory.k_ZNKH.data_ptr(), memory.v_ZNKH.data_ptr()), memory.nbytes
+    pointers, size = (memory.k_BZNKH.data_ptr(), memory.v_BZNKH.data_ptr()), memory.nbytes
     for t in range(130):
         attended(memory, t)
         memory.commit()
-    assert (memory.k_ZNKH.data_ptr(), memory.v_ZNKH.data_ptr()) == pointers
+    assert (memory.k_BZNKH.data_ptr(), memory.v_BZNKH.data_ptr()) == pointers
     assert memory.nbytes == size == 2 * 57 * 5 * 4
 
 
@@ -122,7 +122,7 @@ def test_frame_of_another_size_is_refused_and_leaves_the_memory():
     attended(memory, 0)
     memory.commit()
     with pytest.raises(InputError, match="one size"):
-        memory.attend(0, torch.zeros(1, 6, 1), torch.zeros(1, 6, 1))
+        memory.attend(0, torch.zeros(1, 1, 6, 1), torch.zeros(1, 1, 6, 1))
     assert attended(memory, 1) == [0, 1]
 
 
@@ -163,4 +163,4 @@ def test_spatial_memory_in_a_byte_refuses_what_the_exact_one_refuses():
     memory = QuantizedSpatialMemory(1, 1, 4, 6, FrameWindow(1, 1), torch.int8, "cpu")
     for m in (memory, SpatialMemory(1, 1, 4, 6, FrameWindow(1, 1), torch.float32, "cpu")):
         with pytest.raises(InputError, match="one size"):
-            m.attend(0, torch.zeros(1, 5, 4), torch.zeros(1, 5, 4))
+            m.attend(0, torch.zeros(1, 1, 5, 4), torch.zeros(1, 1, 5, 4))

@@ -112,9 +112,9 @@ def test_streaming_with_eviction_gives_the_published_tokens_and_memory(
             attention.k_norm(expected["final_cache.layer1.k_raw"][0, :, i]),
             *rope_table(9, 12, 5, 16, torch.device("cpu")),
         )
-        torch.testing.assert_close(memory.k_ZNKH[1, :, slot], k, atol=2e-5, rtol=1e-5)
+        torch.testing.assert_close(memory.k_BZNKH[0, 1, :, slot], k, atol=2e-5, rtol=1e-5)
         torch.testing.assert_close(
-            memory.v_ZNKH[1, :, slot],
+            memory.v_BZNKH[0, 1, :, slot],
             expected["final_cache.layer1.v"][0, :, i],
             atol=2e-5,
             rtol=1e-5,
@@ -176,8 +176,8 @@ def test_the_order_of_slots_does_not_matter(encoder, images):
     order = torch.tensor([slot for slot in reversed(range(window.slots)) if slot != free])
     order = torch.cat([order[:free], torch.tensor([free]), order[free:]])
     rows = (order[:, None] * P + torch.arange(P)).flatten()
-    memory.k_ZNKH.copy_(memory.k_ZNKH[:, :, rows].clone())
-    memory.v_ZNKH.copy_(memory.v_ZNKH[:, :, rows].clone())
+    memory.k_BZNKH.copy_(memory.k_BZNKH[..., rows, :].clone())
+    memory.v_BZNKH.copy_(memory.v_BZNKH[..., rows, :].clone())
     torch.testing.assert_close(
         encoder.encode_frame(images[12], memory), expected, atol=1e-5, rtol=1e-5
     )
@@ -206,6 +206,6 @@ def test_bfloat16_weights_keep_norms_and_residuals_in_float32(encoder, images):
     narrow = copy.deepcopy(encoder).to(torch.bfloat16)
     memory = narrow.new_memory(42, 56, FrameWindow(2, 3))
     tokens = narrow.encode_frame(images[0], memory)
-    assert tokens.dtype == torch.float32 and memory.k_ZNKH.dtype == torch.bfloat16
+    assert tokens.dtype == torch.float32 and memory.k_BZNKH.dtype == torch.bfloat16
     exact = encoder(images[None, :1])[0, 0]
     assert (tokens - exact).abs().max() < 0.05 * exact.abs().max()

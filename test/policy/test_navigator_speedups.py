@@ -16,7 +16,7 @@ from janusvln_ros.model.checkpoint import Generation
 from janusvln_ros.model.memory import FrameWindow, SpatialMemory
 from janusvln_ros.model.network import prompt_positions
 from janusvln_ros.policy import Action, Navigator, NavigatorOptions, context
-from janusvln_ros.policy import navigator as navigator_module
+from janusvln_ros.policy import picture as picture_module
 from janusvln_ros.policy.decoding import repetition_penalty
 from janusvln_ros.policy.preprocess import pixel_rows, resize, spatial_input
 from janusvln_ros.policy.prompt import released_prompt_ids, sample_history
@@ -153,7 +153,7 @@ def test_one_image_and_one_preprocessing_a_step(network, tokenizer, frames, monk
         images.append(len(grid)),
         encode(rows, grid),
     )[1]
-    monkeypatch.setattr(navigator_module, "resize", lambda *a: (prepared.append(1), resize(*a))[1])
+    monkeypatch.setattr(picture_module, "resize", lambda *a: (prepared.append(1), resize(*a))[1])
     navigator.model.lm_head.register_forward_hook(
         lambda module, inputs, output: head_rows.append(len(inputs[0]))
     )
@@ -182,13 +182,13 @@ def test_buffers_are_made_at_the_first_frame_and_never_again(network, tokenizer,
     def buffers():
         r = navigator.context
         language = (
-            (r.features_FMD, r.cache.k_ZNKH)
+            (r.features_FMD, r.cache.k_BZNKH)
             if mode == "released"
-            else (r.memory.k_ZNKH, r.memory.v_ZNKH)
+            else (r.memory.k_BZNKH, r.memory.v_BZNKH)
         )
         return [
             (t.data_ptr(), t.shape)
-            for t in (navigator.spatial.k_ZNKH, navigator.spatial.v_ZNKH, *language)
+            for t in (navigator.spatial.k_BZNKH, navigator.spatial.v_BZNKH, *language)
         ]
 
     navigator.step(frames[0])

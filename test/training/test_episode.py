@@ -8,6 +8,7 @@ import torch
 from janusvln_ros.errors import InputError
 from janusvln_ros.model.memory import FrameWindow
 from janusvln_ros.training.episode import (
+    EPISODE_ATTENTION,
     Episodes,
     action_loss,
     episode_attention,
@@ -145,6 +146,29 @@ def test_gradients_reach_frames_and_language_model_and_are_finite_under_padding(
         assert parameter.grad is None or torch.isfinite(parameter.grad).all(), name
     chat.language.zero_grad()
     chat.head.zero_grad()
+
+
+@pytest.mark.parametrize("pieces", [False, True])
+def test_gradient_checkpointing_changes_neither_scores_nor_gradients(chat, pieces):
+    language, kind = chat.language.train(), chat.language.config._attn_implementation
+    language.set_attn_implementation(EPISODE_ATTENTION if pieces else "sdpa")
+    found = []
+    try:
+        for checkpointing in (False, True):
+            if checkpointing:
+                language.gradient_checkpointing_enable({"use_reentrant": False})
+            fused = chat.frames(9)[None].requires_grad_()
+            hidden = read(
+                chat, [chat.prompt_ids], [5], fused, torch.zeros(1, 9, 1, dtype=torch.long)
+            )
+            hidden.square().sum().backward()
+            found.append((hidden.detach(), fused.grad))
+    finally:
+        language.gradient_checkpointing_disable()
+        language.zero_grad()
+        language.eval().set_attn_implementation(kind)
+    for plain, checkpointed in zip(*found):
+        torch.testing.assert_close(checkpointed, plain)
 
 
 def test_loss_is_the_weighted_mean_over_supervised_steps():
