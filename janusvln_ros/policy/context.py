@@ -25,6 +25,7 @@ from janusvln_ros.model.dual import (
     read_frame,
     read_prompt,
 )
+from janusvln_ros.model.footprint import FEATURE_FRAMES, PROMPT_TOKENS
 from janusvln_ros.model.network import KeyValueCache, prompt_positions
 from janusvln_ros.policy.decoding import ActionTree, require_finite
 from janusvln_ros.policy.prompt import (
@@ -36,13 +37,6 @@ from janusvln_ros.policy.prompt import (
     released_prompt_ids,
     sample_history,
 )
-
-FEATURE_FRAMES = 512
-"""
-Frames of features set aside in the released mode: no episode of VLN-CE is longer.
-
-A longer one doubles them, again and again.
-"""
 
 
 @dataclass(frozen=True)
@@ -159,7 +153,8 @@ class ReleasedContext:
         embeds_LD = model.embed(prompt.ids_L, fused_FMD.flatten(0, 1))
 
         self.prompt, self._end, positions_3L = prompt.ids, prompt.end, prompt.positions_3L
-        rows = len(longest.ids) + answer_rows(model, tree)
+        pictures = (model.config.navigation.num_history + 1) * (len(frame.vision_MD) + 2)
+        rows = max(len(longest.ids), PROMPT_TOKENS + pictures) + answer_rows(model, tree)
         if self.cache is None or self.cache.capacity < rows:
             self._begun = False
             self.cache = KeyValueCache(model.config.text, rows, model.dtype, model.device)
@@ -271,6 +266,7 @@ class DualContext:
                 model.config.navigation.semantic_window,
                 layout,
                 len(self.question) + answer_rows(model, self.tree),
+                PROMPT_TOKENS,
                 dtype=model.dtype,
                 device=model.device,
                 cuda_graphs=self.cuda_graphs,
