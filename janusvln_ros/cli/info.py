@@ -19,7 +19,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from janusvln_ros.cli.options import JSON, SIZE, SPATIAL_PRECISION, option
+from janusvln_ros.cli.options import JSON, SIZE, SPATIAL_PRECISION, WINDOW, option
 from janusvln_ros.cli.output import answer, say
 
 if TYPE_CHECKING:
@@ -42,13 +42,7 @@ OPTIONS = (
         choices=["released", "dual"],
         help="how the past is remembered (what the checkpoint was trained for)",
     ),
-    option(
-        "--window",
-        type=int,
-        nargs=2,
-        metavar=("I", "W"),
-        help="first and last frames to remember (what config.json says: usually 8 48)",
-    ),
+    WINDOW,
     SIZE,
     SPATIAL_PRECISION,
     JSON,

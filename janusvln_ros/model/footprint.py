@@ -9,13 +9,12 @@ computes is an estimate.
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from math import prod
-from typing import Literal
 
 import torch
 
 from janusvln_ros.errors import InputError
 from janusvln_ros.model.config import JanusVLNConfig, Memory, key_value_shape
-from janusvln_ros.model.memory import FrameWindow, SpatialPrecision
+from janusvln_ros.model.memory import FrameWindow
 from janusvln_ros.model.network import MERGE, Network
 from janusvln_ros.model.quantization import group_size
 
@@ -188,7 +187,7 @@ class Use:
 
     precision: str
     window: FrameWindow
-    spatial_precision: SpatialPrecision | Literal["auto"] | None = None
+    spatial_precision: str | None = None
 
     def __str__(self) -> str:
         kept = f"{self.window.initial} + {self.window.window} frames"

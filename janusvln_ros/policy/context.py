@@ -89,6 +89,7 @@ class ReleasedContext:
     ) -> None:
         self.model, self.tokenizer, self.tree, self.style = model, tokenizer, tree, style
         self.seen = 0
+        self.most_text: int | None = None  # tokens of a prompt beside its pictures
         self.instruction = ""
         self.prompt: Sequence[int] = ()
         self.features_FMD: Tensor | None = None
@@ -111,6 +112,7 @@ class ReleasedContext:
         """A new episode. Raises InputError, and forgets nothing, if the text cannot be used."""
         ids = released_prompt_ids(self.tokenizer, instruction, 1, 1, self.style)
         check_context(self.model, len(ids), self.tree)
+        check_reserved(len(ids), self.most_text)
         self.instruction = instruction
         self.seen = 0
         self._begun = False
@@ -201,6 +203,10 @@ class ReleasedContext:
         """Remember the frame that was read last."""
         self.seen += 1
 
+    def skip_to(self, seen: int) -> None:
+        """Go on as if so many frames had been remembered, whatever they were."""
+        self.seen = min(seen, FEATURE_FRAMES - 1)
+
 
 class DualContext:
     """
@@ -222,6 +228,7 @@ class DualContext:
         self.cuda_graphs = cuda_graphs
         self.question = leaf_ids(tokenizer)
         self.memory: SemanticMemory | None = None
+        self.most_text: int | None = None  # as of `ReleasedContext`
         self.prompt: Sequence[int] = ()
         self._begun = False
 
@@ -239,6 +246,7 @@ class DualContext:
         """As `ReleasedContext.begin`; the prompt is read with the first frame."""
         ids = dual_prefix_ids(self.tokenizer, instruction)
         check_context(self.model, len(ids) + len(self.question), self.tree)
+        check_reserved(len(ids), self.most_text)
         self.prompt, self._begun = ids, False
 
     def read(self, frame: EncodedFrame) -> Tensor:
@@ -290,6 +298,11 @@ class DualContext:
         assert self.memory is not None
         self.memory.commit()
 
+    def skip_to(self, seen: int) -> None:
+        """As `ReleasedContext.skip_to`."""
+        assert self.memory is not None
+        self.memory.seen = seen
+
 
 Context = ReleasedContext | DualContext
 
@@ -309,4 +322,12 @@ def check_context(model: JanusVLN, positions: int, tree: ActionTree | None) -> N
         positions + answer <= limit,
         f"the instruction makes a prompt of {positions} positions and {answer} for the answer, "
         f"the language model takes {limit}: shorten it",
+    )
+
+
+def check_reserved(tokens: int, most: int | None) -> None:
+    """Raise InputError if a prompt has more tokens than were set aside for it."""
+    require(
+        most is None or tokens <= most,
+        f"the instruction makes a prompt of {tokens} tokens, and {most} are set aside: shorten it",
     )

@@ -4,7 +4,7 @@ before a byte of its weights is read.
 """
 
 from dataclasses import dataclass, replace
-from typing import get_args
+from typing import cast, get_args
 
 import torch
 
@@ -52,6 +52,11 @@ class Fit:
     need: Need
     device: Room
     why: str
+
+    @property
+    def spatial_precision(self) -> SpatialPrecision | None:
+        """Of the spatial memory."""
+        return cast(SpatialPrecision | None, self.use.spatial_precision)
 
 
 def frame_size(config: JanusVLNConfig, size: tuple[int, int]) -> FrameSize:
@@ -122,7 +127,7 @@ def fit(
     kind: Memory = memory or config.navigation.memory
     frame, network = frame_size(config, size), on_paper(config)
     room, host = there or rooms(device)
-    ask = Use(precision, config.navigation.window, spatial_precision)  # type: ignore[arg-type]
+    ask = Use(precision, config.navigation.window, spatial_precision)
     use = fitting(config, network, frame, kind, ask, room, host)
     need = needed(config, network, frame, kind, use, host is not None)
     why = ""

@@ -132,5 +132,5 @@ def test_folder_with_a_missing_tensor_is_refused_by_name(folder, capsys):
 
 
 def test_impossible_window_is_refused():
-    with pytest.raises(InputError, match="-1 . 4 frames"):
+    with pytest.raises(InputError, match=r"-1 . 4 frames"):
         describe(str(TINY), "dual", (-1, 4))
