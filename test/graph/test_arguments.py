@@ -3,12 +3,12 @@ What the command line says is what the running nodes have: every argument of eve
 from them, whatever a robot's file says of the same.
 """
 
+import json
 import shlex
 import sys
 from pathlib import Path
 
 import pytest
-import yaml
 
 pytest.importorskip("rclpy", reason="needs ROS 2")
 pytest.importorskip("janusvln_msgs", reason="needs the interfaces: scripts/build_msgs.sh")
@@ -67,7 +67,7 @@ def robot_file(path, given, nodes):
             # what both nodes have may stand under the pattern of all
             own = values if node in pattern else {"use_sim_time": False}
             content.setdefault(pattern, {"ros__parameters": {}})["ros__parameters"] |= own
-    path.write_text(yaml.safe_dump(content))
+    path.write_text(json.dumps(content))  # YAML, without aliases, which ROS does not take
     return str(path)
 
 
