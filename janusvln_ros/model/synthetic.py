@@ -7,6 +7,7 @@ import json
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from zlib import crc32
 
 import huggingface_hub
 import torch
@@ -22,14 +23,21 @@ from janusvln_ros.model.quantization import plain_precision, shrinking
 
 
 def random_weight(
-    name: str, shape: torch.Size, spread: float, dtype: torch.dtype, draw: torch.Generator
+    name: str,
+    shape: torch.Size,
+    spread: float,
+    dtype: torch.dtype,
+    device: str | torch.device,
+    seed: int,
 ) -> Tensor:
     """
-    A weight by its name, on the generator's device: matrices are normal with standard deviation
-    ``spread``, scales of norms and branches one, biases nought.
+    A weight by its name, on a device: matrices are normal with standard deviation
+    ``spread``, scales of norms and branches one, biases nought. In whichever order weights are
+    made, each is the same for the same seed.
     """
-    weight = torch.empty(shape, dtype=dtype, device=draw.device)
+    weight = torch.empty(shape, dtype=dtype, device=device)
     if len(shape) > 1:
+        draw = torch.Generator(device).manual_seed(seed << 32 | crc32(name.encode()))
         return weight.normal_(std=spread, generator=draw)
     return weight.fill_(0.0 if name.endswith("bias") else 1.0)
 
@@ -48,9 +56,9 @@ def random_network(
     dtype, shrink = as_dtype(plain_precision(precision)), shrinking(precision)
 
     def weights() -> Iterator[tuple[str, Tensor]]:
-        draw = torch.Generator(device).manual_seed(seed)
+        spread = config.text.initializer_range
         for name, shape in _shapes(config).items():
-            weight = random_weight(name, shape, config.text.initializer_range, dtype, draw)
+            weight = random_weight(name, shape, spread, dtype, device, seed)
             yield name, weight if shrink is None else shrink(name, weight)
 
     return JanusVLN.from_tensors(config, weights())
@@ -70,13 +78,12 @@ def write_random_checkpoint(
         for name, shape in _shapes(config).items()
     }
     split = huggingface_hub.split_torch_state_dict_into_shards(on_file, max_shard_size=shard_bytes)
-    draw = torch.Generator().manual_seed(seed)
+    spread = config.text.initializer_range
     for file, keys in split.filename_to_tensors.items():
         weights = {}
         for key in keys:
             name, shape = str(our_name(key)), on_file[key].shape
-            spread = config.text.initializer_range
-            weights[key] = random_weight(name, shape, spread, torch.bfloat16, draw)
+            weights[key] = random_weight(name, shape, spread, torch.bfloat16, "cpu", seed)
         with atomic_path(folder / file) as path:
             save_file(weights, path, metadata={"format": "pt"})
         del weights
