@@ -37,7 +37,7 @@ def random_weight(
     """
     weight = torch.empty(shape, dtype=dtype, device=device)
     if len(shape) > 1:
-        draw = torch.Generator(device).manual_seed(seed << 32 | crc32(name.encode()))
+        draw = torch.Generator(device).manual_seed(crc32(f"{seed} {name}".encode()))
         return weight.normal_(std=spread, generator=draw)
     return weight.fill_(0.0 if name.endswith("bias") else 1.0)
 
