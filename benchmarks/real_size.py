@@ -6,8 +6,9 @@ memory (that of files can be given back); for docs/performance.md.
       writes one with random weights, 18.5 GB
   python benchmarks/real_size.py DIR --precision int4
 
-Prints one JSON object. "of_files" is the peak while loading over the size of the files, "counted"
-what `janusvln_ros.policy.fit` says beforehand. What does not fit is refused.
+Prints a JSON object after loading, and one after each step. "of_files" is the peak while loading
+over the size of the files, "counted_bytes" what `janusvln_ros.policy.fit` says beforehand. What
+does not fit is refused.
 """
 
 import argparse
@@ -15,7 +16,7 @@ import json
 import re
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +24,8 @@ import numpy as np
 import torch
 
 from janusvln_ros.errors import InputError
-from janusvln_ros.policy import Navigator, NavigatorOptions
+from janusvln_ros.model.config import Memory
+from janusvln_ros.policy import Navigator
 
 STATUS = Path("/proc/self/status")
 INSTRUCTION = "walk past the sofa, turn left at the door and stop near the table."
@@ -57,44 +59,39 @@ def with_peak(work: Callable[[], Any], period: float = 0.02) -> tuple[Any, int, 
 
 
 def measure(
-    checkpoint: str, precision: str, window: tuple[int, int] = (1, 1), steps: int = 3
-) -> dict[str, Any]:
+    checkpoint: str, precision: str, memory: Memory, window: tuple[int, int], steps: int
+) -> Iterator[dict[str, Any]]:
     """
-    Load, then take steps with both memories.
+    Load, then take steps; what was measured, after each.
 
     Raises:
         InputError: it does not fit.
     """
     files = sum(path.stat().st_size for path in Path(checkpoint).glob("*.safetensors"))
-    options = {"decoding": "constrained", "allow_untrained_memory": True}
     navigator, peak, seconds = with_peak(
         lambda: Navigator.from_pretrained(
-            checkpoint, precision=precision, window=window, memory="dual", **options
+            checkpoint,
+            precision=precision,
+            window=window,
+            memory=memory,
+            decoding="constrained",
+            allow_untrained_memory=True,
         )
     )
     assert navigator.fit is not None
-    result: dict[str, Any] = {
-        "precision": precision,
-        "files_bytes": files,
+    yield {
+        "precision": navigator.fit.use.precision,
+        "threads": torch.get_num_threads(),
         "load_seconds": seconds,
         "load_peak_bytes": peak,
         "of_files": peak / files,
         "counted_bytes": navigator.fit.need.total,
-        "threads": torch.get_num_threads(),
     }
-    model, tokenizer = navigator.model, navigator.tokenizer
-    del navigator
-    rng = np.random.default_rng(0)
-    for memory in ("dual", "released"):
-        driver = Navigator(model, tokenizer, NavigatorOptions(memory, **options))  # type: ignore[arg-type]
-        _, peak, seconds = with_peak(driver.reserve)
-        result[memory] = {"reserve_seconds": seconds, "reserve_peak_bytes": peak}
-        driver.reset(INSTRUCTION)
-        pictures = rng.integers(0, 256, (steps, 480, 640, 3), dtype=np.uint8)
-        taken = [driver.step(picture).timings["total"] for picture in pictures]
-        result[memory] |= {"step_seconds": taken, "after_bytes": anonymous()}
-        del driver
-    return result
+    navigator.reset(INSTRUCTION)
+    pictures = np.random.default_rng(0).integers(0, 256, (steps, 480, 640, 3), dtype=np.uint8)
+    for picture in pictures:
+        decision, peak, _ = with_peak(lambda picture=picture: navigator.step(picture))
+        yield {"step_seconds": decision.timings["total"], "step_peak_bytes": peak}
 
 
 def main() -> None:
@@ -104,11 +101,13 @@ def main() -> None:
     )
     parser.add_argument("checkpoint", help="its folder")
     parser.add_argument("--precision", default="auto", help="bfloat16, int8, int4 or auto (auto)")
+    parser.add_argument("--memory", choices=("released", "dual"), default="dual", help="(dual)")
     parser.add_argument("--window", type=int, nargs=2, default=(1, 1), metavar=("I", "W"))
-    parser.add_argument("--steps", type=int, default=3, help="of each memory (3)")
+    parser.add_argument("--steps", type=int, default=3, help="(3)")
     args = parser.parse_args()
     try:
-        print(json.dumps(measure(args.checkpoint, args.precision, args.window, args.steps)))
+        for found in measure(**vars(args)):
+            print(json.dumps(found), flush=True)
     except InputError as error:
         raise SystemExit(f"error: {error}") from error
 

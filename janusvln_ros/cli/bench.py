@@ -26,6 +26,7 @@ from typing import TYPE_CHECKING, Any
 
 from janusvln_ros.cli.options import JSON, PRECISION, SIZE, SPATIAL_PRECISION, WINDOW, option
 from janusvln_ros.cli.output import answer
+from janusvln_ros.documents import read_object
 from janusvln_ros.errors import require
 
 if TYPE_CHECKING:
@@ -136,14 +137,12 @@ def build_navigator(
 
 def fitting_tokenizer(folder: str) -> Any:
     """A tokenizer made for the sizes in ``folder``'s config.json, and for the prompts."""
-    import json
-
     from janusvln_ros.policy import prompt as texts
     from janusvln_ros.policy.tokenizer import standin_tokenizer
 
     path = Path(folder)
     return standin_tokenizer(
-        json.loads((path / "config.json" if path.is_dir() else path).read_text()),
+        read_object(path / "config.json" if path.is_dir() else path),
         [texts.TASK, texts.CHOICES, texts.DUAL_SYSTEM, texts.DUAL_USER, INSTRUCTION],
     )
 

@@ -210,7 +210,7 @@ class Navigator:
         Read network, tokenizer and generation settings of a checkpoint, if it fits.
 
         Args:
-            checkpoint: a folder, or a hub id.
+            checkpoint: a folder, or ``owner/name@revision`` of the hub.
             device: "cpu", "cuda", "cuda:1" ...
             precision: of the weights: float32, bfloat16, float16, or int8 or int4 for the language
                 model's layers (`janusvln_ros.model.quantization`) and bfloat16 for the rest; auto:
