@@ -476,6 +476,9 @@ class Navigator:
                 words = words * 7 // 8
         assert self.spatial
         navigation = self.model.config.navigation
+        # every number of pictures that a prompt can have: libraries keep something for each shape
+        for _ in range(navigation.num_history if self.memory == "released" else 0):
+            self.step(grey)
         self.spatial.seen = max(navigation.window.slots - 1, navigation.num_history)
         self.context.skip_to(self.spatial.seen)
         for _ in range(2):
