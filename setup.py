@@ -67,7 +67,7 @@ setup(
         "train": ["accelerate>=1.1", "tensorboard"],
         "bags": ["rosbags>=0.11", "mcap", "zstandard", "matplotlib"],
         "quantize": ["torchao"],
-        "test": ["pytest<9", "pytest-timeout", "pytest-xdist", "pytest-cov"],
+        "test": ["pytest<9", "pytest-timeout", "pytest-xdist", "pytest-cov", "hypothesis"],
     },
     entry_points={
         "console_scripts": [

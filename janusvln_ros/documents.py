@@ -11,6 +11,7 @@ import json
 import re
 import zlib
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -187,6 +188,10 @@ def whole(value: Any, what: str, least: int = -(2**63)) -> int:
 class _Loader(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):  # type: ignore[misc]
     """Values as YAML's safe loader has them; the fast one where PyYAML was built with it."""
 
+    def close(self) -> None:
+        """Give back what parsing held."""
+        self.dispose()
+
 
 def parse_yaml(text: str, where: str) -> Any:
     """
@@ -197,16 +202,17 @@ def parse_yaml(text: str, where: str) -> Any:
             aliases unfold into more than ``YAML_NODES`` values.
     """
     require_within(len(text) / MB * (256 / YAML_MB), "DOCUMENT_MB", f"{where} would take")
-    loader = _Loader(text)
     try:
-        node = loader.get_single_node()
-        if node is None:
-            return None
-        require(
-            _nodes(node, {}) <= YAML_NODES,
-            f"{where}: its aliases unfold into more than {YAML_NODES:,} values: write them out",
-        )
-        return loader.construct_document(node)
+        with closing(_Loader(text)) as loader:
+            node = loader.get_single_node()
+            if node is None:
+                return None
+            require(
+                _nodes(node, {}) <= YAML_NODES,
+                f"{where}: its aliases unfold into more than {YAML_NODES:,} values: write them "
+                "out",
+            )
+            return loader.construct_document(node)
     except InputError:
         raise
     except RecursionError as error:
@@ -214,8 +220,6 @@ def parse_yaml(text: str, where: str) -> Any:
     # values that YAML takes for dates and numbers, and are none, raise kinds of their own
     except (yaml.YAMLError, ValueError, TypeError, LookupError, AttributeError) as error:
         raise InputError(f"{where} is no YAML: {error!s:.300}") from error
-    finally:
-        loader.dispose()
 
 
 def read_yaml(path: Path) -> Any:

@@ -2,13 +2,17 @@
 Where the package's own files lie, and how files are written so that nobody ever sees half of one.
 """
 
+import ctypes
 import errno
+import glob
 import os
 import re
+import shutil
+import socket
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
@@ -46,6 +50,124 @@ def atomic_write(path: str | os.PathLike[str], content: str | bytes) -> None:
     """Write ``content`` (text as UTF-8) to ``path`` through a temporary file and a rename."""
     with atomic_path(path) as temporary:
         temporary.write_bytes(content.encode() if isinstance(content, str) else content)
+
+
+@contextmanager
+def atomic_folder(
+    path: str | os.PathLike[str], keep: Callable[[str], bool] = lambda name: False
+) -> Iterator[Path]:
+    """
+    Yield an empty folder beside ``path``; put it in the place of ``path`` in one step if the block
+    succeeds, delete it if it raises. Whoever looks, also after a kill or a loss of power, finds
+    all that was there before or all that is new.
+
+    What lay in ``path`` and the block did not write stays, where ``keep`` says so of its name. A
+    file system that cannot exchange two folders does it in two steps: between them none is there,
+    and the one before is beside it (``.NAME.HOST-PID.tmp``).
+    """
+    final = Path(path).resolve()  # a link stays, its folder is replaced
+    final.parent.mkdir(parents=True, exist_ok=True)
+    _sweep(final)
+    temporary = final.with_name(f".{final.name}.{socket.gethostname()}-{os.getpid()}.tmp")
+    try:
+        temporary.mkdir()
+        yield temporary
+        for entry in os.scandir(final) if final.is_dir() else ():
+            if keep(entry.name) and not (temporary / entry.name).exists():
+                _link(Path(entry.path), temporary / entry.name)
+        _flush(temporary)
+        if final.is_dir():
+            shutil.copymode(final, temporary)
+            _exchange(temporary, final)
+        else:
+            temporary.rename(final)
+        _flush_names(final.parent)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+@contextmanager
+def unreplaced(folder: Path) -> Iterator[None]:
+    """
+    For reading several files of a folder that others may replace (`atomic_folder`).
+
+    Raises:
+        InputError: it was replaced in between, so that they may be of two folders.
+    """
+    before = folder.stat().st_ino
+    yield
+    if folder.stat().st_ino != before:
+        raise InputError(f"{folder} was replaced while it was read: load it again")
+
+
+def _sweep(final: Path) -> None:
+    """
+    Delete what processes of this host that live no more left of their `atomic_folder`; but nothing
+    where ``final`` is not there, since a kill between the two steps of an exchange leaves it so.
+    """
+    left = re.compile(re.escape(f".{final.name}.{socket.gethostname()}-") + r"(\d+)\.tmp.*")
+    for entry in final.parent.iterdir() if final.exists() else ():
+        found = left.fullmatch(entry.name)
+        if found and not _lives(int(found[1])):
+            shutil.rmtree(entry, ignore_errors=True)
+
+
+def _lives(process: int) -> bool:
+    """Whether another process of this host has that number."""
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return process != os.getpid()
+
+
+def _link(source: Path, target: Path) -> None:
+    """The same file or folder under another name; a copy where there are no hard links."""
+    if source.is_dir() and not source.is_symlink():
+        shutil.copytree(source, target, symlinks=True, copy_function=_link_file)
+    else:
+        _link_file(source, target)
+
+
+def _link_file(source: str | Path, target: str | Path) -> None:
+    try:
+        os.link(source, target, follow_symlinks=False)
+    except OSError:
+        shutil.copy2(source, target, follow_symlinks=False)
+
+
+def _flush(folder: Path) -> None:
+    """Have a new folder on the disk, before its name says that it is whole."""
+    for path in folder.rglob("*"):
+        if path.is_file() and not path.is_symlink():
+            with open(path, "rb") as file:
+                os.fsync(file.fileno())
+    _flush_names(folder)
+
+
+def _flush_names(folder: Path) -> None:
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _exchange(new: Path, old: Path) -> None:
+    """Let two folders change names: in one step on Linux (renameat2), else in two."""
+    here, both = -100, 2  # AT_FDCWD, RENAME_EXCHANGE
+    call = getattr(ctypes.CDLL(None, use_errno=True), "renameat2", None)
+    if call is not None and call(here, os.fsencode(new), here, os.fsencode(old), both) == 0:
+        return
+    if call is not None and ctypes.get_errno() not in (errno.EINVAL, errno.ENOSYS):
+        number = ctypes.get_errno()
+        raise OSError(number, os.strerror(number), str(old))
+    before = new.with_name(f"{new.name}.before")
+    old.rename(before)
+    new.rename(old)
+    before.rename(new)
 
 
 ELSEWHERE, ROOM = "choose another folder, or ask its owner", "make room, and try again"
@@ -214,6 +336,12 @@ def local_checkpoint(checkpoint: str | os.PathLike[str]) -> Path | None:
     folder = Path(checkpoint)
     if folder.is_dir():
         return folder
+    before = [*folder.parent.glob(f".{glob.escape(folder.name)}.*.tmp.before")]
+    if before and folder.name:
+        raise InputError(
+            f"{folder} was being replaced when its writer was ended: "
+            f"rename {before[0]} to {folder.name}, which is what was there before"
+        )
     require(
         HUB_NAME.fullmatch(str(checkpoint)),
         f"there is no checkpoint folder {str(checkpoint)!r}: give a folder with config.json and "

@@ -457,7 +457,8 @@ class HabitatEnv(NavEnv):
         except TimeoutError as error:
             raise TimeoutError(f"no answer within {timeout:g} s") from error
         if reply.get("ok") is True:
-            return self._checked(str(request["kind"]), reply)
+            shared = {key: take_shared(self._memory, value) for key, value in reply.items()}
+            return meant(str(request["kind"]), shared)
         if reply.get("ok") is not False or not isinstance(reply.get("error"), str):
             raise ProtocolError(f"a reply without 'ok' and 'error': {str(reply)[:200]}")
         require(not reply.get("bad_input"), reply["error"])
@@ -466,23 +467,6 @@ class HabitatEnv(NavEnv):
         if request["kind"] == "hello":
             raise self._unusable(said(reply["error"]))
         raise ProtocolError(f"the simulator reports {reply['error']}")
-
-    def _checked(self, kind: str, reply: Mapping[str, Any]) -> dict[str, Any]:
-        """
-        What a reply to a request of that kind says.
-
-        Raises:
-            ProtocolError: a value is missing, or none that a simulator can mean.
-        """
-        values = {key: take_shared(self._memory, value) for key, value in reply.items()}
-        for key, meaning in MEANINGS.get(kind, {}).items():
-            if key not in values:
-                raise ProtocolError(f"a reply without 'ok' and 'error': {kind} has no {key!r}")
-            try:
-                values[key] = meaning(values[key])
-            except (TypeError, ValueError, OverflowError) as error:
-                raise ProtocolError(f"it answered {kind} with {key} {error}") from error
-        return values
 
     def _unusable(self, what: str) -> SetupError:
         """What is wrong with the interpreter, and how to make one."""
@@ -535,6 +519,24 @@ class HabitatEnv(NavEnv):
             self.close()
             raise
         self.versions = {"python": reply["python"], **reply["versions"]}
+
+
+def meant(kind: str, reply: Mapping[str, Any]) -> dict[str, Any]:
+    """
+    What a reply to a request of that kind means.
+
+    Raises:
+        ProtocolError: a value is missing, or none that a simulator can mean.
+    """
+    values = dict(reply)
+    for key, meaning in MEANINGS.get(kind, {}).items():
+        if key not in values:
+            raise ProtocolError(f"a reply without 'ok' and 'error': {kind} has no {key!r}")
+        try:
+            values[key] = meaning(values[key])
+        except (TypeError, ValueError, OverflowError) as error:
+            raise ProtocolError(f"it answered {kind} with {key} {error}") from error
+    return values
 
 
 def check_scene(path: Path) -> None:

@@ -23,6 +23,7 @@ from janusvln_ros.cli.options import JSON, SIZE, SPATIAL_PRECISION, WINDOW, opti
 from janusvln_ros.cli.output import answer, say
 
 if TYPE_CHECKING:
+    from janusvln_ros.model import JanusVLNConfig
     from janusvln_ros.model.config import Memory
     from janusvln_ros.model.footprint import Need
     from janusvln_ros.model.memory import SpatialPrecision
@@ -72,17 +73,15 @@ def describe(
         InputError: no checkpoint there, tensors that do not fit its config.json, or impossible
             options.
     """
-    from janusvln_ros.model import JanusVLNConfig
     from janusvln_ros.model import footprint as sizes
-    from janusvln_ros.model.checkpoint import find
+    from janusvln_ros.model.lora import has_adapter
     from janusvln_ros.model.memory import FrameWindow
     from janusvln_ros.policy.fit import frame_size, windowed
+    from janusvln_ros.policy.identity import checkpoint_digest
     from janusvln_ros.policy.preprocess import resized_shape
 
-    folder = Path(checkpoint)
-    folder = folder if folder.is_file() else find(checkpoint)
-    kept = FrameWindow(*window) if window else None
-    config = windowed(JanusVLNConfig.from_pretrained(folder), kept)
+    folder, config = _opened(checkpoint)
+    config = windowed(config, FrameWindow(*window) if window else None)
     mode, kept = memory or config.navigation.memory, config.navigation.window
     frame = frame_size(config, size)
     height, width = resized_shape(size[1], size[0], config.navigation.image_width)
@@ -90,6 +89,8 @@ def describe(
     weights, parameters = _weights(folder, network), sizes.count_parameters(network)
     return {
         "checkpoint": str(checkpoint),
+        "checkpoint_digest": checkpoint_digest(folder) if folder.is_dir() else None,
+        "adapter": folder.is_dir() and has_adapter(folder),
         "trained": config.navigation.trained and weights["files"] > 0,
         "memory": mode,
         "decoding": config.navigation.decoding,
@@ -119,15 +120,30 @@ def describe(
     }
 
 
+def _opened(checkpoint: str) -> "tuple[Path, JanusVLNConfig]":
+    """Folder (or file of settings) and settings of a checkpoint, as its weights have them."""
+    from janusvln_ros.model import JanusVLNConfig
+    from janusvln_ros.model.checkpoint import find, stored_config
+
+    folder = Path(checkpoint)
+    folder = folder if folder.is_file() else find(checkpoint)
+    read = stored_config if _has_weights(folder) else JanusVLNConfig.from_pretrained
+    return folder, read(folder)
+
+
+def _has_weights(folder: Path) -> bool:
+    return folder.is_dir() and any(folder.glob("*.safetensors*"))
+
+
 def _weights(folder: Path, network: "Network") -> dict[str, Any]:
     """What lies in the weight files of a folder, if there are any; they must fit the network."""
-    from janusvln_ros.model.adapter import account
-    from janusvln_ros.model.checkpoint import tensor_shapes, weight_files
+    from janusvln_ros.model.checkpoint import stored_account, weight_files
+    from janusvln_ros.model.lora import read_adapter
 
-    if not folder.is_dir() or not any(folder.glob("*.safetensors*")):
+    if not _has_weights(folder):
         return {"files": 0, "read_past": {}}
-    paths, result = weight_files(folder), account(tensor_shapes(folder), network)
-    result.check(str(folder))
+    read_adapter(folder)  # for what it says against being merged
+    paths, result = weight_files(folder), stored_account(folder, network)
     return {
         "files": len(paths),
         "bytes_on_disk": sum(path.stat().st_size for path in paths),
@@ -182,6 +198,8 @@ def as_text(result: dict[str, Any]) -> str:
         ),
         f"  {'total':<20} {parameters['total'] / 1e6:10,.2f} M",
         *([files] if weights["files"] else []),
+        *(["  with a LoRA adapter, merged on loading"] if result["adapter"] else []),
+        *([f"  digest {digest}"] if (digest := result["checkpoint_digest"]) else []),
         *(
             f"  read past: {count / 1e6:,.2f} M, {reason}"
             for reason, count in weights["read_past"].items()

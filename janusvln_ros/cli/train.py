@@ -27,6 +27,9 @@ from janusvln_ros.files import require_folder
 
 OPTIONS = (
     option("recipe", help="tiny-encoders, tiny, base, extra, or the path of your own .yaml"),
+    option(
+        "changes", nargs="*", default=[], metavar="FIELD=VALUE", help="the same as --set, anywhere"
+    ),
     SET,
     option(
         "--show",
@@ -41,13 +44,14 @@ def run(args: argparse.Namespace) -> int:
     """Run the recipe; prints where the checkpoint is."""
     from janusvln_ros.training.recipes import load_recipe  # the libraries of training: seconds
 
-    recipe = load_recipe(args.recipe, args.set)
+    recipe, first = load_recipe(args.recipe, args.changes + args.set), _is_first()
     if args.show:
-        answer(
-            args.json,
-            asdict(recipe),
-            lambda fields: yaml.safe_dump(fields, sort_keys=False).removesuffix("\n"),
-        )
+        if first:
+            answer(
+                args.json,
+                asdict(recipe),
+                lambda fields: yaml.safe_dump(fields, sort_keys=False).removesuffix("\n"),
+            )
         return 0
     require_folder(recipe.output)
     from janusvln_ros.training.run import train
@@ -56,6 +60,8 @@ def run(args: argparse.Namespace) -> int:
     # the trainer prints its log; stdout is kept for the result
     with contextlib.redirect_stdout(sys.stderr):
         result = train(recipe)
+    if not first:
+        return 0
     answer(
         args.json,
         result,
@@ -65,3 +71,10 @@ def run(args: argparse.Namespace) -> int:
         ),
     )
     return 0
+
+
+def _is_first() -> bool:
+    """Whether this process is the one of those that torchrun started which speaks for all."""
+    from janusvln_ros.rollout.shards import Cluster
+
+    return Cluster.from_environment().rank == 0

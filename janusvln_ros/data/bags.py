@@ -35,6 +35,7 @@ from janusvln_ros.data.bag_storage import (
 )
 from janusvln_ros.errors import InputError, require
 from janusvln_ros.files import share_dir
+from janusvln_ros.limits import limit
 
 IMAGE_TYPES = ("sensor_msgs/msg/Image", "sensor_msgs/msg/CompressedImage")
 FLUSH_BYTES = 1 << 18
@@ -287,8 +288,11 @@ def _compare(bag: Bag, information: Mapping[str, Any]) -> None:
 
 
 def _copy_of_types() -> Typestore:
-    store = get_typestore(Stores.EMPTY)
-    store.register(message_types().fielddefs)
+    """The known types, to which a bag may add its own; copied, since making them takes long."""
+    store, known = get_typestore(Stores.EMPTY), message_types()
+    store.types.update(known.types)
+    store.fielddefs.update(known.fielddefs)
+    store.max_sequence_length = limit("BAG_MB") * 1_000_000
     return store
 
 

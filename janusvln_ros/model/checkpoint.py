@@ -5,6 +5,8 @@ safetensors whole or in shards, and what decodes its answers.
 
 import json
 import logging
+import os
+import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
@@ -17,16 +19,52 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
+from janusvln_ros.digests import file_digest
 from janusvln_ros.documents import read_object
 from janusvln_ros.errors import InputError, require
-from janusvln_ros.files import atomic_path, atomic_write, inside, local_checkpoint
-from janusvln_ros.model.adapter import account, older_name, our_name, published_name, some
-from janusvln_ros.model.config import JanusVLNConfig
+from janusvln_ros.files import (
+    atomic_folder,
+    atomic_path,
+    atomic_write,
+    inside,
+    local_checkpoint,
+    unreplaced,
+)
+from janusvln_ros.model.adapter import (
+    Account,
+    account,
+    older_name,
+    our_name,
+    published_name,
+    some,
+    unused_reason,
+)
+from janusvln_ros.model.config import CONFIG_FILE, JanusVLNConfig
+from janusvln_ros.model.lora import needs_own_head, read_adapter, refuse_alone
 from janusvln_ros.model.network import Network
 
 WEIGHTS_FILE = "model.safetensors"
 INDEX_FILE = "model.safetensors.index.json"
 SHARD_BYTES = 5 * 10**9
+
+WRITTEN = re.compile(
+    r"config\.json|model(-\d+-of-\d+)?\.safetensors(\.index\.json)?|"
+    r"adapter_(config\.json|model\.(safetensors|bin))"
+)
+"""Files of a folder that a saved network takes the place of; all others stay."""
+
+HEAD, EMBEDDINGS = "lm_head.weight", "language.embed_tokens.weight"
+
+PRECISIONS = {"F64", "F32", "F16", "BF16"}
+"""Types of safetensors whose numbers are the weights; others need scales beside them."""
+
+
+FLOATS = (torch.float32, torch.bfloat16, torch.float16, torch.float64)
+
+DIGESTS = "sha256"
+"""Key of the index's ``metadata``: the digest of each shard by its name."""
+
+log = logging.getLogger(__name__)
 
 
 class JanusVLN(Network):
@@ -65,39 +103,62 @@ class JanusVLN(Network):
         shrink: Callable[[str, Tensor], Tensor] | None = None,
     ) -> "JanusVLN":
         """
-        Read a checkpoint in the published layout.
+        Read a checkpoint in the published layout; a LoRA adapter beside its weights is merged.
 
         Args:
             checkpoint: a folder, or ``owner/name@revision`` of the hub.
             dtype: of the weights in memory; that of config.json if None.
             device: where they go, tensor by tensor.
-            config: settings in place of those of config.json, with the same sizes.
+            config: where the ``navigation`` that holds is taken from; config.json's if None.
             shrink: what to keep of each weight, told its name and given it in ``dtype`` on
                 ``device``, before the next one is read.
 
         Returns:
-            The network, in evaluation mode. Which tensors were read past is logged.
+            The network, in evaluation mode. Which tensors were read past is logged, and whether an
+            adapter was merged.
 
         Raises:
-            InputError: no checkpoint there, or one whose tensors are not exactly those that its
-                config.json asks for.
+            InputError: no checkpoint there, one whose tensors are not exactly those that its
+                config.json asks for, or one that was replaced meanwhile.
         """
         folder = find(checkpoint)
-        config = config or JanusVLNConfig.from_pretrained(folder)
+        with unreplaced(folder):
+            return cls._read(folder, dtype, device, config, shrink)
+
+    @classmethod
+    def _read(
+        cls,
+        folder: Path,
+        dtype: str | torch.dtype | None,
+        device: str | torch.device,
+        told: JanusVLNConfig | None,
+        shrink: Callable[[str, Tensor], Tensor] | None,
+    ) -> "JanusVLN":
+        config, adapter = stored_config(folder), read_adapter(folder)
+        if told is not None:
+            config = replace(config, navigation=told.navigation)
+        own = config.tie_word_embeddings and needs_own_head(adapter)
         target = {"device": device, "dtype": as_dtype(dtype or config.dtype), "copy": True}
         with torch.device("meta"):
             model = cls(config)
-        result = account(tensor_shapes(folder), model)
-        result.check(str(folder))
+        result = stored_account(folder, model)
         for reason, count in Counter(result.unused.values()).items():
-            logging.getLogger(__name__).info("%s: read past %d tensors: %s", folder, count, reason)
+            log.info("%s: read past %d tensors: %s", folder, count, reason)
         weights = {
             str(our_name(name)): file.get_tensor(name).to(**target)
-            if shrink is None
+            if shrink is None or adapter is not None  # which is merged into whole weights
             else shrink(str(our_name(name)), file.get_tensor(name).to(**target))
             for name, file in stored_tensors(folder)
             if older_name(name) in result.used
         }
+        if adapter is not None:
+            if own:
+                weights[HEAD] = weights[EMBEDDINGS].clone()
+                model.config = replace(config, tie_word_embeddings=False)
+            adapter.merge(weights, config)
+            log.warning("%s: its LoRA adapter is merged into the weights", folder)
+            if shrink is not None:
+                weights = {name: shrink(name, weights.pop(name)) for name in list(weights)}
         return model.filled(weights)
 
     @classmethod
@@ -126,18 +187,39 @@ class JanusVLN(Network):
     ) -> None:
         """
         Write config.json and the weights in the published layout: names, flat config, shards of at
-        most about ``shard_bytes`` with an index.
+        most about ``shard_bytes`` with an index, all in one step (`files.atomic_folder`). Other
+        files of the folder stay.
 
         The last pair of VGGT's blocks and its heads are not written: no result depends on them.
         ``dtype`` is that of the file (default: as they are).
+
+        Raises:
+            InputError: the weights are int8 or int4, or ``dtype`` is none for a file.
         """
+        with atomic_folder(folder, keep=lambda name: not WRITTEN.fullmatch(name)) as new:
+            self.write_files(new, dtype=dtype, shard_bytes=shard_bytes)
+
+    def write_files(
+        self,
+        folder: Path,
+        *,
+        dtype: str | torch.dtype | None = None,
+        shard_bytes: int = SHARD_BYTES,
+    ) -> None:
+        """What `save_pretrained` writes, into a folder that nobody reads yet."""
         wanted = as_dtype(dtype or self.dtype)
+        packed = [name for name, value in self.state_dict().items() if type(value) is not Tensor]
+        require(
+            not packed,
+            f"{len(packed)} weights are quantised ({some(packed)}), which no file holds: load the "
+            "checkpoint with dtype='bfloat16' and save that",
+        )
         tensors = {
             published_name(key): value.detach().to(device="cpu", dtype=wanted).contiguous()
             for key, value in self.state_dict().items()
-            if not (key == "lm_head.weight" and self.config.tie_word_embeddings)
+            if not (key == HEAD and self.config.tie_word_embeddings)
         }
-        write_weights(tensors, Path(folder), shard_bytes)
+        write_weights(tensors, folder, shard_bytes)
         replace(self.config, dtype=str(wanted).removeprefix("torch.")).save_pretrained(folder)
 
 
@@ -150,9 +232,14 @@ def find(checkpoint: str | Path) -> Path:
         InputError: neither a folder nor something of the hub that can be had.
     """
     folder = local_checkpoint(checkpoint)
-    if folder is not None:
-        return folder
-    name, _, revision = str(checkpoint).partition("@")
+    if folder is None:
+        folder = _snapshot(str(checkpoint))
+    refuse_alone(folder)
+    return folder
+
+
+def _snapshot(checkpoint: str) -> Path:
+    name, _, revision = checkpoint.partition("@")
     wanted = ["*.json", "*.safetensors", "*.txt", "*.jinja"]
     try:
         return Path(
@@ -161,7 +248,7 @@ def find(checkpoint: str | Path) -> Path:
     # the hub's client raises many kinds, for no network, no such name, no access
     except Exception as error:
         raise InputError(
-            f"there is no folder {checkpoint}, and {str(checkpoint)!r} could not be had from "
+            f"there is no folder {name}, and {name!r} could not be had from "
             f"the hub ({type(error).__name__}): "
             "check the name and the network, or download it elsewhere and give its folder"
         ) from error
@@ -172,7 +259,8 @@ def weight_files(folder: Path) -> list[Path]:
     The safetensors files of a checkpoint folder, in order.
 
     Raises:
-        InputError: none there, or one that the index names is missing.
+        InputError: none there, or one that the index names is missing or another one than the
+            index says.
     """
     index = folder / INDEX_FILE
     if (folder / WEIGHTS_FILE).is_file():
@@ -188,10 +276,16 @@ def weight_files(folder: Path) -> list[Path]:
             f"{folder} has neither {WEIGHTS_FILE} nor {INDEX_FILE}{hint}: give the "
             "folder of a JanusVLN checkpoint"
         )
-    placed = read_object(index).get("weight_map") or {}
+    content = read_object(index)
+    placed, about = content.get("weight_map") or {}, content.get("metadata") or {}
+    digests = about.get(DIGESTS) if isinstance(about, dict) else None
     require(
         isinstance(placed, dict) and placed and all(isinstance(n, str) for n in placed.values()),
         f"{index} is damaged (no 'weight_map' of names to files): copy it again",
+    )
+    require(
+        isinstance(digests, dict | None),
+        f"{index} is damaged ({DIGESTS} is no object): copy it again",
     )
     names = sorted(set(placed.values()))
     files = [inside(folder, name, f"a file that {INDEX_FILE} names") for name in names]
@@ -199,6 +293,16 @@ def weight_files(folder: Path) -> list[Path]:
     require(
         not absent,
         f"{folder} lacks {some(absent)}, named by {INDEX_FILE}: copy the missing shards into it",
+    )
+    others = [
+        name
+        for name, file in zip(names, files)
+        if digests and name in digests and digests[name] != file_digest(file)
+    ]
+    require(
+        not others,
+        f"{folder}: {some(others)} is not the file that {INDEX_FILE} was written with, so that "
+        "weights of two checkpoints would mix: copy all files again",
     )
     return files
 
@@ -221,30 +325,114 @@ def stored_tensors(folder: Path) -> Iterator[tuple[str, safe_open]]:
             ) from error
 
 
-def tensor_shapes(folder: Path) -> dict[str, tuple[int, ...]]:
-    """Names and shapes of all stored tensors, from the headers alone; see `stored_tensors`."""
-    return {name: tuple(file.get_slice(name).get_shape()) for name, file in stored_tensors(folder)}
+def tensor_types(folder: Path) -> dict[str, tuple[str, tuple[int, ...]]]:
+    """
+    Type (as safetensors names it) and shape of all stored tensors, from the headers alone; see
+    `stored_tensors`.
+    """
+    slices = ((name, file.get_slice(name)) for name, file in stored_tensors(folder))
+    return {name: (part.get_dtype(), tuple(part.get_shape())) for name, part in slices}
+
+
+def stored_account(folder: Path, network: Network) -> Account:
+    """
+    What becomes of each tensor in a folder, as `adapter.account`.
+
+    Raises:
+        InputError: they are not exactly those that the network needs, or no numbers to compute
+            with.
+    """
+    types = tensor_types(folder)
+    check_types(folder, {n: t for n, (t, _) in types.items() if is_used(n, network.config)})
+    result = account({name: shape for name, (_, shape) in types.items()}, network)
+    result.check(str(folder))
+    return result
+
+
+def is_used(name: str, config: JanusVLNConfig) -> bool:
+    """Whether a tensor of a file is not one of those that are read past."""
+    return unused_reason(older_name(name), config) is None
+
+
+def check_types(folder: Path, types: Mapping[str, str]) -> None:
+    """Raise InputError where tensors (type by name) are quantised: no numbers by themselves."""
+    narrow = [f"{name} {kind}" for name, kind in types.items() if kind not in PRECISIONS]
+    path = folder / CONFIG_FILE
+    settings = read_object(path).get("quantization_config") if path.is_file() else None
+    method = settings.get("quant_method") if isinstance(settings, dict) else None
+    require(
+        not narrow,
+        f"{folder}: {len(narrow)} weights are stored as integers or in a byte ({some(narrow, 3)}"
+        f"{f'; quantised by {method}' if method else ''}), which are no weights without the "
+        "program that made them: take the checkpoint in bfloat16; it can be loaded with "
+        "precision='int8' or 'int4'",
+    )
+
+
+def stored_config(folder: Path) -> JanusVLNConfig:
+    """
+    config.json of a folder, but with a head of its own where the file has one although config.json
+    ties it to the embeddings; that is logged.
+    """
+    config = JanusVLNConfig.from_pretrained(folder)
+    if config.tie_word_embeddings and own_head(folder):
+        log.warning(
+            "%s: config.json ties lm_head to the embeddings, but the file has another one, which "
+            "is used",
+            folder,
+        )
+        return replace(config, tie_word_embeddings=False)
+    return config
+
+
+def is_tied(folder: Path) -> bool:
+    """Whether config.json of a folder, of any Qwen2.5-VL, ties its head to the embeddings."""
+    path = folder / CONFIG_FILE
+    values = read_object(path) if path.is_file() else {}
+    text = values.get("text_config")
+    inner = text if isinstance(text, dict) else {}
+    return bool({**inner, **values}.get("tie_word_embeddings"))
+
+
+def own_head(folder: Path) -> bool:
+    """Whether the weights of a folder have an ``lm_head`` that differs from the embeddings."""
+    ends = {
+        name: file.get_tensor(stored)
+        for stored, file in stored_tensors(folder)
+        if (name := our_name(stored)) in (HEAD, EMBEDDINGS)
+    }
+    return len(ends) == 2 and not torch.equal(ends[HEAD], ends[EMBEDDINGS])
 
 
 def write_weights(tensors: dict[str, Tensor], folder: Path, shard_bytes: int) -> None:
-    """Write tensors as one file, or as shards of at most ``shard_bytes`` with their index."""
+    """
+    Write tensors into a new folder as one file, or as shards of at most ``shard_bytes`` with their
+    index, which names a digest of each.
+    """
     split = huggingface_hub.split_torch_state_dict_into_shards(tensors, max_shard_size=shard_bytes)
     for name, keys in split.filename_to_tensors.items():
         with atomic_path(folder / name) as path:
-            save_file({key: tensors[key] for key in keys}, path, metadata={"format": "pt"})
+            try:
+                save_file({key: tensors[key] for key in keys}, path, metadata={"format": "pt"})
+            except SafetensorError as error:  # it tells what the system said in words alone
+                number = int((re.findall(r"os error (\d+)", str(error)) or ["5"])[-1])
+                raise OSError(number, os.strerror(number), str(path)) from error
     if split.is_sharded:
-        index = {"metadata": split.metadata, "weight_map": split.tensor_to_filename}
+        digests = {name: file_digest(folder / name) for name in split.filename_to_tensors}
+        index = {
+            "metadata": {**split.metadata, DIGESTS: digests},
+            "weight_map": split.tensor_to_filename,
+        }
         atomic_write(folder / INDEX_FILE, json.dumps(index, indent=1))
-    (folder / (WEIGHTS_FILE if split.is_sharded else INDEX_FILE)).unlink(missing_ok=True)
 
 
 def as_dtype(dtype: str | torch.dtype) -> torch.dtype:
     """
-    ``torch.float32`` from "float32", "torch.float32" or itself; InputError for anything that is no
-    floating-point type of torch.
+    ``torch.float32`` from "float32", "torch.float32" or itself; InputError for anything that no
+    network computes in.
     """
     value = getattr(torch, str(dtype).removeprefix("torch."), None)
-    if not (isinstance(value, torch.dtype) and value.is_floating_point):
+    if not isinstance(value, torch.dtype) or value not in FLOATS:
         raise InputError(f"dtype is {dtype!r}: choose float32, bfloat16 or float16")
     return value
 

@@ -17,7 +17,7 @@ from transformers import PreTrainedTokenizerBase
 from janusvln_ros import __version__
 from janusvln_ros.actions import Action
 from janusvln_ros.errors import InputError, require
-from janusvln_ros.files import git_state
+from janusvln_ros.files import git_state, unreplaced
 from janusvln_ros.model import JanusVLN
 from janusvln_ros.model.checkpoint import Generation, end_tokens, find, generation
 from janusvln_ros.model.config import Decoding, JanusVLNConfig, Memory
@@ -242,14 +242,15 @@ class Navigator:
             memory=options.get("memory"),
             size=size,
         )
-        tokenizer = load_tokenizer(folder)
         chosen = NavigatorOptions(**options, spatial_precision=found.spatial_precision)
-        model = load_network(folder, found.use.precision, target, found.config)
-        navigator = cls(model, tokenizer, chosen, generation(folder, model.config))
-        navigator.fit = found
-        name = folder.name if Path(checkpoint).is_dir() else str(checkpoint)
-        navigator.origin = {"checkpoint": name, "checkpoint_digest": checkpoint_digest(folder)}
-        navigator.vocabulary = Vocabulary.load(folder)
+        with unreplaced(folder):
+            tokenizer = load_tokenizer(folder)
+            model = load_network(folder, found.use.precision, target, found.config)
+            navigator = cls(model, tokenizer, chosen, generation(folder, model.config))
+            navigator.fit = found
+            name = folder.name if Path(checkpoint).is_dir() else str(checkpoint)
+            navigator.origin = {"checkpoint": name, "checkpoint_digest": checkpoint_digest(folder)}
+            navigator.vocabulary = Vocabulary.load(folder)
         return navigator
 
     def understand(self, instruction: str) -> Understanding:

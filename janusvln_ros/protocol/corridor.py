@@ -45,12 +45,16 @@ def scan_corridor(
     The share is that of the beams which look ahead (60 degrees to either side at most) and are
     known, in the worst of ``SECTORS`` equal sectors.
     """
-    angles = angle_min + increment * np.arange(len(ranges)) + mount.yaw
+    with np.errstate(invalid="ignore"):
+        angles = angle_min + increment * np.arange(len(ranges)) + mount.yaw
+    angles[~np.isfinite(angles)] = np.nan
     nearest_told = max(1e-3, range_min)  # a range_min that is no number is none
     with np.errstate(invalid="ignore"):
         near = np.isneginf(ranges) | ((ranges > 0) & (ranges < nearest_told))
         read = np.where(near, nearest_told, np.where(np.isposinf(ranges), range_max, ranges))
         known = near | ((read >= nearest_told) & (read <= range_max))
+    # nobody knows where a beam of no angle looks, or what ranges that end before they begin mean
+    known &= np.isfinite(angles) & (nearest_told <= range_max) & (nearest_told < math.inf)
     # a scanner that tells of no end of its range sees as far as anybody needs
     read = np.where(known, np.minimum(read, 1e6), 0.0)
     x, y = mount.x + read * np.cos(angles), mount.y + read * np.sin(angles)

@@ -6,6 +6,7 @@ second way for the price of one), then the task.
 """
 
 import hashlib
+import json
 import re
 from collections.abc import Sequence
 from typing import Any
@@ -15,7 +16,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy, smooth_l1_loss
 from torch.utils.data import Dataset
-from transformers import PreTrainedTokenizerBase
+from transformers import PreTrainedTokenizerBase, TrainerCallback
 
 from janusvln_ros.actions import Action
 from janusvln_ros.data.episodes import is_unseen_text
@@ -28,7 +29,7 @@ from janusvln_ros.policy.instruction import WORD
 from janusvln_ros.policy.preprocess import patch_grid, pixel_rows
 from janusvln_ros.policy.prompt import dual_prefix_ids, executed_ids, frame_ids, leaf_ids
 from janusvln_ros.rollout.shards import Cluster
-from janusvln_ros.training.cache import FrameCache, read_picture
+from janusvln_ros.training.cache import FrameCache, read_pictures
 from janusvln_ros.training.encoders import images_of, vision_patches
 from janusvln_ros.training.episode import (
     IGNORED,
@@ -79,14 +80,6 @@ def drop_words(text: str, share: float, rng: np.random.Generator) -> str:
     )
 
 
-def drawn_generator() -> np.random.Generator:
-    """
-    A generator seeded by torch's own, whose state a resumed run takes up again and which differs
-    between the workers of a loader.
-    """
-    return np.random.default_rng(int(torch.randint(2**62, ())))
-
-
 def step_weights(targets: Sequence[int] | np.ndarray, change: float, stop: float) -> np.ndarray:
     """
     Weight of every step, float32: ``stop`` where the expert stops, ``change`` where its action
@@ -113,7 +106,11 @@ class Trajectories(Dataset[dict[str, Any]]):
         tokenizer: of the model.
         recipe: weights, cut, prompt.
         cached: keep resized pictures and the frozen encoders' output on disk (see `FrameCache`).
+
+    Indices beyond the number of trajectories mean the same ones again, with other words dropped.
     """
+
+    drawn_anew = True
 
     def __init__(
         self,
@@ -162,6 +159,7 @@ class Trajectories(Dataset[dict[str, Any]]):
         return len(self.index)
 
     def __getitem__(self, k: int) -> dict[str, Any]:
+        times, k = divmod(k, len(self))
         s, i = self.index[k]
         mirrored, recipe, values = self.mirrored[s], self.recipe, self.sets[s].raw(i)
         n = min(len(values["targets"]), recipe.max_frames)
@@ -170,15 +168,16 @@ class Trajectories(Dataset[dict[str, Any]]):
         if mirrored:
             targets, executed = mirrored_actions(targets), mirrored_actions(executed)
             instruction = mirrored_instruction(instruction)
-        item = labelled_item(self.tokenizer, recipe, instruction, targets, executed)
+        dice = np.random.default_rng([recipe.seed, times, k])
+        item = labelled_item(self.tokenizer, recipe, instruction, targets, executed, dice)
+        item["name"] = f"{self.sets[s].path}, trajectory {values.get('video', values['id'])}"
         if self.features:
             start = int(self.caches[s].start[i])
             item["vision"], item["spatial"] = (
                 np.array(array[start : start + n]) for array in self.features[s]
             )
         else:
-            paths = self.sets[s].pictures(values)[:n]
-            frames = np.stack([read_picture(path, self.width) for path in paths])
+            frames = read_pictures(self.sets[s].pictures(values)[:n], self.width)
             item["frames"] = np.ascontiguousarray(frames[:, :, ::-1]) if mirrored else frames
         return item
 
@@ -189,14 +188,15 @@ def labelled_item(
     instruction: str,
     targets: np.ndarray,
     executed: np.ndarray,
+    dice: np.random.Generator,
 ) -> dict[str, Any]:
     """
     What `collate_trajectories` takes of a trajectory beside its frames: prompt ids, and targets,
-    weights and executed actions of its first ``recipe.max_frames`` frames.
+    weights and executed actions of its first ``recipe.max_frames`` frames. ``dice`` drop words.
     """
     n = min(len(targets), recipe.max_frames)
     if recipe.word_dropout:
-        instruction = drop_words(instruction, recipe.word_dropout, drawn_generator())
+        instruction = drop_words(instruction, recipe.word_dropout, dice)
     return {
         "prompt": dual_prefix_ids(tokenizer, instruction),
         "targets": targets[:n],
@@ -228,8 +228,13 @@ def foresight(targets: np.ndarray, n: int) -> np.ndarray:
 
 
 def encoder_digest(model: JanusVLN, part: str) -> str:
-    """A name for the weights of one encoder, ``vision`` (without its merger) or ``spatial``."""
-    digest = hashlib.sha256()
+    """
+    A name for one encoder, ``vision`` (without its merger) or ``spatial``: its weights and their
+    type, its settings, and whether it is computed on a CPU.
+    """
+    settings = model.config.to_dict()["vision_config" if part == "vision" else "vggt_config"]
+    about = json.dumps([settings, str(model.dtype), model.device.type], sort_keys=True)
+    digest = hashlib.sha256(about.encode())
     for name, value in sorted(model.state_dict().items()):
         if name.startswith(f"{part}.") and not name.startswith("vision.merger."):
             digest.update(name.encode() + value.detach().float().cpu().numpy().tobytes())
@@ -297,6 +302,14 @@ def collate_trajectories(items: Sequence[dict[str, Any]]) -> dict[str, Tensor]:
     Pad trajectories to one length: prompts with 0, frames with zeros, targets with -100, weights
     with 0.
     """
+
+    shapes = {item["frames"].shape[1:3]: item["name"] for item in items if "frames" in item}
+    require(
+        len(shapes) <= 1,
+        f"pictures of {len(shapes)} shapes meet in a batch, which takes one: "
+        + "; ".join(f"{columns}x{rows} (resized) in {n}" for (rows, columns), n in shapes.items())
+        + ": give sets of one shape, or batch=1",
+    )
 
     def pad(name: str, value: float = 0) -> Tensor:
         return padded([item[name] for item in items], value)
@@ -374,9 +387,14 @@ class DualTask(nn.Module):
         tokenizer: of the model.
         sample_windows: share of the batches with a drawn window and a jump of positions.
         guidance: weight of the helper head's loss; 0: there is none.
-        curriculum_steps: passes over which the window of the semantic memory grows to its full
+        curriculum_steps: steps over which the window of the semantic memory grows to its full
             size.
         frozen_spatial: the spatial encoder needs no gradient.
+        seed: of the windows that are drawn: one for each optimizer step, the same in all processes
+            and however the step's samples are shared.
+
+    Attributes:
+        step: optimizer steps so far; `StepTold` keeps it.
     """
 
     def __init__(
@@ -387,15 +405,15 @@ class DualTask(nn.Module):
         guidance: float = 0.0,
         frozen_spatial: bool = True,
         curriculum_steps: int = 0,
+        seed: int = 0,
     ) -> None:
         super().__init__()
         self.model, self.tokenizer = model, tokenizer
+        self.seed, self.step = seed, 0
         self.sample_windows, self.guidance = sample_windows, guidance
         self.frozen_spatial, self.curriculum_steps = frozen_spatial, curriculum_steps
         words = [tokenizer.encode(action.name, add_special_tokens=False) for action in Action]
         self.answers = nn.Buffer(padded(words, IGNORED), persistent=False)
-        # kept with the state, so that a resumed run goes on where it was
-        self.passes = nn.Buffer(torch.zeros((), dtype=torch.long))
         self.foresight = ForesightHead(model.config.text.hidden_size) if guidance else None
 
     def fused(
@@ -426,21 +444,21 @@ class DualTask(nn.Module):
 
     def next_window(self) -> tuple[FrameWindow, int]:
         """
-        The window of this pass and its jump of positions: the model's own, but in training growing
-        at first, and drawn for some batches afterwards.
+        The window of this step and its jump of positions: the model's own, but in training growing
+        at first, and drawn for some steps afterwards.
         """
-        window, passes = self.model.config.navigation.window, int(self.passes)
+        window, step = self.model.config.navigation.window, self.step
         if not self.training:
             return window, 0
-        self.passes.add_(1)
-        if passes < self.curriculum_steps:
-            share = passes / self.curriculum_steps
+        if step < self.curriculum_steps:
+            share = step / self.curriculum_steps
             initial = round(share * window.initial)
             last = max(min(1, window.window), round(share * share * window.window))
             return FrameWindow(initial, last), 0
-        if not self.sample_windows or float(torch.rand(())) >= self.sample_windows:
+        dice = torch.Generator().manual_seed(self.seed * 1_000_003 + step)
+        if not self.sample_windows or float(torch.rand((), generator=dice)) >= self.sample_windows:
             return window, 0
-        drawn, jump = sample_window(window)
+        drawn, jump = sample_window(window, generator=dice)
         long = self.model.config.text.max_position_embeddings >= LONG_CONTEXT
         return drawn, jump if long else 0
 
@@ -492,6 +510,17 @@ class DualTask(nn.Module):
             figures |= {name: value.detach() for name, value in parts.items()}
             loss = loss + self.guidance * helper
         return {"loss": loss, **figures}
+
+
+class StepTold(TrainerCallback):
+    """Tells a task which optimizer step it is in."""
+
+    def __init__(self, task: DualTask) -> None:
+        self.task = task
+
+    def on_step_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """See the class."""
+        self.task.step = state.global_step
 
 
 @torch.no_grad()

@@ -67,10 +67,21 @@ class Views:
                 for name in ("frames", "depth", "poses", "cameras", "shares")
             }
             names = (folder / "names.txt").read_text().split("\n")
-        except (OSError, ValueError) as error:
+        # numpy reads a header as Python's source, and raises what Python does
+        except Exception as error:
             raise InputError(
                 f"{folder} holds no views ({error}): make them with 'janusvln data --views'"
             ) from error
+        frames, shares = arrays["frames"], arrays["shares"]
+        walks = frames.shape[:2]
+        require(
+            frames.dtype == np.uint8
+            and frames.ndim == 5
+            and all(array.shape[:2] == walks for array in arrays.values())
+            and shares.shape[-1:] == (len(names),),
+            f"{folder} holds views that do not fit each other: make them anew with 'janusvln data "
+            "--views'",
+        )
         return cls(**arrays, names=tuple(names))
 
 

@@ -8,14 +8,27 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor, nn
 
-from janusvln_ros.errors import InputError, require
-from janusvln_ros.files import atomic_write, share_dir
+from janusvln_ros.errors import InputError, NonFiniteError, require
+from janusvln_ros.files import atomic_folder, atomic_write, share_dir
 from janusvln_ros.model import JanusVLN, JanusVLNConfig
 from janusvln_ros.model.adapter import our_name
-from janusvln_ros.model.checkpoint import as_dtype, find, stored_tensors
+from janusvln_ros.model.checkpoint import (
+    EMBEDDINGS,
+    HEAD,
+    as_dtype,
+    check_types,
+    find,
+    is_tied,
+    own_head,
+    stored_tensors,
+    tensor_types,
+)
 from janusvln_ros.model.config import key_value_shape
+from janusvln_ros.model.lora import read_adapter
 from janusvln_ros.model.network import SpatialMerger
+from janusvln_ros.policy.identity import DECIDING_SUFFIXES
 from janusvln_ros.policy.tokenizer import TRAINED_WORDS_FILE, WORD_VECTORS_FILE, load_trained_words
 from janusvln_ros.training.recipes import Recipe
 from janusvln_ros.training.words import fold_words, folded
@@ -95,29 +108,63 @@ def from_parts(
     with torch.device("meta"):
         model = JanusVLN(config)
     wanted = {name: tuple(value.shape) for name, value in model.state_dict().items()}
+    if config.tie_word_embeddings:
+        wanted.pop(HEAD)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         fusion = SpatialMerger(config).to(as_dtype(dtype))
     found = {f"fusion.{name}": value for name, value in fusion.state_dict().items()}
     for prefix, checkpoint in parts.items():
-        for stored, file in stored_tensors(find(checkpoint)):
-            name = our_name(prefix + stored)
-            if name in wanted:
-                found[name] = file.get_tensor(stored).to(as_dtype(dtype))
-                require(
-                    tuple(found[name].shape) == wanted[name],
-                    f"{checkpoint}: {stored} is {list(found[name].shape)}, the settings want "
-                    f"{list(wanted[name])}: use the settings of that model",
-                )
+        found |= _part(find(checkpoint), prefix, wanted, config, as_dtype(dtype))
     absent = sorted(set(wanted) - set(found))
     if absent:
         raise InputError(
             f"{list(parts.values())} lack {len(absent)} tensors of the network, the "
             f"first is {absent[0]}: check that the settings fit them"
         )
-    model.load_state_dict(found, strict=True, assign=True)
+    model.load_state_dict(found, strict=False, assign=True)
+    if config.tie_word_embeddings:
+        model.lm_head.weight = model.language.embed_tokens.weight
     model.restore_frequencies()
     return model
+
+
+def _part(
+    folder: Path,
+    prefix: str,
+    wanted: Mapping[str, tuple[int, ...]],
+    config: JanusVLNConfig,
+    dtype: torch.dtype,
+) -> dict[str, Tensor]:
+    """
+    The tensors that a network (``wanted``, by our names) has of another's folder, with an adapter
+    in it merged; its embeddings as the head too, where that folder ties the two.
+    """
+    types = {
+        n: kind for n, (kind, _) in tensor_types(folder).items() if our_name(prefix + n) in wanted
+    }
+    check_types(folder, types)
+    found: dict[str, Tensor] = {}
+    for stored, file in stored_tensors(folder):
+        name = our_name(prefix + stored)
+        if name is not None and name in wanted:
+            found[name] = file.get_tensor(stored).to(dtype)
+            require(
+                tuple(found[name].shape) == wanted[name],
+                f"{folder}: {stored} is {list(found[name].shape)}, the settings want "
+                f"{list(wanted[name])}: use the settings of that model",
+            )
+    if prefix == "":
+        require(
+            not config.tie_word_embeddings or not own_head(folder),
+            f"{folder} has an lm_head of its own, but the settings tie it to the embeddings: set "
+            "tie_word_embeddings to false in them",
+        )
+        if EMBEDDINGS in found and HEAD in wanted and HEAD not in found and is_tied(folder):
+            found[HEAD] = found[EMBEDDINGS].clone()
+    if adapter := read_adapter(folder):
+        adapter.merge(found, config)
+    return found
 
 
 @torch.no_grad()
@@ -189,25 +236,50 @@ def finish(
     folder = output / "checkpoint"
     model.eval()
     fold_words(model)
-    write_checkpoint(model, recipe, folder, trained=trained, tokenizer=tokenizer)
-    if words:
-        said = sorted({*words, *load_trained_words(Path(recipe.model))})
-        atomic_write(folder / TRAINED_WORDS_FILE, json.dumps(said) + "\n")
+    write_checkpoint(model, recipe, folder, trained=trained, tokenizer=tokenizer, words=words)
     return folder
 
 
 def write_checkpoint(
-    model: JanusVLN, recipe: Recipe, folder: Path, *, trained: bool, tokenizer: Path | None = None
+    model: JanusVLN,
+    recipe: Recipe,
+    folder: Path,
+    *,
+    trained: bool,
+    tokenizer: Path | None = None,
+    words: Collection[str] = (),
 ) -> None:
-    """Write weights, config, tokenizer and what generation needs into ``folder``."""
+    """
+    Write weights, config, tokenizer, words and what generation needs in the place of what
+    ``folder`` holds of these, all in one step.
+
+    Raises:
+        NonFiniteError: a weight is not finite; ``folder`` stays as it is.
+    """
+    if broken := not_finite(model):
+        raise NonFiniteError(
+            f"{broken} is not finite, so no checkpoint is written; {folder} is as it was"
+        )
     model.config = replace(
         model.config, navigation=replace(model.config.navigation, trained=trained)
     )
-    with folded(model):
-        model.save_pretrained(folder, dtype="bfloat16" if recipe.bf16 else None)
-    if tokenizer is not None:
-        for name in TOKENIZER_FILES:
-            if (tokenizer / name).is_file() and (tokenizer / name).resolve() != (
-                folder / name
-            ).resolve():
-                shutil.copyfile(tokenizer / name, folder / name)
+    with (
+        atomic_folder(folder, keep=lambda name: Path(name).suffix not in DECIDING_SUFFIXES) as new,
+        folded(model),
+    ):
+        model.write_files(new, dtype="bfloat16" if recipe.bf16 else None)
+        for name in TOKENIZER_FILES if tokenizer is not None else ():
+            if tokenizer is not None and (tokenizer / name).is_file():
+                shutil.copyfile(tokenizer / name, new / name)
+        if words:
+            said = sorted({*words, *load_trained_words(Path(recipe.model))})
+            atomic_write(new / TRAINED_WORDS_FILE, json.dumps(said) + "\n")
+
+
+@torch.no_grad()
+def not_finite(model: nn.Module) -> str:
+    """The first parameter of a network that holds a number which is not finite; "" if none."""
+    for name, value in model.named_parameters():
+        if not torch.isfinite(value).all():
+            return name
+    return ""

@@ -11,6 +11,7 @@ wanted.
 
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field
+from math import isfinite
 from pathlib import Path
 from typing import Any, Literal
 
@@ -172,8 +173,8 @@ class Recipe:
     """
     curriculum_steps: int = 0
     """
-    Forward passes over which the memory window grows from one frame to its full size: what is seen
-    now is learned before what was seen.
+    Optimizer steps over which the memory window grows from one frame to its full size: what is
+    seen now is learned before what was seen.
     """
     guidance_weight: float = 0.0
     """
@@ -228,12 +229,32 @@ class Recipe:
 
     # output
     output: str = "runs/train"
+    overwrite: bool = False
+    """
+    Begin anew where ``output`` holds another run: its state goes at once, its checkpoint when this
+    one is done.
+    """
     save_steps: int = 1000
     keep: int = 1
     eval_steps: int = 0
     """Evaluate every so many optimizer steps; 0: never."""
     logging_steps: int = 10
     tensorboard: bool = True
+
+    def __post_init__(self) -> None:
+        least = {"batch": 1, "accumulate": 1, "save_steps": 1, "keep": 1, "logging_steps": 1}
+        least |= dict.fromkeys(("seed", "eval_steps", "workers", "threads", "longest"), 0)
+        for name, value in least.items():
+            found = getattr(self, name)
+            require(found >= value, f"{name} is {found}: give {value} or more")
+        for name, found in asdict(self).items():
+            require(
+                not isinstance(found, float) or isfinite(found),
+                f"{name} is {found}: give a number that is finite",
+            )
+        require(
+            self.epochs > 0 or self.max_steps > 0, f"epochs is {self.epochs}: give more than 0"
+        )
 
 
 def load_recipe(name: str, overrides: Iterable[str] = ()) -> Recipe:

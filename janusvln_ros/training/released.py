@@ -33,7 +33,7 @@ from janusvln_ros.policy.prompt import (
     training_question,
     training_sample,
 )
-from janusvln_ros.training.cache import read_picture
+from janusvln_ros.training.cache import read_pictures
 from janusvln_ros.training.encoders import images_of
 from janusvln_ros.training.episode import IGNORED
 
@@ -103,7 +103,7 @@ class Samples(Dataset[dict[str, Any]]):
         item, frame = self.samples[k]
         shown = sample_history(frame + 1, self.num_history)
         return {
-            "frames": np.stack([read_picture(item.frames[i], self.width) for i in shown]),
+            "frames": read_pictures([item.frames[i] for i in shown], self.width),
             "instruction": item.instruction,
             "action": int(item.targets[frame]),
         }

@@ -9,31 +9,33 @@ time (`janusvln_ros.training.released`). Both take the same set files
 
 import json
 import logging
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from torch import nn
-from transformers import PreTrainedTokenizerBase
+from transformers import PreTrainedTokenizerBase, TrainerCallback
 
 from janusvln_ros.data.samples import FrameSamples, TrajectorySet
 from janusvln_ros.errors import require
 from janusvln_ros.files import atomic_write, file_lock
 from janusvln_ros.model import JanusVLN
 from janusvln_ros.model.checkpoint import find
+from janusvln_ros.policy.identity import checkpoint_digest
 from janusvln_ros.policy.instruction import WORD
 from janusvln_ros.policy.tokenizer import load_tokenizer, read
 from janusvln_ros.rollout.shards import Cluster
 from janusvln_ros.training.align import AlignTask, collate_tokens, view_tokens, words_of
-from janusvln_ros.training.dual import DualTask, Trajectories, collate_trajectories
+from janusvln_ros.training.dual import DualTask, StepTold, Trajectories, collate_trajectories
 from janusvln_ros.training.encoders import EncoderTask, Views, ViewSamples, collate_views, gate
 from janusvln_ros.training.episode import EPISODE_ATTENTION
 from janusvln_ros.training.network import build_model, finish, shipped
-from janusvln_ros.training.recipes import Recipe, load_recipe, save_recipe
+from janusvln_ros.training.recipes import Recipe
 from janusvln_ros.training.released import ReleasedTask, Samples, collate_samples
+from janusvln_ros.training.resume import claim
 from janusvln_ros.training.spool import Spool
 from janusvln_ros.training.stream import (
     DriveStream,
@@ -51,10 +53,10 @@ from janusvln_ros.training.stream import (
 )
 from janusvln_ros.training.trainer import (
     NavigationTrainer,
+    arguments,
     fit,
     freeze,
     last_logged,
-    last_state,
 )
 from janusvln_ros.training.words import learn_words
 
@@ -66,76 +68,28 @@ def train(recipe: Recipe) -> dict[str, Any]:
     Run ``recipe`` to its end, going on where an earlier run of the same recipe was stopped.
 
     Returns:
-        ``checkpoint`` (folder), ``steps``, ``loss`` (mean of the last logged), and the stage's own
-        results.
+        ``checkpoint`` (folder), its ``checkpoint_digest``, ``steps``, ``loss`` (mean of the last
+        logged), and the stage's own results.
 
     Raises:
-        InputError: the recipe or its data cannot be used, or the output folder holds the state of
-            another recipe.
+        InputError: the recipe or its data cannot be used, or the output folder holds another run.
+        NonFiniteError: a loss, gradient or weight is not finite any more.
+        FailedError: a state could not be written.
     """
     torch.manual_seed(recipe.seed)
-    output = Path(recipe.output)
-    claim(recipe, output)
+    output, cluster = Path(recipe.output), Cluster.from_environment()
+    with arguments(recipe).main_process_first(local=False, desc="claim"):
+        recipe = claim(recipe, cluster)
     stages = {
         "encoders": _train_encoders,
         "align": _train_alignment,
         "navigate": _train_navigation,
     }
     result = stages[recipe.stage](recipe, output)
-    if Cluster.from_environment().rank == 0:
+    if cluster.rank == 0:
+        result["checkpoint_digest"] = checkpoint_digest(Path(result["checkpoint"]))
         atomic_write(output / "result.json", json.dumps(result, indent=1) + "\n")
     return result
-
-
-MAY_CHANGE = (
-    "output",
-    "save_steps",
-    "keep",
-    "eval_steps",
-    "eval_samples",
-    "logging_steps",
-    "tensorboard",
-    "workers",
-    "threads",
-    "max_steps",
-    "epochs",
-    "deepspeed",
-    "fsdp",
-    "stream.producers",
-    "stream.uses",
-    "stream.keep",
-    "stream.least",
-)
-"""Fields that may differ when a run is resumed."""
-
-
-def claim(recipe: Recipe, output: Path) -> None:
-    """
-    Write the recipe into its output folder, or check that the state there belongs to it.
-
-    Raises InputError.
-    """
-    path = output / "recipe.yaml"
-    if path.is_file() and last_state(output):
-        before, now = _fields(asdict(load_recipe(str(path)))), _fields(asdict(recipe))
-        for name in sorted(before.keys() | now.keys()):
-            was, value = before.get(name), now.get(name)
-            require(
-                name in MAY_CHANGE or was == value,
-                f"{output} holds the state of another run ({name} was {was!r}, now "
-                f"{value!r}): give another output=FOLDER, or delete {output}",
-            )
-        log.info("going on with the run in %s", output)
-    save_recipe(recipe, path)
-
-
-def _fields(values: Mapping[str, Any], above: str = "") -> dict[str, Any]:
-    """The fields of a recipe by name, those of a section as ``section.name``."""
-    found: dict[str, Any] = {}
-    for name, value in values.items():
-        inner = _fields(value, f"{name}.") if isinstance(value, dict) else {name: value}
-        found |= {f"{above}{key}": kept for key, kept in inner.items()}
-    return found
 
 
 def _train_encoders(recipe: Recipe, output: Path) -> dict[str, Any]:
@@ -145,7 +99,8 @@ def _train_encoders(recipe: Recipe, output: Path) -> dict[str, Any]:
     freeze(model, recipe)
     task = EncoderTask(model, views.names, recipe.pose_weight, recipe.train_vision_tower)
     steps = recipe.max_steps if recipe.max_steps > 0 else 1000
-    count = steps * recipe.batch * recipe.accumulate
+    world = Cluster.from_environment().world_size
+    count = steps * recipe.batch * recipe.accumulate * world
     samples = ViewSamples(views, frames, count, recipe.seed)
     judge = ViewSamples(unseen, frames, recipe.eval_samples, recipe.seed + 1) if unseen else None
     trainer = fit(task, recipe, samples, judge, collate_views, None)
@@ -289,6 +244,7 @@ def _dual_task(recipe: Recipe, model: JanusVLN, tokenizer: PreTrainedTokenizerBa
         recipe.guidance_weight,
         not recipe.train_spatial_encoder,
         recipe.curriculum_steps,
+        recipe.seed,
     )
 
 
@@ -369,9 +325,14 @@ def _fit_stream(
             stage.collate,
             None,
             further=figures,
-            callbacks=[publisher],
+            callbacks=[publisher, *_told(stage.task)],
         )
     return stage, trainer
+
+
+def _told(task: nn.Module) -> list[TrainerCallback]:
+    """What tells a task its step, where it wants to know."""
+    return [StepTold(task)] if isinstance(task, DualTask) else []
 
 
 def _train_navigation(recipe: Recipe, output: Path) -> dict[str, Any]:
@@ -383,13 +344,24 @@ def _train_navigation(recipe: Recipe, output: Path) -> dict[str, Any]:
     freeze(model, recipe)
     if recipe.gradient_checkpointing:
         model.language.gradient_checkpointing_enable({"use_reentrant": False})
+        if recipe.memory == "dual":  # it is given keys that checkpointing would drop
+            last: Any = model.language.layers[-1]
+            last.gradient_checkpointing = False
     set_attention(model, recipe)
     if recipe.stream is not None:
         stage, trainer = _fit_stream(recipe, model, tokenizer, folder)
     else:
         stage = prepare(recipe, model, tokenizer)
         lengths = stage.train.lengths if recipe.group_by_length else None
-        trainer = fit(stage.task, recipe, stage.train, stage.evaluation, stage.collate, lengths)
+        trainer = fit(
+            stage.task,
+            recipe,
+            stage.train,
+            stage.evaluation,
+            stage.collate,
+            lengths,
+            callbacks=_told(stage.task),
+        )
     history = trainer.state.log_history
     judged: dict[str, Any] = {}
     for key in ("eval_loss", "eval_data_loss", "eval_stream_loss"):

@@ -47,10 +47,10 @@ from janusvln_ros.errors import InputError, require
 from janusvln_ros.files import atomic_write, file_lock
 from janusvln_ros.model import JanusVLN
 from janusvln_ros.policy import Navigator
+from janusvln_ros.policy.identity import checkpoint_digest
 from janusvln_ros.policy.instruction import WORD
 from janusvln_ros.policy.tokenizer import read
 from janusvln_ros.rollout.agents import PolicyAgent
-from janusvln_ros.rollout.evaluate import checkpoint_digest
 from janusvln_ros.rollout.settings import Settings
 from janusvln_ros.rollout.shards import Cluster
 from janusvln_ros.rollout.stream import (
@@ -169,11 +169,7 @@ def publish_policy(model: JanusVLN, recipe: Recipe, step: int, tokenizer: Path) 
     assert recipe.stream is not None
     trained = step >= recipe.stream.policy_from
     folder = stream_folder(recipe) / "policy"
-    final, temporary = folder / f"{step:08d}", folder / f".{step:08d}.tmp"
-    shutil.rmtree(temporary, ignore_errors=True)
-    write_checkpoint(model, recipe, temporary, trained=trained, tokenizer=tokenizer)
-    shutil.rmtree(final, ignore_errors=True)
-    temporary.rename(final)
+    write_checkpoint(model, recipe, folder / f"{step:08d}", trained=trained, tokenizer=tokenizer)
     for old in sorted(folder.glob("[0-9]*"))[:-POLICIES_KEPT]:
         shutil.rmtree(old, ignore_errors=True)
 
@@ -483,7 +479,12 @@ def drive_item(
 ) -> dict[str, Any]:
     """What `collate_trajectories` takes of a drive, told as in pass ``number``, from 0."""
     item = labelled_item(
-        tokenizer, recipe, drive.text_of_pass(number), drive.targets, drive.actions
+        tokenizer,
+        recipe,
+        drive.text_of_pass(number),
+        drive.targets,
+        drive.actions,
+        np.random.default_rng([recipe.seed, drive.home, drive.number, number]),
     )
     n = len(item["targets"])
     return item | {"vision": drive.vision[:n], "spatial": drive.spatial[:n]}

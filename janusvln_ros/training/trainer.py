@@ -9,20 +9,29 @@ with the loss.
 
 import dataclasses
 import math
-import re
 import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from itertools import cycle, islice
 from pathlib import Path
 from typing import Any, TypeVar
 
 import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.utils.data import Dataset, Sampler
-from transformers import ProgressCallback, Trainer, TrainerCallback, TrainingArguments
-from transformers.trainer_utils import get_last_checkpoint
+from transformers import (
+    ProgressCallback,
+    Trainer,
+    TrainerCallback,
+    TrainerState,
+    TrainingArguments,
+)
 
+from janusvln_ros.errors import FailedError, InputError, NonFiniteError
 from janusvln_ros.model import JanusVLN
 from janusvln_ros.training.recipes import Recipe
+from janusvln_ros.training.resume import last_state
 
 Setting = TypeVar("Setting")
 
@@ -167,6 +176,56 @@ class LengthGroupedBatches(Sampler[int]):
         return iter(torch.cat([*shuffled, *batches[len(full) :]]).tolist())
 
 
+class Shuffled(Sampler[int]):
+    """A random order of ``count`` samples, another one in each epoch."""
+
+    def __init__(self, count: int, seed: int) -> None:
+        self.count, self.seed, self.epoch = count, seed, 0
+
+    def __len__(self) -> int:
+        return self.count
+
+    def set_epoch(self, epoch: int) -> None:
+        """Change the order."""
+        self.epoch = epoch
+
+    def __iter__(self) -> Iterator[int]:
+        generator = torch.Generator().manual_seed(self.seed * 1009 + self.epoch)
+        return iter(torch.randperm(self.count, generator=generator).tolist())
+
+
+class WholeSteps(Sampler[int]):
+    """
+    The order of another sampler, filled up from its beginning to whole optimizer steps, so that a
+    step takes the same samples on any number of processes.
+
+    Args:
+        order: with ``set_epoch``; the epoch follows from the step.
+        samples: of an optimizer step, all processes together.
+        step: optimizer steps so far.
+        apart: add the number of samples to the indices with each epoch, by which a data set that
+            draws something anew each time knows which time it is.
+    """
+
+    def __init__(
+        self,
+        order: "LengthGroupedBatches | Shuffled",
+        samples: int,
+        step: Callable[[], int],
+        apart: bool,
+    ) -> None:
+        self.order, self.samples, self.step, self.apart = order, samples, step, apart
+
+    def __len__(self) -> int:
+        return math.ceil(len(self.order) / self.samples) * self.samples
+
+    def __iter__(self) -> Iterator[int]:
+        epoch, count = self.step() * self.samples // len(self), len(self.order)
+        self.order.set_epoch(epoch)
+        beyond = epoch * count if self.apart else 0
+        return (k + beyond for k in islice(cycle(list(self.order)), len(self)))
+
+
 class ThisRun(ProgressCallback):
     """A bar whose time left counts the steps of this run, not those that were resumed."""
 
@@ -176,6 +235,24 @@ class ThisRun(ProgressCallback):
         if self.training_bar is not None:
             self.training_bar.initial = self.training_bar.n = state.global_step
             self.current_step = state.global_step
+
+
+class FiniteWeights(TrainerCallback):
+    """Looks at what learns after every step, so that no state is saved that is not finite."""
+
+    def __init__(self, trainer: "NavigationTrainer") -> None:
+        self.trainer = trainer
+
+    @torch.no_grad()
+    def on_optimizer_step(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """See the class. Raises NonFiniteError."""
+        task = self.trainer.model
+        assert isinstance(task, nn.Module)
+        learns = [(n, p) for n, p in task.named_parameters() if p.requires_grad and p.numel()]
+        if not learns or torch.stack([p.isfinite().all() for _, p in learns]).all():
+            return
+        name = next(n for n, p in learns if not p.isfinite().all())
+        raise self.trainer.not_finite(f"the weight {name} is not finite any more")
 
 
 class NavigationTrainer(Trainer):
@@ -195,6 +272,15 @@ class NavigationTrainer(Trainer):
         # the loss is a mean over the batch: the Trainer divides it by the accumulation
         self.model_accepts_loss_kwargs = False
 
+    def run(self, state: str | None) -> None:
+        """Train, from a state on. Raises InputError, with the step, about what the data hold."""
+        try:
+            self.train(resume_from_checkpoint=state)
+        except InputError as error:
+            # the loader hands on what its workers raised with their whole traceback
+            sentence = str(error).rstrip().rpartition(f"{InputError.__name__}: ")[2]
+            raise InputError(f"step {self.state.global_step + 1}: {sentence}") from error
+
     def create_optimizer(self, *_: Any, **__: Any) -> torch.optim.Optimizer:
         """AdamW or Muon over `parameter_groups`."""
         if self.optimizer is None:
@@ -208,11 +294,32 @@ class NavigationTrainer(Trainer):
         return self.optimizer
 
     def _get_train_sampler(self, *args: Any, **kwargs: Any) -> Any:
-        if self.lengths is None:
-            return super()._get_train_sampler(*args, **kwargs)
-        return LengthGroupedBatches(
-            self.lengths, self.recipe.batch * self.args.world_size, self.recipe.seed
+        recipe, data = self.recipe, self.train_dataset
+        samples = recipe.batch * recipe.accumulate * self.args.world_size
+        order = (
+            Shuffled(len(data), recipe.seed)  # type: ignore[arg-type]
+            if self.lengths is None
+            else LengthGroupedBatches(self.lengths, samples, recipe.seed)
         )
+        apart = getattr(data, "drawn_anew", False)
+        return WholeSteps(order, samples, lambda: self.state.global_step, apart)
+
+    def not_finite(self, what: str) -> NonFiniteError:
+        """What to raise where a number of this step is not finite; ``what`` says which."""
+        state = last_state(self.recipe.output)
+        return NonFiniteError(
+            f"step {self.state.global_step + 1}: {what}. Training ends here and no checkpoint was "
+            f"written; the last good state is {state or 'the beginning'}. Try a lower "
+            f"learning_rate (now {self.recipe.learning_rate:g}) or max_grad_norm (now "
+            f"{self.recipe.max_grad_norm:g}) in another output=FOLDER"
+        )
+
+    def _get_grad_norm(self, *args: Any, **kwargs: Any) -> Any:
+        # Asked for after the gradients are complete and before they are applied.
+        norm = super()._get_grad_norm(*args, **kwargs)
+        if norm is not None and not math.isfinite(float(norm)):
+            raise self.not_finite(f"the gradient's norm is {float(norm)}")
+        return norm
 
     def compute_loss(
         self,
@@ -223,6 +330,9 @@ class NavigationTrainer(Trainer):
     ) -> Any:
         """The task's loss; its other figures are kept for the log, as ``eval_`` in evaluation."""
         outputs = model(**inputs)
+        if not torch.isfinite(outputs["loss"]).all():
+            kind = "loss" if model.training else "loss in evaluation"
+            raise self.not_finite(f"the {kind} is {float(outputs['loss'].detach())}")
         for name, value in outputs.items():
             if name != "loss":
                 figure = name if model.training else f"eval_{name}"
@@ -236,6 +346,34 @@ class NavigationTrainer(Trainer):
         with torch.no_grad(), self.compute_loss_context_manager():
             loss = self.compute_loss(model, self._prepare_inputs(inputs))
         return loss.detach(), None, None
+
+    def _save(self, output_dir: str | None = None, state_dict: Any = None) -> None:
+        # safetensors takes no two names for the same numbers, which tied weights have
+        assert isinstance(self.model, nn.Module)
+        places: dict[int, str] = {}
+        kept = {
+            name: value
+            if places.setdefault(value.untyped_storage().data_ptr(), name) == name
+            else value.clone()
+            for name, value in (state_dict or self.model.state_dict()).items()
+        }
+        super()._save(output_dir, kept)
+
+    def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:
+        before, step = last_state(self.recipe.output), self.state.global_step
+        state = Path(self.recipe.output) / "state" / f"checkpoint-{step}"
+        try:
+            super()._save_checkpoint(model, trial)
+        except (OSError, SafetensorError, RuntimeError) as error:
+            if type(error) is RuntimeError and "PytorchStreamWriter" not in str(error):
+                raise
+            shutil.rmtree(state, ignore_errors=True)
+            reason = str(error).splitlines()[0]
+            raise FailedError(
+                f"the state of step {step} could not be written to {state.parent} ({reason}): "
+                "make room, and give the same command again; it goes on from "
+                f"{before or 'the beginning'}"
+            ) from error
 
     def log(self, logs: dict[str, float], *args: Any, **kwargs: Any) -> None:
         """Add to what is logged the means of the task's figures and, in training, further ones."""
@@ -272,6 +410,7 @@ def arguments(recipe: Recipe) -> TrainingArguments:
         data_seed=recipe.seed,
         logging_steps=recipe.logging_steps,
         logging_first_step=True,
+        logging_nan_inf_filter=False,
         save_steps=recipe.save_steps,
         save_total_limit=recipe.keep,
         eval_strategy="steps" if recipe.eval_steps else "no",
@@ -293,23 +432,6 @@ def arguments(recipe: Recipe) -> TrainingArguments:
 def last_logged(history: Sequence[dict[str, Any]], key: str) -> dict[str, Any]:
     """The last entry of a trainer's log that has ``key``; an empty one if there is none."""
     return next((entry for entry in reversed(history) if key in entry), {})
-
-
-def last_state(output: str | Path) -> str | None:
-    """
-    The newest complete state to go on from, or None; states that a kill left incomplete are
-    removed.
-    """
-    folder = Path(output) / "state"
-    if not folder.is_dir():
-        return None
-    for state in folder.glob("checkpoint-*"):
-        if (
-            re.fullmatch(r"checkpoint-\d+", state.name)
-            and not (state / "trainer_state.json").is_file()
-        ):
-            shutil.rmtree(state)
-    return get_last_checkpoint(str(folder))
 
 
 def fit(
@@ -343,8 +465,8 @@ def fit(
         recipe = dataclasses.replace(recipe, eval_steps=0)
     args = arguments(recipe)
     batch = recipe.batch * recipe.accumulate * args.world_size
-    epochs = len(train) / batch * recipe.epochs  # type: ignore[arg-type]
-    steps = recipe.max_steps if recipe.max_steps > 0 else math.ceil(epochs)
+    epoch = math.ceil(len(train) / batch)  # type: ignore[arg-type]
+    steps = recipe.max_steps if recipe.max_steps > 0 else math.ceil(epoch * recipe.epochs)
     args = dataclasses.replace(args, warmup_steps=math.ceil(recipe.warmup_ratio * steps))
     trainer = NavigationTrainer(
         model=task,
@@ -359,5 +481,12 @@ def fit(
     )
     if trainer.pop_callback(ProgressCallback):
         trainer.add_callback(ThisRun)
-    trainer.train(resume_from_checkpoint=last_state(recipe.output))
+    trainer.add_callback(FiniteWeights(trainer))
+    state = last_state(recipe.output)
+    if state is not None and not (recipe.deepspeed or recipe.fsdp):
+        trainer.state = TrainerState.load_from_json(str(Path(state) / "trainer_state.json"))
+        if trainer.state.global_step >= steps:  # the Trainer would make one step more
+            task.load_state_dict(load_file(Path(state) / "model.safetensors"), strict=False)
+            return trainer
+    trainer.run(state)
     return trainer

@@ -1,5 +1,6 @@
 """Camera messages become arrays, or an error that names what is wrong with them."""
 
+import struct
 import zlib
 from types import SimpleNamespace
 
@@ -15,6 +16,7 @@ from janusvln_ros.camera.images import (
     image_data,
     image_to_rgb,
     jpeg_end,
+    picture_size,
 )
 from janusvln_ros.errors import InputError
 
@@ -316,3 +318,65 @@ def test_black_frames_are_blank_and_dark_rooms_are_not():
 
 def test_data_for_a_message_is_an_array_of_its_bytes():
     assert image_data(RGB).tobytes() == RGB.tobytes() and image_data(RGB).typecode == "B"
+
+
+def png_of(width, height):
+    """A PNG that is whole and announces so many pixels, of which it has none."""
+    head = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
+    chunks = ((b"IHDR", head), (b"IDAT", zlib.compress(b"")), (b"IEND", b""))
+    return b"\x89PNG\r\n\x1a\n" + b"".join(
+        struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+        for kind, data in chunks
+    )
+
+
+def jpeg_of(width, height):
+    """A JPEG of 4 x 4 pixels that announces so many."""
+    data = bytearray(cv2.imencode(".jpg", np.zeros((4, 4, 3), np.uint8))[1].tobytes())
+    at = data.index(b"\xff\xc0")
+    data[at + 5 : at + 9] = struct.pack(">HH", height, width)
+    return bytes(data)
+
+
+@pytest.mark.parametrize("make", [png_of, jpeg_of])
+@pytest.mark.parametrize(
+    ("size", "words"),
+    [
+        ((65535, 65535), "each side must be 1 to 8192"),
+        ((8192, 8192), "JANUSVLN_MAX_PICTURE_PIXELS"),
+        ((0, 8), "each side must be 1"),
+    ],
+)
+def test_a_picture_is_refused_by_what_its_head_says_before_it_is_decoded(
+    make, size, words, monkeypatch
+):
+    monkeypatch.setattr(cv2, "imdecode", lambda *_: pytest.fail("it was decoded"))
+    with pytest.raises(InputError, match=words):
+        decode(SimpleNamespace(format="", data=make(*size)))
+
+
+def test_the_limit_of_pixels_can_be_raised(monkeypatch):
+    monkeypatch.setattr(cv2, "imdecode", lambda *_: RGB)
+    monkeypatch.setenv("JANUSVLN_MAX_PICTURE_PIXELS", "100000000")
+    assert decode(SimpleNamespace(format="jpeg", data=jpeg_of(8192, 8192))).shape == RGB.shape
+
+
+@pytest.mark.parametrize(
+    "options",
+    [[], [cv2.IMWRITE_JPEG_PROGRESSIVE, 1], [cv2.IMWRITE_JPEG_RST_INTERVAL, 1]],
+)
+def test_the_size_of_every_kind_of_jpeg_and_of_a_png_is_found_in_its_head(options):
+    assert picture_size(cv2.imencode(".jpg", RGB, options)[1].tobytes()) == (8, 6)
+    assert picture_size(cv2.imencode(".png", RGB)[1].tobytes()) == (8, 6)
+
+
+def test_formats_that_no_camera_publishes_are_not_decoded(monkeypatch):
+    data = cv2.imencode(".bmp", RGB)[1].tobytes()
+    monkeypatch.setattr(cv2, "imdecode", lambda *_: pytest.fail("it was decoded"))
+    with pytest.raises(InputError, match="no JPEG or PNG"):
+        decode(SimpleNamespace(format="bmp", data=data))
+
+
+def test_one_row_with_a_step_beyond_all_memory_is_one_row():
+    message = image("rgb8", RGB[:1], step=2**32 - 1)
+    np.testing.assert_array_equal(decode(message), RGB[:1])

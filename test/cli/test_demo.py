@@ -174,7 +174,7 @@ def test_without_egl_the_demo_says_so_and_leaves_nothing(tmp_path, one_house):
         (["--instruction", ""], "instruction is empty"),
         (["--instruction", " \n\t"], "instruction is empty"),
         (["--instruction", "go " * 33334], "at most 4000"),
-        (["--checkpoint", "runs/nothing/here"], "runs/nothing/here is not there"),
+        (["--checkpoint", "runs/nothing/here"], "no checkpoint folder 'runs/nothing/here'"),
         (["--checkpoint", "."], "no config.json"),
         (["--house", "unseen_00099"], "no house 'unseen_00099'"),
         (["--episode", "77"], "no episode '77'"),

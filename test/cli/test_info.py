@@ -15,6 +15,7 @@ from janusvln_ros.errors import InputError
 from janusvln_ros.model import JanusVLN, JanusVLNConfig
 from janusvln_ros.model.quantization import quantize_language
 from janusvln_ros.policy import Navigator, NavigatorOptions
+from janusvln_ros.policy.identity import checkpoint_digest
 
 ROOT = Path(__file__).parents[2]
 TINY = ROOT / "config" / "model" / "tiny.json"
@@ -123,6 +124,35 @@ def test_folder_with_weights_names_what_is_read_past(folder, capsys):
     assert main(["info", str(folder)]) == 0
     text = capsys.readouterr().out
     assert "prediction heads" in text and "fits on" in text and "GB" in text
+
+
+def test_the_digest_is_that_of_records_and_changes_with_any_weight(folder, capsys):
+    found = []
+    for seed in (0, 1):
+        model = JanusVLN.from_config(JanusVLNConfig.from_pretrained(TINY), seed=seed)
+        model.save_pretrained(folder, shard_bytes=1_000_000)
+        assert main(["info", str(folder), "--json"]) == 0
+        found.append(json.loads(capsys.readouterr().out)["checkpoint_digest"])
+        assert found[-1] == checkpoint_digest(folder)
+    assert found[0] != found[1]
+    assert main(["info", str(folder)]) == 0
+    assert f"digest {found[1]}" in capsys.readouterr().out
+
+
+def test_an_adapter_is_told_or_refused_as_loading_would(folder, capsys):
+    name = "base_model.model.model.layers.0.self_attn.q_proj"
+    tensors = {
+        f"{name}.lora_A.weight": torch.ones(2, 112),
+        f"{name}.lora_B.weight": torch.ones(112, 2),
+    }
+    save_file(tensors, folder / "adapter_model.safetensors")
+    settings = {"peft_type": "LORA", "r": 2, "lora_alpha": 4}
+    (folder / "adapter_config.json").write_text(json.dumps(settings))
+    assert main(["info", str(folder)]) == 0
+    assert "LoRA adapter, merged on loading" in capsys.readouterr().out
+    (folder / "adapter_config.json").write_text(json.dumps(settings | {"peft_type": "LOHA"}))
+    assert main(["info", str(folder)]) == 2
+    assert "LOHA" in capsys.readouterr().err
 
 
 def test_folder_with_a_missing_tensor_is_refused_by_name(folder, capsys):

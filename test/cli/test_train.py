@@ -31,3 +31,27 @@ def test_bad_input_is_one_sentence_and_exit_code_2(arguments, message, capsys, t
     assert main(["train", arguments[0], "--set", *arguments[1:], f"output={tmp_path}"]) == 2
     error = capsys.readouterr().err
     assert message in error and "Traceback" not in error
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["tiny", "--show", "batch=3", "seed=7", "--json"],
+        ["tiny", "batch=3", "--show", "--set", "seed=7", "--json"],
+        ["--show", "--json", "tiny", "batch=3", "seed=7"],
+        ["--json", "tiny", "--set", "batch=3", "seed=7", "--show"],
+        ["tiny", "--set", "batch=3", "--show", "seed=7", "--json"],
+    ],
+)
+def test_changes_stand_in_any_order(arguments, capsys):
+    assert main(["train", *arguments]) == 0
+    shown = json.loads(capsys.readouterr().out)
+    assert (shown["batch"], shown["seed"]) == (3, 7)
+
+
+def test_one_of_the_processes_of_torchrun_answers(monkeypatch, capsys):
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    for rank, answers in (("0", 1), ("1", 0)):
+        monkeypatch.setenv("RANK", rank)
+        assert main(["train", "tiny", "--show", "--json"]) == 0
+        assert len(capsys.readouterr().out.splitlines()) == answers

@@ -379,3 +379,77 @@ def test_file_that_is_no_bag_is_named(tmp_path):
         open_bag(tmp_path / "other.db3"),
     ):
         pass
+
+
+def announced(path, at, number, width=8):
+    """Write another number into an mcap file."""
+    data = bytearray(path.read_bytes())
+    data[at : at + width] = number.to_bytes(width, "little")
+    path.write_bytes(data)
+    return path
+
+
+@pytest.mark.parametrize("compression", CompressionType)
+def test_a_chunk_that_announces_more_than_may_be_is_refused(bags, tmp_path, compression):
+    path = chunked(bags, tmp_path / "a.mcap", compression)
+    with path.open("rb") as stream:
+        start = make_reader(stream).get_summary().chunk_indexes[0].chunk_start_offset
+    announced(path, start + 9 + 16, 6_000_000_000)
+    with pytest.raises(
+        InputError, match=r"a\.mcap: a chunk at byte.*6,000 MB.*JANUSVLN_MAX_BAG_MB"
+    ):
+        numbers(path)
+
+
+@pytest.mark.parametrize("compression", [CompressionType.LZ4, CompressionType.ZSTD])
+def test_a_chunk_that_unpacks_to_more_than_it_announces_is_refused(
+    bags, tmp_path, compression, monkeypatch
+):
+    with (tmp_path / "a.mcap").open("wb") as stream:
+        writer = McapWriter(stream, chunk_size=1, compression=compression)
+        writer.start(profile="ros2", library="")
+        channel = writer.register_channel("/x", "cdr", writer.register_schema("a/msg/B", "", b""))
+        writer.add_message(channel, 1, bytes(9_000_000), 1)
+        writer.finish()
+    with (tmp_path / "a.mcap").open("rb") as stream:
+        start = make_reader(stream).get_summary().chunk_indexes[0].chunk_start_offset
+    announced(tmp_path / "a.mcap", start + 9 + 16, 5)
+    monkeypatch.setenv("JANUSVLN_MAX_BAG_MB", "4")
+    with pytest.raises(InputError, match="JANUSVLN_MAX_BAG_MB"):
+        numbers(tmp_path / "a.mcap")
+
+
+def test_a_message_and_a_file_that_unpack_without_end_are_refused(bags, tmp_path, monkeypatch):
+    monkeypatch.setenv("JANUSVLN_MAX_BAG_MB", "1")
+    many = zstandard.ZstdCompressor().compress(bytes(50_000_000))
+    path = tmp_path / "a.db3.zstd"
+    path.write_bytes(many)
+    with pytest.raises(InputError, match=r"a\.db3\.zstd.*JANUSVLN_MAX_BAG_EXPANSION"):
+        numbers(path)
+
+
+@pytest.mark.parametrize("value", ["7", "'text'", "NULL", "10000000000", "1.5"])
+@pytest.mark.parametrize("column", ["data", "timestamp", "topic_id"])
+def test_a_database_with_something_else_than_messages_is_read_up_to_it(
+    bags, tmp_path, column, value
+):
+    folder = write(bags, tmp_path / "drive", StoragePlugin.SQLITE3, range(4))
+    (file,) = folder.glob("*.db3")
+    with sqlite3.connect(file) as database:
+        database.execute("PRAGMA writable_schema=ON")
+        text = database.execute("SELECT sql FROM sqlite_master WHERE name='messages'").fetchone()[
+            0
+        ]
+        text = text.replace("NOT NULL", "").replace("BLOB", "").replace("INTEGER", "")
+        database.execute("UPDATE sqlite_master SET sql=? WHERE name='messages'", (text,))
+    with sqlite3.connect(file) as database:
+        database.execute(f"UPDATE messages SET {column}={value} WHERE rowid=4")
+    database.close()
+    try:
+        found, damage = numbers(folder)
+    except InputError as error:
+        found, damage = [], str(error)
+    if column == "timestamp" and value.isdigit():  # so it was recorded then
+        assert sorted(found) == [0, 1, 2, 3]
+    else:
+        assert found == list(range(len(found))) and damage

@@ -4,8 +4,11 @@ Checkpoints: every published tensor is accounted for, and a bad file is named wi
 
 import gzip
 import json
+import multiprocessing
+import random
 import re
 import shutil
+import time
 
 import pytest
 import torch
@@ -286,3 +289,131 @@ def test_penalty_comes_from_its_file_and_the_end_token_from_the_config(folder):
         checkpoint.generation(folder, config)
     (folder / "generation_config.json").unlink()
     assert checkpoint.generation(folder, config) == checkpoint.Generation((402,), 1.0)
+
+
+def equal(a, b):
+    return all(torch.equal(x, y) for x, y in zip(a.state_dict().values(), b.state_dict().values()))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("old_shards", [3, 1])
+def test_kill_minus_nine_at_any_moment_leaves_the_whole_old_or_the_whole_new_one(
+    tiny, tmp_path, old_shards
+):
+    config = JanusVLNConfig.from_pretrained(tiny)
+    old, new = (JanusVLN.from_config(config, seed=seed) for seed in (1, 2))
+    size = sum(value.nbytes for value in old.state_dict().values())
+    three, folder = size // 3 + size // 20, tmp_path / "checkpoint"
+    began = time.monotonic()
+    new.save_pretrained(folder, shard_bytes=three)
+    took = time.monotonic() - began
+    assert len(list(folder.glob("model-*"))) == 3
+    fork, dice, seen = multiprocessing.get_context("fork"), random.Random(0), set()
+    for _ in range(40):
+        old.save_pretrained(folder, shard_bytes=three if old_shards == 3 else 10 * size)
+        writer = fork.Process(
+            target=new.save_pretrained, args=(folder,), kwargs={"shard_bytes": three}
+        )
+        writer.start()
+        time.sleep(dice.uniform(0, 2 * took))
+        writer.kill()
+        writer.join()
+        found = JanusVLN.from_pretrained(folder)
+        assert equal(found, old) or equal(found, new)
+        seen.add(equal(found, new))
+    assert seen == {True, False}
+    old.save_pretrained(folder)
+    assert list(tmp_path.iterdir()) == [folder]  # what the killed ones left is gone
+
+
+def test_a_save_that_fails_leaves_the_checkpoint_that_was_there(
+    model, tiny, tmp_path, monkeypatch
+):
+    model.save_pretrained(tmp_path / "c", shard_bytes=1_000_000)
+    calls = []
+
+    def full(tensors, path, metadata):
+        calls.append(path)
+        if len(calls) == 3:
+            raise OSError(28, "No space left on device")
+        save_file(tensors, path, metadata)
+
+    monkeypatch.setattr(checkpoint, "save_file", full)
+    other = JanusVLN.from_config(model.config, seed=5)
+    with pytest.raises(OSError, match="No space"):
+        other.save_pretrained(tmp_path / "c", shard_bytes=1_000_000)
+    assert equal(JanusVLN.from_pretrained(tmp_path / "c"), model)
+    assert list(tmp_path.iterdir()) == [tmp_path / "c"]
+
+
+def test_a_save_keeps_what_is_no_network_and_replaces_what_is(model, folder):
+    model.save_pretrained(folder, shard_bytes=1_000_000)
+    assert (folder / "tokenizer.json").is_file() and not (folder / "model.safetensors").exists()
+    shards = len(list(folder.glob("model-*")))
+    model.save_pretrained(folder, shard_bytes=3_000_000)
+    assert 1 < len(list(folder.glob("model-*"))) < shards
+    model.save_pretrained(folder)
+    assert not list(folder.glob("model-*")) and not list(folder.glob("*.index.json"))
+
+
+def test_a_shard_of_another_checkpoint_is_refused_by_name(model, tmp_path):
+    other = JanusVLN.from_config(model.config, seed=5)
+    for name, network in (("a", model), ("b", other)):
+        network.save_pretrained(tmp_path / name, shard_bytes=2_000_000)
+    shard = sorted((tmp_path / "b").glob("model-*"))[1]
+    shutil.copyfile(shard, tmp_path / "a" / shard.name)
+    with pytest.raises(InputError, match=f"{shard.name}.*two checkpoints"):
+        JanusVLN.from_pretrained(tmp_path / "a")
+
+
+def test_a_checkpoint_that_is_replaced_while_it_is_read_is_refused(model, tmp_path, monkeypatch):
+    model.save_pretrained(tmp_path / "c")
+    read = checkpoint.stored_account
+
+    def meanwhile(folder, network):
+        JanusVLN.from_config(model.config, seed=5).save_pretrained(folder)
+        return read(folder, network)
+
+    monkeypatch.setattr(checkpoint, "stored_account", meanwhile)
+    with pytest.raises(InputError, match="replaced while it was read"):
+        JanusVLN.from_pretrained(tmp_path / "c")
+
+
+@pytest.mark.parametrize("dtype", [torch.int8, torch.uint8, torch.float8_e4m3fn, torch.bool])
+@pytest.mark.parametrize("method", ["fp8", None])
+def test_quantised_weights_are_refused_by_name(folder, dtype, method):
+    name = "model.layers.1.mlp.up_proj.weight"
+    change(folder, lambda w: w.update({name: w[name].to(dtype)}))
+    if method:
+        values = json.loads((folder / "config.json").read_text())
+        values["quantization_config"] = {"quant_method": method}
+        (folder / "config.json").write_text(json.dumps(values))
+    with pytest.raises(InputError, match=f"{name}.*{method or 'bfloat16'}"):
+        JanusVLN.from_pretrained(folder)
+
+
+def test_whole_numbers_that_are_read_past_are_no_weights(folder, model):
+    change(folder, lambda w: w.update({"vggt.track_head.count": torch.ones(3, dtype=torch.int64)}))
+    assert equal(JanusVLN.from_pretrained(folder), model)
+
+
+def test_a_head_of_its_own_is_used_although_config_ties_it(tiny, folder, model, caplog):
+    values = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps(values | {"tie_word_embeddings": True}))
+    again = JanusVLN.from_pretrained(folder)
+    assert torch.equal(again.lm_head.weight, model.lm_head.weight)
+    assert not again.config.tie_word_embeddings and "lm_head" in caplog.text
+    change(folder, lambda w: w.update({"lm_head.weight": w["model.embed_tokens.weight"].clone()}))
+    assert JanusVLN.from_pretrained(folder).config.tie_word_embeddings
+
+
+@pytest.mark.parametrize("dtype", ["float8_e4m3fn", torch.float8_e5m2, "float4_e2m1fn_x2"])
+def test_a_type_that_no_network_computes_in_is_named(tiny, model, tmp_path, dtype):
+    for call in (
+        lambda: JanusVLN.from_pretrained(tiny, dtype=dtype),
+        lambda: JanusVLN.from_config(model.config, dtype=dtype),
+        lambda: model.save_pretrained(tmp_path / "c", dtype=dtype),
+    ):
+        with pytest.raises(InputError, match=str(dtype)):
+            call()
+    assert not (tmp_path / "c").exists()

@@ -118,3 +118,64 @@ def test_missing_or_damaged_file_is_named(tmp_path, content):
         (tmp_path / "config.json").write_text(content)
     with pytest.raises(InputError, match=r"config\.json"):
         JanusVLNConfig.from_pretrained(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("section", "key", "value"),
+    [
+        ("", "num_hidden_layers", 100_000),
+        ("vision_config", "depth", 10_000_000),
+        ("vggt_config", "depth", 10_000_000),
+        ("vggt_config", "dino_depth", 300),
+        ("", "hidden_size", 10**30),
+        ("", "vocab_size", 10**9),
+        ("vision_config", "intermediate_size", 10**12),
+        ("navigation", "window_frames", 10**9),
+        ("navigation", "num_history", 10**9),
+        ("", "vggt_merger_hidden_dim", 10**9),
+    ],
+)
+def test_a_network_larger_than_any_is_refused_before_anything_of_it_is_made(
+    values, section, key, value
+):
+    (values[section] if section else values)[key] = value
+    with pytest.raises(InputError, match=rf"{key} is .*more than the limit.*JANUSVLN_MAX_"):
+        JanusVLNConfig.from_dict(values)
+
+
+def test_the_limit_of_layers_can_be_raised(values, monkeypatch):
+    values["num_hidden_layers"] = 300
+    monkeypatch.setenv("JANUSVLN_MAX_LAYERS", "400")
+    assert JanusVLNConfig.from_dict(values).text.num_hidden_layers == 300
+
+
+@pytest.mark.parametrize("value", ["64", 64.0, True, [64], float("nan"), {}, 0, -1])
+@pytest.mark.parametrize(
+    ("section", "key"),
+    [("", "hidden_size"), ("vision_config", "hidden_size"), ("vision_config", "num_heads")],
+)
+def test_a_size_that_is_no_whole_number_is_named(values, section, key, value):
+    (values[section] if section else values)[key] = value
+    with pytest.raises(InputError, match=rf"{key} is .*whole number, at least 1"):
+        JanusVLNConfig.from_dict(values)
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("rope_theta", float("inf")),
+        ("rms_norm_eps", float("nan")),
+        ("lam", 1e300),
+        ("eos_token_id", "x"),
+        ("eos_token_id", [1, None]),
+        ("hidden_act", "gelu_of_mine"),
+        ("rope_scaling", {"type": "yarn", "factor": 2.0}),
+        ("rope_scaling", {"type": "mrope", "mrope_section": [[1]]}),
+        ("vision_config", "x"),
+        ("text_config", [1]),
+    ],
+)
+def test_a_value_that_means_nothing_is_named(values, key, value):
+    values[key] = value
+    with pytest.raises(InputError, match=key.split("_config")[0]):
+        JanusVLNConfig.from_dict(values)

@@ -123,3 +123,11 @@ def test_without_torchao_the_remedy_is_said(folder, monkeypatch):
     monkeypatch.setattr(quantization, "find_spec", lambda name: None)
     with pytest.raises(InputError, match="int4 weights need torchao"):
         load_network(folder, "int4")
+
+
+@pytest.mark.parametrize("precision", ["int8", "int4"])
+def test_a_quantised_network_is_not_saved_and_says_what_to_save(tmp_path, precision):
+    model = quantize_language(JanusVLN.from_config(CONFIG), precision)
+    with pytest.raises(InputError, match=r"quantised.*bfloat16"):
+        model.save_pretrained(tmp_path / "c")
+    assert not list(tmp_path.iterdir())

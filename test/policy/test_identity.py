@@ -3,7 +3,7 @@
 import numpy as np
 from safetensors.numpy import save_file
 
-from janusvln_ros.policy import identity
+from janusvln_ros import digests
 from janusvln_ros.policy.identity import checkpoint_digest
 
 
@@ -18,22 +18,22 @@ def test_checkpoint_digest_sees_every_file_that_decides(tmp_path):
 
 
 def test_every_tensor_of_a_large_file_counts(tmp_path, monkeypatch):
-    monkeypatch.setattr(identity, "WHOLE_BYTES", 1000)
+    monkeypatch.setattr(digests, "WHOLE_BYTES", 1000)
     weights = {name: np.zeros(5000, np.float32) for name in ("a", "b")}
-    digests = set()
+    found = set()
     for change in (None, ("a", 0), ("a", 2500), ("b", 0), ("b", 4999)):
         changed = {name: tensor.copy() for name, tensor in weights.items()}
         if change:
             changed[change[0]][change[1]] = 1.0
         save_file(changed, tmp_path / "model.safetensors")
-        digests.add(checkpoint_digest(tmp_path))
-    assert len(digests) == 5
+        found.add(checkpoint_digest(tmp_path))
+    assert len(found) == 5
 
 
 def test_large_file_that_is_no_safetensors_counts_whole(tmp_path, monkeypatch):
-    monkeypatch.setattr(identity, "WHOLE_BYTES", 10)
-    digests = set()
+    monkeypatch.setattr(digests, "WHOLE_BYTES", 10)
+    found = set()
     for last in b"12":
         (tmp_path / "model.safetensors").write_bytes(bytes(5000) + bytes([last]))
-        digests.add(checkpoint_digest(tmp_path))
-    assert len(digests) == 2
+        found.add(checkpoint_digest(tmp_path))
+    assert len(found) == 2

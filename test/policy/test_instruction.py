@@ -143,5 +143,5 @@ def test_a_damaged_list_of_words_is_an_error(tmp_path):
     for name in ("tokenizer.json", "tokenizer_config.json"):
         (tmp_path / name).write_bytes((TINY / name).read_bytes())
     (tmp_path / "words.json").write_text("[")
-    with pytest.raises(InputError, match="is not JSON"):
+    with pytest.raises(InputError, match="is no JSON"):
         load_tokenizer(tmp_path)

@@ -175,3 +175,22 @@ def test_depth_beyond_the_cameras_range_is_free():
     depth[np.isnan(depth)] = math.inf
     clearance, known = depth_corridor(depth, k, **LOOK)
     assert clearance == math.inf and known == 1.0
+
+
+@pytest.mark.parametrize(
+    ("first", "increment", "least", "most"),
+    [
+        (math.nan, 0.01, 0.1, 8.0),
+        (math.inf, 0.01, 0.1, 8.0),
+        (-1.0, math.inf, 0.1, 8.0),
+        (-1.0, math.nan, 0.1, 8.0),
+        (-1.0, 0.01, math.inf, math.inf),
+        (-1.0, 0.01, 9.0, 8.0),
+        (-1.0, 0.01, 0.1, math.nan),
+    ],
+)
+def test_of_a_scan_whose_geometry_is_no_number_nothing_is_known(first, increment, least, most):
+    told = scan_corridor(
+        np.full(181, 0.5), first, increment, least, most, mount=ORIGIN, half_width=0.25
+    )
+    assert told == (math.inf, 0.0, math.inf)

@@ -8,6 +8,7 @@ import contextlib
 import json
 import mmap
 import os
+import resource
 import signal
 import socket
 import struct
@@ -231,6 +232,65 @@ def test_garbage_is_refused(tmp_path, house_a, body, words):
     )
     with pytest.raises(SimulatorError, match=f"(?s){words}"):
         env.is_navigable(POSE[0])
+
+
+MALFORMED = [
+    ("step", "'position': [0, 0], 'rotation': [0, 0, 0, 1], 'collided': False"),
+    ("step", "'position': [0, float('nan'), 0], 'rotation': [0, 0, 0, 1], 'collided': False"),
+    ("step", "'position': [0, 0, '0'], 'rotation': [0, 0, 0, 1], 'collided': False"),
+    ("step", "'position': [0, 0, 0], 'rotation': [0, 0, 0, 0], 'collided': False"),
+    ("step", "'position': [0, 0, 0], 'rotation': [0, 0, 0, 1], 'collided': 'no'"),
+    ("is_navigable", "'value': 'yes'"),
+    ("snap_point", "'value': {'x': 1}"),
+    ("geodesic_distance", "'value': 'far'"),
+    ("geodesic_distance", "'value': -1.0"),
+    ("expert_action", "'value': 7"),
+    ("expert_action", "'value': None"),
+    ("top_down_map", "'navigable': [[1]], 'origin': [0, 0], 'resolution': 0.05"),
+    ("top_down_map", "'navigable': np.ones((2, 2), bool), 'origin': [0], 'resolution': 0.05"),
+    ("top_down_map", "'navigable': np.ones((2, 2), bool), 'origin': [0, 0], 'resolution': 0.0"),
+    ("top_down_map", "'navigable': np.ones((2, 2), bool), 'origin': [0, 0]"),
+]
+"""A request, and a reply to it that means nothing."""
+ASKED = {
+    "step": lambda env: env.step(Action.MOVE_FORWARD),
+    "is_navigable": lambda env: env.is_navigable(POSE[0]),
+    "snap_point": lambda env: env.snap_point(POSE[0]),
+    "geodesic_distance": lambda env: env.geodesic_distance(POSE[0], POSE[0]),
+    "expert_action": lambda env: env.expert_action(POSE[0], 0.25),
+    "top_down_map": lambda env: env.top_down_map(),
+}
+
+
+@pytest.mark.parametrize(("kind", "reply"), MALFORMED)
+def test_a_reply_that_means_nothing_is_one_sentence_that_names_it(tmp_path, house_a, kind, reply):
+    env = misbehaving(
+        tmp_path,
+        f"while honest() is None: pass\nsend(c, {{'ok': True, {reply}}})\nc.recv(1)",
+        scene=house_a,
+    )
+    env.set_state(*POSE)
+    with pytest.raises(SimulatorError, match=rf"failed on {kind}, twice in a row: .*{kind}"):
+        ASKED[kind](env)
+    env.close()
+
+
+def test_a_line_without_end_takes_no_memory(tmp_path, house_a):
+    body = "while honest() is None: pass\nfor _ in range(300): os.write(1, b'x' * 1_000_000)"
+    env = misbehaving(tmp_path, body, scene=house_a)
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    with pytest.raises(SimulatorError, match="twice in a row"):
+        env.is_navigable(POSE[0])
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 100_000
+    env.close()
+
+
+def test_a_reply_of_more_than_any_simulator_has_to_say_is_refused_unread(tmp_path, house_a):
+    body = "c.sendall(HEADER.pack(MAGIC, 1, 0, 10, 500_000_000))\ntime.sleep(100)"
+    env = misbehaving(tmp_path, f"while honest() is None: pass\n{body}", scene=house_a)
+    with pytest.raises(SimulatorError, match="more than is allowed"):
+        env.is_navigable(POSE[0])
+    env.close()
 
 
 def test_pictures_of_the_wrong_shape_are_refused(tmp_path, house_a):
