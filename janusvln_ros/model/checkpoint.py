@@ -8,7 +8,7 @@ import logging
 import os
 import re
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -107,6 +107,8 @@ class JanusVLN(Network):
         *,
         dtype: str | torch.dtype | None = None,
         device: str | torch.device = "cpu",
+        config: JanusVLNConfig | None = None,
+        shrink: Callable[[str, Tensor], Tensor] | None = None,
     ) -> "JanusVLN":
         """
         Read a checkpoint in the published layout; a LoRA adapter beside its weights is merged.
@@ -115,6 +117,9 @@ class JanusVLN(Network):
             checkpoint: a folder, or ``owner/name@revision`` of the hub.
             dtype: of the weights in memory; that of config.json if None.
             device: where they go, tensor by tensor.
+            config: where the ``navigation`` that holds is taken from; config.json's if None.
+            shrink: what to keep of each weight, told its name and given it in ``dtype`` on
+                ``device``, before the next one is read.
 
         Returns:
             The network, in evaluation mode. Which tensors were read past is logged, and whether an
@@ -126,13 +131,20 @@ class JanusVLN(Network):
         """
         folder = find(checkpoint)
         with unreplaced(folder):
-            return cls._read(folder, dtype, device)
+            return cls._read(folder, dtype, device, config, shrink)
 
     @classmethod
     def _read(
-        cls, folder: Path, dtype: str | torch.dtype | None, device: str | torch.device
+        cls,
+        folder: Path,
+        dtype: str | torch.dtype | None,
+        device: str | torch.device,
+        told: JanusVLNConfig | None,
+        shrink: Callable[[str, Tensor], Tensor] | None,
     ) -> "JanusVLN":
         config, adapter = stored_config(folder), read_adapter(folder)
+        if told is not None:
+            config = replace(config, navigation=told.navigation)
         own = config.tie_word_embeddings and needs_own_head(adapter)
         target = {"device": device, "dtype": as_dtype(dtype or config.dtype), "copy": True}
         with torch.device("meta"):
@@ -142,6 +154,8 @@ class JanusVLN(Network):
             log.info("%s: read past %d tensors: %s", folder, count, reason)
         weights = {
             str(our_name(name)): file.get_tensor(name).to(**target)
+            if shrink is None or adapter is not None  # which is merged into whole weights
+            else shrink(str(our_name(name)), file.get_tensor(name).to(**target))
             for name, file in stored_tensors(folder)
             if older_name(name) in result.used
         }
@@ -151,11 +165,26 @@ class JanusVLN(Network):
                 model.config = replace(config, tie_word_embeddings=False)
             adapter.merge(weights, config)
             log.warning("%s: its LoRA adapter is merged into the weights", folder)
-        model.load_state_dict(weights, strict=False, assign=True)
-        if model.config.tie_word_embeddings:
-            model.lm_head.weight = model.language.embed_tokens.weight
-        model.restore_frequencies()
-        return model.eval()
+            if shrink is not None:
+                weights = {name: shrink(name, weights.pop(name)) for name in list(weights)}
+        return model.filled(weights)
+
+    @classmethod
+    def from_tensors(
+        cls, config: JanusVLNConfig, tensors: Iterable[tuple[str, Tensor]]
+    ) -> "JanusVLN":
+        """The network of these weights, by our names, each of which becomes a part of it."""
+        with torch.device("meta"):
+            model = cls(config)
+        return model.filled(dict(tensors))
+
+    def filled(self, weights: Mapping[str, Tensor]) -> "JanusVLN":
+        """Take these weights, by our names, for those on paper; in evaluation mode."""
+        self.load_state_dict(weights, strict=False, assign=True)
+        if self.config.tie_word_embeddings:
+            self.lm_head.weight = self.language.embed_tokens.weight
+        self.restore_frequencies()
+        return self.eval()
 
     def save_pretrained(
         self,
@@ -344,7 +373,7 @@ def check_types(folder: Path, types: Mapping[str, str]) -> None:
         f"{folder}: {len(narrow)} weights are stored as integers or in a byte ({some(narrow, 3)}"
         f"{f'; quantised by {method}' if method else ''}), which are no weights without the "
         "program that made them: take the checkpoint in bfloat16; it can be loaded with "
-        "dtype='int8' or 'int4'",
+        "precision='int8' or 'int4'",
     )
 
 

@@ -3,12 +3,16 @@
 """
 
 import json
+import shutil
 from pathlib import Path
 
 import model_steps
+import numpy as np
 import pytest
 
 from janusvln_ros.cli.main import main
+from janusvln_ros.model.footprint import Room
+from janusvln_ros.policy import Navigator
 
 TINY = str(Path(__file__).parents[2] / "config" / "model" / "tiny.json")
 STAGES = {"preprocess", "spatial", "vision", "prefill", "decode"}
@@ -100,3 +104,34 @@ def test_published_way_of_computing_gives_the_same_answers(capsys, monkeypatch):
     model_steps.main()
     out = capsys.readouterr().out
     assert "| published style |" in out and "Step time at frame 10 over frame 9" in out
+
+
+def test_a_written_checkpoint_is_one_that_the_navigator_takes(tmp_path, capsys):
+    out = tmp_path / "random"
+    write = ["bench", "--config", TINY, "--memory", "dual", "--write", str(out), "--json"]
+    assert main(write) == 0
+    told = json.loads(capsys.readouterr().out)
+    assert told["bytes"] == sum(path.stat().st_size for path in out.glob("*.safetensors"))
+    navigator = Navigator.from_pretrained(out)
+    assert navigator.memory == "dual" and not navigator.trained
+    navigator.reset("go")
+    navigator.step(np.zeros((120, 160, 3), np.uint8))
+    assert main(write) == 2
+    assert "holds something already" in capsys.readouterr().err
+
+
+def test_a_checkpoint_that_the_disk_has_no_room_for_is_refused(tmp_path, capsys, monkeypatch):
+    free = shutil.disk_usage(tmp_path)._replace(free=10**6)
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: free)
+    assert main(["bench", "--config", TINY, "--write", str(tmp_path / "random")]) == 2
+    assert "of the disk are free" in capsys.readouterr().err
+    assert not list(tmp_path.rglob("*.safetensors"))
+
+
+def test_what_does_not_fit_is_refused_before_it_is_built(capsys, monkeypatch):
+    small = Room("this machine", 10**9, 10**9)
+    monkeypatch.setattr("janusvln_ros.policy.fit.rooms", lambda device: (small, None))
+    full = str(Path(__file__).parents[2] / "benchmarks" / "configs" / "full")
+    assert main(["bench", "--config", full, "--window", "1", "1"]) == 2
+    err = capsys.readouterr().err
+    assert "this machine has 1.0 GB free" in err and "1 + 1 frames" in err
