@@ -22,6 +22,7 @@ SUBCOMMANDS = {
     "demo": "drive a simulated robot through a house by instruction, on real ROS 2",
     "up": "start a graph of nodes without 'ros2 launch': simulation, robot or replay",
     "status": "say what a running graph does, and what it lacks",
+    "doctor": "look for what would go wrong in a drive, before it does",
     "arm": "allow a running robot to move, or forbid it",
     "go": "tell a running robot where to go, and watch it get there",
     "watch": "show the decisions and warnings of a running graph",
