@@ -8,7 +8,7 @@ ROBOT_TESTS := test/protocol test/camera test/nodes test/graph test/sim_bridge/t
 STUDIES := benchmarks/ablations.py benchmarks/robustness.py
 BENCHMARKS := $(filter-out $(STUDIES) benchmarks/step_work.py,$(wildcard benchmarks/*.py))
 COVERED := janusvln_ros/protocol/*,janusvln_ros/camera/*,janusvln_ros/policy/*,janusvln_ros/nodes/*,janusvln_ros/graph/*
-.PHONY: help setup demo test test-all test-kilted test-habitat faults coverage bench lint clean
+.PHONY: help setup demo test test-all test-kilted test-habitat faults mutants coverage bench lint clean
 
 help:  ## this list
 	@grep -hE '^[a-z0-9%-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -39,6 +39,9 @@ test-habitat: setup  ## the real habitat-sim, where JANUSVLN_HABITAT_PYTHON name
 
 faults: setup  ## every fault injected into the real graph
 	@$(PYTHON_BIN) -m pytest -q -m faults $(ROBOT_TESTS)
+
+mutants: setup  ## small mistakes put into the code that must not be wrong: which does no test notice? (COUNT, SEED)
+	@$(PYTHON_BIN) test/mutation/run.py --count $(or $(COUNT),200) --seed $(or $(SEED),1)
 
 coverage: setup  ## line coverage of what drives the robot, node processes and faults included; fails below 90 %
 	@$(PYTHON_BIN) -m coverage erase && $(PYTHON_BIN) -m coverage run -m pytest -q -m "not slow" $(ROBOT_TESTS) test/policy

@@ -380,12 +380,13 @@ class LoadFailed:
 class Figures:
     """
     What diagnostics tell of the model: the last decision, the last error, and seconds of the
-    latest decisions.
+    latest decisions; and what the log was warned of, each once.
     """
 
     seen: Seen | None = None
     last_decision: str = ""
     last_error: str = ""
+    warned: set[str] = field(default_factory=set)
     inference: deque[float] = field(default_factory=lambda: deque(maxlen=500))
     overheads: deque[float] = field(default_factory=lambda: deque(maxlen=500))
 
@@ -491,7 +492,6 @@ class PolicyNode(ManagedNode):
         )
         self.step = StepInFlight()
         self.figures = Figures()
-        self.warned: set[str] = set()
         self.sensors: list[Any] = []
 
         self.results: queue.SimpleQueue[Any] = queue.SimpleQueue()
@@ -587,7 +587,7 @@ class PolicyNode(ManagedNode):
         """Take frames and instructions."""
         assert self.session is not None  # it was configured
         self.sensors = [self.create_subscription(*wanted) for wanted in self._wanted()]
-        self.rates = {"image": InputRate("image", self.values.expected_image_rate)}
+        self.rates["image"] = InputRate("image", self.values.expected_image_rate)
         self._handle(exchange.Activate(self.now(), self.session.listen))
         doing = "executing" if self.values.execute else "watching only"
         self.get_logger().info(f"active, {doing}; waiting for an instruction")
@@ -598,7 +598,8 @@ class PolicyNode(ManagedNode):
         self._deactivate("the policy node was deactivated")
         for sensor in self.sensors:
             self.destroy_subscription(sensor)
-        self.sensors, self.rates = [], {}
+        self.sensors = []
+        self.rates.clear()
         return TransitionCallbackReturn.SUCCESS
 
     def on_shutdown(self, state: Any) -> TransitionCallbackReturn:
@@ -743,8 +744,8 @@ class PolicyNode(ManagedNode):
             self._warn_once(warning)
 
     def _warn_once(self, text: str | None) -> None:
-        if text and text not in self.warned:
-            self.warned.add(text)
+        if text and text not in self.figures.warned:
+            self.figures.warned.add(text)
             self.get_logger().warning(text)
 
     def _do(self, command: exchange.Command) -> None:

@@ -246,26 +246,20 @@ def make_views(
         )
         for name, (shape, kind) in shapes.items()
     }
-    for row, frames in enumerate(
-        tqdm(
-            (
-                walked
-                for index in range(first_home, first_home + homes)
-                for walked in _walks(
-                    seed,
-                    index,
-                    generators[index % len(generators)],
-                    walks,
-                    steps,
-                    image_width,
-                    vary_camera,
-                )
-            ),
-            total=total,
-            desc="views",
-            mininterval=5,
+    walked = (
+        frames
+        for index in range(first_home, first_home + homes)
+        for frames in _walks(
+            seed,
+            index,
+            generators[index % len(generators)],
+            walks,
+            steps,
+            image_width,
+            vary_camera,
         )
-    ):
+    )
+    for row, frames in enumerate(tqdm(walked, total=total, desc="views", mininterval=5)):
         for name, values in zip(arrays, frames):
             arrays[name][row] = values
     for name, array in arrays.items():

@@ -221,7 +221,8 @@ def test_every_argument_of_the_simulation_graph(start, one_house, tmp_path, mode
 
 def test_every_argument_of_the_replay_graph(start, bags, tmp_path):
     bag = bags.write_drive(tmp_path / "a.mcap", [1, 2])
-    special = {"bag": str(bag), "checkpoint": str(default_checkpoint())}
+    # not cuda, without which the policy ends as soon as it is asked to compute
+    special = {"bag": str(bag), "checkpoint": str(default_checkpoint()), "device": "cpu"}
     # relative, as the namespace is of policy alone
     start("replay", told("replay", namespace="", transport="raw", **special))
 

@@ -360,10 +360,11 @@ def _extras(rng: np.random.Generator, leg: Leg, o: Opening, hall: bool) -> list[
         found.append((2.0, lambda e: replace(e, hallway=True)))
     if o.side:
         found.append((1.5, at_side))
+    # openings beyond the first are rare, and people count them
     if o.ordinal is not None and (o.ordinal > 0 or rng.random() < 0.35):
-        found.append((2.0, lambda e: at_side(e, ordinal=o.ordinal or 0)))
+        found.append((12.0 if o.ordinal else 2.0, lambda e: at_side(e, ordinal=o.ordinal or 0)))
     if o.last:
-        found.append((1.5, lambda e: replace(at_side(e, last=True), ordinal=None)))
+        found.append((6.0, lambda e: replace(at_side(e, last=True), ordinal=None)))
     if len(leg.openings) == 1:
         found.append((0.7, lambda e: replace(e, only=True)))
     if o.inside:
@@ -408,7 +409,7 @@ def _stop(
         if hall:
             said = replace(said, turn=place.turn, side=place.side if rng.random() < 0.5 else "")
         else:
-            said = replace(said, **({"side": place.side} if use_side else {"turn": place.turn}))  # type: ignore[arg-type]
+            said = replace(said, side=place.side) if use_side else replace(said, turn=place.turn)
     places = _place_extras(rng, place)
     wanted = (0, int(rng.random() < 0.3), int(rng.integers(0, 2)), int(rng.integers(1, 3)))[level]
     for i in rng.permutation(len(places))[:wanted]:
