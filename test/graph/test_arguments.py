@@ -172,7 +172,7 @@ def start(request):
 )
 def test_every_argument_of_the_robot_graph(start, tmp_path, namespace, with_file):
     special = {"checkpoint": str(default_checkpoint()), "robot": "template", "watch": "false"}
-    special |= {"velocity": "twist_stamped"}  # the last of its choices has no topic cmd_vel
+    special |= {"part": "all", "velocity": "twist_stamped"}  # the last of its choices has no topic cmd_vel
     given = told("robot", namespace=namespace, lifecycle="external", **special)
     if with_file:
         given["robot"] = robot_file(tmp_path / "mine.yaml", given, ("policy", "motion"))
