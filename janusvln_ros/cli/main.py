@@ -15,7 +15,7 @@ from typing import NoReturn
 
 from janusvln_ros import __version__
 from janusvln_ros.cli.options import declare
-from janusvln_ros.errors import FailedError, InputError, NonFiniteError
+from janusvln_ros.errors import FailedError, InputError, NonFiniteError, lacking
 from janusvln_ros.files import trouble
 
 SUBCOMMANDS = {
@@ -104,6 +104,12 @@ def main(argv: list[str] | None = None) -> int:
             raise
         print(f"error: {sentence}", file=sys.stderr)
         return 1
+    except ModuleNotFoundError as error:
+        sentence = lacking(error)
+        if sentence is None:
+            raise
+        print(f"error: {sentence}", file=sys.stderr)
+        return 2
     except (NonFiniteError, FailedError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1

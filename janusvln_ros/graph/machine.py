@@ -117,7 +117,7 @@ def _torch(machine: Machine) -> Verdict:
     told = machine.torch
     if told is None:
         why = "torch is not installed here: the policy must run on another computer (part:=brain)"
-        return Verdict(SKIP, why, "pip install 'janusvln_ros[policy]'")
+        return Verdict(SKIP, why, "or pip install 'janusvln_ros[policy]'")
     if "version" not in told:
         return Verdict(FAIL, f"torch does not import: {told['problem']}", "install it again")
     named = f"torch {told['version']}"
