@@ -87,6 +87,8 @@ class Relay:
                 number += 1
                 other = 1 - self.ends.index(end)
                 heapq.heappush(waiting, (time.monotonic() + self.delay, number, other, frame))
+            if self.cut:
+                waiting.clear()  # what is under way is lost too
             while waiting and waiting[0][0] <= time.monotonic():
                 _, _, other, frame = heapq.heappop(waiting)
                 with contextlib.suppress(OSError):
@@ -166,7 +168,9 @@ def specs_of(side: str, data: str) -> list[Any]:
     from janusvln_ros.graph.composition import resolve
 
     given = {"mode": "continuous", "data_dir": data, "split": "val_unseen"}
-    return [spec for spec in resolve("simulation", given) if spec.name in SIDES[side]]
+    # the scanner lives on the body, and shares two cores with everything else here
+    slow = {"motion": {"range_timeout": 1.0}}
+    return [spec for spec in resolve("simulation", given, slow) if spec.name in SIDES[side]]
 
 
 def brain(data: str, folder: str) -> None:
