@@ -207,6 +207,9 @@ def drive(client: Any, steps: int, cut: bool) -> dict[str, Any]:
     """One drive of at most ``steps`` decisions; figures in seconds."""
     from geometry_msgs.msg import Twist
 
+    from janusvln_ros.graph.client import Outcome
+    from janusvln_ros.graph.connection import GraphTimeoutError
+
     sent: list[tuple[float, bool]] = []  # when, and whether it was a velocity other than zero
 
     def take(message: Twist) -> None:
@@ -220,7 +223,10 @@ def drive(client: Any, steps: int, cut: bool) -> dict[str, Any]:
         episode = client.reset("")
         client.arm()
         begun = time.monotonic()
-        outcome = client.drive(episode, episode.instruction, steps, patience=120.0)
+        try:
+            outcome = client.drive(episode, episode.instruction, steps, patience=120.0)
+        except GraphTimeoutError as error:
+            outcome = Outcome("no answer", str(error), 0, 120.0)
         seconds = time.monotonic() - begun
         client.arm(False)
         client.linger(lambda: False, 0.5)
@@ -264,10 +270,20 @@ class Lines:
 
 
 def cut_drive(robot: Lines, cable: Lines, steps: int) -> dict[str, Any]:
-    """A drive whose link is cut at its third motion; with ``zero``, seconds to zero velocity."""
-    robot.tell(steps=steps, cut=True)
+    """
+    A drive whose link is cut in its second motion; with ``zero``, seconds to zero velocity. One
+    that ends before is driven again, twice.
+    """
     for _ in range(3):
-        robot.hear(lambda told: "moving" in told, 60.0)
+        robot.tell(steps=steps, cut=True)
+        for _ in range(2):
+            told = robot.hear(lambda told: "moving" in told or "code" in told, 180.0)
+            if "code" in told:
+                break
+        else:
+            break
+    else:
+        return told | {"zero": None}
     time.sleep(0.2)
     cable.tell(cut=True)
     at = cable.hear(lambda told: True, 5.0)["at"]
