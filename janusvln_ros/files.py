@@ -15,7 +15,7 @@ from pathlib import Path
 
 from filelock import FileLock
 
-from janusvln_ros.errors import InputError
+from janusvln_ros.errors import InputError, require
 
 
 @contextmanager
@@ -127,6 +127,58 @@ def file_lock(path: str | os.PathLike[str]) -> FileLock:
     return FileLock(final.with_name(f".{final.name}.lock"))
 
 
+NAME_BYTES = 255
+"""As long as one part of a path may be on the file systems in use."""
+
+
+def one_name(text: str, what: str) -> str:
+    """
+    Return ``text``, which came out of a file or a message, if it can be one part of a path:
+    ``what`` it is, for the sentence.
+
+    Raises:
+        InputError: it is empty, a dot or two, too long, or holds a slash or a character that no
+            name has.
+    """
+    require(
+        isinstance(text, str) and text not in ("", ".", "..") and "/" not in text,
+        f"{what} is {text!r:.80}, which cannot name a file or a folder: it must be one name, "
+        "without '/' and not '..'",
+    )
+    require(
+        all(c.isprintable() for c in text) and len(text.encode()) <= NAME_BYTES,
+        f"{what} is {text!r:.80}, which cannot name a file or a folder: at most {NAME_BYTES} "
+        "bytes of characters that can be printed",
+    )
+    return text
+
+
+def inside(folder: str | os.PathLike[str], name: str, what: str) -> Path:
+    """
+    Return ``folder / name``, where ``name`` came out of a file or a message: every such path is
+    built here (or of `one_name`), so that none leaves its folder. Links on the way are followed,
+    since they are the user's own.
+
+    Args:
+        folder: that must not be left.
+        name: relative to it; of several parts if need be, such as ``mp3d/X/X.glb``.
+        what: it is, for the sentence.
+
+    Raises:
+        InputError: ``name`` is absolute, or a part of it is '..' or no name at all.
+    """
+    require(
+        isinstance(name, str) and name and not name.startswith("/"),
+        f"{what} is {name!r:.80}: it must be the path of something within {folder}",
+    )
+    parts = [part for part in name.split("/") if part not in ("", ".")]
+    require(
+        parts and ".." not in parts,
+        f"{what} is {name!r:.80}, which leaves {folder}: names with '..' are refused",
+    )
+    return Path(folder, *(one_name(part, f"a part of {what}") for part in parts))
+
+
 def share_dir() -> Path:
     """
     The folder that holds ``config/`` and ``launch/``: the source tree, else the installed
@@ -147,22 +199,27 @@ def share_dir() -> Path:
     )
 
 
+HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*@[A-Za-z0-9][\w./-]*")
+"""How something of the hub is named: it is other people's, so with its revision."""
+
+
 def local_checkpoint(checkpoint: str | os.PathLike[str]) -> Path | None:
     """
-    Return the folder of a checkpoint, None if it is named as one of a hub. Told without torch, so
-    at once.
+    Return the folder of a checkpoint, None if it is named as one of the hub, which takes its
+    revision: ``owner/name@revision``. Told without torch, so at once.
 
     Raises:
-        InputError: there is no such folder, and it is no hub id.
+        InputError: there is no such folder, and it is no such name.
     """
     folder = Path(checkpoint)
     if folder.is_dir():
         return folder
-    if not re.fullmatch(r"[\w.-]+/[\w.-]+", str(checkpoint)):
-        raise InputError(
-            f"there is no checkpoint folder {folder}: give a folder with config.json "
-            "and safetensors, or a hub id such as 'owner/name'"
-        )
+    require(
+        HUB_NAME.fullmatch(str(checkpoint)),
+        f"there is no checkpoint folder {str(checkpoint)!r}: give a folder with config.json and "
+        "safetensors, or one of the hub with its revision, as 'owner/name@main' or, so that it "
+        "stays the same, 'owner/name@COMMIT'",
+    )
     return None
 
 

@@ -12,8 +12,7 @@ from pathlib import Path
 from types import NoneType, UnionType
 from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
-import yaml
-
+from janusvln_ros import documents
 from janusvln_ros.errors import InputError, require
 from janusvln_ros.files import share_dir
 
@@ -74,11 +73,9 @@ def read_yaml(path: Path) -> dict[str, Any]:
         InputError: it cannot be read, or is anything else.
     """
     try:
-        values = yaml.safe_load(path.read_text()) or {}
+        values = documents.read_yaml(path) or {}
     except OSError as error:
         raise InputError(f"{path} cannot be read: {error.strerror}") from error
-    except yaml.YAMLError as error:
-        raise InputError(f"{path} is no YAML: {error}") from error
     require(isinstance(values, dict), f"{path} holds no keys: write 'name: value' lines")
     return values
 
@@ -100,10 +97,7 @@ def override(values: dict[str, Any], changes: Iterable[str]) -> dict[str, Any]:
         for name in sections:
             section = section.setdefault(name, {})
             require(isinstance(section, dict), f"{change!r}: {name} is a value, not a section")
-        try:
-            section[last] = yaml.safe_load(text)
-        except yaml.YAMLError as error:
-            raise InputError(f"{change!r}: the value is no YAML: {error}") from error
+        section[last] = documents.parse_yaml(text, f"the value of {change!r}")
     return values
 
 

@@ -21,8 +21,9 @@ import subprocess
 import tempfile
 import threading
 from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +32,8 @@ from numpy.typing import ArrayLike, NDArray
 
 from janusvln_ros.actions import Action
 from janusvln_ros.data.top_down_map import TopDownMap
-from janusvln_ros.errors import InputError, require
+from janusvln_ros.errors import FailedError, InputError, require
+from janusvln_ros.limits import limit
 from janusvln_ros.schema import typed
 from sim_bridge import habitat_server
 from sim_bridge.habitat_server import (
@@ -72,17 +74,6 @@ CANNOT_READ_SCENE = re.compile(
 
 LAST_LINES_OF_A_READER = 3
 """So few lines before the end they say it: a texture that was skipped is no reason to end."""
-
-REPLY_KEYS = {
-    "load": ("navmesh",),
-    "step": ("position", "rotation", "collided"),
-    "render": ("rgb", "depth"),
-    "is_navigable": ("value",),
-    "snap_point": ("value",),
-    "geodesic_distance": ("value",),
-    "expert_action": ("value",),
-    "top_down_map": ("navigable", "origin", "resolution"),
-}
 
 
 @dataclass(frozen=True)
@@ -170,7 +161,7 @@ def habitat_settings(options: Mapping[str, Any]) -> HabitatSettings:
     return HabitatSettings(**typed(HabitatSettings, told, "backend habitat"))
 
 
-class SimulatorError(RuntimeError):
+class SimulatorError(FailedError):
     """
     The simulator's process crashed, hung or talked nonsense, and did so again when it was
     restarted. The message ends with its last words.
@@ -205,7 +196,9 @@ class Server:
             undo.pop_all()
             undo.callback(self.stop)
             self._output = self.process.stdout or io.BytesIO()
-            lines = (line.decode(errors="replace").rstrip()[:500] for line in self._output)
+            # of a line without end, pieces
+            pieces = iter(partial(self._output.readline, 4096), b"")
+            lines = (line.decode(errors="replace").rstrip()[:500] for line in pieces)
             self._reader = threading.Thread(target=self._lines.extend, args=(lines,), daemon=True)
             self._reader.start()
             try:
@@ -306,6 +299,7 @@ class HabitatEnv(NavEnv):
         self._command = habitat.words()
         # of no name, so that nothing is left of it whoever is killed
         pixels = settings.width * settings.height
+        self._most = 7 * pixels + limit("REPLY_MB") * 1_000_000
         self._descriptor = os.memfd_create("janusvln-pictures")
         os.truncate(self._descriptor, shared_size((3 * pixels, 1), (pixels, 4)))
         self._memory = mmap.mmap(self._descriptor, 0)
@@ -346,11 +340,8 @@ class HabitatEnv(NavEnv):
 
     def _move(self, action: Action) -> tuple[Pose, bool]:
         reply = self._ask({"kind": "step", "action": int(action)})
-        try:
-            pose = _floats(reply["position"], 3), _floats(reply["rotation"], 4)
-        except (TypeError, ValueError) as error:
-            raise SimulatorError(f"the simulator answered a step with {reply!r}") from error
-        return pose, bool(reply["collided"]) and action == Action.MOVE_FORWARD
+        pose = reply["position"], reply["rotation"]
+        return pose, reply["collided"] and action == Action.MOVE_FORWARD
 
     def _draw(self) -> tuple[NDArray[np.uint8], NDArray[np.float32]]:
         shape = (self.settings.height, self.settings.width)
@@ -367,35 +358,36 @@ class HabitatEnv(NavEnv):
     def is_navigable(self, p: ArrayLike) -> bool:
         """See ``NavEnv``."""
         point = _list(p)
-        return all(map(math.isfinite, point)) and bool(
-            self._ask({"kind": "is_navigable", "p": point})["value"]
-        )
+        asked = {"kind": "is_navigable", "p": point}
+        return all(map(math.isfinite, point)) and bool(self._ask(asked)["value"])
 
     def snap_point(self, p: ArrayLike) -> NDArray[np.float64] | None:
         """See ``NavEnv``."""
         if not np.isfinite(np.asarray(p, float)).all():
             return None
-        value = self._ask({"kind": "snap_point", "p": _list(p)})["value"]
-        return None if value is None else _floats(value, 3)
+        place: NDArray[np.float64] | None = self._ask({"kind": "snap_point", "p": _list(p)})[
+            "value"
+        ]
+        return place
 
     def geodesic_distance(self, a: ArrayLike, b: ArrayLike) -> float:
         """See ``NavEnv``."""
         ends = {"a": _list(a), "b": _list(b)}
         if not np.isfinite([*ends.values()]).all():
             return math.inf
-        value = self._ask({"kind": "geodesic_distance", **ends})["value"]
-        return math.inf if value is None else float(value)
+        return float(self._ask({"kind": "geodesic_distance", **ends})["value"])
 
     def expert_action(self, target: ArrayLike, radius: float) -> Action:
         """See ``NavEnv``: habitat-sim's greedy geodesic follower, without its memory."""
         request = {"kind": "expert_action", "target": _list(target), "radius": [float(radius)]}
-        return Action(self._ask(request)["value"])
+        action: Action = self._ask(request)["value"]
+        return action
 
     def top_down_map(self) -> TopDownMap:
         """See ``NavEnv``."""
         reply = self._ask({"kind": "top_down_map"})
-        x, z = reply["origin"]
-        return TopDownMap(reply["navigable"], (float(x), float(z)), float(reply["resolution"]))
+        x, z = map(float, reply["origin"])
+        return TopDownMap(reply["navigable"], (x, z), reply["resolution"])
 
     def close(self) -> None:
         """See ``NavEnv``: ends the process."""
@@ -461,12 +453,11 @@ class HabitatEnv(NavEnv):
         connection.settimeout(timeout)
         send(connection, dict(request), descriptors)
         try:
-            reply = receive(connection, timeout)
+            reply = receive(connection, timeout, most=self._most)
         except TimeoutError as error:
             raise TimeoutError(f"no answer within {timeout:g} s") from error
-        missing = [key for key in REPLY_KEYS.get(str(request["kind"]), ()) if key not in reply]
-        if reply.get("ok") is True and not missing:
-            return {key: take_shared(self._memory, value) for key, value in reply.items()}
+        if reply.get("ok") is True:
+            return self._checked(str(request["kind"]), reply)
         if reply.get("ok") is not False or not isinstance(reply.get("error"), str):
             raise ProtocolError(f"a reply without 'ok' and 'error': {str(reply)[:200]}")
         require(not reply.get("bad_input"), reply["error"])
@@ -475,6 +466,23 @@ class HabitatEnv(NavEnv):
         if request["kind"] == "hello":
             raise self._unusable(said(reply["error"]))
         raise ProtocolError(f"the simulator reports {reply['error']}")
+
+    def _checked(self, kind: str, reply: Mapping[str, Any]) -> dict[str, Any]:
+        """
+        What a reply to a request of that kind says.
+
+        Raises:
+            ProtocolError: a value is missing, or none that a simulator can mean.
+        """
+        values = {key: take_shared(self._memory, value) for key, value in reply.items()}
+        for key, meaning in MEANINGS.get(kind, {}).items():
+            if key not in values:
+                raise ProtocolError(f"a reply without 'ok' and 'error': {kind} has no {key!r}")
+            try:
+                values[key] = meaning(values[key])
+            except (TypeError, ValueError, OverflowError) as error:
+                raise ProtocolError(f"it answered {kind} with {key} {error}") from error
+        return values
 
     def _unusable(self, what: str) -> SetupError:
         """What is wrong with the interpreter, and how to make one."""
@@ -526,7 +534,7 @@ class HabitatEnv(NavEnv):
         except InputError:
             self.close()
             raise
-        self.versions = {"python": str(reply.get("python")), **reply.get("versions", {})}
+        self.versions = {"python": reply["python"], **reply["versions"]}
 
 
 def check_scene(path: Path) -> None:
@@ -600,7 +608,89 @@ def _list(p: ArrayLike) -> list[float]:
 
 
 def _floats(value: Any, count: int) -> NDArray[np.float64]:
-    array = np.array(value, float)
+    plain = isinstance(value, np.ndarray) or all(type(v) in (int, float) for v in value)
+    array = np.array(value if plain else math.nan, float)
     if array.shape != (count,) or not np.isfinite(array).all():
-        raise ValueError(f"{value!r} is not {count} numbers")
+        raise ValueError(f"{value!r:.80}, not {count} numbers")
     return array
+
+
+def _rotation(value: Any) -> NDArray[np.float64]:
+    rotation = _floats(value, 4)
+    if not 0.9 < np.linalg.norm(rotation) < 1.1:
+        raise ValueError(f"{value!r:.80}, no unit quaternion")
+    return rotation
+
+
+def _flag(value: Any) -> bool:
+    if type(value) is not bool:
+        raise ValueError(f"{value!r:.80}, not true or false")
+    return value
+
+
+def _text(value: Any) -> str:
+    if type(value) is not str:
+        raise ValueError(f"{value!r:.80}, not a text")
+    return value
+
+
+def _place(value: Any) -> NDArray[np.float64] | None:
+    return None if value is None else _floats(value, 3)
+
+
+def _distance(value: Any) -> float:
+    if value is None:
+        return math.inf
+    (distance,) = _floats([value], 1)
+    if distance < 0:
+        raise ValueError(f"{value!r:.80}, less than nothing")
+    return float(distance)
+
+
+def _action(value: Any) -> Action:
+    if type(value) is not int or value not in [*Action]:
+        raise ValueError(f"{value!r:.80}, which is no action")
+    return Action(value)
+
+
+def _picture(value: Any) -> NDArray[Any]:
+    if not isinstance(value, np.ndarray):
+        raise ValueError(f"{value!r:.80}, not a picture")
+    return value
+
+
+def _cells(value: Any) -> NDArray[np.bool_]:
+    if not isinstance(value, np.ndarray) or value.dtype != bool or value.ndim != 2:
+        raise ValueError(f"{value!r:.80}, not rows of true and false")
+    return value
+
+
+def _positive(value: Any) -> float:
+    (size,) = _floats([value], 1)
+    if size <= 0:
+        raise ValueError(f"{value!r:.80}, not a positive number")
+    return float(size)
+
+
+def _versions(value: Any) -> dict[str, str]:
+    if not isinstance(value, dict):
+        raise ValueError(f"{value!r:.80}, not names with versions")
+    return {str(name): str(version)[:80] for name, version in value.items()}
+
+
+MEANINGS: Mapping[str, Mapping[str, Callable[[Any], Any]]] = {
+    "hello": {"python": _text, "versions": _versions},
+    "load": {"navmesh": _text},
+    "step": {"position": partial(_floats, count=3), "rotation": _rotation, "collided": _flag},
+    "render": {"rgb": _picture, "depth": _picture},
+    "is_navigable": {"value": _flag},
+    "snap_point": {"value": _place},
+    "geodesic_distance": {"value": _distance},
+    "expert_action": {"value": _action},
+    "top_down_map": {
+        "navigable": _cells,
+        "origin": partial(_floats, count=2),
+        "resolution": _positive,
+    },
+}
+"""What the values of a reply mean, by the kind of request; ValueError where they mean nothing."""

@@ -129,10 +129,12 @@ def receive(
     connection: socket.socket,
     timeout: Optional[float] = None,
     descriptors: Optional[List[int]] = None,
+    most: int = MAX_ARRAY_BYTES,
 ) -> Dict[str, Any]:
     """
-    Receive one message within ``timeout`` seconds in all (None: wait for ever); the counterpart of
-    ``send``. Open files that come with it are added to ``descriptors``, or closed.
+    Receive one message within ``timeout`` seconds in all (None: wait for ever), with at most
+    ``most`` bytes of arrays; the counterpart of ``send``. Open files that come with it are added
+    to ``descriptors``, or closed.
 
     Raises:
         ProtocolError: what arrives is no message, is too large, or is of another version.
@@ -149,9 +151,11 @@ def receive(
             "the other side speaks version {} of the protocol, this side {}: use the "
             "habitat_server.py of this release".format(version, PROTOCOL_VERSION)
         )
-    if text_size > MAX_JSON_BYTES or size > MAX_ARRAY_BYTES:
+    if text_size > MAX_JSON_BYTES or size > most:
         raise ProtocolError(
-            "a message of {} + {} bytes is announced, more than is allowed".format(text_size, size)
+            "a message of {} + {} bytes is announced, more than is allowed ({} + {})".format(
+                text_size, size, MAX_JSON_BYTES, most
+            )
         )
     text = _read(connection, text_size, deadline)
     arrays = _Arrays(memoryview(_read(connection, size, deadline)))

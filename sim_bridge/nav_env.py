@@ -23,6 +23,7 @@ from janusvln_ros.data.episodes import Episode
 from janusvln_ros.data.top_down_map import TopDownMap
 from janusvln_ros.errors import InputError, require
 from janusvln_ros.evaluation.drive import Drive
+from janusvln_ros.files import inside
 from janusvln_ros.geometry import rotation_of_yaw, yaw_of_rotation
 
 NO_SCENE = "no scene is loaded: give make_env a scene, or reset to an episode first"
@@ -381,5 +382,10 @@ def record_place(drive: Drive, env: NavEnv, seen: Observation) -> None:
 
 
 def scene_path(data_dir: str | Path, scene_id: str) -> Path:
-    """Where the scene of an episode lies: ``<data_dir>/scene_datasets/<scene_id>``."""
-    return Path(data_dir) / "scene_datasets" / scene_id
+    """
+    Where the scene of an episode lies: ``<data_dir>/scene_datasets/<scene_id>``.
+
+    Raises:
+        InputError: the id leaves that folder.
+    """
+    return inside(Path(data_dir) / "scene_datasets", scene_id, "scene_id")

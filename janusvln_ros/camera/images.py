@@ -14,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from janusvln_ros.errors import InputError, require
+from janusvln_ros.limits import require_within
 
 CHANNELS = {
     "rgb8": 3,
@@ -81,17 +82,20 @@ def rows(message: Any, bytes_per_pixel: int) -> npt.NDArray[np.uint8]:
         f"image step is {step} bytes; a row of {width} {message.encoding} pixels "
         f"needs {width * bytes_per_pixel}",
     )
+    row = width * bytes_per_pixel
     data = np.frombuffer(message.data, np.uint8)
     # the last row may come without its padding
-    needed = step * (height - 1) + width * bytes_per_pixel
+    needed = step * (height - 1) + row
     require(
         data.size >= needed,
         f"image data is {data.size} bytes; {width} x {height} {message.encoding} "
         f"with step {step} needs {needed}",
     )
+    if height == 1:  # of which step is padding alone
+        return data[:row].reshape(1, row)
     if data.size < step * height:
         data = np.concatenate([data, np.zeros(step * height - data.size, np.uint8)])
-    return data[: step * height].reshape(height, step)[:, : width * bytes_per_pixel]
+    return data[: step * height].reshape(height, step)[:, :row]
 
 
 def image_to_rgb(message: Any) -> npt.NDArray[np.uint8]:
@@ -143,6 +147,8 @@ def demosaiced(mosaic: npt.NDArray[np.uint8], encoding: str) -> npt.NDArray[np.u
     return np.asarray(colours, dtype=np.uint8)
 
 
+_FRAMES = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
+"""JPEG's markers of a frame, whose head holds the size (ITU-T T.81, table B.1)."""
 _COLOUR = re.compile("(rgb|bgr)a?(8|16)$")
 _MARKER = re.compile(rb"\xff[^\x00\xff\xd0-\xd7]")
 """A marker within the scan of a JPEG: neither a stuffed byte nor a restart."""
@@ -182,8 +188,31 @@ def png_end(data: bytes) -> int | None:
     return None
 
 
+def picture_size(data: bytes) -> tuple[int, int] | None:
+    """
+    Width and height in pixels that the head of a JPEG or PNG announces; None where it tells none.
+    """
+    if data.startswith(b"\x89PNG"):
+        known = data[12:16] == b"IHDR" and len(data) >= 24
+        return (_big(data[16:20]), _big(data[20:24])) if known else None
+    at = 2
+    while at + 9 <= len(data) and data[at] == 0xFF:
+        kind = data[at + 1]
+        if kind in _FRAMES:
+            return _big(data[at + 7 : at + 9]), _big(data[at + 5 : at + 7])
+        if kind in (0xFF, 0x01) or 0xD0 <= kind <= 0xD8:
+            at += 1 if kind == 0xFF else 2
+        else:
+            at += 2 + _big(data[at + 2 : at + 4])
+    return None
+
+
+def _big(data: bytes) -> int:
+    return int.from_bytes(data, "big")
+
+
 def _whole_picture(message: Any) -> bytes:
-    """The bytes of a JPEG or PNG without what follows them; of another format, all."""
+    """The bytes of a JPEG or PNG without what follows them."""
     data = bytes(message.data)
     require(data, "compressed image is empty")
     for magic, name, end_of in (
@@ -196,8 +225,23 @@ def _whole_picture(message: Any) -> bytes:
                 raise InputError(
                     f"{name} image of {len(data)} bytes is cut short: its end marker is missing"
                 )
+            _require_size(data, name)
             return data[:end]
-    return data
+    raise InputError(
+        f"compressed image of {len(data)} bytes begins with {data[:8]!r}: it is no JPEG or PNG"
+    )
+
+
+def _require_size(data: bytes, name: str) -> None:
+    """Refuse a picture by what its head says, before a decoder believes it."""
+    size = picture_size(data)
+    if size is None:
+        raise InputError(f"{name} image of {len(data)} bytes does not tell its size")
+    require(
+        min(size) > 0 and max(size) <= MAX_SIDE,
+        f"{name} image is {size[0]} x {size[1]} pixels; each side must be 1 to {MAX_SIDE}",
+    )
+    require_within(size[0] * size[1], "PICTURE_PIXELS", f"{name} image of {len(data)} bytes has")
 
 
 def compressed_to_rgb(message: Any) -> npt.NDArray[np.uint8]:

@@ -24,6 +24,7 @@ from typing import TYPE_CHECKING, Any
 
 from janusvln_ros.cli.options import JSON, PRECISION, SIZE, SPATIAL_PRECISION, option
 from janusvln_ros.cli.output import answer
+from janusvln_ros.documents import read_object
 from janusvln_ros.errors import require
 
 if TYPE_CHECKING:
@@ -89,7 +90,6 @@ def build_navigator(
     Raises:
         InputError: no usable config.json there, or a device or precision that is not to be had.
     """
-    import json
     from functools import partial
     from pathlib import Path
 
@@ -104,7 +104,7 @@ def build_navigator(
     config = JanusVLNConfig.from_pretrained(folder)
     path = Path(folder)
     tokenizer = standin_tokenizer(
-        json.loads((path / "config.json" if path.is_dir() else path).read_text()),
+        read_object(path / "config.json" if path.is_dir() else path),
         [texts.TASK, texts.CHOICES, texts.DUAL_SYSTEM, texts.DUAL_USER, INSTRUCTION],
     )
     model = with_precision(partial(JanusVLN.from_config, config), precision, as_device(device))

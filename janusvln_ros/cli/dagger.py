@@ -31,7 +31,7 @@ OPTIONS = (
         "checkpoint",
         nargs="?",
         metavar="CHECKPOINT",
-        help="folder or hub id (default: the shipped one)",
+        help="folder or owner/name@revision (default: the shipped one)",
     ),
     *ROLLOUT,
     COLLECTION,

@@ -22,7 +22,6 @@ not disturb each other. Ctrl-C ends every node within 2 s.
 
 import argparse
 import json
-import re
 import shutil
 import signal
 import time
@@ -39,8 +38,9 @@ from janusvln_ros.cli.options import DATA, DOMAIN, JSON, PRECISION, SHIPPED, SIZ
 from janusvln_ros.cli.output import answer, say
 from janusvln_ros.data.episodes import Episode, read_episodes
 from janusvln_ros.data.top_down_map import TopDownMap
+from janusvln_ros.documents import read_object
 from janusvln_ros.errors import require
-from janusvln_ros.files import atomic_write, require_folder
+from janusvln_ros.files import atomic_write, local_checkpoint, require_folder
 from janusvln_ros.geometry import yaw_of_rotation
 from janusvln_ros.graph.composition import parse_assignments, resolve
 from janusvln_ros.graph.installed import require_ros
@@ -278,7 +278,7 @@ def check_checkpoint(checkpoint: str) -> None:
     Say at once that a checkpoint is not there, rather than after the graph has started.
 
     Raises:
-        InputError: neither a folder with config.json nor of the form of a hub id (owner/name).
+        InputError: neither a folder with config.json nor something of the hub.
     """
     path = Path(checkpoint)
     require(
@@ -289,12 +289,7 @@ def check_checkpoint(checkpoint: str) -> None:
     require(
         path.is_dir() or not path.exists(), f"checkpoint {checkpoint} is a file: give its folder"
     )
-    hub_id = re.fullmatch(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*", checkpoint)
-    require(
-        path.is_dir() or (hub_id and not path.parent.is_dir()),
-        f"checkpoint {checkpoint} is not there: give a folder, a hub id "
-        "(owner/name), or nothing for the one that comes with the package",
-    )
+    local_checkpoint(checkpoint)
 
 
 def video_size(size: tuple[int, int]) -> tuple[int, int]:
@@ -439,7 +434,7 @@ def checkpoint_facts(checkpoint: str) -> tuple[str, bool]:
     config = folder / "config.json"
     if not config.is_file():
         return checkpoint, True
-    navigation = json.loads(config.read_text()).get("navigation", {})
+    navigation = read_object(config).get("navigation", {})
     return str(folder), bool(navigation.get("trained", True))
 
 

@@ -49,7 +49,7 @@ OPTIONS = (
         "checkpoint",
         nargs="?",
         metavar="CHECKPOINT",
-        help="folder or hub id, for policy (default: the shipped one) and oracle-stop",
+        help="folder or owner/name@revision, for policy (default: the shipped) and oracle-stop",
     ),
     *ROLLOUT,
     option(

@@ -32,7 +32,10 @@ if TYPE_CHECKING:
 
 OPTIONS = (
     *BAG,
-    option("--checkpoint", help="checkpoint folder or hub id (default: the one in the package)"),
+    option(
+        "--checkpoint",
+        help="checkpoint folder or owner/name@revision (default: the one in the package)",
+    ),
     option(
         "--memory",
         choices=("released", "dual"),

@@ -18,8 +18,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import yaml
 import zstandard
+from lz4.frame import LZ4FrameDecompressor
+from mcap.opcode import Opcode
 from mcap.reader import make_reader
 from mcap.records import Channel, Metadata, Schema
 from mcap.records import Message as McapMessage
@@ -28,7 +29,9 @@ from rosbags.interfaces import MessageDefinitionFormat, Qos
 from rosbags.rosbag2 import Reader
 from rosbags.rosbag2.metadata import parse_qos
 
+from janusvln_ros.documents import parse_yaml, read_yaml
 from janusvln_ros.errors import InputError, require
+from janusvln_ros.limits import limit, require_within
 
 STORAGE_SUFFIXES = (".mcap", ".db3")
 COMPRESSED_SUFFIXES = (".zstd", ".zst")
@@ -37,6 +40,11 @@ ABOUT = "janusvln_ros"
 """Name of the MCAP metadata record that says what made the decisions of a bag."""
 ZSTD_MAGIC = b"\x28\xb5\x2f\xfd"
 """A serialised message begins with a zero byte, one that rosbag2 compressed with these."""
+SLICE = 1 << 10
+"""Bytes that are unpacked at a time, since each may become 32,768."""
+LZ4_RATIO = 255
+"""What a byte of lz4 becomes at most."""
+MB = 1_000_000
 
 
 class Row(NamedTuple):
@@ -90,9 +98,12 @@ class Source:
         """The messages of ``topics`` (of all if empty), up to the damage if there is any."""
         try:
             for row in self.rows(topics):
+                _check_row(row)
                 if row.cdr[:4] == ZSTD_MAGIC:
                     row = row._replace(cdr=_unpacked(row.cdr))
                 yield row
+        except InputError:
+            raise
         # the libraries meet damage with many kinds of exception; each is reported with its words
         except Exception as error:
             self.damage = self.damage or (
@@ -111,18 +122,33 @@ def _words(error: BaseException) -> str:
     return str(error).strip() or type(error).__name__
 
 
+def _check_row(row: Row) -> None:
+    """Raise ValueError where a damaged database holds something else than a message."""
+    if type(row.log_time) is not int or not 0 <= row.log_time < 1 << 63:
+        raise ValueError(f"a message of {row.topic} was recorded at {row.log_time!r:.40}")
+    if type(row.cdr) is not bytes or not isinstance(row.topic, str):
+        raise ValueError(f"a message of {row.topic!r:.40} is {type(row.cdr).__name__}, not bytes")
+
+
 def _unpacked(data: bytes) -> bytes:
     """
     The content of a zstd frame.
 
     Raises:
         ValueError: it is cut short.
+        InputError: it is larger than messages may be.
     """
     unpacker = zstandard.ZstdDecompressor().decompressobj()
-    content = unpacker.decompress(data)
+    blocks, total = [], 0
+    for at in range(0, len(data), SLICE):
+        if unpacker.eof:
+            break
+        blocks.append(unpacker.decompress(data[at : at + SLICE]))
+        total += len(blocks[-1])
+        require_within(total / MB, "BAG_MB", f"a message of {len(data)} bytes unpacks to")
     if not unpacker.eof:
         raise ValueError("a compressed message is cut short")
-    return content
+    return b"".join(blocks)
 
 
 # which files ---------------------------------------------------------------------------------
@@ -138,8 +164,11 @@ def described(folder: Path) -> tuple[dict[str, Any], str | None]:
     """What ``metadata.yaml`` says of the bag in a folder, and why nothing, if so."""
     path = folder / "metadata.yaml"
     try:
-        information = dict(yaml.safe_load(path.read_text())["rosbag2_bagfile_information"])
-        list(information["relative_file_paths"])
+        information = dict(read_yaml(path)["rosbag2_bagfile_information"])
+        require(
+            all(isinstance(name, str) for name in information["relative_file_paths"]),
+            "relative_file_paths holds something else than names",
+        )
         return information, None
     except FileNotFoundError:
         return {}, f"{path} is not there; the storage files were read without it"
@@ -223,8 +252,13 @@ def open_source(path: Path, stack: contextlib.ExitStack) -> Source:
     plain, note = _plain(path, left, stack)
     source = Source(path)
     try:
+        if plain.suffix == ".mcap":
+            check_chunks(path, plain)
         reader = stack.enter_context(Reader(plain))
         _take(source, reader, plain)
+    except InputError:
+        raise
+    # the libraries raise many kinds on damage
     except Exception as error:
         source = Source(path)
         damaged: Any = _scan_mcap if plain.suffix == ".mcap" else _scan_sqlite
@@ -261,7 +295,9 @@ def _take(source: Source, reader: Reader, plain: Path) -> None:
         wanted = [c for c in reader.connections if not topics or c.topic in topics]
         # to the library, no connections are all of them
         for connection, log_time, data in reader.messages(wanted) if wanted else ():
-            yield Row(connection.topic, connection.msgtype, log_time, bytes(data))
+            # a whole number would become as many zeros
+            cdr = data if isinstance(data, int | str | None) else bytes(data)
+            yield Row(connection.topic, connection.msgtype, log_time, cdr)
 
     source.rows = rows
 
@@ -272,7 +308,7 @@ def _note_about(source: Source, record: Metadata) -> None:
         source.about.update(record.metadata)
     elif text := record.metadata.get("serialized_metadata"):
         with contextlib.suppress(Exception):
-            source.about.update(custom_data(yaml.safe_load(text)))
+            source.about.update(custom_data(parse_yaml(text, str(source.path))))
 
 
 def custom_data(information: Mapping[str, Any]) -> dict[str, str]:
@@ -294,6 +330,66 @@ def metadata_qos(information: Mapping[str, Any]) -> dict[str, list[Qos]]:
     return found
 
 
+def check_chunks(path: Path, plain: Path) -> None:
+    """
+    Refuse an mcap file with a chunk that unpacks to more than may be, before a library believes
+    it; what is damaged in other ways is left to who reads it.
+
+    Args:
+        path: as the user knows it.
+        plain: where it lies, unpacked.
+
+    Raises:
+        InputError: it has one.
+    """
+    with plain.open("rb") as stream:
+        end = stream.seek(0, os.SEEK_END)
+        stream.seek(8)
+        while len(head := stream.read(9)) == 9:
+            length, at = int.from_bytes(head[1:], "little"), stream.tell()
+            if at + length > end:
+                return
+            if head[0] == Opcode.CHUNK:
+                _check_chunk(stream.read(min(length, 64)), path, plain, at)
+            stream.seek(at + length)
+
+
+def _check_chunk(head: bytes, path: Path, plain: Path, at: int) -> None:
+    """
+    Check one chunk by its ``head``: the size that it tells, that of its zstd frame, and for lz4,
+    which tells none, what comes out.
+    """
+    if len(head) < 40:
+        return
+    told, name = int.from_bytes(head[16:24], "little"), int.from_bytes(head[28:32], "little")
+    compression, packed = head[32 : 32 + name], 32 + name + 8
+    sizes = [told]
+    if compression == b"zstd":
+        with contextlib.suppress(zstandard.ZstdError):
+            sizes.append(zstandard.get_frame_parameters(head[packed:]).content_size)
+    if compression == b"lz4":
+        size = int.from_bytes(head[packed - 8 : packed], "little")
+        if size * LZ4_RATIO > limit("BAG_MB") * MB:
+            sizes.append(_lz4_size(plain, at + packed, size))
+    known = [size for size in sizes if size != zstandard.CONTENTSIZE_UNKNOWN]
+    require_within(max(known) / MB, "BAG_MB", f"{path}: a chunk at byte {at} unpacks to")
+
+
+def _lz4_size(path: Path, at: int, size: int) -> int:
+    """How much the lz4 frame of ``size`` bytes at ``at`` unpacks to, or what of it is too much."""
+    unpacker, total = LZ4FrameDecompressor(), 0
+    with path.open("rb") as stream:
+        stream.seek(at)
+        packed = stream.read(size)
+    with contextlib.suppress(RuntimeError, EOFError):  # damage is found by who reads it
+        while not unpacker.eof and total <= limit("BAG_MB") * MB:
+            block = unpacker.decompress(packed, max_length=1 << 20)
+            if not block:
+                break
+            packed, total = b"", total + len(block)
+    return total
+
+
 # damaged files -------------------------------------------------------------------------------
 
 
@@ -307,7 +403,9 @@ def _scan_mcap(source: Source, path: Path, topics: Collection[str]) -> Iterator[
     with path.open("rb") as stream:
         try:
             # A chunk that the cut hit fails its length or its checksum and ends the reading.
-            for record in StreamReader(stream, validate_crcs=True).records:
+            most = max(path.stat().st_size, 1)
+            reader = StreamReader(stream, validate_crcs=True, record_size_limit=most)
+            for record in reader.records:
                 if isinstance(record, Schema):
                     schemas[record.id] = record
                 elif isinstance(record, Metadata):
@@ -360,7 +458,7 @@ def _scan_sqlite(source: Source, path: Path, topics: Collection[str]) -> Iterato
             ):
                 topic, msgtype = names[topic_id]
                 if not topics or topic in topics:
-                    yield Row(topic, msgtype, log_time, bytes(data))
+                    yield Row(topic, msgtype, log_time, data)
         except (sqlite3.Error, KeyError) as error:
             source.damage = source.damage or (
                 f"{source.path} is truncated or damaged; read up to the first bad row: "
@@ -392,7 +490,10 @@ def _padded(path: Path) -> Iterator[Path]:
         return
     with tempfile.TemporaryDirectory() as folder:
         copy = Path(shutil.copy(path, folder))
-        os.truncate(copy, promised)
+        try:
+            os.truncate(copy, promised)
+        except (OSError, OverflowError) as error:
+            raise ValueError(f"its header promises {promised:,} bytes") from error
         yield copy
 
 
@@ -434,10 +535,15 @@ def _plain(
 def _decompressed(path: Path, copy: Path) -> tuple[Path, str | None]:
     """Unpack a file that rosbag2 compressed as a whole, up to the damage."""
     unpacker = zstandard.ZstdDecompressor().decompressobj()
+    size, total = path.stat().st_size, 0
     try:
         with path.open("rb") as packed, copy.open("wb") as plain:
-            while block := packed.read(1 << 20):
-                plain.write(unpacker.decompress(block))
+            while (block := packed.read(SLICE)) and not unpacker.eof:
+                unpacked = unpacker.decompress(block)
+                total += len(unpacked)
+                if total > limit("BAG_MB") * MB:
+                    require_within(total / size, "BAG_EXPANSION", f"{path} unpacks to")
+                plain.write(unpacked)
     except zstandard.ZstdError as error:
         return copy, f"{path} is damaged; unpacked up to the damage: {error}"
     return copy, None if unpacker.eof else f"{path} is cut short; unpacked up to its end"

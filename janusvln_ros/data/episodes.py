@@ -12,14 +12,14 @@ import io
 import json
 import math
 import re
-import zlib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from janusvln_ros.documents import finite, parse_packed_json, whole
 from janusvln_ros.errors import InputError, require
-from janusvln_ros.files import atomic_write
+from janusvln_ros.files import atomic_write, inside, one_name
 
 DATASETS = ("r2r", "rxr", "scalevln", "houses")
 """
@@ -183,7 +183,7 @@ def read_episodes(
             episode = _parse_episode(item)
             key = (episode.scene_id, episode.episode_id)
             require(key not in seen, "its id occurs a second time in this scene")
-        except (KeyError, TypeError, ValueError, IndexError) as error:
+        except (KeyError, TypeError, ValueError, IndexError, ArithmeticError) as error:
             rejected.append(
                 f"{path.name}, {name}: "
                 f"{f'{error} is missing' if isinstance(error, KeyError) else error}"
@@ -259,13 +259,13 @@ def read_ground_truth(path: str | Path) -> dict[str, GroundTruth]:
     try:
         return {
             str(key): GroundTruth(
-                tuple(int(a) for a in item["actions"]),
+                tuple(whole(a, "an action", 0) for a in item["actions"]),
                 tuple(_point(p, "a location") for p in item.get("locations", ())),
-                int(item.get("forward_steps", sum(1 for a in item["actions"] if a == 1))),
+                whole(item.get("forward_steps", item["actions"].count(1)), "forward_steps", 0),
             )
             for key, item in content.items()
         }
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
+    except (KeyError, TypeError, ValueError, AttributeError, ArithmeticError) as error:
         raise InputError(f"{path}: not a VLN-CE ground truth file: {error!r}") from error
 
 
@@ -306,10 +306,8 @@ def _read_gzip_json(path: Path) -> tuple[Any, str]:
         "(--data, of the node sim_bridge data_dir); docs/evaluation.md has its layout",
     )
     raw = path.read_bytes()
-    try:
-        return json.loads(gzip.decompress(raw)), hashlib.sha256(raw).hexdigest()
-    except (OSError, EOFError, zlib.error, UnicodeDecodeError, json.JSONDecodeError) as error:
-        raise InputError(f"{path} is damaged ({error}): fetch or generate it again") from error
+    content = parse_packed_json(raw, str(path), "fetch or generate it again")
+    return content, hashlib.sha256(raw).hexdigest()
 
 
 def _write_gzip_json(path: str | Path, content: Any) -> None:
@@ -327,10 +325,13 @@ def _words(text: str) -> list[str]:
 def _numbers(values: Any, count: int, what: str) -> tuple[float, ...]:
     # by hand: a data set has a million points, whose sentences would take longer than themselves
     if not isinstance(values, (list, tuple)) or len(values) != count:
-        raise InputError(f"{what} is {values!r}, not {count} numbers")
+        raise InputError(f"{what} is {values!r:.80}, not {count} numbers")
+    for value in values:
+        if type(value) not in (int, float):
+            raise InputError(f"{what} is {values!r:.80}: a number in it is no number")
     numbers = tuple(float(v) for v in values)
     if not all(math.isfinite(v) for v in numbers):
-        raise InputError(f"{what} {values!r} is not finite")
+        raise InputError(f"{what} {values!r:.80} is not finite")
     return numbers
 
 
@@ -352,7 +353,12 @@ def _parse_episode(item: Any) -> Episode:
         isinstance(item["scene_id"], str) and item["scene_id"],
         f"scene_id is {item['scene_id']!r}",
     )
-    require(item["goals"], "goals is empty")
+    inside("scene_datasets", item["scene_id"], "scene_id")
+    require(isinstance(item["goals"], list) and item["goals"], "goals is empty or no list")
+    require(
+        type(item["episode_id"]) in (int, str),
+        f"episode_id is {item['episode_id']!r:.80}, not a number or a text",
+    )
     x, y, z, w = _numbers(item["start_rotation"], 4, "start_rotation")
     require(
         abs(math.hypot(x, y, z, w) - 1) <= 1e-2,
@@ -372,17 +378,17 @@ def _parse_episode(item: Any) -> Episode:
     distance = info.pop("geodesic_distance", None)
     language = instruction.get("language") or info.pop("language", "en")
     return Episode(
-        episode_id=str(item["episode_id"]),
+        episode_id=one_name(str(item["episode_id"]), "episode_id"),
         trajectory_id=str(item.get("trajectory_id", item["episode_id"])),
         scene_id=item["scene_id"],
         start_position=start,
         start_rotation=(x, y, z, w),
         goal_position=goal_position,
-        goal_radius=float(goal.get("radius") or 3.0),
+        goal_radius=finite(goal.get("radius") or 3.0, "the goal's radius"),
         instruction=text,
         reference_path=path,
-        geodesic_distance=None if distance is None else float(distance),
-        language=language,
+        geodesic_distance=None if distance is None else finite(distance, "geodesic_distance"),
+        language=str(language),
         info=info,
     )
 

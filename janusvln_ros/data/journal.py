@@ -12,11 +12,13 @@ from typing import Any
 from filelock import Timeout
 
 from janusvln_ros.data.episodes import Episode, json_id
+from janusvln_ros.documents import parse_json
 from janusvln_ros.errors import InputError, require
 from janusvln_ros.files import file_lock
 
 JOURNALS = "journal_*.jsonl"
 """The journals in a folder that several processes write to, one each."""
+AGAIN = "remove the line, its episode is then done again"
 
 
 def journal_path(folder: Path, shard: int) -> Path:
@@ -55,16 +57,10 @@ def read_lines(path: str | Path) -> Iterator[dict[str, Any]]:
     # counts as cut off even if it can be read.
     *complete, _ = path.read_bytes().split(b"\n")
     for number, line in enumerate(complete, 1):
-        try:
-            item = json.loads(line)
-        except ValueError as error:
-            raise InputError(
-                f"{path}, line {number} is no JSON ({error}): remove the line, its "
-                "episode is then done again"
-            ) from error
+        item = parse_json(line, f"{path}, line {number}", AGAIN)
         require(
             isinstance(item, dict),
-            f"{path}, line {number} is no object: remove the line, its episode is then done again",
+            f"{path}, line {number} is no object: {AGAIN}",
         )
         yield item
 

@@ -21,9 +21,11 @@ import numpy as np
 
 from janusvln_ros.actions import Action
 from janusvln_ros.data.trajectories import Trajectory
+from janusvln_ros.documents import parse_json
 from janusvln_ros.errors import InputError, require
-from janusvln_ros.files import atomic_path
+from janusvln_ros.files import atomic_path, inside
 
+REMAKE = "make the file with 'janusvln data'"
 STRIPPED = ("r2r", "rxr")
 """Sources whose published samples have no white space around their instructions."""
 
@@ -163,13 +165,7 @@ class TrajectorySet(Sequence[SetItem]):
         try:
             with open(self.path, "rb") as file:
                 for number, line in enumerate(file, 1):
-                    try:
-                        lengths.append(len(json.loads(line)["targets"]))
-                    except (ValueError, KeyError, TypeError) as error:
-                        raise InputError(
-                            f"{self.path}, line {number}, is no trajectory: make the "
-                            "file with 'janusvln data'"
-                        ) from error
+                    lengths.append(len(_line(line, f"{self.path}, line {number},")["targets"]))
                     ends.append(ends[-1] + len(line))
         except OSError as error:
             raise InputError(
@@ -186,15 +182,52 @@ class TrajectorySet(Sequence[SetItem]):
         """The line of trajectory ``index`` as it stands in the file."""
         with open(self.path, "rb") as file:
             file.seek(int(self._offsets[index]))
-            return dict(json.loads(file.readline()))
+            return _line(file.readline(), f"{self.path}, trajectory {index},")
 
     # Sequence's overloads say int -> SetItem; slices are not offered
     def __getitem__(self, index: Any) -> Any:
         values = self.raw(index)
-        folder = (self.path.resolve().parent / values["folder"]).resolve()
-        frames = tuple(folder / name for name in values["frames"])
         targets = tuple(map(Action, values["targets"]))
+        frames = tuple(self.pictures(values))
         return SetItem(values["id"], values["source"], values["instruction"], frames, targets)
+
+    def pictures(self, values: dict[str, Any]) -> list[Path]:
+        """
+        Where the pictures of a line (`raw`) are: in its folder, wherever the maker of the set put
+        that.
+        """
+        folder = (self.path.resolve().parent / values["folder"]).resolve()
+        return [inside(folder, name, f"a picture of {self.path}") for name in values["frames"]]
+
+
+FIELDS = {"id": str, "source": str, "instruction": str, "folder": str, "frames": list}
+"""What every line of a set holds beside its targets."""
+
+
+def _line(text: bytes, where: str) -> dict[str, Any]:
+    """A line of a set, every field of its type; raises InputError."""
+    values = parse_json(text, where, REMAKE)
+    require(isinstance(values, dict), f"{where} is no trajectory: {REMAKE}")
+    for name, kind in FIELDS.items():
+        require(
+            isinstance(values.get(name), kind),
+            f"{where} is no trajectory ({name} is {values.get(name)!r:.40}): {REMAKE}",
+        )
+    targets, frames = values.get("targets"), values["frames"]
+    known = isinstance(targets, list) and all(type(a) is int and 0 <= a <= 3 for a in targets)
+    require(known, f"{where} is no trajectory (targets is {targets!r:.40}): {REMAKE}")
+    require(
+        targets and len(targets) == len(frames),
+        f"{where} has {len(frames)} pictures and {len(targets)} targets: {REMAKE}",
+    )
+    actions = values.get("actions", targets)
+    require(
+        isinstance(actions, list)
+        and len(actions) == len(frames)
+        and all(type(a) is int and -1 <= a <= 3 for a in actions),
+        f"{where} is no trajectory (actions is {actions!r:.40}): {REMAKE}",
+    )
+    return values
 
 
 class FrameSamples(Sequence[tuple[SetItem, int]]):

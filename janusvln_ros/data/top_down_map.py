@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from janusvln_ros.errors import InputError, require
 from janusvln_ros.files import atomic_path
 
 Span = tuple[int, int]
@@ -79,7 +80,27 @@ class TopDownMap:
 
     @classmethod
     def load(cls, path: Path) -> "TopDownMap":
-        """Read what `save` wrote."""
-        with np.load(path) as content:
-            x, z = content["origin"].tolist()
-            return cls(content["navigable"], (x, z), float(content["resolution"]))
+        """
+        Read what `save` wrote.
+
+        Raises:
+            InputError: the file is something else, or damaged.
+        """
+        try:
+            with np.load(path) as content:
+                x, z = content["origin"].tolist()
+                resolution = float(content["resolution"])
+                cells = content["navigable"]
+        # what zip and numpy raise on damage is of many kinds
+        except Exception as error:
+            raise InputError(
+                f"{path} is no map ({error}): delete it, and evaluate anew"
+            ) from error
+        require(
+            cells.dtype == bool
+            and cells.ndim == 2
+            and all(map(math.isfinite, (x, z, resolution)))
+            and resolution > 0,
+            f"{path} is no map: delete it, and evaluate anew",
+        )
+        return cls(cells, (x, z), resolution)

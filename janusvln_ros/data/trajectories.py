@@ -20,8 +20,9 @@ from typing import Any
 from janusvln_ros.actions import Action
 from janusvln_ros.data.episodes import Episode, first_missing, json_id, read_episodes
 from janusvln_ros.data.journal import JOURNALS, Journal, journal_path, line_key, read_journals
+from janusvln_ros.documents import read_json, whole
 from janusvln_ros.errors import InputError, require
-from janusvln_ros.files import atomic_write
+from janusvln_ros.files import atomic_write, inside, one_name
 
 _NAMED = re.compile(r"(?:.*_)?(\d+)_(stop|move_forward|turn_left|turn_right)$", re.IGNORECASE)
 _NUMBERED = re.compile(r"(\d+)$")
@@ -60,9 +61,13 @@ def video_name(scene: str, dataset: str, episode_id: str) -> str:
     """
     Return ``images/{scene}_{dataset}_{episode:06d}``, the published name of an episode's frame
     folder.
+
+    Raises:
+        InputError: an id or a name that no folder can have.
     """
     number = json_id(episode_id)
-    return f"images/{scene}_{dataset}_{f'{number:06d}' if isinstance(number, int) else number}"
+    name = f"{scene}_{dataset}_{f'{number:06d}' if isinstance(number, int) else number}"
+    return f"images/{one_name(name, f'the frame folder of episode {episode_id!r:.80}')}"
 
 
 def read_trajectories(
@@ -97,7 +102,7 @@ def read_trajectories(
     for name, read in _annotated(root) if annotated else _named(root, instructions, data_dir):
         try:
             trajectory = read()
-        except (KeyError, TypeError, ValueError, IndexError) as error:
+        except (KeyError, TypeError, ValueError, IndexError, ArithmeticError) as error:
             reason = f"{error} is missing" if isinstance(error, KeyError) else str(error)
             if rejected is None:
                 raise InputError(name + reason) from error
@@ -116,10 +121,7 @@ KeyError, TypeError, ValueError and IndexError.
 def _annotated(root: Path) -> Iterator[Reader]:
     """Yield what ``annotations.json`` lists."""
     path = root / "annotations.json"
-    try:
-        content = json.loads(path.read_text())
-    except (UnicodeDecodeError, json.JSONDecodeError) as error:
-        raise InputError(f"{path} is damaged: {error}") from error
+    content = read_json(path, finite=False)
     require(
         isinstance(content, list),
         f"{path} is {type(content).__name__}, not the list of a published annotation file",
@@ -130,8 +132,10 @@ def _annotated(root: Path) -> Iterator[Reader]:
 
 def _read_annotation(root: Path, item: Any) -> Trajectory:
     video, text = item["video"], item["instructions"][0]
-    actions = tuple(int(a) for a in item["actions"])
-    labels = tuple(int(a) for a in item["labels"]) if item.get("labels") is not None else None
+    actions = tuple(whole(a, f"{video}: an action") for a in item["actions"])
+    labels = item.get("labels")
+    if labels is not None:
+        labels = tuple(whole(a, f"{video}: a label") for a in labels)
     require(isinstance(text, str) and text.strip(), f"{video}: instruction is {text!r}")
     require(
         actions[:1] == (-1,) and {1, 2, 3}.issuperset(actions[1:]),
@@ -143,12 +147,13 @@ def _read_annotation(root: Path, item: Any) -> Trajectory:
             f"{video}: {len(labels)} labels for {len(actions)} frames, or a label that "
             "is no action",
         )
-    folder = root / video / "rgb"
+    folder = inside(root, video, "video") / "rgb"
     frames = _frames(folder, _NUMBERED)
     require(
         len(frames) == len(actions),
         f"{folder} holds {len(frames)} frames, the annotation {len(actions)} actions",
     )
+    require(type(item["id"]) in (int, str), f"{video}: id is {item['id']!r:.80}")
     return Trajectory(item["id"], video, text, actions, labels, tuple(path for path, _ in frames))
 
 
@@ -294,7 +299,7 @@ class TrajectoryWriter:
                 f"actions, {labels and len(labels)} labels"
             )
         video = video_name(episode.scene, self.dataset, episode.episode_id)
-        final = self.root / video
+        final = inside(self.root, video, "video")
         temporary = final.with_name(f".{final.name}.tmp")
         shutil.rmtree(temporary, ignore_errors=True)
         (temporary / "rgb").mkdir(parents=True)

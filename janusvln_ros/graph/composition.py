@@ -13,6 +13,7 @@ import yaml
 
 from janusvln_ros.data.bags import open_bag
 from janusvln_ros.data.playback import suggested
+from janusvln_ros.documents import parse_yaml, read_yaml
 from janusvln_ros.errors import InputError, require
 from janusvln_ros.files import share_dir
 
@@ -247,7 +248,7 @@ def parse_parameters(words: Sequence[str]) -> dict[str, dict[str, Any]]:
             f"'{target}' names no parameter: write NODE.NAME:=VALUE, such as "
             "sim_bridge.frame_rate:=15.0",
         )
-        parameters.setdefault(node, {})[name] = yaml.safe_load(value)
+        parameters.setdefault(node, {})[name] = parse_yaml(value, f"{target}:=")
     return parameters
 
 
@@ -293,9 +294,9 @@ def _robot_arguments(robot: str, names: Collection[str]) -> dict[str, str]:
     What a robot's file says of the graph's arguments, under ``arguments``: such as its topics.
     """
     try:
-        content = yaml.safe_load(robot_file(robot).read_text()) or {}
+        content = read_yaml(robot_file(robot)) or {}
         listed = content.get("arguments", {}).get("ros__parameters", {}).items()
-    except (OSError, ValueError, AttributeError, yaml.YAMLError) as error:
+    except (OSError, AttributeError) as error:
         raise InputError(
             f"{robot_file(robot)} is no parameter file of ROS: start from template.yaml ({error})"
         ) from error

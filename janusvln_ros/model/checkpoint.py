@@ -1,5 +1,5 @@
 """
-Checkpoints: the network with its files in the published layout, a folder or hub id, its
+Checkpoints: the network with its files in the published layout, a folder or one of the hub, its
 safetensors whole or in shards, and what decodes its answers.
 """
 
@@ -17,8 +17,9 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
+from janusvln_ros.documents import read_object
 from janusvln_ros.errors import InputError, require
-from janusvln_ros.files import atomic_path, atomic_write, local_checkpoint
+from janusvln_ros.files import atomic_path, atomic_write, inside, local_checkpoint
 from janusvln_ros.model.adapter import account, older_name, our_name, published_name, some
 from janusvln_ros.model.config import JanusVLNConfig
 from janusvln_ros.model.network import Network
@@ -65,7 +66,7 @@ class JanusVLN(Network):
         Read a checkpoint in the published layout.
 
         Args:
-            checkpoint: a folder, or a hub id.
+            checkpoint: a folder, or ``owner/name@revision`` of the hub.
             dtype: of the weights in memory; that of config.json if None.
             device: where they go, tensor by tensor.
 
@@ -122,20 +123,20 @@ class JanusVLN(Network):
 
 def find(checkpoint: str | Path) -> Path:
     """
-    The folder of a checkpoint: itself if it exists, else a hub id's snapshot, downloaded or from
-    the local cache.
+    The folder of a checkpoint: itself if it exists, else the snapshot of ``owner/name@revision``
+    of the hub, downloaded or from the local cache.
 
     Raises:
-        InputError: neither a folder nor a hub id that can be had.
+        InputError: neither a folder nor something of the hub that can be had.
     """
     folder = local_checkpoint(checkpoint)
     if folder is not None:
         return folder
+    name, _, revision = str(checkpoint).partition("@")
+    wanted = ["*.json", "*.safetensors", "*.txt", "*.jinja"]
     try:
         return Path(
-            huggingface_hub.snapshot_download(
-                str(checkpoint), allow_patterns=["*.json", "*.safetensors", "*.txt", "*.jinja"]
-            )
+            huggingface_hub.snapshot_download(name, revision=revision, allow_patterns=wanted)
         )
     # the hub's client raises many kinds, for no network, no such name, no access
     except Exception as error:
@@ -167,16 +168,19 @@ def weight_files(folder: Path) -> list[Path]:
             f"{folder} has neither {WEIGHTS_FILE} nor {INDEX_FILE}{hint}: give the "
             "folder of a JanusVLN checkpoint"
         )
-    try:
-        names = sorted(set(json.loads(index.read_text())["weight_map"].values()))
-    except (ValueError, KeyError, AttributeError) as error:
-        raise InputError(f"{index} is damaged ({error!r}): copy it again") from error
-    absent = [name for name in names if not (folder / name).is_file()]
+    placed = read_object(index).get("weight_map") or {}
+    require(
+        isinstance(placed, dict) and placed and all(isinstance(n, str) for n in placed.values()),
+        f"{index} is damaged (no 'weight_map' of names to files): copy it again",
+    )
+    names = sorted(set(placed.values()))
+    files = [inside(folder, name, f"a file that {INDEX_FILE} names") for name in names]
+    absent = [name for name, file in zip(names, files) if not file.is_file()]
     require(
         not absent,
         f"{folder} lacks {some(absent)}, named by {INDEX_FILE}: copy the missing shards into it",
     )
-    return [folder / name for name in names]
+    return files
 
 
 def stored_tensors(folder: Path) -> Iterator[tuple[str, safe_open]]:
@@ -248,13 +252,13 @@ def generation(folder: str | Path, config: JanusVLNConfig) -> Generation:
         InputError: the file is damaged or says something impossible.
     """
     path = Path(folder) / "generation_config.json"
-    try:
-        values = json.loads(path.read_text()) if path.is_file() else {}
-        penalty = float(values.get("repetition_penalty") or 1.0)
-    except (ValueError, TypeError, AttributeError) as error:
-        raise InputError(f"{path} is damaged ({error}): copy it again") from error
-    require(penalty > 0, f"{path}: repetition_penalty is {penalty}, it must be positive")
-    return Generation(end_tokens(config), penalty)
+    values = read_object(path) if path.is_file() else {}
+    penalty = values.get("repetition_penalty") or 1.0
+    require(
+        type(penalty) in (int, float) and 0 < penalty < 1e6,
+        f"{path}: repetition_penalty is {penalty!r:.80}, it must be a positive number",
+    )
+    return Generation(end_tokens(config), float(penalty))
 
 
 def end_tokens(config: JanusVLNConfig) -> tuple[int, ...]:

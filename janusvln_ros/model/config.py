@@ -18,11 +18,14 @@ from pathlib import Path
 from typing import Any, Literal, TypeVar
 
 from transformers import Qwen2_5_VLTextConfig
+from transformers.activations import ACT2FN
 from transformers.models.qwen2_5_vl.configuration_qwen2_5_vl import Qwen2_5_VLVisionConfig
 
 from janusvln_ros import schema
+from janusvln_ros.documents import finite, read_object, whole
 from janusvln_ros.errors import InputError, require
 from janusvln_ros.files import atomic_write
+from janusvln_ros.limits import require_within
 from janusvln_ros.model.memory import FrameWindow
 
 Memory = Literal["released", "dual"]
@@ -127,7 +130,7 @@ class JanusVLNConfig:
         """
         flat = {
             key: value
-            for key, value in {**values.get("text_config", {}), **values}.items()
+            for key, value in {**_object(values, "text_config", name), **values}.items()
             if key != "text_config" and value is not None
         }
         require(
@@ -135,7 +138,8 @@ class JanusVLNConfig:
             f"{name}: model_type is {flat.get('model_type')!r}, but 'qwen2_5_vl' "
             "is needed: give the folder of a JanusVLN checkpoint",
         )
-        vision_values = dict(flat.pop("vision_config", {}))
+        vision_values = dict(_object(flat, "vision_config", name))
+        flat.pop("vision_config", None)
         vision_values.pop("model_type", None)
         spatial = _section(SpatialConfig, flat.pop("vggt_config", {}), f"{name}: vggt_config")
         navigation = _section(NavigationConfig, flat.pop("navigation", {}), f"{name}: navigation")
@@ -144,6 +148,9 @@ class JanusVLNConfig:
         text_values = {key: flat.pop(key) for key in _TEXT_KEYS if key in flat}
         if isinstance(text_values.get("rope_scaling"), Mapping):
             text_values["rope_scaling"] = dict(text_values["rope_scaling"])
+        _require_sizes(text_values, name)
+        _require_sizes(vision_values, f"{name}: vision_config")
+        _require_sizes({**asdict(spatial), **asdict(navigation), **own}, name)
         try:
             text = Qwen2_5_VLTextConfig(**text_values)
             vision = Qwen2_5_VLVisionConfig(**vision_values)
@@ -165,21 +172,12 @@ class JanusVLNConfig:
         path = Path(folder)
         path = path / CONFIG_FILE if path.is_dir() else path
         try:
-            values = json.loads(path.read_text())
+            values = read_object(path, "copy it again from where the checkpoint came from")
         except OSError as error:
             raise InputError(
                 f"{path} cannot be read ({error.strerror}): give the folder of a "
                 "checkpoint, with its config.json"
             ) from error
-        except ValueError as error:
-            raise InputError(
-                f"{path} is not JSON ({error}): copy it again from where the checkpoint came from"
-            ) from error
-        require(
-            isinstance(values, dict),
-            f"{path} holds a {type(values).__name__} instead of an object: copy it "
-            "again from where the checkpoint came from",
-        )
         return cls.from_dict(values, str(path))
 
     def to_dict(self) -> dict[str, Any]:
@@ -220,8 +218,7 @@ class JanusVLNConfig:
 
     def check(self, name: str) -> None:
         """Raise InputError, with ``name`` in the message, where sizes do not fit each other."""
-        # one after the other, since later rules divide by what earlier ones hold positive
-        rules = chain(_least_rules(self), _language_rules(self), _picture_rules(self))
+        rules = chain(_language_rules(self), _picture_rules(self))
         for holds, sentence in rules:
             require(holds, f"{name}: {sentence}")
 
@@ -232,35 +229,75 @@ def key_value_shape(text: Qwen2_5_VLTextConfig) -> tuple[int, int, int]:
     return text.num_hidden_layers, text.num_key_value_heads or heads, text.hidden_size // heads
 
 
+SIZES = {
+    "LAYERS": ("num_hidden_layers", "max_window_layers", "depth", "dino_depth"),
+    "WIDTH": (
+        *("hidden_size", "intermediate_size", "vocab_size", "out_hidden_size", "embed_dim"),
+        *("num_attention_heads", "num_key_value_heads", "num_heads", "dino_num_heads"),
+        *("vggt_merger_hidden_dim", "max_position_embeddings", "image_size", "in_channels"),
+        *("num_register_tokens", "window_size", "temporal_patch_size", "patch_size"),
+        *("spatial_merge_size", "tokens_per_second", "sliding_window"),
+    ),
+    "FRAMES": ("num_history", "initial_frames", "window_frames", "max_new_tokens", "image_width"),
+}
+"""The keys whose values decide how large a network is, by their limit; any section."""
+NOT_POSITIVE = {"initial_frames", "window_frames", "num_register_tokens", "max_window_layers"}
+"""Those that may be 0."""
+REAL = ("rms_norm_eps", "rope_theta", "initializer_range", "attention_dropout", "lam")
+LARGE = 1e12
+TOKENS = ("image_token_id", "vision_start_token_id", "vision_end_token_id")
+
+
+def _require_sizes(values: Mapping[str, Any], name: str) -> None:
+    """
+    Refuse sizes that are no whole numbers, or larger than networks are, before anything of that
+    size is made; numbers that are not finite too.
+    """
+    for bound, keys in SIZES.items():
+        for key in keys:
+            value = values.get(key)
+            if value is None:
+                continue
+            least = 0 if key in NOT_POSITIVE else 1
+            require(
+                type(value) is int and value >= least,
+                f"{name}: {key} is {value!r:.80}, it must be a whole number, at least {least}",
+            )
+            require_within(value, bound, f"{name}: {key} is")
+    for key in REAL:
+        if values.get(key) is not None:
+            require(
+                abs(finite(values[key], f"{name}: {key}")) < LARGE,
+                f"{name}: {key} is {values[key]!r:.80}, it must be less than {LARGE:g}",
+            )
+    for key in TOKENS:
+        if values.get(key) is not None:
+            whole(values[key], f"{name}: {key}", 0)
+
+
 Rules = Iterator[tuple[bool, str]]
 """Whether a rule holds, and the sentence to say where it does not."""
-
-
-def _least_rules(config: JanusVLNConfig) -> Rules:
-    text, navigation = config.text, config.navigation
-    positive = {
-        "hidden_size": text.hidden_size,
-        "num_hidden_layers": text.num_hidden_layers,
-        "vocab_size": text.vocab_size,
-        **{
-            f"vggt_config.{key}": value
-            for key, value in asdict(config.spatial).items()
-            if key != "num_register_tokens"
-        },
-        "navigation.num_history": navigation.num_history,
-        "navigation.max_new_tokens": navigation.max_new_tokens,
-    }
-    for key, value in positive.items():
-        yield value >= 1, f"{key} is {value}, it must be at least 1"
-    for key in ("initial_frames", "window_frames"):
-        value = getattr(navigation, key)
-        yield value >= 0, f"navigation.{key} is {value}, it must not be negative"
 
 
 def _language_rules(config: JanusVLNConfig) -> Rules:
     text, vision = config.text, config.vision
     heads, (_, key_heads, head_size) = text.num_attention_heads, key_value_shape(text)
-    section = list((text.rope_parameters or {}).get("mrope_section") or [16, 24, 24])
+    rope = text.rope_parameters or {}
+    section = rope.get("mrope_section") or [16, 24, 24]
+    kind, ends = rope.get("rope_type", "default"), text.eos_token_id
+    yield kind == "default", f"rope_scaling.type is {kind!r:.80}: 'mrope' is known here"
+    for tower, name in ((text, "hidden_act"), (vision, "vision_config.hidden_act")):
+        known = isinstance(tower.hidden_act, str) and tower.hidden_act in ACT2FN
+        yield known, f"{name} is {tower.hidden_act!r:.80}, which transformers does not know"
+    listed = ends if isinstance(ends, list | tuple) else [] if ends is None else [ends]
+    yield (
+        all(type(n) is int and n >= 0 for n in listed),
+        f"eos_token_id is {ends!r:.80}, not a token or a list of some",
+    )
+    yield (
+        isinstance(section, list | tuple) and all(type(n) is int for n in section),
+        f"rope_scaling.mrope_section is {section!r:.80}, not a list of whole numbers",
+    )
     yield from (
         (
             text.hidden_size % heads == 0,
@@ -272,7 +309,7 @@ def _language_rules(config: JanusVLNConfig) -> Rules:
         ),
         (
             2 * sum(section) == head_size,
-            f"rope_scaling.mrope_section {section} must add up to half of the head size "
+            f"rope_scaling.mrope_section {[*section]} must add up to half of the head size "
             f"{head_size}",
         ),
         (
@@ -290,6 +327,11 @@ def _language_rules(config: JanusVLNConfig) -> Rules:
 
 def _picture_rules(config: JanusVLNConfig) -> Rules:
     vision, spatial, width = config.vision, config.spatial, config.navigation.image_width
+    yield (
+        vision.hidden_size % vision.num_heads == 0,
+        f"vision_config.hidden_size {vision.hidden_size} is no multiple of num_heads "
+        f"{vision.num_heads}",
+    )
     yield from (
         (
             (vision.patch_size, vision.spatial_merge_size, vision.temporal_patch_size)
@@ -371,6 +413,14 @@ _VISION_KEYS = (
     "temporal_patch_size",
     "initializer_range",
 )
+
+
+def _object(values: Mapping[str, Any], key: str, name: str) -> Mapping[str, Any]:
+    """The section ``key`` of a config, empty where there is none; raises InputError."""
+    found = values.get(key) or {}
+    require(isinstance(found, Mapping), f"{name}: {key} is {found!r:.80}, not a section")
+    return found
+
 
 Section = TypeVar("Section", SpatialConfig, NavigationConfig)
 

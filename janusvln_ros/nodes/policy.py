@@ -75,7 +75,8 @@ PARAMETERS = (
     Param(
         "checkpoint",
         "",
-        "Folder or hub id of the model. Empty: the small one that comes with the package.",
+        "Folder of the model, or owner/name@revision of the hub. Empty: the small one that comes "
+        "with the package.",
     ),
     Param(
         "memory",

@@ -202,7 +202,7 @@ class Navigator:
         Read network, tokenizer and generation settings of a checkpoint.
 
         Args:
-            checkpoint: a folder, or a hub id.
+            checkpoint: a folder, or ``owner/name@revision`` of the hub.
             device: "cpu", "cuda", "cuda:1" ...
             dtype: of the weights; float32 on a CPU and the checkpoint's own elsewhere if None.
                 "int8" and "int4" are weight-only precisions of the language model, see

@@ -12,6 +12,7 @@ from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
 from tokenizers.trainers import BpeTrainer
 from transformers import AutoTokenizer, PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
+from janusvln_ros.documents import read_json
 from janusvln_ros.errors import InputError, require
 from janusvln_ros.policy.instruction import WORD, Spelling
 
@@ -77,7 +78,7 @@ def load_tokenizer(folder: str | Path) -> PreTrainedTokenizerBase:
             f"{folder} has no tokenizer: tokenizer.json, or vocab.json with "
             "merges.txt, belongs beside config.json",
         )
-        tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
+        tokenizer = _published_tokenizer(folder)
     for token in ("<|im_start|>", *SPECIAL_TOKENS.values()):
         require(
             tokenizer.encode(token, add_special_tokens=False)
@@ -88,13 +89,42 @@ def load_tokenizer(folder: str | Path) -> PreTrainedTokenizerBase:
     return tokenizer
 
 
-def _instruction_tokenizer(folder: Path) -> InstructionTokenizer:
-    tokenizer: InstructionTokenizer = InstructionTokenizer(  # type: ignore[no-untyped-call]
-        tokenizer_file=str(folder / "tokenizer.json"),
-        eos_token="<|im_end|>",
-        pad_token="<|endoftext|>",
+def _published_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
+    """The tokenizer of vocab.json and merges.txt; code that a checkpoint brings never runs."""
+    for name in ("vocab.json", "tokenizer_config.json", "config.json"):
+        _read_json(folder / name, {})
+    try:
+        return AutoTokenizer.from_pretrained(
+            folder, local_files_only=True, trust_remote_code=False
+        )
+    # what transformers meets in damaged files is of many kinds
+    except Exception as error:
+        raise InputError(_damaged(folder, error)) from error
+
+
+def _damaged(place: Path, error: Exception) -> str:
+    return (
+        f"the tokenizer in {place} cannot be read ({error!s:.200}): copy it again from where "
+        "the checkpoint came from"
     )
+
+
+def _instruction_tokenizer(folder: Path) -> InstructionTokenizer:
+    _read_json(folder / "tokenizer.json", {})
+    try:
+        tokenizer: InstructionTokenizer = InstructionTokenizer(  # type: ignore[no-untyped-call]
+            tokenizer_file=str(folder / "tokenizer.json"),
+            eos_token="<|im_end|>",
+            pad_token="<|endoftext|>",
+        )
+    # the library raises bare exceptions
+    except Exception as error:
+        raise InputError(_damaged(folder, error)) from error
     likely = _read_json(folder / "tokenizer_config.json", {}).get(LIKELY_WORDS)
+    require(
+        likely is None or (isinstance(likely, list) and all(isinstance(g, str) for g in likely)),
+        f"{folder / 'tokenizer_config.json'}: {LIKELY_WORDS} is no list of texts: copy it again",
+    )
     if likely is not None:
         words = frozenset(w for w in tokenizer.get_vocab() if WORD.fullmatch(w) and w.islower())
         tokenizer.spelling = Spelling(words, tuple(frozenset(group.split()) for group in likely))
@@ -104,19 +134,25 @@ def _instruction_tokenizer(folder: Path) -> InstructionTokenizer:
 
 def load_trained_words(folder: Path) -> tuple[str, ...]:
     """The words that the training of a checkpoint said; none where nobody wrote them down."""
-    return tuple(_read_json(folder / TRAINED_WORDS_FILE, []))
+    words = _read_json(folder / TRAINED_WORDS_FILE, [])
+    require(
+        all(isinstance(word, str) for word in words),
+        f"{folder / TRAINED_WORDS_FILE} is no list of words: copy it again",
+    )
+    return tuple(words)
 
 
 def _read_json(path: Path, default: Any) -> Any:
     """What a JSON file holds; ``default`` where there is none."""
     if not path.is_file():
         return default
-    try:
-        return json.loads(path.read_text())
-    except ValueError as error:
-        raise InputError(
-            f"{path} is not JSON ({error}): copy it again from where the checkpoint came from"
-        ) from error
+    value = read_json(path, "copy it again from where the checkpoint came from")
+    require(
+        isinstance(value, type(default)),
+        f"{path} holds a {type(value).__name__}, not a {type(default).__name__}: copy it again "
+        "from where the checkpoint came from",
+    )
+    return value
 
 
 def load_word_vectors(folder: Path) -> np.ndarray | None:
@@ -131,11 +167,12 @@ def load_word_vectors(folder: Path) -> np.ndarray | None:
         return None
     try:
         stored = load_file(path)
-    except SafetensorError as error:
+        vectors: np.ndarray = stored["vectors"] * stored["scale"][:, None]
+    except (SafetensorError, KeyError, ValueError, IndexError, TypeError) as error:
         raise InputError(
             f"{path} is damaged ({error}): copy it again from where the checkpoint came from"
         ) from error
-    vectors: np.ndarray = stored["vectors"] * stored["scale"][:, None]
+    require(vectors.ndim == 2, f"{path} holds no table of vectors: copy it again")
     return vectors
 
 

@@ -21,12 +21,13 @@ from janusvln_ros.data.episodes import (
 )
 from janusvln_ros.data.journal import Journal, journal_path, line_key
 from janusvln_ros.data.top_down_map import TopDownMap
+from janusvln_ros.documents import read_object
 from janusvln_ros.errors import FailedError, InputError, require
 from janusvln_ros.evaluation.drive import Drive
 from janusvln_ros.evaluation.metrics import Thresholds, measure
 from janusvln_ros.evaluation.report import write_report
 from janusvln_ros.evaluation.summary import error_line, result_line, summarize
-from janusvln_ros.files import atomic_write
+from janusvln_ros.files import atomic_write, one_name
 from janusvln_ros.policy.identity import checkpoint_digest
 from janusvln_ros.rollout.agents import (
     Agent,
@@ -263,7 +264,7 @@ class EvaluateWorker:
 
 def map_name(scene: str, height: float) -> str:
     """Name of the file that holds the map of a scene's floor at about ``height`` metres."""
-    return f"{scene}_{round(height)}"
+    return one_name(f"{scene}_{round(height)}", "the name of a map")
 
 
 def _path(drive: Drive) -> list[list[float]]:
@@ -311,7 +312,7 @@ def evaluate(
         return None
     found, episodes = done
     require_results(job.out)
-    manifest = json.loads((job.out / "manifest.json").read_text())
+    manifest = read_object(job.out / "manifest.json")
     notes = {
         **identity,
         "backend": job.settings.backend,
@@ -323,7 +324,7 @@ def evaluate(
         "thresholds": dataclasses.asdict(job.settings.thresholds),
     }
     if job.checkpoint is not None:
-        config = json.loads((job.checkpoint / "config.json").read_text())
+        config = read_object(job.checkpoint / "config.json")
         notes["trained"] = bool(config.get("navigation", {}).get("trained", True))
     return merge(job.out, episodes, len(found.rejected), notes)
 

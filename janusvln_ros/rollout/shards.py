@@ -28,6 +28,7 @@ from typing import Any, NamedTuple, Protocol
 from janusvln_ros import __version__
 from janusvln_ros.data.episodes import Episode
 from janusvln_ros.data.journal import JOURNALS, read_journals
+from janusvln_ros.documents import parse_json, read_object
 from janusvln_ros.errors import FailedError, InputError, require
 from janusvln_ros.files import atomic_write, trouble
 from janusvln_ros.rollout.settings import Settings
@@ -124,6 +125,9 @@ def versions() -> dict[str, str]:
     return found
 
 
+MANIFEST_LOST = "choose another --out"
+
+
 def claim(out: Path, manifest: dict[str, Any]) -> None:
     """
     Write ``manifest.json`` into a new output folder, or check that the one there is the same.
@@ -142,7 +146,9 @@ def claim(out: Path, manifest: dict[str, Any]) -> None:
         atomic_write(path, json.dumps(manifest, indent=1, ensure_ascii=False) + "\n")
         return
     # A round trip through JSON makes lists of tuples, as they come back from the file.
-    different = list(_differences(json.loads(path.read_text()), json.loads(json.dumps(manifest))))
+    different = list(
+        _differences(read_object(path, MANIFEST_LOST), json.loads(json.dumps(manifest)))
+    )
     require(
         not different,
         f"{out} belongs to another run, so it is not resumed: {'; '.join(different[:5])}. Choose "
@@ -217,7 +223,13 @@ def finished(out: Path) -> dict[Key, dict[str, Any]]:
     return lines
 
 
-def _key_of_line(line: Mapping[str, Any]) -> Key:
+def _key_of_line(line: Any) -> Key:
+    known = isinstance(line, Mapping) and {"scene", "episode_id", "instruction"} <= line.keys()
+    require(
+        known and isinstance(line["scene"], str) and isinstance(line["instruction"], str),
+        f"a line of a journal does not say which episode it is of: {str(line)[:80]}; remove it, "
+        "its episode is then done again",
+    )
     return line["scene"], str(line["episode_id"]), line["instruction"]
 
 
@@ -388,7 +400,8 @@ class Progress:
                 new = file.read()
             complete = new[: new.rfind(b"\n") + 1]
             self._offsets[path] += len(complete)
-            self._seen |= {_key_of_line(json.loads(text)) for text in complete.splitlines()}
+            for text in complete.splitlines():
+                self._seen.add(_key_of_line(parse_json(text, str(path))))
         return len(self._seen & self._wanted)
 
     def close(self) -> None:

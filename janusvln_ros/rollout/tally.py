@@ -16,6 +16,7 @@ import numpy as np
 
 from janusvln_ros.actions import Action
 from janusvln_ros.data.episodes import Episode
+from janusvln_ros.documents import read_json_lines, read_object
 from janusvln_ros.errors import InputError, require
 from janusvln_ros.evaluation.intervals import rate
 from janusvln_ros.evaluation.summary import Line
@@ -196,8 +197,8 @@ def tally_run(out: Path, data_dir: Path) -> dict[str, Any]:
         InputError: there is no finished evaluation, or the episodes are not those that it drove.
     """
     try:
-        manifest = json.loads((out / "manifest.json").read_text())
-        lines = [json.loads(text) for text in (out / "results.jsonl").read_text().splitlines()]
+        manifest = read_object(out / "manifest.json")
+        lines = read_json_lines(out / "results.jsonl")
     except OSError as error:
         raise InputError(
             f"{out} holds no finished evaluation ({error.strerror}: {error.filename}): name the "

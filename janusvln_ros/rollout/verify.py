@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from janusvln_ros.data.episodes import Episode, write_episodes
+from janusvln_ros.documents import read_json_lines, read_object
 from janusvln_ros.errors import InputError, require
 from janusvln_ros.files import atomic_write
 from janusvln_ros.rollout.settings import Settings
@@ -46,7 +47,7 @@ def verify(
     Raises:
         InputError: habitat-lab cannot repeat drives of these settings, or cannot be run.
     """
-    lines = [json.loads(text) for text in (out / "results.jsonl").read_text().splitlines()]
+    lines = read_json_lines(out / "results.jsonl")
     by_key = {(e.scene, e.episode_id, e.instruction): e for e in episodes}
     driven = [
         (by_key[line["scene_id"], str(line["episode_id"]), line["episode_instruction"]], line)
@@ -191,7 +192,7 @@ def run_habitat_lab(
             f"ended with status {done.returncode}): install habitat-lab of habitat-sim's version "
             "there (docs/simulation.md)",
         )
-        return dict(json.loads((folder / "results.json").read_text()))
+        return read_object(folder / "results.json", "run it again")
 
 
 def table(report: Mapping[str, Any]) -> str:

@@ -19,6 +19,7 @@ from tqdm import tqdm
 from janusvln_ros.data.samples import TrajectorySet
 from janusvln_ros.errors import InputError, require
 from janusvln_ros.files import atomic_path, file_lock
+from janusvln_ros.limits import require_within
 from janusvln_ros.policy.preprocess import resize
 
 
@@ -48,8 +49,12 @@ def read_picture(path: Path, image_width: int) -> np.ndarray:
     """A picture resized as for the encoders, uint8 [h, w, 3]. Raises InputError."""
     try:
         with Image.open(path) as picture:
+            require_within(picture.width * picture.height, "PICTURE_PIXELS", f"{path} has")
             return resize(np.asarray(picture.convert("RGB")), image_width)
-    except OSError as error:
+    except InputError:
+        raise
+    # what a decoder meets in damaged data is of many kinds
+    except Exception as error:
         raise InputError(
             f"{path} cannot be read as a picture ({error}): make the training set "
             "anew, which leaves such trajectories out"

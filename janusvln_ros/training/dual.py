@@ -177,8 +177,7 @@ class Trajectories(Dataset[dict[str, Any]]):
                 np.array(array[start : start + n]) for array in self.features[s]
             )
         else:
-            folder = (self.sets[s].path.resolve().parent / values["folder"]).resolve()
-            paths = [folder / name for name in values["frames"][:n]]
+            paths = self.sets[s].pictures(values)[:n]
             frames = np.stack([read_picture(path, self.width) for path in paths])
             item["frames"] = np.ascontiguousarray(frames[:, :, ::-1]) if mirrored else frames
         return item

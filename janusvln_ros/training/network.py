@@ -83,8 +83,8 @@ def from_parts(
 
     Args:
         config: of the whole network.
-        parts: folders or hub ids (empty: none), by what stands before their tensors' names in a
-            JanusVLN checkpoint ("" for Qwen2.5-VL, "vggt." for VGGT).
+        parts: folders or owner/name@revision (empty: none), by what stands before their tensors'
+            names in a JanusVLN checkpoint ("" for Qwen2.5-VL, "vggt." for VGGT).
         dtype: of the weights.
         seed: of the random ones.
 

@@ -75,17 +75,18 @@ class Recipe:
     memory: Literal["released", "dual"] = "released"
     model: str = ""
     """
-    Where the weights come from: a checkpoint folder or hub id; a ``.json`` file of settings starts
-    from random weights.
+    Where the weights come from: a checkpoint folder or owner/name@revision; a ``.json`` file of
+    settings starts from random weights.
     """
     semantic_model: str = ""
     """
     With a settings file as ``model``: take the semantic encoder and language model from this
-    Qwen2.5-VL folder or hub id.
+    Qwen2.5-VL folder or owner/name@revision.
     """
     spatial_model: str = ""
     """
-    With a settings file as ``model``: take the spatial encoder from this VGGT folder or hub id.
+    With a settings file as ``model``: take the spatial encoder from this VGGT folder or
+    owner/name@revision.
     """
     encoders: str = ""
     """
@@ -98,7 +99,7 @@ class Recipe:
     attends to like from the first step (new networks).
     """
     tokenizer: str = ""
-    """Folder or hub id of the tokenizer; empty: that of ``model``."""
+    """Folder or owner/name@revision of the tokenizer; empty: that of ``model``."""
     lam: float | None = None
     """Weight of the spatial features in the fusion; None: as in the model's config."""
     initial_frames: int | None = None

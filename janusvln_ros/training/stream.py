@@ -42,7 +42,8 @@ from transformers import (
     TrainingArguments,
 )
 
-from janusvln_ros.errors import InputError
+from janusvln_ros.documents import read_object
+from janusvln_ros.errors import InputError, require
 from janusvln_ros.files import atomic_write, file_lock
 from janusvln_ros.model import JanusVLN
 from janusvln_ros.policy import Navigator
@@ -101,7 +102,7 @@ class Ledger:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        kept = json.loads(path.read_text()) if path.is_file() else {}
+        kept = read_object(path) if path.is_file() else {}
         self.seconds: dict[str, float] = kept.get("seconds", {})
         self.counts: dict[str, int] = kept.get("counts", {})
         self.faults: dict[str, int] = kept.get("faults", {})
@@ -141,7 +142,7 @@ def accounts(folder: Path) -> dict[str, dict[str, float]]:
     """What all producers of a stream have done together, as the parts of a `Ledger`."""
     total: dict[str, dict[str, float]] = {"seconds": {}, "counts": {}, "faults": {}, "words": {}}
     for path in folder.glob("producer-*.json"):
-        for part, values in json.loads(path.read_text()).items():
+        for part, values in read_object(path).items():
             for name, value in values.items():
                 total[part][name] = total[part].get(name, 0) + value
     return total
@@ -279,7 +280,13 @@ def claim_home(folder: Path) -> int:
     """The number of the next home of a stream, which nobody else gets, now or ever."""
     path = folder / "next_home"
     with file_lock(path):
-        number = int(path.read_text()) if path.is_file() else 0
+        text = path.read_text(errors="replace") if path.is_file() else "0"
+        require(
+            text.strip().isdecimal() and len(text) < 20,
+            f"{path} is {text!r:.40}, not the number of a home: delete {folder}, the stream "
+            "begins anew",
+        )
+        number = int(text)
         atomic_write(path, f"{number + 1}\n")
     return number
 

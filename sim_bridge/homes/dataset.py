@@ -28,6 +28,7 @@ from janusvln_ros.data.episodes import (
     write_episodes,
     write_ground_truth,
 )
+from janusvln_ros.documents import read_json, read_object
 from janusvln_ros.errors import InputError, require
 from janusvln_ros.files import atomic_write, file_lock
 from sim_bridge.nav_env import scene_path
@@ -338,13 +339,9 @@ def _stored(path: Path) -> Settings | None:
 def _read_json(path: Path) -> dict[str, Any] | None:
     """The object in a file, None where there is no file."""
     try:
-        return dict(json.loads(path.read_text()))
+        return read_object(path, "delete it and the houses beside it")
     except (FileNotFoundError, NotADirectoryError):
         return None
-    except ValueError as error:
-        raise InputError(
-            f"{path} is damaged ({error}): delete it and the houses beside it"
-        ) from error
 
 
 def _scene_path(data_dir: str | Path, name: str) -> Path:
@@ -413,7 +410,7 @@ def _numbered(parts: Path, names: list[str]) -> Iterator[tuple[Episode, GroundTr
     """The episodes of homes, numbered from 1 across them."""
     number = 0
     for name in names:
-        for told, truth in json.loads((parts / f"{name}.json").read_text()):
+        for told, truth in read_json(parts / f"{name}.json", f"delete {parts}"):
             number += 1
             # JSON has lists where an episode has tuples
             points = {

@@ -141,7 +141,7 @@ def test_scalevln_is_one_file_and_may_lack_way_points(tmp_path):
         ({"goals": []}, "goals is empty"),
         ({"goals": [{"radius": 3}]}, "'position' is missing"),
         ({"instruction": {"instruction_text": "  "}}, "instruction_text"),
-        ({"reference_path": [[0, 0, "x"]]}, "could not convert"),
+        ({"reference_path": [[0, 0, "x"]]}, "a number in it is no number"),
         ({"episode_id": 1}, "a second time"),
     ],
 )

@@ -184,3 +184,28 @@ def test_wrong_number_of_frames_is_refused_before_anything_is_written(tmp_path):
     with pytest.raises(ValueError, match="2 frames, 1 actions"):
         writer.write(episode("1"), [b"a", b"b"], [-1])
     assert not (tmp_path / "images").exists()
+
+
+@pytest.mark.parametrize("name", ["x/../../../precious", "../precious", "a/b", "/precious"])
+def test_an_episode_whose_id_names_a_folder_elsewhere_is_refused_and_nothing_there_is_touched(
+    tmp_path, name
+):
+    kept = tmp_path / "precious" / "thesis.txt"
+    kept.parent.mkdir()
+    kept.write_text("years of work")
+    writer = TrajectoryWriter(tmp_path / "out" / "deep", "houses")
+    with pytest.raises(InputError, match="episode"):
+        writer.write(episode(name), [b"jpeg"], [-1])
+    writer.close()
+    assert kept.read_text() == "years of work"
+    assert not list(tmp_path.rglob("*.jpg"))
+
+
+@pytest.mark.parametrize("name", ["../precious", "/precious", "images/../../precious"])
+def test_annotations_that_name_pictures_elsewhere_are_refused(tmp_path, name):
+    touch(tmp_path / "precious" / "rgb", ["000.jpg"])
+    (tmp_path / "set").mkdir()
+    line = {"id": 1, "video": name, "instructions": ["Go."], "actions": [-1]}
+    (tmp_path / "set" / "annotations.json").write_text(json.dumps([line]))
+    with pytest.raises(InputError, match=r"item 0: video is"):
+        list(read_trajectories(tmp_path / "set"))

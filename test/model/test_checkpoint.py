@@ -232,6 +232,17 @@ def test_folder_that_does_not_exist_is_named(tmp_path):
         JanusVLN.from_pretrained(tmp_path / "nowhere" / "at" / "all")
 
 
+@pytest.mark.parametrize("name", ["a/b", "somebody/some-model", "../a", "a/b/c", "a@b", "/a/b@v"])
+def test_a_missing_folder_is_a_missing_folder_and_nothing_of_the_hub(name, monkeypatch):
+    import huggingface_hub
+
+    monkeypatch.setattr(
+        huggingface_hub, "snapshot_download", lambda *_, **__: pytest.fail("asked")
+    )
+    with pytest.raises(InputError, match=f"no checkpoint folder '{name}'"):
+        JanusVLN.from_pretrained(name)
+
+
 def test_hub_id_without_network_says_so(monkeypatch):
     import huggingface_hub
 
@@ -240,7 +251,7 @@ def test_hub_id_without_network_says_so(monkeypatch):
 
     monkeypatch.setattr(huggingface_hub, "snapshot_download", offline)
     with pytest.raises(InputError, match=r"somebody/some-model.*network"):
-        JanusVLN.from_pretrained("somebody/some-model")
+        JanusVLN.from_pretrained("somebody/some-model@v1")
 
 
 def test_hub_id_becomes_its_snapshot(monkeypatch, tiny, model):
@@ -249,10 +260,12 @@ def test_hub_id_becomes_its_snapshot(monkeypatch, tiny, model):
     monkeypatch.setattr(
         huggingface_hub,
         "snapshot_download",
-        lambda name, allow_patterns: str(tiny) if name == "somebody/some-model" else None,
+        lambda name, revision, allow_patterns: (
+            str(tiny) if (name, revision) == ("somebody/some-model", "v1") else None
+        ),
     )
     assert torch.equal(
-        JanusVLN.from_pretrained("somebody/some-model").lm_head.weight, model.lm_head.weight
+        JanusVLN.from_pretrained("somebody/some-model@v1").lm_head.weight, model.lm_head.weight
     )
 
 

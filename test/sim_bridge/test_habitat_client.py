@@ -439,7 +439,7 @@ def test_pictures_do_not_go_through_the_socket_and_belong_to_who_asked(remote, m
     monkeypatch.setattr(
         habitat_client,
         "receive",
-        lambda *arguments: received.append(receive(*arguments)) or received[-1],
+        lambda *given, **named: received.append(receive(*given, **named)) or received[-1],
     )
     first = remote.render()
     assert "$shared" in received[-1]["rgb"] and "$shared" in received[-1]["depth"]
