@@ -9,6 +9,7 @@ may grow.
 
   janusvln bench --config benchmarks/configs/mid --frames 60 --memory dual
   janusvln bench --config CHECKPOINT --device cuda --precision bfloat16 --json
+  janusvln bench --config benchmarks/configs/full --write DIR
 
 Stages: preprocess (resize, patches), spatial (geometry, with its memory), vision (what is there),
 prefill (the language model reads), decode (the answer). On a GPU each stage waits for its own
@@ -20,9 +21,10 @@ import argparse
 import resource
 import statistics
 import sys
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from janusvln_ros.cli.options import JSON, PRECISION, SIZE, SPATIAL_PRECISION, option
+from janusvln_ros.cli.options import JSON, PRECISION, SIZE, SPATIAL_PRECISION, WINDOW, option
 from janusvln_ros.cli.output import answer
 from janusvln_ros.documents import read_object
 from janusvln_ros.errors import require
@@ -63,7 +65,15 @@ OPTIONS = (
         help="dual on a GPU: replay the language model from a recording once the window is full",
     ),
     SPATIAL_PRECISION,
+    WINDOW,
     SIZE,
+    option(
+        "--write",
+        type=Path,
+        metavar="DIR",
+        help="write a checkpoint of these sizes with random bfloat16 weights into the new folder "
+        "DIR, and time nothing",
+    ),
     option(
         "--warmup",
         type=int,
@@ -80,35 +90,96 @@ def build_navigator(
     memory: "Memory",
     decoding: "Decoding | None",
     device: str,
-    precision: str | None,
+    precision: str,
+    spatial_precision: str | None = None,
+    window: tuple[int, int] | None = None,
+    size: tuple[int, int] = (640, 480),
     **options: Any,
 ) -> "Navigator":
     """
     A `Navigator` with random weights of the sizes in ``folder``'s config.json, and a tokenizer
-    made for it; further ``options`` are fields of `NavigatorOptions`.
+    made for it; arguments are those of `Navigator.from_pretrained`.
 
     Raises:
-        InputError: no usable config.json there, or a device or precision that is not to be had.
+        InputError: no usable config.json there, a device or precision that is not to be had, or no
+            room for it.
     """
-    from functools import partial
-    from pathlib import Path
-
-    from janusvln_ros.model import JanusVLN, JanusVLNConfig
-    from janusvln_ros.model.quantization import with_precision
+    from janusvln_ros.model import JanusVLNConfig
+    from janusvln_ros.model.memory import FrameWindow
+    from janusvln_ros.model.synthetic import random_network
     from janusvln_ros.policy import Navigator, NavigatorOptions
-    from janusvln_ros.policy import prompt as texts
+    from janusvln_ros.policy.fit import fit
     from janusvln_ros.policy.navigator import as_device
+
+    NavigatorOptions(memory, decoding, **options)
+    config, target = JanusVLNConfig.from_pretrained(folder), as_device(device)
+    found = fit(
+        config,
+        target,
+        precision=precision,
+        spatial_precision=spatial_precision,
+        window=FrameWindow(*window) if window else None,
+        memory=memory,
+        size=size,
+    )
+    chosen = NavigatorOptions(
+        memory,
+        decoding,
+        allow_untrained_memory=True,
+        spatial_precision=found.spatial_precision,
+        **options,
+    )
+    model = random_network(found.config, found.use.precision, target)
+    navigator = Navigator(model, fitting_tokenizer(folder), chosen)
+    navigator.fit = found
+    return navigator
+
+
+def fitting_tokenizer(folder: str) -> Any:
+    """A tokenizer made for the sizes in ``folder``'s config.json, and for the prompts."""
+    from janusvln_ros.policy import prompt as texts
     from janusvln_ros.policy.tokenizer import standin_tokenizer
 
-    chosen = NavigatorOptions(memory, decoding, allow_untrained_memory=True, **options)
-    config = JanusVLNConfig.from_pretrained(folder)
     path = Path(folder)
-    tokenizer = standin_tokenizer(
+    return standin_tokenizer(
         read_object(path / "config.json" if path.is_dir() else path),
         [texts.TASK, texts.CHOICES, texts.DUAL_SYSTEM, texts.DUAL_USER, INSTRUCTION],
     )
-    model = with_precision(partial(JanusVLN.from_config, config), precision, as_device(device))
-    return Navigator(model, tokenizer, chosen)
+
+
+def write_checkpoint(folder: str, out: Path, memory: "Memory") -> dict[str, Any]:
+    """
+    Write a checkpoint with random weights of the sizes in ``folder``'s config.json, for one of the
+    memories, into a new folder; what was written, in words and bytes.
+
+    Raises:
+        InputError: no usable config.json there, ``out`` holds something, or the disk has no room.
+    """
+    import shutil
+    from dataclasses import replace
+
+    from janusvln_ros.model import JanusVLNConfig
+    from janusvln_ros.model.footprint import on_paper, weight_bytes
+    from janusvln_ros.model.synthetic import write_random_checkpoint
+
+    config = JanusVLNConfig.from_pretrained(folder)
+    config = replace(config, navigation=replace(config.navigation, memory=memory))
+    require(
+        not out.exists() or not any(out.iterdir()),
+        f"--write {out}: the folder holds something already; name a new one",
+    )
+    out.mkdir(parents=True, exist_ok=True)
+    wanted, free = weight_bytes(on_paper(config), "bfloat16"), shutil.disk_usage(out).free
+    require(
+        wanted < 0.95 * free,
+        f"--write {out}: the weights take {wanted / 1e9:.2f} GB, and {free / 1e9:.2f} GB of the "
+        "disk are free: name a folder elsewhere",
+    )
+    write_random_checkpoint(config, out)
+    fitting_tokenizer(folder).save_pretrained(out)
+    files = list(out.glob("*.safetensors"))
+    size = sum(file.stat().st_size for file in files)
+    return {"checkpoint": str(out), "files": len(files), "bytes": size, "memory": memory}
 
 
 INSTRUCTION = "walk past the sofa, turn left at the door and stop near the table."
@@ -159,21 +230,28 @@ def run(args: argparse.Namespace) -> int:
     )
     if args.threads:
         torch.set_num_threads(args.threads)
+    if args.write is not None:
+        written = write_checkpoint(args.config, args.write, args.memory)
+        answer(args.json, written, written_page)
+        return 0
     navigator = build_navigator(
         args.config,
         args.memory,
         args.decoding,
         args.device,
-        args.precision or ("float32" if args.device == "cpu" else None),
+        args.precision or "auto",
+        args.spatial_precision,
+        args.window,
+        args.size,
         cuda_graphs=args.cuda_graphs,
-        spatial_precision=args.spatial_precision,
     )
+    assert navigator.fit is not None
     result = {
         "config": args.config,
         "memory": args.memory,
         "decoding": navigator.decoding,
         "device": args.device,
-        "precision": args.precision or str(navigator.model.dtype).removeprefix("torch."),
+        "precision": navigator.fit.use.precision,
         "threads": torch.get_num_threads(),
         "parameters": sum(p.numel() for p in navigator.model.parameters()),
         "frames": time_steps(navigator, args.frames, args.size, args.warmup),
@@ -182,6 +260,14 @@ def run(args: argparse.Namespace) -> int:
     }
     answer(args.json, result, page)
     return 0
+
+
+def written_page(result: dict[str, Any]) -> str:
+    """What `write_checkpoint` wrote, in a line."""
+    return (
+        f"{result['checkpoint']}: random weights for memory {result['memory']}, "
+        f"{result['bytes'] / 1e9:.2f} GB in {result['files']} file(s)"
+    )
 
 
 def page(result: dict[str, Any]) -> str:

@@ -77,7 +77,7 @@ def run(args: argparse.Namespace) -> int:
         "dagger.p": args.p if args.p is not None else 0.5 if classic else None,
         "dagger.data_it": args.round if args.round is not None else 1 if classic else None,
         "policy.device": args.device,
-        "policy.dtype": args.precision,
+        "policy.precision": args.precision,
     }
     changes = [f"{key}={value}" for key, value in given.items() if value is not None]
     settings = load_settings(

@@ -106,7 +106,7 @@ def run(args: argparse.Namespace) -> int:
         "policy.memory": args.memory,
         "policy.decoding": args.decoding,
         "policy.device": args.device,
-        "policy.dtype": args.precision,
+        "policy.precision": args.precision,
     }
     settings = load_settings(
         args.config or args.dataset,

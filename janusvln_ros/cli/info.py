@@ -16,19 +16,20 @@ that weights, memories and an estimate of the room to compute stay within the GP
 
 import argparse
 import sys
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from janusvln_ros.cli.options import JSON, SIZE, SPATIAL_PRECISION, option
+from janusvln_ros.cli.options import JSON, SIZE, SPATIAL_PRECISION, WINDOW, option
 from janusvln_ros.cli.output import answer, say
-from janusvln_ros.errors import require
 
 if TYPE_CHECKING:
-    from janusvln_ros.model import JanusVLNConfig
     from janusvln_ros.model.config import Memory
-    from janusvln_ros.model.footprint import Episode
+    from janusvln_ros.model.footprint import Need
+    from janusvln_ros.model.memory import SpatialPrecision
     from janusvln_ros.model.network import Network
+
+PRECISIONS = ("float32", "bfloat16", "int8", "int4")
+"""Rows of the table; float16 takes what bfloat16 does."""
 
 OPTIONS = (
     option(
@@ -41,13 +42,7 @@ OPTIONS = (
         choices=["released", "dual"],
         help="how the past is remembered (what the checkpoint was trained for)",
     ),
-    option(
-        "--window",
-        type=int,
-        nargs=2,
-        metavar=("I", "W"),
-        help="first and last frames to remember (what config.json says: usually 8 48)",
-    ),
+    WINDOW,
     SIZE,
     SPATIAL_PRECISION,
     JSON,
@@ -68,7 +63,7 @@ def describe(
     memory: "Memory | None" = None,
     window: tuple[int, int] | None = None,
     size: tuple[int, int] = (640, 480),
-    spatial_precision: str | None = None,
+    spatial_precision: "SpatialPrecision | None" = None,
 ) -> dict[str, Any]:
     """
     Everything that is printed, as one object; sizes in bytes.
@@ -81,22 +76,16 @@ def describe(
     from janusvln_ros.model import footprint as sizes
     from janusvln_ros.model.checkpoint import find
     from janusvln_ros.model.memory import FrameWindow
-    from janusvln_ros.model.spatial import PATCH
-    from janusvln_ros.policy.preprocess import patch_grid, resized_shape
+    from janusvln_ros.policy.fit import frame_size, windowed
+    from janusvln_ros.policy.preprocess import resized_shape
 
     folder = Path(checkpoint)
     folder = folder if folder.is_file() else find(checkpoint)
-    config = JanusVLNConfig.from_pretrained(folder)
-    mode = memory or config.navigation.memory
-    kept = FrameWindow(*window) if window else config.navigation.window
-    require(
-        min(kept.initial, kept.window) >= 0 and min(size) >= PATCH,
-        f"--window {kept.initial} {kept.window} --size {size[0]}x{size[1]}: frames "
-        f"must not be negative, a side has at least {PATCH} pixels",
-    )
+    kept = FrameWindow(*window) if window else None
+    config = windowed(JanusVLNConfig.from_pretrained(folder), kept)
+    mode, kept = memory or config.navigation.memory, config.navigation.window
+    frame = frame_size(config, size)
     height, width = resized_shape(size[1], size[0], config.navigation.image_width)
-    frame = sizes.FrameSize(*patch_grid(height, width))
-    episode = sizes.Episode(frame, mode, kept, 2, spatial_byte=spatial_precision is not None)
     network = sizes.on_paper(config)
     weights, parameters = _weights(folder, network), sizes.count_parameters(network)
     return {
@@ -116,11 +105,16 @@ def describe(
         "spatial_precision": spatial_precision,
         "precisions": {
             precision: _needs(
-                config,
-                replace(episode, number_bytes=number),
-                sizes.weight_bytes(network, precision),
+                sizes.needed(
+                    config,
+                    network,
+                    frame,
+                    mode,
+                    sizes.Use(precision, kept, spatial_precision),
+                    True,
+                )
             )
-            for precision, number in sizes.WEIGHT_PRECISIONS.items()
+            for precision in PRECISIONS
         },
     }
 
@@ -141,21 +135,18 @@ def _weights(folder: Path, network: "Network") -> dict[str, Any]:
     }
 
 
-def _needs(config: "JanusVLNConfig", episode: "Episode", weights: int) -> dict[str, Any]:
-    """What ``weights`` bytes and an episode take, and which GPUs have that much."""
+def _needs(need: "Need") -> dict[str, Any]:
+    """What a use takes on a GPU, and which ones have that much."""
     from janusvln_ros.model import footprint as sizes
 
-    working = sizes.working_bytes(config, episode)
-    per_frame, memories = sizes.memory_bytes(config, episode)
-    total = weights + sum(memories.values()) + working + sizes.CONTEXT_BYTES
     return {
-        "weights": weights,
-        "memories": memories,
-        "memory_per_frame": per_frame,
-        "working_estimate": working,
-        "context_estimate": sizes.CONTEXT_BYTES,
-        "total": total,
-        "fits_gigabytes": [gb for gb in sizes.GPU_GIGABYTES if total <= gb * 10**9],
+        "weights": need.weights,
+        "memories": need.memories,
+        "memory_per_frame": need.per_frame,
+        "working_estimate": need.working,
+        "context_estimate": need.overhead,
+        "total": need.total,
+        "fits_gigabytes": [gb for gb in sizes.GPU_GIGABYTES if need.total <= gb * 10**9],
     }
 
 

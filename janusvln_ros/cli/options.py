@@ -65,8 +65,16 @@ SIZE = option(
 PRECISION = option(
     "--precision",
     metavar="NAME",
-    help="float32, bfloat16, float16; int8 or int4 for the language model's weights (default: "
-    "float32 on a CPU, else the checkpoint's own)",
+    help="float32, bfloat16, float16; int8 or int4 for the language model's weights; auto: the "
+    "most exact that fits (default)",
+)
+
+WINDOW = option(
+    "--window",
+    type=int,
+    nargs=2,
+    metavar=("I", "W"),
+    help="first and last frames to remember (what config.json says: usually 8 48)",
 )
 
 SET = option(

@@ -124,7 +124,7 @@ def decide_again(args: argparse.Namespace, out: Path) -> dict[str, Any]:
             **({"memory": args.memory} if args.memory else {}),
             decoding=args.decoding,
             device=args.device,
-            dtype=args.precision,
+            precision=args.precision or "auto",
         )
         # greedy decoding: nothing is drawn, but a simulated drive has a seed of its own
         about = navigator.about | {"seed": bag.about.get("seed", "none")}
@@ -178,7 +178,7 @@ def page(result: dict[str, Any]) -> str:
     earlier, now = result["recorded_about"], result["about"]
     changed = [
         f"{key} {earlier[key]}, now {now[key]}"
-        for key in ("checkpoint_digest", "memory", "decoding", "prompt", "dtype", "version")
+        for key in ("checkpoint_digest", "memory", "decoding", "prompt", "precision", "version")
         if key in earlier and earlier[key] != now.get(key)
     ]
     if changed:

@@ -51,7 +51,7 @@ def page(status: dict[str, Any]) -> str:
         ("last decision", status["last_decision"] or "none yet"),
         (
             "checkpoint",
-            f"{about['checkpoint']} ({about['memory']}, {about['dtype']} on {about['device']})"
+            f"{about['checkpoint']} ({about['memory']}, {about['precision']} on {about['device']})"
             if "checkpoint" in about
             else "not loaded",
         ),

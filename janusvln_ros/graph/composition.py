@@ -4,7 +4,7 @@ files alike. No ROS import.
 """
 
 import json
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -21,6 +21,26 @@ PACKAGE = "janusvln_ros"
 """The ROS package that holds every executable named here."""
 
 
+def whole_numbers(text: str) -> list[int]:
+    """
+    Read "[8, 48]", "8,48" or "8 48".
+
+    Raises:
+        ValueError: something else than whole numbers.
+    """
+    return [int(word) for word in text.strip("[] ").replace(",", " ").split()]
+
+
+KINDS: Mapping[str, Callable[[str], Any]] = {
+    "text": str,
+    "int": int,
+    "float": float,
+    "bool": bool,
+    "ints": whole_numbers,
+}
+"""What an argument's value becomes, by the ``type`` it is declared with."""
+
+
 @dataclass(frozen=True)
 class Argument:
     """
@@ -34,7 +54,7 @@ class Argument:
     description: str
     choices: tuple[str, ...] = ()
     required: bool = False
-    kind: type = str
+    kind: Callable[[str], Any] = str
     sets: tuple[tuple[str, str], ...] = ()
     remaps: Mapping[str, list[str]] = field(default_factory=dict)
     implies: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
@@ -105,7 +125,7 @@ def graph_arguments(graph: str) -> list[Argument]:
             str(entry["description"]),
             tuple(entry.get("choices", ())),
             bool(entry.get("required", False)),
-            {"text": str, "int": int, "float": float, "bool": bool}[entry.get("type", "text")],
+            KINDS[entry.get("type", "text")],
             tuple(
                 (target.split(".", 1)[0], target.split(".", 1)[1])
                 for target in entry.get("sets", ())

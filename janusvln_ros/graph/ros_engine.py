@@ -133,7 +133,7 @@ class PolicyNodeEngine:
             "memory": settings.policy.memory or "auto",
             "decoding": agent.navigator.decoding,
             "device": settings.policy.device or "auto",
-            "dtype": settings.policy.dtype or "auto",
+            "precision": settings.policy.precision or "auto",
             "max_blocked": settings.rules.max_blocked or 0,
             "inference_timeout": 600.0,
             "refuse_noise": False,  # every text is driven, as without ROS

@@ -6,7 +6,7 @@ safetensors whole or in shards, and what decodes its answers.
 import json
 import logging
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -61,6 +61,8 @@ class JanusVLN(Network):
         *,
         dtype: str | torch.dtype | None = None,
         device: str | torch.device = "cpu",
+        config: JanusVLNConfig | None = None,
+        shrink: Callable[[str, Tensor], Tensor] | None = None,
     ) -> "JanusVLN":
         """
         Read a checkpoint in the published layout.
@@ -69,6 +71,9 @@ class JanusVLN(Network):
             checkpoint: a folder, or ``owner/name@revision`` of the hub.
             dtype: of the weights in memory; that of config.json if None.
             device: where they go, tensor by tensor.
+            config: settings in place of those of config.json, with the same sizes.
+            shrink: what to keep of each weight, told its name and given it in ``dtype`` on
+                ``device``, before the next one is read.
 
         Returns:
             The network, in evaluation mode. Which tensors were read past is logged.
@@ -78,7 +83,7 @@ class JanusVLN(Network):
                 config.json asks for.
         """
         folder = find(checkpoint)
-        config = JanusVLNConfig.from_pretrained(folder)
+        config = config or JanusVLNConfig.from_pretrained(folder)
         target = {"device": device, "dtype": as_dtype(dtype or config.dtype), "copy": True}
         with torch.device("meta"):
             model = cls(config)
@@ -88,14 +93,29 @@ class JanusVLN(Network):
             logging.getLogger(__name__).info("%s: read past %d tensors: %s", folder, count, reason)
         weights = {
             str(our_name(name)): file.get_tensor(name).to(**target)
+            if shrink is None
+            else shrink(str(our_name(name)), file.get_tensor(name).to(**target))
             for name, file in stored_tensors(folder)
             if older_name(name) in result.used
         }
-        model.load_state_dict(weights, strict=False, assign=True)
-        if config.tie_word_embeddings:
-            model.lm_head.weight = model.language.embed_tokens.weight
-        model.restore_frequencies()
-        return model.eval()
+        return model.filled(weights)
+
+    @classmethod
+    def from_tensors(
+        cls, config: JanusVLNConfig, tensors: Iterable[tuple[str, Tensor]]
+    ) -> "JanusVLN":
+        """The network of these weights, by our names, each of which becomes a part of it."""
+        with torch.device("meta"):
+            model = cls(config)
+        return model.filled(dict(tensors))
+
+    def filled(self, weights: Mapping[str, Tensor]) -> "JanusVLN":
+        """Take these weights, by our names, for those on paper; in evaluation mode."""
+        self.load_state_dict(weights, strict=False, assign=True)
+        if self.config.tie_word_embeddings:
+            self.lm_head.weight = self.language.embed_tokens.weight
+        self.restore_frequencies()
+        return self.eval()
 
     def save_pretrained(
         self,

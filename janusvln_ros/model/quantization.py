@@ -2,17 +2,20 @@
 Smaller weights: weight-only int8 and int4 of the language model (torchao).
 
 What it costs in accuracy is for `error` tests and ``docs/performance.md`` to say. Embeddings,
-norms, ``lm_head`` and both encoders keep their dtype: the language model's layers are seven tenths
-of the network, and the encoders are read once per frame, not once per token.
+norms, ``lm_head`` and both encoders are bfloat16: the language model's layers are seven tenths of
+the network, and the encoders are read once per frame, not once per token.
 """
 
 from collections.abc import Callable
+from importlib.util import find_spec
+from pathlib import Path
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from janusvln_ros.errors import InputError, require
 from janusvln_ros.model.checkpoint import JanusVLN
+from janusvln_ros.model.config import JanusVLNConfig
 
 PRECISIONS = ("int8", "int4")
 """Weight-only precisions of the language model, accepted wherever a ``dtype`` of weights is."""
@@ -29,88 +32,126 @@ def group_size(in_features: int) -> int | None:
     return next((size for size in GROUPS if in_features % size == 0), None)
 
 
-def with_precision(
-    make: Callable[..., JanusVLN], dtype: str | torch.dtype | None, device: torch.device
-) -> JanusVLN:
+def plain_precision(precision: str) -> str:
+    """The dtype of all that a precision leaves as it is."""
+    return "bfloat16" if precision in PRECISIONS else precision
+
+
+def shrinking(precision: str) -> Callable[[str, Tensor], Tensor] | None:
     """
-    The network of ``make(dtype=..., device=...)``, with the language model in int8 or int4 where
-    ``dtype`` is one of these.
+    What a weight becomes in a precision, told its name in `JanusVLN`; None: what it is.
 
-    Everything else is then float32 on a CPU and bfloat16 on a GPU, which need never hold the
-    unquantised weights.
-    """
-    if dtype not in PRECISIONS:
-        return make(dtype=dtype, device=device)
-    plain = "float32" if device.type == "cpu" else "bfloat16"
-    return quantize_language(make(dtype=plain, device="cpu"), str(dtype), device)
-
-
-def quantize_language(
-    model: JanusVLN, precision: str, device: torch.device | str | None = None
-) -> JanusVLN:
-    """
-    Turn the linear layers of the language model into int8 (a scale per row) or int4 (a scale per
-    group), in place.
-
-    int4 on a GPU is torchao's packed format and needs bfloat16 weights. On a CPU there is no
-    packed format: the values are those of int4, but each takes a byte; it is there to measure the
-    error.
-
-    Args:
-        model: with weights in floating point, anywhere.
-        precision: ``int8`` or ``int4``.
-        device: where layers go, one by one, before they are quantised, and the rest afterwards; so
-            that a GPU need never hold the unquantised weights. Default: where they are.
-
-    Returns:
-        ``model``, in evaluation mode; it can no longer be trained or saved.
+    Given weights one by one, so that never more than one of them is there unquantised.
 
     Raises:
-        InputError: torchao is not installed, the precision is unknown, or int4 is asked of a GPU
-            with other weights than bfloat16.
+        InputError: torchao is not installed.
+    """
+    if precision not in PRECISIONS:
+        return None
+    require_torchao(precision)
+
+    def shrink(name: str, weight: Tensor) -> Tensor:
+        linear = name.startswith("language.layers.") and weight.dim() == 2
+        return small_weight(weight, precision) if linear else weight
+
+    return shrink
+
+
+def load_network(
+    folder: str | Path,
+    precision: str,
+    device: str | torch.device = "cpu",
+    config: JanusVLNConfig | None = None,
+) -> JanusVLN:
+    """
+    Read a checkpoint in a precision: a dtype, or one of `PRECISIONS`.
+
+    Peak memory is that of the network as it will be, and of one weight more.
+
+    Args:
+        folder, config: as `JanusVLN.from_pretrained`.
+        precision: of the weights; in int8 and int4 all but the language model's layers are
+            bfloat16.
+        device: where they go.
+
+    Raises:
+        InputError: as `JanusVLN.from_pretrained`, or torchao is not installed.
+    """
+    return JanusVLN.from_pretrained(
+        folder,
+        dtype=plain_precision(precision),
+        device=device,
+        config=config,
+        shrink=shrinking(precision),
+    )
+
+
+def quantize_language(model: JanusVLN, precision: str) -> JanusVLN:
+    """
+    Turn the linear layers of a network's language model into int8 or int4, in place and where they
+    are.
+
+    Returns:
+        ``model``, which can no longer be trained or saved.
+
+    Raises:
+        InputError: torchao is not installed, or the precision is unknown.
     """
     require(
         precision in PRECISIONS,
         f"there is no precision {precision!r} of weights: choose int8 or int4",
     )
-    try:
-        from torchao.quantization import quantize_
-    except ImportError as error:
-        raise InputError(
-            f"{precision} weights need torchao: pip install 'janusvln_ros[quantize]'"
-        ) from error
-    target = torch.device(device) if device is not None else model.device
+    require_torchao(precision)
+    for module in model.language.layers.modules():
+        if isinstance(module, nn.Linear):
+            module.weight = nn.Parameter(small_weight(module.weight, precision), False)
+    return model
+
+
+def small_weight(weight_NK: Tensor, precision: str) -> Tensor:
+    """
+    A linear layer's weight in int8 (a scale per row) or in int4 (a scale and a zero per group of a
+    row), as a tensor of torchao that multiplies as the weight does.
+
+    int4 is packed, two weights to a byte, in the layout of torch's own kernels, for bfloat16. A
+    row that no group divides stays as it is.
+    """
+    from torchao.quantization import quantize_
+
+    rows, columns = weight_NK.shape
+    group = group_size(columns)
+    if precision == "int4" and group is None:
+        return weight_NK
+    holder = nn.Linear(columns, rows, bias=False, device="meta")
+    holder.weight = nn.Parameter(weight_NK, requires_grad=False)
+    quantize_(holder, _scheme(precision, group, weight_NK.device))
+    return holder.weight.data
+
+
+def require_torchao(precision: str) -> None:
+    """Raise InputError where torchao is not installed."""
     require(
-        precision != "int4" or target.type != "cuda" or model.dtype == torch.bfloat16,
-        f"int4 on a GPU needs bfloat16 weights, these are {model.dtype}: load the "
-        "checkpoint with dtype='bfloat16'",
+        find_spec("torchao") is not None,
+        f"{precision} weights need torchao: pip install 'janusvln_ros[quantize]'",
     )
-    for group in (None,) if precision == "int8" else GROUPS:
-        quantize_(
-            model.language.layers,
-            _scheme(group, target),
-            filter_fn=lambda module, _, group=group: (
-                isinstance(module, nn.Linear) and group in (None, group_size(module.in_features))
-            ),
-            device=target,
-        )
-    return model.to(target).eval()
 
 
-def _scheme(group: int | None, device: torch.device) -> object:
-    """torchao's settings: int4 with a scale for ``group`` weights, or int8 with one per row."""
-    from torchao.quantization import (
-        Int4WeightOnlyConfig,
-        Int8WeightOnlyConfig,
-        IntxWeightOnlyConfig,
-    )
-    from torchao.quantization.granularity import PerGroup
+def _scheme(precision: str, group: int | None, device: torch.device) -> object:
+    """torchao's settings for a precision and a kind of device."""
+    from torchao.quantization import Int4WeightOnlyConfig, Int8WeightOnlyConfig
 
-    if group is None:
+    if precision == "int8":
         return Int8WeightOnlyConfig(set_inductor_config=False)
     if device.type == "cuda":
         return Int4WeightOnlyConfig(
             group_size=group, int4_packing_format="tile_packed_to_4d", set_inductor_config=False
         )
-    int4 = torch.int4  # type: ignore[attr-defined]
-    return IntxWeightOnlyConfig(weight_dtype=int4, granularity=PerGroup(group))
+    try:
+        from torchao.prototype.quantization.int4 import PrototypeInt4WeightOnlyConfig
+    except ImportError as error:
+        raise InputError(
+            f"int4 on a CPU needs torchao 0.18 or newer ({error}): pip install -U torchao, or "
+            "take int8"
+        ) from error
+
+    return PrototypeInt4WeightOnlyConfig(group_size=group, set_inductor_config=False)

@@ -27,12 +27,12 @@ class Param:
     """
     One parameter.
 
-    ``low``/``high`` are inclusive bounds of a number; ``choices`` the values of a string; ``live``
-    ones may change at run time.
+    ``low``/``high`` are inclusive bounds of a number, or of each number of a list; ``choices`` the
+    values of a string; ``live`` ones may change at run time.
     """
 
     name: str
-    default: bool | int | float | str | list[float]
+    default: bool | int | float | str | list[float] | list[int]
     description: str
     low: float | None = None
     high: float | None = None
@@ -44,22 +44,7 @@ def problem(param: Param, value: Any) -> str | None:
     """The sentence that says what is wrong with ``value`` for ``param``, or None."""
     wanted = type(param.default)
     if isinstance(param.default, list):
-        count = len(param.default)
-        if not isinstance(value, (list, tuple)) and not hasattr(value, "tolist"):
-            return f"parameter '{param.name}' is {value!r}; it must be a list of {count} numbers"
-        if len(value) == count and all(type(v) is int for v in value):
-            return (
-                f"parameter '{param.name}' is {list(value)}; write its numbers with a decimal "
-                f"point: {[float(v) for v in value]}"
-            )
-        if len(value) != count or not all(
-            isinstance(v, float) and abs(v) < float("inf") for v in value
-        ):
-            return (
-                f"parameter '{param.name}' is {list(value)}; "
-                f"it must be a list of {count} finite numbers"
-            )
-        return None
+        return _list_problem(param, param.default, value)
     if type(value) is not wanted:
         remedy = (
             f"write {float(value)} with a decimal point"
@@ -80,6 +65,33 @@ def problem(param: Param, value: Any) -> str | None:
                 f"parameter '{param.name}' is {value!r}; it must lie from {param.low} to "
                 f"{param.high}"
             )
+    return None
+
+
+def _list_problem(param: Param, default: list[Any], value: Any) -> str | None:
+    count, whole = len(default), type(default[0]) is int
+    if not isinstance(value, (list, tuple)) and not hasattr(value, "tolist"):
+        return f"parameter '{param.name}' is {value!r}; it must be a list of {count} numbers"
+    numbers = list(value)
+    if not whole and len(numbers) == count and all(type(v) is int for v in numbers):
+        return (
+            f"parameter '{param.name}' is {numbers}; write its numbers with a decimal "
+            f"point: {[float(v) for v in numbers]}"
+        )
+    kind, kinds = (int, "whole") if whole else (float, "finite")
+    if len(numbers) != count or not all(
+        isinstance(v, kind) and not isinstance(v, bool) and abs(v) < float("inf") for v in numbers
+    ):
+        return (
+            f"parameter '{param.name}' is {numbers}; it must be a list of {count} {kinds} numbers"
+        )
+    low = -float("inf") if param.low is None else param.low
+    high = float("inf") if param.high is None else param.high
+    if not all(low <= v <= high for v in numbers):
+        return (
+            f"parameter '{param.name}' is {numbers}; each number must lie from {param.low} to "
+            f"{param.high}"
+        )
     return None
 
 

@@ -98,10 +98,33 @@ PARAMETERS = (
         choices=("auto", "cpu", "cuda"),
     ),
     Param(
-        "dtype",
+        "precision",
         "auto",
-        "Precision of the model. auto: bfloat16 on cuda, float32 on cpu.",
-        choices=("auto", "float32", "bfloat16", "float16"),
+        "Precision of the model; int8 and int4 are the layers of its language model, the rest is "
+        "then bfloat16. auto: the most exact that fits into the free memory: bfloat16, int8 or "
+        "int4 on cuda, also float32 on cpu. What does not fit is refused before it is loaded, "
+        "with what would.",
+        choices=("auto", "float32", "bfloat16", "float16", "int8", "int4"),
+    ),
+    Param(
+        "spatial_precision",
+        "auto",
+        "Precision of the spatial memory. auto: that of the model, or int8 where there is no room "
+        "for it.",
+        choices=("auto", "int8", "float8"),
+    ),
+    Param(
+        "window",
+        [-1, -1],
+        "First and last frames that the model remembers, such as [8, 48]. [-1, -1]: as the "
+        "checkpoint says.",
+        -1,
+        100000,
+    ),
+    Param(
+        "cuda_graphs",
+        False,
+        "Record a step on cuda once the window is full, and replay it from then on.",
     ),
     Param(
         "cpu_threads",
@@ -462,11 +485,15 @@ def load_navigator(values: Any) -> Any:
     if values.cpu_threads:
         torch.set_num_threads(values.cpu_threads)
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    chosen = {"memory": values.memory, "dtype": values.dtype, "device": values.device}
+    chosen = {"memory": values.memory, "device": values.device}
     options = {name: value for name, value in chosen.items() if value != "auto"}
     return Navigator.from_pretrained(
         values.checkpoint or default_checkpoint(),
         decoding=values.decoding,
+        precision=values.precision,
+        spatial_precision=values.spatial_precision,
+        window=None if values.window == [-1, -1] else tuple(values.window),
+        cuda_graphs=values.cuda_graphs,
         **({"device": device} | options),
     )
 
@@ -577,7 +604,10 @@ class PolicyNode(ManagedNode):
             self.get_logger().error(outcome.message)
             self._deactivate(outcome.message)
         else:
-            self.get_logger().info("the model is loaded and warm")
+            chosen = getattr(getattr(outcome.navigator, "fit", None), "why", "")
+            self.get_logger().info(
+                "the model is loaded and warm" + (f"; chosen: {chosen}" if chosen else "")
+            )
         if not loading.starts:
             return
         if self.trigger_configure() == TransitionCallbackReturn.SUCCESS:

@@ -105,10 +105,13 @@ def free_memory() -> None:
 
 def warm_up(navigator: Any) -> None:
     """
-    Take two steps on grey frames, so that the first real one is not the slow one.
+    Take steps on grey frames, so that the first real one is not the slow one, and let the model
+    set aside what its largest step needs, so that no drive ends for want of memory.
 
     The memories are empty afterwards.
     """
+    if reserve := getattr(navigator, "reserve", None):
+        reserve(WARM_UP_SHAPE[1::-1])
     for _ in range(2):
         navigator.reset(WARM_UP_INSTRUCTION)
         navigator.step(np.full(WARM_UP_SHAPE, 128, np.uint8))

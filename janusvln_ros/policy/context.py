@@ -25,6 +25,7 @@ from janusvln_ros.model.dual import (
     read_frame,
     read_prompt,
 )
+from janusvln_ros.model.footprint import FEATURE_FRAMES, PROMPT_TOKENS
 from janusvln_ros.model.network import KeyValueCache, prompt_positions
 from janusvln_ros.policy.decoding import ActionTree, require_finite
 from janusvln_ros.policy.prompt import (
@@ -36,13 +37,6 @@ from janusvln_ros.policy.prompt import (
     released_prompt_ids,
     sample_history,
 )
-
-FEATURE_FRAMES = 512
-"""
-Frames of features set aside in the released mode: no episode of VLN-CE is longer.
-
-A longer one doubles them, again and again.
-"""
 
 
 @dataclass(frozen=True)
@@ -95,6 +89,7 @@ class ReleasedContext:
     ) -> None:
         self.model, self.tokenizer, self.tree, self.style = model, tokenizer, tree, style
         self.seen = 0
+        self.most_text: int | None = None  # tokens of a prompt beside its pictures
         self.instruction = ""
         self.prompt: Sequence[int] = ()
         self.features_FMD: Tensor | None = None
@@ -117,6 +112,7 @@ class ReleasedContext:
         """A new episode. Raises InputError, and forgets nothing, if the text cannot be used."""
         ids = released_prompt_ids(self.tokenizer, instruction, 1, 1, self.style)
         check_context(self.model, len(ids), self.tree)
+        check_reserved(len(ids), self.most_text)
         self.instruction = instruction
         self.seen = 0
         self._begun = False
@@ -159,7 +155,8 @@ class ReleasedContext:
         embeds_LD = model.embed(prompt.ids_L, fused_FMD.flatten(0, 1))
 
         self.prompt, self._end, positions_3L = prompt.ids, prompt.end, prompt.positions_3L
-        rows = len(longest.ids) + answer_rows(model, tree)
+        pictures = (model.config.navigation.num_history + 1) * (len(frame.vision_MD) + 2)
+        rows = max(len(longest.ids), PROMPT_TOKENS + pictures) + answer_rows(model, tree)
         if self.cache is None or self.cache.capacity < rows:
             self._begun = False
             self.cache = KeyValueCache(model.config.text, rows, model.dtype, model.device)
@@ -206,6 +203,10 @@ class ReleasedContext:
         """Remember the frame that was read last."""
         self.seen += 1
 
+    def skip_to(self, seen: int) -> None:
+        """Go on as if so many frames had been remembered, whatever they were."""
+        self.seen = min(seen, FEATURE_FRAMES - 1)
+
 
 class DualContext:
     """
@@ -227,6 +228,7 @@ class DualContext:
         self.cuda_graphs = cuda_graphs
         self.question = leaf_ids(tokenizer)
         self.memory: SemanticMemory | None = None
+        self.most_text: int | None = None  # as of `ReleasedContext`
         self.prompt: Sequence[int] = ()
         self._begun = False
 
@@ -244,6 +246,7 @@ class DualContext:
         """As `ReleasedContext.begin`; the prompt is read with the first frame."""
         ids = dual_prefix_ids(self.tokenizer, instruction)
         check_context(self.model, len(ids) + len(self.question), self.tree)
+        check_reserved(len(ids), self.most_text)
         self.prompt, self._begun = ids, False
 
     def read(self, frame: EncodedFrame) -> Tensor:
@@ -271,6 +274,7 @@ class DualContext:
                 model.config.navigation.semantic_window,
                 layout,
                 len(self.question) + answer_rows(model, self.tree),
+                PROMPT_TOKENS,
                 dtype=model.dtype,
                 device=model.device,
                 cuda_graphs=self.cuda_graphs,
@@ -294,6 +298,11 @@ class DualContext:
         assert self.memory is not None
         self.memory.commit()
 
+    def skip_to(self, seen: int) -> None:
+        """As `ReleasedContext.skip_to`."""
+        assert self.memory is not None
+        self.memory.seen = seen
+
 
 Context = ReleasedContext | DualContext
 
@@ -313,4 +322,12 @@ def check_context(model: JanusVLN, positions: int, tree: ActionTree | None) -> N
         positions + answer <= limit,
         f"the instruction makes a prompt of {positions} positions and {answer} for the answer, "
         f"the language model takes {limit}: shorten it",
+    )
+
+
+def check_reserved(tokens: int, most: int | None) -> None:
+    """Raise InputError if a prompt has more tokens than were set aside for it."""
+    require(
+        most is None or tokens <= most,
+        f"the instruction makes a prompt of {tokens} tokens, and {most} are set aside: shorten it",
     )

@@ -5,7 +5,6 @@ import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
-from functools import partial
 from pathlib import Path
 from typing import Any, get_args
 
@@ -16,14 +15,15 @@ from transformers import PreTrainedTokenizerBase
 
 from janusvln_ros import __version__
 from janusvln_ros.actions import Action
-from janusvln_ros.errors import require
+from janusvln_ros.errors import InputError, require
 from janusvln_ros.files import git_state
 from janusvln_ros.model import JanusVLN
 from janusvln_ros.model.checkpoint import Generation, end_tokens, find, generation
-from janusvln_ros.model.config import Decoding, Memory
-from janusvln_ros.model.memory import SpatialMemory, SpatialPrecision
+from janusvln_ros.model.config import Decoding, JanusVLNConfig, Memory
+from janusvln_ros.model.footprint import AUTO, PROMPT_TOKENS
+from janusvln_ros.model.memory import FrameWindow, SpatialMemory, SpatialPrecision
 from janusvln_ros.model.network import MERGE
-from janusvln_ros.model.quantization import with_precision
+from janusvln_ros.model.quantization import load_network
 from janusvln_ros.policy.context import Context, DualContext, EncodedFrame, ReleasedContext
 from janusvln_ros.policy.decoding import (
     action_tree,
@@ -32,6 +32,7 @@ from janusvln_ros.policy.decoding import (
     repetition_penalty,
     require_finite,
 )
+from janusvln_ros.policy.fit import CAMERA, Fit, fit
 from janusvln_ros.policy.identity import checkpoint_digest
 from janusvln_ros.policy.instruction import clean_instruction
 from janusvln_ros.policy.preprocess import GROUP, pixel_rows, resize, spatial_input, to_rgb
@@ -135,6 +136,8 @@ class Navigator:
         instruction: the one being followed; None before the first `reset`.
         origin: name and digest of the checkpoint, where there is one.
         vocabulary: the words that it was taught with, where it says so.
+        fit: the precisions and the window in use and what they take, where they were chosen by
+            `from_pretrained`.
 
     Raises:
         InputError: a ``memory`` that the checkpoint was not trained for, or a tokenizer of another
@@ -187,6 +190,8 @@ class Navigator:
         self.instruction: str | None = None
         self.origin: dict[str, str] = {}
         self.vocabulary: Vocabulary | None = None
+        self.fit: Fit | None = None
+        self._reserved = 0  # spatial tokens of the largest frame there is room for
         self._pending = False
 
     @classmethod
@@ -195,29 +200,49 @@ class Navigator:
         checkpoint: str | Path,
         *,
         device: str | torch.device = "cpu",
-        dtype: str | torch.dtype | None = None,
+        precision: str = AUTO,
+        spatial_precision: str | None = None,
+        window: tuple[int, int] | None = None,
+        size: tuple[int, int] = CAMERA,
         **options: Any,
     ) -> "Navigator":
         """
-        Read network, tokenizer and generation settings of a checkpoint.
+        Read network, tokenizer and generation settings of a checkpoint, if it fits.
 
         Args:
             checkpoint: a folder, or ``owner/name@revision`` of the hub.
             device: "cpu", "cuda", "cuda:1" ...
-            dtype: of the weights; float32 on a CPU and the checkpoint's own elsewhere if None.
-                "int8" and "int4" are weight-only precisions of the language model, see
-                `janusvln_ros.model.quantization`.
-            options: the fields of `NavigatorOptions`.
+            precision: of the weights: float32, bfloat16, float16, or int8 or int4 for the language
+                model's layers (`janusvln_ros.model.quantization`) and bfloat16 for the rest; auto:
+                the most exact that fits, of float32, bfloat16, int8 and int4 on a CPU and of those
+                from bfloat16 on elsewhere.
+            spatial_precision: of the spatial memory: int8, float8, that of the weights if None;
+                auto: int8 where that of the weights does not fit.
+            window: first and last frames to remember; as config.json says if None.
+            size: width and height of the camera's pictures, pixels; only their shape matters.
+            options: the other fields of `NavigatorOptions`.
 
         Raises:
-            InputError: a checkpoint, device or mode that cannot be used; the message says what to
+            InputError: a checkpoint, device or mode that cannot be used, or that does not fit into
+                the memory that is free, of which nothing is then read; the message says what to
                 do.
         """
-        chosen, target = NavigatorOptions(**options), as_device(device)
-        folder = find(checkpoint)
-        dtype = dtype or ("float32" if target.type == "cpu" else None)
-        model = with_precision(partial(JanusVLN.from_pretrained, folder), dtype, target)
-        navigator = cls(model, load_tokenizer(folder), chosen, generation(folder, model.config))
+        NavigatorOptions(**options)  # what is wrong there is said first
+        target, folder = as_device(device), find(checkpoint)
+        found = fit(
+            JanusVLNConfig.from_pretrained(folder),
+            target,
+            precision=precision,
+            spatial_precision=spatial_precision,
+            window=FrameWindow(*window) if window is not None else None,
+            memory=options.get("memory"),
+            size=size,
+        )
+        tokenizer = load_tokenizer(folder)
+        chosen = NavigatorOptions(**options, spatial_precision=found.spatial_precision)
+        model = load_network(folder, found.use.precision, target, found.config)
+        navigator = cls(model, tokenizer, chosen, generation(folder, model.config))
+        navigator.fit = found
         name = folder.name if Path(checkpoint).is_dir() else str(checkpoint)
         navigator.origin = {"checkpoint": name, "checkpoint_digest": checkpoint_digest(folder)}
         navigator.vocabulary = Vocabulary.load(folder)
@@ -233,12 +258,16 @@ class Navigator:
     @property
     def about(self) -> dict[str, str]:
         """What its decisions depend on beside words and frames, for the record of a drive."""
+        kept = self.model.config.navigation.window
+        own = str(self.model.dtype).removeprefix("torch.")
         return {
             **self.origin,
             "memory": self.memory,
+            "window": f"{kept.initial} + {kept.window}",
             "decoding": self.decoding,
             "prompt": self.options.prompt if self.memory == "released" else "dual",
-            "dtype": str(self.model.dtype).removeprefix("torch."),
+            "precision": self.fit.use.precision if self.fit else own,
+            "spatial_precision": self.options.spatial_precision or own,
             "device": str(self.model.device),
             "version": __version__,
             "git": git_state(),
@@ -419,9 +448,50 @@ class Navigator:
         led_here = self._led_here if executed is None else executed
         return EncodedFrame(vision_MD, geometry_MD, spatial_PD, grid, led_here)
 
+    def reserve(self, size: tuple[int, int] = CAMERA) -> None:
+        """
+        Set aside now all that any episode can need, by taking its largest step: full windows, the
+        longest instruction, pictures of this camera. Nothing is remembered afterwards.
+
+        From then on a longer instruction or a larger picture is refused, since memory could end in
+        the middle of a drive.
+
+        Args:
+            size: width and height of the camera's pictures, pixels.
+
+        Raises:
+            InputError: pictures of this size cannot be used.
+        """
+        grey = np.full((size[1], size[0], 3), 128, np.uint8)
+        self.context.most_text, self._reserved = PROMPT_TOKENS, 0
+        words = PROMPT_TOKENS
+        while True:  # as long as the context allows, which a small network's may not
+            try:
+                self.reset("go " * words)
+                self.step(grey)
+                break
+            except InputError:
+                if words == 1:
+                    raise
+                words = words * 7 // 8
+        assert self.spatial
+        navigation = self.model.config.navigation
+        self.spatial.seen = max(navigation.window.slots - 1, navigation.num_history)
+        self.context.skip_to(self.spatial.seen)
+        for _ in range(2):
+            self.step(grey, commit=False)
+        self._reserved = self.spatial.tokens
+        self.reset("go")
+        self.instruction = None
+
     def _spatial_memory(self, height: int, width: int) -> SpatialMemory:
         encoder, window = self.model.spatial, self.model.config.navigation.window
         tokens = encoder.tokens(height, width)
+        require(
+            not self._reserved or tokens <= self._reserved,
+            f"a frame that becomes {width}x{height} pixels has {tokens} spatial tokens, and "
+            f"{self._reserved} are set aside: configure with the size of this camera",
+        )
         if self.spatial is None or (not self.frames_seen and self.spatial.tokens != tokens):
             self.spatial = None  # given back before as much is asked for again
             self.spatial = encoder.new_memory(

@@ -64,7 +64,7 @@ class PolicySection:
     memory: str | None = None
     decoding: str | None = None
     prompt: str = "evaluation"
-    dtype: str | None = None
+    precision: str | None = None
     device: str | None = None
 
 

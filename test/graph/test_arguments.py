@@ -3,12 +3,12 @@ What the command line says is what the running nodes have: every argument of eve
 from them, whatever a robot's file says of the same.
 """
 
+import json
 import shlex
 import sys
 from pathlib import Path
 
 import pytest
-import yaml
 
 pytest.importorskip("rclpy", reason="needs ROS 2")
 pytest.importorskip("janusvln_msgs", reason="needs the interfaces: scripts/build_msgs.sh")
@@ -17,7 +17,7 @@ from rcl_interfaces.srv import GetParameters
 from rclpy.parameter import parameter_value_to_python
 
 from janusvln_ros.graph.client import GraphClient
-from janusvln_ros.graph.composition import graph_arguments, resolve
+from janusvln_ros.graph.composition import graph_arguments, resolve, whole_numbers
 from janusvln_ros.graph.processes import Processes, middleware_environment
 from janusvln_ros.policy import default_checkpoint
 
@@ -26,7 +26,7 @@ pytestmark = pytest.mark.ros
 HOUSES_SERVER = Path(__file__).parents[1] / "sim_bridge" / "houses_server.py"
 """Habitat's server over the built-in simulator."""
 
-NUMBERS = {int: "7", float: "0.21", bool: "true"}
+NUMBERS = {int: "7", float: "0.21", bool: "true", whole_numbers: "[4,20]"}
 
 
 def others(argument):
@@ -46,9 +46,10 @@ def robot_file(path, given, nodes):
     A robot's file that contradicts ``given`` wherever a file can: under the names of arguments,
     and of the parameters in every way in which a file can name a node.
     """
-    wrong = {str: "wrong", float: 0.05, bool: False, int: 3}
-    pick = {"motion.range_source": "none", "motion.output": "twist", "policy.dtype": "float16"}
+    wrong = {str: "wrong", float: 0.05, bool: False, int: 3, whole_numbers: [1, 2]}
+    pick = {"motion.range_source": "none", "motion.output": "twist", "policy.precision": "float16"}
     pick |= {"policy.device": "auto", "policy.image_transport": "compressed"}
+    pick |= {"policy.spatial_precision": "auto"}
     arguments, parameters = {}, {name: {} for name in nodes}
     for a in graph_arguments("robot"):
         if a.remaps:
@@ -66,7 +67,7 @@ def robot_file(path, given, nodes):
             # what both nodes have may stand under the pattern of all
             own = values if node in pattern else {"use_sim_time": False}
             content.setdefault(pattern, {"ros__parameters": {}})["ros__parameters"] |= own
-    path.write_text(yaml.safe_dump(content))
+    path.write_text(json.dumps(content))  # YAML, without aliases, which ROS does not take
     return str(path)
 
 
@@ -104,6 +105,7 @@ class Reader:
                 if node in running:
                     wanted = given[a.name] == "true" if a.kind is bool else a.kind(given[a.name])
                     (value,) = self.parameters(f"{space.rstrip('/')}/{node}", [parameter])
+                    value = list(value) if isinstance(wanted, list) else value
                     assert value == wanted, f"{a.name}: {node}.{parameter}"
                     looked += 1
             for node, topics in a.remaps.items():

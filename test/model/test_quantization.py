@@ -7,8 +7,13 @@ import pytest
 import torch
 
 from janusvln_ros.errors import InputError
-from janusvln_ros.model import JanusVLN, JanusVLNConfig
-from janusvln_ros.model.quantization import group_size, quantize_language
+from janusvln_ros.model import JanusVLN, JanusVLNConfig, quantization
+from janusvln_ros.model.quantization import (
+    group_size,
+    load_network,
+    quantize_language,
+    small_weight,
+)
 
 SETTINGS = json.loads((Path(__file__).parents[2] / "config" / "model" / "tiny.json").read_text())
 # Qwen's own initial weights: with larger ones a random network magnifies every rounding.
@@ -18,7 +23,7 @@ CONFIG = JanusVLNConfig.from_dict({**SETTINGS, "initializer_range": 0.02})
 def hidden(model):
     ids = torch.arange(40)[None] % 300
     with torch.no_grad():
-        return model.language(input_ids=ids).last_hidden_state[0]
+        return model.language(input_ids=ids).last_hidden_state[0].float()
 
 
 @pytest.fixture(scope="module")
@@ -26,9 +31,13 @@ def reference():
     return hidden(JanusVLN.from_config(CONFIG))
 
 
-@pytest.mark.parametrize("precision, low, high", [("int8", 1e-5, 0.02), ("int4", 0.02, 0.4)])
-def test_language_model_errs_as_its_bits_allow(reference, precision, low, high):
-    model = quantize_language(JanusVLN.from_config(CONFIG), precision)
+# in float32, so that nothing else errs; int4 is made for bfloat16 and brings that error too
+@pytest.mark.parametrize(
+    "precision, dtype, low, high",
+    [("int8", "float32", 1e-5, 0.02), ("int4", "bfloat16", 0.02, 0.4)],
+)
+def test_language_model_errs_as_its_bits_allow(reference, precision, dtype, low, high):
+    model = quantize_language(JanusVLN.from_config(CONFIG, dtype=dtype), precision)
     error = float((hidden(model) - reference).norm() / reference.norm())
     assert low < error < high
 
@@ -64,3 +73,53 @@ def test_group_is_the_largest_that_divides_a_row():
 def test_unknown_precision_is_refused(precision):
     with pytest.raises(InputError, match="int8 or int4"):
         quantize_language(JanusVLN.from_config(CONFIG), precision)
+
+
+def test_int4_packs_two_weights_to_a_byte():
+    packed = small_weight(torch.randn(64, 256, dtype=torch.bfloat16), "int4")
+    assert packed.qdata.nbytes == 64 * 256 // 2
+    assert packed.scale_and_zero.numel() == 64 * (256 // 128) * 2
+
+
+def test_a_row_that_no_group_divides_stays_as_it_is():
+    weight = torch.randn(64, 100, dtype=torch.bfloat16)
+    assert small_weight(weight, "int4") is weight
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    path = tmp_path_factory.mktemp("checkpoint")
+    JanusVLN.from_config(CONFIG).save_pretrained(path, dtype="bfloat16")
+    return path
+
+
+@pytest.mark.parametrize("precision", ["int8", "int4"])
+def test_made_small_while_loading_is_made_small_afterwards(folder, precision):
+    loaded = load_network(folder, precision)
+    afterwards = quantize_language(JanusVLN.from_pretrained(folder), precision)
+    assert torch.equal(hidden(loaded), hidden(afterwards))
+    for name, p in loaded.named_parameters():
+        assert type(p) is type(afterwards.get_parameter(name)), name
+    assert loaded.vision.blocks[0].mlp.up_proj.weight.dtype == torch.bfloat16
+
+
+def test_never_more_than_one_weight_is_whole_while_loading(folder, monkeypatch):
+    """Every layer is shrunk when it is read, and its bytes are let go before the next is read."""
+    import weakref
+
+    alive, most, small = weakref.WeakSet(), [], quantization.small_weight
+
+    def watched(weight, precision):
+        alive.add(weight)
+        most.append(len(alive))
+        return small(weight, precision)
+
+    monkeypatch.setattr(quantization, "small_weight", watched)
+    load_network(folder, "int8")
+    assert len(most) == 7 * CONFIG.text.num_hidden_layers and max(most) == 1
+
+
+def test_without_torchao_the_remedy_is_said(folder, monkeypatch):
+    monkeypatch.setattr(quantization, "find_spec", lambda name: None)
+    with pytest.raises(InputError, match="int4 weights need torchao"):
+        load_network(folder, "int4")

@@ -82,6 +82,9 @@ SPEED = Param("speed", 0.3, "how fast", 0.0, 2.0)
         (Param("mount", [0.0, 0.0], "where"), [], "list of 2"),
         (Param("mount", [0.0, 0.0], "where"), ["a", "b"], "list of 2"),
         (Param("mount", [0.0, 0.0], "where"), [True, False], "list of 2"),
+        (Param("window", [-1, -1], "which", -1, 9), [8.0, 48.0], "list of 2 whole numbers"),
+        (Param("window", [-1, -1], "which", -1, 9), array("q", [8]), "list of 2 whole numbers"),
+        (Param("window", [-1, -1], "which", -1, 9), [8, 48], "each number must lie from -1 to 9"),
     ],
 )
 def test_a_wrong_value_is_named(param, value, words):

@@ -379,7 +379,7 @@ OPTIONS = [
         ("prompt", "haiku"),
         ("spatial_precision", "int3"),
     ),
-    *(("device", "tpu"), ("device", "cuda:99"), ("dtype", "int3")),
+    *(("device", "tpu"), ("device", "cuda:99"), ("precision", "int3")),
 ]
 
 
@@ -398,7 +398,7 @@ def test_tokenizer_of_another_checkpoint_is_refused(network, tokenizer):
 
 @pytest.mark.parametrize(
     ("option", "value"),
-    [("dtype", "int8"), ("spatial_precision", "int8"), ("spatial_precision", "float8")],
+    [("precision", "int8"), ("spatial_precision", "int8"), ("spatial_precision", "float8")],
 )
 def test_fewer_bits_change_a_little(tiny, expected, facts, option, value):
     navigator = Navigator.from_pretrained(tiny, keep_scores=True, **{option: value})

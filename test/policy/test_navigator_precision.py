@@ -31,8 +31,8 @@ def exact(tiny, frames):
 @pytest.mark.parametrize(
     "options, low, high",
     [
-        ({"dtype": "int8"}, 1e-6, 0.05),
-        ({"dtype": "int4"}, 1e-3, 0.7),
+        ({"precision": "int8"}, 1e-6, 0.05),
+        ({"precision": "int4"}, 1e-3, 0.7),
         ({"spatial_precision": "int8"}, 1e-7, 0.02),
     ],
 )
@@ -43,14 +43,14 @@ def test_scores_move_a_little_and_not_more(tiny, frames, exact, options, low, hi
 
 
 def test_int8_language_model_is_what_was_asked_for(tiny):
-    model = Navigator.from_pretrained(tiny, dtype="int8").model
+    model = Navigator.from_pretrained(tiny, precision="int8").model
     assert model.language.layers[0].mlp.up_proj.weight.qdata.dtype == torch.int8
-    assert model.vision.blocks[0].mlp.up_proj.weight.dtype == torch.float32
+    assert model.vision.blocks[0].mlp.up_proj.weight.dtype == torch.bfloat16
 
 
 def test_dual_memory_runs_on_an_int8_language_model(tiny, frames):
     navigator = Navigator.from_pretrained(
-        tiny, dtype="int8", memory="dual", decoding="constrained", allow_untrained_memory=True
+        tiny, precision="int8", memory="dual", decoding="constrained", allow_untrained_memory=True
     )
     navigator.reset("walk past the sofa")
     chances = [navigator.step(frame).probabilities for frame in frames]
@@ -59,7 +59,7 @@ def test_dual_memory_runs_on_an_int8_language_model(tiny, frames):
 
 @pytest.mark.parametrize(
     "options, says",
-    [({"dtype": "int3"}, "int3"), ({"spatial_precision": "int4"}, "spatial_precision")],
+    [({"precision": "int3"}, "int3"), ({"spatial_precision": "int4"}, "spatial_precision")],
 )
 def test_unknown_precision_is_refused(tiny, options, says):
     with pytest.raises(InputError, match=says):
