@@ -185,8 +185,8 @@ def brain(data: str, folder: str) -> None:
 def body(data: str, folder: str) -> None:
     """
     The robot and who tells it where to go. Each line of stdin asks for a drive: a JSON object with
-    ``steps`` and ``cut``; each of stdout tells of one: "moving" where the link may be cut, and the
-    outcome.
+    ``episode``, ``steps`` and ``cut``; each of stdout tells of one: "moving" where the link may be
+    cut, and the outcome.
     """
     from janusvln_ros.graph.client import GraphClient
     from janusvln_ros.graph.processes import Processes, middleware_environment
@@ -203,7 +203,7 @@ def body(data: str, folder: str) -> None:
             client.close()
 
 
-def drive(client: Any, steps: int, cut: bool) -> dict[str, Any]:
+def drive(client: Any, episode: str, steps: int, cut: bool) -> dict[str, Any]:
     """One drive of at most ``steps`` decisions; figures in seconds."""
     from geometry_msgs.msg import Twist
 
@@ -220,11 +220,11 @@ def drive(client: Any, steps: int, cut: bool) -> dict[str, Any]:
 
     heard = client.node.create_subscription(Twist, "cmd_vel", take, 50)
     try:
-        episode = client.reset("")
+        started = client.reset(episode)
         client.arm()
         begun = time.monotonic()
         try:
-            outcome = client.drive(episode, episode.instruction, steps, patience=120.0)
+            outcome = client.drive(started, started.instruction, steps, patience=120.0)
         except GraphTimeoutError as error:
             outcome = Outcome("no answer", str(error), 0, 120.0)
         seconds = time.monotonic() - begun
@@ -269,13 +269,13 @@ class Lines:
         raise SystemExit(f"{self.name} said nothing for {seconds:.0f} s")
 
 
-def cut_drive(robot: Lines, cable: Lines, steps: int) -> dict[str, Any]:
+def cut_drive(robot: Lines, cable: Lines, **asked: Any) -> dict[str, Any]:
     """
     A drive whose link is cut in its second motion; with ``zero``, seconds to zero velocity. One
     that ends before is driven again, twice.
     """
     for _ in range(3):
-        robot.tell(steps=steps, cut=True)
+        robot.tell(**asked, cut=True)
         for _ in range(2):
             told = robot.hear(lambda told: "moving" in told or "code" in told, 180.0)
             if "code" in told:
@@ -304,12 +304,12 @@ def time_to_zero(sent: list[list[Any]], begun: float, end: float) -> float | Non
 
 
 def measure(
-    name: str, link: tuple[float, float], robot: Lines, cable: Lines, steps: int
+    name: str, link: tuple[float, float], robot: Lines, cable: Lines, **asked: Any
 ) -> dict[str, Any]:
     """A row of the table."""
     cable.tell(delay=link[0], loss=link[1], cut=False)
     before = cable.hear(lambda told: True, 5.0)
-    robot.tell(steps=steps, cut=False)
+    robot.tell(**asked, cut=False)
     whole = robot.hear(lambda told: "code" in told, 180.0)
     cable.tell()
     after = cable.hear(lambda told: True, 5.0)
@@ -321,7 +321,7 @@ def measure(
         "decisions_per_second": whole["steps"] / whole["seconds"],
         "kilobytes_per_second": (after["bytes"] - before["bytes"]) / 1e3 / whole["seconds"],
     }
-    broken = cut_drive(robot, cable, steps)
+    broken = cut_drive(robot, cable, **asked)
     cable.tell(delay=0.0, loss=0.0)
     cable.hear(lambda told: True, 5.0)
     return row | {
@@ -343,8 +343,8 @@ def possible() -> str | None:
     return "this system allows no network namespace" if tried.returncode else None
 
 
-def measured(steps: int, data: str, folder: Path, links: list[str]) -> Iterator[dict[str, Any]]:
-    """The rows, as they come."""
+def measured(data: str, folder: Path, links: list[str], **asked: Any) -> Iterator[dict[str, Any]]:
+    """The rows of drives that are ``asked`` for (episode, steps), as they come."""
     with contextlib.ExitStack() as held:
         spaces = held.enter_context(network(f"jv{os.getpid() % 10**5}"))
 
@@ -374,7 +374,7 @@ def measured(steps: int, data: str, folder: Path, links: list[str]) -> Iterator[
         robot = start("body", "body", "--body", data, str(folder / "body"))
         robot.hear(lambda told: "ready" in told, 240.0)
         for name in links:
-            yield measure(name, LINKS[name], robot, cable, steps)
+            yield measure(name, LINKS[name], robot, cable, **asked)
 
 
 def page(rows: list[dict[str, Any]]) -> str:
@@ -397,6 +397,7 @@ def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__, add_help=True)
     parser.add_argument("--steps", type=int, default=20, help="decisions of a drive at most")
+    parser.add_argument("--episode", default="", help="of val_unseen (default: the first)")
     parser.add_argument("--data", default="", help="data folder (default: the user's own)")
     parser.add_argument("--links", nargs="+", default=list(LINKS), choices=list(LINKS))
     parser.add_argument("--json", type=Path, metavar="FILE", help="also write the rows to a file")
@@ -422,7 +423,8 @@ def main() -> None:
         folder = args.logs or Path(temporary)
         folder.mkdir(parents=True, exist_ok=True)
         rows = []
-        for row in measured(args.steps, str(Path(data).resolve()), folder, args.links):
+        asked = {"episode": args.episode, "steps": args.steps}
+        for row in measured(str(Path(data).resolve()), folder, args.links, **asked):
             rows.append(row)
             print(json.dumps(row), file=sys.stderr, flush=True)
     print(page(rows))

@@ -23,8 +23,10 @@ from rosgraph_msgs.msg import Clock
 from std_msgs.msg import String
 
 from janusvln_ros.errors import InputError
+from janusvln_ros.files import local_checkpoint
 from janusvln_ros.graph.checks import (
     FAIL,
+    PASS,
     Finding,
     Line,
     Seen,
@@ -33,7 +35,13 @@ from janusvln_ros.graph.checks import (
     camera_mount,
     examine,
 )
-from janusvln_ros.graph.machine import Machine, examine_machine, shared_memory
+from janusvln_ros.graph.machine import (
+    Machine,
+    examine_machine,
+    fit_told,
+    memory,
+    shared_memory,
+)
 from janusvln_ros.graph.operating import (
     DISCOVERY_S,
     OURS,
@@ -46,6 +54,7 @@ from janusvln_ros.graph.operating import (
 from janusvln_ros.nodes import motion, policy
 from janusvln_ros.nodes.messages import message_class
 from janusvln_ros.nodes.wiring import listeners_of, missing_publisher
+from janusvln_ros.policy import default_checkpoint
 from janusvln_ros.stamps import nanoseconds
 
 LISTEN_S = 4.0
@@ -317,4 +326,18 @@ def examination(
     found = machine()
     picture = seen.camera.messages[-1] if seen.camera and seen.camera.messages else None
     raw = seen.policy.get("image_transport") == "raw"
-    return [*examine_machine(found), shared_memory(found, picture, raw), *examine(seen)]
+    checked = [*examine_machine(found), _memory(seen), shared_memory(found, picture, raw)]
+    return [*checked, *examine(seen)]
+
+
+def _memory(seen: Seen) -> Finding:
+    """Whether the policy's checkpoint fits; one that is loaded does."""
+    if seen.nodes.get("policy") == "active":
+        return Finding("memory", PASS, "the checkpoint is loaded")
+    named = seen.policy.get("checkpoint", "")
+    try:
+        folder = local_checkpoint(named) if named else default_checkpoint()
+    except InputError:
+        folder = None
+    there = seen.policy and folder is not None
+    return memory(fit_told(str(folder), seen.policy) if there else None)

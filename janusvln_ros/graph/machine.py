@@ -50,6 +50,23 @@ if torch.cuda.is_available():
 print(json.dumps(told))
 """
 
+FIT_TRIAL = """
+import json, sys, torch
+from janusvln_ros.errors import InputError
+from janusvln_ros.policy.fit import FrameWindow, JanusVLNConfig, fit
+folder, device, window, asked = json.loads(sys.argv[1])
+if device == "auto":
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+try:
+    config = JanusVLNConfig.from_pretrained(folder)
+    kept = FrameWindow(*window) if window else None
+    found = fit(config, torch.device(device), window=kept, **asked)
+except InputError as error:
+    print(json.dumps({"problem": str(error)}))
+else:
+    print(json.dumps({"use": str(found.use), "need": str(found.need), "room": found.device.name}))
+"""
+
 EGL_TRIAL = """
 import json, moderngl
 context = moderngl.create_context(standalone=True, backend="egl")
@@ -241,6 +258,34 @@ def shared_memory(machine: Machine, picture: Any | None, raw: bool) -> Finding:
     return Finding(name, WARN, f"{told}: frames are lost", remedy)
 
 
+def fit_told(folder: str, parameters: Mapping[str, Any]) -> Mapping[str, Any] | None:
+    """
+    Whether the checkpoint in ``folder`` fits into this machine as the policy's parameters ask
+    (`janusvln_ros.policy.fit`): ``use``, ``need`` and ``room``, or ``problem``. None: no torch.
+    """
+    said = {name: parameters.get(name, "auto") for name in ("precision", "spatial_precision")}
+    memory = parameters.get("memory", "auto")
+    said |= {} if memory == "auto" else {"memory": memory}
+    window = list(parameters.get("window", ()))
+    told = [
+        folder,
+        parameters.get("device", "auto"),
+        window if min(window, default=-1) >= 0 else 0,
+    ]
+    return _outcome(_trial("torch", FIT_TRIAL, json.dumps([*told, said])))
+
+
+def memory(told: Mapping[str, Any] | None) -> Finding:
+    """Whether the checkpoint fits, of what `fit_told` says; None: it is loaded elsewhere."""
+    name = "memory"
+    if told is None:
+        return Finding(name, SKIP, "the checkpoint or torch is not on this machine")
+    if problem := told.get("problem"):
+        remedy = "set what would fit (precision, window), or end what else takes memory"
+        return Finding(name, FAIL, problem, remedy)
+    return Finding(name, PASS, f"{told['use']} takes {told['need']} of {told['room']}")
+
+
 def segment_bytes(profile: str | None) -> int:
     """Bytes of the shared-memory segment that a profile of Fast DDS gives."""
     try:
@@ -251,11 +296,11 @@ def segment_bytes(profile: str | None) -> int:
     return int(found[1]) if found else SEGMENT_BYTES
 
 
-def _trial(package: str, program: str) -> "subprocess.Popen[str] | None":
+def _trial(package: str, program: str, *words: str) -> "subprocess.Popen[str] | None":
     if find_spec(package) is None:
         return None
     return subprocess.Popen(
-        [sys.executable, "-c", program],
+        [sys.executable, "-c", program, *words],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,

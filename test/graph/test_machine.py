@@ -2,6 +2,7 @@
 
 import json
 from dataclasses import replace
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -12,11 +13,14 @@ from janusvln_ros.graph.machine import (
     SEGMENT_BYTES,
     Machine,
     examine_machine,
+    fit_told,
     look,
+    memory,
     runs_on,
     segment_bytes,
     shared_memory,
 )
+from janusvln_ros.policy import default_checkpoint
 
 CARD = {"name": "Thor", "free": 60e9, "total": 128e9, "capability": [11, 0]}
 TORCH = {"version": "2.13.0", "cuda": "13.0", "cards": [CARD], "built_for": ["sm_110"]}
@@ -101,6 +105,23 @@ def test_pictures_must_fit_into_the_shared_memory_segment():
     assert shared_memory(replace(WELL, segment=2**24), raw, raw=True).status == "pass"
     assert shared_memory(replace(WELL, rmw="rmw_cyclonedds_cpp"), raw, raw=True).status == "skip"
     assert shared_memory(WELL, None, raw=True).status == "skip"
+
+
+def test_a_checkpoint_that_does_not_fit_is_refused_with_what_would():
+    fits = {"use": "int4 with 8 + 48 frames", "need": "14 GB", "room": "the GPU"}
+    assert memory(fits).status == "pass" and "int4 with 8 + 48" in memory(fits).detail
+    told = memory({"problem": "24 GB: int4 with 8 + 32 frames would fit"})
+    assert told.status == "fail" and "would fit" in told.detail and told.remedy
+    assert memory(None).status == "skip"
+
+
+@pytest.mark.slow
+def test_what_fits_is_asked_of_the_policys_own_rule():
+    shipped, full = default_checkpoint(), Path(__file__).parents[2] / "benchmarks/configs/full"
+    small = {"device": "cpu", "precision": "float32", "window": [1, 2], "memory": "dual"}
+    assert "float32 with 1 + 2 frames" in memory(fit_told(str(shipped), small)).detail
+    huge = {"device": "cpu", "precision": "float32", "window": [8, 100_000], "memory": "dual"}
+    assert memory(fit_told(str(full), huge)).status == "fail"
 
 
 def test_the_segment_is_that_of_the_users_profile():
