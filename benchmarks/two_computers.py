@@ -195,7 +195,7 @@ def body(data: str, folder: str) -> None:
     with Processes(specs_of("body", data), Path(folder), environment) as processes:
         client = GraphClient(environment, processes.check)
         try:
-            client.wait_ready()
+            client.wait_ready(600.0)
             print(json.dumps({"ready": True}), flush=True)
             for line in sys.stdin:
                 print(json.dumps(drive(client, **json.loads(line))), flush=True)
@@ -355,10 +355,10 @@ def measured(data: str, folder: Path, links: list[str], **asked: Any) -> Iterato
                 assert process.stdin is not None
                 with contextlib.suppress(OSError):
                     process.stdin.close()
-                with contextlib.suppress(subprocess.TimeoutExpired):
+                try:
                     process.wait(15)
-                if process.poll() is None:
-                    process.kill()
+                except (subprocess.TimeoutExpired, KeyboardInterrupt):
+                    process.kill()  # the kernel then ends its nodes
                     process.wait()
 
             held.callback(end)
@@ -372,7 +372,7 @@ def measured(data: str, folder: Path, links: list[str], **asked: Any) -> Iterato
             (folder / side).mkdir()
         start("brain", "brain", "--brain", data, str(folder / "brain"))
         robot = start("body", "body", "--body", data, str(folder / "body"))
-        robot.hear(lambda told: "ready" in told, 240.0)
+        robot.hear(lambda told: "ready" in told, 600.0)
         for name in links:
             yield measure(name, LINKS[name], robot, cable, **asked)
 
