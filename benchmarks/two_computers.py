@@ -36,12 +36,12 @@ from typing import Any
 ROOT = Path(__file__).resolve().parents[1]
 
 LINKS = {
-    "0 ms": (0.0, 0.0),
-    "20 ms": (0.02, 0.0),
-    "50 ms": (0.05, 0.0),
-    "1 % loss": (0.0, 0.01),
-    "5 % loss": (0.0, 0.05),
-    "20 ms, 1 % loss": (0.02, 0.01),
+    "0ms": (0.0, 0.0),
+    "20ms": (0.02, 0.0),
+    "50ms": (0.05, 0.0),
+    "1%": (0.0, 0.01),
+    "5%": (0.0, 0.05),
+    "20ms+1%": (0.02, 0.01),
 }
 """Seconds of delay one way, and share of frames that are lost."""
 

@@ -70,6 +70,7 @@ SMALL = {
     "training_cost": "--frames 16 --repeats 1 --threads 1",
     "model_steps": "--config config/model/tiny.json --frames 2 --long 3 --no-docs",
     "gpu_steps": "",
+    "two_computers": "--steps 2 --links 0ms --data DATA",
 }
 """How each takes seconds; bags.py and image_transport.py take their time from the clock."""
 
