@@ -21,10 +21,11 @@ RUN apt-get update \
     && rosdep install --from-paths src src/janusvln_ros/msg --ignore-src -y \
     && rm -rf /var/lib/apt/lists/*
 ARG TORCH_INDEX=https://download.pytorch.org/whl/cpu
-COPY requirements/graph.txt src/janusvln_ros/requirements/
+COPY requirements/graph.txt requirements/policy.txt src/janusvln_ros/requirements/
 RUN python3 -m venv --system-site-packages venv \
     && touch venv/COLCON_IGNORE \
     && venv/bin/pip install --no-cache-dir -r src/janusvln_ros/requirements/graph.txt \
+        -r src/janusvln_ros/requirements/policy.txt \
         --extra-index-url "$TORCH_INDEX"
 
 COPY . src/janusvln_ros

@@ -44,11 +44,6 @@ setup(
     python_requires=">=3.10",
     install_requires=[
         "setuptools",
-        "torch>=2.5",
-        "transformers>=5,<6",
-        "safetensors",
-        "tokenizers",
-        "huggingface-hub",
         "numpy",
         "scipy",
         "filelock",
@@ -57,7 +52,10 @@ setup(
         "pyyaml",
         "tqdm",
     ],
+    # without any of these it is the body of a robot whose policy runs on another computer
     extras_require={
+        "policy": ["torch>=2.5", "transformers>=5,<6", "safetensors", "tokenizers"]
+        + ["huggingface-hub"],
         "sim": [
             "moderngl>=5.10",
             "trimesh",
@@ -74,6 +72,7 @@ setup(
             "janusvln = janusvln_ros.cli.main:main",
             "janusvln_policy = janusvln_ros.graph.executables:policy",
             "janusvln_motion = janusvln_ros.graph.executables:motion",
+            "janusvln_compressor = janusvln_ros.graph.executables:compressor",
             "janusvln_player = janusvln_ros.graph.executables:player",
             "janusvln_recorder = janusvln_ros.graph.executables:recorder",
             "janusvln_sim_bridge = janusvln_ros.graph.executables:sim_bridge",

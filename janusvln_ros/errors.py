@@ -50,6 +50,29 @@ class FailedError(RuntimeError):
     """
 
 
+EXTRAS = {
+    **dict.fromkeys(("torch", "transformers", "safetensors", "tokenizers"), "policy"),
+    "huggingface_hub": "policy",
+    **dict.fromkeys(("moderngl", "trimesh", "skfmm"), "sim"),
+    **dict.fromkeys(("rosbags", "mcap"), "bags"),
+    **dict.fromkeys(("accelerate", "tensorboard"), "train"),
+}
+"""The extra of this package that brings a module which is not there for everybody."""
+
+
+def lacking(error: ModuleNotFoundError) -> str | None:
+    """
+    One sentence about a module that is not installed and which extra brings it, or None where it
+    is none of an extra.
+    """
+    extra = EXTRAS.get((error.name or "").partition(".")[0])
+    if extra is None:
+        return None
+    told = f"{error.name} is not installed here: pip install 'janusvln_ros[{extra}]'"
+    body = "; a robot's body needs none, its policy may run on another computer (part:=brain)"
+    return told + (body if extra == "policy" else "")
+
+
 def require(condition: object, sentence: str) -> None:
     """
     Go on only where ``condition`` holds.

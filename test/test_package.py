@@ -72,6 +72,10 @@ def names(lines):
     return {match[0] for match in found if match}
 
 
+def listed_in(file):
+    return names((ROOT / "requirements" / file).read_text().splitlines())
+
+
 def on_pypi(module):
     return OTHER_NAMES.get(module, (module.replace("_", "-"), ""))[0]
 
@@ -139,7 +143,7 @@ def test_rosdep_and_the_requirements_of_the_graph_bring_all_that_is_imported(
     imported, requirements
 ):
     keys = {name for name in depends("exec_depend") if name.startswith("python3-")}
-    listed = names((ROOT / "requirements/graph.txt").read_text().splitlines())
+    listed = listed_in("graph.txt") | listed_in("policy.txt")
     python = {module for module in imported if on_pypi(module) in requirements} - OPTIONAL
     key_of = {m: OTHER_NAMES.get(m, ("", f"python3-{m.replace('_', '-')}"))[1] for m in python}
     by_key = {module for module in python if key_of[module] in keys}
@@ -147,9 +151,15 @@ def test_rosdep_and_the_requirements_of_the_graph_bring_all_that_is_imported(
     assert {on_pypi(module) for module in python - by_key} == listed
 
 
+def test_what_only_the_policy_needs_is_the_extra_of_its_name(setup_py):
+    policy = names(setup_py["extras_require"]["policy"])
+    assert policy == listed_in("policy.txt") and "torch" in policy
+    assert policy.isdisjoint(names(setup_py["install_requires"]) | listed_in("graph.txt"))
+
+
 def test_the_graph_takes_numpy_and_opencv_of_the_distribution():
     # a NumPy 2 of pip's beside a cv_bridge that was built for NumPy 1 ends the process
-    listed = names((ROOT / "requirements/graph.txt").read_text().splitlines())
+    listed = listed_in("graph.txt") | listed_in("policy.txt")
     assert {"numpy", "opencv-python", "opencv-python-headless", "scipy"}.isdisjoint(listed)
 
 

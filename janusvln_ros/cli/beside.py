@@ -1,4 +1,4 @@
-"""What 'arm', 'go', 'watch', 'stop' and 'status' share: a graph that somebody has started."""
+"""What the commands share that work beside a graph which somebody has started."""
 
 import argparse
 from collections.abc import Callable
@@ -13,6 +13,19 @@ if TYPE_CHECKING:
     from janusvln_ros.graph.operating import Operator
 
 
+def usable(domain: int | None) -> None:
+    """
+    Return if ``domain`` is a ROS domain (None: as ROS_DOMAIN_ID says).
+
+    Raises:
+        InputError: it is out of range.
+    """
+    require(
+        domain is None or domain in DOMAINS,
+        f"ROS domain {domain} is out of range: give one from 0 to {DOMAINS[-1]}",
+    )
+
+
 def beside(args: argparse.Namespace, use: "Callable[[Operator], int]") -> int:
     """
     Give ``use`` the graph that the options mean and return its exit code, or 1 with a sentence
@@ -22,10 +35,7 @@ def beside(args: argparse.Namespace, use: "Callable[[Operator], int]") -> int:
         InputError: ROS is not installed, or the domain is out of range.
     """
     require_ros()
-    require(
-        args.domain is None or args.domain in DOMAINS,
-        f"ROS domain {args.domain} is out of range: give one from 0 to {DOMAINS[-1]}",
-    )
+    usable(args.domain)
     from janusvln_ros.graph.operating import NoGraphError, operating
 
     try:

@@ -16,13 +16,14 @@ from typing import NoReturn
 from janusvln_ros import __version__
 from janusvln_ros.cli.options import declare
 from janusvln_ros.cli.output import say
-from janusvln_ros.errors import FailedError, InputError, NonFiniteError
+from janusvln_ros.errors import FailedError, InputError, NonFiniteError, lacking
 from janusvln_ros.files import trouble
 
 SUBCOMMANDS = {
     "demo": "drive a simulated robot through a house by instruction, on real ROS 2",
     "up": "start a graph of nodes without 'ros2 launch': simulation, robot or replay",
     "status": "say what a running graph does, and what it lacks",
+    "doctor": "look for what would go wrong in a drive, before it does",
     "arm": "allow a running robot to move, or forbid it",
     "go": "tell a running robot where to go, and watch it get there",
     "watch": "show the decisions and warnings of a running graph",
@@ -106,6 +107,12 @@ def main(argv: list[str] | None = None) -> int:
             raise
         say(f"error: {sentence}")
         return 1
+    except ModuleNotFoundError as error:
+        sentence = lacking(error)
+        if sentence is None:
+            raise
+        say(f"error: {sentence}")
+        return 2
     except (NonFiniteError, FailedError) as error:
         say(f"error: {error}")
         return 1

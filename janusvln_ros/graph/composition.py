@@ -45,8 +45,8 @@ KINDS: Mapping[str, Callable[[str], Any]] = {
 class Argument:
     """
     Something a user may give to a graph: ``sets`` parameters (node, name) to its value as
-    ``kind``, ``remaps`` topics of nodes to it. A bool is given as true or false, in any case of
-    letters.
+    ``kind``, ``remaps`` topics of nodes to it, and ``implies`` values of others. A bool is given
+    as true or false, in any case of letters.
     """
 
     name: str
@@ -57,6 +57,7 @@ class Argument:
     kind: Callable[[str], Any] = str
     sets: tuple[tuple[str, str], ...] = ()
     remaps: Mapping[str, list[str]] = field(default_factory=dict)
+    implies: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -135,6 +136,7 @@ def graph_arguments(graph: str) -> list[Argument]:
                 for target in entry.get("sets", ())
             ),
             entry.get("remaps", {}),
+            entry.get("implies", {}),
         )
         for name, entry in _graph(graph)["arguments"].items()
     ]
@@ -153,8 +155,8 @@ def resolve(
         overrides: further parameters per node, which win over everything else.
 
     Raises:
-        InputError: the graph or an argument is unknown, a required one is missing, or a value is
-            none of the choices.
+        InputError: the graph or an argument is unknown, a required one is missing, a value is
+            none of the choices, or no node is left.
     """
     arguments = graph_arguments(graph)
     values = _values(graph, arguments, given)
@@ -164,11 +166,17 @@ def resolve(
             name in names,
             f"graph '{graph}' has no node '{name}': it has {', '.join(names)}",
         )
-    return [
+    specs = [
         _node(node, arguments, values, (overrides or {}).get(node["node"], {}))
         for node in _graph(graph)["nodes"]
         if _holds(node, values)
     ]
+    said = ", ".join(f"{name}:={value}" for name, value in given.items() if str(value))
+    require(
+        any(spec.package == PACKAGE for spec in specs),
+        f"graph '{graph}' starts no node with {said}: leave one of these out",
+    )
+    return specs
 
 
 def _values(graph: str, arguments: Sequence[Argument], given: Mapping[str, str]) -> dict[str, str]:
@@ -181,6 +189,9 @@ def _values(graph: str, arguments: Sequence[Argument], given: Mapping[str, str])
     said = {name: str(value) for name, value in given.items() if str(value)}
     told = _robot_arguments(said.get("robot", names["robot"]), names) if "robot" in names else {}
     values = names | told | said
+    for a in arguments:
+        values |= a.implies.get(values[a.name], {})
+    values |= said
     if values.get("bag"):
         values |= _bag_arguments(values) | said
     for a in arguments:

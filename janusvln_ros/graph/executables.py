@@ -24,6 +24,14 @@ def motion() -> None:
     main()
 
 
+def compressor() -> None:
+    """Run the node ``compressor``."""
+    signals()
+    from janusvln_ros.nodes.compressor import main
+
+    main()
+
+
 def player() -> None:
     """Run the node ``player``."""
     signals()

@@ -5,6 +5,7 @@ watch, stop. Clients of the same topics, services and actions that any ROS 2 too
 
 import json
 import math
+import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
@@ -38,6 +39,12 @@ SETTLE_S = 0.5
 
 CANCEL_S = 10.0
 """Seconds for a cancelled drive to end: the base comes to rest."""
+
+SILENCE_S = 10.0
+"""
+Seconds without diagnostics, which come every second, after which a node counts as frozen: longer
+than a healthy one is held up, as by the libraries that it loads with its model.
+"""
 
 
 class NoGraphError(Exception):
@@ -238,19 +245,41 @@ class Operator(Connection):
         However this is left, the goal is cancelled first, and its end awaited.
 
         Raises:
-            NoGraphError: there is no policy, it does not answer, or its node ended.
+            NoGraphError: there is no policy, it does not answer, or its node ended or froze.
         """
         if not self.has("policy"):
             raise NoGraphError(self.lacking("policy"))
         client: Any = ActionClient(self.node, FollowInstruction, self.named("follow_instruction"))
         goal = FollowInstruction.Goal(instruction=text, max_steps=max_steps, time_limit=time_limit)
         try:
-            with self.attending(self.named("policy/client")) as goal.client:
-                return self._followed(client, goal, progress)
+            with (
+                self.attending(self.named("policy/client")) as goal.client,
+                self.life_of("policy") as silence,
+            ):
+                return self._followed(client, goal, progress, silence)
         finally:
             client.destroy()
 
-    def _followed(self, client: Any, goal: Any, progress: Callable[[Any], None]) -> Drive:
+    @contextmanager
+    def life_of(self, node: str) -> Iterator[Callable[[], float]]:
+        """Give a function that tells for how many seconds ``node`` has said nothing at all."""
+        heard = time.monotonic()
+
+        def look(message: DiagnosticArray) -> None:
+            nonlocal heard
+            if any(line.hardware_id == self.named(node) for line in message.status):
+                heard = time.monotonic()
+
+        with self.hearing(DiagnosticArray, "/diagnostics", look):
+            yield lambda: time.monotonic() - heard
+
+    def _followed(
+        self,
+        client: Any,
+        goal: Any,
+        progress: Callable[[Any], None],
+        silence: Callable[[], float],
+    ) -> Drive:
         name = self.named("follow_instruction")
         if not self.linger(client.server_is_ready, ANSWER_S):
             raise NoGraphError(f"nobody serves {name}, though 'policy' is there: is it frozen?")
@@ -265,6 +294,12 @@ class Operator(Connection):
             while not self.linger(done.done, 1.0):
                 if not client.server_is_ready():
                     raise NoGraphError(f"{name} is gone: the policy node ended")
+                if silence() > SILENCE_S:
+                    raise NoGraphError(
+                        f"node 'policy' has said nothing for {silence():.0f} s: it is frozen, or "
+                        "the link to it is lost; the goal was withdrawn, and motion stops a base "
+                        "whose policy is silent"
+                    )
         except BaseException:
             self._withdraw(sent, done)
             raise
@@ -275,9 +310,10 @@ class Operator(Connection):
         self.linger(sent.done, ANSWER_S)
         if not sent.done():
             return
-        sent.result().cancel_goal_async()
+        told = sent.result().cancel_goal_async()
         done = done or sent.result().get_result_async()
-        self.linger(done.done, CANCEL_S)
+        if self.linger(told.done, ANSWER_S):
+            self.linger(done.done, CANCEL_S)
 
     @contextmanager
     def hearing(

@@ -35,7 +35,7 @@ from janusvln_ros.camera.images import image_data
 from janusvln_ros.camera.reader import FrameReader
 from janusvln_ros.camera.view import intrinsics_of, mounting_warning
 from janusvln_ros.data.drawing import camera_picture
-from janusvln_ros.errors import InputError, require
+from janusvln_ros.errors import InputError, lacking, require
 from janusvln_ros.files import local_checkpoint
 from janusvln_ros.geometry import Pose2, yaw_of
 from janusvln_ros.nodes.base import ManagedNode
@@ -477,6 +477,8 @@ def load(make: Callable[[Any], Any], values: Any) -> Loaded | LoadFailed:
         return Loaded(navigator)
     except InputError as error:
         return LoadFailed(str(error))
+    except ModuleNotFoundError as error:
+        return LoadFailed(lacking(error) or describe(error))
     except Exception as error:
         why = f"the model cannot be loaded: {describe(error)}"
     # after the handler: the exception holds the frames of the stack, and so the memory

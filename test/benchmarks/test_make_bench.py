@@ -72,6 +72,7 @@ SMALL = {
     "gpu_steps": "--dry",
     "device_parity": "--dry --frames 2",
     "device_training": "--dry",
+    "two_computers": "--steps 2 --links 0ms --data DATA",
 }
 """How each takes seconds; bags.py and image_transport.py take their time from the clock."""
 

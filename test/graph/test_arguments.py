@@ -174,7 +174,8 @@ def start(request):
 )
 def test_every_argument_of_the_robot_graph(start, tmp_path, namespace, with_file):
     special = {"checkpoint": str(default_checkpoint()), "robot": "template", "watch": "false"}
-    special |= {"velocity": "twist_stamped"}  # the last of its choices has no topic cmd_vel
+    # the last choice of velocity has no topic cmd_vel, and the other parts lack a node
+    special |= {"part": "all", "velocity": "twist_stamped"}
     given = told("robot", namespace=namespace, lifecycle="external", **special)
     if with_file:
         given["robot"] = robot_file(tmp_path / "mine.yaml", given, ("policy", "motion"))

@@ -142,6 +142,39 @@ def test_one_argument_puts_the_robot_under_a_lifecycle_manager(
         assert (spec.package, spec.executable) == ("nav2_lifecycle_manager", "lifecycle_manager")
 
 
+@pytest.mark.parametrize(
+    ("part", "compress", "nodes", "managed"),
+    [
+        ("all", "false", ["motion", "policy"], None),
+        ("all", "true", ["motion", "compressor", "policy"], None),
+        ("body", "false", ["motion"], ["motion"]),
+        ("body", "true", ["motion", "compressor"], ["motion"]),
+        ("brain", "true", ["policy"], ["policy"]),
+    ],
+)
+def test_body_and_brain_start_on_two_computers(part, compress, nodes, managed):
+    given = {"part": part, "compress": compress, "robot": "turtlebot4", "lifecycle": "nav2"}
+    *ours, manager = resolve("robot", given)
+    assert [spec.name for spec in ours] == nodes
+    assert manager.parameters.get("node_names") == managed
+    topics = {spec.remaps["image"] for spec in ours if "image" in spec.remaps}
+    assert len(topics) == (nodes != ["motion"])  # the compressor sends what the policy takes
+
+
+def test_pictures_cross_the_air_as_jpeg_unless_the_user_says_otherwise():
+    def transport(**given):
+        given = {"robot": "turtlebot4"} | given
+        return by_name("robot", **given)["policy"].parameters["image_transport"]
+
+    assert (transport(), transport(part="brain")) == ("raw", "compressed")
+    assert transport(part="brain", transport="raw") == "raw"
+
+
+def test_a_graph_without_any_node_is_refused():
+    with pytest.raises(InputError, match=r"starts no node with part:=body, watch:=true"):
+        resolve("robot", {"part": "body", "watch": "true"})
+
+
 def test_a_node_of_another_package_runs_from_where_ros_installs_it(tmp_path, monkeypatch):
     (spec,) = (s for s in resolve("robot", {"lifecycle": "nav2"}) if s.package != "janusvln_ros")
     monkeypatch.setenv("AMENT_PREFIX_PATH", str(tmp_path))

@@ -117,6 +117,26 @@ def test_go_with_arm_leaves_the_robot_disarmed(robot, command):
         assert code == 0 and "armed" in err and not ours.motion.machine.armed
 
 
+def test_go_ends_with_a_sentence_when_the_policy_freezes(robot, command, monkeypatch):
+    from janusvln_ros.graph import operating
+
+    monkeypatch.setattr(operating, "SILENCE_S", 2.0)
+    monkeypatch.setattr(operating, "ANSWER_S", 2.0)
+    ours = robot(*[Action.TURN_LEFT] * 200)
+    with Spun(ours.graph) as spun:
+
+        def freeze():
+            wait(lambda: len(ours.reports) >= 1, "no step was made")
+            spun.going = False
+
+        thread = threading.Thread(target=freeze)
+        thread.start()
+        code, out, err = command("go", "round and round")
+        thread.join()
+    assert code == 1 and out == ""
+    assert "'policy' has said nothing for" in err and "frozen" in err
+
+
 def test_stop_ends_what_came_by_the_topic(robot, command):
     ours = robot(*[Action.TURN_LEFT] * 200)
     words = ours.base.node.create_publisher(String, "instruction", 1)

@@ -22,6 +22,7 @@ ROOT = Path(__file__).resolve().parents[2]
 NODES = {
     "policy": "janusvln_ros.nodes.policy",
     "motion": "janusvln_ros.nodes.motion",
+    "compressor": "janusvln_ros.nodes.compressor",
     "sim_bridge": "sim_bridge.bridge_node",
 }
 
