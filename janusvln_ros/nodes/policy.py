@@ -9,6 +9,7 @@ thread hands its results over through a guard condition. Time-outs run on the st
 
 import contextlib
 import math
+import os
 import queue
 import sys
 import time
@@ -44,6 +45,7 @@ from janusvln_ros.nodes.parameters import Param
 from janusvln_ros.nodes.pictures import picture_decoder
 from janusvln_ros.nodes.running import leave, run_node, steady_timer
 from janusvln_ros.nodes.worker import (
+    FEW_KERNELS,
     Crashed,
     Seen,
     Session,
@@ -493,6 +495,8 @@ def load_navigator(values: Any) -> Any:
     Raises:
         InputError: there is no such checkpoint, or it cannot be used as asked.
     """
+    for name, value in FEW_KERNELS.items():
+        os.environ.setdefault(name, value)
     import torch
 
     from janusvln_ros.policy import Navigator, default_checkpoint

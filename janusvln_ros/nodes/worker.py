@@ -35,6 +35,13 @@ WARM_UP_INSTRUCTION = "walk forward"
 WARM_UP_SHAPE = (480, 640, 3)
 """Size of the grey frames the model sees before its first real one."""
 
+FEW_KERNELS = {"LRU_CACHE_CAPACITY": "16"}
+"""
+Environment of torch, to be set before it is imported: oneDNN keeps a kernel for every shape that it
+has met, and prompts have many lengths. Torch's own 1024 of them let a CPU's memory grow with the
+instructions.
+"""
+
 
 @dataclass(frozen=True)
 class Crashed:

@@ -1,6 +1,5 @@
 """The navigator: an instruction and camera frames in, one action per frame out."""
 
-import os
 import re
 import time
 from collections.abc import Mapping
@@ -233,9 +232,6 @@ class Navigator:
                 do.
         """
         NavigatorOptions(**options)  # what is wrong there is said first
-        # oneDNN keeps a kernel for every shape it has met, and prompts have many lengths: torch's
-        # own 1024 of them would let a CPU's memory grow with every instruction
-        os.environ.setdefault("LRU_CACHE_CAPACITY", "16")
         target, folder = as_device(device), find(checkpoint)
         found = fit(
             JanusVLNConfig.from_pretrained(folder),
