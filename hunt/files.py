@@ -40,7 +40,7 @@ from janusvln_ros.model.checkpoint import (
     as_dtype,
     end_tokens,
     generation,
-    tensor_shapes,
+    tensor_types,
     write_weights,
 )
 from janusvln_ros.model.config import JanusVLNConfig
@@ -398,7 +398,7 @@ def read_checkpoint(folder: Path) -> None:
     as_dtype(config.dtype)
     end_tokens(config)
     generation(folder, config)
-    tensor_shapes(folder)
+    tensor_types(folder)
     tokenizer = load_tokenizer(folder)
     tokenizer.encode("walk past the sofa")
     # a network of the sizes of any published one is made in no time; larger ones would take it

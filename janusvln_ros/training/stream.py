@@ -487,7 +487,8 @@ def drive_item(
         np.random.default_rng([recipe.seed, drive.home, drive.number, number]),
     )
     n = len(item["targets"])
-    return item | {"vision": drive.vision[:n], "spatial": drive.spatial[:n]}
+    name = f"drive {drive.number} in home {drive.home}"
+    return item | {"vision": drive.vision[:n], "spatial": drive.spatial[:n], "name": name}
 
 
 class DriveStream(Dataset[dict[str, Any]]):

@@ -71,9 +71,8 @@ class Env:
         assert data["instruction_vocab"]["word_list"]
         self.scenes = Path(config["dataset.scenes_dir"])
         self.episodes = [types.SimpleNamespace(**e) for e in data["episodes"]]
-        for e in self.episodes: e.scene_id = str(self.scenes / e.scene_id)
         self.near = float(config["task.measurements.success.success_distance"])
-        self.env = make_env("houses", data_dir="/", width=32, height=32,
+        self.env = make_env("houses", data_dir=str(self.scenes.parent), width=32, height=32,
             turn_step=float(config["simulator.turn_angle"]),
             forward_step=float(config["simulator.forward_step_size"]))
     def reset(self):

@@ -72,7 +72,7 @@ def test_a_size_is_width_and_height():
         # a name cut short would be read as another: --episode as --episodes
         (["evaluate", "expert", "--episode", "245"], "unrecognized arguments: --episode 245"),
         (["collect", "--out", "x", "--limit", "3"], "--limit"),
-        (["train", "tiny", "max_steps=3"], "unrecognized arguments: max_steps=3"),
+        (["train", "tiny", "max_steps"], "write FIELD=VALUE"),
         (["train", "tiny", "--set", "max_steps", "--show"], "write FIELD=VALUE"),
         (["collect"], "--out"),
         (["no-such-thing"], "no-such-thing"),

@@ -44,7 +44,8 @@ WRITERS = {
 """Commands that write, up to the option that says where."""
 
 SILENT = {
-    *("bench", "info", "status", "arm", "go", "watch", "stop", "tally", "secure", "calibrate")
+    *("bench", "info", "status", "arm", "go", "watch", "stop", "tally", "secure", "calibrate"),
+    "doctor",
 }
 """Commands that write no file, or only beside a graph that runs."""
 ROS = {"demo", "record", "up", "soak"}

@@ -57,7 +57,7 @@ def robot(tmp_path):
         command += ["--domain", str(domain), "--log-dir", str(tmp_path / "logs")]
         process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
         try:
-            assert "motion, policy started" in process.stderr.readline()
+            assert "motion, policy, recorder started" in process.stderr.readline()
             nodes = children(process.pid)
             assert len(nodes) == 2
             until(

@@ -238,6 +238,6 @@ def test_what_is_not_said_is_the_robots_files_and_then_the_shipped_ones(tmp_path
     # said at its default is said
     said = {"robot": str(path), "odom": "odom", "watch": "False", "speed": ""}
     by_name = {spec.name: spec for spec in resolve("robot", said)}
-    assert list(by_name) == ["motion", "policy"] and not by_name["motion"].remaps
+    assert list(by_name) == ["motion", "policy", "recorder"] and not by_name["motion"].remaps
     assert by_name["motion"].parameters["speed"] == 0.2  # what is left empty says nothing
     assert by_name["policy"].parameters["execute"] is True

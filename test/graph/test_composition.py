@@ -35,6 +35,7 @@ from janusvln_ros.graph.processes import (
 from sim_bridge.habitat_client import HabitatSettings
 
 ROOT = Path(__file__).resolve().parents[2]
+NODES = ("policy", "motion", "player", "recorder", "compressor")
 GIVEN = [
     ("simulation", {}),
     ("simulation", {"mode": "continuous", "episode": "1", "namespace": "r1"}),
@@ -74,7 +75,7 @@ def test_habitats_settings_have_one_name_in_the_graph_the_node_and_a_rollout():
 
 def test_every_parameter_of_every_graph_is_one_that_its_node_declares_with_the_right_type():
     pytest.importorskip("rclpy", reason="the nodes' tables are in their ROS files")
-    modules = {node: f"janusvln_ros.nodes.{node}" for node in ("policy", "motion", "player")}
+    modules = {node: f"janusvln_ros.nodes.{node}" for node in NODES}
     defaults = {
         node: {p.name: p.default for p in importlib.import_module(module).PARAMETERS}
         for node, module in {**modules, "sim_bridge": "sim_bridge.bridge_node"}.items()
@@ -131,7 +132,8 @@ def test_one_argument_puts_the_robot_under_a_lifecycle_manager(
 ):
     specs = resolve("robot", {"lifecycle": lifecycle, "watch": watch})
     ours = [spec for spec in specs if spec.package == "janusvln_ros"]
-    assert {spec.parameters.get("autostart") for spec in ours} == {autostart}
+    led = [spec for spec in ours if spec.name in ("motion", "policy")]
+    assert {spec.parameters.get("autostart") for spec in led} == {autostart}
     managers = [spec for spec in specs if spec not in ours]
     assert bool(managers) == bool(managed)
     for spec in managers:
@@ -145,10 +147,10 @@ def test_one_argument_puts_the_robot_under_a_lifecycle_manager(
 @pytest.mark.parametrize(
     ("part", "compress", "nodes", "managed"),
     [
-        ("all", "false", ["motion", "policy"], None),
-        ("all", "true", ["motion", "compressor", "policy"], None),
-        ("body", "false", ["motion"], ["motion"]),
-        ("body", "true", ["motion", "compressor"], ["motion"]),
+        ("all", "false", ["motion", "policy", "recorder"], None),
+        ("all", "true", ["motion", "compressor", "policy", "recorder"], None),
+        ("body", "false", ["motion", "recorder"], ["motion"]),
+        ("body", "true", ["motion", "compressor", "recorder"], ["motion"]),
         ("brain", "true", ["policy"], ["policy"]),
     ],
 )
@@ -157,8 +159,8 @@ def test_body_and_brain_start_on_two_computers(part, compress, nodes, managed):
     *ours, manager = resolve("robot", given)
     assert [spec.name for spec in ours] == nodes
     assert manager.parameters.get("node_names") == managed
-    topics = {spec.remaps["image"] for spec in ours if "image" in spec.remaps}
-    assert len(topics) == (nodes != ["motion"])  # the compressor sends what the policy takes
+    # the compressor sends what the policy takes, and the black box keeps
+    assert len({spec.remaps["image"] for spec in ours if "image" in spec.remaps}) == 1
 
 
 def test_pictures_cross_the_air_as_jpeg_unless_the_user_says_otherwise():
@@ -272,7 +274,7 @@ def test_a_wrong_argument_is_named(graph, given, words):
 def test_a_robots_file_that_is_none_is_named(tmp_path, content):
     path = tmp_path / "mine.yaml"
     path.write_text(content)
-    with pytest.raises(InputError, match=r"mine\.yaml is no parameter file"):
+    with pytest.raises(InputError, match=r"mine\.yaml is no (parameter file|YAML)"):
         resolve("robot", {"robot": str(path)})
 
 

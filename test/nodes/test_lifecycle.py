@@ -178,7 +178,7 @@ def test_a_node_that_is_shut_down_while_its_model_loads_does_not_start(graph, po
 @pytest.mark.parametrize(
     ("values", "words"),
     [
-        ({"checkpoint": "/no/such/folder"}, "no checkpoint folder /no/such/folder"),
+        ({"checkpoint": "/no/such/folder"}, "no checkpoint folder .?/no/such/folder"),
         ({"checkpoint": "."}, "'checkpoint' is .*no config.json"),
         ({"resend_after": 2.0, "frame_timeout": 2.0}, "'resend_after' is 2; .*less than"),
     ],

@@ -38,7 +38,7 @@ def buffers(navigator):
     """Where everything that is remembered lies."""
     context = navigator.context
     kept = context.memory if navigator.memory == "dual" else context.cache
-    tensors = [navigator.spatial.k_ZNKH, navigator.spatial.v_ZNKH, kept.k_ZNKH, kept.v_ZNKH]
+    tensors = [navigator.spatial.k_BZNKH, navigator.spatial.v_BZNKH, kept.k_BZNKH, kept.v_BZNKH]
     tensors += [context.features_FMD] if navigator.memory == "released" else []
     return [(tensor.data_ptr(), tuple(tensor.shape)) for tensor in tensors]
 

@@ -128,7 +128,7 @@ def test_a_vocabulary_is_read_where_words_and_vectors_are_written_down(tmp_path)
     (tmp_path / "words.safetensors").unlink()
     assert Vocabulary.load(tmp_path) is None
     (tmp_path / "words.json").write_text("[")
-    with pytest.raises(InputError, match="not JSON"):
+    with pytest.raises(InputError, match="no JSON"):
         Vocabulary.load(tmp_path)
 
 

@@ -185,6 +185,7 @@ def test_mirrored_trajectory_is_that_of_mirrored_pictures_turns_and_words(
     for k in (0, 5):
         mirrored, expected = both[len(flipped) + k], flipped[k]
         assert mirrored.keys() == expected.keys()
+        assert mirrored.pop("name") != expected.pop("name")
         for name, value in expected.items():
             np.testing.assert_allclose(
                 np.asarray(mirrored[name], np.float32),
