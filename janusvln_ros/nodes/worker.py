@@ -35,11 +35,11 @@ WARM_UP_INSTRUCTION = "walk forward"
 WARM_UP_SHAPE = (480, 640, 3)
 """Size of the grey frames the model sees before its first real one."""
 
-FEW_KERNELS = {"LRU_CACHE_CAPACITY": "16"}
+FEW_KERNELS = {"LRU_CACHE_CAPACITY": "4", "ONEDNN_PRIMITIVE_CACHE_CAPACITY": "16"}
 """
-Environment of torch, to be set before it is imported: oneDNN keeps a kernel for every shape that it
-has met, and prompts have many lengths. Torch's own 1024 of them let a CPU's memory grow with the
-instructions.
+Environment of torch, to be set before it is imported: oneDNN, and torch's own list before it, keep
+a kernel for every shape that they have met, and prompts have many lengths: 1024 each, left alone,
+let a CPU's memory grow with the instructions.
 """
 
 
