@@ -402,8 +402,9 @@ def main() -> None:
     parser.add_argument("--links", nargs="+", default=list(LINKS), choices=list(LINKS))
     parser.add_argument("--json", type=Path, metavar="FILE", help="also write the rows to a file")
     parser.add_argument("--logs", type=Path, metavar="DIR", help="keep what the nodes said")
-    for side in ("--relay", "--brain", "--body"):
-        parser.add_argument(side, nargs=2, help=argparse.SUPPRESS)
+    parser.add_argument("--relay", nargs=2, help=argparse.SUPPRESS)
+    parser.add_argument("--brain", nargs=2, help=argparse.SUPPRESS)
+    parser.add_argument("--body", nargs=2, help=argparse.SUPPRESS)
     args = parser.parse_args()
     for part, function in (("relay", relay), ("brain", brain), ("body", body)):
         if (words := getattr(args, part)) is not None:
