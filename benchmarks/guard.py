@@ -309,8 +309,8 @@ def body_depth(
     shape: tuple[int, ...], focal: float, height: float, body: NDArray[np.float64]
 ) -> NDArray[np.float32]:
     """
-    Depth [H, W] of an upright cylinder of radius ``BODY``, 1.7 m high, whose middle is ``body[:2]``
-    (metres ahead and left) from a camera that looks level; +inf beside it.
+    Depth [H, W] of an upright cylinder of radius ``BODY``, 1.7 m high, whose middle is
+    ``body[:2]`` (metres ahead and left) from a camera that looks level; +inf beside it.
     """
     v, u = np.mgrid[: shape[0], : shape[1]] + 0.5
     left, down = (shape[1] / 2 - u) / focal, (v - shape[0] / 2) / focal
@@ -383,11 +383,11 @@ def drive(
         rig.advance()
         if rig.base.path_length > gone + 0.01:
             gone, gone_at = rig.base.path_length, rig.now
-        if kind == "appears" and rig.body is None and rig.now > begins:
-            if rig.base.linear > 0.5 * speed[0]:
-                x, y, yaw = rig.base.pose
-                c, s, far = math.cos(yaw), math.sin(yaw), front + BODY
-                rig.body = (x + c * far - s * aside, y + s * far + c * aside)
+        drives = rig.now > begins and rig.base.linear > 0.5 * speed[0]
+        if kind == "appears" and rig.body is None and drives:
+            x, y, yaw = rig.base.pose
+            c, s, far = math.cos(yaw), math.sin(yaw), front + BODY
+            rig.body = (x + c * far - s * aside, y + s * far + c * aside)
         if rig.zone_at is not None and rig.now - rig.zone_at >= WATCHED:
             break
         if kind == "free" and len(rig.done) == 6:
