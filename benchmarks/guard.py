@@ -461,7 +461,7 @@ def missed(row: dict[str, Any]) -> list[str]:
     false = row["stopped"] / max(row["free"], 1)
     over = {
         "stop": row["stop"] > BARS["stop"],
-        "hold": row["hold"] < BARS["hold"],
+        "hold": row["readings"] > 0 and row["hold"] < BARS["hold"],
         "false": false > BARS["false"],
     }
     return [name for name, wrong in over.items() if wrong]
