@@ -38,11 +38,10 @@ from janusvln_ros.protocol import corridor, moving
 from janusvln_ros.protocol.exchange import Odometry
 from janusvln_ros.protocol.odometry import Sample
 from janusvln_ros.protocol.status import StepStatus
-from sim_bridge import make_env
 from sim_bridge.continuous import SCAN_HEIGHTS_M, Base, BaseSettings, scan_from_depth
 from sim_bridge.homes.episodes import make_home
 from sim_bridge.houses import HousesEnv
-from sim_bridge.nav_env import MAX_DEPTH_M
+from sim_bridge.nav_env import MAX_DEPTH_M, EnvSettings
 from sim_bridge.navmesh import CELL_M
 from sim_bridge.scene import load_scene
 from sim_bridge.world import rep118_depth
@@ -496,7 +495,7 @@ def homes(count: int, folder: Path) -> list[tuple[HousesEnv, Path]]:
     for number in range(count):
         scene = folder / f"guard_{number}.glb"
         scene.write_bytes(make_home(scene.stem, number).glb)
-        found.append((make_env("houses", scene=scene, data_dir=folder, **VIEW), scene))
+        found.append((HousesEnv(EnvSettings(**VIEW), scene=scene, data_dir=folder), scene))
     return found
 
 
