@@ -47,7 +47,7 @@ from sim_bridge.scene import load_scene
 from sim_bridge.world import rep118_depth
 
 PAGE = Path(__file__).resolve().parents[1] / "docs" / "reliability.md"
-VIEW = {"width": 160, "height": 120}
+VIEW = EnvSettings(width=160, height=120)
 TICK, PERIOD, LATE = 0.02, 0.1, 0.05
 """Seconds: the control period, from one reading to the next, until it arrives."""
 
@@ -495,7 +495,7 @@ def homes(count: int, folder: Path) -> list[tuple[HousesEnv, Path]]:
     for number in range(count):
         scene = folder / f"guard_{number}.glb"
         scene.write_bytes(make_home(scene.stem, number).glb)
-        found.append((HousesEnv(EnvSettings(**VIEW), scene=scene, data_dir=folder), scene))
+        found.append((HousesEnv(VIEW, scene=scene, data_dir=folder), scene))
     return found
 
 

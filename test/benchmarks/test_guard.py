@@ -8,14 +8,13 @@ import numpy as np
 import pytest
 
 from janusvln_ros.geometry import Pose2
-from sim_bridge.nav_env import EnvSettings
 
 SPEED = (0.3, 0.5)
 
 
 def before_a_wall(metres):
     """A place that looks straight at a wall over the whole view."""
-    settings, at = EnvSettings(**guard.VIEW), [0.0]
+    settings, at = guard.VIEW, [0.0]
     shape = (settings.height, settings.width)
     env = SimpleNamespace(
         settings=settings,
