@@ -10,7 +10,7 @@ import io
 import json
 import re
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import closing
 from pathlib import Path
 from typing import Any, NoReturn
@@ -19,6 +19,9 @@ import yaml
 
 from janusvln_ros.errors import InputError, require
 from janusvln_ros.limits import limit, require_within
+
+CONFIG_FILE = "config.json"
+"""What says in the folder of a checkpoint which network it is."""
 
 MB = 1_000_000
 TEXT_BYTES, LIST_BYTES, OBJECT_BYTES, ITEM_BYTES = 2, 96, 240, 40
@@ -77,6 +80,34 @@ def read_object(path: Path, remedy: str = "copy it again") -> dict[str, Any]:
         f"{path} holds a {type(value).__name__} instead of an object: {remedy}",
     )
     return dict(value)
+
+
+def read_network(path: Path) -> dict[str, Any]:
+    """
+    What the ``config.json`` at ``path`` says, of the kind of network that is known here. Told
+    without torch, so at once; whether its sizes fit each other, the room ``model`` tells.
+
+    Raises:
+        InputError: it cannot be read, is no JSON object, or of another kind of network.
+    """
+    try:
+        values = read_object(path, "copy it again from where the checkpoint came from")
+    except OSError as error:
+        raise InputError(
+            f"{path} cannot be read ({error.strerror}): give the folder of a "
+            "checkpoint, with its config.json"
+        ) from error
+    require_network(values, str(path))
+    return values
+
+
+def require_network(values: Mapping[str, Any], name: str) -> None:
+    """Raise InputError where settings ``name`` are those of another kind of network."""
+    require(
+        values.get("model_type") == "qwen2_5_vl" or "text_config" in values,
+        f"{name}: model_type is {values.get('model_type')!r}, but 'qwen2_5_vl' "
+        "is needed: give the folder of a JanusVLN checkpoint",
+    )
 
 
 def read_json_lines(path: Path, remedy: str = "copy it again") -> list[dict[str, Any]]:

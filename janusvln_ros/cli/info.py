@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any
 
 from janusvln_ros.cli.options import JSON, SIZE, SPATIAL_PRECISION, WINDOW, option
 from janusvln_ros.cli.output import answer, say
+from janusvln_ros.documents import CONFIG_FILE, read_network
 from janusvln_ros.files import local_checkpoint
 
 if TYPE_CHECKING:
@@ -53,8 +54,12 @@ OPTIONS = (
 
 def run(args: argparse.Namespace) -> int:
     """Count and print."""
-    if not Path(args.checkpoint).is_file():
-        local_checkpoint(args.checkpoint)  # a wrong name is told before long imports
+    # a wrong one is told before long imports; of an adapter alone the network's room knows more
+    folder = (
+        given if (given := Path(args.checkpoint)).is_file() else local_checkpoint(args.checkpoint)
+    )
+    if folder is not None and not any(folder.glob("adapter_*")):
+        read_network(folder / CONFIG_FILE if folder.is_dir() else folder)
     if sys.stderr.isatty():  # the libraries that know the network take their time
         say(f"counting the network of {args.checkpoint}")
     result = describe(args.checkpoint, args.memory, args.window, args.size, args.spatial_precision)

@@ -20,7 +20,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from janusvln_ros.digests import file_digest
-from janusvln_ros.documents import read_object
+from janusvln_ros.documents import CONFIG_FILE, read_object
 from janusvln_ros.errors import InputError, require
 from janusvln_ros.files import (
     atomic_folder,
@@ -39,7 +39,7 @@ from janusvln_ros.model.adapter import (
     some,
     unused_reason,
 )
-from janusvln_ros.model.config import CONFIG_FILE, JanusVLNConfig
+from janusvln_ros.model.config import JanusVLNConfig
 from janusvln_ros.model.lora import needs_own_head, read_adapter, refuse_alone
 from janusvln_ros.model.network import Network
 

@@ -22,7 +22,7 @@ from transformers.activations import ACT2FN
 from transformers.models.qwen2_5_vl.configuration_qwen2_5_vl import Qwen2_5_VLVisionConfig
 
 from janusvln_ros import schema
-from janusvln_ros.documents import finite, read_object, whole
+from janusvln_ros.documents import CONFIG_FILE, finite, read_network, require_network, whole
 from janusvln_ros.errors import InputError, require
 from janusvln_ros.files import atomic_write
 from janusvln_ros.limits import require_within
@@ -30,8 +30,6 @@ from janusvln_ros.model.memory import FrameWindow
 
 Memory = Literal["released", "dual"]
 Decoding = Literal["free", "constrained"]
-
-CONFIG_FILE = "config.json"
 
 
 @dataclass(frozen=True)
@@ -133,11 +131,7 @@ class JanusVLNConfig:
             for key, value in {**_object(values, "text_config", name), **values}.items()
             if key != "text_config" and value is not None
         }
-        require(
-            flat.get("model_type") == "qwen2_5_vl" or "text_config" in values,
-            f"{name}: model_type is {flat.get('model_type')!r}, but 'qwen2_5_vl' "
-            "is needed: give the folder of a JanusVLN checkpoint",
-        )
+        require_network(values, name)
         vision_values = dict(_object(flat, "vision_config", name))
         flat.pop("vision_config", None)
         vision_values.pop("model_type", None)
@@ -171,14 +165,7 @@ class JanusVLNConfig:
         """
         path = Path(folder)
         path = path / CONFIG_FILE if path.is_dir() else path
-        try:
-            values = read_object(path, "copy it again from where the checkpoint came from")
-        except OSError as error:
-            raise InputError(
-                f"{path} cannot be read ({error.strerror}): give the folder of a "
-                "checkpoint, with its config.json"
-            ) from error
-        return cls.from_dict(values, str(path))
+        return cls.from_dict(read_network(path), str(path))
 
     def to_dict(self) -> dict[str, Any]:
         """The content of a ``config.json`` in the published flat layout (see module docstring)."""

@@ -78,6 +78,28 @@ def test_a_checkpoint_that_is_not_there_is_told_without_torch(tmp_path):
     assert {end for end, _ in told.values()} == {"2"}, told
 
 
+@pytest.mark.parametrize(
+    ("config", "words"),
+    [
+        (None, "cannot be read"),
+        ("{", "is no JSON"),
+        ("[]", "instead of an object"),
+        ('{"model_type": "llama"}', "model_type is 'llama'"),
+    ],
+)
+def test_a_folder_of_no_network_that_is_known_is_told_without_torch(config, words, tmp_path):
+    folder = tmp_path / "other"
+    folder.mkdir()
+    if config is not None:
+        (folder / "config.json").write_text(config)
+    commands = [["info", str(folder)]]
+    if config is not None:
+        commands.append(["info", str(folder / "config.json")])
+    told = ends(commands, tmp_path)
+    assert {end for end, _ in told.values()} == {"2"}, told
+    assert all(words in said for _, said in told.values()), told
+
+
 @pytest.mark.ros
 @pytest.mark.slow  # each looks for a graph for seconds
 def test_beside_a_graph_and_until_the_nodes_start_there_is_no_torch(
