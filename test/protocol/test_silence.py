@@ -28,7 +28,7 @@ def test_a_trial_fits_where_the_base_may_go_on_for_the_time_out_and_the_time_to_
 
 
 def test_weak_bases_are_tried_at_less_than_the_pace():
-    assert AT_PACE == pytest.approx(0.6)  # 0.75 of the command, and noise
+    assert pytest.approx(0.6) == AT_PACE  # 0.75 of the command, and noise
 
 
 @pytest.mark.parametrize("sign", [1, -1])

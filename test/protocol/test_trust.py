@@ -74,7 +74,9 @@ def test_a_slow_jump_is_told_from_the_message_a_quarter_of_a_second_before():
         return (Sample(first, Pose2()), Sample(10 * S, Pose2(0.4)))
 
     assert jumped(track(10 * S - S // 4), Sample(10 * S, Pose2(0.4)), 0.0, 0.125, SHAPE)
-    assert jumped(track(10 * S - S // 4 - 1), Sample(10 * S, Pose2(0.4)), 0.0, 0.125, SHAPE) is None
+    assert (
+        jumped(track(10 * S - S // 4 - 1), Sample(10 * S, Pose2(0.4)), 0.0, 0.125, SHAPE) is None
+    )
 
 
 def test_a_jump_from_the_last_message_is_told_though_the_older_one_allows_it():
