@@ -65,9 +65,8 @@ def scan_corridor(
     angles[~np.isfinite(angles)] = np.nan
     nearest_told = max(1e-3, range_min)  # a range_min that is no number is none
     with np.errstate(invalid="ignore"):
-        near = np.isneginf(ranges) | ((ranges > 0) & (ranges < nearest_told))
-        read = np.where(near, nearest_told, np.where(np.isposinf(ranges), range_max, ranges))
-        known = near | ((read >= nearest_told) & (read <= range_max))
+        read = np.where(np.isposinf(ranges), range_max, np.maximum(ranges, nearest_told))
+        known = (np.isneginf(ranges) | (ranges > 0)) & (read <= range_max)
     # nobody knows where a beam of no angle looks, or what ranges that end before they begin mean
     known &= np.isfinite(angles) & (nearest_told <= range_max) & (nearest_told < math.inf)
     # a scanner that tells of no end of its range sees as far as anybody needs
@@ -95,14 +94,14 @@ def without_answer(
     beyond ``FADING`` of ``range_max`` (a long hallway) stays as it is.
     """
     count, open_ = len(ranges), np.isposinf(ranges)
-    if not open_.any() or open_.all():
+    if not open_.any():
         return ranges
     circle = abs(increment) * (count + 1) >= math.tau
     first = int(np.argmin(open_)) if circle else 0  # a circle begins where something answers
     open_ = np.roll(open_, -first)
     edges = np.flatnonzero(np.diff(np.concatenate([[False], open_, [False]]).astype(np.int8)))
     told = np.roll(ranges, -first).copy()
-    for begin, end in edges.reshape(-1, 2):
+    for begin, end in zip(edges[::2], edges[1::2]):
         within = circle or (begin > 0 and end < count)
         beside = min(told[begin - 1], told[end % count])
         if within and (end - begin) * abs(increment) <= GAP and not beside >= FADING * range_max:
@@ -117,7 +116,7 @@ def known_around(ranges: npt.NDArray[np.float64], range_max: float) -> float:
     """
     with np.errstate(invalid="ignore"):
         known = np.isinf(ranges) | ((ranges > 0) & (ranges <= range_max))
-    part = np.arange(len(ranges)) * AROUND // max(len(ranges), 1)
+    part = np.arange(len(ranges)) * AROUND // len(ranges)
     return _worst_share(known, part)
 
 
@@ -187,5 +186,6 @@ def _worst_share(
     number = part.astype(np.int_)
     counts = np.bincount(number, minlength=parts)
     shares = np.bincount(number, weights=known, minlength=parts) / counts.clip(1)
-    told = (counts > 0) | (np.arange(len(counts)) < parts)
+    told = counts > 0
+    told[:parts] = True
     return float(shares[told].min())

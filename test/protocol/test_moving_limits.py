@@ -48,6 +48,7 @@ from janusvln_ros.protocol.status import StepStatus
 
 S = 10**9
 NOW, ROS = 64.0, 64 * S
+START = Pose2()
 ALL = Settings(
     base_timeout=0.25,
     odom_timeout=0.25,
@@ -73,7 +74,7 @@ SCAN = replace(ALL, range_source="scan")
 FREE = Ranges(NOW, ROS, 9.0, 1.0, 9.0)
 
 
-def track(pose=Pose2(), speed=0.0, rate=0.0, stamp=ROS):
+def track(pose=START, speed=0.0, rate=0.0, stamp=ROS):
     """A second of odometry of a base that stands."""
     return tuple(Sample(stamp - i * S // 50, pose, speed, rate) for i in range(50, -1, -1))
 
@@ -94,7 +95,7 @@ def goal(action=Action.MOVE_FORWARD, episode=1, step=0, *, now=NOW, frame=ROS, r
     return Goal(now, 7, episode, step, int(action), frame, ros, life)
 
 
-def driving(action=Action.MOVE_FORWARD, settings=ALL, moved=Pose2(), **changes):
+def driving(action=Action.MOVE_FORWARD, settings=ALL, moved=START, **changes):
     """In a step that began just now and has come as far as ``moved``."""
     way = {1: (0.25, 0.0), 2: (0.0, 0.25), 3: (0.0, -0.25)}[int(action)]
     ledger = changes.pop("ledger", granted(Ledger(), way, settings))
@@ -113,7 +114,7 @@ def driving(action=Action.MOVE_FORWARD, settings=ALL, moved=Pose2(), **changes):
     return replace(state, **changes)
 
 
-def settling(action=Action.MOVE_FORWARD, settings=ALL, moved=Pose2(), **changes):
+def settling(action=Action.MOVE_FORWARD, settings=ALL, moved=START, **changes):
     """At rest after a step."""
     rested = {"phase": Phase.STOPPING, "stopping_since": NOW - 0.5, "rest": (NOW - 0.5, 5)}
     return driving(action, settings, moved, **rested | changes)
@@ -876,7 +877,7 @@ def test_a_step_that_went_too_far_on_nearly_all_of_its_budget_is_not_trusted(x, 
 HALT = Sample(ROS, Pose2())
 
 
-def judged(action=Action.MOVE_FORWARD, moved=Pose2(), share=1.0, **changes):
+def judged(action=Action.MOVE_FORWARD, moved=START, share=1.0, **changes):
     at = changes.pop("spent", HALT)
     return settling(action, moved=moved, ledger=used(share), spent=at, **changes)
 

@@ -85,6 +85,26 @@ def test_a_jump_from_the_last_message_is_told_though_the_older_one_allows_it():
     assert origin is track[1]
 
 
+def test_a_base_far_from_the_origin_of_odometry_jumps_no_more_than_at_it():
+    there = (Sample(10 * S, Pose2(5.0, -7.0, 3.0)),)
+    assert moved(there, S // 8, 5.01, -7.01, 3.01) is None
+    assert moved(there, S // 8, 5.01, -7.01, -3.2) is None  # across the wrap
+    assert moved(there, S // 8, 5.01, 7.01, 3.01) and moved(
+        there, S // 8, 5.01, -7.01, -3.01 + 0.9
+    )
+
+
+def test_a_heading_just_at_its_limit_is_no_jump():
+    shape = Profile(speed=0.5, rate=(1.0 - math.radians(10)) / 3)
+    assert jumped(HERE, Sample(12 * S, Pose2(0, 0, 1.0)), 2.0, 0.125, shape) is None
+    assert jumped(HERE, Sample(12 * S, Pose2(0, 0, 1.0 + 1e-9)), 2.0, 0.125, shape)
+
+
+def test_a_message_that_lied_between_two_that_agree_is_not_held_against_the_next():
+    lied = (Sample(9_800_000_000, Pose2()), Sample(9_900_000_000, Pose2(0.9)), HERE[0])
+    assert moved(lied, S // 50) is None
+
+
 def test_without_a_message_before_there_is_no_jump():
     assert jumped((), Sample(S, Pose2(9, 9, 3)), 0.0, 0.0, SHAPE) is None
 
@@ -125,7 +145,7 @@ def test_what_is_nothing_and_what_is_a_step_of_the_wheels_are_known():
 
 
 def test_a_base_stands_before_something_once_a_tenth_of_its_budget_was_in_vain():
-    assert not met_something(0.25 + 0.1, 0.25, 0.25, 1.0)
+    assert not met_something(0.1, 0.0, 0.0, 1.0) and met_something(0.101, 0.0, 0.0, 1.0)
     assert met_something(0.25 + 0.11, 0.25, 0.25, 1.0)
     assert not met_something(0.25 + 0.11, 0.25, 0.25, 2.0)
 
