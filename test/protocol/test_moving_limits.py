@@ -973,3 +973,201 @@ def test_a_step_that_has_arrived_begins_to_stop():
     after, commands = tick(driving(moved=Pose2(0.25), rest=(1.0, 1)))
     assert after.phase is Phase.STOPPING and commands == (Drive(0.0, 0.0), Progress(7, 1.0))
     assert (after.stopping_since, after.rest) == (NOW, None)
+
+
+# Velocities
+
+
+def rolling(speed=0.0, rate=0.0, end=START):
+    """A second of odometry of a base that comes to ``end`` at a steady pace."""
+    return tuple(
+        Sample(
+            ROS - i * S // 50,
+            Pose2(end.x - speed * i / 50, end.y, end.yaw - rate * i / 50),
+            speed,
+            rate,
+        )
+        for i in range(50, -1, -1)
+    )
+
+
+def wide(*sent):
+    """A ledger that bounds nothing here."""
+    return Ledger((9.0, 9.0), (9.0, 9.0), tuple(Sent(*one) for one in sent))
+
+
+def commanded(state, settings=ALL):
+    return next(c for c in tick(state, settings)[1] if isinstance(c, Drive))
+
+
+@pytest.mark.parametrize("action", [Action.MOVE_FORWARD, Action.TURN_LEFT])
+@pytest.mark.parametrize(("late", "latency"), [(0.125, 0.0), (0.0, 0.125), (0.0625, 0.0625)])
+def test_what_odometry_cannot_show_yet_counts_as_gone(action, late, latency):
+    fast = replace(ALL, speed=2.0, rate=2.0)
+    turns = action is Action.TURN_LEFT
+    sent = wide(*((NOW - 0.5 + i / 64, 0.5, 0.5) for i in range(32)))
+    gone = Pose2(0.0, 0.0, 0.1625) if turns else Pose2(0.1625)
+    fresh = driving(action, fast, gone, ledger=wide((NOW - 1 / 64, 0.5, 0.5)))
+    before = Pose2(0.0, 0.0, 0.1) if turns else Pose2(0.1)
+    old = driving(action, fast, before, ledger=sent, odom_at=NOW - late)
+    told = commanded(replace(old, settings=replace(fast, latency=latency)))
+    expected = commanded(fresh)
+    assert (told.rate if turns else told.speed) == pytest.approx(
+        expected.rate if turns else expected.speed
+    )
+
+
+def test_a_command_goes_on_from_the_last_one():
+    told = commanded(driving(ledger=wide((NOW - 0.03125, 0.125, 0.0))))
+    assert told == Drive(0.125 + 0.5 * 0.03125, 0.0)
+
+
+def test_after_a_stall_a_command_goes_on_from_what_the_newest_odometry_shows():
+    seen = (*rolling(0.1)[:-1], Sample(ROS, Pose2(), 0.09))
+    stalled = driving(ledger=wide((NOW - 0.5, 0.3, 0.0)), track=seen)
+    assert commanded(stalled).speed == pytest.approx(0.09 + 0.5 * 0.02)
+    unknown = replace(stalled, track=seen[-1:])
+    assert commanded(unknown).speed == pytest.approx(0.5 * 0.02)
+
+
+def test_a_step_forward_slows_down_for_what_stands_ahead():
+    seen = replace(FREE, clearance=0.25 + 0.0625)
+    near = driving(settings=SCAN, ranges=seen, ranges_at=NOW, ledger=wide((NOW - 1 / 64, 0.3)))
+    assert commanded(near, SCAN).speed == pytest.approx(math.sqrt(2 * 0.5 * 0.0625))
+
+
+# The silence test
+
+TRY = replace(ALL, silence_test=True)
+MOTIONS = [
+    (Action.MOVE_FORWARD, 0, 0.1, 1),
+    (Action.TURN_LEFT, 1, 0.3, 1),
+    (Action.TURN_RIGHT, 1, 0.3, -1),
+]
+
+
+def trying(action, turns, measured, gone=0.0, last=None, settings=TRY, **changes):
+    """In a first step that has gone so far at the pace that odometry shows."""
+    end = Pose2(0, 0, gone) if turns else Pose2(gone)
+    seen = rolling(rate=measured, end=end) if turns else rolling(measured, end=end)
+    last = measured if last is None else last
+    sent = wide((NOW - 1 / 64, 0.0, last) if turns else (NOW - 1 / 64, last, 0.0))
+    return driving(
+        action,
+        settings,
+        **{"track": seen, "proven": False, "ledger": sent, "moved": end} | changes,
+    )
+
+
+@pytest.mark.parametrize(("action", "turns", "pace", "sign"), MOTIONS)
+def test_a_base_that_is_not_proven_is_tried_at_a_slow_pace(action, turns, pace, sign):
+    slow = trying(action, turns, 0.0, last=sign * pace)
+    told = commanded(slow, TRY)
+    assert (told.rate if turns else told.speed) == sign * pace
+    for free in (replace(slow, proven=True), replace(slow, settings=ALL)):
+        told = commanded(free, TRY)
+        assert abs(told.rate if turns else told.speed) > pace
+
+
+@pytest.mark.parametrize(("action", "turns", "pace", "sign"), MOTIONS)
+def test_commands_fall_silent_at_six_tenths_of_the_pace(action, turns, pace, sign):
+    begun, commands = tick(trying(action, turns, sign * (0.6 * pace + 1e-6)), TRY)
+    assert [type(c) for c in commands] == [Progress] and begun.silent.stamp == ROS
+    assert begun.silent[2:][turns] == pytest.approx(sign * 0.6 * pace, abs=1e-5)
+    assert begun.silent.pose == begun.odom.pose and not begun.proven
+    early, commands = tick(trying(action, turns, sign * (0.6 * pace - 1e-6)), TRY)
+    assert isinstance(commands[0], Drive) and early.silent is None
+
+
+@pytest.mark.parametrize(
+    ("action", "turns", "fits", "sign", "pace"),
+    [
+        (Action.MOVE_FORWARD, 0, 0.055, 1, 0.1),
+        (Action.TURN_LEFT, 1, 0.165, 1, 0.3),
+        (Action.TURN_RIGHT, 1, 0.165, -1, 0.3),
+    ],
+)
+def test_a_step_whose_rest_is_too_short_for_the_trial_goes_on_without(
+    action, turns, fits, sign, pace
+):
+    for rest, tried in ((fits + 1e-3, True), (fits - 1e-3, False)):
+        state = trying(action, turns, sign * pace, sign * (0.25 - rest))
+        after, commands = tick(state, TRY)
+        assert (after.silent is not None) == tried
+        assert any(isinstance(c, Drive) for c in commands) != tried
+
+
+@pytest.mark.parametrize(("free", "tried"), [(0.056, True), (0.054, False)])
+def test_room_ahead_that_is_too_short_for_the_trial_puts_it_off(free, tried):
+    settings = replace(TRY, range_source="scan")
+    seen = {"ranges": replace(FREE, clearance=0.25 + free), "ranges_at": NOW}
+    state = trying(Action.MOVE_FORWARD, 0, 0.1, settings=settings, **seen, last=0.0)
+    assert (tick(state, settings)[0].silent is not None) == tried
+    turn = trying(Action.TURN_LEFT, 1, 0.3, settings=settings, **seen)
+    assert tick(turn, settings)[0].silent is not None  # a turn needs none
+
+
+@pytest.mark.parametrize(("action", "turns", "pace", "sign"), MOTIONS)
+@pytest.mark.parametrize(
+    ("share", "seconds", "verdict"),
+    [(0.4, 0.1, True), (0.4, 9.0, True), (0.9, 0.55, None), (0.9, 0.56, False)],
+)
+def test_a_silent_base_is_judged_by_its_own_motion(
+    action, turns, pace, sign, share, seconds, verdict
+):
+    was = (0.0, sign * pace) if turns else (sign * pace, 0.0)
+    begun = Sample(ROS - round(seconds * S), Pose2(), *was)
+    state = trying(action, turns, sign * share * pace, silent=begun, last=0.0)
+    after, commands = tick(state, TRY)
+    assert after.proven == (verdict is True) and isinstance(commands[-1], Progress)
+    if verdict is None:
+        assert len(commands) == 1 and after.silent is begun
+    elif verdict:
+        assert after.silent is None and commands[0] != Drive(0.0, 0.0)
+    else:
+        assert after.outcome[0] == StepStatus.UNTRUSTED and not after.armed
+        assert "goes on 0.56 s after the last command" in after.outcome[1]
+        assert commands[0] == Drive(0.0, 0.0)
+
+
+# What is left
+
+
+def test_a_turn_that_stays_short_is_not_blocked_by_what_stands_ahead():
+    seen = {"ranges": replace(FREE, clearance=0.1), "ranges_at": NOW}
+    short = settling(Action.TURN_LEFT, SCAN, Pose2(0, 0, 0.1), nudges=3, **seen)
+    assert status(short, SCAN) == StepStatus.TIMEOUT
+
+
+def test_a_turn_that_slipped_forward_is_nudged_like_any_other():
+    state = settling(Action.TURN_LEFT, moved=Pose2(0.05, 0, 0.1), ledger=used(0.9))
+    assert tick(state)[0].phase is Phase.DRIVING
+
+
+def test_a_spent_step_arms_nobody_and_a_collision_stays_one():
+    state = judged(moved=Pose2(0.25), armed=False, collided=True)
+    assert result(state).collided and not tick(state)[0].armed
+    assert not result(judged(moved=Pose2(0.25))).collided
+
+
+def test_another_reason_is_told_of_a_spent_step_too():
+    state = judged(outcome=(StepStatus.CANCELED, "by the client"))
+    assert status(state) == StepStatus.CANCELED
+
+
+def test_a_stop_without_odometry_says_that_nothing_shows_standstill():
+    state, _ = advance(State(active=True), goal(Action.STOP), ALL)
+    done = result(state, now=NOW + 1.0)
+    assert (done.status, done.moved) == (StepStatus.STALE, Pose2())
+
+
+def test_a_goal_without_a_heartbeat_waits_and_one_with_it_sets_off():
+    waiting, commands = advance(replace(READY, heartbeats=()), goal(), ALL)
+    assert waiting.phase is Phase.WAITING and commands == ()
+    begun, commands = advance(READY, goal(), ALL)
+    assert (begun.phase, begun.since, begun.start) == (Phase.DRIVING, NOW, Pose2())
+    assert commands == () and begun.ledger.left[0] == pytest.approx(0.3375)
+    discrete = replace(ALL, discrete=True)
+    assert advance(READY, goal(Action.TURN_LEFT), discrete)[1] == (Discrete(Action.TURN_LEFT),)
+    blocked, commands = advance(replace(READY, cliff=Cliff(NOW, True)), goal(), ALL)
+    assert blocked.outcome[0] == StepStatus.BLOCKED and commands == (Drive(0.0, 0.0),)
