@@ -4,7 +4,7 @@ import math
 from dataclasses import replace
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from janusvln_ros.protocol.ledger import (
@@ -76,6 +76,7 @@ def test_what_was_sent_is_kept_for_two_seconds():
     assert [one.at for one in bounded(ledger, 10.0, 0.0, 0.0, SHAPE).sent] == [8.5, 9.0, 10.0]
 
 
+@settings(deadline=None, derandomize=True, database=None)
 @given(
     wish=st.tuples(st.floats(-3, 3), st.floats(-6, 6)),
     left=st.tuples(st.floats(0, 1), st.floats(0, 1)),
