@@ -75,10 +75,12 @@ def scan_corridor(
     hit = known & (np.abs(y) <= half_width) & (x > 0)
     aside, most = np.arctan2(np.sin(angles), np.cos(angles)), math.atan2(half_width, 0.5)
     ahead = np.abs(aside) <= most
-    sector = ((aside / most + 1) / 2 * SECTORS).clip(0, SECTORS - 1)
+    share = (aside[ahead] / most + 1) / 2
+    sector = (share * SECTORS).clip(0, SECTORS - 1).astype(np.int_)
+    whole = len(np.unique(sector)) == SECTORS
     clearance = float(x[hit].min()) if hit.any() else math.inf
     nearest = float(np.hypot(x[known], y[known]).min()) if known.any() else math.inf
-    return clearance, _worst_share(known[ahead], sector[ahead], SECTORS), nearest
+    return clearance, _worst_share(known[ahead], sector) if whole else 0.0, nearest
 
 
 def without_answer(
@@ -174,18 +176,10 @@ def _part(
     return np.asarray((share * TILES).clip(0, TILES - 1), np.int_)
 
 
-def _worst_share(
-    known: npt.NDArray[np.bool_], part: npt.NDArray[np.generic], parts: int = 0
-) -> float:
-    """
-    Return the least known share of the parts in which there is anything, and of the first
-    ``parts`` in any case; 0 of nothing.
-    """
+def _worst_share(known: npt.NDArray[np.bool_], part: npt.NDArray[np.int_]) -> float:
+    """Return the least known share of the parts in which there is anything; 0 of nothing."""
     if not len(known):
         return 0.0
-    number = part.astype(np.int_)
-    counts = np.bincount(number, minlength=parts)
-    shares = np.bincount(number, weights=known, minlength=parts) / counts.clip(1)
-    told = counts > 0
-    told[:parts] = True
-    return float(shares[told].min())
+    counts = np.bincount(part)
+    seen = counts > 0
+    return float((np.bincount(part, weights=known)[seen] / counts[seen]).min())

@@ -197,10 +197,9 @@ def test_depth_beyond_the_cameras_range_is_free():
 )
 def test_of_a_scan_whose_geometry_is_no_number_nothing_is_known(first, increment, least, most):
     warnings.simplefilter("error")
-    told = scan_corridor(
-        np.full(181, 0.5), first, increment, least, most, mount=ORIGIN, half_width=0.25
-    )
-    assert told == (math.inf, 0.0, math.inf)
+    for value in (0.5, math.inf, -math.inf):
+        told = few(np.full(181, value), first, increment, least=least, most=most)
+        assert told == (math.inf, 0.0, math.inf)
 
 
 # What gives no answer

@@ -134,6 +134,8 @@ def test_what_was_travelled_is_what_the_base_makes_of_it():
 
 def test_a_loop_counts_as_stalled_after_a_tenth_of_a_second():
     ledger = sent((0.0, 0.5, -0.5))
+    later = sent((8.0, 0.25, 0.25), (8.5, 0.5, -0.5))
+    assert resumed(later, 8.5625, (0.0, 0.0)) == ((0.5, -0.5), 0.0625)
     assert resumed(ledger, 0.1, (0.0, 0.0)) == ((0.5, -0.5), 0.1)
     assert resumed(ledger, 0.11, (0.0, 0.0))[1] == 0.02
 

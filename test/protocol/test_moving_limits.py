@@ -874,6 +874,11 @@ def test_a_step_that_went_too_far_on_nearly_all_of_its_budget_is_not_trusted(x, 
     assert done.commanded == pytest.approx(share)
 
 
+def test_a_step_at_its_tolerance_has_not_gone_too_far():
+    state = settling(moved=Pose2(0.25 + 1 / 64), ledger=used(1.0), rest=None)
+    assert status(replace(state, stopping_since=NOW - 2)) == StepStatus.TIMEOUT
+
+
 HALT = Sample(ROS, Pose2())
 
 
