@@ -86,8 +86,9 @@ def test_a_jump_from_the_last_message_is_told_though_the_older_one_allows_it():
 
 
 def test_a_base_far_from_the_origin_of_odometry_jumps_no_more_than_at_it():
+    turned = (Sample(10 * S, Pose2(5.0, -7.0, 1.5)),)
+    assert moved(turned, S // 8, 5.01, -7.01, 1.51) is None
     there = (Sample(10 * S, Pose2(5.0, -7.0, 3.0)),)
-    assert moved(there, S // 8, 5.01, -7.01, 3.01) is None
     assert moved(there, S // 8, 5.01, -7.01, -3.2) is None  # across the wrap
     assert moved(there, S // 8, 5.01, 7.01, 3.01) and moved(
         there, S // 8, 5.01, -7.01, -3.01 + 0.9
