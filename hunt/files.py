@@ -46,8 +46,9 @@ from janusvln_ros.model.checkpoint import (
 from janusvln_ros.model.config import JanusVLNConfig
 from janusvln_ros.policy.identity import checkpoint_digest
 from janusvln_ros.policy.tokenizer import load_tokenizer
+from janusvln_ros.rollout.manifest import claim
 from janusvln_ros.rollout.settings import load_settings
-from janusvln_ros.rollout.shards import claim, finished
+from janusvln_ros.rollout.shards import finished
 from janusvln_ros.training.cache import read_picture
 from janusvln_ros.training.encoders import Views
 from sim_bridge.habitat_client import check_scene, meant

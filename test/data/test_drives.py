@@ -73,6 +73,7 @@ def report(bags, nanoseconds, step, action):
         error_msg="",
         pose_change=pose,
         collided=False,
+        commanded=0.25,
     )
 
 

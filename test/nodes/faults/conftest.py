@@ -45,8 +45,9 @@ class Watch:
             for t, c in zip(base.times, base.commands)
             if c == (0.0, 0.0) and t >= max(moving, default=begun)
         ]
-        # without a zero command it is the base's own time-out that stopped it
-        seconds = (stopped[0] if stopped else max(moving, default=begun) + 0.2) - begun
+        # the base's own time-out stops it where no command comes, or comes too late
+        silent = max(moving, default=begun) + 0.2
+        seconds = min([*stopped[:1], silent]) - begun
         MEASURED[self.name] = max(seconds, MEASURED.get(self.name, 0.0))
         assert seconds <= within, f"{seconds:.3f} s to zero velocity"
         return seconds
