@@ -1145,7 +1145,7 @@ def test_a_turn_that_stays_short_is_not_blocked_by_what_stands_ahead():
 
 
 def test_a_turn_that_slipped_forward_is_nudged_like_any_other():
-    state = settling(Action.TURN_LEFT, moved=Pose2(0.05, 0, 0.1), ledger=used(0.9))
+    state = settling(Action.TURN_LEFT, moved=Pose2(0.05, 0, 0.1), ledger=used(1.0))
     assert tick(state)[0].phase is Phase.DRIVING
 
 
