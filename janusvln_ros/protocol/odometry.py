@@ -168,6 +168,6 @@ def _integral(times: Sequence[float], values: Sequence[float]) -> list[float]:
 
 def _slope(times: Sequence[float], values: Sequence[float]) -> float:
     """Return the slope of the straight line through the points, by least squares."""
-    middle, level = sum(times) / len(times), sum(values) / len(values)
+    middle = sum(times) / len(times)
     spread = sum((t - middle) ** 2 for t in times)
-    return sum((t - middle) * (v - level) for t, v in zip(times, values)) / spread
+    return sum((t - middle) * v for t, v in zip(times, values)) / spread

@@ -233,9 +233,10 @@ def test_a_rate_that_the_twist_does_not_tell_of_is_that_of_the_headings(rate):
 
 
 def test_poses_far_from_the_origin_and_stamps_of_today_lose_no_precision():
-    poses = [(5e5 + 0.006 * i, -5e5, 0.0) for i in range(20)]
-    told = newest(way(poses, at=1_700_000_000 * S + 7))
-    assert told[0] == pytest.approx(0.3, abs=1e-7)
+    period = 20_000_123
+    poses = [(5e4 + 0.3e-9 * period * i, -5e4, 0.0) for i in range(20)]
+    told = newest(way(poses, period, at=1_700_000_000 * S + 7))
+    assert told[0] == pytest.approx(0.3, abs=1e-9)
 
 
 @pytest.mark.parametrize(("age", "seen"), [(300_000_000, True), (300_000_001, False)])
