@@ -318,6 +318,11 @@ def test_a_goal_of_an_episode_that_its_policy_has_left_is_refused():
     )
 
 
+def test_a_policy_that_went_on_and_fell_silent_is_told_as_silent():
+    silent = replace(READY, heartbeats=(Heartbeat(NOW - 1, 3),))
+    assert goal_problem(silent, goal(episode=2), ALL)[0] == StepStatus.STALE
+
+
 def test_a_sender_that_was_never_heard_is_refused_for_stale_sensors_only():
     unheard = replace(READY, heartbeats=())
     assert goal_problem(unheard, goal(), ALL) is None
