@@ -65,9 +65,8 @@ def scan_corridor(
     angles[~np.isfinite(angles)] = np.nan
     nearest_told = max(1e-3, range_min)  # a range_min that is no number is none
     with np.errstate(invalid="ignore"):
-        near = np.isneginf(ranges) | ((ranges > 0) & (ranges < nearest_told))
-        read = np.where(near, nearest_told, np.where(np.isposinf(ranges), range_max, ranges))
-        known = near | ((read >= nearest_told) & (read <= range_max))
+        read = np.where(np.isposinf(ranges), range_max, np.maximum(ranges, nearest_told))
+        known = (np.isneginf(ranges) | (ranges > 0)) & (read <= range_max)
     # nobody knows where a beam of no angle looks, or what ranges that end before they begin mean
     known &= np.isfinite(angles) & (nearest_told <= range_max) & (nearest_told < math.inf)
     # a scanner that tells of no end of its range sees as far as anybody needs
@@ -76,10 +75,12 @@ def scan_corridor(
     hit = known & (np.abs(y) <= half_width) & (x > 0)
     aside, most = np.arctan2(np.sin(angles), np.cos(angles)), math.atan2(half_width, 0.5)
     ahead = np.abs(aside) <= most
-    sector = ((aside / most + 1) / 2 * SECTORS).clip(0, SECTORS - 1)
+    share = (aside[ahead] / most + 1) / 2
+    sector = (share * SECTORS).clip(0, SECTORS - 1).astype(np.int_)
+    whole = len(np.unique(sector)) == SECTORS
     clearance = float(x[hit].min()) if hit.any() else math.inf
     nearest = float(np.hypot(x[known], y[known]).min()) if known.any() else math.inf
-    return clearance, _worst_share(known[ahead], sector[ahead], SECTORS), nearest
+    return clearance, _worst_share(known[ahead], sector) if whole else 0.0, nearest
 
 
 def without_answer(
@@ -95,14 +96,14 @@ def without_answer(
     beyond ``FADING`` of ``range_max`` (a long hallway) stays as it is.
     """
     count, open_ = len(ranges), np.isposinf(ranges)
-    if not open_.any() or open_.all():
+    if not open_.any():
         return ranges
     circle = abs(increment) * (count + 1) >= math.tau
     first = int(np.argmin(open_)) if circle else 0  # a circle begins where something answers
     open_ = np.roll(open_, -first)
     edges = np.flatnonzero(np.diff(np.concatenate([[False], open_, [False]]).astype(np.int8)))
     told = np.roll(ranges, -first).copy()
-    for begin, end in edges.reshape(-1, 2):
+    for begin, end in zip(edges[::2], edges[1::2]):
         within = circle or (begin > 0 and end < count)
         beside = min(told[begin - 1], told[end % count])
         if within and (end - begin) * abs(increment) <= GAP and not beside >= FADING * range_max:
@@ -117,7 +118,7 @@ def known_around(ranges: npt.NDArray[np.float64], range_max: float) -> float:
     """
     with np.errstate(invalid="ignore"):
         known = np.isinf(ranges) | ((ranges > 0) & (ranges <= range_max))
-    part = np.arange(len(ranges)) * AROUND // max(len(ranges), 1)
+    part = np.arange(len(ranges)) * AROUND // len(ranges)
     return _worst_share(known, part)
 
 
@@ -175,17 +176,10 @@ def _part(
     return np.asarray((share * TILES).clip(0, TILES - 1), np.int_)
 
 
-def _worst_share(
-    known: npt.NDArray[np.bool_], part: npt.NDArray[np.generic], parts: int = 0
-) -> float:
-    """
-    Return the least known share of the parts in which there is anything, and of the first
-    ``parts`` in any case; 0 of nothing.
-    """
+def _worst_share(known: npt.NDArray[np.bool_], part: npt.NDArray[np.int_]) -> float:
+    """Return the least known share of the parts in which there is anything; 0 of nothing."""
     if not len(known):
         return 0.0
-    number = part.astype(np.int_)
-    counts = np.bincount(number, minlength=parts)
-    shares = np.bincount(number, weights=known, minlength=parts) / counts.clip(1)
-    told = (counts > 0) | (np.arange(len(counts)) < parts)
-    return float(shares[told].min())
+    counts = np.bincount(part)
+    seen = counts > 0
+    return float((np.bincount(part, weights=known)[seen] / counts[seen]).min())

@@ -260,8 +260,7 @@ class State:
     active: bool = False
     armed: bool = False
     estop: bool | None = None  # pressed; None: it has never spoken
-    estop_at: float = -math.inf  # when it was last pressed
-    estop_sent: int = 0  # when that press was sent
+    press: EmergencyStop | None = None  # the last one
     cliff: Cliff | None = None  # what was said last of an edge; None: nothing
     phase: Phase = Phase.IDLE
     # life, episode and step that were accepted last of each sender, newest sender first
@@ -356,8 +355,8 @@ def goal_problem(state: State, goal: Goal, settings: Settings) -> tuple[int, str
             StepStatus.REFUSED,
             f"episode {goal.episode_id} is out of reach: give less than 2^63",
         )
-    before = next((steps for life, *steps in state.last if life == goal.life), [-1, -1])
-    if [goal.episode_id, goal.step] <= before:
+    before = next((steps for life, *steps in state.last if life == goal.life), None)
+    if before is not None and [goal.episode_id, goal.step] <= before:
         return (
             StepStatus.REFUSED,
             f"step {goal.step} of episode {goal.episode_id} is not newer than step "
@@ -402,7 +401,9 @@ def goal_problem(state: State, goal: Goal, settings: Settings) -> tuple[int, str
 
 def _other_driver(state: State, goal: Goal, settings: Settings) -> str | None:
     """Why a goal is refused in the middle of another sender's episode, or None."""
-    driver, episode = state.last[0][:2] if state.last else (goal.life, 0)
+    if not state.last:
+        return None
+    driver, episode, _ = state.last[0]
     beat = state.heard(driver)
     if driver == goal.life or beat is None or beat.episode_id > episode:
         return None
@@ -599,17 +600,20 @@ def _emergency_stop(state: State, event: EmergencyStop, settings: Settings) -> O
     as a message may be under way.
     """
     if event.pressed:
-        state = replace(state, estop=True, estop_at=event.now, estop_sent=event.sent)
+        state = replace(state, estop=True, press=event)
         return _disarm(state, event.now, "the e-stop was pressed", settings)
-    overtaken = 0 < event.sent < state.estop_sent and event.now - state.estop_at <= OVERTAKEN
+    overtaken = state.press is not None and _overtaken(event, state.press)
     return replace(state, estop=bool(state.estop and overtaken)), ()
+
+
+def _overtaken(event: EmergencyStop | Cliff, before: EmergencyStop | Cliff) -> bool:
+    """Whether ``event`` was sent before what was heard ``before`` it."""
+    return 0 < event.sent < before.sent and event.now - before.now <= OVERTAKEN
 
 
 def _cliff(state: State, event: Cliff, settings: Settings) -> Outcome:
     """As the e-stop is heard; an edge ends the step, and does not disarm."""
-    before = state.cliff or event
-    overtaken = 0 < event.sent < before.sent and event.now - before.now <= OVERTAKEN
-    if overtaken and not event.seen:
+    if not event.seen and state.cliff is not None and _overtaken(event, state.cliff):
         return state, ()
     state = replace(state, cliff=event)
     if state.phase in (Phase.DRIVING, Phase.WAITING) and (
@@ -669,7 +673,8 @@ def _must_stop(state: State, now: float, settings: Settings) -> tuple[int, str] 
     if (trouble := stale(state, now, state.goal.life, settings)) is not None:
         return trouble
     beat = state.heard(state.goal.life)
-    if beat is not None and beat.episode_id > state.goal.episode_id:
+    assert beat is not None
+    if beat.episode_id > state.goal.episode_id:
         return StepStatus.CANCELED, f"policy is already at episode {beat.episode_id}"
     if why := obstacle(state, now, settings):
         return StepStatus.BLOCKED, why
@@ -679,7 +684,8 @@ def _must_stop(state: State, now: float, settings: Settings) -> tuple[int, str] 
 def _heartbeat(state: State, event: Heartbeat, settings: Settings) -> Outcome:
     others = tuple(beat for beat in state.heartbeats if beat.life != event.life)
     state = replace(state, heartbeats=(*others, event)[-LIVES_KNOWN:])
-    if state.phase is Phase.WAITING and state.goal is not None and state.goal.life == event.life:
+    waiting = state.goal if state.phase is Phase.WAITING else None
+    if waiting is not None and waiting.life == event.life:
         return _set_off(_ready(state, event.now, Phase.DRIVING, settings), event.now, settings)
     return state, ()
 
@@ -697,7 +703,7 @@ def _ranges(state: State, event: Ranges, settings: Settings) -> Outcome:
 
 def _is_no_news(state: State, stamp: int, before: int) -> bool:
     """Whether a stamp does not advance; between steps a clock that was set back may."""
-    return stamp == before or (stamp < before and state.goal is not None)
+    return stamp <= before and (stamp == before or state.goal is not None)
 
 
 def _unchanged(state: State, now: float, source: str, settings: Settings) -> State:
@@ -828,7 +834,8 @@ def _tick(state: State, event: Tick, settings: Settings) -> Outcome:
 
 
 def _drive(state: State, event: Tick, settings: Settings) -> Outcome:
-    assert state.goal is not None and state.odom is not None
+    assert state.goal is not None
+    assert state.odom is not None
     now = event.now
     if (trouble := _must_stop(state, now, settings)) is not None:
         return _halt(state, now, *trouble, settings)
@@ -882,7 +889,8 @@ def _tried(
     Try whether the base stops by itself without commands: the state, the settings to go on with,
     and what is sent instead of a velocity, if so.
     """
-    assert state.goal is not None and state.odom is not None
+    assert state.goal is not None
+    assert state.odom is not None
     goal = _target(state.goal, settings)
     turns = bool(goal[1])
     now_at, pace = measured[turns], silence.pace(turns, settings)
@@ -991,7 +999,8 @@ def _judged(
     state: State, now: float, moved: Pose2, rested: bool, settings: Settings
 ) -> tuple[int, str]:
     """Status and sentence of a step that has commanded all it may."""
-    assert state.goal is not None and state.odom is not None
+    assert state.goal is not None
+    assert state.odom is not None
     goal, used = _target(state.goal, settings), _used(state, now, settings)
     if goal[1]:
         shown, off, tolerance = moved.yaw, goal[1] - moved.yaw, settings.turn_tolerance

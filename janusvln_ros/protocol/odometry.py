@@ -138,14 +138,14 @@ def velocity_at(track: Sequence[Sample], stamp: int) -> tuple[float, float] | No
     first = bisect_left(track, stamp - WINDOW_NS, key=lambda sample: sample.stamp)
     last = bisect_right(track, stamp, key=lambda sample: sample.stamp)
     recent = track[first:last]
-    if len(recent) < 2 or recent[-1].stamp - recent[0].stamp < WINDOW_NS // 2:
+    if not recent or recent[-1].stamp - recent[0].stamp < WINDOW_NS // 2:
         return None
-    times = [(sample.stamp - recent[0].stamp) / 1e9 for sample in recent]
+    times = [(sample.stamp - stamp) / 1e9 for sample in recent]
     yaws = list(
-        accumulate((wrap(b.pose.yaw - a.pose.yaw) for a, b in pairwise(recent)), initial=0)
+        accumulate((wrap(b.pose.yaw - a.pose.yaw) for a, b in pairwise(recent)), initial=0.0)
     )
-    vx = _slope(times, [sample.pose.x - recent[0].pose.x for sample in recent])
-    vy = _slope(times, [sample.pose.y - recent[0].pose.y for sample in recent])
+    vx = _slope(times, [sample.pose.x for sample in recent])
+    vy = _slope(times, [sample.pose.y for sample in recent])
     rate, heading = _slope(times, yaws), recent[len(recent) // 2].pose.yaw
     speed = math.copysign(math.hypot(vx, vy), vx * math.cos(heading) + vy * math.sin(heading))
     told_speed = _slope(times, _integral(times, [abs(sample.speed) for sample in recent]))
@@ -168,6 +168,6 @@ def _integral(times: Sequence[float], values: Sequence[float]) -> list[float]:
 
 def _slope(times: Sequence[float], values: Sequence[float]) -> float:
     """Return the slope of the straight line through the points, by least squares."""
-    middle, level = sum(times) / len(times), sum(values) / len(values)
+    middle = sum(times) / len(times)
     spread = sum((t - middle) ** 2 for t in times)
-    return sum((t - middle) * (v - level) for t, v in zip(times, values)) / spread
+    return sum((t - middle) * v for t, v in zip(times, values)) / spread

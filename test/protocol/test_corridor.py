@@ -1,6 +1,7 @@
 """What stands in the way: laser scans and depth images."""
 
 import math
+import warnings
 
 import numpy as np
 import pytest
@@ -55,7 +56,7 @@ def test_a_scanner_without_a_least_range_still_tells_of_what_is_too_near(told):
     seen = scan_corridor(
         scan(a0=-math.inf), -math.pi / 2, math.pi / 180, told, 8.0, mount=ORIGIN, half_width=0.25
     )
-    assert seen[0] < 0.01
+    assert seen[0] == pytest.approx(0.001) == seen[2]
 
 
 def test_nothing_within_range_is_free_as_far_as_the_scanner_sees():
@@ -66,7 +67,7 @@ def test_nothing_within_range_is_free_as_far_as_the_scanner_sees():
     endless = scan_corridor(
         np.full(181, math.inf), -1.57, 0.0174, 0.1, math.inf, mount=ORIGIN, half_width=0.25
     )
-    assert endless[0] > 1000 and endless[1] == 1.0
+    assert endless[2] == pytest.approx(1e6) and endless[1] == 1.0
 
 
 @pytest.mark.parametrize("value", [math.nan, 0.0, 99.0])
@@ -195,10 +196,10 @@ def test_depth_beyond_the_cameras_range_is_free():
     ],
 )
 def test_of_a_scan_whose_geometry_is_no_number_nothing_is_known(first, increment, least, most):
-    told = scan_corridor(
-        np.full(181, 0.5), first, increment, least, most, mount=ORIGIN, half_width=0.25
-    )
-    assert told == (math.inf, 0.0, math.inf)
+    warnings.simplefilter("error")
+    for value in (0.5, math.inf, -math.inf):
+        told = few(np.full(181, value), first, increment, least=least, most=most)
+        assert told == (math.inf, 0.0, math.inf)
 
 
 # What gives no answer
@@ -262,3 +263,175 @@ def test_the_share_that_is_known_around_is_that_of_the_worst_part():
 def test_a_depth_camera_that_sees_nothing_of_the_corridor_knows_nothing_of_it():
     depth, k = floor_image()
     assert depth_corridor(depth, k, **LOOK | {"pitch": -1.4})[1] == 0.0
+
+
+def few(ranges, first=0.0, increment=0.0, mount=ORIGIN, half_width=0.25, least=0.5, most=8.0):
+    """A scan of a few beams, all straight ahead unless told."""
+    look = {"mount": mount, "half_width": half_width}
+    return scan_corridor(np.array(ranges), first, increment, least, most, **look)
+
+
+@pytest.mark.parametrize(("value", "told"), [(0.5, 0.5), (0.49, 0.5), (8.0, 8.0), (8.001, None)])
+def test_a_scanner_measures_from_its_least_to_its_greatest_range(value, told):
+    assert few([value])[0] == (math.inf if told is None else told)
+    assert few([1.0], least=1.0, most=1.0)[0] == 1.0
+
+
+def test_a_beam_on_the_edge_of_the_corridor_is_in_it_and_the_origin_is_not_ahead():
+    assert few([1.0], mount=Pose2(0, 0.25, 0))[0] == 1.0
+    assert few([1.0], mount=Pose2(0, -0.2501, 0))[0] == math.inf
+    assert few([1.0], mount=Pose2(-1.0, 0, 0))[0] == math.inf
+    assert few([1.0], mount=Pose2(-0.999, 0, 0))[0] == pytest.approx(0.001)
+
+
+def test_a_scanner_that_stands_aside_sees_the_other_side_of_the_corridor():
+    aside = Pose2(0.0, 0.5, 0.0)
+    right, left = -math.pi / 4, math.pi / 4
+    assert few([math.sqrt(0.5)], right, mount=aside)[0] == pytest.approx(0.5)
+    assert few([math.sqrt(0.5)], left, mount=aside)[0] == math.inf
+
+
+@pytest.mark.parametrize("value", [math.nan, 0.0, -1.0, 99.0])
+def test_what_is_unknown_stands_nowhere(value):
+    assert few([value], mount=Pose2(0.2, 0.0, 0.0))[::2] == (math.inf, math.inf)
+    assert few([value, 2.0], mount=Pose2(0.2, 0.0, 0.0))[::2] == (2.2, 2.2)
+
+
+@pytest.mark.parametrize("side", [1, -1])
+def test_the_outermost_beams_ahead_belong_to_the_outermost_sectors(side):
+    outermost = math.atan2(0.25, 0.5)
+    ranges = np.full(21, 3.0)
+    ranges[0] = math.nan
+    assert few(ranges, side * outermost, -side * outermost / 10)[1] == pytest.approx(
+        3 / 4, abs=0.1
+    )
+    assert few(ranges, side * outermost * 1.01, -side * outermost / 10)[1] == 1.0
+
+
+def gaps(*runs, count=64, increment=math.tau / 256, far=(), depth=3.0):
+    """Which beams of a scan are unknown that has +inf in ``runs``, and ``far`` beams at 5 m."""
+    ranges = np.full(count, depth)
+    ranges[list(far)] = 5.0
+    for first, end in runs:
+        ranges[first:end] = math.inf
+    return set(np.flatnonzero(np.isnan(without_answer(ranges, increment, 8.0))))
+
+
+def test_every_gap_of_a_scan_is_unknown_and_the_beams_beside_it_stay():
+    assert gaps((10, 12), (20, 21), (40, 44)) == {10, 11, 20, 40, 41, 42, 43}
+    assert gaps() == set()
+
+
+def test_a_gap_that_begins_or_ends_the_scan_is_open_and_one_beam_within_is_not():
+    assert gaps((0, 5)) == gaps((60, 64)) == set()
+    assert gaps((1, 3)) == {1, 2} and gaps((61, 63)) == {61, 62}
+
+
+def test_a_gap_is_a_thing_up_to_a_quarter_of_the_circle():
+    assert len(gaps((10, 74), count=128)) == 64  # 90 degrees
+    assert gaps((10, 75), count=128) == set()
+    assert len(gaps((10, 74), count=128, increment=-math.tau / 256)) == 64
+
+
+def test_a_gap_is_open_only_where_both_of_its_neighbours_fade():
+    everywhere = set(range(64))
+    assert gaps((20, 22), far=everywhere) == set()
+    assert gaps((20, 22), far=everywhere - {19}) == {20, 21}
+    assert gaps((20, 22), far=everywhere - {22}) == {20, 21}
+    assert gaps((20, 22), far=everywhere - {18, 23}) == set()
+    assert gaps((20, 22), depth=4.0) == set() and gaps((20, 22), depth=3.99) == {20, 21}
+
+
+@pytest.mark.parametrize(("count", "circle"), [(256, True), (255, True), (254, False)])
+def test_a_scan_is_a_circle_whose_last_beam_may_be_missing(count, circle):
+    assert gaps((0, 5), count=count) == (set(range(5)) if circle else set())
+
+
+def test_a_scan_of_no_beams_has_no_gaps_and_knows_nothing():
+    assert len(without_answer(np.array([]), 7.0, 8.0)) == 0
+    assert known_around(np.array([]), 8.0) == 0.0
+
+
+def test_a_part_around_may_be_one_beam_or_none():
+    assert known_around(np.full(8, 0.5), 8.0) == known_around(np.full(3, 8.0), 8.0) == 1.0
+    assert known_around(np.array([8.0] * 7 + [8.001]), 8.0) == 0.0
+    assert known_around(np.array([math.inf, -math.inf] * 8), 8.0) == 1.0
+
+
+def pixel(depth, right=0.0, down=0.0, **look):
+    """What one pixel that looks ``right`` and ``down`` of the axis tells."""
+    k = (1.0, 0.0, -right, 0.0, 1.0, -down, 0.0, 0.0, 1.0)
+    chosen = {"height": 1.0, "low": 0.25, "high": 1.5, **look}
+    return depth_corridor(np.array([[depth]], np.float32), k, **LOOK | chosen)
+
+
+@pytest.mark.parametrize(
+    ("depth", "right", "down", "seen"),
+    [
+        (1.0, 0.25, 0.0, True),
+        (1.0, -0.25, 0.0, True),
+        (1.0, 0.26, 0.0, False),
+        (1.0, -0.26, 0.0, False),
+        (1.0, 0.0, 0.75, True),
+        (1.0, 0.0, 0.76, False),
+        (1.0, 0.0, -0.5, True),
+        (1.0, 0.0, -0.51, False),
+        (0.5, 0.5, 1.5, True),
+        (0.5, 0.5, -1.0, True),
+    ],
+)
+def test_a_thing_in_the_corridor_is_told_up_to_its_edges(depth, right, down, seen):
+    assert pixel(depth, right, down)[0] == (depth if seen else math.inf)
+
+
+@pytest.mark.parametrize(
+    ("right", "down", "sees"),
+    [
+        (0.25, 0.0, 1.0),
+        (0.26, 0.0, 0.0),
+        (-0.25, 0.75, 1.0),
+        (0.0, 0.76, 0.0),
+        (0.0, -0.5, 1.0),
+        (0.0, -0.51, 0.0),
+    ],
+)
+def test_a_pixel_that_would_see_the_corridor_a_metre_ahead_counts_as_known(right, down, sees):
+    assert pixel(5.0, right, down)[1] == sees
+
+
+def test_a_thing_at_the_origin_or_behind_it_is_not_ahead():
+    assert pixel(1.0, forward=-1.0)[0] == math.inf
+    assert pixel(1.0, forward=-0.5)[0] == 0.5
+    assert pixel(0.5)[1] == 1.0  # it is known nevertheless
+
+
+@pytest.mark.parametrize("value", [math.nan, 0.0, -1.0, math.inf])
+def test_depth_without_a_thing_stands_nowhere(value):
+    assert pixel(value, forward=0.2)[0] == math.inf
+
+
+def test_what_touches_the_lens_is_just_ahead_of_the_origin():
+    assert pixel(-math.inf)[0] == pytest.approx(0.001) == pixel(-math.inf, forward=-2.0)[0]
+
+
+def wall(columns, unknown, rows=8, **look):
+    """The known share of a wall ``columns`` wide that has no depth in the ``unknown`` ones."""
+    depth = np.full((rows, columns), 2.0, np.float32)
+    depth[:, unknown] = math.nan
+    k = (1000.0, 0.0, columns / 2, 0.0, 1000.0, rows / 2, 0.0, 0.0, 1.0)
+    return depth_corridor(depth, k, **LOOK | look)[1]
+
+
+def test_the_corridor_is_known_by_the_worst_quarter_of_its_width():
+    assert wall(8, [0, 2, 4, 6]) == wall(8, [1, 3, 5, 7]) == 0.5
+    assert wall(16, [15]) == wall(16, [0]) == 0.75
+    for first in range(0, 16, 4):
+        assert wall(16, list(range(first, first + 4))) == 0.0
+
+
+def test_one_pixel_of_four_in_each_direction_is_looked_at_unless_told():
+    depth = np.full((40, 40), math.nan, np.float32)
+    depth[::4, ::4] = 2.0
+    k = (1000.0, 0.0, 20.0, 0.0, 1000.0, 20.0, 0.0, 0.0, 1.0)
+    look = {name: value for name, value in LOOK.items() if name != "stride"}
+    assert depth_corridor(depth, k, **look) == (2.0, 1.0)
