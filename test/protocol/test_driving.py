@@ -1056,7 +1056,7 @@ def test_the_answer_tells_steps_seconds_and_metres():
 
 def test_a_decision_is_told_with_its_step_the_seconds_it_took_and_how_far_the_drive_is():
     world = late_world()
-    key, _ = world.start("go on")
+    world.start("go on")
     world.now += 1.0
     world.step()
     world.frame()
@@ -1406,3 +1406,183 @@ def test_what_is_hidden_and_thrown_away_adds_up_and_outlives_the_episode():
         world.result(StepStatus.CANCELED, goal=goal)
         world.now += 1.0
     assert world.state.counts == {"hidden_seconds": "0.500", "discarded_decisions": "2"}
+
+
+# who is answered when something is called off
+
+
+def test_the_cancel_of_one_that_waits_answers_it_alone_and_that_of_another_nobody():
+    world = late_world()
+    moves(world)
+    waiting, commands = world.start("two")
+    assert commands == (CancelGoal(),)
+    before = world.state
+    assert world.do(Cancel(world.now, 99, Code.CANCELED, "x")) == () and world.state == before
+    answer = world.only(world.do(Cancel(world.now, waiting, Code.CANCELED, "why")), Finish)
+    assert (answer.key, answer.code, answer.message) == (waiting, Code.CANCELED, "why")
+    assert world.state.following is None and world.state.phase is Phase.ENDING
+    ended = world.only(world.result(StepStatus.CANCELED, goal=before.goal), Finish)
+    assert ended.code == Code.PREEMPTED and world.state.phase is Phase.IDLE
+
+
+def test_a_second_cancel_while_the_step_ends_changes_nothing():
+    world = late_world()
+    ends(world)
+    before = world.state
+    world.now += 1.0
+    assert world.do(Cancel(world.now, None, Code.CANCELED, "again")) == ()
+    assert world.state == before
+
+
+def test_an_instruction_that_waits_begins_when_motion_stays_mute():
+    world = late_world(clock_checks=False, settle_time=0.25)
+    moves(world)
+    waiting, _ = world.start("two")
+    world.tick(3.0)
+    commands = world.tick(1 / 64)
+    assert world.only(commands, Finish).code == Code.PREEMPTED
+    assert world.only(commands, Reset).instruction == "two" and world.state.start.key == waiting
+    mute = world.ros
+    world.tick()
+    assert world.frame(mute + S // 4 - 1) == () and world.frame(mute + S // 4)
+
+
+def test_a_waiting_instruction_is_answered_by_a_newer_one_only_when_there_is_one():
+    world = loading()
+    _, commands = world.start()
+    assert [type(c) for c in commands] == [Warn]
+    world = late_world()
+    ends(world)
+    _, commands = world.start("two")
+    assert commands == ()
+
+
+# bad frames
+
+
+def test_the_wait_for_a_good_frame_goes_on_from_the_first_bad_one():
+    world = late_world(frame_timeout=4.0)
+    decides(world)
+    for _ in range(3):
+        world.do(Failed(world.now, world.state.ticket, Code.BAD_FRAME, "cut short"))
+        world.now += 1.0
+        world.frame()
+    world.do(Failed(world.now, world.state.ticket, Code.BAD_FRAME, "cut short"))
+    assert world.state.problem == "cut short" and world.frame(0) == ()
+    assert world.state.problem == "cut short"  # says more than that there is no newer one
+    assert world.tick(1.0) == ()
+    late = world.only(world.tick(1 / 64), Finish)
+    assert (late.code, late.message) == (
+        Code.BAD_FRAME,
+        "no usable frame within 4 s: cut short",
+    )
+
+
+def test_bad_frames_are_told_again_after_a_good_one():
+    world = late_world()
+    decides(world)
+    failed = Failed(world.now, world.state.ticket, Code.BAD_FRAME, "cut short", world.ros)
+    assert world.only(world.do(failed), Publish).step == 0
+    world.now += 0.5
+    world.frame()
+    world.decide()
+    world.now += 0.5
+    world.result()
+    assert world.state.problem == ""
+    world.frame()
+    failed = Failed(world.now, world.state.ticket, Code.BAD_FRAME, "cut short", world.ros)
+    assert world.only(world.do(failed), Publish).step == 1
+    assert world.state.since == world.now
+
+
+def test_the_failure_of_another_ticket_or_of_none_changes_nothing():
+    world = late_world()
+    for begun in (None, decides):
+        if begun:
+            begun(world)
+        before = world.state
+        ticket = before.ticket + bool(begun)
+        for code in (Code.BAD_FRAME, Code.INFERENCE_FAILED):
+            assert world.do(Failed(world.now, ticket, code, "x")) == () and world.state == before
+
+
+def test_a_frame_that_came_while_a_bad_one_was_read_is_used_at_once():
+    world = late_world()
+    decides(world)
+    world.now += 0.5
+    world.frame()
+    newest = world.ros
+    failed = Failed(world.now, world.state.ticket, Code.BAD_FRAME, "cut short", world.ros)
+    assert world.only(world.do(failed), Infer).frame.stamp == newest
+
+
+# limits of a goal
+
+
+@pytest.mark.parametrize("own", [False, True])
+def test_an_episode_has_as_many_steps_as_its_goal_says_or_else_the_settings(own):
+    world = late_world(max_steps=9 if own else 2)
+    world.start(max_steps=2 if own else 0)
+    world.step()
+    answer = world.only(world.step(), Finish)
+    assert (answer.code, answer.steps) == (Code.STEP_LIMIT, 2)
+    assert answer.message == "2 steps were made without reaching a stop"
+
+
+def test_a_time_that_ran_out_during_a_step_ends_the_episode_after_it():
+    world = late_world(time_limit=4.0)
+    moves(world)
+    world.now += 4.0
+    assert world.result() == ()
+    world.frame()
+    world.decide()
+    world.now += 1 / 64
+    assert world.only(world.result(), Finish).code == Code.TIME_LIMIT
+
+
+# settle: frames and odometry of the past
+
+
+def test_only_frames_newer_than_the_early_one_are_left_for_after_it():
+    world = late_world(pipeline="settle")
+    moving(world)
+    infer = world.only(early(world, 0.25), Infer)
+    for _ in range(2):
+        world.now += 0.1
+        world.frame()
+    world.decide(L, infer.ticket)
+    world.result(dx=0.25)
+    assert [f.stamp for f in world.state.frames] == [world.ros - S // 10, world.ros]
+    assert world.state.used == infer.frame.stamp == world.state.deciding.stamp
+
+
+def test_an_early_frame_is_looked_for_among_the_newest_twenty():
+    world = late_world(pipeline="settle")
+    moving(world)
+    for _ in range(25):
+        world.now += 1 / 1024
+        world.frame()
+    assert len(world.state.frames) == 20 and world.state.frames[-1].stamp == world.ros
+
+
+def test_a_frame_whose_odometry_is_missing_leaves_the_one_before_it():
+    world = late_world(pipeline="settle")
+    moving(world)
+    world.frame()
+    known = world.ros
+    world.now += 0.1
+    world.frame()  # odometry ends before it
+    sample = Sample(known, Pose2(0.25, 0.0, 0.0))
+    infer = world.only(world.do(Odometry(world.now, sample)), Infer)
+    assert infer.frame.stamp == known and infer.moved is False
+
+
+def test_poses_that_move_belie_a_twist_of_standstill_in_early_frames():
+    world = late_world(pipeline="settle", forward_step=0.25)
+    odometry(world, 0.0)
+    decides(world)
+    world.decide()
+    for i in range(1, 21):
+        world.now += 1 / 32
+        odometry(world, 0.0125 * i)  # 0.4 m/s, says its odometry's pose
+    assert world.frame() == ()

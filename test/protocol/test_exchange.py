@@ -36,6 +36,8 @@ def test_what_an_event_or_an_answer_does_not_say_is_nothing():
     assert Failed(0.0, 1, 2, "x").ros_now == 0
     result = StepResult(0.0, 1, 2, 3)
     assert (result.message, result.end_stamp, result.moved, result.ros_now) == ("", 0, Pose2(), 0)
+    start = Start(0.0, 1, "go", 5)
+    assert (start.start_stamp, start.max_steps, start.time_limit, start.client) == (0, 0, 0.0, 0)
     answer = Finish(1, 2, "x")
     assert (answer.steps, answer.elapsed, answer.path_length) == (0, 0.0, 0.0)
 
