@@ -1363,7 +1363,7 @@ def test_one_early_decision_is_asked_for_at_a_time_and_of_no_frame_that_was_used
     infer = world.only(odometry(world, 0.0), Infer)
     world.now += 0.1
     assert world.frame() == () and odometry(world, 0.0) == ()
-    assert world.state.ticket == infer.ticket == world.state.early.ticket
+    assert world.state.ticket == infer.ticket == world.state.early.ticket == 2
 
 
 def test_the_seconds_of_an_early_decision_that_are_hidden_are_those_of_the_motion():
