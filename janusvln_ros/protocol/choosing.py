@@ -148,7 +148,7 @@ def _by_odometry(choice: Choice, rule: Rule) -> Chosen:
     track, pose = choice.track, choice.pose
     if pose is None and track and choice.last is not None:
         # before the first message the base stood where that found it
-        start = track[0] if choice.last < track[0].stamp else sample_at(track, choice.last)
+        start = sample_at(track, max(choice.last, track[0].stamp))
         pose = start.pose if start else None
     waiting, last = list(choice.waiting), choice.last
     while pose is not None and waiting and waiting[0].stamp <= track[-1].stamp:
@@ -176,12 +176,16 @@ def cut_into_steps(
     """
     if not stamps:
         return []
-    first = odometry[0] if stamps[0] < odometry[0].stamp else sample_at(odometry, stamps[0])
-    pose, last, steps = (first or odometry[-1]).pose, 0, []
+    first = sample_at(odometry, max(stamps[0], odometry[0].stamp))
+    if first is None:  # it ended before the first frame
+        return [(0, Action.STOP)]
+    pose, last, steps = first.pose, 0, []
     for i, stamp in enumerate(stamps):
         here = sample_at(odometry, stamp)
-        action = step_between(pose, here.pose, rule) if here is not None else None
-        if here is not None and action is not None:
+        if here is None:
+            continue
+        action = step_between(pose, here.pose, rule)
+        if action is not None:
             steps.append((last, action))
             pose, last = here.pose, i
     return [*steps, (last, Action.STOP)]

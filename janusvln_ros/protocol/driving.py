@@ -112,7 +112,7 @@ class Settings:
     frame_max_age: float = 1.0
     future_tolerance: float = 0.1
     server_timeout: float = 5.0
-    step_timeout: float = 10.0
+    step_timeout: float = 15.0
     inference_timeout: float = 30.0
     cancel_timeout: float = 3.0
     resend_after: float = 0.0

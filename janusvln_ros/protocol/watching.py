@@ -281,8 +281,9 @@ def _look(state: State, now: float) -> Outcome:
 
 
 def _decided(state: State, event: Decided) -> Outcome:
-    if state.deciding is None or state.start is None or event.ticket != state.ticket:
+    if state.deciding is None or event.ticket != state.ticket:
         return state, ()  # computed for an episode that has ended
+    assert state.start is not None
     start, waited = state.start, event.now - state.since
     action = NO_ACTION if event.action is None else int(event.action)
     told = Publish(
@@ -303,8 +304,9 @@ def _decided(state: State, event: Decided) -> Outcome:
 
 
 def _failed(state: State, event: Failed) -> Outcome:
-    if state.deciding is None or state.start is None or event.ticket != state.ticket:
+    if state.deciding is None or event.ticket != state.ticket:
         return state, ()
+    assert state.start is not None
     text = state.start.instruction
     told = Publish(state.episode_id, state.step, state.deciding, text, failed=event)
     if event.code != Code.BAD_FRAME:

@@ -12,12 +12,14 @@ from janusvln_ros.protocol.choosing import (
     Choice,
     Rule,
     cut_into_steps,
+    missing,
     see_frame,
     see_odometry,
     see_step_end,
+    step_between,
 )
 from janusvln_ros.protocol.exchange import Frame
-from janusvln_ros.protocol.odometry import Sample
+from janusvln_ros.protocol.odometry import TRACK, Sample
 
 S = 1_000_000_000
 F, L, R, STOP = Action.MOVE_FORWARD, Action.TURN_LEFT, Action.TURN_RIGHT, Action.STOP
@@ -202,3 +204,138 @@ def test_turn_across_the_end_of_the_circle_is_one_direction():
 
 def test_no_frames_are_no_steps():
     assert cut_into_steps([], [Sample(0, Pose2())], Rule()) == []
+
+
+def test_a_drive_that_begins_before_its_odometry_is_measured_from_the_first_message():
+    odometry = [Sample(10, Pose2()), Sample(20, Pose2(0.2)), Sample(30, Pose2(0.3))]
+    assert cut_into_steps([5, 20, 30], odometry, Rule()) == [(0, F), (2, STOP)]
+    assert cut_into_steps([10, 20, 30], odometry, Rule()) == [(0, F), (2, STOP)]
+
+
+def test_a_drive_whose_odometry_ended_before_its_first_frame_has_no_steps():
+    odometry = [Sample(1, Pose2()), Sample(2, Pose2(0.2))]
+    assert cut_into_steps([5, 6, 7], odometry, Rule()) == [(0, STOP)]
+
+
+def test_frames_after_the_end_of_odometry_are_passed_over():
+    odometry = [Sample(0, Pose2()), Sample(2, Pose2(0.5))]
+    assert cut_into_steps([0, 1, 5, 9], odometry, Rule()) == [(0, F), (1, STOP)]
+
+
+# where a step begins and ends
+
+
+def unit(x, yaw):
+    """The step of a rule whose steps are one metre and one radian."""
+    return step_between(Pose2(), Pose2(x, 0.0, yaw), Rule(forward_step=1.0, turn_step=1.0))
+
+
+def test_a_step_is_whole_from_a_millionth_below_it():
+    whole = 1 - 1e-6
+    assert unit(whole, 0.0) is F and unit(whole - 1e-7, 0.0) is None
+    for turn, action in ((whole + 1e-9, L), (-whole - 1e-9, R)):  # angles are rounded
+        assert unit(0.0, turn) is action and unit(0.0, 0.9999999 * turn) is None
+
+
+def test_travel_that_weighs_as_much_as_turning_is_a_step_forward():
+    assert unit(1.0, 1.0) is F and unit(1.0, 1.01) is L and unit(1.0, -1.01) is R
+
+
+def test_a_step_is_a_quarter_metre_or_fifteen_degrees_unless_told_otherwise():
+    quarter, turn = Pose2(0.25), Pose2(0.0, 0.0, math.radians(15))
+    assert step_between(Pose2(), quarter, Rule()) is F
+    assert step_between(Pose2(), turn, Rule()) is L
+    assert step_between(turn, Pose2(), Rule()) is R
+
+
+def test_frames_are_a_second_apart_unless_told_otherwise():
+    first, _ = see_frame(Choice(), Frame(0.0, 5, 0), Rule("interval"))
+    assert see_frame(first, Frame(0.0, 4 + S, 0), Rule("interval"))[1] == ()
+    assert see_frame(first, Frame(0.0, 5 + S, 0), Rule("interval"))[1]
+
+
+# what may still be chosen
+
+
+@pytest.mark.parametrize("mode", ["recorded", "odom", "interval"])
+@pytest.mark.parametrize("stamp", [5, 10])
+def test_a_frame_no_newer_than_the_chosen_one_is_forgotten(mode, stamp):
+    c = Chooser(mode)
+    c.odometry(5, Pose2(0.0, 0.0, -0.5))
+    c.odometry(10, Pose2())
+    assert c.frame(10) == [10]
+    before = c.choice
+    assert c.frame(stamp) == [] and c.choice == before
+
+
+def test_a_report_chooses_among_the_last_twenty_frames():
+    c = Chooser("recorded")
+    for t in range(32):
+        c.frame(t * S)
+    assert c.report(1 * S) == [12 * S]
+
+
+def test_a_frame_that_was_chosen_or_is_older_waits_no_more():
+    c = Chooser("recorded")
+    for t in range(5):
+        c.frame(t * S)
+    assert c.report(2 * S) == [2 * S]
+    assert [frame.stamp for frame in c.choice.waiting] == [3 * S, 4 * S]
+
+
+def test_a_slow_step_is_measured_from_where_it_began_however_long_it_takes():
+    c = Chooser("odom")
+    c.odometry(0, Pose2())
+    c.frame(0)
+    chosen = []
+    for i in range(1, 2 * TRACK):
+        c.odometry(i, Pose2(i / 1024))
+        chosen += c.frame(i)
+    assert chosen == [256]
+
+
+def test_a_first_frame_before_the_first_odometry_counts_from_where_that_finds_the_base():
+    c = Chooser("odom")
+    c.frame(3)
+    c.odometry(5, Pose2(1.0))
+    c.odometry(6, Pose2(1.1))
+    assert c.frame(6) == []
+    c.odometry(7, Pose2(1.25))
+    assert c.frame(7) == [7]
+
+
+# what is missing
+
+
+def known(*stamps, **choice):
+    """A choice with a frame at 1 and odometry at these stamps (ns)."""
+    return Choice(last=1, track=tuple(Sample(t, Pose2()) for t in stamps), **choice)
+
+
+@pytest.mark.parametrize("mode", ["recorded", "odom", "interval"])
+def test_without_a_frame_nothing_can_be_chosen(mode):
+    assert missing(Choice(), 0, Rule(mode)) == "no frame has come"
+
+
+def test_a_report_of_a_time_that_frames_have_reached_misses_nothing():
+    reported = known(ended=(10 * S, 20 * S))
+    told = missing(reported, 10 * S - 1, Rule("recorded"))
+    assert told.startswith("a step ended at 10.000 s, the newest frame is of 10.000 s")
+    assert missing(reported, 10 * S, Rule("recorded")) == ""
+    assert missing(reported, 11 * S, Rule("recorded")) == ""
+    assert missing(known(), 5, Rule("recorded")) == ""
+    assert missing(reported, 5, Rule("interval")) == ""
+
+
+def test_odometry_that_is_there_at_the_moment_of_the_frames_misses_nothing():
+    waiting = (Frame(0.0, 20, 0), Frame(0.0, 40, 0))
+    assert missing(known(10, 20, 30, waiting=waiting), 40, Rule("odom")) == ""
+    assert missing(known(10, 20, waiting=waiting), 40, Rule("odom")) == ""  # exactly its moment
+    assert "clocks" in missing(known(10, 19, waiting=waiting), 40, Rule("odom"))
+    assert missing(known(10, 20), 10, Rule("odom")) == ""
+    assert "clocks" in missing(known(10, 20), 9, Rule("odom"))
+
+
+def test_odometry_on_another_clock_is_told_with_its_times_and_that_of_the_frames():
+    told = missing(known(2 * S, 4 * S), S, Rule("odom"))
+    assert told.startswith("odometry is of 2.000 to 4.000 s, the newest frame of 1.000 s: ")

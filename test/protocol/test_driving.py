@@ -1,18 +1,22 @@
 """The policy node's state machine: every way an episode goes, without ROS and without a clock."""
 
 import itertools
-from dataclasses import replace
+import math
+from dataclasses import fields, replace
+from pathlib import Path
 
 import pytest
+import yaml
 
 from janusvln_ros.actions import Action
 from janusvln_ros.geometry import Pose2
-from janusvln_ros.protocol.driving import REMEMBERED, Settings, State, advance
+from janusvln_ros.protocol.driving import REMEMBERED, Settings, State, advance, no_progress
 from janusvln_ros.protocol.exchange import (
     Activate,
     Calibration,
     Cancel,
     CancelGoal,
+    ClientHeard,
     Commit,
     Decided,
     Failed,
@@ -22,6 +26,7 @@ from janusvln_ros.protocol.exchange import (
     Heard,
     Infer,
     Loading,
+    MotionHeard,
     Odometry,
     Phase,
     Publish,
@@ -565,7 +570,7 @@ def test_a_step_without_a_result_ends_by_this_nodes_own_deadline(world):
     world.start()
     world.frame()
     world.decide()
-    assert world.tick(10.1) == (CancelGoal(),)
+    assert world.tick(15.1) == (CancelGoal(),)
     assert world.only(world.tick(3.1), Finish).code == Code.STEP_TIMEOUT
 
 
@@ -925,3 +930,659 @@ def test_codes_are_those_of_the_interface():
     assert len(statuses) == 9 and all(
         getattr(StepStatus, n) == getattr(action.ExecuteStep.Result, n) for n in statuses
     )
+
+
+# exactly at a limit, and beyond it
+
+
+def late_world(**settings):
+    """A machine that has run for a while: what is measured is since when, not what o'clock."""
+    world = World(**settings)
+    world.now = 64.0
+    return world
+
+
+def test_numbers_that_nobody_chose_are_those_of_the_parameter_file():
+    config = Path(__file__).parents[2] / "config" / "policy.yaml"
+    told = yaml.safe_load(config.read_text())["/**"]["ros__parameters"]
+    told["turn_step"] = math.radians(told["turn_step"])
+    numbers = {f.name: f.default for f in fields(Settings) if type(f.default) in (int, float)}
+    assert len(numbers) == 19 and numbers == {name: told[name] for name in numbers}
+
+
+def test_a_machine_that_begins_has_seen_and_done_nothing():
+    state = State()
+    assert (state.episode_id, state.ticket, state.step, state.steps) == (0, 0, 0, 0)
+    assert (state.not_before, state.used, state.resends, state.blocked) == (0, 0, 0, 0)
+    assert state.counts == {"hidden_seconds": "0.000", "discarded_decisions": "0"}
+    assert (state.problem, state.warning, state.motion_at, state.step_at) == (
+        "",
+        "",
+        -math.inf,
+        -math.inf,
+    )
+
+
+def waits_for_a_frame(world):
+    world.start()
+
+
+def decides(world):
+    world.start()
+    world.frame()
+
+
+def moves(world):
+    decides(world)
+    world.decide()
+
+
+def ends(world):
+    moves(world)
+    world.do(Cancel(world.now, None, Code.CANCELED, "x"))
+
+
+@pytest.mark.parametrize(
+    ("begun", "limit", "code"),
+    [
+        (waits_for_a_frame, {"frame_timeout": 4.0}, Code.NO_FRAME),
+        (waits_for_a_frame, {"time_limit": 4.0, "frame_timeout": 9.0}, Code.TIME_LIMIT),
+        (decides, {"inference_timeout": 4.0}, Code.INFERENCE_FAILED),
+        (moves, {"step_timeout": 4.0}, Code.STEP_TIMEOUT),
+        (ends, {"cancel_timeout": 4.0}, Code.CANCELED),
+    ],
+)
+def test_a_time_out_passes_only_when_it_is_over(begun, limit, code):
+    world = late_world(**limit)
+    begun(world)
+    world.now += 1.0
+    assert world.tick(3.0) == () and world.state.start
+    commands = world.tick(1 / 64)
+    if begun is moves:
+        assert commands == (CancelGoal(),) and world.state.ending[0] == code
+    else:
+        assert world.only(commands, Finish).code == code
+
+
+@pytest.mark.parametrize("moving", [False, True])
+def test_a_server_that_is_not_there_is_waited_for_exactly_as_long_as_told(moving):
+    world = late_world(server_timeout=4.0)
+    if moving:
+        moves(world)
+    else:
+        world.do(Start(world.now, 1, "go", world.ros))
+    assert world.tick(4.0, ready=False) == ()
+    commands = world.tick(1 / 64, ready=False)
+    ended = world.state.ending[0] if moving else world.only(commands, Finish).code
+    assert ended == Code.NO_MOTION_SERVER
+
+
+def test_the_wait_for_the_first_frame_begins_when_the_server_is_there():
+    world = late_world(frame_timeout=4.0)
+    world.do(Start(world.now, 1, "go", world.ros))
+    world.tick(3.0, ready=False)
+    world.tick()
+    assert world.tick(4.0) == () and world.tick(1 / 64)
+
+
+def test_a_frame_is_asked_for_again_only_when_its_time_is_over():
+    world = late_world(resend_after=0.5, frame_timeout=5.0)
+    world.start()
+    assert world.tick(0.5) == () and world.tick(1 / 64) == (Resend(),)
+    assert world.tick(0.484375) == () and world.tick(1 / 64) == (Resend(),)
+
+
+def test_no_frame_is_asked_for_again_unless_told_so_nor_while_something_else_is_done():
+    world = late_world()
+    world.start()
+    assert world.tick(1.5) == ()
+    world = late_world(resend_after=0.5)
+    decides(world)
+    assert world.tick(1.0) == ()
+
+
+def test_the_answer_tells_steps_seconds_and_metres():
+    world = late_world()
+    key, _ = world.start()
+    for _ in range(2):
+        world.now += 1.0
+        world.frame()
+        world.decide()
+        world.result(dx=0.25)
+    world.now += 2.0
+    answer = world.only(world.do(Cancel(world.now, key, Code.CANCELED, "x")), Finish)
+    assert (answer.steps, answer.elapsed, answer.path_length) == (2, 4.0, 0.5)
+
+
+def test_a_decision_is_told_with_its_step_the_seconds_it_took_and_how_far_the_drive_is():
+    world = late_world()
+    world.start("go on")
+    world.now += 1.0
+    world.step()
+    world.frame()
+    world.now += 0.5
+    commands = world.decide(Action.TURN_RIGHT)
+    told, progress = world.only(commands, Publish), world.only(commands, Feedback)
+    assert (told.episode_id, told.step, told.instruction, told.waited) == (11, 1, "go on", 0.5)
+    assert (progress.step, progress.action, progress.path_length) == (1, 3, 0.25)
+    assert progress.elapsed == pytest.approx(2.51)
+    assert progress.step_status == StepStatus.SUCCEEDED
+    world.result(StepStatus.BLOCKED, dx=0.0)
+    world.now += 1.0
+    world.frame()
+    assert world.only(world.decide(None), Feedback).step_status == StepStatus.BLOCKED
+    assert world.only(world.log[-3:], Feedback).action == 255
+
+
+def test_text_that_is_no_action_is_quoted_with_at_most_eighty_characters():
+    world = late_world()
+    decides(world)
+    assert f"{'x' * 80!r}," in world.only(world.decide(None, text="x" * 99), Finish).message
+
+
+# clients and motion that are heard, or not
+
+
+@pytest.mark.parametrize("heard", [False, True])
+def test_a_client_is_gone_after_more_than_a_second(heard):
+    world = late_world()
+    world.do(ClientHeard(world.now - 50, 7))
+    world.do(ClientHeard(world.now, 8))
+    world.do(ClientHeard(world.now if heard else -math.inf, 7))
+    world.start(client=7)
+    if not heard:
+        assert world.only(world.log[-2:], Finish).code == Code.CLIENT_LOST
+        return
+    assert world.tick(1.0) == ()
+    answer = world.only(world.tick(1 / 64), Finish)
+    assert answer.code == Code.CLIENT_LOST and "for 1 s" in answer.message
+
+
+def test_the_last_sixteen_clients_are_remembered_each_once():
+    world = late_world()
+    for life in (*range(1, 21), 20, 5):
+        world.do(ClientHeard(world.now, life))
+    assert [heard.life for heard in world.state.clients] == [*range(6, 21), 5]
+
+
+def test_a_step_is_lost_when_motion_has_not_told_of_it_for_more_than_a_second_and_a_half():
+    world = late_world()
+    moves(world)
+    world.now += 1.0
+    world.do(MotionHeard(world.now, world.state.goal))
+    world.do(MotionHeard(world.now + 1.0, None))
+    assert world.tick(1.5) == ()
+    answer = world.only(world.tick(1 / 64), Finish)
+    assert answer.code == Code.NO_MOTION_SERVER and "restarted" in answer.message
+
+
+def test_a_step_that_motion_has_not_yet_told_of_is_lost_after_a_second_and_a_half():
+    world = late_world()
+    world.do(MotionHeard(1.0, None))
+    moves(world)
+    assert world.tick(1.5) == () and world.only(world.tick(1 / 64), Finish)
+
+
+def test_no_step_is_lost_while_none_is_made():
+    world = late_world()
+    world.do(MotionHeard(1.0, None))
+    decides(world)
+    assert world.tick(5.0) == () and world.state.phase is Phase.DECIDING
+
+
+# what a step has shown
+
+
+@pytest.mark.parametrize(
+    ("change", "moved"),
+    [
+        ({"dx": 0.05}, False),
+        ({"dx": 0.0501}, True),
+        ({"dx": -0.0501}, True),
+        ({"dx": 0.0, "dyaw": math.radians(3)}, False),
+        ({"dx": 0.0, "dyaw": math.radians(3.01)}, True),
+        ({"dx": 0.0, "dyaw": -math.radians(3.01)}, True),
+    ],
+)
+def test_a_picture_must_change_after_more_than_five_centimetres_or_three_degrees(change, moved):
+    world = late_world()
+    moves(world)
+    world.now += 1.0
+    world.result(**change)
+    assert world.only(world.frame(), Infer).moved is moved
+
+
+def test_the_first_picture_of_an_episode_need_not_differ_from_the_last():
+    world = late_world()
+    world.start()
+    assert world.only(world.frame(), Infer).moved is False
+
+
+@pytest.mark.parametrize("limit", [1, 2])
+def test_blocked_steps_end_the_episode_at_their_limit_and_are_told_with_the_reason(limit):
+    world = late_world(max_blocked=limit)
+    moves(world)
+    commands = world.result(StepStatus.BLOCKED, dx=0.0, message="a chair")
+    if limit == 2:
+        assert commands == ()
+        world.now += 1.0
+        world.frame()
+        world.decide()
+        commands = world.result(StepStatus.BLOCKED, dx=0.0, message="a chair")
+    answer = world.only(commands, Finish)
+    assert answer.code == Code.BLOCKED
+    assert answer.message == f"{limit} steps in a row were blocked: a chair"
+
+
+def test_a_stop_ends_the_episode_without_words():
+    world = late_world()
+    decides(world)
+    world.decide(Action.STOP)
+    assert world.only(world.result(dx=0.0), Finish).message == ""
+
+
+@pytest.mark.parametrize("rest", [0, 200 * S])
+def test_a_frame_after_a_motion_has_settled_exactly(rest):
+    world = World(settle_time=0.25, clock_checks=False)
+    world.start()
+    world.frame(S)
+    world.decide()
+    if rest:  # the next episode begins where the last motion ended
+        world.do(Start(world.now, 9, "two", world.ros))
+        world.result(StepStatus.CANCELED, goal=(11, 0), end=rest)
+        world.tick()
+    else:
+        world.result(end=rest)
+        rest = S
+    first = rest + S // 4
+    if rest == S:
+        assert world.frame(S) == () and world.frame(S + 1)
+        return
+    assert world.frame(first - 1) == () and world.only(world.frame(first), Infer)
+
+
+def test_the_frame_that_a_client_names_does_not_undo_the_wait_for_standstill():
+    world = World(settle_time=0.25, clock_checks=False)
+    world.start()
+    world.frame(S)
+    world.decide()
+    world.do(Start(world.now, 9, "two", world.ros, start_stamp=300 * S))
+    world.result(StepStatus.CANCELED, goal=(11, 0), end=200 * S)
+    world.tick()
+    assert world.frame(300 * S - 1) == () and world.frame(300 * S)
+
+
+# no progress
+
+L, R, F = Action.TURN_LEFT, Action.TURN_RIGHT, Action.MOVE_FORWARD
+
+
+@pytest.mark.parametrize(
+    ("turns", "told"),
+    [
+        ((L, R, L, R), True),
+        ((R, L, R, L), True),
+        ((F, L, R, L, R), True),
+        ((L, R, L), False),
+        ((L, R, R, L), False),
+        ((L, R, F, R), False),
+        ((L, F, L, F), False),
+        ((L, L, L, L), False),
+    ],
+)
+def test_turning_to_and_fro_is_a_row_of_nothing_but_left_and_right(turns, told):
+    settings = Settings(oscillation_steps=4)
+    assert bool(no_progress(State(turns=turns), settings)) is told
+    assert no_progress(State(turns=turns), Settings(oscillation_steps=0)) is None
+
+
+@pytest.mark.parametrize(
+    ("trail", "told"),
+    [
+        ([(9, 9), (1, 1), (1, 1.25), (1.25, 1), (1, 1)], True),
+        ([(1, 1), (1, 1.5), (1, 1), (1, 1)], False),  # as far as it must get
+        ([(1, 1), (1.5, 1), (1, 1), (1, 1)], False),
+        ([(1, 1), (0.5, 1), (1, 1), (1, 1)], False),
+        ([(1, 1), (1, 1), (1, 1)], False),  # too few
+        ([(1, 1), (1, 1), (1, 1), (1, 1)], True),
+        ([(1, 1), (1.4, 1.4), (1, 1), (1, 1)], False),
+    ],
+)
+def test_progress_is_the_farthest_that_the_last_steps_got_from_where_they_began(trail, told):
+    state = State(trail=tuple(trail))
+    settings = Settings(progress_window=3, progress_distance=0.5)
+    assert bool(no_progress(state, settings)) is told
+    assert no_progress(state, replace(settings, progress_window=0)) is None
+
+
+def test_only_as_many_turns_and_places_are_kept_as_are_looked_at():
+    world = late_world(progress_window=3, oscillation_steps=4)
+    world.start()
+    for _ in range(8):
+        world.step()
+    assert len(world.state.trail) == 4 and len(world.state.turns) == 4
+    world = late_world(progress_window=0, oscillation_steps=0)
+    world.start()
+    for _ in range(8):
+        world.step()
+    assert len(world.state.trail) == 1 and len(world.state.turns) == 1
+
+
+def test_the_way_begins_where_the_episode_does():
+    world = late_world()
+    world.start()
+    world.step()
+    assert world.state.trail == ((0.0, 0.0), (0.25, 0.0))
+
+
+# settle: where an early frame counts
+
+
+@pytest.mark.parametrize(
+    ("x", "yaw", "speed", "rate", "asked"),
+    [
+        (0.0, 0.0, 0.0, 0.0, True),
+        (0.04, 0.0, 0.0, 0.0, True),
+        (0.0401, 0.0, 0.0, 0.0, False),
+        (-0.0001, 0.0, 0.0, 0.0, False),
+        (0.02, math.radians(1.49), 0.0, 0.0, True),
+        (0.02, math.radians(1.51), 0.0, 0.0, False),
+        (0.02, -math.radians(1.51), 0.0, 0.0, False),
+        (0.02, 0.0, 0.03, 0.1, True),
+        (0.02, 0.0, -0.03, -0.1, True),
+        (0.02, 0.0, 0.031, 0.0, False),
+        (0.02, 0.0, -0.031, 0.0, False),
+        (0.02, 0.0, 0.0, 0.101, False),
+        (0.02, 0.0, 0.0, -0.101, False),
+    ],
+)
+def test_an_early_frame_is_within_two_centimetres_and_slow_in_both(x, yaw, speed, rate, asked):
+    world = late_world(pipeline="settle", forward_step=0.02)
+    moving(world)
+    assert world.frame() == ()
+    sample = Sample(world.ros, Pose2(x, 0.0, yaw), speed, rate)
+    assert bool(world.do(Odometry(world.now, sample))) is asked
+
+
+@pytest.mark.parametrize(("action", "sign"), [(L, 1), (R, -1)])
+def test_an_early_frame_of_a_turn_is_near_the_end_of_that_turn(action, sign):
+    for share, asked in ((1.0, True), (0.5, False), (-1.0, False)):
+        world = late_world(pipeline="settle")
+        odometry(world, 0.0)
+        decides(world)
+        world.decide(action)
+        world.now += 0.9
+        world.frame()
+        assert bool(odometry(world, 0.0, yaw=share * sign * math.radians(15))) is asked
+
+
+@pytest.mark.parametrize(
+    ("dy", "dyaw", "agrees"),
+    [
+        (0.02, 0.0, True),
+        (0.0201, 0.0, False),
+        (-0.0201, 0.0, False),
+        (0.0, math.radians(1.5), True),
+        (0.0, math.radians(1.51), False),
+        (0.0, -math.radians(1.51), False),
+        (0.0, math.tau, True),
+    ],
+)
+def test_an_early_decision_counts_within_two_centimetres_and_one_and_a_half_degrees(
+    dy, dyaw, agrees
+):
+    world = late_world(pipeline="settle")
+    moving(world)
+    infer = world.only(early(world, 0.25), Infer)
+    world.decide(L, infer.ticket)
+    ended = StepResult(world.now, 11, 0, 0, "", world.ros, Pose2(0.25, dy, dyaw), world.ros)
+    ended = replace(ended, status=StepStatus.SUCCEEDED)
+    assert bool([c for c in world.do(ended) if isinstance(c, Commit)]) is agrees
+
+
+def test_no_early_decision_while_stopping_or_where_nobody_knows_where_the_step_began():
+    world = late_world(pipeline="settle")
+    odometry(world, 0.0)
+    decides(world)
+    world.decide(Action.STOP)
+    world.now += 0.9
+    assert world.frame() == () and odometry(world, 0.0) == ()
+    world = late_world(pipeline="settle")
+    moves(world)
+    world.now += 0.9
+    assert world.frame() == () and odometry(world, 0.25) == ()
+
+
+def test_one_early_decision_is_asked_for_at_a_time_and_of_no_frame_that_was_used():
+    world = late_world(pipeline="settle", forward_step=0.0)
+    moving(world)
+    world.do(Frame(world.now, world.state.used, world.ros))
+    assert odometry(world, 0.0) == ()
+    world.now += 0.01
+    world.frame()
+    infer = world.only(odometry(world, 0.0), Infer)
+    world.now += 0.1
+    assert world.frame() == () and odometry(world, 0.0) == ()
+    assert world.state.ticket == infer.ticket == world.state.early.ticket == 2
+
+
+def test_the_seconds_of_an_early_decision_that_are_hidden_are_those_of_the_motion():
+    for answered in (True, False):
+        world = late_world(pipeline="settle")
+        moving(world)
+        infer = world.only(early(world), Infer)
+        world.now += 0.25
+        if answered:
+            world.decide(L, infer.ticket)
+        world.now += 0.5
+        commands = world.result(dx=0.25)
+        if not answered:
+            world.now += 1.0
+            commands = world.decide(L, infer.ticket)
+        assert world.only(commands, Publish).waited == (0.0 if answered else 1.0)
+        assert world.state.hidden == pytest.approx(0.25 if answered else 0.75)
+        assert world.state.early is None and world.state.discarded == 0
+
+
+def test_what_is_hidden_and_thrown_away_adds_up_and_outlives_the_episode():
+    world = late_world(pipeline="settle")
+    for i in range(1, 3):
+        key = moving(world)
+        infer = world.only(early(world), Infer)
+        world.do(Failed(world.now, infer.ticket, Code.BAD_FRAME, "x"))
+        world.result(dx=0.25)
+        world.do(Cancel(world.now, key, Code.CANCELED, "x"))
+        assert world.state.discarded == i
+        world.now += 1.0
+    for i in range(1, 3):
+        key = moving(world)
+        infer = world.only(early(world), Infer)
+        world.now += 0.25
+        world.decide(L, infer.ticket)
+        goal = (world.state.goal[0], world.state.goal[1] + 1)
+        world.result(dx=0.25)
+        assert world.state.hidden == pytest.approx(0.25 * i)
+        world.do(Cancel(world.now, key, Code.CANCELED, "x"))
+        world.result(StepStatus.CANCELED, goal=goal)
+        world.now += 1.0
+    assert world.state.counts == {"hidden_seconds": "0.500", "discarded_decisions": "2"}
+
+
+# who is answered when something is called off
+
+
+def test_the_cancel_of_one_that_waits_answers_it_alone_and_that_of_another_nobody():
+    world = late_world()
+    moves(world)
+    waiting, commands = world.start("two")
+    assert commands == (CancelGoal(),)
+    before = world.state
+    assert world.do(Cancel(world.now, 99, Code.CANCELED, "x")) == () and world.state == before
+    answer = world.only(world.do(Cancel(world.now, waiting, Code.CANCELED, "why")), Finish)
+    assert (answer.key, answer.code, answer.message) == (waiting, Code.CANCELED, "why")
+    assert world.state.following is None and world.state.phase is Phase.ENDING
+    ended = world.only(world.result(StepStatus.CANCELED, goal=before.goal), Finish)
+    assert ended.code == Code.PREEMPTED and world.state.phase is Phase.IDLE
+
+
+def test_a_second_cancel_while_the_step_ends_changes_nothing():
+    world = late_world()
+    ends(world)
+    before = world.state
+    world.now += 1.0
+    assert world.do(Cancel(world.now, None, Code.CANCELED, "again")) == ()
+    assert world.state == before
+
+
+def test_an_instruction_that_waits_begins_when_motion_stays_mute():
+    world = late_world(clock_checks=False, settle_time=0.25)
+    moves(world)
+    waiting, _ = world.start("two")
+    world.tick(3.0)
+    commands = world.tick(1 / 64)
+    assert world.only(commands, Finish).code == Code.PREEMPTED
+    assert world.only(commands, Reset).instruction == "two" and world.state.start.key == waiting
+    mute = world.ros
+    world.tick()
+    assert world.frame(mute + S // 4 - 1) == () and world.frame(mute + S // 4)
+
+
+def test_a_waiting_instruction_is_answered_by_a_newer_one_only_when_there_is_one():
+    world = loading()
+    _, commands = world.start()
+    assert [type(c) for c in commands] == [Warn]
+    world = late_world()
+    ends(world)
+    _, commands = world.start("two")
+    assert commands == ()
+
+
+# bad frames
+
+
+def test_the_wait_for_a_good_frame_goes_on_from_the_first_bad_one():
+    world = late_world(frame_timeout=4.0)
+    decides(world)
+    for _ in range(3):
+        world.do(Failed(world.now, world.state.ticket, Code.BAD_FRAME, "cut short"))
+        world.now += 1.0
+        world.frame()
+    world.do(Failed(world.now, world.state.ticket, Code.BAD_FRAME, "cut short"))
+    assert world.state.problem == "cut short" and world.frame(0) == ()
+    assert world.state.problem == "cut short"  # says more than that there is no newer one
+    assert world.tick(1.0) == ()
+    late = world.only(world.tick(1 / 64), Finish)
+    assert (late.code, late.message) == (
+        Code.BAD_FRAME,
+        "no usable frame within 4 s: cut short",
+    )
+
+
+def test_bad_frames_are_told_again_after_a_good_one():
+    world = late_world()
+    decides(world)
+    failed = Failed(world.now, world.state.ticket, Code.BAD_FRAME, "cut short", world.ros)
+    assert world.only(world.do(failed), Publish).step == 0
+    world.now += 0.5
+    world.frame()
+    world.decide()
+    world.now += 0.5
+    world.result()
+    assert world.state.problem == ""
+    world.frame()
+    failed = Failed(world.now, world.state.ticket, Code.BAD_FRAME, "cut short", world.ros)
+    assert world.only(world.do(failed), Publish).step == 1
+    assert world.state.since == world.now
+
+
+def test_the_failure_of_another_ticket_or_of_none_changes_nothing():
+    world = late_world()
+    for begun in (None, decides):
+        if begun:
+            begun(world)
+        before = world.state
+        ticket = before.ticket + bool(begun)
+        for code in (Code.BAD_FRAME, Code.INFERENCE_FAILED):
+            assert world.do(Failed(world.now, ticket, code, "x")) == () and world.state == before
+
+
+def test_a_frame_that_came_while_a_bad_one_was_read_is_used_at_once():
+    world = late_world()
+    decides(world)
+    world.now += 0.5
+    world.frame()
+    newest = world.ros
+    failed = Failed(world.now, world.state.ticket, Code.BAD_FRAME, "cut short", world.ros)
+    assert world.only(world.do(failed), Infer).frame.stamp == newest
+
+
+# limits of a goal
+
+
+@pytest.mark.parametrize("own", [False, True])
+def test_an_episode_has_as_many_steps_as_its_goal_says_or_else_the_settings(own):
+    world = late_world(max_steps=9 if own else 2)
+    world.start(max_steps=2 if own else 0)
+    world.step()
+    answer = world.only(world.step(), Finish)
+    assert (answer.code, answer.steps) == (Code.STEP_LIMIT, 2)
+    assert answer.message == "2 steps were made without reaching a stop"
+
+
+def test_a_time_that_ran_out_during_a_step_ends_the_episode_after_it():
+    world = late_world(time_limit=4.0)
+    moves(world)
+    world.now += 4.0
+    assert world.result() == ()
+    world.frame()
+    world.decide()
+    world.now += 1 / 64
+    assert world.only(world.result(), Finish).code == Code.TIME_LIMIT
+
+
+# settle: frames and odometry of the past
+
+
+def test_only_frames_newer_than_the_early_one_are_left_for_after_it():
+    world = late_world(pipeline="settle")
+    moving(world)
+    infer = world.only(early(world, 0.25), Infer)
+    for _ in range(2):
+        world.now += 0.1
+        world.frame()
+    world.decide(L, infer.ticket)
+    world.result(dx=0.25)
+    assert [f.stamp for f in world.state.frames] == [world.ros - S // 10, world.ros]
+    assert world.state.used == infer.frame.stamp == world.state.deciding.stamp
+
+
+def test_an_early_frame_is_looked_for_among_the_newest_twenty():
+    world = late_world(pipeline="settle")
+    moving(world)
+    for _ in range(25):
+        world.now += 1 / 1024
+        world.frame()
+    assert len(world.state.frames) == 20 and world.state.frames[-1].stamp == world.ros
+
+
+def test_a_frame_whose_odometry_is_missing_leaves_the_one_before_it():
+    world = late_world(pipeline="settle")
+    moving(world)
+    world.frame()
+    known = world.ros
+    world.now += 0.1
+    world.frame()  # odometry ends before it
+    sample = Sample(known, Pose2(0.25, 0.0, 0.0))
+    infer = world.only(world.do(Odometry(world.now, sample)), Infer)
+    assert infer.frame.stamp == known and infer.moved is False
+
+
+def test_poses_that_move_belie_a_twist_of_standstill_in_early_frames():
+    world = late_world(pipeline="settle", forward_step=0.25)
+    odometry(world, 0.0)
+    decides(world)
+    world.decide()
+    for i in range(1, 21):
+        world.now += 1 / 32
+        odometry(world, 0.0125 * i)  # 0.4 m/s, says its odometry's pose
+    assert world.frame() == ()

@@ -367,3 +367,214 @@ def test_whatever_happens_everybody_is_answered_once_and_nothing_grows(seed, mod
     watch.do(Cancel(watch.now, None, Code.CANCELED, "the end"))
     assert sorted(finish.key for finish in watch.said(Finish)) == sorted(asked)
     assert {type(c) for c in watch.log} <= {Reset, Infer, Publish, Feedback, Finish, Warn}
+
+
+# exactly at a limit, and beyond it
+
+
+def test_a_machine_that_begins_has_seen_nothing():
+    state = State()
+    assert (state.episode_id, state.ticket, state.step) == (0, 0, 0)
+    assert (state.newest, state.used, state.dropped) == (0, 0, 0)
+    assert state.phase is Phase.IDLE and state.warning == ""
+
+
+def late_watch(rule=None):
+    """A watch that begins at 64 s of a clock that has run for a while."""
+    made = Watch(rule)
+    made.now = 64.0
+    made.start()
+    return made
+
+
+def test_the_model_may_take_exactly_as_long_as_told():
+    watch = late_watch()
+    watch.now = 65.0
+    watch.frame(5)
+    watch.now = 95.0
+    assert watch.do(Tick(95.0, 0)) == () and watch.state.able_at == 95.0
+    late = only(watch.do(Tick(95.25, 0)), Finish)
+    assert (late.code, late.elapsed) == (Code.INFERENCE_FAILED, 31.25)
+    assert late.message == "the model took longer than 30 s"
+
+
+def test_three_seconds_without_a_frame_are_quiet_and_more_are_told_once():
+    watch = late_watch()
+    assert watch.do(Tick(67.0, 0)) == ()
+    assert "no frame has come for 3 s" in only(watch.do(Tick(67.25, 0)), Warn).text
+    assert watch.do(Tick(68.0, 0)) == () and "for 3 s" in watch.state.problem
+    watch.now = 70.0
+    watch.frame(5)
+    watch.decide()
+    assert watch.do(Tick(73.0, 0)) == () and watch.state.problem == ""
+    assert only(watch.do(Tick(73.25, 0)), Warn)
+
+
+def test_three_seconds_without_odometry_are_quiet_and_more_are_told():
+    watch = late_watch(Rule("odom"))
+    told = []
+    for quarter in range(1, 20):
+        watch.now = 64.0 + quarter / 4
+        watch.frame(5 + quarter)
+        if watch.state.deciding is not None:
+            watch.decide()
+        told += [watch.now for _ in watch.do(Tick(watch.now, 0))]
+    assert told == [67.25]
+
+
+def test_time_goes_by_without_an_instruction_and_nothing_is_told():
+    watch = Watch()
+    assert watch.do(Tick(1000.0, 0)) == () and watch.state.problem == ""
+
+
+def test_sixty_four_chosen_frames_wait_and_each_more_is_left_out():
+    watch = late_watch()
+    for stamp in range(1, 66):  # one is being decided on
+        watch.frame(stamp)
+    assert len(watch.state.queue) == 64 and watch.state.dropped == 0 and not watch.said(Warn)
+    for dropped in (1, 2):
+        watch.frame(65 + dropped)
+        assert watch.state.dropped == dropped and len(watch.said(Warn)) == dropped
+    assert [only(watch.decide(), Infer).frame.stamp for _ in range(2)] == [2 * S, 3 * S]
+
+
+def test_a_stamp_goes_back_by_a_second_without_a_new_episode_and_by_more_with_one():
+    watch = late_watch()
+    watch.frame(50)
+    episode = watch.state.episode_id
+    assert watch.do(Frame(65.0, 49_000_000_000, 0)) == () and watch.state.newest == 50 * S
+    assert watch.state.episode_id == episode
+    assert only(watch.do(Frame(66.0, 48_999_999_999, 0)), Reset).episode_id == episode + 1
+    assert watch.state.newest == 48_999_999_999
+    assert (watch.state.start.now, watch.state.frame_at) == (66.0, 66.0)
+
+
+@pytest.mark.parametrize("stamp", [0, -5])
+def test_a_frame_without_a_stamp_is_no_clock_that_was_set_back(stamp):
+    watch = late_watch()
+    watch.frame(50)
+    episode = watch.state.episode_id
+    assert watch.do(Frame(65.0, stamp, 0)) == () and watch.state.episode_id == episode
+    assert watch.state.newest == 50 * S
+
+
+def test_a_clock_may_start_at_one_nanosecond_again():
+    watch = late_watch()
+    watch.frame(50)
+    assert only(watch.do(Frame(65.0, 1, 0)), Infer).frame.stamp == 1
+
+
+def test_a_bag_that_starts_again_is_watched_whole_though_the_client_named_its_oldest_frame():
+    watch = Watch()
+    watch.start(start_stamp=40 * S)
+    watch.frame(50)
+    assert only(watch.frame(10), Infer)
+
+
+def test_frames_before_the_first_instruction_tell_where_the_clock_is():
+    watch = Watch()
+    assert watch.frame(50) == () and watch.frame(10) == ()
+    assert watch.state.newest == 10 * S
+    watch.start()
+    assert only(watch.frame(11), Infer) and len(watch.said(Reset)) == 1
+
+
+def test_a_decision_is_told_with_its_step_and_the_seconds_it_took():
+    watch = late_watch()
+    for step in range(2):
+        watch.now += 1.0
+        watch.frame(5 + step)
+        watch.now += 0.5
+        commands = watch.decide(Action.TURN_RIGHT)
+        told, progress = only(commands, Publish), only(commands, Feedback)
+        assert (told.episode_id, told.step, told.waited) == (11, step, 0.5)
+        assert (progress.step, progress.action, progress.elapsed) == (step, 3, 1.5 * (step + 1))
+    watch.now += 1.0
+    _, commands = watch.start("another")
+    answer = only(commands, Finish)
+    assert (answer.steps, answer.elapsed) == (2, 4.0)
+    assert only(commands, Reset).episode_id == watch.state.episode_id
+
+
+def test_an_answer_to_another_ticket_or_to_nothing_changes_nothing():
+    watch = late_watch()
+    for asked in (False, True):
+        if asked:
+            watch.frame(5)
+        before = watch.state
+        wrong = before.ticket + 1 if asked else before.ticket
+        assert watch.do(Decided(65.0, wrong, Action.STOP)) == ()
+        assert watch.do(Failed(65.0, wrong, Code.INFERENCE_FAILED, "x")) == ()
+        assert watch.state == before
+
+
+def test_bad_frames_are_told_again_after_a_good_one():
+    watch = late_watch()
+    for stamp, good in ((5, False), (6, True), (7, False), (8, False)):
+        watch.frame(stamp)
+        if good:
+            watch.decide()
+        else:
+            watch.do(Failed(65.0, watch.state.ticket, Code.BAD_FRAME, "cut short"))
+    assert [told.frame.stamp for told in watch.said(Publish)] == [5 * S, 6 * S, 7 * S]
+
+
+def test_a_failure_is_told_to_the_world_before_the_client():
+    watch = late_watch()
+    watch.frame(5)
+    failed = Failed(66.0, watch.state.ticket, Code.INFERENCE_FAILED, "out of memory")
+    assert [type(c) for c in watch.do(failed)] == [Publish, Finish]
+
+
+@pytest.mark.parametrize("waiting", [False, True])
+def test_the_cancel_of_another_key_changes_nothing_and_that_of_its_own_ends_it(waiting):
+    watch = Watch(active=not waiting)
+    if waiting:
+        watch.do(Loading(0.0))
+    key, _ = watch.start()
+    before = watch.state
+    assert watch.do(Cancel(1.0, key + 1, Code.CANCELED, "x")) == () and watch.state == before
+    answer = only(watch.do(Cancel(1.0, key, Code.CANCELED, "why")), Finish)
+    assert (answer.key, answer.code, answer.message) == (key, Code.CANCELED, "why")
+    assert watch.state.start is None and watch.state.following is None
+    assert watch.do(Cancel(1.0, key, Code.CANCELED, "why")) == ()
+
+
+def test_a_watch_goes_on_while_another_instruction_waits_for_a_new_model():
+    watch = late_watch()
+    watch.do(replace(Cancel(65.0, 99, Code.NOT_ACTIVE, "x"), deactivate=True))
+    watch.do(Loading(65.0))
+    second, commands = watch.start("two")
+    assert only(commands, Warn) and watch.state.following.key == second
+    answer = only(watch.do(Cancel(66.0, second, Code.CANCELED, "x")), Finish)
+    assert answer.key == second and watch.state.start is not None
+
+
+def test_words_that_cannot_be_followed_are_refused_while_the_model_loads():
+    watch = Watch(active=False)
+    watch.do(Loading(0.0))
+    _, commands = watch.start("", problem="empty")
+    assert only(commands, Finish).code == Code.INVALID_INSTRUCTION
+    assert watch.state.following is None
+
+
+def test_odometry_and_reports_of_before_the_instruction_are_forgotten():
+    watch = Watch(Rule("recorded"))
+    before = watch.state
+    assert watch.do(Odometry(0.0, Sample(1, Pose2()))) == ()
+    assert watch.do(StepEnded(0.0, 5)) == () and watch.state == before
+
+
+def test_the_camera_is_handed_to_the_model():
+    watch = late_watch()
+    watch.do(Calibration(0.0, "a camera"))
+    assert only(watch.frame(5), Infer).camera == "a camera"
+
+
+def test_a_frame_that_was_used_or_may_not_be_is_passed_over_for_the_next():
+    watch = Watch()
+    watch.start(start_stamp=6 * S)
+    for seconds in (5, 6, 7):
+        watch.frame(seconds)
+    assert [c.frame.stamp for c in watch.said(Infer)] == [6 * S]
+    assert only(watch.decide(), Infer).frame.stamp == 7 * S and watch.state.queue == ()

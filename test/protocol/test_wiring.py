@@ -2,7 +2,14 @@
 
 import pytest
 
-from janusvln_ros.protocol.wiring import NO_TOPIC, Endpoint, heard_by, no_listener, no_publisher
+from janusvln_ros.protocol.wiring import (
+    NO_TOPIC,
+    Endpoint,
+    heard_by,
+    names,
+    no_listener,
+    no_publisher,
+)
 
 TWIST, STAMPED = "geometry_msgs/msg/Twist", "geometry_msgs/msg/TwistStamped"
 IMAGE, COMPRESSED = "sensor_msgs/msg/Image", "sensor_msgs/msg/CompressedImage"
@@ -60,3 +67,36 @@ def test_a_publisher_of_another_type_or_of_less_quality_is_no_publisher():
     less = Endpoint("/camera", IMAGE, "reliable is asked for, best effort offered")
     assert "/camera: reliable is asked for" in no_publisher("/image", IMAGE, [less], {})
     assert no_publisher("/image", IMAGE, [less, Endpoint("/other", IMAGE)], {}) is None
+
+
+def test_nobody_who_listens_asks_whether_the_base_runs():
+    told = no_listener("/cmd_vel", TWIST, [], REMEDIES)
+    assert told.startswith("nobody listens to /cmd_vel") and told.endswith("is the base running?")
+
+
+@pytest.mark.parametrize(("count", "words"), [(1, "has 1 listener ("), (2, "has 2 listeners (")])
+def test_listeners_of_another_type_are_counted_in_words(count, words):
+    others = [Endpoint(f"/base{i}", STAMPED) for i in range(count)]
+    assert words in no_listener("/cmd_vel", TWIST, others, REMEDIES)
+
+
+def test_listeners_that_hear_are_counted_in_words():
+    ears = [Endpoint("/base", TWIST), Endpoint("/log", TWIST)]
+    assert heard_by("/cmd_vel", TWIST, ears) == f"/cmd_vel ({TWIST}) has 2 listeners: /base, /log"
+
+
+def test_a_listener_of_the_type_whose_quality_does_not_match_is_deaf():
+    deaf = Endpoint("/log", TWIST, "reliable is asked for, best effort offered")
+    told = heard_by("/cmd_vel", TWIST, [Endpoint("/base", TWIST), deaf])
+    assert "has 1 listener: /base" in told
+    assert told.endswith("not heard by /log: reliable is asked for, best effort offered")
+
+
+def test_the_topic_itself_is_not_what_was_meant_instead():
+    told = no_publisher("/image", IMAGE, [], {"/image": [IMAGE], "/front": [IMAGE]})
+    assert told.endswith("topics of that type: /front")
+
+
+def test_five_words_are_all_named_and_a_sixth_is_counted():
+    assert names("abcde") == "a, b, c, d, e"
+    assert names("abcdef") == "a, b, c, d, e and 1 more"
