@@ -126,7 +126,7 @@ def test_a_message_may_unpack_to_the_limit_and_no_further(content, monkeypatch):
     monkeypatch.setenv("JANUSVLN_MAX_BAG_MB", "1")
     (found,), damage = read([ROW._replace(cdr=zstandard.compress(content(MB)))])
     assert len(found.cdr) == MB and damage is None
-    with pytest.raises(InputError, match="unpacks to.*JANUSVLN_MAX_BAG_MB"):
+    with pytest.raises(InputError, match=r"unpacks to.*JANUSVLN_MAX_BAG_MB"):
         read([ROW._replace(cdr=zstandard.compress(content(MB + 1)))])
 
 
@@ -518,7 +518,7 @@ def test_bytes_behind_a_compressed_file_are_ignored(packed):
 
 
 def test_a_compressed_file_is_read_up_to_its_damage_and_both_are_told(packed):
-    path, data = packed
+    path, _ = packed
     whole = path.read_bytes()
     path.write_bytes(whole[:-3])
     source, _ = opened(path)
@@ -539,7 +539,7 @@ def test_a_file_may_unpack_far_only_to_the_limit(tmp_path, monkeypatch, size, re
     path = tmp_path / "a.mcap.zst"
     path.write_bytes(zstandard.compress(bytes(size)))
     with (
-        pytest.raises(InputError, match="unpacks to.*times.*JANUSVLN_MAX_BAG_EXPANSION")
+        pytest.raises(InputError, match=r"unpacks to.*times.*JANUSVLN_MAX_BAG_EXPANSION")
         if refused
         else contextlib.nullcontext()
     ):

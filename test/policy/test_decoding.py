@@ -168,7 +168,7 @@ def test_penalty_takes_every_lane():
 def test_the_first_that_is_not_finite_is_named(value):
     good, bad = torch.zeros(3), torch.tensor([0.0, value, 0.0])
     require_all_finite({"a": all_finite(good), "b": all_finite(good)})
-    with pytest.raises(NonFiniteError, match="^b are not finite"):
+    with pytest.raises(NonFiniteError, match=r"^b are not finite"):
         require_all_finite({"a": all_finite(good), "b": all_finite(bad), "c": all_finite(bad)})
 
 
