@@ -40,8 +40,10 @@ ABOUT = "janusvln_ros"
 """Name of the MCAP metadata record that says what made the decisions of a bag."""
 ZSTD_MAGIC = b"\x28\xb5\x2f\xfd"
 """A serialised message begins with a zero byte, one that rosbag2 compressed with these."""
-SLICE = 1 << 10
+SLICE = 1024
 """Bytes that are unpacked at a time, since each may become 32,768."""
+BLOCK = 1_048_576
+"""Bytes that come out of lz4 at a time."""
 LZ4_RATIO = 255
 """What a byte of lz4 becomes at most."""
 MB = 1_000_000
@@ -112,9 +114,10 @@ class Source:
 
     def count(self, row: Row) -> None:
         """Take note of a message that is there."""
+        # simulated time begins at zero, so a start of zero may be one
+        self.start = min(self.start, row.log_time) if any(self.counts.values()) else row.log_time
         self.topics[row.topic] = row.msgtype
         self.counts[row.topic] = self.counts.get(row.topic, 0) + 1
-        self.start = min(self.start or row.log_time, row.log_time)
         self.end = max(self.end, row.log_time)
 
 
@@ -206,7 +209,7 @@ def storage_files(folder: Path, listed: Collection[str]) -> tuple[list[Path], li
     ]
     stems = {_split_stem(Path(name)) for name in names}
     known = {_plain_name(Path(name)) for name in names}
-    ours = [p for p in files if _plain_name(p) in known or _split_stem(p) in stems] or files
+    ours = [p for p in files if _split_stem(p) in stems] or files
     if names:
         notes += [
             f"{path} is not in metadata.yaml; it was read too"
@@ -366,13 +369,14 @@ def _check_chunk(head: bytes, path: Path, plain: Path, at: int) -> None:
     sizes = [told]
     if compression == b"zstd":
         with contextlib.suppress(zstandard.ZstdError):
-            sizes.append(zstandard.get_frame_parameters(head[packed:]).content_size)
+            size = zstandard.get_frame_parameters(head[packed:]).content_size
+            if size != zstandard.CONTENTSIZE_UNKNOWN:
+                sizes.append(size)
     if compression == b"lz4":
         size = int.from_bytes(head[packed - 8 : packed], "little")
         if size * LZ4_RATIO > limit("BAG_MB") * MB:
             sizes.append(_lz4_size(plain, at + packed, size))
-    known = [size for size in sizes if size != zstandard.CONTENTSIZE_UNKNOWN]
-    require_within(max(known) / MB, "BAG_MB", f"{path}: a chunk at byte {at} unpacks to")
+    require_within(max(sizes) / MB, "BAG_MB", f"{path}: a chunk at byte {at} unpacks to")
 
 
 def _lz4_size(path: Path, at: int, size: int) -> int:
@@ -381,9 +385,10 @@ def _lz4_size(path: Path, at: int, size: int) -> int:
     with path.open("rb") as stream:
         stream.seek(at)
         packed = stream.read(size)
-    with contextlib.suppress(RuntimeError, EOFError):  # damage is found by who reads it
-        while not unpacker.eof and total <= limit("BAG_MB") * MB:
-            block = unpacker.decompress(packed, max_length=1 << 20)
+    # the end raises EOFError; damage is found by who reads it
+    with contextlib.suppress(RuntimeError, EOFError):
+        while total <= limit("BAG_MB") * MB:
+            block = unpacker.decompress(packed, max_length=BLOCK)
             if not block:
                 break
             packed, total = b"", total + len(block)
@@ -403,7 +408,7 @@ def _scan_mcap(source: Source, path: Path, topics: Collection[str]) -> Iterator[
     with path.open("rb") as stream:
         try:
             # A chunk that the cut hit fails its length or its checksum and ends the reading.
-            most = max(path.stat().st_size, 1)
+            most = path.stat().st_size
             reader = StreamReader(stream, validate_crcs=True, record_size_limit=most)
             for record in reader.records:
                 if isinstance(record, Schema):
@@ -554,12 +559,12 @@ def _recover(path: Path, copy: Path, left: Collection[Path]) -> str | None:
     Let sqlite bring a copy of a database in order with what a recorder that was killed left beside
     it; a sentence about what was lost.
     """
-    notes, taken = [], 0
+    notes = []
     try:
         with contextlib.closing(sqlite3.connect(copy)) as database:
             # the first read undoes a transaction that was not finished
             database.execute("SELECT count(*) FROM sqlite_master").fetchone()
-            taken = database.execute("PRAGMA wal_checkpoint(FULL)").fetchone()[1]
+            *_, taken = database.execute("PRAGMA wal_checkpoint(FULL)").fetchone()
             database.execute("PRAGMA journal_mode=DELETE").fetchone()
     except sqlite3.Error as error:
         return f"{path} could not be recovered with {left and min(left).name}: {error}"
@@ -579,14 +584,18 @@ def _recover(path: Path, copy: Path, left: Collection[Path]) -> str | None:
 
 def _log_frames(log: Path) -> int:
     """
-    Frames of a write-ahead log, the last perhaps cut short; those of an older use of the log,
-    which carry another salt, do not count.
+    Frames of a write-ahead log up to the last of its present use, which may be cut short; those of
+    an older use carry another salt.
     """
     with log.open("rb") as stream:
         head = stream.read(32)
         size = int.from_bytes(head[8:12], "big") + 24
-        count = 0
-        while (frame := stream.read(24)) and (len(frame) < 16 or frame[8:16] == head[16:24]):
+        count = held = 0
+        while frame := stream.read(24):
+            # what is too short to tell its use is of the use before it
+            short = len(frame) < 16 and held == count
             count += 1
+            if short or frame[8:16] == head[16:24]:
+                held = count
             stream.seek(32 + count * size)
-    return count
+    return held

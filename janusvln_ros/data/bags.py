@@ -253,15 +253,15 @@ def open_bag(path: str | os.PathLike[str], time: str = "header") -> Iterator[Bag
 
 
 def _add(bag: Bag, source: Source) -> None:
+    if any(source.counts.values()):
+        bag.start = min(bag.start, source.start) if any(bag.counts.values()) else source.start
+        bag.end = max(bag.end, source.end)
     bag.topics.update(source.topics)
     bag.about.update(source.about)
     for topic, count in source.counts.items():
         bag.counts[topic] = bag.counts.get(topic, 0) + count
     for topic, profiles in source.qos.items():
         bag.qos[topic] = bag.qos.get(topic) or profiles
-    if any(source.counts.values()):
-        bag.start = min(bag.start or source.start, source.start)
-        bag.end = max(bag.end, source.end)
     bag._sources.append(source)
     # Definitions that the bag itself carries are preferred, so that a bag of another distribution
     # decodes as it was written.

@@ -120,7 +120,7 @@ class ActionTree:
         chances = {
             (branch.prefix, token): float(p)
             for branch, a in zip(self.branches, allowed)
-            for token, p in zip(branch.tokens, torch.softmax(a, dim=-1))
+            for token, p in zip(branch.tokens, torch.softmax(a, dim=0))
         }
         result = {
             action: prod(chances.get((word[:i], token), 1.0) for i, token in enumerate(word))

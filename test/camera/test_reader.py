@@ -45,3 +45,12 @@ def test_a_camera_that_changes_its_size_or_intrinsics_is_fitted_anew():
 def test_a_frame_of_another_shape_than_its_camera_is_refused_by_name():
     with pytest.raises(InputError, match="640 x 360, but camera_info is for 640 x 480"):
         reader().read(frame(640, 360), CAMERA, False)
+
+
+def test_an_episode_may_begin_with_the_frame_that_ended_the_last():
+    read = reader()
+    read.read(frame(640, 480), CAMERA, False)
+    with pytest.raises(InputError, match="camera is frozen"):
+        read.read(frame(640, 480), CAMERA, True)
+    read.reset()
+    read.read(frame(640, 480), CAMERA, True)

@@ -328,3 +328,13 @@ def test_without_intrinsics_the_middle_is_cut_to_shape(size, cut):
 def test_a_camera_at_another_height_is_warned_of():
     assert mounting_warning(0.0) is None and mounting_warning(1.3) is None
     assert "0.3 m above" in mounting_warning(0.3)
+
+
+@pytest.mark.parametrize("place", [0, 4])
+@pytest.mark.parametrize("focal", [0.0, -520.0, math.nan, math.inf])
+def test_a_focal_length_is_above_zero_in_both_directions(place, focal):
+    k = [520.0, 0.0, 320.0, 0.0, 520.0, 240.0, 0.0, 0.0, 1.0]
+    k[place] = focal
+    for use in (plan_view, lambda camera: fitted(camera, 640, 480)):
+        with pytest.raises(InputError, match="no usable intrinsics"):
+            use(Intrinsics(640, 480, tuple(k)))

@@ -1,6 +1,7 @@
 """Bags are read whichever way they were written, and up to the damage where there is some."""
 
 import shutil
+import struct
 from pathlib import Path
 
 import pytest
@@ -146,3 +147,11 @@ def test_copied_bag_folder_still_opens(bags, tmp_path):
     )
     with open_bag(tmp_path / "renamed") as bag:
         assert bag.counts == {"/image": 20}
+
+
+@pytest.mark.parametrize(("order", "sign"), [(0, ">"), (1, "<"), (7, "<")])
+def test_header_stamp_in_both_orders_of_bytes(order, sign):
+    cdr = bytes([0, order, 0, 0]) + struct.pack(f"{sign}iI", 7, 5)
+    assert header_stamp(cdr) == 7 * 10**9 + 5
+    with pytest.raises(InputError, match="11 bytes"):
+        header_stamp(cdr[:11])

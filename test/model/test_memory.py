@@ -164,3 +164,52 @@ def test_spatial_memory_in_a_byte_refuses_what_the_exact_one_refuses():
     for m in (memory, SpatialMemory(1, 1, 4, 6, FrameWindow(1, 1), torch.float32, "cpu")):
         with pytest.raises(InputError, match="one size"):
             m.attend(0, torch.zeros(1, 1, 5, 4), torch.zeros(1, 1, 5, 4))
+
+
+@pytest.mark.parametrize("window", WINDOWS, ids=str)
+def test_memory_is_full_once_every_frame_that_it_may_keep_is_there(window):
+    memory = memory_of(window)
+    for seen in range(2 * window.slots):
+        assert memory.full == (len(memory.frames) == window.initial + window.window)
+        assert memory.full == (seen >= window.slots - 1)
+        attended(memory, seen)
+        memory.commit()
+    memory.reset()
+    assert memory.full == (window.slots == 1)
+
+
+@pytest.mark.parametrize("storage", [torch.int8, torch.float8_e4m3fn])
+def test_a_row_of_zeros_stays_one_and_the_largest_numbers_come_back(storage):
+    x = torch.tensor([[0.0, 0.0], [3.0, -3.0], [1e-30, -1e30], [5.0, 0.0]])
+    values, scale = quantize_rows(x, storage)
+    back = values.float() * scale
+    assert torch.equal(back[0], torch.zeros(2)) and torch.isfinite(back).all()
+    torch.testing.assert_close(back.abs().amax(1), x.abs().amax(1))
+    torch.testing.assert_close(back, x, atol=1e-6, rtol=1e-6)
+
+
+@pytest.mark.parametrize("storage", [torch.int8, torch.float8_e4m3fn])
+def test_memory_in_a_byte_takes_a_byte_per_number_and_a_scale_per_token_and_head(storage):
+    layers, heads, size, tokens, window = 2, 3, 4, 5, FrameWindow(1, 2)
+    memory = QuantizedSpatialMemory(layers, heads, size, tokens, window, storage, "cpu")
+    assert memory.nbytes == 2 * layers * heads * window.slots * tokens * (size + 4)
+
+
+@pytest.mark.parametrize("storage", [torch.int8, torch.float8_e4m3fn])
+@pytest.mark.parametrize("window", WINDOWS[1:], ids=str)
+def test_memory_in_a_byte_attends_what_the_rule_says(window, storage):
+    memory = QuantizedSpatialMemory(2, 1, 4, 2, window, storage, "cpu")
+    numbers = torch.arange(3 * window.slots + 5)
+    visible = window.visible(numbers, numbers)
+    for t in numbers.tolist():
+        for layer in (1, 0):
+            # one number a row comes back exactly
+            frame = torch.full((1, 1, 2, 4), 2.0 ** (t % 9) * (1 + layer))
+            k, v = memory.attend(layer, frame, -frame)
+            assert k.dtype == torch.float32 and torch.equal(k, -v)
+            expected = [2.0 ** (j % 9) * (1 + layer) for j in visible[t].nonzero()[:, 0].tolist()]
+            torch.testing.assert_close(
+                k[0, 0, :, 0].sort().values,
+                torch.tensor(sorted(expected * 2)),
+            )
+        memory.commit()

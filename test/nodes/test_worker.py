@@ -90,8 +90,11 @@ def test_a_decision_comes_with_its_frame_and_probabilities():
     assert all(map(math.isnan, decide(session(Model(None))).payload.probabilities))
 
 
-def test_probabilities_that_are_no_numbers_are_a_failure_not_a_decision():
-    got = decide(session(Model(dict.fromkeys(Action, math.nan))))
+@pytest.mark.parametrize("which", [*Action, None])
+@pytest.mark.parametrize("value", [math.nan, math.inf])
+def test_a_probability_that_is_no_number_is_a_failure_not_a_decision(which, value):
+    shares = {a: value if which in (a, None) else 0.3 for a in Action}
+    got = decide(session(Model(shares)))
     assert (
         isinstance(got, Failed)
         and got.code == Code.INFERENCE_FAILED

@@ -12,9 +12,11 @@ from janusvln_ros.actions import Action
 from janusvln_ros.errors import InputError, NonFiniteError
 from janusvln_ros.policy.decoding import (
     action_tree,
+    all_finite,
     most_probable,
     parse_action,
     repetition_penalty,
+    require_all_finite,
 )
 from janusvln_ros.policy.tokenizer import byte_tokenizer, load_tokenizer
 
@@ -42,6 +44,9 @@ SPELLINGS = {
     ),
     "common beginning": Spelling(
         STOP=[8, 1], MOVE_FORWARD=[8, 2], TURN_LEFT=[8, 3, 3, 1], TURN_RIGHT=[8, 3, 3, 2]
+    ),
+    "branches at two depths": Spelling(
+        STOP=[1, 2, 5], MOVE_FORWARD=[1, 2, 6], TURN_LEFT=[3, 5], TURN_RIGHT=[3, 6]
     ),
     "bytes": byte_tokenizer({"<|im_start|>": 300, "<|im_end|>": 301}),
     "trained": load_tokenizer(DATA / "tokenizer"),
@@ -145,3 +150,44 @@ def test_penalty_divides_positive_and_multiplies_negative_scores_of_seen_tokens_
     torch.testing.assert_close(got, torch.tensor([1.6, -2.5, 0.0, 3.0]))
     assert scores[0] == 2.0, "the model's own scores stay as they are"
     torch.testing.assert_close(repetition_penalty(scores, [0], 1.0), scores)
+    assert repetition_penalty(scores, [0], 1.0).tolist() == [2.0, -2.0, 0.0, 3.0]
+
+
+def test_penalty_below_one_makes_what_occurred_likelier():
+    scores = torch.tensor([2.0, -2.0, 0.5, 0.5])
+    got = repetition_penalty(scores, [0, 1, 2], 0.5)
+    assert got.tolist() == [4.0, -1.0, 1.0, 0.5]
+
+
+def test_penalty_takes_every_lane():
+    got = repetition_penalty(torch.tensor([[2.0, 3.0], [-2.0, 4.0]]), torch.tensor([0]), 2.0)
+    assert got.tolist() == [[1.0, 3.0], [-4.0, 4.0]]
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])
+def test_the_first_that_is_not_finite_is_named(value):
+    good, bad = torch.zeros(3), torch.tensor([0.0, value, 0.0])
+    require_all_finite({"a": all_finite(good), "b": all_finite(good)})
+    with pytest.raises(NonFiniteError, match=r"^b are not finite"):
+        require_all_finite({"a": all_finite(good), "b": all_finite(bad), "c": all_finite(bad)})
+
+
+@pytest.mark.parametrize("name", SPELLINGS)
+def test_rows_come_level_by_level(name):
+    depths = action_tree(SPELLINGS[name]).depths
+    assert list(depths) == sorted(depths)
+
+
+@pytest.mark.parametrize(
+    "words", [{"STOP": []}, {"TURN_RIGHT": []}, {"STOP": [], "TURN_LEFT": []}]
+)
+def test_a_word_without_tokens_is_refused(words):
+    spelled = {"STOP": [1], "MOVE_FORWARD": [2], "TURN_LEFT": [3], "TURN_RIGHT": [4]} | words
+    with pytest.raises(InputError, match="apart"):
+        action_tree(Spelling(**spelled))
+
+
+def test_of_equally_probable_actions_the_first_is_taken():
+    assert most_probable(dict.fromkeys(reversed(Action), 0.25)) is Action.STOP
+    shares = {Action.TURN_RIGHT: 0.4, Action.TURN_LEFT: 0.4, Action.MOVE_FORWARD: 0.1}
+    assert most_probable({**shares, Action.STOP: 0.1}) is Action.TURN_LEFT

@@ -156,6 +156,13 @@ def test_episode_in_two_journals_is_counted_once(tmp_path):
     assert list(finished(tmp_path)) == [("a", "1", "go")]
 
 
+def test_of_an_episode_in_two_journals_the_first_line_counts(tmp_path):
+    for shard in range(3):
+        line = {"scene_id": "a", "episode_id": 1, "instruction": "go", "steps": 5 + shard}
+        (tmp_path / f"journal_{shard}.jsonl").write_text(json.dumps(line) + "\n")
+    assert [line["steps"] for line in finished(tmp_path).values()] == [5]
+
+
 @pytest.mark.parametrize(("bad", "error"), [("input", InputError), ("fault", ValueError)])
 def test_failure_in_this_process_ends_the_run_and_it_goes_on_afterwards(tmp_path, bad, error):
     pool = episodes(*"aabbcc")
