@@ -80,6 +80,7 @@ def test_what_cannot_be_timed_is_said_in_one_sentence(arguments, says, capsys):
     assert captured.out == "" and captured.err.startswith("error: ") and says in captured.err
 
 
+@pytest.mark.slow
 def test_published_way_of_computing_gives_the_same_answers(capsys, monkeypatch):
     """
     The baseline of docs/performance.md refuses to report anything if it does not; past three

@@ -247,6 +247,7 @@ def written(out: Path) -> int:
     return sum(p.read_bytes().count(b"\n") for p in out.glob("journal_*.jsonl"))
 
 
+@pytest.mark.slow
 def test_run_killed_five_times_ends_with_the_results_of_an_undisturbed_one(small_houses, tmp_path):
     whole, broken = tmp_path / "whole", tmp_path / "broken"
     assert main(words(small_houses, whole, 1)) == 0

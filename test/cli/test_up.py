@@ -42,7 +42,7 @@ def until(condition, seconds=60.0):
 @pytest.fixture
 def robot(tmp_path):
     """
-    The graph 'robot' (motion and policy) up in a domain of its own: the process and its nodes'
+    The graph 'robot' (motion, policy and the black box) up in a domain of its own: the process and its nodes'
     ids.
     """
     with reserved_domain() as domain:
@@ -59,7 +59,7 @@ def robot(tmp_path):
         try:
             assert "motion, policy, recorder started" in process.stderr.readline()
             nodes = children(process.pid)
-            assert len(nodes) == 2
+            assert len(nodes) == 3
             until(
                 lambda: (
                     "motion" in (tmp_path / "logs/motion.log").read_text().split("\n", 1)[1]

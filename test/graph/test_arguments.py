@@ -182,6 +182,7 @@ def test_every_argument_of_the_robot_graph(start, tmp_path, namespace, with_file
     start("robot", given)
 
 
+@pytest.mark.slow
 def test_watch_only_wins_over_a_robots_file_too(up, tmp_path):
     path = tmp_path / "mine.yaml"
     path.write_text("/**/policy: {ros__parameters: {execute: true, frames: interval}}")

@@ -27,6 +27,7 @@ from janusvln_ros.graph.processes import (
 pytestmark = pytest.mark.ros
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("victim", ["policy", "motion"])
 def test_the_base_comes_to_rest_when_a_node_is_killed_in_mid_run(tmp_path, one_house, victim):
     small = {"sim_bridge": {"image_width": 128, "image_height": 96}}

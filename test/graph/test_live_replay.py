@@ -48,6 +48,7 @@ def drive(tmp_path_factory, one_house):
     return bag
 
 
+@pytest.mark.slow
 def test_recorded_drive_replays_offline_to_the_same_decisions(drive, tmp_path):
     done = subprocess.run(
         [*COMMAND, "replay", str(drive), "--out", str(tmp_path / "out"), "--json"],
@@ -61,6 +62,7 @@ def test_recorded_drive_replays_offline_to_the_same_decisions(drive, tmp_path):
         assert result["decisions"] == bag.counts["/policy/decision"]
 
 
+@pytest.mark.slow
 def test_recorded_drive_is_imported_as_it_was_decided(drive, tmp_path):
     words = ["import-bag", str(drive), "--out", str(tmp_path), "--json", "--min-steps", "1"]
     done = subprocess.run([*COMMAND, *words], check=True, capture_output=True, text=True)

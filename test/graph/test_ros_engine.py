@@ -48,6 +48,7 @@ def test_an_agent_drives_through_ros_as_it_drives_directly(tmp_path, one_house, 
     assert direct == ros and len(direct) == 2
 
 
+@pytest.mark.slow
 def test_habitats_settings_reach_the_simulator_through_ros(tmp_path, one_house, monkeypatch):
     root = Path(__file__).resolve().parents[2]
     monkeypatch.setenv("PYTHONPATH", str(root))
@@ -83,6 +84,7 @@ def test_no_graphics_card_ends_a_run_through_ros_before_the_graph_starts(
     assert "gpu to -1" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_the_policy_drives_through_ros_as_directly_whatever_the_white_space_of_its_words(
     tmp_path, one_house
 ):

@@ -117,6 +117,7 @@ def test_go_with_arm_leaves_the_robot_disarmed(robot, command):
         assert code == 0 and "armed" in err and not ours.motion.machine.armed
 
 
+@pytest.mark.slow
 def test_go_ends_with_a_sentence_when_the_policy_freezes(robot, command, monkeypatch):
     from janusvln_ros.graph import operating
 
@@ -162,6 +163,7 @@ def test_watch_shows_decisions_as_they_come(robot, command):
         assert code == 0 and "'round and round'" in out and "TURN_RIGHT" in out
 
 
+@pytest.mark.slow
 def test_calibrate_adds_up_the_steps_and_says_what_the_tape_makes_of_them(robot, command):
     r = robot(*[Action.MOVE_FORWARD] * 2, Action.TURN_LEFT, Action.MOVE_FORWARD)
     with Spun(r.graph):

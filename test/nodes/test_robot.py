@@ -250,6 +250,7 @@ def test_pipeline_settle_decides_before_the_motion_is_confirmed_and_commits(robo
     assert r.base.x == pytest.approx(0.75, abs=0.06)
 
 
+@pytest.mark.slow
 def test_pipeline_settle_finds_its_frame_where_odometry_comes_later_than_the_next_frame(robot):
     r = robot(*[Action.MOVE_FORWARD] * 2, policy={"pipeline": "settle"}, motion={"rest_time": 0.8})
     r.base.odom_late = 6  # 0.12 s; frames come every 0.1 s

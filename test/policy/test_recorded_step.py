@@ -39,6 +39,7 @@ def test_a_recorded_step_is_the_step_bit_for_bit(
     assert len(recorded.recordings) == 5
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("precision", ["int8", "float8"])
 def test_so_is_one_with_a_spatial_memory_in_bytes(network, tokenizer, frames, traced, precision):
     plain, recorded = navigators(
@@ -50,6 +51,7 @@ def test_so_is_one_with_a_spatial_memory_in_bytes(network, tokenizer, frames, tr
         assert torch.equal(recorded.step(rgb).scores, plain.step(rgb).scores)
 
 
+@pytest.mark.slow
 def test_a_recorded_step_that_is_taken_back_leaves_no_trace(network, tokenizer, frames, traced):
     plain, recorded = navigators(network, tokenizer, traced, memory="dual", keep_scores=True)
     plain.reset(INSTRUCTION)

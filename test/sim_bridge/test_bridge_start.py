@@ -121,6 +121,7 @@ def test_a_second_simulation_on_the_same_clock_gives_way_and_says_what_it_needs(
     assert first.process.poll() is None
 
 
+@pytest.mark.slow
 def test_two_simulations_with_clocks_of_their_own_live_side_by_side(bridge, one_house):
     data = ["-p", f"data_dir:={one_house}"]
     both = [bridge(*data, *names(name)) for name in ("r1", "r2")]

@@ -228,6 +228,7 @@ def own(drives, tmp_path):
     return shutil.copytree(drives.parent, tmp_path / "own", ignore=without) / "set.jsonl"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("memory", ["dual", "released"])
 @pytest.mark.parametrize("workers", [0, 1])
 @pytest.mark.parametrize(
@@ -318,6 +319,7 @@ def test_a_cache_that_cannot_be_written_is_a_sentence_and_leaves_nothing(
     assert not list(own.parent.glob("set.jsonl.cache/.*tmp*"))
 
 
+@pytest.mark.slow
 def test_a_checkpoint_on_a_full_disk_keeps_the_state(recipe, monkeypatch, tmp_path):
     from janusvln_ros.model import checkpoint
 
