@@ -42,8 +42,8 @@ def until(condition, seconds=60.0):
 @pytest.fixture
 def robot(tmp_path):
     """
-    The graph 'robot' (motion, policy and the black box) up in a domain of its own: the process and its nodes'
-    ids.
+    The graph 'robot' (motion, policy and the black box) up in a domain of its own: the process and
+    its nodes' ids.
     """
     with reserved_domain() as domain:
         command = [
