@@ -180,7 +180,7 @@ class Base:
 
     def goal(self, action: int) -> None:
         """A step as ``policy`` asks for it."""
-        episode, step = self.state.last
+        _, episode, step = self.state.last[0] if self.state.last else (0, 0, 0)
         newer = {"episode_id": max(episode, 1), "step": step + 1, "frame_stamp": clock(self.now)}
         self.do(self.event(moving.Goal, key=10_000 + len(self.asked), action=action, **newer))
 

@@ -103,6 +103,7 @@ def part_body(domain, logs):
         yield processes.check
 
 
+@pytest.mark.slow
 def test_a_body_without_torch_drives(no_torch, robot, ros_domain, tmp_path):
     drive(robot, part_body(ros_domain, tmp_path))
     said = (tmp_path / "motion.log").read_text()
