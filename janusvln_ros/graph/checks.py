@@ -6,7 +6,7 @@ the node's own (`janusvln_ros.protocol`, `janusvln_ros.camera`), never a second 
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
 from functools import partial
 from itertools import pairwise
 from statistics import median
@@ -25,9 +25,11 @@ from janusvln_ros.camera.view import (
 )
 from janusvln_ros.data.drive_import import BLUR_LAPLACIAN, sharpness
 from janusvln_ros.errors import InputError
+from janusvln_ros.geometry import relative
 from janusvln_ros.protocol import moving
 from janusvln_ros.protocol.health import InputRate
 from janusvln_ros.protocol.odometry import Sample, sample_of, velocity_at
+from janusvln_ros.protocol.trust import jumped
 from janusvln_ros.protocol.wiring import Endpoint, heard_by, no_listener
 
 PASS, WARN, FAIL, SKIP = "pass", "warn", "fail", "skip"
@@ -378,14 +380,15 @@ def _mounting(seen: Seen) -> Verdict:
 
 
 def _odom_rate(source: Source, seen: Seen) -> Verdict:
-    timeout = float(seen.motion.get("odom_timeout", 0.2))
+    timeout = moving.settings_of(seen.motion).odom_timeout
     expected = float(seen.motion.get("expected_odom_rate", 0.0))
     return _rate(2 / timeout, expected, source, "raise its rate: 20 Hz or more")
 
 
 def _odom_stamps(source: Source, seen: Seen) -> Verdict:
-    future = float(seen.motion.get("future_tolerance", 0.1))
-    return _stamps(float(seen.motion.get("odom_timeout", 0.2)), future, source)
+    settings = moving.settings_of(seen.motion)
+    oldest = min(settings.odom_timeout, settings.input_max_age)
+    return _stamps(oldest, settings.future_tolerance, source)
 
 
 def _odometry(source: Source, seen: Seen) -> Verdict:
@@ -394,10 +397,15 @@ def _odometry(source: Source, seen: Seen) -> Verdict:
         track: list[Sample] = [sample_of(message) for message in source.messages]
     except InputError as error:
         return Verdict(FAIL, str(error), "mend the driver of the base")
-    jump = max((math.dist(a.pose[:2], b.pose[:2]) for a, b in pairwise(track)), default=0.0)
-    if jump > float(seen.motion.get("odom_jump", 0.3)):
-        told = f"odometry jumps by {jump:.2f} m between two messages"
-        return Verdict(FAIL, told, "take smooth odometry (REP-105), not a localisation's")
+    settings = moving.settings_of(seen.motion)
+    for n, sample in enumerate(track):
+        if jump := jumped(track[:n], sample, 0.0, settings.odom_jump, moving.fastest(settings)):
+            way = relative(jump[0].pose, sample.pose)
+            told = (
+                f"odometry jumps by {math.hypot(way.x, way.y):.2f} m and "
+                f"{abs(math.degrees(way.yaw)):.0f} degrees, which the base cannot make"
+            )
+            return Verdict(FAIL, told, "take smooth odometry (REP-105), not a localisation's")
     last = track[-1]
     shown = velocity_at(track, last.stamp)
     if shown is not None and shown != (last.speed, last.rate):
@@ -425,14 +433,15 @@ def _frames(source: Source, seen: Seen) -> Verdict:
 
 
 def _range_rate(source: Source, seen: Seen) -> Verdict:
-    timeout = float(seen.motion.get("range_timeout", 0.25))
+    timeout = moving.settings_of(seen.motion).range_timeout
     expected = float(seen.motion.get("expected_range_rate", 0.0))
     return _rate(1.2 / timeout, expected, source, "raise its rate, or range_timeout (motion)")
 
 
 def _range_stamps(source: Source, seen: Seen) -> Verdict:
-    future = float(seen.motion.get("future_tolerance", 0.1))
-    return _stamps(2 * float(seen.motion.get("range_timeout", 0.25)), future, source)
+    settings = moving.settings_of(seen.motion)
+    oldest = min(2 * settings.range_timeout, settings.input_max_age)
+    return _stamps(oldest, settings.future_tolerance, source)
 
 
 def _corridor(source: Source, seen: Seen) -> Verdict:
@@ -472,14 +481,9 @@ def _velocity(seen: Seen) -> Verdict:
     return Verdict(PASS, heard_by(way.topic, way.kind, way.listeners))
 
 
-def _settings(seen: Seen) -> moving.Settings:
-    names = {one.name for one in fields(moving.Settings)} & set(seen.motion)
-    return moving.Settings(**{name: seen.motion[name] for name in names})
-
-
 def _base_timeout(seen: Seen) -> Verdict:
     fine = moving.State(active=True, estop=False, odom_at=0.0)
-    declared = _settings(seen).base_timeout
+    declared = moving.settings_of(seen.motion).base_timeout
     settings = moving.Settings(base_timeout=declared)
     if wrong := moving.arming_problem(fine, 0.0, settings):
         return Verdict(FAIL, wrong, "measure it (docs/robot.md), and give base_timeout:=SECONDS")
@@ -512,7 +516,7 @@ def _estop(seen: Seen) -> Verdict:
 
 def _heartbeat(seen: Seen) -> Verdict:
     told = seen.lines.get("motion: state", Line(0, "", {})).figures.get("heartbeat_age")
-    most = _settings(seen).heartbeat_timeout
+    most = moving.settings_of(seen.motion).heartbeat_timeout
     if told is None:
         return Verdict(SKIP, "motion does not tell")
     if float(told) > most:
@@ -534,7 +538,7 @@ def _arming(seen: Seen) -> Verdict:
         estop=ESTOP.get(state.figures.get("estop", "")),
         odom_at=0.0 if heard else -math.inf,
     )
-    if wrong := moving.arming_problem(machine, 0.0, _settings(seen), wiring):
+    if wrong := moving.arming_problem(machine, 0.0, moving.settings_of(seen.motion), wiring):
         return Verdict(FAIL, f"motion refuses to be armed: {wrong}", "see the check of that")
     armed = "is ARMED" if state.figures.get("armed") == "True" else "may be armed"
     return Verdict(PASS, f"motion {armed}")

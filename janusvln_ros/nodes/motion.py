@@ -7,9 +7,7 @@ happens to ``policy`` can keep it from stopping the base. The control loop and e
 on the steady clock.
 """
 
-import math
 import time
-from dataclasses import fields
 from typing import Any
 
 import numpy as np
@@ -429,11 +427,7 @@ class MotionNode(ManagedNode):
 
     def apply_parameters(self) -> None:
         """Make the machine's settings of the parameters."""
-        names = {field.name for field in fields(moving.Settings)} & vars(self.values).keys()
-        chosen = {name: getattr(self.values, name) for name in names}
-        for angle in ("turn_step", "turn_tolerance"):
-            chosen[angle] = math.radians(chosen[angle])
-        self.settings = moving.Settings(**chosen, discrete=self.values.output == "discrete")
+        self.settings = moving.settings_of(vars(self.values))
 
     # life cycle
 

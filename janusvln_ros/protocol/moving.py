@@ -9,8 +9,10 @@ are on the steady clock, stamps in ns of ROS time, lengths in metres, angles in 
 """
 
 import math
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import dataclass, fields, replace
 from enum import Enum
+from typing import Any
 
 from janusvln_ros.actions import Action
 from janusvln_ros.geometry import Pose2, compose, relative, wrap
@@ -102,6 +104,15 @@ class Settings(Profile):
     discrete: bool = False
     estop_required: bool = False
     silence_test: bool = True
+
+
+def settings_of(parameters: Mapping[str, Any]) -> Settings:
+    """The settings that the node's parameters mean, by name, where angles are in degrees."""
+    names = {each.name for each in fields(Settings)} & parameters.keys()
+    chosen = {name: parameters[name] for name in names}
+    for angle in {"turn_step", "turn_tolerance"} & names:
+        chosen[angle] = math.radians(chosen[angle])
+    return Settings(**chosen, discrete=parameters.get("output") == "discrete")
 
 
 # Events --------------------------------------------------------------------------------
@@ -764,7 +775,7 @@ def _odometry(state: State, event: Odometry, settings: Settings) -> Outcome:
     if before is not None and _is_no_news(state, sample.stamp, before.stamp):
         return _unchanged(state, event.now, "odom", settings), ()
     track, gap = extended(state.track, sample), event.now - state.odom_at
-    if jump := jumped(state.track, sample, gap, settings.odom_jump, _fastest(settings)):
+    if jump := jumped(state.track, sample, gap, settings.odom_jump, fastest(settings)):
         (origin, why), track = jump, (sample,)
         if state.goal is not None:
             # told on the new side of the jump, the step has gone as far as before it
@@ -780,7 +791,7 @@ def _odometry(state: State, event: Odometry, settings: Settings) -> Outcome:
     return replace(state, rest=rest), ()
 
 
-def _fastest(settings: Settings) -> Settings:
+def fastest(settings: Settings) -> Settings:
     """How fast the base may be: one that steps by itself makes a step in a quarter of a second."""
     if not settings.discrete:
         return settings

@@ -59,10 +59,11 @@ def info(width=64, height=48, fov=79.0, k=None):
     )
 
 
-def odometry(n, x=0.0, speed=0.0, frames=("odom", "base_link"), w=1.0):
+def odometry(n, x=0.0, speed=0.0, frames=("odom", "base_link"), w=1.0, turned=0.0):
+    half = math.radians(turned) / 2
     pose = SimpleNamespace(
         position=SimpleNamespace(x=x, y=0.0, z=0.0),
-        orientation=SimpleNamespace(x=0.0, y=0.0, z=0.0, w=w),
+        orientation=SimpleNamespace(x=0.0, y=0.0, z=math.sin(half), w=w * math.cos(half)),
     )
     zero = SimpleNamespace(x=0.0, y=0.0, z=0.0)
     twist = SimpleNamespace(linear=SimpleNamespace(x=speed, y=0.0, z=0.0), angular=zero)
@@ -216,6 +217,22 @@ FAULTS = [
         "fail",
         "jumps by 5.00",
     ),
+    (
+        # a quarter turn in a fiftieth of a second: as motion, with its limits in radians
+        stamped("odom", messages=[odometry(0), odometry(1, turned=90.0)]) | motion(rate=0.8),
+        "odometry values",
+        "fail",
+        "and 90 degrees",
+    ),
+    (
+        stamped("odom", messages=[odometry(0), odometry(1, turned=90.0)])
+        | motion(output="discrete", turn_step=15.0),
+        "odometry values",
+        "fail",
+        "and 90 degrees",
+    ),
+    (stamped("odom", ages=[0.1] * 9) | motion(input_max_age=0.05), "odometry stamps", "fail", ""),
+    (stamped("ranges", ages=[0.1] * 9) | motion(input_max_age=0.05), "range stamps", "fail", ""),
     ({"odom": track(frames=("", "base_link"))}, "odometry frames", "warn", "''"),
     ({"odom": track(frames=("map", "base_link"))}, "odometry frames", "warn", "'map'"),
     ({"ranges": None} | motion(range_source="none"), "range", "warn", "nothing guards"),
