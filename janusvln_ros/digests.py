@@ -7,8 +7,12 @@ from pathlib import Path
 
 WHOLE_BYTES = 1 << 24
 """Files up to this size are read whole."""
+TEXT_SUFFIXES = (".json", ".txt", ".jinja", ".model")
+"""Files that are read whole at any size: settings, words."""
 SAMPLE_BYTES = 1024
-"""Read at the beginning, in the middle and at the end of every tensor of a larger file."""
+"""Read at the beginning, in the middle and at the end of every tensor of a larger weight file."""
+PARTS, PART_BYTES = 64, 1 << 16
+"""How many parts of any other large file (scenes, bags) are read, evenly over it; their size."""
 
 
 def telling_parts(path: Path) -> Iterator[bytes]:
@@ -16,12 +20,19 @@ def telling_parts(path: Path) -> Iterator[bytes]:
     The bytes of a file that tell it from every other.
 
     Of large weight files these are the header and parts of every tensor, since every step of
-    training changes all of a tensor: gigabytes take milliseconds. No check for damage.
+    training changes all of a tensor: gigabytes take milliseconds. Of other large files, text
+    aside, these are its size and parts all over it. No check for damage.
     """
     size = path.stat().st_size
     with path.open("rb") as file:
-        if size <= WHOLE_BYTES:
+        if size <= WHOLE_BYTES or path.suffix in TEXT_SUFFIXES:
             yield file.read()
+            return
+        if path.suffix != ".safetensors":
+            yield str(size).encode()
+            for k in range(PARTS):
+                file.seek((size - PART_BYTES) * k // (PARTS - 1))
+                yield file.read(PART_BYTES)
             return
         for begin, end in _samples(path, size):
             file.seek(begin)
@@ -37,7 +48,7 @@ def file_digest(path: Path) -> str:
 
 
 def _samples(path: Path, size: int) -> list[tuple[int, int]]:
-    """The parts of a large file to read: bytes from and to."""
+    """The parts of a large weight file to read: bytes from and to."""
     with path.open("rb") as file:
         length = int.from_bytes(file.read(8), "little")
         try:

@@ -5,7 +5,6 @@ Where the package's own files lie, and how files are written so that nobody ever
 import ctypes
 import errno
 import glob
-import hashlib
 import os
 import re
 import shutil
@@ -300,30 +299,6 @@ def inside(folder: str | os.PathLike[str], name: str, what: str) -> Path:
         f"{what} is {name!r:.80}, which leaves {folder}: names with '..' are refused",
     )
     return Path(folder, *(one_name(part, f"a part of {what}") for part in parts))
-
-
-WHOLE_BYTES = 1 << 24
-"""Files up to this size are read whole for their digest."""
-
-SAMPLES, SAMPLE_BYTES = 64, 1 << 16
-"""How many parts of a larger one are read, evenly from its beginning to its end."""
-
-
-def file_digest(path: str | os.PathLike[str]) -> str:
-    """
-    SHA-256 of a file; of one of more than `WHOLE_BYTES` (scenes, bags) that of its size and of
-    parts all over it, which tells files apart and is no check for damage.
-    """
-    digest, size = hashlib.sha256(), Path(path).stat().st_size
-    with open(path, "rb") as file:
-        if size <= WHOLE_BYTES:
-            digest.update(file.read())
-            return digest.hexdigest()
-        digest.update(str(size).encode())
-        for k in range(SAMPLES):
-            file.seek((size - SAMPLE_BYTES) * k // (SAMPLES - 1))
-            digest.update(file.read(SAMPLE_BYTES))
-    return digest.hexdigest()
 
 
 def share_dir() -> Path:

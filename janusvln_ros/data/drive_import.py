@@ -36,8 +36,8 @@ from janusvln_ros.data.episodes import Episode
 from janusvln_ros.data.left_out import LeftOut
 from janusvln_ros.data.odometry import poses_at
 from janusvln_ros.data.trajectories import TrajectoryWriter, actions_before
+from janusvln_ros.digests import file_digest
 from janusvln_ros.errors import InputError
-from janusvln_ros.files import file_digest
 from janusvln_ros.geometry import Pose2, compose, relative
 from janusvln_ros.protocol.odometry import Sample
 

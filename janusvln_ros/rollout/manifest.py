@@ -18,9 +18,10 @@ import sim_bridge
 from janusvln_ros import __version__
 from janusvln_ros.data.episodes import Episode
 from janusvln_ros.data.journal import JOURNALS, read_journals
+from janusvln_ros.digests import file_digest
 from janusvln_ros.documents import read_object
 from janusvln_ros.errors import require
-from janusvln_ros.files import atomic_write, file_digest, file_lock, git_state
+from janusvln_ros.files import atomic_write, file_lock, git_state
 from janusvln_ros.rollout.shards import Cluster
 from sim_bridge.nav_env import scene_path
 

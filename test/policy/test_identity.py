@@ -37,3 +37,21 @@ def test_large_file_that_is_no_safetensors_counts_whole(tmp_path, monkeypatch):
         (tmp_path / "model.safetensors").write_bytes(bytes(5000) + bytes([last]))
         found.add(checkpoint_digest(tmp_path))
     assert len(found) == 2
+
+
+def test_of_a_large_scene_or_bag_size_beginning_and_end_count_and_of_text_all(
+    tmp_path, monkeypatch
+):
+    monkeypatch.setattr(digests, "WHOLE_BYTES", 10)
+    monkeypatch.setattr(digests, "PARTS", 2)
+    monkeypatch.setattr(digests, "PART_BYTES", 100)
+
+    def digest(name, content):
+        (tmp_path / name).write_bytes(content)
+        return digests.file_digest(tmp_path / name)
+
+    plain = bytes(5000)
+    middle, first, last = plain[:2500] + b"1" + plain[2501:], b"1" + plain[1:], plain[1:] + b"1"
+    assert len({digest("a.glb", one) for one in (plain, bytes(5001), first, last)}) == 4
+    assert digest("a.glb", middle) == digest("a.glb", plain)
+    assert digest("a.json", middle) != digest("a.json", plain)
