@@ -84,21 +84,13 @@ class JanusVLN(Network):
         seed: int = 0,
     ) -> "JanusVLN":
         """
-        Build with random weights, the same for the same seed and kind of device; the global random
-        state is left as it was.
-
-        On a GPU they are drawn where they will lie, in their own dtype: seconds for the published
-        sizes, which a CPU would draw for minutes.
+        Build with random weights, the same for the same seed; the global random state is left as
+        it was. For large networks see `model.synthetic.random_network`.
         """
-        precision = as_dtype(dtype or config.dtype)
-        if torch.device(device).type != "cpu":
-            with torch.device("meta"):
-                model = cls(config).to(precision)
-            return draw_weights(model.to_empty(device=device), seed).eval()
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             model = cls(config)
-        return model.to(device=device, dtype=precision).eval()
+        return model.to(device=device, dtype=as_dtype(dtype or config.dtype)).eval()
 
     @classmethod
     def from_pretrained(
@@ -435,23 +427,6 @@ def write_weights(tensors: dict[str, Tensor], folder: Path, shard_bytes: int) ->
 
 
 @torch.no_grad()
-def draw_weights(model: JanusVLN, seed: int) -> JanusVLN:
-    """
-    Give every parameter of ``model`` a value where it lies: matrices are drawn, the scales of
-    norms and branches are one, biases nought. Returns the model.
-    """
-    generator = torch.Generator(model.device).manual_seed(seed)
-    for name, parameter in model.named_parameters():
-        if parameter.dim() >= 2:
-            spread = model.config.text.initializer_range
-            parameter.normal_(std=spread, generator=generator)
-        else:
-            parameter.fill_(0.0 if name.endswith("bias") else 1.0)
-    if model.config.tie_word_embeddings:
-        model.lm_head.weight = model.language.embed_tokens.weight
-    return model
-
-
 def as_dtype(dtype: str | torch.dtype) -> torch.dtype:
     """
     ``torch.float32`` from "float32", "torch.float32" or itself; InputError for anything that no

@@ -344,9 +344,6 @@ def _train_navigation(recipe: Recipe, output: Path) -> dict[str, Any]:
     freeze(model, recipe)
     if recipe.gradient_checkpointing:
         model.language.gradient_checkpointing_enable({"use_reentrant": False})
-        if recipe.memory == "dual":  # it is given keys that checkpointing would drop
-            last: Any = model.language.layers[-1]
-            last.gradient_checkpointing = False
     set_attention(model, recipe)
     if recipe.stream is not None:
         stage, trainer = _fit_stream(recipe, model, tokenizer, folder)

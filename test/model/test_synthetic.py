@@ -67,3 +67,18 @@ def test_a_tied_network_stays_tied(tmp_path):
     write_random_checkpoint(config, tmp_path)
     for model in (JanusVLN.from_pretrained(tmp_path), random_network(config, "bfloat16")):
         assert model.lm_head.weight is model.language.embed_tokens.weight
+
+
+def test_weights_drawn_where_they_lie_are_whole_and_leave_the_global_random_state():
+    state = torch.get_rng_state()
+    models = [random_network(CONFIG, "bfloat16", seed=seed) for seed in (1, 1, 2)]
+    first, again, other = (dict(model.named_parameters()) for model in models)
+    for name, value in first.items():
+        assert value.dtype == torch.bfloat16 and value.isfinite().all()
+        assert torch.equal(value, again[name])
+        assert value.dim() < 2 or not torch.equal(value, other[name])
+    assert torch.equal(torch.get_rng_state(), state)
+    hidden = models[0].read(
+        torch.randn(4, CONFIG.text.hidden_size).bfloat16(), torch.arange(4).expand(3, -1)
+    )
+    assert hidden.isfinite().all()
