@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from report import put_table, rows, where, write_json
+from report import device_arguments, put_table, rows, where, write_json
 
 from janusvln_ros.actions import Action
 from janusvln_ros.errors import InputError
@@ -46,45 +46,45 @@ class Drives:
         self.frames = rng.integers(0, 256, (frames, 480, 640, 3), dtype=np.uint8)
         self._done: dict[tuple[object, ...], np.ndarray] = {}
 
-    def drive(self, memory: str, device: str, dtype: str, **options: Any) -> np.ndarray:
+    def drive(self, memory: str, device: str, precision: str, **options: Any) -> np.ndarray:
         """Probabilities of the four actions at every step, float64 [F, 4]."""
-        key = (memory, device, dtype, *sorted(options.items()))
+        key = (memory, device, precision, *sorted(options.items()))
         if key not in self._done:
-            navigator = self.navigator(memory, device, dtype, **options)
+            navigator = self.navigator(memory, device, precision, **options)
             navigator.reset(INSTRUCTION)
             steps = [navigator.step(frame).probabilities for frame in self.frames]
             self._done[key] = np.array([[step[action] for action in Action] for step in steps])
         return self._done[key]
 
-    def navigator(self, memory: str, device: str, dtype: str, **options: Any) -> Navigator:
+    def navigator(self, memory: str, device: str, precision: str, **options: Any) -> Navigator:
         """The small checkpoint, with constrained decoding."""
         return Navigator.from_pretrained(
             TINY,
             device=device,
-            dtype=dtype,
+            precision=precision,
             memory=memory,
             decoding="constrained",
             allow_untrained_memory=True,
             **options,
         )
 
-    def error(self, memory: str, dtype: str, **options: Any) -> float:
+    def error(self, memory: str, precision: str, **options: Any) -> float:
         """Largest difference of a probability from the CPU's in float32."""
-        found = self.drive(memory, self.device, dtype, **options)
+        found = self.drive(memory, self.device, precision, **options)
         return float(np.abs(found - self.drive(memory, "cpu", "float32")).max())
 
-    def recorded_error(self, memory: str, dtype: str) -> float:
+    def recorded_error(self, memory: str, precision: str) -> float:
         """Largest difference of a probability between the step and its recording."""
-        found = self.drive(memory, self.device, dtype, cuda_graphs=True)
-        return float(np.abs(found - self.drive(memory, self.device, dtype)).max())
+        found = self.drive(memory, self.device, precision, cuda_graphs=True)
+        return float(np.abs(found - self.drive(memory, self.device, precision)).max())
 
-    def hidden_error(self, dtype: str) -> float:
+    def hidden_error(self, precision: str) -> float:
         """
         Distance of the language model's hidden states from the CPU's in float32, over their size.
         """
         hidden = []
-        for device, precision in ((self.device, dtype), ("cpu", "float32")):
-            model = self.navigator("dual", device, precision).model
+        for device, used in ((self.device, precision), ("cpu", "float32")):
+            model = self.navigator("dual", device, used).model
             generator = torch.Generator().manual_seed(0)
             embeds_LD = torch.randn(40, model.config.text.hidden_size, generator=generator)
             positions_3L = torch.arange(40, device=device).expand(3, -1)
@@ -158,17 +158,11 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--device", default="cuda", help="cuda or cuda:N")
     parser.add_argument("--frames", type=int, default=70, help="frames of an episode (70)")
-    parser.add_argument("--json", type=Path, help="also write all figures to this file")
-    parser.add_argument("--no-docs", action="store_true", help="print only")
-    parser.add_argument("--dry", action="store_true", help="rehearse on the CPU, docs untouched")
-    args = parser.parse_args()
-    if args.dry:
-        args.device, args.frames, args.no_docs = "cpu", min(args.frames, 4), True
-    elif not torch.cuda.is_available():
-        print("no GPU: nothing compared, docs left as they are")
+    if (args := device_arguments(parser, {})) is None:
         return
+    if args.dry:
+        args.frames = min(args.frames, 4)
     result = measure(Drives(args.device, args.frames), args.json)
     text = table(result)
     print(text)

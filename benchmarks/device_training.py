@@ -20,15 +20,16 @@ from typing import Any
 
 import numpy as np
 import torch
-from report import card, card_in_words, put_table, rows, where, write_json
+from report import card, card_in_words, device_arguments, put_table, rows, where, write_json
 from torch import nn
+from training_cost import trajectory
 
 from janusvln_ros.actions import Action
 from janusvln_ros.cli.bench import INSTRUCTION, build_navigator, peak_memory
 from janusvln_ros.policy import Navigator
 from janusvln_ros.policy.preprocess import GROUP, resized_shape
-from janusvln_ros.policy.prompt import dual_prefix_ids, leaf_ids
-from janusvln_ros.training.dual import DualTask, collate_trajectories, foresight, step_weights
+from janusvln_ros.policy.prompt import leaf_ids
+from janusvln_ros.training.dual import DualTask, collate_trajectories
 from janusvln_ros.training.recipes import Recipe, load_recipe
 from janusvln_ros.training.released import ReleasedTask, collate_samples
 from janusvln_ros.training.run import set_attention
@@ -62,14 +63,7 @@ def batch_of(
         ids, _ = task.ids_and_labels(INSTRUCTION, len(shown), picture_rows, Action.MOVE_FORWARD)
         return task, collate_samples([sample] * samples), samples * len(ids)
     targets = rng.integers(1, 4, frames).astype(np.int64)
-    item = {
-        "prompt": dual_prefix_ids(tokenizer, INSTRUCTION),
-        "targets": targets,
-        "weights": step_weights(targets, 3.0, 4.0),
-        "ahead": foresight(targets, len(targets)),
-        "executed": targets,
-        "frames": pictures,
-    }
+    item = trajectory(tokenizer, INSTRUCTION, pictures, targets)
     tokens = len(item["prompt"]) + frames * (picture_rows + 2 + len(leaf_ids(tokenizer)))
     batch = {name: value.to(model.device) for name, value in collate_trajectories([item]).items()}
     return DualTask(model, tokenizer), batch, tokens
@@ -170,19 +164,11 @@ def main() -> None:
     parser.add_argument(
         "--config", default="benchmarks/configs/full", help="folder of a config.json"
     )
-    parser.add_argument("--device", default="cuda", help="cuda or cuda:N")
     parser.add_argument("--layers", type=int, help="of the language model (what fits)")
     parser.add_argument("--frames", type=int, default=24, help="of the trajectory (24)")
     parser.add_argument("--samples", type=int, default=2, help="released samples a step (2)")
-    parser.add_argument("--json", type=Path, help="also write all figures to this file")
-    parser.add_argument("--no-docs", action="store_true", help="print only")
-    parser.add_argument("--dry", action="store_true", help="rehearse on the CPU, docs untouched")
-    args = parser.parse_args()
-    if args.dry:
-        args.config, args.device, args.no_docs = "benchmarks/configs/mid", "cpu", True
-        args.layers, args.frames, args.samples = 2, 4, 1
-    elif not torch.cuda.is_available():
-        print("no GPU: nothing measured, docs left as they are")
+    small = {"config": "benchmarks/configs/mid", "layers": 2, "frames": 4, "samples": 1}
+    if (args := device_arguments(parser, small)) is None:
         return
     result = measure(args)
     text = table(result)

@@ -14,11 +14,10 @@ its bytes over the rates that this very card reaches in a large matrix product a
 
 import argparse
 import statistics
-from pathlib import Path
 from typing import Any
 
 import torch
-from report import card, card_in_words, put_table, rows, where, write_json
+from report import card, card_in_words, device_arguments, put_table, rows, where, write_json
 from step_work import Rates, Step, measured_rates, step_work
 
 from janusvln_ros.cli.bench import build_navigator, peak_memory, time_steps
@@ -161,16 +160,8 @@ def main() -> None:
         default=60,
         help="the step to report (60); the median of it and two steps on each side",
     )
-    parser.add_argument("--device", default="cuda", help="cuda or cuda:N")
-    parser.add_argument("--json", type=Path, help="also write all figures to this file")
-    parser.add_argument("--no-docs", action="store_true", help="print only")
-    parser.add_argument("--dry", action="store_true", help="rehearse on the CPU, docs untouched")
-    args = parser.parse_args()
-    if args.dry:
-        args.config, args.device, args.no_docs = "config/model/tiny.json", "cpu", True
-        args.frames, args.frame = 8, 5
-    elif not torch.cuda.is_available():
-        print("no GPU: nothing measured, docs left as they are")
+    small = {"config": "config/model/tiny.json", "frames": 8, "frame": 5}
+    if (args := device_arguments(parser, small)) is None:
         return
     print(table(measure(args)))
 

@@ -3,6 +3,7 @@ What the benchmarks write: tables of docs/performance.md, JSON, and the state of
 the figures.
 """
 
+import argparse
 import json
 import re
 import shutil
@@ -18,6 +19,27 @@ from janusvln_ros.files import atomic_write
 DOCS = Path(__file__).resolve().parents[1] / "docs" / "performance.md"
 CARD = ("clocks.sm", "clocks.mem", "temperature.gpu", "power.draw")
 """What nvidia-smi is asked for: MHz, MHz, degrees Celsius, watts."""
+
+
+def device_arguments(
+    parser: argparse.ArgumentParser, rehearsal: dict[str, object]
+) -> argparse.Namespace | None:
+    """
+    What the command line says to a script for a GPU, with the options that all of them have:
+    ``--dry`` sets ``rehearsal``'s values, on the CPU, and leaves the docs alone. None, and a word
+    of it, where there is no GPU.
+    """
+    parser.add_argument("--device", default="cuda", help="cuda or cuda:N")
+    parser.add_argument("--json", type=Path, help="also write all figures to this file")
+    parser.add_argument("--no-docs", action="store_true", help="print only")
+    parser.add_argument("--dry", action="store_true", help="rehearse on the CPU, docs untouched")
+    args = parser.parse_args()
+    if args.dry:
+        vars(args).update(rehearsal, device="cpu", no_docs=True)
+    elif not torch.cuda.is_available():
+        print("no GPU: nothing measured, docs left as they are")
+        return None
+    return args
 
 
 def put_table(name: str, text: str, page: Path = DOCS) -> None:

@@ -15,9 +15,11 @@ import json
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
+from transformers import PreTrainedTokenizerBase
 
 from janusvln_ros.model import JanusVLN, JanusVLNConfig
 from janusvln_ros.policy.preprocess import resized_shape
@@ -38,6 +40,21 @@ INSTRUCTION = (
     "Turn left and go through the door into the blue room. Walk past the red table and "
     "stop at the green lamp."
 )
+
+
+def trajectory(
+    tokenizer: PreTrainedTokenizerBase, instruction: str, frames: np.ndarray, targets: np.ndarray
+) -> dict[str, Any]:
+    """What `collate_trajectories` takes of a drive: pictures uint8 [F, h, w, 3], F targets."""
+    return {
+        "prompt": dual_prefix_ids(tokenizer, instruction),
+        "targets": targets,
+        "weights": step_weights(targets, 3.0, 4.0),
+        "ahead": foresight(targets, len(targets)),
+        "executed": targets,
+        "frames": frames,
+        "name": "a drive of noise",
+    }
 
 
 def seconds(task: torch.nn.Module, step: Callable[[], torch.Tensor], repeats: int) -> float:
@@ -85,14 +102,7 @@ def main() -> None:
     height, width = resized_shape(480, 640, model.config.navigation.image_width)
     frames = rng.integers(0, 256, (args.frames, height, width, 3), dtype=np.uint8)
     targets = rng.integers(1, 4, args.frames).astype(np.int64)
-    item = {
-        "prompt": dual_prefix_ids(tokenizer, INSTRUCTION),
-        "targets": targets,
-        "weights": step_weights(targets, 3.0, 4.0),
-        "ahead": foresight(targets, len(targets)),
-        "executed": targets,
-        "frames": frames,
-    }
+    item = trajectory(tokenizer, INSTRUCTION, frames, targets)
     batch = {name: value.to(device) for name, value in collate_trajectories([item]).items()}
     later = np.linspace(max(8, args.frames // 2), args.frames - 1, args.samples).astype(int)
     samples = collate_samples(

@@ -48,6 +48,26 @@ def step_of(r, life, episode=5, step=0, action=Action.MOVE_FORWARD):
     return result
 
 
+def motion_apart(robot, start):
+    """A robot whose ``motion`` is a process of its own, armed; and that process."""
+    r = robot(*FORWARD, without="motion")
+    process = start("motion", r, "-p", "base_timeout:=0.2")
+    r.graph.until(r.arming.service_is_ready, "the motion process")
+    r.graph.until(lambda: r.arm(True).success, "to be armed")
+    r.graph.until(lambda: r.policy.steps.server_is_ready(), "execute_step")
+    return r, process
+
+
+def policy_apart(robot, start):
+    """A robot whose ``policy`` is a process of its own; and that process."""
+    r = robot(without="policy", motion={"heartbeat_timeout": 0.2})
+    words = ["-p", "settle_time:=0.0", "-p", "frame_max_age:=5.0", "-p", "unattended:=true"]
+    process = start("policy", r, *words)
+    r.graph.until(lambda: r.motion.machine.heartbeats, "the policy process")
+    r.graph.until(r.client.server_is_ready, "follow_instruction")
+    return r, process
+
+
 class Pulse:
     """Heartbeats of a life of its own on ``topic``, every 50 ms, until ``stop``."""
 
@@ -103,11 +123,7 @@ def test_client_nobody_would_miss(robot):
 
 
 def test_policy_frozen(robot, watch, start):
-    r = robot(without="policy", motion={"heartbeat_timeout": 0.2})
-    words = ["-p", "settle_time:=0.0", "-p", "frame_max_age:=5.0", "-p", "unattended:=true"]
-    process = start("policy", r, *words)
-    r.graph.until(lambda: r.motion.machine.heartbeats, "the policy process")
-    r.graph.until(r.client.server_is_ready, "follow_instruction")
+    r, process = policy_apart(robot, start)
     assert r.arm(True).success
     r.go()
     watch(r).driving().zero(lambda: process.send_signal(signal.SIGSTOP))
@@ -116,11 +132,7 @@ def test_policy_frozen(robot, watch, start):
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGSTOP], ids=["killed", "frozen"])
 def test_policy_beside_the_heartbeat_of_another(robot, watch, start, number):
-    r = robot(without="policy", motion={"heartbeat_timeout": 0.2})
-    words = ["-p", "settle_time:=0.0", "-p", "frame_max_age:=5.0", "-p", "unattended:=true"]
-    process = start("policy", r, *words)
-    r.graph.until(lambda: r.motion.machine.heartbeats, "the policy process")
-    r.graph.until(r.client.server_is_ready, "follow_instruction")
+    r, process = policy_apart(robot, start)
     pulse = Pulse(r, 4711)
     assert r.arm(True).success
     r.go()
@@ -201,11 +213,7 @@ def test_second_publisher_of_velocities(robot, sole):
 
 
 def test_motion_frozen(robot, watch, start):
-    r = robot(*FORWARD, without="motion")
-    process = start("motion", r, "-p", "base_timeout:=0.2")
-    r.graph.until(r.arming.service_is_ready, "the motion process")
-    r.graph.until(lambda: r.arm(True).success, "to be armed")
-    r.graph.until(lambda: r.policy.steps.server_is_ready(), "execute_step")
+    r, process = motion_apart(robot, start)
     handle = r.go()
     watch(r).driving().zero(lambda: process.send_signal(signal.SIGSTOP))
     assert r.outcome(handle)[1].error_code == Code.NO_MOTION_SERVER
@@ -216,11 +224,7 @@ def test_motion_frozen(robot, watch, start):
 
 
 def test_motion_restarted_in_mid_goal(robot, watch, start):
-    r = robot(*FORWARD, without="motion")
-    process = start("motion", r, "-p", "base_timeout:=0.2")
-    r.graph.until(r.arming.service_is_ready, "the motion process")
-    r.graph.until(lambda: r.arm(True).success, "to be armed")
-    r.graph.until(lambda: r.policy.steps.server_is_ready(), "execute_step")
+    r, process = motion_apart(robot, start)
     handle = r.go()
     look = watch(r).driving()
     done, begun = handle.get_result_async(), []
