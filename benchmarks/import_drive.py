@@ -59,7 +59,7 @@ def drive(data: Path, episode: Episode, actions: list[int], folder: Path) -> lis
             client = GraphClient(environment, processes.check)
             try:
                 client.wait_ready()
-                client.wait_recorder()
+                client.wait_recorder("odom")
                 client.reset(episode.episode_id)
                 client.arm()
                 epoch: list[Heartbeat] = []

@@ -112,6 +112,7 @@ def main() -> int:
         given = {
             "checkpoint": args.checkpoint,
             "settle_time": 0.0,
+            "unattended": True,
             "refuse_frozen": False,
             "max_steps": args.steps,
             "progress_window": 0,

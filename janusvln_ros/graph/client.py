@@ -165,10 +165,10 @@ class GraphClient(Connection):
             self.node.destroy_client(client)
         raise GraphTimeoutError(f"{node} did not become active within {seconds:.0f} s")
 
-    def wait_recorder(self, seconds: float = 60.0) -> None:
+    def wait_recorder(self, topic: str = "policy/decision", seconds: float = 60.0) -> None:
         """
-        Return when the node ``recorder`` listens to the camera and to the decisions, so that a
-        drive's first frame and all that is decided are in its bag.
+        Return when the node ``recorder`` listens to the camera and to ``topic``, so that a drive's
+        first frame and all that is decided are in its bag.
 
         Raises:
             GraphTimeoutError: it did not come up in time.
@@ -180,7 +180,7 @@ class GraphClient(Connection):
             return any(info.node_name == "recorder" for infos in told for info in infos)
 
         self.until(
-            lambda: listens("image", "image/compressed") and listens("policy/decision"),
+            lambda: listens("image", "image/compressed") and listens(topic),
             seconds,
             "the recorder did not start",
         )
