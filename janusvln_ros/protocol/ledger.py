@@ -3,7 +3,8 @@ The ledger: what a step may still command, whatever odometry says. Pure function
 
 Every velocity passes it last, after everything else that shapes a command. It adds up what was
 sent, not what odometry makes of it, and lets through no more than braking ends within the budget
-of the step. Only an accepted goal refills it: nudges, turning back and changed parameters do not.
+of the step. A command that falls at once does not stop a base at once: what braking from it takes
+is added too. Only an accepted goal refills it: nudges, turning back and changed parameters do not.
 
 Metres, radians, seconds on the steady clock (REP-103). The pair (forward, turn) comes in that
 order everywhere.
@@ -27,6 +28,12 @@ finishes, and one that makes 110 % stays within 1.5.
 STEERING = math.radians(12)
 """Radians that a step forward may command to hold its heading."""
 
+BRAKES = 2.0
+"""
+How hard a base brakes at least when a command falls at once, in units of the acceleration that is
+asked of it.
+"""
+
 STALLED = 0.1
 """Seconds without a command after which the base may no longer be as fast as it was told."""
 
@@ -48,12 +55,14 @@ class Ledger:
     What a step may still command and what was commanded.
 
     ``granted`` and ``left``: metres and radians, of the whole step and of its rest; ``sent``: the
-    latest commands, oldest first.
+    latest commands, oldest first; ``fast``: metres and radians per second that the base may have
+    made, either way, when the last of them was sent.
     """
 
     granted: tuple[float, float] = (0.0, 0.0)
     left: tuple[float, float] = (0.0, 0.0)
     sent: tuple[Sent, ...] = ()
+    fast: tuple[float, float] = (0.0, 0.0)
 
     @property
     def last(self) -> Sent:
@@ -62,7 +71,7 @@ class Ledger:
 
     @property
     def used(self) -> tuple[float, float]:
-        """Metres and radians that the step has commanded."""
+        """Metres and radians that the step has commanded, with braking after what fell at once."""
         return self.granted[0] - self.left[0], self.granted[1] - self.left[1]
 
 
@@ -89,26 +98,21 @@ def bounded(ledger: Ledger, now: float, speed: float, rate: float, shape: Profil
     Book what the last command has done until ``now`` and send the next: ``last`` of what is
     returned, which is ``speed`` and ``rate`` as far as the budget lets them.
 
-    A command counts until the next one, at most for the base's own time-out. Where a number is not
-    finite, standstill is sent.
+    A command counts until the next one, at most for the base's own time-out, and as long as the
+    base brakes after it. Where a number is not finite, standstill is sent.
     """
-    left = remaining(ledger, now, shape)
     if not (math.isfinite(speed) and math.isfinite(rate)):
         speed = rate = 0.0
+    left, fast = _booked(ledger, now, shape)
     fastest = most(left[0], shape.acceleration), most(left[1], shape.rate_acceleration)
     command = Sent(now, *(max(-top, min(top, v)) for v, top in zip((speed, rate), fastest)))
     kept = tuple(sent for sent in ledger.sent if now - sent.at < KEPT)
-    return replace(ledger, left=left, sent=(*kept, command))
+    return replace(ledger, left=left, sent=(*kept, command), fast=fast)
 
 
 def remaining(ledger: Ledger, now: float, shape: Profile) -> tuple[float, float]:
     """Return the metres and radians that are left at ``now``, with the last command in force."""
-    last = ledger.last
-    acted = max(0.0, min(now - last.at, _lasting(shape)))
-    return (
-        max(0.0, ledger.left[0] - abs(last.speed) * acted),
-        max(0.0, ledger.left[1] - abs(last.rate) * acted),
-    )
+    return _booked(ledger, now, shape)[0]
 
 
 def most(left: float, deceleration: float) -> float:
@@ -166,6 +170,37 @@ def announcement(shape: Profile) -> str:
         f"whatever odometry says, a step commands at most {forward:.2f} m (execution "
         f"{shape.execution:g}) or {turn:.1f} degrees (turn_execution {shape.turn_execution:g})"
     )
+
+
+def _booked(
+    ledger: Ledger, now: float, shape: Profile
+) -> tuple[tuple[float, float], tuple[float, float]]:
+    """
+    Return what is left at ``now`` and how fast the base may still be, each in metres and radians:
+    it brakes to the last command, and to standstill once its time-out is over.
+    """
+    last = ledger.last
+    since = max(0.0, now - last.at) if ledger.sent else 0.0
+    acted = min(since, _lasting(shape))
+    commands = abs(last.speed), abs(last.rate)
+    brakes = BRAKES * shape.acceleration, BRAKES * shape.rate_acceleration
+    lefts, fasts = [], []
+    for left, fast, told, brake in zip(ledger.left, ledger.fast, commands, brakes):
+        way, fast = _braked(max(fast, told), told, acted, brake)
+        tail, fast = _braked(fast, 0.0, since - acted, brake)
+        lefts.append(max(0.0, left - way - tail))
+        fasts.append(fast)
+    return (lefts[0], lefts[1]), (fasts[0], fasts[1])
+
+
+def _braked(fast: float, slow: float, seconds: float, deceleration: float) -> tuple[float, float]:
+    """
+    Return the way that is made in ``seconds`` of braking from ``fast`` to ``slow`` and going on
+    so, and how fast it ends.
+    """
+    braking = min(seconds, (fast - slow) / deceleration)
+    ends = fast - deceleration * braking
+    return (fast + ends) / 2 * braking + slow * (seconds - braking), ends
 
 
 def _lasting(shape: Profile) -> float:

@@ -178,7 +178,7 @@ class World:
 def bound_holds(world, action):
     """A step and a half; steering is no turn, and a turn goes nowhere."""
     if action is Action.MOVE_FORWARD:
-        return world.metres <= 0.375 and world.degrees <= 12.5
+        return world.metres <= 0.375 and world.degrees <= 12.0 * max(1.0, world.execution)
     return world.degrees <= 22.5 and world.metres <= 0.01
 
 
@@ -282,7 +282,7 @@ LIES = {
     "scale 0.3": (scaled(0.3), {StepStatus.UNTRUSTED}),
     "scale 0.5": (scaled(0.5), {StepStatus.UNTRUSTED}),
     "scale 0.6": (scaled(0.6), {StepStatus.UNTRUSTED}),
-    "1 s late": (late_by(1.0), {StepStatus.UNTRUSTED}),
+    "1 s late": (late_by(1.0), {StepStatus.UNTRUSTED, StepStatus.BLOCKED}),
     "0.5 s late": (late_by(0.5), {StepStatus.UNTRUSTED}),
     "3 s late": (late_by(3.0), {StepStatus.UNTRUSTED, StepStatus.BLOCKED}),
     "pose and twist dead, stamps alive": (dead, {StepStatus.BLOCKED}),
@@ -304,7 +304,7 @@ def test_no_lie_of_odometry_buys_more_than_a_step_and_a_half(lie, action):
 def test_odometry_that_is_rotated_buys_no_more_and_no_turn(degrees):
     world = World(rotated(degrees))
     done = world.step(Action.MOVE_FORWARD)
-    assert world.metres <= 0.375 and world.degrees <= 12.5
+    assert world.metres <= 0.375 and world.degrees <= 12.0
     assert done.status == StepStatus.UNTRUSTED and not world.state.armed
 
 
@@ -646,9 +646,41 @@ def test_full_speed_for_ever_is_braked_into_the_budget_and_no_faster_than_it_can
 def test_a_command_counts_until_the_next_at_most_for_the_time_out_of_the_base():
     ledger = bounded(granted(Ledger(), (0.25, 0.0), SHAPE), 0.0, 0.1, 0.0, SHAPE)
     assert bounded(ledger, 0.1, 0.0, 0.0, SHAPE).used[0] == pytest.approx(0.01)
-    assert bounded(ledger, 9.0, 0.0, 0.0, SHAPE).used[0] == pytest.approx(0.02)
+    assert bounded(ledger, 9.0, 0.0, 0.0, SHAPE).used[0] == pytest.approx(0.02 + 0.005)
     unknown = replace(SHAPE, base_timeout=0.0)
     assert bounded(ledger, 9.0, 0.0, 0.0, unknown).left[0] == 0.0
+
+
+def test_what_a_base_makes_after_a_command_that_falls_at_once_is_booked():
+    """It brakes twice as hard as it speeds up: 0.3 m/s take 0.045 m of braking at 1 m/s^2."""
+    ledger = bounded(granted(Ledger(), (0.25, 0.0), SHAPE), 0.0, 0.3, 0.0, SHAPE)
+    ledger = bounded(ledger, 0.1, 0.0, 0.0, SHAPE)
+    assert ledger.used[0] == pytest.approx(0.03)
+    half = bounded(ledger, 0.25, 0.0, 0.0, SHAPE)
+    assert half.used[0] == pytest.approx(0.03 + 0.225 * 0.15) and half.fast[0] == pytest.approx(
+        0.15
+    )
+    assert bounded(half, 9.0, 0.0, 0.0, SHAPE).used[0] == pytest.approx(0.03 + 0.045)
+    # no more than it falls short of the next command
+    slower = bounded(ledger, 0.2, 0.1, 0.0, SHAPE)
+    assert slower.used[0] == pytest.approx(0.03 + 0.025)
+    assert bounded(slower, 0.4, 0.1, 0.0, SHAPE).used[0] == pytest.approx(0.055 + 0.02 + 0.005)
+
+
+@pytest.mark.parametrize("action", [Action.TURN_LEFT, Action.TURN_RIGHT])
+@pytest.mark.parametrize("grain", [0.02, 0.05, 0.08])
+@pytest.mark.parametrize("share", [0.3, 1.0])
+def test_commands_that_rise_and_fall_by_coarse_odometry_buy_no_more(share, grain, action):
+    """Nudge after nudge, each ended at once: what the base makes while it brakes adds up."""
+
+    def lie(now, history):
+        x, y, yaw, v, w = scaled(share)(now, history)
+        late = since(history, max(0.0, now - history[0][0] - 1.4))[3]
+        return x, y, grain * round(min(share * late, yaw, key=abs) / grain), 5 * v, 5 * w
+
+    world = World(lie, execution=1.1)
+    world.step(action)
+    assert bound_holds(world, action), world.degrees
 
 
 def test_turning_back_costs_as_much_as_turning():

@@ -52,7 +52,10 @@ def test_a_command_in_force_eats_its_way_up_to_the_time_out_of_the_base(sign):
     ledger = sent((10.0, sign * 0.5, -sign * 1.0))
     assert remaining(ledger, 10.0, SHAPE) == (1.0, 1.0)
     assert remaining(ledger, 10.125, SHAPE) == (0.9375, 0.875)
-    assert remaining(ledger, 10.25, SHAPE) == remaining(ledger, 99.0, SHAPE) == (0.875, 0.75)
+    assert remaining(ledger, 10.25, SHAPE) == (0.875, 0.75)
+    # and then braking, twice as hard as it speeds up
+    assert remaining(ledger, 10.5, SHAPE) == (0.78125, 0.625)
+    assert remaining(ledger, 99.0, SHAPE) == (0.75, 0.625)
 
 
 def test_a_clock_that_goes_back_gives_nothing_back():
