@@ -22,6 +22,8 @@ from janusvln_ros.graph.processes import Processes, middleware_environment
 from janusvln_ros.protocol.status import Code
 
 ROOT = Path(__file__).resolve().parents[2]
+START = 120
+"""Seconds for a process to start."""
 TINY = str(ROOT / "config/model/tiny.json")
 POLICY_ONLY = ("torch", "transformers", "tokenizers", "safetensors", "huggingface_hub", "torchao")
 NO_TORCH = f"""
@@ -82,13 +84,14 @@ def drive(robot, body):
     ours = robot(Action.MOVE_FORWARD, Action.TURN_LEFT, without="motion")
     with body as alive:
         ours.graph.until(lambda: ours.policy.machine.active, "the policy")
-        ours.graph.until(ours.policy.steps.server_is_ready, "execute_step of the body")
+        # a process reads hundreds of files to start, which a machine may have to fetch anew
+        ours.graph.until(ours.policy.steps.server_is_ready, "execute_step of the body", START)
 
         def armed():
             alive()
             return ours.arm(True).success
 
-        ours.graph.until(armed, "the body to be armed")
+        ours.graph.until(armed, "the body to be armed", START)
         ours.graph.until(ours.client.server_is_ready, "follow_instruction")
         _, result = ours.outcome(ours.go("forward, then left"))
     assert (result.error_code, result.steps) == (Code.NONE, 3), result.error_msg
