@@ -82,10 +82,10 @@ def run_case(check: Callable[[Any], object], case: Any) -> None:
     except Exception as error:
         raise FaultError(kind_of(error), f"{type(error).__name__}: {error}"[:300]) from error
     took, grew = time.process_time() - began, megabytes("VmHWM") - held
+    if grew > MEGABYTES:  # which takes time too
+        raise FaultError("large", f"it took {grew:.0f} MB")
     if took > SECONDS:
         raise FaultError("slow", f"it took {took:.1f} s of the processor")
-    if grew > MEGABYTES:
-        raise FaultError("large", f"it took {grew:.0f} MB")
 
 
 def kind_of(error: BaseException) -> str:

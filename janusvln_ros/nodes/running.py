@@ -4,6 +4,7 @@ without a lifecycle manager.
 """
 
 import functools
+import multiprocessing
 import os
 import signal
 import sys
@@ -60,7 +61,7 @@ class Signals:
             pass
         if self.running:
             time.sleep(GRACE_SECONDS)
-        os._exit(0)
+        _end(0)
 
 
 @functools.cache
@@ -140,6 +141,16 @@ def leave(code: int) -> None:
     """
     sys.stdout.flush()
     sys.stderr.flush()
+    _end(code)
+
+
+def _end(code: int) -> None:
+    """
+    End this process and those that work for it: one that was just starting would not find what it
+    was given, and say so at length.
+    """
+    for worker in multiprocessing.active_children():
+        worker.kill()
     os._exit(code)
 
 

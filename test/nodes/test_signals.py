@@ -47,6 +47,14 @@ STUCK = {
         "from janusvln_ros.nodes.running import signals\n"
         "signals(); print('HERE', file=sys.stderr, flush=True); time.sleep(600)"
     ),
+    "while its workers start": (
+        "from concurrent.futures import ProcessPoolExecutor\n"
+        "from multiprocessing import get_context\n"
+        "from janusvln_ros.nodes.running import signals\n"
+        "signals(); pool = ProcessPoolExecutor(4, get_context('spawn'))\n"
+        "for _ in range(4): pool.submit(time.sleep, 600)\n"
+        "print('HERE', file=sys.stderr, flush=True); time.sleep(600)"
+    ),
 }
 
 
