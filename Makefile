@@ -19,9 +19,9 @@ setup:  ## system libraries, virtual environment, ROS 2 wheels, our interfaces; 
 demo: setup  ## drive a simulated robot through a house by instruction, on real ROS 2
 	@$(VENV)/bin/janusvln demo
 
-# Two at a time, a file to one process: many tests wait, or start several processes of their own.
+# Three at a time on two cores, a file to one process: many tests wait for processes of their own.
 test: setup  ## the tests, minutes
-	@$(PYTHON_BIN) -m pytest -q -n 2 --dist loadfile
+	@$(PYTHON_BIN) -m pytest -q -n 3 --dist loadfile
 
 test-all: setup test-310 test-kilted  ## slow tests too, and the graph on Python 3.10 and on the Kilted wheels
 	@$(PYTHON_BIN) -m pytest -q -m "not faults"

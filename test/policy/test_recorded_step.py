@@ -20,7 +20,7 @@ def navigators(network, tokenizer, traced, **options):
 
 
 @pytest.mark.parametrize("memory", ["released", "dual"])
-@pytest.mark.parametrize("decoding", ["free", "constrained"])
+@pytest.mark.parametrize("decoding", [pytest.param("free", marks=pytest.mark.slow), "constrained"])
 def test_a_recorded_step_is_the_step_bit_for_bit(
     network, tokenizer, frames, traced, memory, decoding
 ):
