@@ -4,6 +4,7 @@ where ROS 2's launch is there.
 """
 
 from collections import deque
+from difflib import get_close_matches
 from typing import Any
 
 from launch.actions import (
@@ -15,6 +16,7 @@ from launch.actions import (
     Shutdown,
 )
 from launch.event_handlers import OnProcessIO
+from launch.logging import get_logger
 from launch.substitutions import EnvironmentVariable, LaunchConfiguration
 from launch_ros.actions import Node
 from launch_ros.parameter_descriptions import ParameterValue
@@ -28,6 +30,9 @@ from janusvln_ros.graph.processes import (
     signals_held,
 )
 from launch import LaunchDescription  # type: ignore[attr-defined]  # not our launch/
+
+MISSPELT = 0.75
+"""How much a name has to look like one of ours (``difflib``) to be taken for it."""
 
 
 def launch_node(spec: NodeSpec) -> list[Any]:
@@ -84,12 +89,19 @@ def describe(graph: str) -> LaunchDescription:
     its nodes.
     """
     arguments = graph_arguments(graph)
+    names = [a.name for a in arguments]
     said: dict[str, str] = {}
 
     def hear(context: Any) -> None:
         """Before the defaults are declared: what the user has said, which wins over any file."""
         told = context.launch_configurations
-        said.update({a.name: told[a.name] for a in arguments if a.name in told})
+        said.update({name: told[name] for name in names if name in told})
+        # launch takes any name, and a launch around this one has names of its own
+        for name in told.keys() - names:
+            if near := get_close_matches(name, names, 1, MISSPELT):
+                get_logger("launch").warning(
+                    f"{graph}.launch.py has no argument '{name}': did you mean {near[0]}:=?"
+                )
 
     def nodes(context: Any) -> list[Any]:
         for a in arguments:

@@ -327,6 +327,35 @@ def test_launch_starts_the_nodes_that_up_starts(graph, given):
     ]
 
 
+@pytest.mark.parametrize(
+    ("given", "meant"), [("rnage", "range"), ("base_timout", "base_timeout"), ("my_own", None)]
+)
+def test_launch_names_the_argument_that_a_misspelt_one_is_like(given, meant, caplog):
+    pytest.importorskip(
+        "launch_ros.actions", reason="launch is not on PyPI; this runs where ROS 2 is installed"
+    )
+    from launch.actions import OpaqueFunction
+    from launch.logging import get_logger
+
+    from launch import LaunchContext
+
+    launched = runpy.run_path(str(ROOT / "launch" / "robot.launch.py"))
+    context = LaunchContext()
+    context.launch_configurations[given] = "scan"
+    hear, *_ = (
+        entity
+        for entity in launched["generate_launch_description"]().entities
+        if isinstance(entity, OpaqueFunction)
+    )
+    logger = get_logger("launch")
+    logger.addHandler(caplog.handler)
+    hear.visit(context)
+    logger.removeHandler(caplog.handler)
+    said = caplog.text
+    assert (f"no argument '{given}': did you mean {meant}:=?" in said) is (meant is not None)
+    assert ("did you mean" in said) is (meant is not None)
+
+
 # processes
 
 
