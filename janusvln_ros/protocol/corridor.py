@@ -8,6 +8,7 @@ of the corridor is that of its worst part, so that a thing which gives no answer
 is not outvoted by the free floor beside it.
 """
 
+import itertools
 import math
 
 import numpy as np
@@ -32,6 +33,15 @@ both neighbours of a run without an answer are so far, it is the end of a long h
 
 AROUND = 8
 """Parts around the scanner of which each must be known to turn."""
+
+FURTHER = 1.5
+"""
+Times as far as a pixel its neighbours have to see, for it to be a speck: more than the parts of one
+thing differ by, and where it is less the speck is little nearer than what is there.
+"""
+
+PAST = 5
+"""Of a pixel's eight neighbours, how many at least have to see past a speck."""
 
 TILES = 4
 """Parts of a depth image's view of the corridor, side by side and above each other."""
@@ -142,8 +152,9 @@ def depth_corridor(
 
     ``k``: the 9 numbers of the camera matrix of these very pixels; the camera is ``height`` above
     the floor and ``forward`` of the origin, looking ``pitch`` radians down. Things from ``low`` to
-    ``high`` above the floor count. The share is that of the pixels which would see the corridor
-    one metre ahead, in the worst of ``TILES`` x ``TILES`` tiles of them.
+    ``high`` above the floor count; a single pixel that most of its neighbours see past, and
+    none sees, is a speck and no thing. The share is that of the pixels which would see the
+    corridor one metre ahead, in the worst of ``TILES`` x ``TILES`` tiles of them.
     """
     depth = depth_HW[::stride, ::stride].astype(np.float64)
     v, u = np.mgrid[0 : depth_HW.shape[0] : stride, 0 : depth_HW.shape[1] : stride]
@@ -157,7 +168,7 @@ def depth_corridor(
     x, y, z = forward + measured * along, measured * right, height + measured * up
     # what is too near stands somewhere before that, and the camera itself is in the corridor
     x = np.where(too_near, np.minimum(x, forward + near).clip(1e-3), x)
-    hit = too_near | (known & np.isfinite(depth))
+    hit = too_near | (known & np.isfinite(depth) & ~_speck(depth_HW, stride))
     hit &= (np.abs(y) <= half_width) & (z >= low) & (z <= high) & (x > 0)
     sees = (np.abs(right) <= half_width) & (height + up >= low) & (height + up <= high)
     clearance = float(x[hit].min()) if hit.any() else math.inf
@@ -165,6 +176,23 @@ def depth_corridor(
         return clearance, 0.0
     tile = _part(right, sees) * TILES + _part(down, sees)
     return clearance, _worst_share(known[sees], tile[sees])
+
+
+def _speck(depth_HW: npt.NDArray[np.float32], stride: int) -> npt.NDArray[np.bool_]:
+    """
+    Whether ``PAST`` neighbours of each ``stride``-th pixel at least are known to see ``FURTHER``
+    than it, and none is known not to.
+    """
+    rows, columns = depth_HW.shape
+    around = np.pad(depth_HW, 1, constant_values=np.nan)
+    far = FURTHER * depth_HW[::stride, ::stride]
+    past, stops = np.zeros(far.shape, int), np.zeros(far.shape, bool)
+    for v, u in itertools.product(range(3), range(3)):
+        if (v, u) != (1, 1):
+            beside = around[v : v + rows : stride, u : u + columns : stride]
+            past += beside > far
+            stops |= np.isneginf(beside) | ((beside > 0) & (beside <= far))
+    return (past >= PAST) & ~stops
 
 
 def _part(

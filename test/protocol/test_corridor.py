@@ -176,6 +176,60 @@ def test_depth_that_is_too_near_is_an_obstacle_at_the_least_that_the_camera_meas
     assert 0.2 < ahead <= 0.5
 
 
+@pytest.mark.parametrize("stride", [1, 2, 3])
+def test_a_single_pixel_before_what_all_around_it_see_is_no_thing(stride):
+    depth, k = floor_image(wall=3.0)
+    depth[30:90:6, 60:102:6] = 0.4
+    assert depth_corridor(depth, k, **LOOK | {"stride": stride})[0] == pytest.approx(3, abs=0.02)
+    # nor where there is nothing behind it
+    depth = np.full_like(depth, math.inf)
+    depth[60, 78] = 0.4
+    assert depth_corridor(depth, k, **LOOK | {"stride": stride})[0] == math.inf
+
+
+BESIDE = [(v, u) for v in (-1, 0, 1) for u in (-1, 0, 1) if v or u]
+
+
+@pytest.mark.parametrize("v, u", BESIDE)
+@pytest.mark.parametrize("value", [0.4, 0.43, 0.3, -math.inf])
+def test_a_pixel_is_a_thing_where_any_neighbour_sees_it_too(value, v, u):
+    depth, k = floor_image(wall=3.0)
+    depth[60, 80], depth[60 + v, 80 + u] = 0.4, value
+    nearest = min(0.4, max(value, 0.0))
+    assert depth_corridor(depth, k, **LOOK)[0] == pytest.approx(nearest, abs=2e-3)
+
+
+@pytest.mark.parametrize("value", [math.nan, 0.0, -1.0])
+def test_a_pixel_is_a_thing_where_half_of_what_is_around_it_is_unknown(value):
+    depth, k = floor_image(wall=3.0)
+    depth[60, 80] = 0.4
+    for unknown, (v, u) in enumerate(BESIDE, 1):
+        depth[60 + v, 80 + u] = value
+        nearest = 0.4 if unknown >= 4 else 3.0
+        assert depth_corridor(depth, k, **LOOK)[0] == pytest.approx(nearest, abs=0.02)
+
+
+@pytest.mark.parametrize("thing", [np.s_[:, 80], np.s_[56, :], np.s_[59:61, 80], np.s_[60, 79:81]])
+def test_a_thing_one_pixel_thin_is_one(thing):
+    depth, k = floor_image(wall=3.0)
+    depth[thing] = 0.4
+    assert depth_corridor(depth, k, **LOOK)[0] == pytest.approx(0.4)
+
+
+@pytest.mark.parametrize("v, u", [(0, 0), (0, -1), (-1, 0), (-1, -1)])
+def test_a_pixel_in_a_corner_of_the_picture_is_a_thing(v, u):
+    depth = np.full((120, 160), math.inf, np.float32)
+    depth[v, u] = 0.1
+    look = LOOK | {"low": -9.0, "high": 9.0, "half_width": 9.0}
+    assert depth_corridor(depth, floor_image()[1], **look)[0] == pytest.approx(0.1)
+
+
+def test_a_single_pixel_that_is_too_near_to_measure_is_a_thing():
+    depth, k = floor_image(wall=3.0)
+    depth[60, 80] = -math.inf
+    assert depth_corridor(depth, k, **LOOK, near=0.3)[0] == pytest.approx(0.3)
+
+
 def test_depth_beyond_the_cameras_range_is_free():
     depth, k = floor_image()
     depth[np.isnan(depth)] = math.inf
