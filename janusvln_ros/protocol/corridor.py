@@ -36,12 +36,15 @@ AROUND = 8
 
 FURTHER = 1.5
 """
-Times as far as a pixel its neighbours have to see, for it to be a speck: more than the parts of one
-thing differ by, and where it is less the speck is little nearer than what is there.
+Times as far as a pixel its neighbours have to see past it: more than the parts of one thing differ
+by, and where it is less the speck is little nearer than what is there.
 """
 
-PAST = 5
-"""Of a pixel's eight neighbours, how many at least have to see past a speck."""
+THING = 3
+"""
+Pixels side by side that are no speck: of two in 10,000 false ones some lie beside each other every
+minute.
+"""
 
 TILES = 4
 """Parts of a depth image's view of the corridor, side by side and above each other."""
@@ -152,8 +155,8 @@ def depth_corridor(
 
     ``k``: the 9 numbers of the camera matrix of these very pixels; the camera is ``height`` above
     the floor and ``forward`` of the origin, looking ``pitch`` radians down. Things from ``low`` to
-    ``high`` above the floor count; a single pixel that most of its neighbours see past, and
-    none sees, is a speck and no thing. The share is that of the pixels which would see the
+    ``high`` above the floor count; one or two pixels side by side that what is around
+    them sees past are a speck and no thing. The share is that of the pixels which would see the
     corridor one metre ahead, in the worst of ``TILES`` x ``TILES`` tiles of them.
     """
     depth = depth_HW[::stride, ::stride].astype(np.float64)
@@ -168,7 +171,7 @@ def depth_corridor(
     x, y, z = forward + measured * along, measured * right, height + measured * up
     # what is too near stands somewhere before that, and the camera itself is in the corridor
     x = np.where(too_near, np.minimum(x, forward + near).clip(1e-3), x)
-    hit = too_near | (known & np.isfinite(depth) & ~_speck(depth_HW, stride))
+    hit = (too_near | (known & np.isfinite(depth))) & ~_speck(depth_HW, measured, stride)
     hit &= (np.abs(y) <= half_width) & (z >= low) & (z <= high) & (x > 0)
     sees = (np.abs(right) <= half_width) & (height + up >= low) & (height + up <= high)
     clearance = float(x[hit].min()) if hit.any() else math.inf
@@ -178,21 +181,25 @@ def depth_corridor(
     return clearance, _worst_share(known[sees], tile[sees])
 
 
-def _speck(depth_HW: npt.NDArray[np.float32], stride: int) -> npt.NDArray[np.bool_]:
+def _speck(
+    depth_HW: npt.NDArray[np.float32], measured: npt.NDArray[np.float64], stride: int
+) -> npt.NDArray[np.bool_]:
     """
-    Whether ``PAST`` neighbours of each ``stride``-th pixel at least are known to see ``FURTHER``
-    than it, and none is known not to.
+    Whether most neighbours of each ``stride``-th pixel are known to see ``FURTHER`` than what is
+    ``measured`` there, and fewer than make it a ``THING`` are known not to.
     """
     rows, columns = depth_HW.shape
     around = np.pad(depth_HW, 1, constant_values=np.nan)
-    far = FURTHER * depth_HW[::stride, ::stride]
-    past, stops = np.zeros(far.shape, int), np.zeros(far.shape, bool)
+    inside = np.pad(np.ones_like(depth_HW, bool), 1)
+    far = FURTHER * measured
+    most, beside = np.zeros(far.shape, int), np.ones(far.shape, int)
     for v, u in itertools.product(range(3), range(3)):
         if (v, u) != (1, 1):
-            beside = around[v : v + rows : stride, u : u + columns : stride]
-            past += beside > far
-            stops |= np.isneginf(beside) | ((beside > 0) & (beside <= far))
-    return (past >= PAST) & ~stops
+            window = np.s_[v : v + rows : stride, u : u + columns : stride]
+            seen = around[window]
+            most += 2 * (seen > far) - inside[window].astype(int)
+            beside += np.isneginf(seen) | ((seen > 0) & (seen <= far))
+    return (most > 0) & (beside < THING)
 
 
 def _part(

@@ -191,12 +191,13 @@ BESIDE = [(v, u) for v in (-1, 0, 1) for u in (-1, 0, 1) if v or u]
 
 
 @pytest.mark.parametrize("v, u", BESIDE)
-@pytest.mark.parametrize("value", [0.4, 0.43, 0.3, -math.inf])
-def test_a_pixel_is_a_thing_where_any_neighbour_sees_it_too(value, v, u):
+@pytest.mark.parametrize("value", [0.4, 0.43, 0.59])
+def test_two_pixels_side_by_side_are_a_speck_and_three_a_thing(value, v, u):
     depth, k = floor_image(wall=3.0)
     depth[60, 80], depth[60 + v, 80 + u] = 0.4, value
-    nearest = min(0.4, max(value, 0.0))
-    assert depth_corridor(depth, k, **LOOK)[0] == pytest.approx(nearest, abs=2e-3)
+    assert depth_corridor(depth, k, **LOOK)[0] == pytest.approx(3, abs=0.02)
+    depth[60 - v, 80 - u] = value
+    assert depth_corridor(depth, k, **LOOK)[0] == pytest.approx(0.4)
 
 
 @pytest.mark.parametrize("value", [math.nan, 0.0, -1.0])
@@ -209,24 +210,32 @@ def test_a_pixel_is_a_thing_where_half_of_what_is_around_it_is_unknown(value):
         assert depth_corridor(depth, k, **LOOK)[0] == pytest.approx(nearest, abs=0.02)
 
 
-@pytest.mark.parametrize("thing", [np.s_[:, 80], np.s_[56, :], np.s_[59:61, 80], np.s_[60, 79:81]])
+@pytest.mark.parametrize("thing", [np.s_[:, 80], np.s_[56, :], np.s_[59:62, 80], np.s_[60, 79:82]])
 def test_a_thing_one_pixel_thin_is_one(thing):
     depth, k = floor_image(wall=3.0)
     depth[thing] = 0.4
     assert depth_corridor(depth, k, **LOOK)[0] == pytest.approx(0.4)
 
 
-@pytest.mark.parametrize("v, u", [(0, 0), (0, -1), (-1, 0), (-1, -1)])
-def test_a_pixel_in_a_corner_of_the_picture_is_a_thing(v, u):
+@pytest.mark.parametrize(("v", "beside"), [(0, 1), (-1, -2)])
+def test_a_speck_at_the_edge_of_the_picture_is_one_by_the_neighbours_that_there_are(v, beside):
     depth = np.full((120, 160), math.inf, np.float32)
-    depth[v, u] = 0.1
+    depth[v, 80] = depth[v, 0] = depth[60, v] = 0.1
     look = LOOK | {"low": -9.0, "high": 9.0, "half_width": 9.0}
-    assert depth_corridor(depth, floor_image()[1], **look)[0] == pytest.approx(0.1)
+    _, k = floor_image()
+    assert depth_corridor(depth, k, **look)[0] == math.inf
+    depth[beside, 79:81] = math.nan  # three of five are left
+    assert depth_corridor(depth, k, **look)[0] == math.inf
+    depth[v, 79] = math.nan
+    assert depth_corridor(depth, k, **look)[0] == pytest.approx(0.1)
 
 
-def test_a_single_pixel_that_is_too_near_to_measure_is_a_thing():
+def test_a_single_pixel_that_is_too_near_to_measure_is_a_speck_too():
     depth, k = floor_image(wall=3.0)
     depth[60, 80] = -math.inf
+    for near in (0.0, 0.3):
+        assert depth_corridor(depth, k, **LOOK, near=near)[0] == pytest.approx(3.0, abs=0.02)
+    depth[60, 81] = depth[61, 80] = 0.44  # within half as much again as 0.3 m
     assert depth_corridor(depth, k, **LOOK, near=0.3)[0] == pytest.approx(0.3)
 
 
