@@ -40,6 +40,9 @@ Times as far as a pixel its neighbours have to see past it: more than the parts 
 by, and where it is less the speck is little nearer than what is there.
 """
 
+BESIDE = np.array([place for place in itertools.product((-1, 0, 1), repeat=2) if any(place)]).T
+"""Rows and columns, [2, 8], from a pixel to its neighbours."""
+
 THING = 3
 """
 Pixels side by side that are no speck: of two in 10,000 false ones some lie beside each other every
@@ -155,9 +158,9 @@ def depth_corridor(
 
     ``k``: the 9 numbers of the camera matrix of these very pixels; the camera is ``height`` above
     the floor and ``forward`` of the origin, looking ``pitch`` radians down. Things from ``low`` to
-    ``high`` above the floor count; one or two pixels side by side that what is around
-    them sees past are a speck and no thing. The share is that of the pixels which would see the
-    corridor one metre ahead, in the worst of ``TILES`` x ``TILES`` tiles of them.
+    ``high`` above the floor count; one or two pixels side by side that what is around them sees
+    past are a speck and no thing. The share is that of the pixels which would see the corridor one
+    metre ahead, in the worst of ``TILES`` x ``TILES`` tiles of them.
     """
     depth = depth_HW[::stride, ::stride].astype(np.float64)
     v, u = np.mgrid[0 : depth_HW.shape[0] : stride, 0 : depth_HW.shape[1] : stride]
@@ -171,9 +174,10 @@ def depth_corridor(
     x, y, z = forward + measured * along, measured * right, height + measured * up
     # what is too near stands somewhere before that, and the camera itself is in the corridor
     x = np.where(too_near, np.minimum(x, forward + near).clip(1e-3), x)
-    hit = (too_near | (known & np.isfinite(depth))) & ~_speck(depth_HW, measured, stride)
+    hit = too_near | (known & np.isfinite(depth))
     hit &= (np.abs(y) <= half_width) & (z >= low) & (z <= high) & (x > 0)
     sees = (np.abs(right) <= half_width) & (height + up >= low) & (height + up <= high)
+    hit[hit] = ~_specks(depth_HW, v[hit], u[hit], measured[hit])
     clearance = float(x[hit].min()) if hit.any() else math.inf
     if not sees.any():  # it looks elsewhere
         return clearance, 0.0
@@ -181,25 +185,25 @@ def depth_corridor(
     return clearance, _worst_share(known[sees], tile[sees])
 
 
-def _speck(
-    depth_HW: npt.NDArray[np.float32], measured: npt.NDArray[np.float64], stride: int
+def _specks(
+    depth_HW: npt.NDArray[np.float32],
+    v_N: npt.NDArray[np.int_],
+    u_N: npt.NDArray[np.int_],
+    measured_N: npt.NDArray[np.float64],
 ) -> npt.NDArray[np.bool_]:
     """
-    Whether most neighbours of each ``stride``-th pixel are known to see ``FURTHER`` than what is
-    ``measured`` there, and fewer than make it a ``THING`` are known not to.
+    Of pixels at rows ``v_N`` and columns ``u_N``, whether most neighbours are known to see
+    ``FURTHER`` than what is ``measured_N`` there, and fewer than make it a ``THING`` are known not
+    to.
     """
-    rows, columns = depth_HW.shape
-    around = np.pad(depth_HW, 1, constant_values=np.nan)
-    inside = np.pad(np.ones_like(depth_HW, bool), 1)
-    far = FURTHER * measured
-    most, beside = np.zeros(far.shape, int), np.ones(far.shape, int)
-    for v, u in itertools.product(range(3), range(3)):
-        if (v, u) != (1, 1):
-            window = np.s_[v : v + rows : stride, u : u + columns : stride]
-            seen = around[window]
-            most += 2 * (seen > far) - inside[window].astype(int)
-            beside += np.isneginf(seen) | ((seen > 0) & (seen <= far))
-    return (most > 0) & (beside < THING)
+    rows, columns = v_N[:, None] + BESIDE[0], u_N[:, None] + BESIDE[1]
+    height, width = depth_HW.shape
+    inside = (rows >= 0) & (rows < height) & (columns >= 0) & (columns < width)
+    seen = depth_HW[rows.clip(0, height - 1), columns.clip(0, width - 1)]
+    far = FURTHER * measured_N[:, None]
+    past = inside & (seen > far)
+    same = inside & (np.isneginf(seen) | ((seen > 0) & (seen <= far)))
+    return np.asarray((2 * past.sum(1) > inside.sum(1)) & (1 + same.sum(1) < THING))
 
 
 def _part(
