@@ -104,9 +104,9 @@ def describe(graph: str) -> LaunchDescription:
                 )
 
     def nodes(context: Any) -> list[Any]:
-        for a in arguments:
-            if a.name not in said:  # or a second graph in this launch would take it for said
-                context.launch_configurations.pop(a.name, None)
+        for name in names:
+            if name not in said:  # or a second graph in this launch would take it for said
+                context.launch_configurations.pop(name, None)
         return [action for spec in resolve(graph, said) for action in launch_node(spec)]
 
     # a profile that the user has chosen wins

@@ -426,7 +426,6 @@ def write_weights(tensors: dict[str, Tensor], folder: Path, shard_bytes: int) ->
         atomic_write(folder / INDEX_FILE, json.dumps(index, indent=1))
 
 
-@torch.no_grad()
 def as_dtype(dtype: str | torch.dtype) -> torch.dtype:
     """
     ``torch.float32`` from "float32", "torch.float32" or itself; InputError for anything that no
