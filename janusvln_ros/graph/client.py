@@ -30,8 +30,8 @@ from janusvln_ros.graph.connection import Connection, GraphTimeoutError
 from janusvln_ros.protocol.status import STAGES, Code
 from janusvln_ros.stamps import nanoseconds
 
-ASKED_AGAIN_S = 3.0
-"""Seconds after which a question that changes nothing is asked again."""
+POLLED_S = 0.1
+"""Seconds between two looks at a node's state."""
 
 DECISION_STATUS = {
     Decision.OK: "ok",
@@ -127,7 +127,7 @@ class GraphClient(Connection):
     def wait_ready(self, seconds: float = 300.0) -> None:
         """Wait until the simulator runs and the policy has loaded its model and is active."""
         self.until(
-            self.node.create_client(ResetEpisode, "reset_episode").service_is_ready,
+            self.client_of(ResetEpisode, "reset_episode").service_is_ready,
             seconds,
             "the simulator did not start",
         )
@@ -143,26 +143,17 @@ class GraphClient(Connection):
 
     def wait_active(self, node: str, seconds: float = 300.0) -> None:
         """
-        Wait until a lifecycle node is active, asking anew where an answer is lost: on a busy
-        machine one that comes before both sides know each other is.
+        Wait until a lifecycle node is active.
 
         Raises:
             GraphTimeoutError: it did not become active in time.
         """
         end = time.monotonic() + seconds
-        client: Any = self.node.create_client(GetState, f"{node}/get_state")
-        try:
-            while time.monotonic() < end:
-                left = end - time.monotonic()
-                self.until(client.service_is_ready, left, f"{node} did not appear")
-                asked = client.call_async(GetState.Request())
-                self.linger(asked.done, min(left, ASKED_AGAIN_S))
-                self.alive()
-                if asked.done() and asked.result().current_state.id == State.PRIMARY_STATE_ACTIVE:
-                    return
-                client.remove_pending_request(asked)
-        finally:
-            self.node.destroy_client(client)
+        while (left := end - time.monotonic()) > 0:
+            told = self.call(GetState, f"{node}/get_state", GetState.Request(), left, True)
+            if told.current_state.id == State.PRIMARY_STATE_ACTIVE:
+                return
+            self.linger(lambda: False, POLLED_S)
         raise GraphTimeoutError(f"{node} did not become active within {seconds:.0f} s")
 
     def wait_recorder(self, topic: str = "policy/decision", seconds: float = 60.0) -> None:
@@ -295,7 +286,7 @@ class GraphClient(Connection):
 
     def metrics(self) -> dict[str, Any]:
         """The bridge's metrics of the episode."""
-        response = self.call(GetMetrics, "get_metrics", GetMetrics.Request())
+        response = self.call(GetMetrics, "get_metrics", GetMetrics.Request(), repeatable=True)
         if not response.success:
             raise GraphTimeoutError(f"the bridge gives no metrics: {response.error_msg}")
         return dict(json.loads(response.metrics_json))

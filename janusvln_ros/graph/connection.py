@@ -1,5 +1,6 @@
 """A node of ours in somebody's ROS domain: waits that end, services that answer or are named."""
 
+import math
 import os
 import threading
 import time
@@ -26,6 +27,9 @@ ATTENDANCE_PERIOD = 0.2
 
 MATCHED_S = 3.0
 """Seconds that whoever listens to them may take to be discovered."""
+
+ASKED_AGAIN_S = 3.0
+"""Seconds after which a question that may be repeated is asked again."""
 
 
 class GraphTimeoutError(Exception):
@@ -75,6 +79,7 @@ class Connection:
         keep_private()
         self.executor = SingleThreadedExecutor(context=self.context)
         self.executor.add_node(self.node)
+        self.clients: dict[str, Any] = {}
 
     def close(self) -> None:
         """Leave the graph."""
@@ -136,18 +141,43 @@ class Connection:
             thread.join()
             self.node.destroy_publisher(publisher)
 
-    def call(self, kind: Any, name: str, request: Any, seconds: float = 60.0) -> Any:
+    def client_of(self, kind: Any, name: str) -> Any:
+        """
+        The client of a service, kept for every call: an answer that comes before both sides know
+        each other is lost, as happens on a busy machine.
+        """
+        if name not in self.clients:
+            self.clients[name] = self.node.create_client(kind, name)
+        return self.clients[name]
+
+    def call(
+        self, kind: Any, name: str, request: Any, seconds: float = 60.0, repeatable: bool = False
+    ) -> Any:
         """
         Call a service and return its response.
+
+        A ``repeatable`` request is made again until it is answered. That is one that may be
+        carried out twice and at any later moment: not to arm (somebody may have disarmed since),
+        not to reset (the drive may have begun).
 
         Raises:
             GraphTimeoutError: it is not there, or does not answer.
         """
-        client: Any = self.node.create_client(kind, name)
+        client = self.client_of(kind, name)
+        self.until(client.service_is_ready, seconds, f"service {name} did not appear")
+        asked: list[Any] = []
+        due = 0.0
+
+        def answered() -> bool:
+            nonlocal due
+            if time.monotonic() >= due:
+                asked.append(client.call_async(request))
+                due = time.monotonic() + ASKED_AGAIN_S if repeatable else math.inf
+            return any(future.done() for future in asked)
+
         try:
-            self.until(client.service_is_ready, seconds, f"service {name} did not appear")
-            future = client.call_async(request)
-            self.until(future.done, seconds, f"service {name} did not answer")
-            return future.result()
+            self.until(answered, seconds, f"service {name} did not answer")
+            return next(future.result() for future in asked if future.done())
         finally:
-            self.node.destroy_client(client)
+            for future in asked:
+                client.remove_pending_request(future)

@@ -104,13 +104,18 @@ class LockstepGraph:
             episode, instruction, max_steps=max_steps, time_limit=86400.0, patience=86400.0
         )
 
+    def _resend(self) -> str:
+        """Have the newest frame sent once more; its stamp, as seconds."""
+        told = self.client.call(Trigger, "resend_frame", Trigger.Request(), repeatable=True)
+        return str(told.message)
+
     def stop_after(self) -> None:
         """
         Carry out the STOP that ends an episode which ``policy`` did not end itself: the step after
         its last, on the newest frame.
         """
         decisions = self.client.telemetry.decisions
-        newest = self.client.call(Trigger, "resend_frame", Trigger.Request()).message
+        newest = self._resend()
         seconds, _, fraction = newest.partition(".")
         result = self.client.step(
             decisions[-1].episode_id,
@@ -143,7 +148,7 @@ class LockstepGraph:
             if self.frame is not None and self.frame[0] == wanted:
                 return self.frame[1]
             self.client.alive()
-            self.client.call(Trigger, "resend_frame", Trigger.Request())
+            self._resend()
         raise GraphTimeoutError(
             f"the frame of {self.stamp.sec}.{self.stamp.nanosec:09d} did not arrive"
         )

@@ -169,9 +169,11 @@ class Operator(Connection):
             f"it has {', '.join(sorted(self.nodes))}"
         )
 
-    def ask(self, node: str, kind: Any, service: str, request: Any) -> Any:
+    def ask(
+        self, node: str, kind: Any, service: str, request: Any, repeatable: bool = True
+    ) -> Any:
         """
-        Call a service of ``node`` and return its response.
+        Call a service of ``node`` and return its response; ``repeatable`` as of `call`.
 
         Raises:
             NoGraphError: the node is not there, or does not answer.
@@ -180,7 +182,7 @@ class Operator(Connection):
             raise NoGraphError(self.lacking(node))
         name = self.named(f"{node}/{service}")
         try:
-            return self.call(kind, name, request, ANSWER_S)
+            return self.call(kind, name, request, ANSWER_S, repeatable)
         except GraphTimeoutError as error:
             raise NoGraphError(f"node '{node}' is there, but {error}: is it frozen?") from error
 
@@ -193,7 +195,7 @@ class Operator(Connection):
         Raises:
             NoGraphError: it refuses, with its reason, or there is none.
         """
-        told = self.ask("motion", SetBool, "arm", SetBool.Request(data=armed))
+        told = self.ask("motion", SetBool, "arm", SetBool.Request(data=armed), not armed)
         if not told.success:
             raise NoGraphError(f"motion refuses to be armed: {told.message}")
         return str(told.message)

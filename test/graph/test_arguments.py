@@ -79,7 +79,8 @@ class Reader:
 
     def parameters(self, full, names):
         request = GetParameters.Request(names=names)
-        response = self.client.call(GetParameters, f"{full}/get_parameters", request)
+        name = f"{full}/get_parameters"
+        response = self.client.call(GetParameters, name, request, repeatable=True)
         return [parameter_value_to_python(value) for value in response.values]
 
     def topics(self, node, space):

@@ -131,7 +131,8 @@ def test_two_robots_in_one_launch_have_each_its_own_file(ros2_launch, tmp_path, 
     try:
         for robot, speed in (("a", 0.2), ("b", 0.11)):
             asked = GetParameters.Request(names=["speed"])
-            told = client.call(GetParameters, f"/{robot}/motion/get_parameters", asked)
+            name = f"/{robot}/motion/get_parameters"
+            told = client.call(GetParameters, name, asked, repeatable=True)
             assert told.values[0].double_value == speed
     finally:
         client.close()
