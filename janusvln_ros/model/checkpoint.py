@@ -40,7 +40,7 @@ from janusvln_ros.model.adapter import (
     unused_reason,
 )
 from janusvln_ros.model.config import JanusVLNConfig
-from janusvln_ros.model.lora import needs_own_head, read_adapter, refuse_alone
+from janusvln_ros.model.lora import BESIDE, changes_ends, read_adapter, refuse_alone
 from janusvln_ros.model.network import Network
 
 WEIGHTS_FILE = "model.safetensors"
@@ -137,7 +137,7 @@ class JanusVLN(Network):
         config, adapter = stored_config(folder), read_adapter(folder)
         if told is not None:
             config = replace(config, navigation=told.navigation)
-        own = config.tie_word_embeddings and needs_own_head(adapter)
+        may_part = config.tie_word_embeddings and changes_ends(adapter)
         target = {"device": device, "dtype": as_dtype(dtype or config.dtype), "copy": True}
         with torch.device("meta"):
             model = cls(config)
@@ -152,10 +152,11 @@ class JanusVLN(Network):
             if older_name(name) in result.used
         }
         if adapter is not None:
-            if own:
+            if may_part:
                 weights[HEAD] = weights[EMBEDDINGS].clone()
-                model.config = replace(config, tie_word_embeddings=False)
             adapter.merge(weights, config)
+            if may_part and not torch.equal(weights[HEAD], weights[EMBEDDINGS]):
+                model.config = replace(config, tie_word_embeddings=False)
             log.warning("%s: its LoRA adapter is merged into the weights", folder)
             if shrink is not None:
                 weights = {name: shrink(name, weights.pop(name)) for name in list(weights)}
@@ -240,7 +241,7 @@ def find(checkpoint: str | Path) -> Path:
 
 def _snapshot(checkpoint: str) -> Path:
     name, _, revision = checkpoint.partition("@")
-    wanted = ["*.json", "*.safetensors", "*.txt", "*.jinja"]
+    wanted = ["*.json", "*.safetensors", "*.txt", "*.jinja", BESIDE]
     try:
         return Path(
             huggingface_hub.snapshot_download(name, revision=revision, allow_patterns=wanted)
@@ -264,6 +265,7 @@ def weight_files(folder: Path) -> list[Path]:
     """
     index = folder / INDEX_FILE
     if (folder / WEIGHTS_FILE).is_file():
+        _refuse_two_sets(folder)
         return [folder / WEIGHTS_FILE]
     if not index.is_file():
         pickles = sorted(p.name for p in folder.glob("*") if p.suffix in (".bin", ".pth", ".pt"))
@@ -271,6 +273,12 @@ def weight_files(folder: Path) -> list[Path]:
             f" ({some(pickles)} are pickles, which are never loaded: convert them to safetensors)"
             if pickles
             else ""
+        )
+        shards = sorted(path.name for path in folder.glob("model-*-of-*.safetensors"))
+        require(
+            not shards,
+            f"{folder} holds shards ({some(shards, 3)}) but no {INDEX_FILE}, which says what "
+            "belongs together: copy it into the folder",
         )
         raise InputError(
             f"{folder} has neither {WEIGHTS_FILE} nor {INDEX_FILE}{hint}: give the "
@@ -307,17 +315,40 @@ def weight_files(folder: Path) -> list[Path]:
     return files
 
 
+def _refuse_two_sets(folder: Path) -> None:
+    """
+    Raise InputError where shards and their index lie beside a whole file: transformers writes them
+    over an older checkpoint without taking that away, and then loads the older one.
+    """
+    index = folder / INDEX_FILE
+    placed = read_object(index).get("weight_map") if index.is_file() else None
+    names = {n for n in placed.values() if isinstance(n, str)} if isinstance(placed, dict) else ()
+    shards = sorted(n for n in names if n != WEIGHTS_FILE and Path(folder, n).is_file())
+    require(
+        not shards,
+        f"{folder} holds {WEIGHTS_FILE} and also {some(shards, 3)}, named by {INDEX_FILE}: these "
+        "are two checkpoints; take away the one that is not meant",
+    )
+
+
 def stored_tensors(folder: Path) -> Iterator[tuple[str, safe_open]]:
     """
     Each tensor in the weight files of a folder: its name, and the open file to take it from.
 
     Raises:
-        InputError: as `weight_files`, or a file is damaged.
+        InputError: as `weight_files`, a file is damaged, or a tensor is in two of them.
     """
+    placed: dict[str, str] = {}
     for path in weight_files(folder):
         try:
             with safe_open(path, framework="pt") as file:
                 for name in file.keys():  # noqa: SIM118
+                    first = placed.setdefault(name, path.name)
+                    require(
+                        first == path.name,
+                        f"{folder}: {name} is in {first} and in {path.name}, so that they are "
+                        "shards of two checkpoints: copy all files of one again",
+                    )
                     yield name, file
         except SafetensorError as error:
             raise InputError(
@@ -345,6 +376,13 @@ def stored_account(folder: Path, network: Network) -> Account:
     types = tensor_types(folder)
     check_types(folder, {n: t for n, (t, _) in types.items() if is_used(n, network.config)})
     result = account({name: shape for name, (_, shape) in types.items()}, network)
+    method = quantised_by(folder)
+    require(
+        not (method and result.extra),
+        f"{folder} was quantised by {method}, which left {len(result.extra)} tensors "
+        f"({some(result.extra, 3)}) that change what the weights mean: take the checkpoint in "
+        "bfloat16",
+    )
     result.check(str(folder))
     return result
 
@@ -357,9 +395,7 @@ def is_used(name: str, config: JanusVLNConfig) -> bool:
 def check_types(folder: Path, types: Mapping[str, str]) -> None:
     """Raise InputError where tensors (type by name) are quantised: no numbers by themselves."""
     narrow = [f"{name} {kind}" for name, kind in types.items() if kind not in PRECISIONS]
-    path = folder / CONFIG_FILE
-    settings = read_object(path).get("quantization_config") if path.is_file() else None
-    method = settings.get("quant_method") if isinstance(settings, dict) else None
+    method = quantised_by(folder)
     require(
         not narrow,
         f"{folder}: {len(narrow)} weights are stored as integers or in a byte ({some(narrow, 3)}"
@@ -367,6 +403,14 @@ def check_types(folder: Path, types: Mapping[str, str]) -> None:
         "program that made them: take the checkpoint in bfloat16; it can be loaded with "
         "precision='int8' or 'int4'",
     )
+
+
+def quantised_by(folder: Path) -> str | None:
+    """The method that config.json of a folder says its weights were quantised by, if any."""
+    path = folder / CONFIG_FILE
+    settings = read_object(path).get("quantization_config") if path.is_file() else None
+    method = settings.get("quant_method") if isinstance(settings, dict) else None
+    return None if method is None else str(method)
 
 
 def stored_config(folder: Path) -> JanusVLNConfig:

@@ -24,6 +24,8 @@ from janusvln_ros.model.config import JanusVLNConfig
 CONFIG_FILE = "adapter_config.json"
 WEIGHTS_FILE = "adapter_model.safetensors"
 PICKLES = "adapter_model.bin"
+BESIDE = "non_lora_*"
+"""Weights that LLaVA's trainer, and those made after it, save beside an adapter: trained whole."""
 
 UNDERSTOOD = frozenset(
     [
@@ -195,6 +197,7 @@ def read_adapter(folder: Path) -> Adapter | None:
     """
     if not has_adapter(folder):
         return None
+    _refuse_beside(folder)
     for name in (CONFIG_FILE, WEIGHTS_FILE):
         hint = " (a pickle, which is never loaded)" if (folder / PICKLES).exists() else ""
         require(
@@ -246,10 +249,22 @@ def _check_settings(folder: Path, config: Mapping[str, Any]) -> None:
     )
 
 
+def _refuse_beside(folder: Path) -> None:
+    """Raise InputError where an adapter is a part only of what was trained."""
+    beside = sorted(path.name for path in folder.glob(BESIDE))
+    require(
+        not beside,
+        f"{folder} holds an adapter and {some(beside)}, weights that were trained beside it and "
+        "are no safetensors, so that the adapter alone would be another model: merge both where "
+        "they were made and give the folder of the result",
+    )
+
+
 def refuse_alone(folder: Path) -> None:
     """Raise InputError where a folder holds an adapter without the weights it belongs to."""
     if not has_adapter(folder) or any(folder.glob("model*.safetensors*")):
         return
+    _refuse_beside(folder)
     config = read_object(folder / CONFIG_FILE) if (folder / CONFIG_FILE).is_file() else {}
     base = config.get("base_model_name_or_path") or "BASE"
     raise InputError(
@@ -259,7 +274,10 @@ def refuse_alone(folder: Path) -> None:
     )
 
 
-def needs_own_head(adapter: Adapter | None) -> bool:
-    """Whether an adapter changes only one of embeddings and head, so that they are two then."""
+def changes_ends(adapter: Adapter | None) -> bool:
+    """
+    Whether an adapter changes embeddings or head, which may be two then although they were one:
+    PEFT trains a copy of each unless ``ensure_weight_tying`` says otherwise.
+    """
     ends = {"lm_head.weight", "language.embed_tokens.weight"}
-    return adapter is not None and len(ends & adapter.changed) == 1
+    return adapter is not None and bool(ends & adapter.changed)

@@ -154,16 +154,19 @@ def _part(
                 f"{folder}: {stored} is {list(found[name].shape)}, the settings want "
                 f"{list(wanted[name])}: use the settings of that model",
             )
-    if prefix == "":
+    adapter, tied = read_adapter(folder), config.tie_word_embeddings
+    if EMBEDDINGS in found and HEAD not in found and (tied or is_tied(folder)):
+        found[HEAD] = found[EMBEDDINGS].clone()
+    if adapter is not None:
+        adapter.merge(found, config)
+    if prefix == "" and tied:
+        head = found.pop(HEAD, None)
+        one = head is None or torch.equal(head, found[EMBEDDINGS])
         require(
-            not config.tie_word_embeddings or not own_head(folder),
+            one and not own_head(folder),
             f"{folder} has an lm_head of its own, but the settings tie it to the embeddings: set "
             "tie_word_embeddings to false in them",
         )
-        if EMBEDDINGS in found and HEAD in wanted and HEAD not in found and is_tied(folder):
-            found[HEAD] = found[EMBEDDINGS].clone()
-    if adapter := read_adapter(folder):
-        adapter.merge(found, config)
     return found
 
 

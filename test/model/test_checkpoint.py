@@ -366,6 +366,38 @@ def test_a_shard_of_another_checkpoint_is_refused_by_name(model, tmp_path):
         JanusVLN.from_pretrained(tmp_path / "a")
 
 
+def test_shards_beside_a_whole_file_are_two_checkpoints(model, folder):
+    other = JanusVLN.from_config(model.config, seed=5)
+    other.save_pretrained(folder.parent / "b", shard_bytes=2_000_000)
+    for path in (folder.parent / "b").iterdir():  # as transformers saves over an older one
+        shutil.copyfile(path, folder / path.name)
+    with pytest.raises(InputError, match=r"model\.safetensors and also .*two checkpoints"):
+        JanusVLN.from_pretrained(folder)
+    for path in folder.glob("model-*"):  # the older one's index, which it leaves there
+        path.unlink()
+    assert equal(JanusVLN.from_pretrained(folder), model)
+
+
+def test_a_tensor_in_two_shards_is_refused_by_name(model, tmp_path):
+    model.save_pretrained(tmp_path, shard_bytes=2_000_000)
+    index = tmp_path / "model.safetensors.index.json"
+    values = json.loads(index.read_text())
+    values["metadata"].pop("sha256")  # other programs write none
+    index.write_text(json.dumps(values))
+    one, two = sorted(tmp_path.glob("model-*"))[:2]
+    name, value = next(iter(load_file(one).items()))
+    save_file(load_file(two) | {name: value + 1}, two)
+    with pytest.raises(InputError, match=f"{name} is in {one.name} and in {two.name}"):
+        JanusVLN.from_pretrained(tmp_path)
+
+
+def test_shards_without_their_index_ask_for_it(model, tmp_path):
+    model.save_pretrained(tmp_path, shard_bytes=2_000_000)
+    (tmp_path / "model.safetensors.index.json").unlink()
+    with pytest.raises(InputError, match=r"shards \(model-00001.*no model\.safetensors\.index"):
+        JanusVLN.from_pretrained(tmp_path)
+
+
 def test_a_checkpoint_that_is_replaced_while_it_is_read_is_refused(model, tmp_path, monkeypatch):
     model.save_pretrained(tmp_path / "c")
     read = checkpoint.stored_account
@@ -390,6 +422,18 @@ def test_quantised_weights_are_refused_by_name(folder, dtype, method):
         (folder / "config.json").write_text(json.dumps(values))
     with pytest.raises(InputError, match=f"{name}.*{method or 'bfloat16'}"):
         JanusVLN.from_pretrained(folder)
+
+
+def test_scales_beside_weights_in_bfloat16_are_told_as_what_they_are(folder):
+    scale = {"model.layers.1.mlp.up_proj.weight_scale": torch.ones(3, 1)}
+    change(folder, lambda w: w.update(scale))
+    values = json.loads((folder / "config.json").read_text())
+    values["quantization_config"] = {"quant_method": "compressed-tensors"}
+    (folder / "config.json").write_text(json.dumps(values))
+    with pytest.raises(InputError, match=r"by compressed-tensors.*weight_scale.*bfloat16"):
+        JanusVLN.from_pretrained(folder)
+    change(folder, lambda w: w.pop(*scale))  # merged back, as after training a quantised one
+    JanusVLN.from_pretrained(folder)
 
 
 def test_whole_numbers_that_are_read_past_are_no_weights(folder, model):

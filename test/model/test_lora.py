@@ -133,6 +133,53 @@ def test_a_head_of_its_own_is_one_although_config_ties_it(tiny, tmp_path):
     assert torch.equal(again.language.embed_tokens.weight, model.language.embed_tokens.weight)
 
 
+@pytest.fixture
+def tied(tiny, tmp_path):
+    """A checkpoint whose head is its embeddings."""
+    values = json.loads((tiny / "config.json").read_text()) | {"tie_word_embeddings": True}
+    JanusVLN.from_config(JanusVLNConfig.from_dict(values), seed=1).save_pretrained(tmp_path)
+    return tmp_path
+
+
+def test_embeddings_and_head_that_were_trained_apart_are_two_although_config_ties_them(tied):
+    before = JanusVLN.from_pretrained(tied).lm_head.weight.detach().clone()
+    rows, width = before.shape
+    embeddings, head = torch.randn(rows, width), torch.randn(rows, width)
+    whole = {"model.embed_tokens.weight": embeddings, "lm_head.weight": head}
+    add(tied, whole, modules_to_save=["embed_tokens", "lm_head"])
+    found = JanusVLN.from_pretrained(tied)
+    assert torch.equal(found.language.embed_tokens.weight, embeddings)
+    assert torch.equal(found.lm_head.weight, head) and not found.config.tie_word_embeddings
+
+    a, b = torch.randn(4, width), torch.randn(rows, 4)
+    factors = {"lm_head.lora_A.weight": a, "lm_head.lora_B.weight": b}
+    factors["model.embed_tokens.lora_embedding_A"] = torch.randn(4, rows)
+    factors["model.embed_tokens.lora_embedding_B"] = torch.randn(width, 4)
+    add(tied, factors, target_modules=["embed_tokens", "lm_head"])
+    torch.testing.assert_close(JanusVLN.from_pretrained(tied).lm_head.weight, before + 4 * b @ a)
+
+
+def test_embeddings_and_head_that_were_trained_as_one_stay_one(tied):
+    both = torch.randn_like(JanusVLN.from_pretrained(tied).lm_head.weight)
+    whole = {"model.embed_tokens.weight": both, "lm_head.weight": both.clone()}
+    add(tied, whole, modules_to_save=["embed_tokens"], ensure_weight_tying=True)
+    found = JanusVLN.from_pretrained(tied)
+    assert found.lm_head.weight is found.language.embed_tokens.weight
+    assert torch.equal(found.lm_head.weight, both) and found.config.tie_word_embeddings
+
+
+@pytest.mark.parametrize("name", ["non_lora_trainables.bin", "non_lora_state_dict.bin"])
+def test_weights_that_were_trained_beside_an_adapter_are_refused_by_name(folder, factors, name):
+    a, b = factors
+    add(folder, {f"{Q}.lora_A.weight": a, f"{Q}.lora_B.weight": b})
+    (folder / name).write_bytes(b"")
+    with pytest.raises(InputError, match=f"{name}.*merge both"):
+        JanusVLN.from_pretrained(folder)
+    (folder / "model.safetensors").unlink()
+    with pytest.raises(InputError, match=f"{name}.*merge both"):
+        JanusVLN.from_pretrained(folder)
+
+
 def test_what_was_merged_is_saved_without_the_adapter(folder, base, factors):
     a, b = factors
     add(folder, {f"{Q}.lora_A.weight": a, f"{Q}.lora_B.weight": b})

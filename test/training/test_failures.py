@@ -21,7 +21,7 @@ from janusvln_ros.policy.identity import checkpoint_digest
 from janusvln_ros.policy.tokenizer import load_tokenizer
 from janusvln_ros.training import cache, trainer
 from janusvln_ros.training.dual import DualTask, Trajectories, collate_trajectories
-from janusvln_ros.training.network import build_model
+from janusvln_ros.training.network import build_model, write_checkpoint
 from janusvln_ros.training.run import train
 
 TOKENIZER = Path(__file__).resolve().parents[2] / "config" / "model" / "tiny"
@@ -216,6 +216,33 @@ def test_settings_that_tie_a_head_of_its_own_are_refused(recipe, micro, semantic
     semantic(torch.ones(11179, 48))
     with pytest.raises(InputError, match=r"lm_head of its own.*tie_word_embeddings to false"):
         parts_of(recipe, micro, tmp_path)
+
+
+def test_settings_that_tie_a_head_that_an_adapter_parts_are_refused(
+    recipe, micro, untied, semantic, tmp_path
+):
+    network = semantic(None)
+    head = torch.ones_like(network.lm_head.weight)
+    save_file(
+        {"base_model.model.lm_head.weight": head}, tmp_path / "qwen" / "adapter_model.safetensors"
+    )
+    (tmp_path / "qwen" / "adapter_config.json").write_text('{"peft_type": "LORA"}')
+    with pytest.raises(InputError, match="lm_head of its own"):
+        parts_of(recipe, micro, tmp_path)
+    built = parts_of(recipe, untied, tmp_path)
+    assert torch.equal(built.lm_head.weight, head)
+    assert torch.equal(built.language.embed_tokens.weight, network.language.embed_tokens.weight)
+
+
+def test_a_weight_that_is_none_never_replaces_a_checkpoint(recipe, micro, tmp_path):
+    network, folder = build_model(recipe()), tmp_path / "checkpoint"
+    write_checkpoint(network, recipe(), folder, trained=True)
+    before = checkpoint_digest(folder)
+    with torch.no_grad():  # where nothing learns, and no step looks
+        network.spatial.patch_embed.cls_token.view(-1)[0] = float("nan")
+    with pytest.raises(NonFiniteError, match=r"spatial\.\S+ is not finite"):
+        write_checkpoint(network, recipe(), folder, trained=True)
+    assert checkpoint_digest(folder) == before
 
 
 # ---------------------------------------------------------------- pictures and disks
