@@ -179,7 +179,8 @@ def _no_number(name: str) -> NoReturn:
 
 def _parsed(text: bytes, where: str, remedy: str, finite: bool) -> Any:
     try:
-        value = json.loads(text.decode(), parse_constant=_no_number if finite else None)
+        said = text.decode("utf-8-sig")  # editors of Windows begin with a byte order mark
+        value = json.loads(said, parse_constant=_no_number if finite else None)
         if HALF.search(text):  # half a character, which no file and no terminal takes
             json.dumps(value, ensure_ascii=False).encode()
         return value

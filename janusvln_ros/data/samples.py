@@ -196,8 +196,8 @@ def unreadable(path: Path) -> str | None:
     try:
         with Image.open(path) as picture:
             picture.load()
-    # what Pillow raises for damaged files depends on their format
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+    # what a decoder meets in damaged data is of many kinds
+    except Exception as error:
         return f"{path} cannot be read as a picture ({error})"
     return None
 
@@ -206,9 +206,9 @@ def _learnable(trajectory: Trajectory) -> tuple[Action, ...]:
     """`targets_of`, where pictures and instruction are there too; else raises UnusableError."""
     usable(trajectory.frames, MISSING, f"{trajectory.video} has no pictures")
     folder = trajectory.frames[0].parent
-    # a link to nothing is no picture
+    # a link to nothing, or to itself, is no picture
     there = os.scandir(folder) if folder.is_dir() else ()
-    present = {entry.name for entry in there if entry.is_file()}
+    present = {entry.name for entry in there if Path(entry.path).is_file()}
     absent = [str(frame) for frame in trajectory.frames if frame.name not in present]
     usable(
         not absent,
