@@ -38,10 +38,11 @@ to one side by its hash alone.
 Point = tuple[float, float, float]
 Quaternion = tuple[float, float, float, float]
 
-TRUTH_START_M = 0.5
+TRUTH_START_M, TRUTH_END_M = 0.5, 3.0
 """
-Metres from an episode's start within which its ground truth begins; those of other episodes begin
-at least a way point away.
+Metres from an episode's start and from its goal within which its ground truth begins and ends;
+those of other episodes begin at least a way point away, or lead elsewhere from there. VLN-CE keeps
+episodes alone whose way its follower can drive to the end.
 """
 
 _TOKENS = 200  # length to which VLN-CE pads instruction_tokens with zeros
@@ -166,7 +167,7 @@ def relative_scene(scene_id: str) -> str:
     parts = scene_id.split("/")
     if "scene_datasets" in parts[:-1]:
         last = len(parts) - 1 - parts[::-1].index("scene_datasets")
-        scene_id = "/".join(parts[last + 1 :])
+        scene_id = "/".join(filter(None, parts[last + 1 :]))
     try:
         inside("scene_datasets", scene_id, "scene_id")
     except InputError as error:
@@ -363,7 +364,7 @@ def check_truth(
 ) -> None:
     """
     Go on only where the ground truth belongs to these episodes: its file knows their ids alone, so
-    that an entry must also begin where its episode does. Episodes without one are fine.
+    that an entry must also begin and end where its episode does. Episodes without one are fine.
 
     Args:
         episodes: that are measured or driven.
@@ -371,8 +372,8 @@ def check_truth(
         path: for the sentence.
 
     Raises:
-        InputError: an entry begins elsewhere, or does not say where while its id is that of
-            several episodes.
+        InputError: an entry begins or ends elsewhere, or does not say where while its id is that
+            of several episodes.
     """
     told = [(e, truth[e.episode_id]) for e in episodes if e.episode_id in truth]
     scenes: dict[str, set[str]] = defaultdict(set)
@@ -381,19 +382,21 @@ def check_truth(
     astray = []
     for episode, entry in told:
         if entry.locations:
-            off = math.dist(entry.locations[0], episode.start_position)
-        else:
-            off = math.inf if len(scenes[episode.episode_id]) > 1 else 0.0
-        if off > TRUTH_START_M:
-            astray.append((episode, off))
+            begins = math.dist(entry.locations[0], episode.start_position)
+            ends = math.dist(entry.locations[-1], episode.goal_position)
+            if begins > TRUTH_START_M:
+                astray.append((episode, f"begins {begins:.2f} m from its start"))
+            elif ends > TRUTH_END_M:
+                astray.append((episode, f"ends {ends:.2f} m from its goal"))
+        elif len(scenes[episode.episode_id]) > 1:
+            astray.append((episode, "has no locations, while several scenes have this id"))
     if astray:
-        episode, off = astray[0]
-        where = f"{off:.2f} m away" if math.isfinite(off) else "whose id several scenes have"
+        episode, where = astray[0]
         raise InputError(
-            f"{path} belongs to other episodes: {len(astray)} of {len(told)} entries do not "
-            f"begin at their episode's start, the first that of episode {episode.episode_id} in "
-            f"{episode.scene}, {where}. Put the ground truth of these episodes there, or move it "
-            "away to go on without"
+            f"{path} belongs to other episodes: {len(astray)} of {len(told)} entries do not begin "
+            f"and end where their episode does, the first that of episode {episode.episode_id} in "
+            f"{episode.scene}, which {where}. Put the ground truth of these episodes there, or "
+            "move it away to go on without"
         )
 
 
@@ -481,6 +484,12 @@ def _parse_episode(item: Any) -> Episode:
     usable(goals, "it has no goal", "goals is empty")
     goal = goals[0]
     usable(isinstance(goal, dict), WRONG_TYPE, f"its goal is {goal!r:.80}, not an object")
+    # Habitat takes the nearest of several as the goal, which no path here leads to
+    usable(
+        all(g == goal for g in goals),
+        "it has several goals",
+        f"it has {len(goals)} goals, not one",
+    )
     x, y, z, w = _numbers(item["start_rotation"], 4, "start_rotation")
     usable(
         abs(math.hypot(x, y, z, w) - 1) <= 1e-2,

@@ -71,10 +71,12 @@ def digests(data_dir: Path, paths: Iterable[Path]) -> dict[str, str | None]:
 
 
 def scene_digests(data_dir: Path, episodes: Sequence[Episode]) -> dict[str, str | None]:
-    """The digests of the scenes of these episodes, and of the navigation meshes beside them."""
+    """
+    The digests of the scenes of these episodes, and of the navigation meshes beside them: None for
+    one that is not there, since one that is added later changes the ways that are open.
+    """
     scenes = [scene_path(data_dir, scene) for scene in sorted({e.scene_id for e in episodes})]
-    beside = [path.with_suffix(".navmesh") for path in scenes]
-    return digests(data_dir, [*scenes, *(path for path in beside if path.is_file())])
+    return digests(data_dir, [*scenes, *(path.with_suffix(".navmesh") for path in scenes)])
 
 
 def run_digest(manifest: dict[str, Any]) -> str:

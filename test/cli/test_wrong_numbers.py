@@ -181,8 +181,23 @@ def test_ground_truth_that_begins_elsewhere_is_refused(data, ran, tmp_path, comm
     write_ground_truth(data.truth_path, swapped)
     code, found, said = ran(*drive(data, command, tmp_path / "e"))
     assert code == 2 and not found
-    assert "2 of 6 entries do not begin at their episode's start" in said
+    assert "2 of 6 entries do not begin and end where their episode does" in said
     assert not (tmp_path / "e/annotations.json").exists()
+
+
+def test_ground_truth_of_another_way_from_the_same_start_is_refused(data, ran, tmp_path):
+    first = data.episodes[0]
+    start = [first.start_position, first.start_rotation]
+
+    def from_one_place(items):
+        items[1].update(zip(("start_position", "start_rotation"), start))
+
+    data.change(from_one_place)
+    begun = (first.start_position, *data.truth["2"].locations[1:])
+    swapped = {"1": replace(data.truth["2"], locations=begun), "2": data.truth["1"]}
+    write_ground_truth(data.truth_path, data.truth | swapped)
+    code, found, said = ran(*drive(data, "evaluate expert", tmp_path / "e"))
+    assert code == 2 and not found and "2 of 6 entries" in said and "m from its goal" in said
 
 
 def truth_is_gone(data: Data) -> None:
@@ -190,13 +205,17 @@ def truth_is_gone(data: Data) -> None:
 
 
 def truth_is_another(data: Data) -> None:
-    cut = replace(data.truth["1"], locations=data.truth["1"].locations[:5])
+    cut = replace(data.truth["1"], locations=data.truth["1"].locations[::2])
     write_ground_truth(data.truth_path, {**data.truth, "1": cut})
 
 
 def scene_is_another(data: Data) -> None:
     with (data.root / "scene_datasets/gibson/A.glb").open("ab") as file:
         file.write(b"\0")
+
+
+def mesh_is_added(data: Data) -> None:
+    (data.root / "scene_datasets/gibson/A.navmesh").write_bytes(b"another island")
 
 
 def instruction_is_another(data: Data) -> None:
@@ -209,6 +228,7 @@ def instruction_is_another(data: Data) -> None:
         (truth_is_gone, r"inputs\.datasets/r2r/val_unseen/val_unseen_gt\.json\.gz was .* is null"),
         (truth_is_another, r"inputs\.datasets/r2r/val_unseen/val_unseen_gt\.json\.gz was "),
         (scene_is_another, r"scenes\.scene_datasets/gibson/A\.glb was "),
+        (mesh_is_added, r"scenes\.scene_datasets/gibson/A\.navmesh was null and is "),
         (instruction_is_another, r"inputs\.datasets/r2r/val_unseen/val_unseen\.json\.gz was "),
     ],
 )
@@ -324,6 +344,7 @@ WRONG_FIELDS = {
     "start_rotation": {"start_rotation": [0, 0, 0, None]},
     "goals": {"goals": "here"},
     "a goal": {"goals": ["here"]},
+    "several goals": {"goals": [{"position": [k, 0, 0], "radius": 3.0} for k in (0, 9)]},
     "radius": {"goals": [{"position": [0, 0, 0], "radius": "3"}]},
     "reference_path": {"reference_path": 5},
     "info": {"info": [1]},
@@ -383,12 +404,28 @@ def dangle(path: Path) -> None:
     path.symlink_to(path.with_name("nowhere.jpg"))
 
 
+def strange(path: Path) -> None:
+    """A picture of a format whose decoder raises no OSError, ValueError or SyntaxError."""
+    from PIL import Image
+
+    Image.new("RGB", (8, 8)).save(path, "DDS")
+    content = path.read_bytes()
+    path.write_bytes(content[:80] + b"\4\0\0\0NONE" + content[88:])
+
+
+def loop(path: Path) -> None:
+    path.unlink()
+    path.symlink_to(path.name)
+
+
 BROKEN = {
     "picture missing": (lambda r: (r / "images/d1/rgb/001.jpg").unlink(), "its pictures are not"),
     "folder missing": (lambda r: shutil.rmtree(r / "images/d1"), "its pictures are not there"),
     "truncated": (lambda r: cut(r / "images/d1/rgb/002.jpg"), "a picture cannot be read"),
     "empty": (lambda r: (r / "images/d1/rgb/002.jpg").write_bytes(b""), "a picture cannot be"),
     "link to nothing": (lambda r: dangle(r / "images/d1/rgb/001.jpg"), "its pictures are not"),
+    "link to itself": (lambda r: loop(r / "images/d1/rgb/001.jpg"), "its pictures are not"),
+    "of a strange kind": (lambda r: strange(r / "images/d1/rgb/002.jpg"), "a picture cannot be"),
     "no words": (lambda r: annotate(r, 1, instructions=[" "]), "it has no instruction"),
     "no texts": (lambda r: annotate(r, 1, instructions=[]), "it has no instruction"),
     "number for text": (lambda r: annotate(r, 1, instructions=[5]), "a field has the wrong type"),
@@ -540,6 +577,14 @@ def test_augmented_episodes_may_lie_in_a_folder_of_their_own_and_are_else_asked_
     assert code == 0 and found["trajectories"] == 1
     assert found["left_out_by_reason"]["the episode file does not have it"]["count"] == 1
     assert TrajectorySet(tmp_path / "s.jsonl")[0].instruction == "augmented"
+
+
+def test_annotations_that_an_editor_of_windows_saved_are_read(drives, ran, tmp_path):
+    path = drives / "annotations.json"
+    text = json.dumps(json.loads(path.read_text()), indent=1).replace("\n", "\r\n")
+    path.write_text(text, encoding="utf-8-sig", newline="")
+    words = ["data", "--from", f"mine={drives}", "--out", tmp_path / "s.jsonl", "--strict"]
+    assert ran(*words)[1]["trajectories"] == 3
 
 
 def test_annotations_of_a_version_are_read_and_two_versions_are_not_guessed(drives, ran, tmp_path):

@@ -263,7 +263,9 @@ def test_scene_is_called_after_its_folder_only_where_its_file_is(scene_id, name)
 
 
 @pytest.mark.parametrize(
-    "prefix", ["data/scene_datasets/", "/home/me/scene_datasets/", "./scene_datasets/", "./", ""]
+    "prefix",
+    ["data/scene_datasets/", "/home/me/scene_datasets/", "scene_datasets//", "./scene_datasets/"]
+    + ["./", ""],
 )
 def test_scene_id_may_be_a_whole_path_through_the_folder_of_the_scenes(tmp_path, prefix):
     put_r2r(tmp_path, r2r_item(scene_id=f"{prefix}mp3d/abc/abc.glb"))
@@ -287,13 +289,21 @@ def test_one_id_in_two_scenes_or_with_two_instructions_is_two_episodes(tmp_path)
     assert [sentence.reason for sentence in found.rejected] == ["its id occurs twice"]
 
 
-def test_ground_truth_must_begin_where_its_episode_does():
+def test_ground_truth_must_begin_and_end_where_its_episode_does():
     episode = houses_episode()
     x, y, z = episode.start_position
-    check_truth([episode], {"1": GroundTruth((1, 0), ((x + 0.3, y, z),), 1)}, "gt")
-    check_truth([episode], {"2": GroundTruth((1, 0), ((x + 9, y, z),), 1)}, "gt")
-    with pytest.raises(InputError, match=r"gt belongs to other episodes: 1 of 1 .* 1\.00 m away"):
-        check_truth([episode], {"1": GroundTruth((1, 0), ((x + 1, y, z),), 1)}, "gt")
+    a, b, c = episode.goal_position
+
+    def check(number, start, end):
+        truth = GroundTruth((1, 0), ((x + start, y, z), (a, b, c + end)), 1)
+        check_truth([episode], {number: truth}, "gt")
+
+    check("1", 0.3, 2.0)
+    check("2", 9.0, 9.0)  # another episode's
+    with pytest.raises(InputError, match=r"gt belongs to other episodes: 1 of 1 .* 1\.00 m from"):
+        check("1", 1.0, 0.0)
+    with pytest.raises(InputError, match=r"1 of 1 .* ends 4\.00 m from its goal"):
+        check("1", 0.0, 4.0)
     same_id = replace(episode, scene_id="houses/h2/h2.glb")
-    with pytest.raises(InputError, match="whose id several scenes have"):
+    with pytest.raises(InputError, match="several scenes have this id"):
         check_truth([episode, same_id], {"1": GroundTruth((1, 0), (), 1)}, "gt")
