@@ -4,6 +4,8 @@ import json
 
 from janusvln_ros.cli.main import main
 from janusvln_ros.data.trajectories import read_trajectories
+from janusvln_ros.policy import default_checkpoint
+from janusvln_ros.policy.identity import checkpoint_digest
 
 
 def dagger(capsys, small_houses, out, *arguments):
@@ -58,6 +60,9 @@ def test_published_scheme_notes_a_result_for_every_drive_and_keeps_detours_only(
 
 def test_round_and_scheme_are_part_of_what_a_folder_belongs_to(capsys, small_houses, tmp_path):
     dagger(capsys, small_houses, tmp_path / "d", "--scheme", "classic", "--round", 1)
+    manifest = json.loads((tmp_path / "d/manifest.json").read_text())
+    driver = checkpoint_digest(default_checkpoint())
+    assert manifest["dagger"]["checkpoint_sha256"] == driver
     code, _, err = dagger(
         capsys, small_houses, tmp_path / "d", "--scheme", "classic", "--round", 2
     )
