@@ -18,11 +18,13 @@ import contextlib
 import logging
 import sys
 from dataclasses import asdict
+from pathlib import Path
 
 import yaml
 
 from janusvln_ros.cli.options import JSON, SET, option
 from janusvln_ros.cli.output import answer
+from janusvln_ros.errors import require
 from janusvln_ros.files import require_folder
 
 OPTIONS = (
@@ -44,7 +46,11 @@ def run(args: argparse.Namespace) -> int:
     """Run the recipe; prints where the checkpoint is."""
     from janusvln_ros.training.recipes import load_recipe  # the libraries of training: seconds
 
-    recipe, first = load_recipe(args.recipe, args.changes + args.set), _is_first()
+    words = [args.recipe, *args.changes]
+    named = [word for word in words if "=" not in word or Path(word).is_file()]
+    require(len(named) == 1, f"name one recipe beside FIELD=VALUE, not {named or 'none'}")
+    changes = [word for word in words if word not in named]
+    recipe, first = load_recipe(named[0], changes + args.set), _is_first()
     if args.show:
         if first:
             answer(

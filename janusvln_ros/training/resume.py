@@ -13,18 +13,21 @@ import os
 import re
 import shutil
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Collection, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
+from filelock import Timeout
 from safetensors import SafetensorError, safe_open
 
 from janusvln_ros.data.samples import TrajectorySet
 from janusvln_ros.digests import file_digest
 from janusvln_ros.documents import read_object
-from janusvln_ros.errors import require
-from janusvln_ros.files import atomic_write
+from janusvln_ros.errors import InputError, require
+from janusvln_ros.files import atomic_write, file_lock
+from janusvln_ros.model.adapter import some
 from janusvln_ros.model.checkpoint import find
 from janusvln_ros.policy.identity import checkpoint_digest
 from janusvln_ros.rollout.shards import Cluster
@@ -101,6 +104,31 @@ def claim(recipe: Recipe, cluster: Cluster) -> Recipe:
         }
         atomic_write(output / STATE / RUN_FILE, json.dumps(run, indent=1) + "\n")
     return shared
+
+
+@contextmanager
+def sole_run(output: Path, cluster: Cluster, wait: float = 3.0) -> Iterator[None]:
+    """
+    Hold an output folder, so that no other run writes there meanwhile; the first process does so
+    for all of a run.
+
+    Raises:
+        InputError: another one holds it still after ``wait`` seconds (one whose parent was killed
+            needs a moment to die).
+    """
+    lock = file_lock(output / STATE)
+    try:
+        if cluster.rank == 0:
+            lock.acquire(timeout=wait)
+    except Timeout as error:
+        raise InputError(
+            f"another process trains into {output}: wait until it ends, or give another "
+            "output=FOLDER"
+        ) from error
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 def _recipe_there(output: Path) -> Recipe | None:
@@ -268,26 +296,56 @@ def last_state(output: str | Path) -> str | None:
 
 def state_fault(state: Path) -> str:
     """
-    What keeps a state from being gone on from: a file that is empty, cut off or missing; "" if
-    nothing does. Weights are not read.
+    What keeps a state from being gone on from: a file that is empty, cut off, missing or no such
+    file at all; "" if nothing does. Weights are not read.
     """
-    names = {path.name for path in state.iterdir()}
-    in_pieces = any(path.is_dir() or "fsdp" in path.name for path in state.iterdir())
+    needed = ("model.safetensors", "optimizer.pt", "scheduler.pt")
+    entries = {path.name: path for path in state.iterdir()}
+    in_pieces = any(
+        "fsdp" in name or (path.is_dir() and name not in needed) for name, path in entries.items()
+    )
     if not in_pieces:
-        for needed in ("model.safetensors", "optimizer.pt", "scheduler.pt"):
-            if needed not in names:
-                return f"{needed} is missing"
-        if not any(name.startswith("rng_state") for name in names):
+        for name in needed:
+            if name not in entries or not entries[name].is_file():
+                return f"{name} is missing"
+        if not any(name.startswith("rng_state") for name in entries):
             return "rng_state.pth is missing"
     for path in sorted(path for path in state.rglob("*") if path.is_file()):
         try:
-            if path.suffix == ".json":
-                json.loads(path.read_text())
-            elif path.suffix == ".safetensors":
-                with safe_open(path, framework="pt"):
-                    pass
-            elif path.suffix in (".pt", ".pth", ".bin"):
-                zipfile.ZipFile(path).close()
+            _check_file(path, int(state.name.rpartition("-")[2]))
         except (ValueError, OSError, SafetensorError, zipfile.BadZipFile) as error:
             return f"{path.name}: {error}"
     return ""
+
+
+def _check_file(path: Path, step: int) -> None:
+    """Look whether a file of the state of ``step`` is whole; raises what its reader does."""
+    if path.name == "trainer_state.json":
+        told = read_object(path).get("global_step")
+        require(told == step, f"its global_step is {told!r:.20}, not {step}")
+    elif path.suffix == ".json":
+        json.loads(path.read_text())
+    elif path.suffix == ".safetensors":
+        with safe_open(path, framework="pt"):
+            pass
+    elif path.suffix in (".pt", ".pth", ".bin"):
+        with zipfile.ZipFile(path) as packed:
+            names = packed.namelist()
+        require(any(name.endswith("/data.pkl") for name in names), "it holds nothing")
+
+
+def check_weights(state: Path, names: Collection[str]) -> None:
+    """
+    Go on only where a state holds every weight of the network that is trained; more than these may
+    be there.
+
+    Raises:
+        InputError: it lacks some, which would stay as they were at first.
+    """
+    with safe_open(state / "model.safetensors", framework="pt") as file:
+        absent = sorted(set(names) - set(file.keys()))
+    require(
+        not absent,
+        f"{state} lacks {len(absent)} weights of the network ({some(absent, 3)}): it was written "
+        "by another version or for another network; give another output=FOLDER",
+    )

@@ -35,7 +35,7 @@ from janusvln_ros.training.episode import EPISODE_ATTENTION
 from janusvln_ros.training.network import build_model, finish, shipped
 from janusvln_ros.training.recipes import Recipe
 from janusvln_ros.training.released import ReleasedTask, Samples, collate_samples
-from janusvln_ros.training.resume import claim
+from janusvln_ros.training.resume import claim, sole_run
 from janusvln_ros.training.spool import Spool
 from janusvln_ros.training.stream import (
     DriveStream,
@@ -72,23 +72,25 @@ def train(recipe: Recipe) -> dict[str, Any]:
         logged), and the stage's own results.
 
     Raises:
-        InputError: the recipe or its data cannot be used, or the output folder holds another run.
+        InputError: the recipe or its data cannot be used, or the output folder holds another run,
+            or another process trains into it.
         NonFiniteError: a loss, gradient or weight is not finite any more.
         FailedError: a state could not be written.
     """
     torch.manual_seed(recipe.seed)
     output, cluster = Path(recipe.output), Cluster.from_environment()
-    with arguments(recipe).main_process_first(local=False, desc="claim"):
-        recipe = claim(recipe, cluster)
-    stages = {
-        "encoders": _train_encoders,
-        "align": _train_alignment,
-        "navigate": _train_navigation,
-    }
-    result = stages[recipe.stage](recipe, output)
-    if cluster.rank == 0:
-        result["checkpoint_digest"] = checkpoint_digest(Path(result["checkpoint"]))
-        atomic_write(output / "result.json", json.dumps(result, indent=1) + "\n")
+    with sole_run(output, cluster):
+        with arguments(recipe).main_process_first(local=False, desc="claim"):
+            recipe = claim(recipe, cluster)
+        stages = {
+            "encoders": _train_encoders,
+            "align": _train_alignment,
+            "navigate": _train_navigation,
+        }
+        result = stages[recipe.stage](recipe, output)
+        if cluster.rank == 0:
+            result["checkpoint_digest"] = checkpoint_digest(Path(result["checkpoint"]))
+            atomic_write(output / "result.json", json.dumps(result, indent=1) + "\n")
     return result
 
 

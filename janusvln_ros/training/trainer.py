@@ -31,7 +31,7 @@ from transformers import (
 from janusvln_ros.errors import FailedError, InputError, NonFiniteError
 from janusvln_ros.model import JanusVLN
 from janusvln_ros.training.recipes import Recipe
-from janusvln_ros.training.resume import last_state
+from janusvln_ros.training.resume import check_weights, last_state
 
 Setting = TypeVar("Setting")
 
@@ -484,6 +484,7 @@ def fit(
     trainer.add_callback(FiniteWeights(trainer))
     state = last_state(recipe.output)
     if state is not None and not (recipe.deepspeed or recipe.fsdp):
+        check_weights(Path(state), task.state_dict())
         trainer.state = TrainerState.load_from_json(str(Path(state) / "trainer_state.json"))
         if trainer.state.global_step >= steps:  # the Trainer would make one step more
             task.load_state_dict(load_file(Path(state) / "model.safetensors"), strict=False)

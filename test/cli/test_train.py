@@ -41,12 +41,25 @@ def test_bad_input_is_one_sentence_and_exit_code_2(arguments, message, capsys, t
         ["--show", "--json", "tiny", "batch=3", "seed=7"],
         ["--json", "tiny", "--set", "batch=3", "seed=7", "--show"],
         ["tiny", "--set", "batch=3", "--show", "seed=7", "--json"],
+        ["batch=3", "tiny", "seed=7", "--show", "--json"],
     ],
 )
 def test_changes_stand_in_any_order(arguments, capsys):
     assert main(["train", *arguments]) == 0
     shown = json.loads(capsys.readouterr().out)
     assert (shown["batch"], shown["seed"]) == (3, 7)
+
+
+def test_one_recipe_is_named_wherever_it_lies(capsys, tmp_path):
+    path = tmp_path / "batch=5" / "mine.yaml"
+    path.parent.mkdir()
+    assert main(["train", "tiny", "--show"]) == 0
+    path.write_text(capsys.readouterr().out)
+    assert main(["train", "seed=7", str(path), "--show", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["seed"] == 7
+    for words in (["tiny", "base"], ["batch=3", "seed=7"]):
+        assert main(["train", *words, "--show"]) == 2
+        assert "name one recipe" in capsys.readouterr().err
 
 
 def test_one_of_the_processes_of_torchrun_answers(monkeypatch, capsys):

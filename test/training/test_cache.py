@@ -1,5 +1,6 @@
 """What frozen encoders make of a set is computed once, however many processes train on it."""
 
+import errno
 import os
 import threading
 from multiprocessing import get_context
@@ -9,6 +10,7 @@ import numpy as np
 import pytest
 
 from janusvln_ros.rollout.shards import Cluster
+from janusvln_ros.training import cache
 from janusvln_ros.training.cache import array_on_disk
 from janusvln_ros.training.dual import encoding_order
 
@@ -36,6 +38,17 @@ def test_processes_that_want_one_array_make_it_once(tmp_path):
         process.join(60)
     assert [process.exitcode for process in processes] == [0, 0, 0]
     assert len((tmp_path / "made").read_text().splitlines()) == 1
+
+
+def test_what_is_there_is_read_where_nothing_can_be_written(tmp_path, monkeypatch):
+    path = tmp_path / "features.npy"
+    array_on_disk(path, (2,), np.float16, lambda array: array.fill(3))
+
+    def read_only(where):
+        raise OSError(errno.EROFS, os.strerror(errno.EROFS), str(where))
+
+    monkeypatch.setattr(cache, "file_lock", read_only)
+    assert array_on_disk(path, (2,), np.float16, lambda array: array.fill(9)).tolist() == [3, 3]
 
 
 def test_an_array_whose_making_failed_is_made_by_the_next(tmp_path):

@@ -280,9 +280,14 @@ def test_a_picture_of_another_kind_is_told_by_file_and_step(
 def test_cached_pictures_of_another_kind_are_told_by_file(recipe, own):
     path = sorted(own.parent.rglob("002.jpg"))[0]
     Image.new("RGB", (84, 112)).save(path)
-    with pytest.raises(InputError, match=re.escape(str(path))):
+    advice = "put the right picture there, or take its trajectory out of the set"
+    with pytest.raises(InputError, match=f"{re.escape(str(path))}.*{advice}"):
         train(recipe(data=f"[{own}]"))
     assert not list(own.parent.glob("set.jsonl.cache/*.npy"))
+    mine = f"images/{path.parents[1].name}/rgb"
+    lines = [line for line in own.read_text().splitlines() if mine not in line]
+    own.write_text("\n".join(lines) + "\n")
+    assert len(lines) == 7 and train(recipe(data=f"[{own}]", max_steps=1))["steps"] == 1
 
 
 def test_trajectories_of_two_shapes_do_not_share_a_batch(recipe, own):

@@ -8,6 +8,7 @@ import os
 import shutil
 import subprocess
 import sys
+import zipfile
 from dataclasses import asdict, replace
 from pathlib import Path
 
@@ -23,6 +24,7 @@ from janusvln_ros.model import JanusVLN
 from janusvln_ros.policy.identity import checkpoint_digest
 from janusvln_ros.rollout.shards import Cluster
 from janusvln_ros.training import resume
+from janusvln_ros.training.dual import DualTask
 from janusvln_ros.training.resume import claim, last_state
 from janusvln_ros.training.run import train
 
@@ -198,6 +200,23 @@ def test_a_finished_checkpoint_without_its_state_is_not_replaced(recipe, tmp_pat
     assert train(recipe(max_steps=1, seed=5, overwrite=True))["checkpoint_digest"] != digest
 
 
+def test_two_runs_never_write_into_one_output(recipe, tmp_path, monkeypatch):
+    forward, met = DualTask.forward, []
+
+    def meanwhile(self, **batch):
+        met.append(batch)
+        if len(met) == 1:
+            with pytest.raises(InputError, match=r"another process trains into .*run"):
+                train(recipe(max_steps=1, seed=9))
+        return forward(self, **batch)
+
+    monkeypatch.setattr(DualTask, "forward", meanwhile)
+    train(recipe(max_steps=2))
+    told = yaml.safe_load((tmp_path / "run" / "recipe.yaml").read_text())
+    assert met and told["seed"] != 9
+    train(recipe(max_steps=2))  # it is given back
+
+
 def test_overwriting_begins_anew_where_there_is_the_state_of_another_recipe(recipe, tmp_path):
     train(recipe(max_steps=2, save_steps=1))
     train(recipe(max_steps=2, save_steps=1, seed=7, output=tmp_path / "plain"))
@@ -298,6 +317,39 @@ def test_a_damaged_state_is_passed_over_and_said(three, name, harm, caplog):
     if name != "trainer_state.json" or harm is not Path.unlink:  # as a kill leaves it
         assert "damaged-3" in caplog.text and "damaged-3" in states(three)
     assert "checkpoint-3" not in states(three)
+
+
+def as_folder(path):
+    path.unlink()
+    path.mkdir()
+
+
+@pytest.mark.parametrize(
+    ("name", "harm"),
+    [
+        ("trainer_state.json", lambda path: path.write_text("{}")),
+        ("trainer_state.json", lambda path: path.write_text("[]")),
+        ("trainer_state.json", lambda path: path.write_text('{"global_step": 2}')),
+        ("optimizer.pt", as_folder),
+        ("scheduler.pt", lambda path: zipfile.ZipFile(path, "w").close()),
+    ],
+)
+def test_a_state_whose_files_are_none_is_passed_over(three, name, harm, caplog):
+    harm(Path(three.output) / "state" / "checkpoint-3" / name)
+    assert last_state(three.output).endswith("checkpoint-2")
+    assert f"({name}" in caplog.text and "damaged-3" in states(three)
+
+
+@pytest.mark.parametrize("steps", [3, 4])  # of a run that has ended, and of one that goes on
+def test_a_state_that_lacks_weights_of_the_network_is_refused(three, steps):
+    path = Path(three.output) / "state" / "checkpoint-3" / "model.safetensors"
+    stored = load_file(path)
+    gone = sorted(stored)[0]
+    del stored[gone]
+    save_file(stored, path)
+    with pytest.raises(InputError, match=f"checkpoint-3 lacks 1 weights of the network .{gone}"):
+        train(replace(three, max_steps=steps))
+    assert not (Path(three.output) / "checkpoint").exists()
 
 
 def test_training_goes_on_from_the_older_state(three, recipe, tmp_path):
