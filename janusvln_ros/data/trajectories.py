@@ -327,10 +327,12 @@ def frames_source(root: Path) -> tuple[str, str, str]:
     for split in splits:
         words = words.replace(split, "")
     tokens = {token for token in words.split("_") if token}
+    # EnvDrop's are all of training
+    of_splits = {*splits, *(tokens & {"train"} if "envdrop" not in "".join(splits) else ())}
     unknown = tokens - {"r2r", "rxr", "train", *_SILENT}
     datasets = tokens & {"r2r", "rxr"} or ({"r2r"} if "envdrop" in splits else set())
     require(
-        len(datasets) == 1 and len(set(splits)) < 2 and not unknown,
+        len(datasets) == 1 and len(of_splits) < 2 and not unknown,
         f"{root} does not tell which episodes its frames are of"
         + (f" ({', '.join(sorted(unknown))} is not known)" if unknown else "")
         + ": name a folder below 'trajectory_data' with data set and split in its name, such as "

@@ -19,8 +19,8 @@ from PIL import Image
 from tqdm import tqdm
 
 from janusvln_ros.data.samples import TrajectorySet
-from janusvln_ros.errors import InputError, require
-from janusvln_ros.files import atomic_path, file_lock
+from janusvln_ros.errors import FailedError, InputError, require
+from janusvln_ros.files import atomic_path, file_lock, trouble
 from janusvln_ros.limits import require_within
 from janusvln_ros.policy.preprocess import resize
 
@@ -31,22 +31,40 @@ def array_on_disk(
     """
     The array at ``path``, made with ``fill(array)`` where it is missing, by one process while
     others that want it wait; a kill while filling leaves nothing behind that could be read.
+
+    Raises:
+        FailedError: it cannot be written there.
+        InputError: the file there is damaged, or of another shape.
     """
     if not path.is_file():  # else whole, and perhaps where nothing can be written
-        with file_lock(path):
-            if not path.is_file():
-                with atomic_path(path) as temporary:
-                    array = open_memmap(temporary, mode="w+", dtype=dtype, shape=shape)
-                    _reserve(temporary)
-                    fill(array)
-                    array.flush()
-    array = np.load(path, mmap_mode="r")
-    require(
-        array.shape == shape,
-        f"{path} is {array.shape} instead of {shape}: delete the folder "
-        f"{path.parent}, it is made anew",
-    )
+        try:
+            _make(path, shape, dtype, fill)
+        except OSError as error:
+            sentence = trouble(error)
+            if sentence is None:
+                raise
+            raise FailedError(f"{sentence}, or go on without: cache_features=false") from error
+    anew = f"delete the folder {path.parent}, it is made anew"
+    try:
+        array = np.load(path, mmap_mode="r")
+    except (ValueError, EOFError) as error:  # as a copy that was cut off is
+        raise InputError(f"{path} is damaged ({error}): {anew}") from error
+    require(array.shape == shape, f"{path} is {array.shape} instead of {shape}: {anew}")
     return array
+
+
+def _make(
+    path: Path, shape: tuple[int, ...], dtype: np.dtype | type, fill: Callable[[np.ndarray], None]
+) -> None:
+    """Make the array of `array_on_disk`, unless another process did while this one waited."""
+    with file_lock(path):
+        if path.is_file():
+            return
+        with atomic_path(path) as temporary:
+            array = open_memmap(temporary, mode="w+", dtype=dtype, shape=shape)
+            _reserve(temporary)
+            fill(array)
+            array.flush()
 
 
 def _reserve(path: Path) -> None:

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from janusvln_ros.errors import InputError
 from janusvln_ros.rollout.shards import Cluster
 from janusvln_ros.training import cache
 from janusvln_ros.training.cache import array_on_disk
@@ -49,6 +50,15 @@ def test_what_is_there_is_read_where_nothing_can_be_written(tmp_path, monkeypatc
 
     monkeypatch.setattr(cache, "file_lock", read_only)
     assert array_on_disk(path, (2,), np.float16, lambda array: array.fill(9)).tolist() == [3, 3]
+
+
+@pytest.mark.parametrize("left", [0, 20, 140])
+def test_an_array_that_was_copied_in_part_is_told_and_how_it_is_made_anew(tmp_path, left):
+    path = tmp_path / "features.npy"
+    array_on_disk(path, (64,), np.float16, lambda array: array.fill(3))
+    path.write_bytes(path.read_bytes()[:left])
+    with pytest.raises(InputError, match=r"features\.npy is damaged.*delete the folder"):
+        array_on_disk(path, (64,), np.float16, lambda array: array.fill(3))
 
 
 def test_an_array_whose_making_failed_is_made_by_the_next(tmp_path):

@@ -347,6 +347,7 @@ def test_a_cache_that_cannot_be_written_is_a_sentence_and_leaves_nothing(
     assert main(["train", str(tmp_path / "r.yaml")]) == 1
     said = capsys.readouterr().err
     assert f"set.jsonl.cache: {os.strerror(number).lower()}" in said and "Traceback" not in said
+    assert "cache_features=false" in said
     assert not list(own.parent.glob("set.jsonl.cache/*.npy"))
     assert not list(own.parent.glob("set.jsonl.cache/.*tmp*"))
 
