@@ -23,7 +23,8 @@ from pathlib import Path
 import yaml
 
 from janusvln_ros.cli.options import JSON, SET, option
-from janusvln_ros.cli.output import answer
+from janusvln_ros.cli.output import answer, say
+from janusvln_ros.data.left_out import left_out_page
 from janusvln_ros.errors import require
 from janusvln_ros.files import require_folder
 
@@ -76,6 +77,8 @@ def run(args: argparse.Namespace) -> int:
             f"{result['checkpoint']}"
         ),
     )
+    if result.get("left_out"):
+        say("\n".join(left_out_page(result, result["trajectories"], "trajectories")))
     return 0
 
 

@@ -20,6 +20,7 @@ from transformers import PreTrainedTokenizerBase, TrainerCallback
 
 from janusvln_ros.actions import Action
 from janusvln_ros.data.episodes import is_unseen_text
+from janusvln_ros.data.left_out import LeftOut
 from janusvln_ros.data.samples import TrajectorySet
 from janusvln_ros.errors import require
 from janusvln_ros.model import JanusVLN
@@ -125,12 +126,16 @@ class Trajectories(Dataset[dict[str, Any]]):
         self.mirrored = [False] * len(sets) + [True] * len(mirrored_sets)
         self.tokenizer, self.recipe = tokenizer, recipe
         self.width = model.config.navigation.image_width
-        self.index = [
-            (s, i)
-            for s, trajectories in enumerate(self.sets)
-            for i in range(len(trajectories))
-            if self._is_taken(s, i)
-        ]
+        self.index: list[tuple[int, int]] = []
+        self.left_out: list[LeftOut] = []
+        for s, trajectories in enumerate(self.sets):
+            for i in range(len(trajectories)):
+                reason = self._unfit(s, i)
+                if reason is None:
+                    self.index.append((s, i))
+                else:
+                    where = f"{trajectories.path}, trajectory {i}"
+                    self.left_out.append(LeftOut(f"{where}: {reason}", reason))
         require(
             self.index,
             f"no trajectory of {[str(s.path) for s in self.sets]} has at most "
@@ -142,13 +147,16 @@ class Trajectories(Dataset[dict[str, Any]]):
             self.caches[s] = FrameCache(self.sets[s], self.width)
             self.features[s] = encode_set(self.caches[s], model, self.mirrored[s])
 
-    def _is_taken(self, s: int, i: int) -> bool:
+    def _unfit(self, s: int, i: int) -> str | None:
+        """Why a trajectory is not taken; None for one that is."""
         trajectories, longest = self.sets[s], self.recipe.longest
         if longest and trajectories.lengths[i] > longest:
-            return False
-        return not self.mirrored[s] or not is_unseen_text(
+            return f"it has more than longest={longest} frames"
+        if self.mirrored[s] and is_unseen_text(
             mirrored_instruction(trajectories.raw(i)["instruction"])
-        )
+        ):
+            return "its mirrored instruction is kept for unseen homes"
+        return None
 
     @property
     def lengths(self) -> list[int]:

@@ -19,6 +19,7 @@ import torch
 from torch import nn
 from transformers import PreTrainedTokenizerBase, TrainerCallback
 
+from janusvln_ros.data.left_out import LeftOut, counted
 from janusvln_ros.data.samples import FrameSamples, TrajectorySet
 from janusvln_ros.errors import require
 from janusvln_ros.files import atomic_write, file_lock
@@ -185,12 +186,16 @@ class Stage:
         task: the network with its loss.
         train, evaluation: data sets; ``evaluation`` is None without ``eval_data``.
         collate: makes a batch for the task of samples of them.
+        trajectories: in all sets, to train on and to be judged by.
+        left_out: a sentence for each of these that is not used.
     """
 
     task: nn.Module
     train: Any
     evaluation: Any
     collate: Callable[[Sequence[Any]], dict[str, Any]]
+    trajectories: int = 0
+    left_out: Sequence[LeftOut] = ()
 
 
 def prepare(recipe: Recipe, model: JanusVLN, tokenizer: PreTrainedTokenizerBase) -> Stage:
@@ -210,17 +215,23 @@ def prepare(recipe: Recipe, model: JanusVLN, tokenizer: PreTrainedTokenizerBase)
         dual or not recipe.mirrored_data,
         "mirrored_data is for whole trajectories (memory: dual): set mirrored_data=[]",
     )
+    require(
+        dual or not recipe.longest,
+        f"longest={recipe.longest} is for whole trajectories (memory: dual): set longest=0",
+    )
     if recipe.stream is not None:
         return _prepare_stream(recipe, model, tokenizer)
     sets, mirrored, held_out = map(
         open_sets, (recipe.data, recipe.mirrored_data, recipe.eval_data)
     )
     evaluation: Any = None
+    left_out: list[LeftOut] = []
     if dual:
         settings = (model, tokenizer, recipe, recipe.cache_features and not _learns_to_see(recipe))
         train: Any = Trajectories(sets, *settings, mirrored)
         whole = (model, tokenizer, replace(recipe, word_dropout=0.0), settings[-1])
         evaluation = Trajectories(held_out, *whole) if held_out else None
+        left_out = [*train.left_out, *(evaluation.left_out if held_out else ())]
         task: nn.Module = _dual_task(recipe, model, tokenizer)
     else:
         pictures = (model.config.navigation.image_width, model.config.navigation.num_history)
@@ -230,7 +241,8 @@ def prepare(recipe: Recipe, model: JanusVLN, tokenizer: PreTrainedTokenizerBase)
     if evaluation is not None:
         evaluation = _some(evaluation, recipe.eval_samples)
     collate = collate_trajectories if dual else collate_samples
-    return Stage(task, train, evaluation, collate)
+    read = sum(map(len, (*sets, *mirrored, *held_out)))
+    return Stage(task, train, evaluation, collate, read, left_out)
 
 
 def _learns_to_see(recipe: Recipe) -> bool:
@@ -378,6 +390,8 @@ def _train_navigation(recipe: Recipe, output: Path) -> dict[str, Any]:
     return {
         "steps": trainer.state.global_step,
         "samples": len(stage.train),
+        "trajectories": stage.trajectories,
+        **counted(stage.left_out),
         "loss": last_logged(history, "loss").get("loss"),
         "evaluation": {k: v for k, v in judged.items() if k.startswith("eval_")} or None,
         "checkpoint": str(output / "checkpoint"),

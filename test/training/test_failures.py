@@ -22,6 +22,7 @@ from janusvln_ros.policy.tokenizer import load_tokenizer
 from janusvln_ros.training import cache, trainer
 from janusvln_ros.training.dual import DualTask, Trajectories, collate_trajectories
 from janusvln_ros.training.network import build_model, write_checkpoint
+from janusvln_ros.training.recipes import save_recipe
 from janusvln_ros.training.run import train
 
 TOKENIZER = Path(__file__).resolve().parents[2] / "config" / "model" / "tiny"
@@ -45,8 +46,6 @@ def test_a_run_that_diverges_ends_and_leaves_what_was_there(recipe, tmp_path):
 
 def test_the_command_says_so_and_fails(recipe, tmp_path, capfd):
     recipe_file = tmp_path / "r.yaml"
-    from janusvln_ros.training.recipes import save_recipe
-
     save_recipe(recipe(max_steps=30, learning_rate="1e30"), recipe_file)
     assert main(["train", str(recipe_file), "--json"]) == 1
     out, err = capfd.readouterr()
@@ -277,6 +276,21 @@ def test_a_picture_of_another_kind_is_told_by_file_and_step(
     assert "Traceback" not in str(caught.value)
 
 
+def test_trajectories_that_are_too_long_are_counted_and_said_last(recipe, drives, tmp_path, capfd):
+    made = recipe(max_steps=1, longest=9, eval_data=f"[{drives}]", eval_steps=1)
+    save_recipe(made, tmp_path / "r.yaml")
+    assert main(["train", str(tmp_path / "r.yaml"), "--json"]) == 0
+    out, said = capfd.readouterr()
+    result = json.loads(out)
+    # eight of 4 to 11 frames, to train on and to be judged by
+    reason = "it has more than longest=9 frames"
+    assert result["samples"] == 6 and "left out: 4 of 16 trajectories" in said
+    assert result["left_out_by_reason"][reason]["count"] == 4
+    assert f"4 because {reason}" in said and "set.jsonl, trajectory 6" in said.splitlines()[-3]
+    with pytest.raises(InputError, match="longest=9 is for whole trajectories"):
+        train(recipe(memory="released", longest=9, output=tmp_path / "other"))
+
+
 def test_cached_pictures_of_another_kind_are_told_by_file(recipe, own):
     path = sorted(own.parent.rglob("002.jpg"))[0]
     Image.new("RGB", (84, 112)).save(path)
@@ -341,8 +355,6 @@ def test_a_cache_that_cannot_be_written_is_a_sentence_and_leaves_nothing(
         raise OSError(number, os.strerror(number))
 
     monkeypatch.setattr(cache.os, "posix_fallocate", refuse)
-    from janusvln_ros.training.recipes import save_recipe
-
     save_recipe(recipe(data=f"[{own}]"), tmp_path / "r.yaml")
     assert main(["train", str(tmp_path / "r.yaml")]) == 1
     said = capsys.readouterr().err
