@@ -8,7 +8,7 @@ import logging
 import os
 import re
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -52,6 +52,9 @@ WRITTEN = re.compile(
     r"adapter_(config\.json|model\.(safetensors|bin))"
 )
 """Files of a folder that a saved network takes the place of; all others stay."""
+
+LFS_POINTER = b"version https://git-lfs"
+"""How a file begins that a clone without Git LFS leaves in place of a large one."""
 
 HEAD, EMBEDDINGS = "lm_head.weight", "language.embed_tokens.weight"
 
@@ -351,8 +354,11 @@ def stored_tensors(folder: Path) -> Iterator[tuple[str, safe_open]]:
                     )
                     yield name, file
         except SafetensorError as error:
+            pointer = path.open("rb").read(len(LFS_POINTER)) == LFS_POINTER
             raise InputError(
-                f"a weight file in {folder} is damaged ({error}): copy it again"
+                f"{path} is the pointer of Git LFS and no weights: 'git lfs pull' fetches them"
+                if pointer
+                else f"a weight file in {folder} is damaged ({error}): copy it again"
             ) from error
 
 
@@ -376,13 +382,7 @@ def stored_account(folder: Path, network: Network) -> Account:
     types = tensor_types(folder)
     check_types(folder, {n: t for n, (t, _) in types.items() if is_used(n, network.config)})
     result = account({name: shape for name, (_, shape) in types.items()}, network)
-    method = quantised_by(folder)
-    require(
-        not (method and result.extra),
-        f"{folder} was quantised by {method}, which left {len(result.extra)} tensors "
-        f"({some(result.extra, 3)}) that change what the weights mean: take the checkpoint in "
-        "bfloat16",
-    )
+    check_scales(folder, result.extra)
     result.check(str(folder))
     return result
 
@@ -402,6 +402,16 @@ def check_types(folder: Path, types: Mapping[str, str]) -> None:
         f"{f'; quantised by {method}' if method else ''}), which are no weights without the "
         "program that made them: take the checkpoint in bfloat16; it can be loaded with "
         "precision='int8' or 'int4'",
+    )
+
+
+def check_scales(folder: Path, unknown: Sequence[str]) -> None:
+    """Raise InputError where tensors that the network does not have come from quantisation."""
+    method = quantised_by(folder)
+    require(
+        not (method and unknown),
+        f"{folder} was quantised by {method}, which left {len(unknown)} tensors "
+        f"({some(unknown, 3)}) that change what the weights mean: take the checkpoint in bfloat16",
     )
 
 

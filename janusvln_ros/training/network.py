@@ -13,14 +13,16 @@ from torch import Tensor, nn
 from janusvln_ros.errors import InputError, NonFiniteError, require
 from janusvln_ros.files import atomic_folder, atomic_write, share_dir
 from janusvln_ros.model import JanusVLN, JanusVLNConfig
-from janusvln_ros.model.adapter import our_name
+from janusvln_ros.model.adapter import our_name, some
 from janusvln_ros.model.checkpoint import (
     EMBEDDINGS,
     HEAD,
     as_dtype,
+    check_scales,
     check_types,
     find,
     is_tied,
+    is_used,
     own_head,
     stored_tensors,
     tensor_types,
@@ -141,9 +143,18 @@ def _part(
     in it merged; its embeddings as the head too, where that folder ties the two.
     """
     types = {
-        n: kind for n, (kind, _) in tensor_types(folder).items() if our_name(prefix + n) in wanted
+        n: kind
+        for n, (kind, _) in tensor_types(folder).items()
+        if our_name(prefix + n) is not None and is_used(prefix + n, config)
     }
     check_types(folder, types)
+    unknown = [name for name in types if our_name(prefix + name) not in wanted]
+    check_scales(folder, unknown)
+    require(
+        not unknown,
+        f"{folder} has {len(unknown)} tensors that the settings have no place for "
+        f"({some(unknown, 3)}): use the settings of that model",
+    )
     found: dict[str, Tensor] = {}
     for stored, file in stored_tensors(folder):
         name = our_name(prefix + stored)
@@ -194,17 +205,24 @@ def copy_encoders(model: JanusVLN, checkpoint: str) -> None:
     Replace the vision tower (without its merger) and the spatial encoder by those of
     ``checkpoint``. Raises InputError where sizes differ.
     """
-    source = JanusVLN.from_pretrained(checkpoint, dtype=model.dtype).state_dict()
-    target = model.state_dict()
-    for name, value in source.items():
-        if name.startswith(("vision.", "spatial.")) and not name.startswith("vision.merger."):
-            wanted = list(target[name].shape) if name in target else "none"
-            require(
-                list(value.shape) == wanted,
-                f"{checkpoint}: {name} is {list(value.shape)}, the network wants "
-                f"{wanted}: train encoders of the same sizes",
-            )
-            target[name].copy_(value)
+    source, target = (
+        {
+            name: value
+            for name, value in network.state_dict().items()
+            if name.startswith(("vision.", "spatial.")) and not name.startswith("vision.merger.")
+        }
+        for network in (JanusVLN.from_pretrained(checkpoint, dtype=model.dtype), model)
+    )
+    for name in [*source, *(name for name in target if name not in source)]:
+        given, wanted = (
+            list(part[name].shape) if name in part else "none" for part in (source, target)
+        )
+        require(
+            given == wanted,
+            f"{checkpoint}: {name} is {given}, the network wants {wanted}: train encoders of the "
+            "same sizes",
+        )
+        target[name].copy_(source[name])
 
 
 TOKENIZER_FILES = (

@@ -216,6 +216,13 @@ def test_damaged_file_is_named(folder):
         JanusVLN.from_pretrained(folder)
 
 
+def test_what_a_clone_leaves_in_place_of_weights_is_told(folder):
+    pointer = "version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 42\n"
+    (folder / "model.safetensors").write_text(pointer)
+    with pytest.raises(InputError, match=r"model\.safetensors .*git lfs pull"):
+        JanusVLN.from_pretrained(folder)
+
+
 def test_missing_shard_is_named(model, tmp_path):
     model.save_pretrained(tmp_path, shard_bytes=2_000_000)
     gone = sorted(tmp_path.glob("model-*"))[1]

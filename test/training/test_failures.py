@@ -233,6 +233,36 @@ def test_settings_that_tie_a_head_that_an_adapter_parts_are_refused(
     assert torch.equal(built.language.embed_tokens.weight, network.language.embed_tokens.weight)
 
 
+def test_parts_of_which_the_settings_would_leave_some_out_are_refused(
+    recipe, micro, semantic, tmp_path
+):
+    semantic(None)
+    fewer = json.loads(micro.read_text()) | {"num_hidden_layers": 1}
+    (tmp_path / "fewer.json").write_text(json.dumps(fewer))
+    with pytest.raises(InputError, match=r"no place for \(model\.layers\.1\..*settings of that"):
+        parts_of(recipe, tmp_path / "fewer.json", tmp_path)
+    path = tmp_path / "qwen" / "model.safetensors"
+    scale = {"model.layers.0.mlp.up_proj.weight_scale": torch.ones(1)}
+    save_file(load_file(path) | scale, path)
+    config = json.loads((tmp_path / "qwen" / "config.json").read_text())
+    config["quantization_config"] = {"quant_method": "fp8"}
+    (tmp_path / "qwen" / "config.json").write_text(json.dumps(config))
+    with pytest.raises(InputError, match=r"quantised by fp8.*up_proj\.weight_scale"):
+        parts_of(recipe, micro, tmp_path)
+
+
+@pytest.mark.parametrize("blocks", [1, 3])  # of the encoders, where the network has two
+def test_encoders_of_another_depth_are_refused(recipe, micro, tmp_path, blocks):
+    for name, depth in (("encoders", blocks), ("network", 2)):
+        values = json.loads(micro.read_text())
+        values["vision_config"]["depth"] = depth
+        (tmp_path / f"{name}.json").write_text(json.dumps(values))
+    source = JanusVLNConfig.from_pretrained(tmp_path / "encoders.json")
+    JanusVLN.from_config(source).save_pretrained(tmp_path / "encoders")
+    with pytest.raises(InputError, match=r"vision\.blocks\.\d.*encoders of the same sizes"):
+        build_model(recipe(model=tmp_path / "network.json", encoders=tmp_path / "encoders"))
+
+
 def test_a_weight_that_is_none_never_replaces_a_checkpoint(recipe, micro, tmp_path):
     network, folder = build_model(recipe()), tmp_path / "checkpoint"
     write_checkpoint(network, recipe(), folder, trained=True)
