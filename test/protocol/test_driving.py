@@ -1201,6 +1201,16 @@ def test_a_frame_after_a_motion_has_settled_exactly(rest):
     assert world.frame(first - 1) == () and world.only(world.frame(first), Infer)
 
 
+def test_after_a_step_a_frame_waits_until_the_robot_stands_still():
+    world = World(settle_time=0.25, clock_checks=False)
+    world.start()
+    world.frame(S)
+    world.decide()
+    world.result(end=2 * S)
+    still = 2 * S + S // 4
+    assert world.frame(still - 1) == () and world.only(world.frame(still), Infer)
+
+
 def test_the_frame_that_a_client_names_does_not_undo_the_wait_for_standstill():
     world = World(settle_time=0.25, clock_checks=False)
     world.start()
