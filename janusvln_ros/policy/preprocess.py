@@ -196,7 +196,7 @@ def patch_rows(
     flat = bytes_GgMmCyx.reshape(rows * columns, 3, PATCH * PATCH)
     for channel in range(3):
         values[:, channel] = LEVELS[channel][flat[:, channel]][:, None]
-    return values.reshape(rows * columns, -1), (1, rows, columns)
+    return values.reshape(rows * columns, 3 * TEMPORAL * PATCH * PATCH), (1, rows, columns)
 
 
 def pixel_rows(resized: np.ndarray) -> tuple[np.ndarray, tuple[int, int, int]]:

@@ -262,7 +262,8 @@ def _enqueue(state: State, chosen: tuple[Frame, ...], now: float) -> Outcome:
 
 def _look(state: State, now: float) -> Outcome:
     """Ask the model about the next frame that may be used."""
-    if state.start is None or state.deciding is not None:
+    assert state.start is not None
+    if state.deciding is not None:
         return state, ()
     oldest, used = state.start.start_stamp, state.used
     for i, frame in enumerate(state.queue):

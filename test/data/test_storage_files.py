@@ -459,6 +459,39 @@ def test_a_message_of_a_topic_that_nobody_announced_ends_the_reading(tmp_path):
     assert source.damage.endswith("read up to the first bad row: 9")
 
 
+def test_a_header_that_promises_less_than_there_is_takes_nothing_away(tmp_path):
+    path = database(tmp_path / "a.db3")
+    with contextlib.closing(sqlite3.connect(path)) as connection:
+        # edited by hand: read row by row, as a damaged file is
+        connection.execute("UPDATE topics SET offered_qos_profiles = '- {depth: 3}'")
+        connection.commit()
+    data = bytearray(path.read_bytes())
+    data[28:32] = bytes(4)  # as versions of SQLite wrote it that did not count pages
+    path.write_bytes(data)
+    source, rows = opened(path)
+    assert [r.cdr[4] for r in rows] == list(range(6)) and source.damage is None
+
+
+@pytest.mark.parametrize("kind", ["db3", "mcap"])
+def test_a_whole_file_says_how_its_topics_were_offered(tmp_path, kind):
+    path = tmp_path / f"a.{kind}"
+    ever = "{sec: 9223372036, nsec: 854775807}"
+    qos = (
+        f"- {{history: 1, depth: 3, reliability: 1, durability: 1, deadline: {ever}, "
+        f"lifespan: {ever}, liveliness: 1, liveliness_lease_duration: {ever}, "
+        "avoid_ros_namespace_conventions: false}"
+    )
+    if kind == "mcap":
+        recording(path, range(3), qos=qos)
+    else:
+        with contextlib.closing(sqlite3.connect(database(path))) as connection:
+            connection.execute("UPDATE topics SET offered_qos_profiles = ?", (qos,))
+            connection.commit()
+    source, _ = opened(path)
+    (profile,) = source.qos["/b"]
+    assert profile.depth == 3 and profile.durability.name == "TRANSIENT_LOCAL"
+
+
 @pytest.mark.parametrize("content", [b"x" * 5000, b"SQLite format 3\0", b"\xff" * 40])
 def test_what_is_no_database_is_told_as_such(tmp_path, content):
     (tmp_path / "a.db3").write_bytes(content)

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from janusvln_ros.errors import InputError
-from janusvln_ros.policy.instruction import Spelling, clean_instruction
+from janusvln_ros.policy.instruction import MAX_INSTRUCTION, Spelling, clean_instruction
 from janusvln_ros.policy.prompt import dual_prefix_ids, released_prompt_ids
 from janusvln_ros.policy.tokenizer import load_tokenizer, load_word_vectors, read
 
@@ -44,6 +44,7 @@ def test_words_without_content_are_refused(text):
 
 
 def test_words_without_end_are_refused():
+    assert MAX_INSTRUCTION == 4000
     assert clean_instruction("x" * 4000, 4000) == clean_instruction("x" * 4000)
     with pytest.raises(InputError, match="4001 characters; at most 4000"):
         clean_instruction("x" * 4001, 4000)

@@ -339,6 +339,17 @@ def test_an_instruction_that_the_model_cannot_take_ends_the_episode(world):
     )
 
 
+def test_words_that_the_model_cannot_take_change_nothing_of_an_episode_that_is_ending(world):
+    key, _ = world.start()
+    world.frame()
+    world.decide()
+    world.do(Cancel(world.now, key, Code.CANCELED, "enough"))
+    ending = world.state
+    assert ending.phase is Phase.ENDING
+    late = ResetFailed(world.now, ending.episode_id, Code.INVALID_INSTRUCTION, "too long")
+    assert world.do(late) == () and world.state == ending
+
+
 def test_inference_that_takes_too_long_ends_the_episode_and_its_answer_is_thrown_away(world):
     world.start()
     world.frame()
@@ -1105,12 +1116,13 @@ def test_the_last_sixteen_clients_are_remembered_each_once():
     assert [heard.life for heard in world.state.clients] == [*range(6, 21), 5]
 
 
-def test_a_step_is_lost_when_motion_has_not_told_of_it_for_more_than_a_second_and_a_half():
+@pytest.mark.parametrize("told", [None, (11, 7)])
+def test_a_step_is_lost_when_motion_has_not_told_of_it_for_more_than_a_second_and_a_half(told):
     world = late_world()
     moves(world)
     world.now += 1.0
     world.do(MotionHeard(world.now, world.state.goal))
-    world.do(MotionHeard(world.now + 1.0, None))
+    world.do(MotionHeard(world.now + 1.0, told))
     assert world.tick(1.5) == ()
     answer = world.only(world.tick(1 / 64), Finish)
     assert answer.code == Code.NO_MOTION_SERVER and "restarted" in answer.message
@@ -1199,6 +1211,16 @@ def test_a_frame_after_a_motion_has_settled_exactly(rest):
         assert world.frame(S) == () and world.frame(S + 1)
         return
     assert world.frame(first - 1) == () and world.only(world.frame(first), Infer)
+
+
+def test_after_a_step_a_frame_waits_until_the_robot_stands_still():
+    world = World(settle_time=0.25, clock_checks=False)
+    world.start()
+    world.frame(S)
+    world.decide()
+    world.result(end=2 * S)
+    still = 2 * S + S // 4
+    assert world.frame(still - 1) == () and world.only(world.frame(still), Infer)
 
 
 def test_the_frame_that_a_client_names_does_not_undo_the_wait_for_standstill():
@@ -1335,7 +1357,11 @@ def test_an_early_decision_counts_within_two_centimetres_and_one_and_a_half_degr
     moving(world)
     infer = world.only(early(world, 0.25), Infer)
     world.decide(L, infer.ticket)
-    ended = StepResult(world.now, 11, 0, 0, "", world.ros, Pose2(0.25, dy, dyaw), world.ros)
+    # a base that drifted to the side by then
+    world.state = replace(world.state, early=replace(world.state.early, moved=Pose2(0.25, 0.125)))
+    ended = StepResult(
+        world.now, 11, 0, 0, "", world.ros, Pose2(0.25, 0.125 + dy, dyaw), world.ros
+    )
     ended = replace(ended, status=StepStatus.SUCCEEDED)
     assert bool([c for c in world.do(ended) if isinstance(c, Commit)]) is agrees
 

@@ -705,6 +705,11 @@ def test_odometry_sees_a_step_beyond_its_jitter_and_what_was_commanded_by_then(p
     assert hear(READY, pose).seen == READY.seen
 
 
+def test_a_heading_is_no_turn_that_odometry_sees():
+    start, ledger = Pose2(0.0, 0.0, 1.0), Ledger((1.0, 1.0), (0.75, 0.875))
+    assert hear(driving(Action.TURN_LEFT, moved=start, ledger=ledger), start).seen == (start, 0.0)
+
+
 @pytest.mark.parametrize(
     ("pose", "jumped"),
     [
