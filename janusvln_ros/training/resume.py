@@ -106,20 +106,23 @@ def claim(recipe: Recipe, cluster: Cluster) -> Recipe:
     return shared
 
 
+WAIT_S = 15.0
+"""Seconds that a run waits for the one before it: loaders of one that was killed live on for 5."""
+
+
 @contextmanager
-def sole_run(output: Path, cluster: Cluster, wait: float = 3.0) -> Iterator[None]:
+def sole_run(output: Path, cluster: Cluster) -> Iterator[None]:
     """
     Hold an output folder, so that no other run writes there meanwhile; the first process does so
     for all of a run.
 
     Raises:
-        InputError: another one holds it still after ``wait`` seconds (one whose parent was killed
-            needs a moment to die).
+        InputError: another one holds it still after ``WAIT_S``.
     """
     lock = file_lock(output / STATE)
     try:
         if cluster.rank == 0:
-            lock.acquire(timeout=wait)
+            lock.acquire(timeout=WAIT_S)
     except Timeout as error:
         raise InputError(
             f"another process trains into {output}: wait until it ends, or give another "

@@ -211,6 +211,7 @@ def test_two_runs_never_write_into_one_output(recipe, tmp_path, monkeypatch):
         return forward(self, **batch)
 
     monkeypatch.setattr(DualTask, "forward", meanwhile)
+    monkeypatch.setattr(resume, "WAIT_S", 0.1)
     train(recipe(max_steps=2))
     told = yaml.safe_load((tmp_path / "run" / "recipe.yaml").read_text())
     assert met and told["seed"] != 9
