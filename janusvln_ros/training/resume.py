@@ -2,9 +2,10 @@
 Whether a run may go on in its output folder, and from where.
 
 ``<output>/state/`` holds the trainer's states (``checkpoint-STEP``) and ``run.json``: how many
-samples an optimizer step takes, and digests of all that the run reads. A state that a kill or a
-full disk left incomplete is not gone on from, and neither is one of another recipe, of other data
-or of other weights; another number of processes shares the same samples.
+samples an optimizer step takes, digests of all that the run reads, and versions (another one is
+logged). A state that a kill or a full disk left incomplete is not gone on from, and neither is one
+of another recipe, of other data or of other weights; another number of processes shares the same
+samples.
 """
 
 import json
@@ -30,6 +31,7 @@ from janusvln_ros.files import atomic_write, file_lock
 from janusvln_ros.model.adapter import some
 from janusvln_ros.model.checkpoint import find
 from janusvln_ros.policy.identity import checkpoint_digest
+from janusvln_ros.rollout.manifest import versions
 from janusvln_ros.rollout.shards import Cluster
 from janusvln_ros.training.cache import set_digest, size_and_time
 from janusvln_ros.training.network import shipped
@@ -94,14 +96,19 @@ def claim(recipe: Recipe, cluster: Cluster) -> Recipe:
         log.info("going on with the run in %s", output)
     shared = _shared(recipe, cluster.world_size, told, _recipe_there(output))
     if cluster.rank == 0:
-        reads = inputs(recipe)
+        reads, runs = inputs(recipe), versions()
         _check_inputs(told.get("inputs", {}), reads, output)
-        save_recipe(recipe, output / "recipe.yaml")
         run = {
             "samples": shared.batch * shared.accumulate * cluster.world_size,
             "processes": cluster.world_size,
             "inputs": reads,
+            "versions": runs,
         }
+        began = told.get("versions", runs)
+        for name in runs:
+            if began.get(name) != runs[name]:
+                log.warning("another %s: %s, was %s", name, runs[name], began.get(name))
+        save_recipe(recipe, output / "recipe.yaml")
         atomic_write(output / STATE / RUN_FILE, json.dumps(run, indent=1) + "\n")
     return shared
 

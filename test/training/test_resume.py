@@ -5,6 +5,7 @@ and not at all where it would mix with another run, other data or other weights.
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -172,6 +173,17 @@ def test_other_samples_in_a_step_are_refused(begun, any_state, fields, processes
 def test_a_state_from_before_runs_were_described_is_gone_on_with(begun, any_state):
     (Path(begun.output) / "state" / "run.json").unlink()
     assert claim(begun, Cluster()) == begun
+
+
+def test_going_on_with_another_version_of_the_code_is_logged(begun, any_state, caplog):
+    claim(begun, Cluster(0, 2, 0))
+    assert "another" not in caplog.text
+    path = Path(begun.output) / "state" / "run.json"
+    told = json.loads(path.read_text())
+    told["versions"]["code"] = "0123456789ab"
+    path.write_text(json.dumps(told))
+    claim(begun, Cluster(0, 2, 0))
+    assert re.search("another code: [0-9a-f]{12}, was 0123456789ab", caplog.text)
 
 
 def test_a_state_that_counts_its_passes_is_gone_on_with(three, tmp_path):
