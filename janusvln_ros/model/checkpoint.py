@@ -219,12 +219,23 @@ class JanusVLN(Network):
             "checkpoint with dtype='bfloat16' and save that",
         )
         tensors = {
-            published_name(key): value.detach().to(device="cpu", dtype=wanted).contiguous()
+            published_name(key): _narrowed(key, value.detach(), wanted)
             for key, value in self.state_dict().items()
             if not (key == HEAD and self.config.tie_word_embeddings)
         }
         write_weights(tensors, folder, shard_bytes)
         replace(self.config, dtype=str(wanted).removeprefix("torch.")).save_pretrained(folder)
+
+
+def _narrowed(name: str, weight: Tensor, dtype: torch.dtype) -> Tensor:
+    """A weight as it is written. Raises InputError where it becomes infinite only by its type."""
+    written = weight.to(device="cpu", dtype=dtype).contiguous()
+    require(
+        weight.dtype == dtype or written.isfinite().all() or not weight.isfinite().all(),
+        f"{name} holds numbers beyond those of {str(dtype).removeprefix('torch.')}, up to "
+        f"{weight.abs().max():.3g}: save it in float32, or in bfloat16",
+    )
+    return written
 
 
 def find(checkpoint: str | Path) -> Path:

@@ -25,7 +25,7 @@ from safetensors import SafetensorError, safe_open
 
 from janusvln_ros.data.samples import TrajectorySet
 from janusvln_ros.digests import file_digest
-from janusvln_ros.documents import read_object
+from janusvln_ros.documents import read_object, whole
 from janusvln_ros.errors import InputError, require
 from janusvln_ros.files import atomic_write, file_lock
 from janusvln_ros.model.adapter import some
@@ -151,7 +151,10 @@ def _run_file(output: Path) -> dict[str, Any]:
     path = output / STATE / RUN_FILE
     if not path.is_file():
         return {}
-    return read_object(path)
+    told = read_object(path, "delete it, and give the number of processes that the run began with")
+    if "samples" in told:
+        whole(told["samples"], f"{path}: samples", 1)
+    return told
 
 
 def _other(recipe: Recipe, output: Path) -> list[str]:
@@ -201,7 +204,7 @@ def _shared(
     The recipe with ``batch`` and ``accumulate`` such that a step takes the samples that it took
     when the run began (``told``), however many processes there are.
     """
-    samples = int(told.get("samples", 0)) or recipe.batch * recipe.accumulate * processes
+    samples = told.get("samples") or recipe.batch * recipe.accumulate * processes
     if recipe.batch * recipe.accumulate * processes == samples:
         return recipe
     before = told.get("processes", processes)

@@ -97,6 +97,17 @@ def test_dtype_is_that_of_the_config_or_the_one_asked_for(model, tiny, tmp_path)
     assert wide.dtype == torch.float32 and wide.lm_head.weight.dtype == torch.float32
 
 
+def test_weights_that_a_narrower_type_makes_infinite_are_not_saved(model, tmp_path):
+    with torch.no_grad():
+        model.lm_head.weight[0, 0] = -1e6
+    with pytest.raises(InputError, match=r"lm_head\.weight holds .*float16, up to 1e\+06"):
+        model.save_pretrained(tmp_path / "c", dtype="float16")
+    assert not (tmp_path / "c").exists()
+    model.save_pretrained(tmp_path / "c", dtype="bfloat16")
+    found = JanusVLN.from_pretrained(tmp_path / "c").lm_head.weight.detach()[0, 0]
+    assert float(found) == pytest.approx(-1e6, rel=0.01)
+
+
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 def test_rotary_frequencies_are_float32_whatever_the_weights(tiny, dtype):
     loaded, cast = (

@@ -175,6 +175,14 @@ def test_a_state_from_before_runs_were_described_is_gone_on_with(begun, any_stat
     assert claim(begun, Cluster()) == begun
 
 
+@pytest.mark.parametrize("text", ["", "[]", '{"samples": "four"}', '{"samples": 0}'])
+def test_a_damaged_description_of_a_run_is_a_sentence(begun, any_state, text):
+    path = Path(begun.output) / "state" / "run.json"
+    path.write_text(text)
+    with pytest.raises(InputError, match=r"state/run\.json"):
+        claim(begun, Cluster())
+
+
 def test_going_on_with_another_version_of_the_code_is_logged(begun, any_state, caplog):
     claim(begun, Cluster(0, 2, 0))
     assert "another" not in caplog.text
