@@ -255,7 +255,7 @@ def find(checkpoint: str | Path) -> Path:
 
 def _snapshot(checkpoint: str) -> Path:
     name, _, revision = checkpoint.partition("@")
-    wanted = ["*.json", "*.safetensors", "*.txt", "*.jinja", BESIDE]
+    wanted = ["*.json", "*.safetensors", "*.txt", "*.jinja", *BESIDE]
     try:
         return Path(
             huggingface_hub.snapshot_download(name, revision=revision, allow_patterns=wanted)

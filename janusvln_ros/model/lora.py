@@ -24,8 +24,11 @@ from janusvln_ros.model.config import JanusVLNConfig
 CONFIG_FILE = "adapter_config.json"
 WEIGHTS_FILE = "adapter_model.safetensors"
 PICKLES = "adapter_model.bin"
-BESIDE = "non_lora_*"
-"""Weights that LLaVA's trainer, and those made after it, save beside an adapter: trained whole."""
+BESIDE = ("non_lora_*", "vit.safetensors")
+"""
+Weights that are trained whole and saved beside an adapter: by LLaVA's trainer and those made after
+it, and by ms-swift's for a whole vision tower.
+"""
 
 UNDERSTOOD = frozenset(
     [
@@ -251,12 +254,12 @@ def _check_settings(folder: Path, config: Mapping[str, Any]) -> None:
 
 def _refuse_beside(folder: Path) -> None:
     """Raise InputError where an adapter is a part only of what was trained."""
-    beside = sorted(path.name for path in folder.glob(BESIDE))
+    beside = sorted(path.name for pattern in BESIDE for path in folder.glob(pattern))
     require(
         not beside,
-        f"{folder} holds an adapter and {some(beside)}, weights that were trained beside it and "
-        "are no safetensors, so that the adapter alone would be another model: merge both where "
-        "they were made and give the folder of the result",
+        f"{folder} holds an adapter and {some(beside)}, weights that were trained beside it, so "
+        "that the adapter alone would be another model: merge both where they were made and give "
+        "the folder of the result",
     )
 
 

@@ -168,7 +168,10 @@ def test_embeddings_and_head_that_were_trained_as_one_stay_one(tied):
     assert torch.equal(found.lm_head.weight, both) and found.config.tie_word_embeddings
 
 
-@pytest.mark.parametrize("name", ["non_lora_trainables.bin", "non_lora_state_dict.bin"])
+TRAINED_BESIDE = ["non_lora_trainables.bin", "non_lora_state_dict.bin", "vit.safetensors"]
+
+
+@pytest.mark.parametrize("name", TRAINED_BESIDE)
 def test_weights_that_were_trained_beside_an_adapter_are_refused_by_name(folder, factors, name):
     a, b = factors
     add(folder, {f"{Q}.lora_A.weight": a, f"{Q}.lora_B.weight": b})
