@@ -16,7 +16,7 @@ from typing import Any
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from janusvln_ros.documents import read_object
+from janusvln_ros.documents import finite, read_object
 from janusvln_ros.errors import InputError, require
 from janusvln_ros.model.adapter import older_name, our_name, some, unused_reason
 from janusvln_ros.model.config import JanusVLNConfig
@@ -156,8 +156,13 @@ class Adapter:
         change = change.T if kind == "lora_embedding_" else change
         self._check_shape(module, change, weight)
         merged = weight.detach().cpu().float() + change
+        magnitude = parts.get("lora_magnitude_vector")
+        require(
+            magnitude is None or self.config.get("use_dora"),
+            f"{self.folder}: {module} has magnitudes, but {CONFIG_FILE} says no use_dora: take both "
+            "files from one place",
+        )
         if self.config.get("use_dora"):
-            magnitude = parts.get("lora_magnitude_vector")
             if magnitude is None or kind == "lora_embedding_":
                 raise InputError(
                     f"{self.folder}: {module} has no magnitudes, or is an embedding, which DoRA "
@@ -171,12 +176,22 @@ class Adapter:
 
     def _scale(self, module: str, rank: int) -> float:
         """What the product of a module's factors is multiplied by."""
-        patterns: Mapping[str, Any] = self.config.get("alpha_pattern") or {}
-        alpha = next(
-            (value for key, value in patterns.items() if re.match(rf"(.*\.)?({key})$", module)),
-            self.config.get("lora_alpha", 8),
-        )
-        return float(alpha) / (rank**0.5 if self.config.get("use_rslora") else rank)
+        path = self.folder / CONFIG_FILE
+        patterns = self.config.get("alpha_pattern") or {}
+        require(isinstance(patterns, dict), f"{path}: alpha_pattern is {patterns!r:.80}")
+        alpha = self.config.get("lora_alpha", 8)
+        for key, value in patterns.items():
+            try:
+                found = re.match(rf"(.*\.)?({key})$", module)
+            except re.error as error:
+                raise InputError(
+                    f"{path}: {key!r:.80} in alpha_pattern is no pattern ({error})"
+                ) from error
+            if found:
+                alpha = value
+                break
+        alpha = finite(alpha, f"{path}: the alpha of {module}")
+        return alpha / (rank**0.5 if self.config.get("use_rslora") else rank)
 
     def _check_shape(self, name: str, found: Tensor, weight: Tensor) -> None:
         require(

@@ -101,6 +101,9 @@ def test_dora_gives_every_row_the_length_of_its_magnitude(folder, base, factors)
     add(folder, {f"{Q}.{part}": tensor for part, tensor in parts.items()}, use_dora=True)
     merged = changed(folder, base)[f"{OURS}.weight"]
     torch.testing.assert_close(merged.norm(dim=1), lengths)
+    add(folder, {f"{Q}.{part}": tensor for part, tensor in parts.items()})
+    with pytest.raises(InputError, match="has magnitudes.*use_dora"):
+        JanusVLN.from_pretrained(folder)
 
 
 def test_embeddings_biases_and_whole_modules_are_taken(folder, base, factors):
@@ -221,6 +224,22 @@ def test_what_is_not_known_here_is_refused_by_name(folder, factors, settings, wo
     a, b = factors
     add(folder, {f"{Q}.lora_A.weight": a, f"{Q}.lora_B.weight": b}, **settings)
     with pytest.raises(InputError, match=rf"{word}.*merge_and_unload"):
+        JanusVLN.from_pretrained(folder)
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"lora_alpha": "16"},
+        {"alpha_pattern": {"q_proj": None}},
+        {"alpha_pattern": {"*q_proj": 8}},
+        {"alpha_pattern": ["q_proj"]},
+    ],
+)
+def test_a_scale_that_is_none_is_refused_by_name(folder, factors, settings):
+    a, b = factors
+    add(folder, {f"{Q}.lora_A.weight": a, f"{Q}.lora_B.weight": b}, **settings)
+    with pytest.raises(InputError, match=r"adapter_config\.json: .*alpha"):
         JanusVLN.from_pretrained(folder)
 
 
