@@ -24,6 +24,18 @@ are there when it comes.
 """
 
 NOT_PLAYED = ("/clock", "/rosout", "/parameter_events")
+COMMAND_TYPES = (
+    "geometry_msgs/msg/Twist",
+    "geometry_msgs/msg/TwistStamped",
+    "ackermann_msgs/msg/AckermannDrive",
+    "ackermann_msgs/msg/AckermannDriveStamped",
+    "trajectory_msgs/msg/JointTrajectory",
+)
+COMMANDS = ("step_command", "goal_pose")
+"""
+Types, and last names of topics (ours, Nav2's), by which a robot is told to move: one that is in
+the domain where a bag is played would.
+"""
 LATCHED = ("tf_static", "robot_description", "map")
 """
 Last names of topics that are latched by convention (tf2, robot_state_publisher, map_server), for
@@ -78,7 +90,9 @@ def played_name(topic: str, msgtype: str) -> str | None:
     """The name under which a recorded topic is played, or None for one that is not."""
     if topic in NOT_PLAYED:
         return None
-    return f"/recorded{topic}" if msgtype == DECISION_TYPE or "/overlay" in topic else topic
+    decided = msgtype == DECISION_TYPE or "/overlay" in topic
+    moves = msgtype in COMMAND_TYPES or topic.rpartition("/")[2] in COMMANDS
+    return f"/recorded{topic}" if decided or moves else topic
 
 
 def latched_depth(topic: str, offered: Collection[Qos]) -> int:

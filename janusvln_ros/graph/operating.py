@@ -25,7 +25,7 @@ from janusvln_ros.graph.connection import Connection, GraphTimeoutError
 from janusvln_ros.graph.processes import domains_in_use, middleware_environment
 from janusvln_ros.graph.security import OPERATOR, OPERATOR_USES, Uses, used_by
 
-OURS = ("policy", "motion", "sim_bridge", "player", "recorder")
+OURS = ("policy", "motion", "sim_bridge", "player", "recorder", "compressor")
 """The nodes of a graph; it is recognised by the first two."""
 
 ANSWER_S = 5.0

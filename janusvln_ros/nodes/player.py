@@ -106,6 +106,7 @@ class Player(Node):  # type: ignore[misc]
         self.decided = self.told = False
         self.create_subscription(Decision, "policy/decision", self._on_decision, 10)
         self.quiet = steady_timer(self, 0.5, self._look_for_decisions)
+        steady_timer(self, 0.5, self._look_for_robot)
         self.clock_output = self.create_publisher(Clock, "/clock", QoSProfile(depth=10))
         self.first = start_time + int(self.values.start_offset * 1e9)
         self.play_clock = PlayClock(
@@ -128,6 +129,20 @@ class Player(Node):  # type: ignore[misc]
 
     def _on_decision(self, _: Decision) -> None:
         self.decided = True
+
+    def _look_for_robot(self) -> None:
+        """End where a robot that drives would take what the bag tells for its own."""
+        for output in self.outputs.values():
+            topic = output.topic_name
+            if any(i.node_name == "motion" for i in self.get_subscriptions_info_by_topic(topic)):
+                self.get_logger().error(
+                    f"playing stopped: motion listens to {topic}, and would take what the bag "
+                    "tells for the robot's own: play in another domain (ROS_DOMAIN_ID), or end "
+                    "motion"
+                )
+                self.stopping.set()
+                self.exit_code = 1
+                return
 
     def _look_for_decisions(self) -> None:
         """Say so, once, if a policy is there and decides on nothing."""
@@ -162,6 +177,7 @@ class Player(Node):  # type: ignore[misc]
     def _play(self) -> None:
         try:
             self._wait_for_listener()
+            self._look_for_robot()
             while not self.stopping.is_set():
                 with self.lock:
                     self.play_clock.change(time.monotonic(), bag_time=self.first)
@@ -170,9 +186,9 @@ class Player(Node):  # type: ignore[misc]
                     break
             if not self.stopping.is_set():
                 self._tell_undecided()
-            late = percentile(self.lateness, 99) * 1e3
-            self.get_logger().info(f"the bag is at its end; lateness p99 {late:.1f} ms")
-            self.exit_code = 0
+                late = percentile(self.lateness, 99) * 1e3
+                self.get_logger().info(f"the bag is at its end; lateness p99 {late:.1f} ms")
+                self.exit_code = 0
         except Exception as error:
             self.get_logger().error(f"playing stopped: {error}")
             self.exit_code = 1

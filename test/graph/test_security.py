@@ -7,6 +7,7 @@ pytest.importorskip("rclpy", reason="needs ROS 2")
 from janusvln_ros.errors import InputError
 from janusvln_ros.files import share_dir
 from janusvln_ros.graph.composition import resolve
+from janusvln_ros.graph.operating import OURS
 from janusvln_ros.graph.security import (
     OPERATOR,
     VERBS,
@@ -60,17 +61,26 @@ def test_a_file_that_is_no_policy_is_named(tmp_path):
         read_policy(tmp_path / "a.xml")
 
 
-def test_every_node_of_robot_and_simulation_has_its_enclave_and_its_profile(tmp_path):
-    profiles = read_policy(share_dir() / "config" / "sros2" / "policy.xml")
-    for graph, given in (
+@pytest.mark.parametrize(
+    ("graph", "given"),
+    [
         ("robot", {}),
+        ("robot", {"part": "body", "compress": "true"}),
         ("simulation", {"mode": "continuous", "record": "true"}),
-    ):
-        for spec in resolve(graph, given):
-            assert (spec.name, "/") in profiles
-            words = spec.arguments(tmp_path)
-            assert words[words.index("--enclave") + 1] == f"/{spec.name}"
-    assert (OPERATOR, "/") in profiles
+        ("replay", {"bag": "drive.mcap"}),
+    ],
+)
+def test_every_node_of_every_graph_has_its_enclave_and_its_profile(tmp_path, graph, given):
+    profiles = read_policy(share_dir() / "config" / "sros2" / "policy.xml")
+    for spec in resolve(graph, given):
+        # 'status' tells of those that it knows, and 'secure' writes them down
+        assert (spec.name, "/") in profiles and spec.name in OURS
+        words = spec.arguments(tmp_path)
+        assert words[words.index("--enclave") + 1] == f"/{spec.name}"
+
+
+def test_the_operator_has_a_profile_and_enclaves_stand_in_namespaces():
+    assert (OPERATOR, "/") in read_policy(share_dir() / "config" / "sros2" / "policy.xml")
     (spec, *_) = resolve("robot", {"namespace": "r1"})
     assert spec.full_name == "/r1/motion"
 

@@ -144,6 +144,34 @@ def test_recorded_decisions_are_played_under_another_name_and_the_clock_is_not()
     assert played_name("/clock", "rosgraph_msgs/msg/Clock") is None
 
 
+@pytest.mark.parametrize(
+    ("topic", "kind"),
+    [
+        ("/cmd_vel", "geometry_msgs/msg/Twist"),
+        ("/teleop", "geometry_msgs/msg/TwistStamped"),
+        ("/drive", "ackermann_msgs/msg/AckermannDriveStamped"),
+        ("/arm/joint_trajectory", "trajectory_msgs/msg/JointTrajectory"),
+        ("/r1/step_command", "std_msgs/msg/UInt8"),
+        ("/goal_pose", "geometry_msgs/msg/PoseStamped"),
+    ],
+)
+def test_what_tells_a_robot_to_move_is_played_under_another_name(topic, kind):
+    assert played_name(topic, kind) == f"/recorded{topic}"
+
+
+@pytest.mark.parametrize(
+    ("topic", "kind"),
+    [
+        ("/odom", "nav_msgs/msg/Odometry"),
+        ("/pose", "geometry_msgs/msg/PoseStamped"),
+        ("/tf", "tf2_msgs/msg/TFMessage"),
+        ("/instruction", "std_msgs/msg/String"),
+    ],
+)
+def test_what_was_measured_and_said_is_played_under_its_own_name(topic, kind):
+    assert played_name(topic, kind) == topic
+
+
 def message(time_s, size=10):
     return Message("/t", "std_msgs/msg/String", int(time_s * S), bytes(size))
 
@@ -270,6 +298,21 @@ def test_player_stands_while_paused(bags, ros_domain, tmp_path):
         assert not got
         resume.call_async(TriggerService.Request())
         client.until(lambda: len(got) > 5)
+
+
+@pytest.mark.ros
+@pytest.mark.parametrize("start_paused", [False, True])
+def test_player_ends_where_a_robot_would_take_the_bag_for_its_own(
+    bags, ros_domain, tmp_path, start_paused
+):
+    bag = bags.write_drive(tmp_path / "a.mcap", [1, 2])
+    with Client(ros_domain, "player", bag=bag, rate=0.1, start_paused=start_paused) as client:
+        motion = rclpy.create_node("motion", namespace="r1", context=client.context)
+        motion.create_subscription(Odometry, "/odom", lambda _: None, 10)
+        _, stderr = client.process.communicate(timeout=60)
+        motion.destroy_node()
+        assert client.process.returncode == 1 and "motion listens to /odom" in stderr
+        assert "the bag is at its end" not in stderr
 
 
 @pytest.mark.ros
