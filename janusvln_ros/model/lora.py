@@ -159,8 +159,8 @@ class Adapter:
         magnitude = parts.get("lora_magnitude_vector")
         require(
             magnitude is None or self.config.get("use_dora"),
-            f"{self.folder}: {module} has magnitudes, but {CONFIG_FILE} says no use_dora: take both "
-            "files from one place",
+            f"{self.folder}: {module} has magnitudes, but {CONFIG_FILE} says no use_dora: take "
+            "both files from one place",
         )
         if self.config.get("use_dora"):
             if magnitude is None or kind == "lora_embedding_":

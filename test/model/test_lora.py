@@ -102,7 +102,7 @@ def test_dora_gives_every_row_the_length_of_its_magnitude(folder, base, factors)
     merged = changed(folder, base)[f"{OURS}.weight"]
     torch.testing.assert_close(merged.norm(dim=1), lengths)
     add(folder, {f"{Q}.{part}": tensor for part, tensor in parts.items()})
-    with pytest.raises(InputError, match="has magnitudes.*use_dora"):
+    with pytest.raises(InputError, match=r"has magnitudes.*use_dora"):
         JanusVLN.from_pretrained(folder)
 
 
