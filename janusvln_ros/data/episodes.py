@@ -41,9 +41,11 @@ Quaternion = tuple[float, float, float, float]
 TRUTH_START_M, TRUTH_END_M = 0.5, 3.0
 """
 Metres from an episode's start and from its goal within which its ground truth begins and ends;
-those of other episodes begin at least a way point away, or lead elsewhere from there. VLN-CE keeps
-episodes alone whose way its follower can drive to the end.
+those of other episodes begin at least a way point away, or lead elsewhere from there.
 """
+
+TRUTH_ELSEWHERE = 0.02
+"""Share of ground truths that may end elsewhere: the published ones were driven by a follower."""
 
 _TOKENS = 200  # length to which VLN-CE pads instruction_tokens with zeros
 
@@ -364,7 +366,8 @@ def check_truth(
 ) -> None:
     """
     Go on only where the ground truth belongs to these episodes: its file knows their ids alone, so
-    that an entry must also begin and end where its episode does. Episodes without one are fine.
+    that an entry must also begin where its episode does, and all but a few end there too. Episodes
+    without one are fine.
 
     Args:
         episodes: that are measured or driven.
@@ -372,14 +375,14 @@ def check_truth(
         path: for the sentence.
 
     Raises:
-        InputError: an entry begins or ends elsewhere, or does not say where while its id is that
-            of several episodes.
+        InputError: an entry begins elsewhere, or does not say where while its id is that of
+            several episodes; or more than `TRUTH_ELSEWHERE` of them end elsewhere.
     """
     told = [(e, truth[e.episode_id]) for e in episodes if e.episode_id in truth]
     scenes: dict[str, set[str]] = defaultdict(set)
     for episode, _ in told:
         scenes[episode.episode_id].add(episode.scene_id)
-    astray = []
+    astray, elsewhere = [], []
     for episode, entry in told:
         if entry.locations:
             begins = math.dist(entry.locations[0], episode.start_position)
@@ -387,9 +390,11 @@ def check_truth(
             if begins > TRUTH_START_M:
                 astray.append((episode, f"begins {begins:.2f} m from its start"))
             elif ends > TRUTH_END_M:
-                astray.append((episode, f"ends {ends:.2f} m from its goal"))
+                elsewhere.append((episode, f"ends {ends:.2f} m from its goal"))
         elif len(scenes[episode.episode_id]) > 1:
             astray.append((episode, "has no locations, while several scenes have this id"))
+    if len(elsewhere) > TRUTH_ELSEWHERE * len(told):
+        astray += elsewhere
     if astray:
         episode, where = astray[0]
         raise InputError(

@@ -3,6 +3,7 @@ Episode files: every format of the data folder is read, damage is named, and wri
 reproducible.
 """
 
+import contextlib
 import gzip
 import json
 from dataclasses import replace
@@ -307,3 +308,17 @@ def test_ground_truth_must_begin_and_end_where_its_episode_does():
     same_id = replace(episode, scene_id="houses/h2/h2.glb")
     with pytest.raises(InputError, match="several scenes have this id"):
         check_truth([episode, same_id], {"1": GroundTruth((1, 0), (), 1)}, "gt")
+
+
+@pytest.mark.parametrize(("elsewhere", "refused"), [(2, False), (3, True)])
+def test_a_few_ground_truths_of_many_may_end_elsewhere(elsewhere, refused):
+    first = houses_episode()
+    episodes = [replace(first, episode_id=str(n)) for n in range(100)]
+    far = tuple(c + 9.0 for c in first.goal_position)
+    ends = [far if n < elsewhere else first.goal_position for n in range(100)]
+    truth = {
+        e.episode_id: GroundTruth((1, 0), (first.start_position, end), 1)
+        for e, end in zip(episodes, ends)
+    }
+    with pytest.raises(InputError, match="3 of 100") if refused else contextlib.nullcontext():
+        check_truth(episodes, truth, "gt")
