@@ -6,7 +6,7 @@ them. A drive depends on the seed, the number of its home, its own number and, w
 drove, on that policy; on nothing else.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -20,16 +20,19 @@ from janusvln_ros.data.episodes import Episode
 from janusvln_ros.data.trajectories import actions_before
 from janusvln_ros.errors import require
 from janusvln_ros.evaluation.drive import Drive
+from janusvln_ros.geometry import yaw_of_rotation
 from janusvln_ros.policy.preprocess import resize
 from janusvln_ros.rollout.agents import ExpertAgent, LabelledMixture, WatchingAgent, episode_random
 from janusvln_ros.rollout.engine import direct_engine
 from janusvln_ros.rollout.perturb import PerturbSection
 from janusvln_ros.rollout.settings import Rules, Settings, load_settings
 from sim_bridge import Observation
+from sim_bridge.expert import ReferencePathFollower
 from sim_bridge.homes.dataset import SPLITS, home_seed
-from sim_bridge.homes.episodes import Home, make_episodes, make_home
+from sim_bridge.homes.episodes import Home, Start, make_episodes, make_home
 from sim_bridge.homes.language import route_facts, tell
-from sim_bridge.nav_env import scene_path
+from sim_bridge.homes.routes import resample
+from sim_bridge.nav_env import NavEnv, scene_path
 from sim_bridge.navmesh import navmesh_of
 from sim_bridge.scene import load_scene
 
@@ -47,6 +50,15 @@ HELD_OUT_WORDS = 0.5
 
 LONG_STEPS = 57
 """More steps than both memories keep frames."""
+
+SHARED_M, APART_M = 1.5, 0.75
+"""
+Metres that another route must go along with a drive to tell anything by it, and from its path
+beyond which a drive has left it.
+"""
+
+TOLD_FRAMES = 8
+"""Fewer frames tell nothing by another route."""
 
 DOMAIN = 0x57E4
 """First word of the seeds drawn with here; those of homes and episodes start with other words."""
@@ -93,6 +105,11 @@ class Mix:
     Instructions of a drive: the one that its generator gives, the others in the language of
     generator 2.
     """
+    others: int = 2
+    """
+    Other routes from the start of a drive that it is told by as well, each up to where the drive
+    leaves it: what is seen alone must not tell where to go.
+    """
 
     def __post_init__(self) -> None:
         for name in ("memory", "long", "noise", "policy", "expert_share"):
@@ -105,6 +122,7 @@ class Mix:
         for name in ("episodes_per_home", "max_steps", "texts"):
             value = getattr(self, name)
             require(value >= 1, f"stream.{name} is {value}: give 1 or more")
+        require(self.others >= 0, f"stream.others is {self.others}: give 0 or more")
         known = sorted({split.generator for split in SPLITS.values()})
         require(
             self.generators and set(self.generators) <= set(known),
@@ -119,11 +137,15 @@ class Mix:
 
 @dataclass(frozen=True)
 class Route:
-    """An episode in a home, what it was drawn as (of `KINDS`), and its instructions."""
+    """
+    An episode in a home, what it was drawn as (of `KINDS`), its instructions, and ``others`` from
+    the same start.
+    """
 
     episode: Episode
     kind: str
     texts: tuple[str, ...]
+    others: tuple["Route", ...] = ()
 
 
 @dataclass(frozen=True)
@@ -137,12 +159,14 @@ class LabelledDrive:
         targets: what the expert would have done at each frame, T actions.
         actions: the action that led to each frame, T numbers; -1 at the first.
         end: how it ended, see `Drive.status`.
+        others: what the expert would have done on each of the other routes, at the first frames.
     """
 
     frames: np.ndarray | None
     targets: tuple[int, ...]
     actions: tuple[int, ...]
     end: str
+    others: tuple[tuple[int, ...], ...] = ()
 
 
 def instructions(home: Home, episode: Episode, count: int) -> tuple[str, ...]:
@@ -174,8 +198,34 @@ def draw_routes(mix: Mix, home: Home, *, held_out: bool = False) -> list[Route]:
     for number, (kind, episode) in enumerate(drawn):
         numbered = replace(episode, episode_id=str(number), trajectory_id=str(number))
         texts = instructions(home, numbered, 1 if held_out else mix.texts)
-        routes.append(Route(numbered, kind, texts))
+        others = () if held_out else draw_others(home, numbered, mix.others)
+        routes.append(Route(numbered, kind, texts, others))
     return routes
+
+
+def draw_others(home: Home, episode: Episode, count: int) -> tuple[Route, ...]:
+    """
+    At most ``count`` routes that begin where ``episode`` does and go along with it for
+    ``SHARED_M`` and more, those first that do so farthest; each with two instructions.
+    """
+    x, _, z = episode.start_position
+    start = Start((x, z), yaw_of_rotation(episode.start_rotation))
+    number = int(episode.episode_id)
+    drawn = make_episodes(home, 2 * count, 2 + number, unseen=False, start=start)
+    found: dict[float, Episode] = {}
+    for other, _ in drawn:
+        same, along = other.goal_position == episode.goal_position, shared(episode, other)
+        if not same and along >= SHARED_M:
+            found[along] = replace(other, episode_id=f"{number}{len(found):02d}")
+    best = sorted(found, reverse=True)[:count]
+    return tuple(Route(found[m], "other", instructions(home, found[m], 2)) for m in best)
+
+
+def shared(episode: Episode, other: Episode) -> float:
+    """Metres from the start on which the reference path of ``other`` is within ``APART_M``."""
+    one, two = (resample(np.array(e.reference_path)[:, [0, 2]], 0.1) for e in (episode, other))
+    apart = np.linalg.norm(two[:, None] - one[None], axis=2).min(axis=1) > APART_M
+    return 0.1 * float(np.argmax(apart) if apart.any() else len(two))
 
 
 @contextmanager
@@ -235,6 +285,7 @@ def drive_route(
     expert = ExpertAgent(settings.collect.stop_radius, settings.expert.waypoint_radius)
     missed = settings.dagger.missed_stops
     agent = LabelledMixture(expert, policy, expert_share, settings.seed, missed)
+    watched = OtherExperts(agent, route.others, expert)
     frames: list[np.ndarray] = []
     limit = min(settings.rules.max_steps, 20 + 3 * route.episode.info["steps"] // 2)
 
@@ -243,7 +294,7 @@ def drive_route(
             frames.append(resize(observation.rgb, image_width))
 
     engine = direct_engine(
-        replace(settings, rules=replace(settings.rules, max_steps=limit)), data_dir, agent
+        replace(settings, rules=replace(settings.rules, max_steps=limit)), data_dir, watched
     )
     try:
         drive = engine.run(route.episode, watch)
@@ -258,7 +309,54 @@ def drive_route(
         tuple(agent.labels),
         tuple(actions_before(drive.actions, count)),
         drive.status,
+        tuple(tuple(labels[:count]) for labels in watched.labels),
     )
+
+
+class OtherExperts:
+    """
+    Lets ``agent`` drive, and notes what the experts of other routes would do in its place, each
+    until its STOP or until the drive has left its route.
+    """
+
+    def __init__(self, agent: LabelledMixture, routes: Sequence[Route], like: ExpertAgent) -> None:
+        self.agent, self.routes, self.like = agent, routes, like
+
+    @property
+    def calls(self) -> int:
+        """Decisions of the agent that drives."""
+        return self.agent.calls
+
+    def reset(self, episode: Episode, env: NavEnv) -> None:
+        """Start all over."""
+        self.agent.reset(episode, env)
+        self._env = env
+        self.labels: list[list[int]] = [[] for _ in self.routes]
+        self._paths = [
+            resample(np.array(route.episode.reference_path)[:, [0, 2]], 0.1)
+            for route in self.routes
+        ]
+        self._followers = {
+            number: ReferencePathFollower(
+                env,
+                route.episode.reference_path[1:],
+                waypoint_radius=self.like.waypoint_radius,
+                goal_radius=self.like.stop_radius,
+            )
+            for number, route in enumerate(self.routes)
+        }
+
+    def act(self, observation: Observation, executed: Action | None = None) -> Action:
+        """Note what the others would do, then let the agent decide."""
+        place = self._env.position[[0, 2]]
+        for number, follower in list(self._followers.items()):
+            off = np.linalg.norm(self._paths[number] - place, axis=1).min()
+            label = None if off > APART_M else follower.action()
+            if label is not None:
+                self.labels[number].append(int(label))
+            if label in (None, Action.STOP):
+                del self._followers[number]
+        return self.agent.act(observation, executed)
 
 
 def is_example(drive: Drive, keep_distance: float) -> bool:

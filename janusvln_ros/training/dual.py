@@ -43,6 +43,8 @@ from janusvln_ros.training.recipes import Recipe
 
 FORESIGHT = 8
 """How many actions ahead the helper head looks."""
+UNKNOWN = -1
+"""Steps that are left of a drive that was cut short."""
 
 UNKNOWN_WORD = "\ufffd"
 """A text that no tokenizer has a word for: the replacement character."""
@@ -226,12 +228,15 @@ def encoding_order(sets: int, cluster: Cluster) -> list[int]:
 def foresight(targets: np.ndarray, n: int) -> np.ndarray:
     """
     What the helper head predicts at each of the first ``n`` steps: the next ``FORESIGHT`` targets
-    after the current one (STOP beyond the end), and in the last column the number of steps left;
-    int64 [n, FORESIGHT + 1].
+    after the current one, and in the last column the number of steps left; int64
+    [n, FORESIGHT + 1]. Beyond the end is STOP; where targets end without one, nobody knows:
+    IGNORED, and ``UNKNOWN`` steps.
     """
-    padded = np.concatenate([targets, np.full(FORESIGHT + 1, int(Action.STOP))])
+    ended = targets[-1] == int(Action.STOP)
+    beyond = int(Action.STOP) if ended else IGNORED
+    padded = np.concatenate([targets, np.full(FORESIGHT + 1, beyond)])
     rows = np.arange(n)[:, None] + np.arange(1, FORESIGHT + 1)
-    left = (len(targets) - 1 - np.arange(n))[:, None]
+    left = (len(targets) - 1 - np.arange(n) if ended else np.full(n, UNKNOWN))[:, None]
     return np.concatenate([padded[rows], left], axis=1).astype(np.int64)
 
 
@@ -371,7 +376,8 @@ class ForesightHead(nn.Module):
         left = smooth_l1_loss(
             out[..., -1], torch.log1p(steps_left.clamp(min=0).float()), reduction="none"
         )
-        real = (steps_left >= 0).float()
+        left = left * (steps_left >= 0)
+        real = (steps_left != IGNORED).float()
         loss, motion = (
             ((part * real).sum(1) / real.sum(1)).mean() for part in (ahead + left + behind, behind)
         )

@@ -23,6 +23,16 @@ from janusvln_ros.files import atomic_path
 _NAME = re.compile(r"h(\d+)-d(\d+)-f(\d+)-u(\d+)\.safetensors")
 
 
+class Telling(NamedTuple):
+    """
+    What a drive is told to be, and what is right then: ``texts`` that fit a route, at least one,
+    and the expert's actions on it, int64 [t], at the first t frames.
+    """
+
+    texts: tuple[str, ...]
+    targets: np.ndarray
+
+
 @dataclass(frozen=True)
 class StoredDrive:
     """
@@ -36,6 +46,7 @@ class StoredDrive:
             (-1 at the first).
         texts: instructions that fit its route, at least one.
         about: what else is known of it, JSON-ready.
+        others: other routes from its start, up to where it leaves them.
     """
 
     home: int
@@ -46,11 +57,22 @@ class StoredDrive:
     actions: np.ndarray
     texts: tuple[str, ...]
     about: Mapping[str, Any] = field(default_factory=dict)
+    others: tuple[Telling, ...] = ()
 
-    def text_of_pass(self, number: int) -> str:
-        """The instruction for pass ``number``, from 0: another one until all had their turn."""
-        order = np.random.default_rng([self.home, self.number]).permutation(len(self.texts))
-        return self.texts[int(order[number % len(order)])]
+    def of_pass(self, number: int) -> tuple[str, np.ndarray]:
+        """
+        Instruction and targets of pass ``number``, from 0: its own route and another one in turn,
+        each time told otherwise until all had their turn.
+        """
+        telling = Telling(self.texts, self.targets)
+        if self.others:
+            number, other = divmod(number, 2)
+            if other:
+                number, which = divmod(number, len(self.others))
+                telling = self.others[which]
+        dice = np.random.default_rng([self.home, self.number])
+        order = dice.permutation(len(telling.texts))
+        return telling.texts[int(order[number % len(order)])], telling.targets
 
 
 class Ticket(NamedTuple):
@@ -80,7 +102,9 @@ class Spool:
         arrays = {
             name: getattr(drive, name) for name in ("vision", "spatial", "targets", "actions")
         }
-        notes = {"texts": list(drive.texts), "about": dict(drive.about)}
+        arrays |= {f"targets_{n}": other.targets for n, other in enumerate(drive.others)}
+        others = [list(other.texts) for other in drive.others]
+        notes = {"texts": list(drive.texts), "about": dict(drive.about), "others": others}
         with atomic_path(self.folder / ticket.name) as temporary:
             save_file(arrays, temporary, metadata={"notes": json.dumps(notes)})
 
@@ -94,8 +118,17 @@ class Spool:
         with safe_open(self.folder / ticket.name, "numpy") as file:
             arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
             notes = json.loads(file.metadata()["notes"])
+        others = tuple(
+            Telling(tuple(texts), arrays.pop(f"targets_{n}"))
+            for n, texts in enumerate(notes["others"])
+        )
         return StoredDrive(
-            ticket.home, ticket.number, **arrays, texts=tuple(notes["texts"]), about=notes["about"]
+            ticket.home,
+            ticket.number,
+            **arrays,
+            texts=tuple(notes["texts"]),
+            about=notes["about"],
+            others=others,
         )
 
     def use(self, ticket: Ticket, most: int) -> StoredDrive:

@@ -56,6 +56,7 @@ from janusvln_ros.rollout.shards import Cluster
 from janusvln_ros.rollout.stream import (
     HELD_OUT,
     HOME_FOLDER,
+    TOLD_FRAMES,
     TRAINING,
     Route,
     drawn_home,
@@ -66,7 +67,7 @@ from janusvln_ros.rollout.stream import (
 from janusvln_ros.training.dual import labelled_item, spatial_features, vision_features
 from janusvln_ros.training.network import write_checkpoint
 from janusvln_ros.training.recipes import Recipe, Stream
-from janusvln_ros.training.spool import Spool, StoredDrive, Ticket
+from janusvln_ros.training.spool import Spool, StoredDrive, Telling, Ticket
 
 log = logging.getLogger(__name__)
 
@@ -267,9 +268,13 @@ def make_drive(
         "driver": driver.digest if by_policy else "expert",
     }
     targets, actions = (np.array(a, np.int64) for a in (drive.targets, drive.actions))
-    return StoredDrive(
-        home, int(episode.episode_id), vision, spatial, targets, actions, route.texts, about
+    others = tuple(
+        Telling(other.texts, np.array(labels, np.int64))
+        for other, labels in zip(route.others, drive.others)
+        if len(labels) >= TOLD_FRAMES
     )
+    number = int(episode.episode_id)
+    return StoredDrive(home, number, vision, spatial, targets, actions, route.texts, about, others)
 
 
 def claim_home(folder: Path) -> int:
@@ -323,10 +328,12 @@ def produce_home(
                 with ledger.clock("write"):
                     spool.put(drive)
                 put += 1
-                said = (WORD.findall(read(driver.tokenizer, text)) for text in drive.texts)
+                texts = chain(drive.texts, *(other.texts for other in drive.others))
+                said = (WORD.findall(read(driver.tokenizer, text)) for text in texts)
                 ledger.hear(chain.from_iterable(said))
                 ledger.count("drives")
                 ledger.count("frames", len(drive.targets))
+                ledger.count("other routes", len(drive.others))
                 ledger.count("driven by the policy", int(drive.about["driver"] != "expert"))
     except Exception as error:  # whatever it is, the next home is another one
         ledger.fault(f"{type(error).__name__}: {error}"[:200])
@@ -478,11 +485,12 @@ def drive_item(
     tokenizer: PreTrainedTokenizerBase, recipe: Recipe, drive: StoredDrive, number: int
 ) -> dict[str, Any]:
     """What `collate_trajectories` takes of a drive, told as in pass ``number``, from 0."""
+    text, targets = drive.of_pass(number)
     item = labelled_item(
         tokenizer,
         recipe,
-        drive.text_of_pass(number),
-        drive.targets,
+        text,
+        targets,
         drive.actions,
         np.random.default_rng([recipe.seed, drive.home, drive.number, number]),
     )

@@ -9,6 +9,7 @@ where it is needed. Everything follows from the plan; nothing is rendered.
 
 from contextlib import suppress
 from dataclasses import dataclass, replace
+from functools import cached_property
 from itertools import pairwise
 
 import numpy as np
@@ -78,6 +79,18 @@ class Home:
         """Scene id in episode files, relative to ``scene_datasets``."""
         return f"houses/{self.name}/{self.name}.glb"
 
+    @cached_property
+    def maps(self) -> tuple[RouteMap, RouteMap, np.ndarray]:
+        """
+        Free floor for reference paths and for the agent's radius, and what a step must not touch
+        [R, 4].
+        """
+        plain, close = (
+            RouteMap(self.plan, self.things, clearance)
+            for clearance in (PATH_CLEARANCE_M, AGENT_RADIUS_M)
+        )
+        return plain, close, grown_rects(self.plan, self.things, STEP_CLEARANCE_M)
+
 
 def make_home(name: str, seed: int, rooms: tuple[int, int] = (4, 12), generator: int = 1) -> Home:
     """
@@ -116,6 +129,14 @@ class _Draft:
     tags: tuple[str, ...]
 
 
+@dataclass(frozen=True)
+class Start:
+    """Where a route begins: ``place`` (x, z) in metres, and the heading ``yaw`` in radians."""
+
+    place: tuple[float, float]
+    yaw: float
+
+
 def make_episodes(
     home: Home,
     count: int,
@@ -124,6 +145,7 @@ def make_episodes(
     unseen: bool,
     memory_only: bool = False,
     held_out: float = 0.0,
+    start: Start | None = None,
 ) -> list[tuple[Episode, GroundTruth]]:
     """
     Draw ``count`` episodes in ``home``; ``stream`` tells the splits of one home apart.
@@ -133,24 +155,21 @@ def make_episodes(
         memory_only: only routes that cannot be followed without remembering earlier frames.
         held_out: in homes of generator 2, the share of instructions with words or patterns that
             are held out of training.
+        start: where all of them begin; None: each somewhere else.
 
     Returns:
         Episodes (ids still to be numbered: "0") with the expert's actions and locations; fewer
         where the home offers no more.
     """
     rng = np.random.default_rng([home.seed, 2, stream])
-    plain, close = (
-        RouteMap(home.plan, home.things, clearance)
-        for clearance in (PATH_CLEARANCE_M, AGENT_RADIUS_M)
-    )
-    grown = grown_rects(home.plan, home.things, STEP_CLEARANCE_M)
+    plain, close, grown = home.maps
     found: list[tuple[Episode, GroundTruth]] = []
     texts: set[str] = set()
     for _ in range(count * 60):
         if len(found) == count:
             break
         with suppress(RedrawError):
-            draft = _draw(rng, home, plain, memory_only, train=not unseen)
+            draft = _draw(rng, home, plain, memory_only, train=not unseen, start=start)
             run = run_expert(draft.path, draft.yaw, grown, visit=draft.visit)
             redraw_unless(_ends_facing(draft, run))
             text = ""
@@ -273,10 +292,15 @@ def _point(p: np.ndarray) -> tuple[float, float, float]:
 
 
 def _draw(
-    rng: np.random.Generator, home: Home, routes: RouteMap, memory_only: bool, train: bool
+    rng: np.random.Generator,
+    home: Home,
+    routes: RouteMap,
+    memory_only: bool,
+    train: bool,
+    start: Start | None,
 ) -> _Draft:
     """
-    Draw a route and describe it.
+    Draw a route, from ``start`` if there is one, and describe it.
 
     Raises:
         RedrawError: it cannot be gone or told; the same from what is called here.
@@ -291,14 +315,20 @@ def _draw(
         )
     else:
         kind, crossed = "", int(rng.choice(5, p=[0.42, 0.26, 0.18, 0.10, 0.04]))
-    first = int(rng.integers(len(plan.rooms)))
-    start = _free_point(rng, plan, routes, first)
+    if start is None:
+        first = int(rng.integers(len(plan.rooms)))
+        place = _free_point(rng, plan, routes, first)
+    else:
+        place = np.array(start.place)
+        room = plan.room_at(place)
+        redraw_unless(room is not None and kind != "return")
+        first = int(room or 0)
     goals = [t for t in home.things if _doors_between(plan, first, t.room) == crossed]
     if kind == "colour":
         goals = [t for t in goals if t.colour == plan.rooms[first].colour]
     redraw_unless(goals)
     goal = goals[int(rng.integers(len(goals)))]
-    path = path_to_thing(home, routes, start, goal)
+    path = path_to_thing(home, routes, place, goal)
     if kind == "return":
         return _draw_return(rng, home, routes, first, goal, path)
     redraw_unless((1.8 if crossed == 0 else 2.5) <= length(path) <= 20.0)
@@ -306,7 +336,7 @@ def _draw(
     rooms = (first, *[r for _, r in crossings])
     redraw_unless(len(crossings) == crossed and len(set(rooms)) == len(rooms))
     toward = np.array(crossings[0][0].centre) if crossings else goal.centre
-    yaw = _start_yaw(rng, path, toward)
+    yaw = _start_yaw(rng, path, toward) if start is None else _same_yaw(start.yaw, path, toward)
     parts, landmarks, tags = _describe(rng, home, routes, yaw, path, crossings, goal, kind)
     return _Draft(path, yaw, None, parts, rooms, goal, landmarks, tags)
 
@@ -434,13 +464,26 @@ def _start_yaw(rng: np.random.Generator, path: np.ndarray, toward: np.ndarray) -
     ]
     for _ in range(30):
         yaw = float(rng.uniform(-np.pi, np.pi))
-        forward = heading(yaw)
-        if (
-            turn_name(bearing(forward, direction)) == wanted
-            and abs(abs(bearing(forward, ahead)) - abs(bearing(forward, direction))) < 35
-        ):
+        named = turn_name(bearing(heading(yaw), direction))
+        if named == wanted and _turns_alike(yaw, direction, ahead):
             return round(yaw, 4)
     raise RedrawError
+
+
+def _same_yaw(yaw: float, path: np.ndarray, toward: np.ndarray) -> float:
+    """``yaw``, if it is such a heading. Raises RedrawError: it is not."""
+    ahead, direction = resample(path, 0.6)[1] - path[0], toward - path[0]
+    redraw_unless(abs(bearing(direction, ahead)) <= 30 and _turns_alike(yaw, direction, ahead))
+    return yaw
+
+
+def _turns_alike(yaw: float, direction: np.ndarray, ahead: np.ndarray) -> bool:
+    """Whether ``direction`` has a turn name from a heading, and the first stretch the same one."""
+    forward = heading(yaw)
+    return (
+        turn_name(bearing(forward, direction)) is not None
+        and abs(abs(bearing(forward, ahead)) - abs(bearing(forward, direction))) < 35
+    )
 
 
 def room_name(plan: Plan, index: int) -> str:

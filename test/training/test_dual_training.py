@@ -21,7 +21,9 @@ from janusvln_ros.policy import Navigator
 from janusvln_ros.policy.preprocess import resize
 from janusvln_ros.policy.tokenizer import load_tokenizer
 from janusvln_ros.training.dual import (
+    UNKNOWN,
     DualTask,
+    ForesightHead,
     Trajectories,
     collate_trajectories,
     foresight,
@@ -128,6 +130,21 @@ def test_changes_of_action_and_stops_weigh_more():
 def test_foresight_looks_past_the_current_step_and_ends_in_stop():
     table = foresight(np.array([1, 2, 3, 0]), 4)
     assert table[0].tolist() == [2, 3, 0, 0, 0, 0, 0, 0, 3] and table[3].tolist() == [0] * 9
+
+
+def test_nobody_knows_what_comes_after_a_drive_that_was_cut_short():
+    table = foresight(np.array([1, 2, 3]), 3)
+    assert table[0].tolist() == [2, 3] + [IGNORED] * 6 + [UNKNOWN]
+    assert table[2].tolist() == [IGNORED] * 8 + [UNKNOWN]
+    # such steps teach what led there, and nothing of what comes
+    head, hidden_BFD = ForesightHead(6), torch.randn(1, 3, 6)
+    executed_BF = torch.tensor([[-1, 1, 2]])
+    ahead_BFK = torch.from_numpy(table)[None]
+    whole = head(hidden_BFD, ahead_BFK, executed_BF)[0]
+    blank = torch.full_like(ahead_BFK, IGNORED)
+    blank[..., -1] = UNKNOWN
+    alone, behind = head(hidden_BFD[:, 2:], blank[:, 2:], executed_BF[:, 2:])
+    assert torch.equal(alone, behind) and whole > 0
 
 
 def test_missed_and_false_stops_are_told_apart():

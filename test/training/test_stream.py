@@ -19,14 +19,23 @@ import torch
 import yaml
 from PIL import Image
 
+from janusvln_ros.actions import Action
 from janusvln_ros.data.episodes import is_unseen_text
 from janusvln_ros.data.samples import TrajectorySet, write_set
 from janusvln_ros.data.trajectories import Trajectory
 from janusvln_ros.errors import InputError
 from janusvln_ros.policy.preprocess import resize
 from janusvln_ros.policy.tokenizer import load_tokenizer
+from janusvln_ros.rollout.engine import open_env
 from janusvln_ros.rollout.shards import Cluster
-from janusvln_ros.rollout.stream import drawn_home, drive_route, driver_settings
+from janusvln_ros.rollout.stream import (
+    SHARED_M,
+    Mix,
+    drawn_home,
+    drive_route,
+    driver_settings,
+    shared,
+)
 from janusvln_ros.training import stream as streams
 from janusvln_ros.training.dual import Trajectories
 from janusvln_ros.training.network import build_model
@@ -46,6 +55,7 @@ from janusvln_ros.training.stream import (
 )
 from janusvln_ros.training.trainer import fit
 from janusvln_ros.training.words import learn_words
+from sim_bridge.expert import ReferencePathFollower
 from sim_bridge.homes import SPLITS
 from sim_bridge.homes.dataset import home_seed
 
@@ -106,7 +116,7 @@ def test_a_drive_is_used_as_often_as_it_may_with_another_text_each_time_and_then
     for used in range(3):
         (ticket,) = spool.tickets()
         assert ticket == Ticket(3, 0, 5, used)
-        told.append(spool.use(ticket, most=3).text_of_pass(used))
+        told.append(spool.use(ticket, most=3).of_pass(used)[0])
     assert sorted(told) == ["a", "b", "c"]
     assert not list(tmp_path.iterdir())
 
@@ -183,7 +193,7 @@ def test_features_of_a_drive_are_those_that_the_plain_path_gives_for_its_picture
         Image.fromarray(frame).save(tmp_path / f"{i:03d}.png")
     pictures = tuple(sorted(tmp_path.glob("*.png")))
     plain = Trajectory(
-        0, "0", made.text_of_pass(0), tuple(made.actions), tuple(made.targets), pictures
+        0, "0", made.of_pass(0)[0], tuple(made.actions), tuple(made.targets), pictures
     )
     write_set([("houses", [plain])], tmp_path / "set.jsonl")
     sets, tokenizer = [TrajectorySet(tmp_path / "set.jsonl")], load_tokenizer(TOKENIZER)
@@ -208,7 +218,9 @@ def test_a_drive_depends_on_seed_home_and_number_alone(begin, tmp_path):
         ledger = Ledger(tmp_path / "ledger.json")
         with drawn_home(stream, "stream", home, tmp_path, ledger.clock) as (routes, data):
             made = [make_drive(driver, stream, settings, data, home, r, ledger) for r in routes]
-        return [(d.texts, d.targets.tolist(), d.vision.tobytes()) for d in made if d]
+        return [
+            (d.texts, d.targets.tolist(), d.vision.tobytes(), str(d.others)) for d in made if d
+        ]
 
     first = drives(values.stream, 0)
     assert first and first == drives(values.stream, 0)
@@ -236,7 +248,7 @@ def test_texts_for_unseen_homes_are_for_held_out_drives_alone(begin, tmp_path):
 
 
 def test_routes_that_need_memory_and_long_ones_are_in_the_mix(tmp_path):
-    from janusvln_ros.rollout.stream import LONG_STEPS, Mix
+    from janusvln_ros.rollout.stream import LONG_STEPS
 
     mix = Mix(rooms=(6, 9), episodes_per_home=6, memory=0.5, long=0.5)
     ledger = Ledger(tmp_path / "ledger.json")
@@ -262,6 +274,43 @@ def test_who_is_lost_is_cut_short_and_what_was_seen_is_kept(begin, tmp_path):
     steps = route.episode.info["steps"]
     assert drive.about["end"] == "step_limit"
     assert len(drive.targets) == len(drive.vision) == len(drive.spatial) == 20 + 3 * steps // 2
+
+
+def test_other_routes_begin_as_the_drive_does_and_lead_elsewhere(tmp_path):
+    mix = Mix(rooms=(6, 9), others=2)
+    ledger = Ledger(tmp_path / "ledger.json")
+    with drawn_home(mix, "stream", 1, tmp_path, ledger.clock) as (routes, data):
+        pairs = [(route, other) for route in routes for other in route.others]
+        assert len(pairs) >= 4 and all(len(r.others) <= 2 for r in routes)
+        for route, other in pairs:
+            one, two = route.episode, other.episode
+            assert two.start_position == pytest.approx(one.start_position, abs=1e-6)
+            assert two.start_rotation == pytest.approx(one.start_rotation, abs=1e-6)
+            assert two.goal_position != one.goal_position and shared(one, two) >= SHARED_M
+            assert not any(is_unseen_text(text) for text in other.texts)
+        settings = driver_settings(mix)
+        route = next(r for r in routes if r.others)
+        drive = drive_route(settings, data, route, None, 0.8, 112)
+        # the same way once more, beside each of the other experts
+        for other, labels in zip(route.others, drive.others):
+            env = open_env(settings, data)
+            env.reset(route.episode)
+            path = other.episode.reference_path[1:]
+            follower = ReferencePathFollower(env, path, waypoint_radius=1.8)
+            expected = []
+            for action in drive.actions[: len(labels)]:
+                if action >= 0:
+                    env.step(Action(action))
+                expected.append(int(follower.action()))
+            env.close()
+            assert list(labels) == expected and 0 not in labels[:-1]
+            assert len(labels) <= len(drive.targets)
+
+
+def test_a_held_out_drive_is_told_as_its_own_route_alone(tmp_path):
+    ledger = Ledger(tmp_path / "ledger.json")
+    with drawn_home(Mix(), "stream_held_out", 0, tmp_path, ledger.clock) as (routes, _):
+        assert routes and not any(route.others for route in routes)
 
 
 # ---------------------------------------------------------------- producing and taking
