@@ -49,7 +49,8 @@ def run(args: argparse.Namespace) -> int:
 
     words = [args.recipe, *args.changes]
     named = [word for word in words if "=" not in word or Path(word).is_file()]
-    require(len(named) == 1, f"name one recipe beside FIELD=VALUE, not {named or 'none'}")
+    told = ", ".join(named) or "none"
+    require(len(named) == 1, f"name one recipe, not {told}; write FIELD=VALUE for a change to it")
     changes = [word for word in words if word not in named]
     recipe, first = load_recipe(named[0], changes + args.set), _is_first()
     if args.show:
