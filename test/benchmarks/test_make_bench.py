@@ -73,6 +73,7 @@ SMALL = {
     "device_parity": "--dry --frames 2",
     "device_training": "--dry",
     "guard": "--trials 1 --homes 1 --no-docs",
+    "busy": "--loops 1 --trials 1 --means nothing --data DATA",
     "two_computers": "--steps 2 --links 0ms --data DATA",
 }
 """How each takes seconds; bags.py and image_transport.py take their time from the clock."""
