@@ -4,6 +4,7 @@ where ROS 2's launch is there.
 """
 
 from collections import deque
+from collections.abc import Mapping
 from difflib import get_close_matches
 from typing import Any
 
@@ -17,17 +18,17 @@ from launch.actions import (
 )
 from launch.event_handlers import OnProcessIO
 from launch.logging import get_logger
-from launch.substitutions import EnvironmentVariable, LaunchConfiguration
+from launch.substitutions import EnvironmentVariable
 from launch_ros.actions import Node
 from launch_ros.parameter_descriptions import ParameterValue
 
 from janusvln_ros.files import share_dir
-from janusvln_ros.graph.composition import PACKAGE, NodeSpec, graph_arguments, resolve
+from janusvln_ros.graph.composition import NodeSpec, graph_arguments, resolve
 from janusvln_ros.graph.processes import (
     LAST_WORDS_LINES,
     NodeEndedError,
     last_words,
-    signals_held,
+    launch_prefix,
 )
 from launch import LaunchDescription  # type: ignore[attr-defined]  # not our launch/
 
@@ -35,9 +36,10 @@ MISSPELT = 0.75
 """How much a name has to look like one of ours (``difflib``) to be taken for it."""
 
 
-def launch_node(spec: NodeSpec) -> list[Any]:
+def launch_node(spec: NodeSpec, told: Mapping[str, str]) -> list[Any]:
     """
-    One node as actions of launch: it, and before it what listens to what it says.
+    One node as actions of launch: it, and before it what listens to what it says. ``told``: the
+    launch configurations.
 
     When it ends by itself, everything ends, as with ``janusvln up``: in peace with exit code 0
     (the player at the end of its bag), else launch fails with the node's own sentence.
@@ -64,7 +66,6 @@ def launch_node(spec: NodeSpec) -> list[Any]:
         # launch ends everything, says this, and ends with 1
         raise NodeEndedError(spec.name, event.returncode, last_words(list(filter(None, said))))
 
-    held = " ".join(signals_held()) if spec.package == PACKAGE else ""
     node = Node(
         package=spec.package,
         executable=spec.executable,
@@ -77,7 +78,7 @@ def launch_node(spec: NodeSpec) -> list[Any]:
         output="screen",
         emulate_tty=True,
         on_exit=ended,
-        prefix=LaunchConfiguration("launch-prefix", default=held),
+        prefix=launch_prefix(spec, told),
     )
     heard = OnProcessIO(target_action=node, on_stdout=keep, on_stderr=keep)
     return [RegisterEventHandler(heard), node]
@@ -107,7 +108,8 @@ def describe(graph: str) -> LaunchDescription:
         for name in names:
             if name not in said:  # or a second graph in this launch would take it for said
                 context.launch_configurations.pop(name, None)
-        return [action for spec in resolve(graph, said) for action in launch_node(spec)]
+        told = context.launch_configurations
+        return [action for spec in resolve(graph, said) for action in launch_node(spec, told)]
 
     # a profile that the user has chosen wins
     profile = EnvironmentVariable(

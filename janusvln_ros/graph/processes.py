@@ -8,6 +8,7 @@ import ctypes
 import fcntl
 import functools
 import os
+import re
 import shlex
 import signal
 import stat
@@ -16,7 +17,7 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from importlib.metadata import entry_points
 from pathlib import Path
 from types import TracebackType
@@ -81,6 +82,18 @@ def signals_held() -> tuple[str, ...]:
     words = ("env", "--block-signal=INT,TERM")
     known = subprocess.run([*words, "true"], capture_output=True, check=False).returncode == 0
     return words if known else ()
+
+
+def launch_prefix(spec: NodeSpec, told: Mapping[str, str]) -> str:
+    """
+    Return what launch is to put before the command of a node: the prefix that the user has told
+    (``ros2 launch --launch-prefix``), if the node's executable matches the filter beside it, as
+    launch matches it; else what holds signals back.
+    """
+    told_prefix, chosen = told.get("launch-prefix", ""), told.get("launch-prefix-filter", "")
+    if told_prefix and re.match(chosen, spec.executable):
+        return told_prefix
+    return " ".join(signals_held()) if spec.package == PACKAGE else ""
 
 
 def command(spec: NodeSpec, folder: Path) -> list[str]:

@@ -30,7 +30,9 @@ from janusvln_ros.graph.processes import (
     command,
     domain_owners,
     domain_ports,
+    launch_prefix,
     reserved_domain,
+    signals_held,
 )
 from sim_bridge.habitat_client import HabitatSettings
 
@@ -522,3 +524,23 @@ def test_a_link_in_the_place_of_a_lock_is_not_followed(tmp_path, monkeypatch):
     with pytest.raises(OSError), reserved_domain():
         pass
     assert not list(precious.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("chosen", "before"),
+    [
+        ({}, {"motion": "held", "policy": "held"}),
+        ({"launch-prefix": "chrt --rr 50"}, {"motion": "chrt --rr 50", "policy": "chrt --rr 50"}),
+        (
+            {"launch-prefix": "chrt --rr 50", "launch-prefix-filter": ".*motion"},
+            {"motion": "chrt --rr 50", "policy": "held"},
+        ),
+        # matched from its beginning, as launch does
+        ({"launch-prefix": "gdb", "launch-prefix-filter": "motion"}, {"motion": "held"}),
+    ],
+)
+def test_the_prefix_of_launch_comes_before_the_executables_that_its_filter_chooses(chosen, before):
+    specs = {spec.name: spec for spec in resolve("robot", {})}
+    held = " ".join(signals_held())
+    for name, prefix in before.items():
+        assert launch_prefix(specs[name], chosen) == (held if prefix == "held" else prefix)
