@@ -486,11 +486,7 @@ def _padded(path: Path) -> Iterator[Path]:
         head = stream.read(32)
     page_size = int.from_bytes(head[16:18], "big")
     promised = int.from_bytes(head[28:32], "big") * (65536 if page_size == 1 else page_size)
-    if (
-        len(head) < 32
-        or not head.startswith(b"SQLite format 3\0")
-        or promised <= path.stat().st_size
-    ):
+    if not head.startswith(b"SQLite format 3\0") or promised <= path.stat().st_size:
         yield path
         return
     with tempfile.TemporaryDirectory() as folder:

@@ -383,6 +383,23 @@ def test_a_recording_says_what_is_in_it_with_and_without_its_end(tmp_path, finis
 
 
 @pytest.mark.parametrize("finish", [True, False])
+def test_what_rosbag2_wrote_of_a_bag_into_its_file_is_read(tmp_path, finish):
+    path = tmp_path / "a.mcap"
+    with path.open("wb") as stream:
+        writer = McapWriter(stream, compression=CompressionType.NONE)
+        writer.start(profile="ros2", library="libmcap")
+        kind = writer.register_schema("std_msgs/msg/String", "ros2msg", b"string data")
+        writer.add_message(writer.register_channel("/a", "cdr", kind), 1, bytes([0, 1, 0, 0]), 1)
+        told = "version: 9\ncustom_data: {operator: Ada}\n"
+        writer.add_metadata("rosbag2", {"serialized_metadata": told})
+        writer.finish()
+    if not finish:
+        path.write_bytes(path.read_bytes()[:-8])
+    source, _ = opened(path)
+    assert source.about == {"operator": "Ada"}
+
+
+@pytest.mark.parametrize("finish", [True, False])
 @pytest.mark.parametrize("topics", [["/b"], ["/a", "/b"], ["/none"]])
 def test_only_the_topics_asked_for_are_read(tmp_path, finish, topics):
     _, rows = opened(recording(tmp_path / "a.mcap", range(6), finish=finish), topics)

@@ -200,6 +200,16 @@ def test_two_pixels_side_by_side_are_a_speck_and_three_a_thing(value, v, u):
     assert depth_corridor(depth, k, **LOOK)[0] == pytest.approx(0.4)
 
 
+@pytest.mark.parametrize(("beside", "nearest"), [(0.75, 0.5), (0.751, math.inf)])
+def test_a_neighbour_sees_past_a_pixel_if_it_is_more_than_half_as_far_again(beside, nearest):
+    depth, k = floor_image()
+    depth = np.full_like(depth, math.inf)
+    depth[60, 80] = 0.5
+    depth[59, 79:82] = math.nan  # with the last, most of the eight would see past it
+    depth[61, 80] = beside
+    assert depth_corridor(depth, k, **LOOK)[0] == pytest.approx(nearest)
+
+
 @pytest.mark.parametrize("value", [math.nan, 0.0, -1.0])
 def test_a_pixel_is_a_thing_where_half_of_what_is_around_it_is_unknown(value):
     depth, k = floor_image(wall=3.0)

@@ -966,6 +966,7 @@ def test_a_machine_that_begins_has_seen_and_done_nothing():
     assert (state.episode_id, state.ticket, state.step, state.steps) == (0, 0, 0, 0)
     assert (state.not_before, state.used, state.resends, state.blocked) == (0, 0, 0, 0)
     assert state.counts == {"hidden_seconds": "0.000", "discarded_decisions": "0"}
+    assert state.ending == (0, "")
     assert (state.problem, state.warning, state.motion_at, state.step_at) == (
         "",
         "",
@@ -1211,6 +1212,12 @@ def test_a_frame_after_a_motion_has_settled_exactly(rest):
         assert world.frame(S) == () and world.frame(S + 1)
         return
     assert world.frame(first - 1) == () and world.only(world.frame(first), Infer)
+
+
+def test_without_a_clock_of_its_own_any_frame_may_be_the_first():
+    world = World(clock_checks=False)
+    world.start()
+    assert world.state.not_before == 0
 
 
 def test_after_a_step_a_frame_waits_until_the_robot_stands_still():

@@ -40,6 +40,7 @@ from janusvln_ros.protocol.moving import (
     obstacle,
     rest_distance,
     room,
+    settings_of,
     stale,
     stale_sensor,
 )
@@ -705,9 +706,16 @@ def test_odometry_sees_a_step_beyond_its_jitter_and_what_was_commanded_by_then(p
     assert hear(READY, pose).seen == READY.seen
 
 
-def test_a_heading_is_no_turn_that_odometry_sees():
-    start, ledger = Pose2(0.0, 0.0, 1.0), Ledger((1.0, 1.0), (0.75, 0.875))
-    assert hear(driving(Action.TURN_LEFT, moved=start, ledger=ledger), start).seen == (start, 0.0)
+@pytest.mark.parametrize("start", [Pose2(0, 0, 1.0), Pose2(1.0), Pose2(0, -2.0)])
+def test_where_a_robot_stands_is_no_motion_that_odometry_sees(start):
+    ledger = Ledger((1.0, 1.0), (0.75, 0.875))
+    for action in (Action.MOVE_FORWARD, Action.TURN_LEFT):
+        assert hear(driving(action, moved=start, ledger=ledger), start).seen == (start, 0.0)
+
+
+def test_a_base_that_steps_by_itself_is_told_by_the_type_of_its_commands():
+    assert settings_of({"output": "discrete"}).discrete
+    assert not settings_of({"output": "twist"}).discrete and not settings_of({}).discrete
 
 
 @pytest.mark.parametrize(
