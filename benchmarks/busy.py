@@ -129,21 +129,23 @@ def trial(killed: str, means: Callable[[int], None], data: str) -> float | None:
             means(pids[name])
         with contextlib.suppress(PermissionError):
             real_time(os.getpid())
-        # late inputs refuse arming, and end steps: try again
-        for _ in range(ATTEMPTS):
-            with contextlib.suppress(NodeEndedError, GraphTimeoutError):
-                episode = client.reset("")
-                client.arm()
-                client.drive(episode, episode.instruction, 40, patience=120.0)
-            if at:
-                break
-            client.linger(lambda: False, 1.0)
-        if not at:
-            return None
-        client.alive = lambda: None
-        client.linger(lambda: False, ENDED_S)
-        # whatever is started next would have it too
-        os.sched_setscheduler(0, os.SCHED_OTHER, os.sched_param(0))
+        try:
+            # late inputs refuse arming, and end steps: try again
+            for _ in range(ATTEMPTS):
+                with contextlib.suppress(NodeEndedError, GraphTimeoutError):
+                    episode = client.reset("")
+                    client.arm()
+                    client.drive(episode, episode.instruction, 40, patience=120.0)
+                if at:
+                    break
+                client.linger(lambda: False, 1.0)
+            client.alive = lambda: None
+            client.linger(lambda: False, ENDED_S)
+        finally:
+            # whatever is started next would have it too
+            os.sched_setscheduler(0, os.SCHED_OTHER, os.sched_param(0))
+    if not at:
+        return None
     rest = time_to_zero(list(map(list, moved if killed == "motion" else sent)), at[0], at[0] + 60)
     if rest is None:
         raise SystemExit(f"it still moved {ENDED_S} s after {killed} was killed")

@@ -212,18 +212,23 @@ def draw_others(home: Home, episode: Episode, count: int) -> tuple[Route, ...]:
     start = Start((x, z), yaw_of_rotation(episode.start_rotation))
     number = int(episode.episode_id)
     drawn = make_episodes(home, 2 * count, 2 + number, unseen=False, start=start)
-    found: dict[float, Episode] = {}
+    found: list[tuple[float, Episode]] = []
     for other, _ in drawn:
         same, along = other.goal_position == episode.goal_position, shared(episode, other)
         if not same and along >= SHARED_M:
-            found[along] = replace(other, episode_id=f"{number}{len(found):02d}")
-    best = sorted(found, reverse=True)[:count]
-    return tuple(Route(found[m], "other", instructions(home, found[m], 2)) for m in best)
+            found.append((along, replace(other, episode_id=f"{number}{len(found):02d}")))
+    found.sort(key=lambda pair: -pair[0])
+    return tuple(Route(e, "other", instructions(home, e, 2)) for _, e in found[:count])
+
+
+def path_points(episode: Episode) -> np.ndarray:
+    """Points [M, 2] (x, z) along the reference path of an episode, 0.1 m apart."""
+    return resample(np.array(episode.reference_path)[:, [0, 2]], 0.1)
 
 
 def shared(episode: Episode, other: Episode) -> float:
     """Metres from the start on which the reference path of ``other`` is within ``APART_M``."""
-    one, two = (resample(np.array(e.reference_path)[:, [0, 2]], 0.1) for e in (episode, other))
+    one, two = path_points(episode), path_points(other)
     apart = np.linalg.norm(two[:, None] - one[None], axis=2).min(axis=1) > APART_M
     return 0.1 * float(np.argmax(apart) if apart.any() else len(two))
 
@@ -332,10 +337,7 @@ class OtherExperts:
         self.agent.reset(episode, env)
         self._env = env
         self.labels: list[list[int]] = [[] for _ in self.routes]
-        self._paths = [
-            resample(np.array(route.episode.reference_path)[:, [0, 2]], 0.1)
-            for route in self.routes
-        ]
+        self._paths = [path_points(route.episode) for route in self.routes]
         self._followers = {
             number: ReferencePathFollower(
                 env,

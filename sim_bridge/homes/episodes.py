@@ -321,8 +321,9 @@ def _draw(
     else:
         place = np.array(start.place)
         room = plan.room_at(place)
-        redraw_unless(room is not None and kind != "return")
-        first = int(room or 0)
+        if room is None or kind == "return":
+            raise RedrawError
+        first = room
     goals = [t for t in home.things if _doors_between(plan, first, t.room) == crossed]
     if kind == "colour":
         goals = [t for t in goals if t.colour == plan.rooms[first].colour]

@@ -31,6 +31,7 @@ from janusvln_ros.rollout.shards import Cluster
 from janusvln_ros.rollout.stream import (
     SHARED_M,
     Mix,
+    draw_others,
     drawn_home,
     drive_route,
     driver_settings,
@@ -58,6 +59,7 @@ from janusvln_ros.training.words import learn_words
 from sim_bridge.expert import ReferencePathFollower
 from sim_bridge.homes import SPLITS
 from sim_bridge.homes.dataset import home_seed
+from sim_bridge.homes.episodes import make_episodes, make_home
 
 ROOT = Path(__file__).resolve().parents[2]
 TOKENIZER = ROOT / "config" / "model" / "tiny"
@@ -305,6 +307,15 @@ def test_other_routes_begin_as_the_drive_does_and_lead_elsewhere(tmp_path):
             env.close()
             assert list(labels) == expected and 0 not in labels[:-1]
             assert len(labels) <= len(drive.targets)
+
+
+def test_other_routes_that_go_along_equally_far_are_all_kept(monkeypatch):
+    monkeypatch.setattr("janusvln_ros.rollout.stream.shared", lambda one, two: 2.0)
+    home = make_home("a", home_seed(1, "stream", 2), (6, 9), 2)
+    ((episode, _),) = make_episodes(home, 1, 0, unseen=False)
+    first, second = draw_others(home, episode, 2)
+    assert first.episode.goal_position != second.episode.goal_position
+    assert first.episode.episode_id != second.episode.episode_id
 
 
 def test_a_held_out_drive_is_told_as_its_own_route_alone(tmp_path):
