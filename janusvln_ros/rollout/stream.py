@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from janusvln_ros.actions import Action
-from janusvln_ros.data.episodes import Episode
+from janusvln_ros.data.episodes import Episode, Point
 from janusvln_ros.data.trajectories import actions_before
 from janusvln_ros.errors import require
 from janusvln_ros.evaluation.drive import Drive
@@ -206,19 +206,20 @@ def draw_routes(mix: Mix, home: Home, *, held_out: bool = False) -> list[Route]:
 def draw_others(home: Home, episode: Episode, count: int) -> tuple[Route, ...]:
     """
     At most ``count`` routes that begin where ``episode`` does and go along with it for
-    ``SHARED_M`` and more, those first that do so farthest; each with two instructions.
+    ``SHARED_M`` and more, those first that do so farthest, each to another goal and with two
+    instructions.
     """
     x, _, z = episode.start_position
     start = Start((x, z), yaw_of_rotation(episode.start_rotation))
     number = int(episode.episode_id)
     drawn = make_episodes(home, 2 * count, 2 + number, unseen=False, start=start)
-    found: list[tuple[float, Episode]] = []
+    found: dict[Point, tuple[float, Episode]] = {}  # one to each goal
     for other, _ in drawn:
-        same, along = other.goal_position == episode.goal_position, shared(episode, other)
-        if not same and along >= SHARED_M:
-            found.append((along, replace(other, episode_id=f"{number}{len(found):02d}")))
-    found.sort(key=lambda pair: -pair[0])
-    return tuple(Route(e, "other", instructions(home, e, 2)) for _, e in found[:count])
+        goal, along = other.goal_position, shared(episode, other)
+        if goal != episode.goal_position and goal not in found and along >= SHARED_M:
+            found[goal] = along, replace(other, episode_id=f"{number}{len(found):02d}")
+    best = sorted(found.values(), key=lambda pair: -pair[0])[:count]
+    return tuple(Route(e, "other", instructions(home, e, 2)) for _, e in best)
 
 
 def path_points(episode: Episode) -> np.ndarray:
