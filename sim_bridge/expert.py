@@ -44,8 +44,13 @@ def shortest_path_action(
     Raises:
         InputError: no way leads from here to the target.
     """
-    field, placed = mesh.field_to(target), mesh.place(position)
+    # Most targets are near, and their fields need not be marched through the whole home.
+    straight = float(np.linalg.norm(np.asarray(target, float) - position))
+    field, placed = mesh.field_to(target, 1.5 * straight + 1), mesh.place(position)
     here = math.inf if field is None or placed is None else field.at_place(*placed)
+    if field is not None and not here + 2 * settings.forward_step <= field.reach:
+        field = mesh.field_to(target)
+        here = math.inf if field is None or placed is None else field.at_place(*placed)
     if field is None or placed is None or not math.isfinite(here):
         raise InputError(
             f"no way leads from {np.round(position, 2).tolist()} to "

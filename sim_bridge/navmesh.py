@@ -157,20 +157,25 @@ class NavMesh:
             return np.array([x, self.height[cell], z]), cell
         return self.snap(p)
 
-    def field_to(self, goal: ArrayLike) -> "DistanceField | None":
+    def field_to(self, goal: ArrayLike, reach: float = math.inf) -> "DistanceField | None":
         """
-        The distance field of ``goal`` (snapped); the last 16 are kept.
+        The distance field of ``goal`` (snapped), to ``reach`` metres from it at least; the last 16
+        are kept.
 
         None if the goal cannot be snapped.
         """
         key = tuple(np.asarray(goal, float).tolist())
-        if key in self.fields:
+        if key in self.fields and self.fields[key].reach >= reach:
             self.fields.move_to_end(key)
             return self.fields[key]
         placed = self.place(goal)
         if placed is None:
             return None
-        self.fields[key] = result = distance_field(self, *placed)
+        if math.isfinite(reach):
+            # doubled, so that one who strays from a goal does not have it marched at each step
+            reach = 2.0 ** math.ceil(math.log2(max(reach, 1.0)))
+        self.fields[key] = result = distance_field(self, *placed, reach)
+        self.fields.move_to_end(key)
         if len(self.fields) > 16:
             self.fields.popitem(last=False)
         return result
@@ -189,10 +194,10 @@ class DistanceField:
     """
     Geodesic distances to ``goal`` (on the surface).
 
-    ``values`` float32 [N] per cell, metres, inf on other islands; ``near`` bool [N]: the cells
-    around the goal, in straight reach. ``origin``, ``ij`` and ``links`` are the mesh's; the mesh
-    itself holds its fields, and a ring of the two would outlive both until the garbage collector
-    came.
+    ``values`` float32 [N] per cell, metres, inf on other islands and, beyond ``reach``, where
+    nobody marched; ``near`` bool [N]: the cells around the goal, in straight reach. ``origin``,
+    ``ij`` and ``links`` are the mesh's; the mesh itself holds its fields, and a ring of the two
+    would outlive both until the garbage collector came.
     """
 
     origin: NDArray[np.float64]
@@ -201,6 +206,7 @@ class DistanceField:
     goal: NDArray[np.float64]
     values: NDArray[np.float32]
     near: NDArray[np.bool_]
+    reach: float
 
     def at(
         self, points_M3: NDArray[np.float64], cells_M: NDArray[np.int64]
@@ -271,10 +277,12 @@ def island_grid(mesh: NavMesh, number: int) -> IslandGrid:
     return mesh.grids[number]
 
 
-def distance_field(mesh: NavMesh, goal: NDArray[np.float64], cell: int) -> DistanceField:
+def distance_field(
+    mesh: NavMesh, goal: NDArray[np.float64], cell: int, reach: float = math.inf
+) -> DistanceField:
     """
     March outwards from ``goal`` [3], which lies in ``cell``: second-order fast marching over the
-    goal's island.
+    goal's island, until every distance up to ``reach`` metres is known.
     """
     import skfmm
 
@@ -301,7 +309,12 @@ def distance_field(mesh: NavMesh, goal: NDArray[np.float64], cell: int) -> Dista
     rows = np.searchsorted(grid.members, near)
     phi = np.ones(grid.blocked.shape)
     phi[tuple(axis[rows] for axis in grid.at)] = distances - radius
-    marched = skfmm.distance(np.ma.MaskedArray(phi, grid.blocked), dx=grid.spacing, order=2)
+    # The front takes cells in the order of their distance, so that an early end changes none of
+    # those that it has passed; two cells more, since a distance is read between cells. 0: no end.
+    band = max(reach - radius, 0) + 2 * CELL_M if math.isfinite(reach) else 0.0
+    marched = skfmm.distance(
+        np.ma.MaskedArray(phi, grid.blocked), dx=grid.spacing, order=2, narrow=band
+    )
     values = np.full(len(mesh.ij), np.inf, np.float32)
     values[grid.members] = np.ma.filled(marched, np.inf)[grid.at] + radius
     values[values > 1e9] = np.inf
@@ -309,7 +322,7 @@ def distance_field(mesh: NavMesh, goal: NDArray[np.float64], cell: int) -> Dista
     values[near[inside]] = distances[inside]
     exact = np.zeros(len(mesh.ij), bool)
     exact[near[inside]] = True
-    return DistanceField(mesh.origin, mesh.ij, mesh.links, goal, values, exact)
+    return DistanceField(mesh.origin, mesh.ij, mesh.links, goal, values, exact, reach)
 
 
 CACHED_MESHES = 8

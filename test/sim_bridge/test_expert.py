@@ -9,6 +9,7 @@ from janusvln_ros.actions import Action
 from janusvln_ros.errors import InputError
 from janusvln_ros.geometry import rotation_of_yaw
 from sim_bridge.expert import ReferencePathFollower
+from sim_bridge.navmesh import NavMesh, distance_field
 
 
 def drive(env, target, radius=0.25, limit=200):
@@ -104,3 +105,39 @@ def test_following_nothing_is_an_error(env):
         ReferencePathFollower(env)
     with pytest.raises(InputError):
         ReferencePathFollower(env, np.zeros((0, 3)))
+
+
+def test_a_field_that_is_marched_only_so_far_is_the_whole_one_up_to_there(env):
+    mesh, rng = env.mesh, np.random.default_rng(3)
+    goal = random_place(env, rng)
+    whole = distance_field(mesh, *mesh.place(goal))
+    cells = np.flatnonzero(mesh.island == 0)
+    points_M3 = np.column_stack([mesh.origin[0] + mesh.ij[cells, 0] * 0.025, mesh.height[cells]])
+    points_M3 = np.insert(points_M3, 2, mesh.origin[2] + mesh.ij[cells, 1] * 0.025, axis=1)
+    points_M3[:, ::2] += rng.uniform(0, 0.025, (len(cells), 2))
+    exact_M = whole.at(points_M3, cells)
+    for reach in (0.05, 1.0, 3.0):
+        part_M = distance_field(mesh, *mesh.place(goal), reach).at(points_M3, cells)
+        known = exact_M <= reach
+        assert known.any() and not known.all()
+        assert (part_M[known] == exact_M[known]).all() and (part_M[~known] > reach).all()
+        assert np.isinf(part_M[exact_M > reach + 0.5]).all()
+
+
+def test_the_expert_on_fields_that_reach_far_enough_is_the_one_on_whole_fields(env, monkeypatch):
+    rng = np.random.default_rng(4)
+    cases = [
+        (random_place(env, rng), rotation_of_yaw(rng.uniform(-3, 3)), random_place(env, rng))
+        for _ in range(60)
+    ]
+
+    def labels():
+        env.mesh.fields.clear()
+        for position, rotation, target in cases:
+            env.set_state(position, rotation)
+            yield env.expert_action(target, 0.25)
+
+    part = list(labels())
+    reach_to = NavMesh.field_to
+    monkeypatch.setattr(NavMesh, "field_to", lambda mesh, goal, reach=0: reach_to(mesh, goal))
+    assert part == list(labels()) and len(set(part)) == 3
