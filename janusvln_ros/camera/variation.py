@@ -100,7 +100,7 @@ def noisy(
         return rgb_HW3
     levels = picture.gain * np.linspace(0, 1, 256) ** picture.gamma * 255
     table = np.clip(levels[:, None] * np.array(picture.white_balance), 0, 255)
-    image = np.asarray(cv2.LUT(rgb_HW3, table[None].astype(np.float32)))
+    image = np.asarray(cv2.LUT(rgb_HW3, table[None].astype(np.float32)), np.float32)
     if picture.blur:
         image = np.asarray(cv2.GaussianBlur(image, (0, 0), picture.blur * rgb_HW3.shape[1]))
     if picture.noise:

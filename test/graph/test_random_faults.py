@@ -23,7 +23,20 @@ def data_dir(tmp_path_factory):
     return folder
 
 
-@pytest.mark.parametrize("faults", ["cancel,preempt,estop,disarm", "flood,freeze", "kill_policy"])
+SENSORS = "odom_stops,odom_reversed,odom_late,scan_near,scan_stops,camera_torn"
+WORDS = "cancel,preempt,estop,second_estop,disarm,edge"
+
+
+@pytest.mark.parametrize(
+    "faults",
+    [
+        WORDS,
+        "flood,freeze_policy,freeze_motion,client_silent",
+        "kill_policy",
+        "kill_motion,deactivate_motion,deactivate_policy",
+        SENSORS,
+    ],
+)
 def test_no_unsafe_moment_in_the_house_simulator(faults, data_dir):
     command = [
         sys.executable,

@@ -1,0 +1,146 @@
+"""What is unsafe, what grows, what drifts: pure, told the time and the truth. No ROS import."""
+
+import math
+import statistics
+from dataclasses import dataclass, field
+
+PROMISE = 0.35
+"""Seconds to zero velocity."""
+
+BRAKING = 0.45
+"""
+Seconds that the simulated base may need from its top speed to rest (0.6 m/s at 1.5 m/s^2), and for
+the truth to be published.
+"""
+
+MOVING_SPEED, MOVING_RATE = 0.03, 0.08
+"""Metres and radians per second of true motion that are not rest."""
+
+STEP_M, STEP_RAD = 0.375, math.radians(22.5)
+"""What one step of 0.25 m or 15 degrees may truly move the base at most: one and a half."""
+
+
+@dataclass
+class RestWatch:
+    """
+    Looks at the true motion.
+
+    ``must_rest(now)`` begins a watch: from ``promise + BRAKING`` later on, motion is unsafe, and
+    is counted once; ``may_move()`` ends it.
+    """
+
+    since: float | None = None
+    why: str = ""
+    promise: float = PROMISE
+    turns: bool = False
+    once: bool = False
+    unsafe: list[str] = field(default_factory=list)
+
+    def must_rest(
+        self,
+        now: float,
+        why: str,
+        promise: float = PROMISE,
+        *,
+        turns: bool = False,
+        once: bool = False,
+    ) -> None:
+        """
+        Something happened at ``now`` after which the base must come to rest, within ``promise``
+        seconds and the braking; ``turns``: it may turn, ``once``: from rest it may go on.
+        """
+        self.since, self.why, self.promise = now, why, promise
+        self.turns, self.once = turns, once
+
+    def may_move(self) -> None:
+        """The base may move again."""
+        self.since = None
+
+    def truth(self, now: float, speed: float, rate: float) -> None:
+        """The base moves so at ``now``."""
+        if self.since is None:
+            return
+        moves = abs(speed) > MOVING_SPEED or (abs(rate) > MOVING_RATE and not self.turns)
+        if not moves and self.once:
+            self.since = None
+        elif moves and now - self.since > self.promise + BRAKING:
+            self.unsafe.append(
+                f"{now - self.since:.2f} s after '{self.why}' the base moves at "
+                f"{speed:.2f} m/s and {rate:.2f} rad/s"
+            )
+            self.since = None
+
+
+@dataclass
+class StepWatch:
+    """
+    How far the base has truly gone since a step began, to which ``why`` happened: more than a step
+    and a half is unsafe, and is counted once a step.
+
+    A step begins when the one before is reported; the base rests then.
+    """
+
+    why: str = ""
+    metres: float = 0.0
+    radians: float = 0.0
+    worst_metres: float = 0.0
+    worst_radians: float = 0.0
+    unsafe: list[str] = field(default_factory=list)
+    _place: tuple[float, float, float] | None = None
+
+    def begins(self) -> None:
+        """A step is over, and the next may begin; or the base was put somewhere else."""
+        self.metres = self.radians = 0.0
+        self._place = None
+
+    def truth(self, x: float, y: float, yaw: float) -> None:
+        """The base is at (x, y) metres and looks along ``yaw`` radians."""
+        if self._place is not None:
+            held = self.metres > STEP_M or self.radians > STEP_RAD
+            self.metres += math.dist((x, y), self._place[:2])
+            self.radians += abs(math.remainder(yaw - self._place[2], math.tau))
+            self.worst_metres = max(self.worst_metres, self.metres)
+            self.worst_radians = max(self.worst_radians, self.radians)
+            if not held and (self.metres > STEP_M or self.radians > STEP_RAD):
+                self.unsafe.append(
+                    f"one step moved the base by {self.metres:.3f} m and "
+                    f"{math.degrees(self.radians):.1f} degrees, with '{self.why or 'no fault'}'"
+                )
+        self._place = (x, y, yaw)
+
+
+@dataclass
+class Growth:
+    """
+    Resident memory of one process over its life, bytes: how much the end exceeds the end of its
+    warm-up.
+    """
+
+    warm_up: float
+    begun: float | None = None
+    base: int | None = None
+    worst: int = 0
+
+    def restart(self, loading: bool = False) -> None:
+        """
+        The process is a new one; ``loading``: nothing is measured until ``restart`` is called
+        again.
+        """
+        self.begun, self.base = (math.inf if loading else None), None
+
+    def look(self, now: float, resident: int) -> None:
+        """It holds ``resident`` bytes at ``now``."""
+        self.begun = now if self.begun is None else self.begun
+        if now - self.begun >= self.warm_up:
+            self.base = resident if self.base is None else self.base
+            self.worst = max(self.worst, resident - self.base)
+
+
+def drift(totals: list[float]) -> float:
+    """Median of the last tenth minus median of the first tenth, seconds; 0 of fewer than 20."""
+    tenth = len(totals) // 10
+    return (
+        statistics.median(totals[-tenth:]) - statistics.median(totals[:tenth])
+        if tenth >= 2
+        else 0.0
+    )
