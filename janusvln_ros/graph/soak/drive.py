@@ -113,7 +113,8 @@ def resident_bytes(pid: int) -> int:
 class Record:
     """
     What a drive has come to so far: faults and endings by name, seconds of each decision, how many
-    of the camera's frames were published and received, and what was unsafe.
+    of the camera's frames were published and received, and what was unsafe. ``why`` and
+    ``last``: the last fault of the episode before, and how it ended.
     """
 
     seconds: float = 0.0
@@ -128,10 +129,13 @@ class Record:
     growth: dict[str, int] = field(default_factory=dict)
     late: dict[str, list[float]] = field(default_factory=dict)
     error: str = ""
+    why: str = ""
+    last: str = ""
 
     def ended(self, error_code: int) -> None:
         """A goal was answered."""
-        self.outcomes[ERROR_NAMES.get(error_code, "?")] += 1
+        self.last = ERROR_NAMES.get(error_code, "?")
+        self.outcomes[self.last] += 1
 
 
 class Soak:
@@ -233,6 +237,7 @@ class Soak:
     def told(self) -> None:
         """Tell what the drive has come to."""
         record = self.record
+        record.why = self.step.why
         record.seconds = time.monotonic() - self.begun
         record.unsafe = [*self.rest.unsafe, *self.step.unsafe]
         record.worst_step = self.step.worst_metres, self.step.worst_radians
@@ -454,6 +459,7 @@ class Soak:
         self.growth[name].restart(loading=True)
         self._stand(f"kill_{name}")
         if name == "policy":
+            self.record.last = "(killed)"
             self.record.outcomes["(killed)"] += 1
             self.result = None
 
@@ -485,8 +491,8 @@ def soak(plan: Plan, tell: Callable[[str], None], keep: Callable[[Record], None]
         record = now
         keep(now)
         tell(
-            f"{now.seconds / 60:.1f} min, episode {now.episodes}: {sum(now.faults.values())} "
-            f"faults, {len(now.unsafe)} unsafe moments, {dict(now.outcomes)}"
+            f"{now.seconds / 60:.1f} min, episode {now.episodes}: {now.why or 'no fault'} -> "
+            f"{now.last}; {sum(now.faults.values())} faults, {len(now.unsafe)} unsafe moments"
         )
 
     if plan.log_dir is not None:
