@@ -30,6 +30,14 @@ from janusvln_ros.model import JanusVLN
 from janusvln_ros.model.network import MERGE
 from janusvln_ros.model.spatial import PATCH
 from janusvln_ros.policy.preprocess import pixel_rows, spatial_input
+from janusvln_ros.rollout.views import SURFACES
+
+THING_WEIGHT = 4.0
+"""
+How much more a patch counts that shows a thing. Nine of ten show floor, ceiling or wall, and a
+tower that is taught all alike learns these and the colours, and no kind of thing in a home that it
+has not seen.
+"""
 
 
 @dataclass(frozen=True)
@@ -160,13 +168,22 @@ def spatial_loss(
     }
 
 
-def share_loss(logits: Tensor, shares: Tensor) -> Tensor:
+def share_loss(logits: Tensor, shares: Tensor, weights: Tensor) -> Tensor:
     """
-    Cross entropy between predicted and true shares of a patch: [..., K] logits, [..., K] shares
-    that add up to about 1.
+    Mean cross entropy between predicted and true shares of a patch, by ``weights``: [..., K]
+    logits, [..., K] shares that add up to about 1, [...] weights.
     """
     target = shares / shares.sum(-1, keepdim=True).clamp_min(1e-6)
-    return -(target * F.log_softmax(logits, -1)).sum(-1).mean()
+    return -((target * F.log_softmax(logits, -1)).sum(-1) * weights).sum() / weights.sum()
+
+
+def right_share(logits: Tensor, shares: Tensor, of: slice) -> Tensor:
+    """
+    Of the patches that mostly show one of the answers ``of``: how many are given that answer.
+    """
+    most, answer = shares.max(-1)
+    asked = (most > 0.5) & (answer >= of.start) & (answer < of.stop)
+    return (logits.argmax(-1) == answer)[asked].float().mean()
 
 
 def merge_order(grid: np.ndarray) -> np.ndarray:
@@ -211,8 +228,8 @@ def images_of(frames: np.ndarray) -> Tensor:
 
 class ViewSamples(Dataset[dict[str, Any]]):
     """
-    ``count`` stretches of ``frames`` consecutive frames from ``views``, drawn at random but always
-    the same for the same seed.
+    ``count`` stretches of ``frames`` consecutive frames from ``views``, half of them seen in a
+    mirror, drawn at random but always the same for the same seed.
     """
 
     def __init__(self, views: Views, frames: int, count: int, seed: int) -> None:
@@ -232,10 +249,20 @@ class ViewSamples(Dataset[dict[str, Any]]):
             rng.integers(self.views.frames.shape[0]),
             rng.integers(self.views.frames.shape[1] - self.frames + 1),
         )
-        return {
+        sample = {
             name: np.array(getattr(self.views, name)[walk, begin : begin + self.frames])
             for name in ("frames", "depth", "poses", "cameras", "shares")
         }
+        return mirrored(sample) if rng.random() < 0.5 else sample
+
+
+def mirrored(sample: dict[str, Any]) -> dict[str, Any]:
+    """A stretch of `Views` as it is seen with left and right exchanged."""
+    across = {
+        name: np.ascontiguousarray(sample[name][:, :, ::-1])
+        for name in ("frames", "depth", "shares")
+    }
+    return sample | across | {"poses": sample["poses"] * np.array([-1, 1, -1], np.float32)}
 
 
 def collate_views(samples: Sequence[dict[str, Any]]) -> dict[str, Any]:
@@ -246,16 +273,25 @@ def collate_views(samples: Sequence[dict[str, Any]]) -> dict[str, Any]:
 
 class EncoderTask(nn.Module):
     """
-    A network and the throw-away heads that teach its encoders; ``forward`` takes a batch of
-    `collate_views` and returns the losses.
+    A network and the throw-away heads that teach its encoders, ``vision`` and ``spatial`` or one
+    of them; ``forward`` takes a batch of `collate_views` and returns the losses.
     """
 
     def __init__(
-        self, model: JanusVLN, names: Sequence[str], pose_weight: float = 1.0, vision: bool = True
+        self,
+        model: JanusVLN,
+        names: Sequence[str],
+        pose_weight: float = 1.0,
+        vision: bool = True,
+        spatial: bool = True,
     ) -> None:
         super().__init__()
-        self.model, self.pose_weight, self.vision = model, pose_weight, vision
+        self.model, self.pose_weight = model, pose_weight
+        self.vision, self.spatial = vision, spatial
         self.n_what = sum(name.startswith("what:") for name in names)
+        self.kinds = slice(len(SURFACES), self.n_what)
+        walls = sum(name.startswith("colour:") and "thing" not in name for name in names)
+        self.colours = slice(walls, len(names) - self.n_what)
         spatial_width = 2 * model.config.spatial.embed_dim
         vision_width = model.config.vision.hidden_size
         # depth and point of a patch (from the spatial tokens), pose of a frame (from its camera
@@ -273,26 +309,34 @@ class EncoderTask(nn.Module):
     def forward(
         self, frames: Tensor, depth: Tensor, poses: Tensor, cameras: Tensor, shares: Tensor
     ) -> dict[str, Tensor]:
-        """``loss`` and its parts; frames uint8 [B, F, h, w, 3], the rest as in `Views`."""
+        """
+        ``loss`` and its parts, and of the patches that mostly show a thing the shares whose kind
+        and colour are right; frames uint8 [B, F, h, w, 3], the rest as in `Views`.
+        """
         pictures = frames.cpu().numpy()
-        tokens = self.model.spatial(images_of(pictures).to(depth.device))
-        losses = spatial_loss(
-            self.heads,
-            tokens,
-            self.model.config.spatial.num_special_tokens,
-            depth,
-            poses,
-            cameras,
-        )
-        total = losses["depth"] + losses["point"] + self.pose_weight * losses["pose"]
+        losses: dict[str, Tensor] = {}
+        total = torch.zeros((), device=depth.device)
+        if self.spatial:
+            losses = spatial_loss(
+                self.heads,
+                self.model.spatial(images_of(pictures).to(depth.device)),
+                self.model.config.spatial.num_special_tokens,
+                depth,
+                poses,
+                cameras,
+            )
+            total = losses["depth"] + losses["point"] + self.pose_weight * losses["pose"]
         if self.vision:
             patches = vision_patches(self.model, pictures.reshape(-1, *pictures.shape[2:]))
-            logits = self.heads["shares"](patches)
-            truth = merge_order(shares.cpu().numpy().reshape(-1, *shares.shape[2:]))
-            target = torch.from_numpy(truth).to(logits.device)
-            losses["what"] = share_loss(logits[..., : self.n_what], target[..., : self.n_what])
-            losses["colour"] = share_loss(logits[..., self.n_what :], target[..., self.n_what :])
+            what, colour = self.heads["shares"](patches).float().tensor_split([self.n_what], -1)
+            truth = merge_order(shares.cpu().numpy().reshape(-1, *shares.shape[2:])) / 255
+            true = torch.from_numpy(truth).to(what).tensor_split([self.n_what], -1)
+            weights = 1 + THING_WEIGHT * true[0][..., self.kinds].sum(-1)
+            losses["what"] = share_loss(what, true[0], weights)
+            losses["colour"] = share_loss(colour, true[1], weights)
             total = total + losses["what"] + losses["colour"]
+            losses["kind_right"] = right_share(what, true[0], self.kinds)
+            losses["colour_right"] = right_share(colour, true[1], self.colours)
         return {"loss": total, **{name: value.detach() for name, value in losses.items()}}
 
 

@@ -100,7 +100,12 @@ def _train_encoders(recipe: Recipe, output: Path) -> dict[str, Any]:
     unseen = Views.load(recipe.gate_views) if recipe.gate_views else None
     model = build_model(recipe).train()
     freeze(model, recipe)
-    task = EncoderTask(model, views.names, recipe.pose_weight, recipe.train_vision_tower)
+    sees, measures = recipe.train_vision_tower, recipe.train_spatial_encoder
+    require(
+        sees or measures,
+        "no encoder is to be trained: set train_vision_tower or train_spatial_encoder to true",
+    )
+    task = EncoderTask(model, views.names, recipe.pose_weight, sees, measures)
     steps = recipe.max_steps if recipe.max_steps > 0 else 1000
     world = Cluster.from_environment().world_size
     count = steps * recipe.batch * recipe.accumulate * world
