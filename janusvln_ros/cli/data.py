@@ -127,6 +127,7 @@ OPTIONS = (
         metavar="PX",
         help="--views: width of the pictures (default: %(default)s)",
     ),
+    option("--jobs", type=int, metavar="N", help="--views: processes (default: one per core)"),
     JSON,
 )
 
@@ -236,8 +237,10 @@ def _set(args: argparse.Namespace) -> dict[str, Any]:
 
 
 def _views(args: argparse.Namespace) -> dict[str, Any]:
+    from janusvln_ros.rollout.threads import cores
     from janusvln_ros.rollout.views import make_views
 
+    require(args.jobs is None or args.jobs >= 1, f"--jobs is {args.jobs}: give at least 1")
     make_views(
         args.out,
         homes=args.views,
@@ -247,6 +250,7 @@ def _views(args: argparse.Namespace) -> dict[str, Any]:
         first_home=args.first_home,
         generators=args.generators,
         vary_camera=args.vary_camera,
+        jobs=cores() if args.jobs is None else args.jobs,
     )
     return {
         "out": str(args.out),

@@ -43,6 +43,9 @@ Linux gives to clients.
 
 LAST_WORDS_LINES = 20
 
+LIFE = "$ "
+"""How the line of a log begins that says how a process was started."""
+
 
 def last_words(lines: Sequence[str]) -> str:
     """
@@ -327,8 +330,10 @@ class Processes:
         if self.log_dir is None:
             output = sys.stderr.fileno()
         else:
-            output = self._held.enter_context((self.log_dir / f"{name}.log").open("wb"))
-            output.write(f"$ {shlex.join(words)}\n".encode())
+            # what it said in its life before stays above
+            mode = "ab" if name in self.running else "wb"
+            output = self._held.enter_context((self.log_dir / f"{name}.log").open(mode))
+            output.write(f"{LIFE}{shlex.join(words)}\n".encode())
             output.flush()
         parent = os.getpid()
         libc = ctypes.CDLL(None, use_errno=True)
@@ -365,8 +370,9 @@ class Processes:
         """What a node said last, see `last_words`."""
         if self.log_dir is None:
             return "(see above)"
-        lines = (self.log_dir / f"{name}.log").read_text(errors="replace").splitlines()[1:]
-        return last_words(lines)
+        lines = (self.log_dir / f"{name}.log").read_text(errors="replace").splitlines()
+        began = max(i for i, line in enumerate(lines) if line.startswith(LIFE))
+        return last_words(lines[began + 1 :])
 
     def stop(self) -> None:
         """

@@ -8,9 +8,16 @@ paths with some random turns, in the robot's own steps.
 """
 
 import math
-from collections.abc import Iterator, Sequence
+import multiprocessing
+import os
+from collections.abc import Sequence
+from concurrent.futures import ProcessPoolExecutor
+from contextlib import ExitStack
+from functools import partial
+from itertools import chain
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Any
 
 import numpy as np
 from numpy.lib.format import open_memmap
@@ -21,6 +28,7 @@ from janusvln_ros.camera.variation import CameraDraw, draw_camera, noisy
 from janusvln_ros.files import atomic_write
 from janusvln_ros.geometry import rotation_of_yaw, tilted
 from janusvln_ros.policy.preprocess import patch_grid, resize, resized_shape
+from janusvln_ros.rollout.threads import RENDERING
 from sim_bridge.homes.colours import OBJECT_RGB, WALL_RGB
 from sim_bridge.homes.episodes import furnished
 from sim_bridge.homes.furnish import ALL_KINDS, Thing
@@ -221,13 +229,15 @@ def make_views(
     first_home: int = 0,
     generators: Sequence[int] = (1,),
     vary_camera: bool = False,
+    jobs: int = 1,
 ) -> None:
     """
     Write ``walks`` walks of ``steps`` frames through each of ``homes`` homes into ``folder`` (see
     ``training.encoders.Views``).
 
     Homes are drawn by each of ``generators`` in turn; with ``vary_camera`` every walk has a camera
-    of its own (`draw_camera`), else all have the published one.
+    of its own (`draw_camera`), else all have the published one. ``jobs``: processes; they change
+    nothing of the views.
     """
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
@@ -246,22 +256,27 @@ def make_views(
         )
         for name, (shape, kind) in shapes.items()
     }
-    walked = (
-        frames
-        for index in range(first_home, first_home + homes)
-        for frames in _walks(
-            seed,
-            index,
-            generators[index % len(generators)],
-            walks,
-            steps,
-            image_width,
-            vary_camera,
-        )
+    draw = partial(
+        _walks,
+        seed=seed,
+        generators=tuple(generators),
+        walks=walks,
+        steps=steps,
+        image_width=image_width,
+        vary_camera=vary_camera,
     )
-    for row, frames in enumerate(tqdm(walked, total=total, desc="views", mininterval=5)):
-        for name, values in zip(arrays, frames):
-            arrays[name][row] = values
+    numbers = range(first_home, first_home + homes)
+    with ExitStack() as stack:
+        each: Any = map
+        if jobs > 1:
+            os.environ[RENDERING] = "0"  # each draws on the core that it computes on
+            each = stack.enter_context(
+                ProcessPoolExecutor(jobs, multiprocessing.get_context("spawn"))
+            ).map
+        walked = chain.from_iterable(each(draw, numbers))
+        for row, frames in enumerate(tqdm(walked, total=total, desc="views", mininterval=5)):
+            for name, values in zip(arrays, frames):
+                arrays[name][row] = values
     for name, array in arrays.items():
         array.flush()
         (folder / f".{name}.tmp.npy").rename(folder / f"{name}.npy")
@@ -269,27 +284,34 @@ def make_views(
 
 
 def _walks(
-    seed: int,
     index: int,
-    generator: int,
+    *,
+    seed: int,
+    generators: Sequence[int],
     walks: int,
     steps: int,
     image_width: int,
     vary_camera: bool,
-) -> Iterator[tuple[np.ndarray, ...]]:
-    """Frames, depths, poses, cameras and shares of every walk through a home."""
-    plan, things, scene = draw_home(seed, index, generator)
+) -> list[tuple[np.ndarray, ...]]:
+    """Frames, depths, poses, cameras and shares of every walk through home ``index``."""
+    plan, things, scene = draw_home(seed, index, generators[index % len(generators)])
     routes = RouteMap(plan, things, clearance=0.2)
     rng = np.random.default_rng([SEED_DOMAIN, seed, index, 1])
     camera_rng = np.random.default_rng([SEED_DOMAIN, seed, index, 2])
+    seen: list[tuple[np.ndarray, ...]] = []
     for _ in range(walks):
         poses = walk(rng, routes, plan, steps)
         camera = draw_camera(camera_rng) if vary_camera else CameraDraw()
-        seen = [see(scene, plan, things, pose, image_width, camera, camera_rng) for pose in poses]
-        yield (
-            np.stack([s[0] for s in seen]),
-            np.stack([s[1] for s in seen]),
-            poses,
-            np.tile((camera.height, camera.tilt, camera.hfov), (steps, 1)),
-            np.stack([s[2] for s in seen]),
+        frames = [
+            see(scene, plan, things, pose, image_width, camera, camera_rng) for pose in poses
+        ]
+        seen.append(
+            (
+                np.stack([frame[0] for frame in frames]),
+                np.stack([frame[1] for frame in frames]),
+                poses,
+                np.tile((camera.height, camera.tilt, camera.hfov), (steps, 1)),
+                np.stack([frame[2] for frame in frames]),
+            )
         )
+    return seen

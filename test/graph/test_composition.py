@@ -419,6 +419,15 @@ def test_a_node_that_ends_is_told_of_with_its_sentence(tmp_path):
         assert "noise" not in str(told.value)
 
 
+def test_the_log_of_a_node_that_is_started_again_keeps_its_life_before(tmp_path):
+    with Processes([], tmp_path, dict(os.environ)) as processes:
+        for words in ("print('error: of the first')", "print('the second')"):
+            processes.start("policy", script(words))
+            processes.running["policy"].wait()
+        assert "error: of the first" in (tmp_path / "policy.log").read_text()
+        assert processes.last_words("policy") == "the second"
+
+
 def test_a_killed_node_is_told_of_with_its_last_lines_and_the_signal(tmp_path):
     with Processes([], tmp_path, dict(os.environ)) as processes:
         processes.start(

@@ -19,8 +19,11 @@ from janusvln_ros.training.encoders import (
     collate_views,
     gate,
     merge_order,
+    mirrored,
     point_maps,
     relative_poses,
+    right_share,
+    share_loss,
     vision_patches,
 )
 from sim_bridge.homes.colours import WALL_RGB
@@ -122,6 +125,64 @@ def test_views_of_varied_cameras_and_both_generators_show_what_they_say(tmp_path
     # Were the points off, walls would be taken for nothing in particular.
     other = views.shares[..., views.names.index("what:other")] / 255
     assert other.mean() < 0.05
+
+
+def test_views_are_the_same_however_many_processes_draw_them(views, tmp_path):
+    make_views = pytest.importorskip("janusvln_ros.rollout.views").make_views
+    make_views(tmp_path, homes=2, walks=2, steps=6, image_width=112, jobs=2)
+    for name in ("frames", "depth", "poses", "cameras", "shares"):
+        assert np.array_equal(getattr(Views.load(tmp_path), name), getattr(views, name))
+
+
+def test_a_stretch_in_the_mirror_is_the_walk_of_a_mirrored_world(views):
+    sample = {
+        name: np.array(getattr(views, name)[0])
+        for name in ("frames", "depth", "poses", "cameras", "shares")
+    }
+    other = mirrored(sample)
+    assert np.array_equal(other["frames"][:, :, 0], sample["frames"][:, :, -1])
+    assert np.array_equal(other["shares"][:, 2, 0], sample["shares"][:, 2, -1])
+    here, there = (
+        point_maps(
+            torch.from_numpy(one["depth"].astype(np.float32))[None],
+            relative_poses(torch.from_numpy(one["poses"])[None]),
+            torch.from_numpy(one["cameras"])[None],
+        )[0]
+        for one in (sample, other)
+    )
+    exchanged = here.flip(2) * torch.tensor([-1.0, 1.0, 1.0])
+    torch.testing.assert_close(there, exchanged, atol=1e-4, rtol=1e-4)
+
+
+def test_of_the_patches_that_show_a_thing_the_right_ones_are_counted():
+    shares = torch.tensor([[0.1, 0.9, 0.0], [0.0, 0.0, 1.0], [1.0, 0.0, 0.0], [0.0, 0.5, 0.5]])
+    logits = torch.tensor([[0.0, 1.0, 2.0], [0.0, 1.0, 2.0], [0.0, 1.0, 2.0], [0.0, 1.0, 2.0]])
+    assert right_share(logits, shares, slice(1, 3)).item() == 0.5
+    assert right_share(logits, shares, slice(0, 1)).item() == 0.0
+
+
+def test_a_patch_that_counts_more_moves_the_loss_more():
+    shares = torch.tensor([[1.0, 0.0], [0.0, 1.0]])
+    logits = torch.tensor([[2.0, 0.0], [2.0, 0.0]])
+    even, other = (
+        share_loss(logits, shares, torch.tensor(weights)).item()
+        for weights in ([1.0, 1.0], [1.0, 3.0])
+    )
+    right, wrong = math.log1p(math.exp(-2)), math.log1p(math.exp(2))
+    assert even == pytest.approx((right + wrong) / 2)
+    assert other == pytest.approx((right + 3 * wrong) / 4)
+
+
+@pytest.mark.parametrize(("vision", "spatial"), [(True, False), (False, True)])
+def test_an_encoder_is_taught_alone(views, micro, vision, spatial):
+    model = JanusVLN.from_config(JanusVLNConfig.from_pretrained(micro)).train()
+    task = EncoderTask(model, views.names, vision=vision, spatial=spatial)
+    batch = collate_views([ViewSamples(views, 2, 8, seed=0)[i] for i in range(2)])
+    losses = task(**batch)
+    losses["loss"].backward()
+    assert ("what" in losses, "pose" in losses) == (vision, spatial)
+    for part, taught in ((model.vision.blocks, vision), (model.spatial, spatial)):
+        assert any(p.grad is not None for p in part.parameters()) == taught
 
 
 def test_same_sample_is_always_the_same_stretch(views):

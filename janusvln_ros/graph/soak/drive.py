@@ -132,10 +132,11 @@ class Record:
     why: str = ""
     last: str = ""
 
-    def ended(self, error_code: int) -> None:
+    def ended(self, result: FollowInstruction.Result) -> None:
         """A goal was answered."""
-        self.last = ERROR_NAMES.get(error_code, "?")
-        self.outcomes[self.last] += 1
+        name = ERROR_NAMES.get(result.error_code, "?")
+        self.outcomes[name] += 1
+        self.last = f"{name} ({result.error_msg})"
 
 
 class Soak:
@@ -275,7 +276,7 @@ class Soak:
                     getattr(self, fault)(goal)
                 next_fault = self._next()
         if self.result and self.result.done():
-            record.ended(self.result.result().result.error_code)
+            record.ended(self.result.result().result)
         self.attention.close()
         record.totals += [float(d.total) for d in client.telemetry.decisions]
         return next_fault
@@ -344,7 +345,7 @@ class Soak:
             )
         )
         self.client.until(preempted.done, 60.0, "a preempted goal was not answered")
-        self.record.ended(preempted.result().result.error_code)
+        self.record.ended(preempted.result().result)
 
     def estop(self, goal: Any) -> None:
         """The e-stop is pressed, and released."""
@@ -445,7 +446,7 @@ class Soak:
         """``motion`` is killed, and started again; who asked is told."""
         self._kill("motion")
         self.client.until(self.result.done, END_S, "a goal whose motion died was not answered")
-        self.record.ended(self.result.result().result.error_code)
+        self.record.ended(self.result.result().result)
         self.result = None
         self._restarted("motion")
 
