@@ -560,9 +560,12 @@ class DriveStream(Dataset[dict[str, Any]]):
             time.sleep(0.1)
 
     def _choose(self, tickets: list[Ticket], count: int) -> list[Ticket]:
-        """``count`` of the drives: one at random, and of some others those of like length."""
+        """
+        ``count`` of the drives: of some at random the one that has waited longest, so that one of
+        a length that few others have does not wait for ever, and those of like length.
+        """
         some = self._random.permutation(len(tickets))[: 8 * count]
-        candidates = [tickets[i] for i in some]
+        candidates = sorted((tickets[i] for i in some), key=lambda t: (t.home, t.number))
         if self.recipe.group_by_length:
             frames = candidates[0].frames
             candidates[1:] = sorted(candidates[1:], key=lambda t: abs(t.frames - frames))

@@ -416,6 +416,23 @@ def test_batches_are_of_like_lengths_and_every_drive_comes_in_time(streamed):
     assert len(spool.tickets()) <= 4
 
 
+def test_no_drive_waits_much_longer_than_the_others_whatever_its_length(streamed):
+    values = streamed(batch=8)
+    stream = DriveStream(
+        spool_of(values), values, load_tokenizer(TOKENIZER), Cluster(), 100, lambda: ""
+    )
+    lengths = np.random.default_rng(0).gamma(3, 16, 20_000).astype(int) + 8
+    waiting, came, waited = [], 0, []
+    for _ in range(1500):
+        while len(waiting) < 300:
+            waiting.append(Ticket(came, 0, int(lengths[came]), 0))
+            came += 1
+        for ticket in stream._choose(waiting, 8):
+            waiting.remove(ticket)
+            waited.append(came - ticket.home)
+    assert max(waited) < 5 * np.mean(waited)  # where any might be first: 16 times
+
+
 def test_fault_in_a_home_is_counted_with_its_reason_and_the_next_one_is_driven(begin, monkeypatch):
     values = begin()
     spool, plain = spool_of(values), streams.make_drive
