@@ -6,7 +6,6 @@ instead, None for nothing.
 """
 
 import array
-import contextlib
 import math
 import struct
 import threading
@@ -19,7 +18,7 @@ from typing import Any
 
 import rclpy
 from nav_msgs.msg import Odometry
-from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
+from rclpy.executors import SingleThreadedExecutor
 from rclpy.qos import QoSProfile, qos_profile_sensor_data
 from rclpy.serialization import deserialize_message
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image, LaserScan
@@ -290,17 +289,19 @@ class Sensors:
             self.node.create_subscription(kind, TRUE + topic, self._on(topic), qos, raw=True)
         self._executor = SingleThreadedExecutor(context=context)
         self._executor.add_node(self.node)
+        self._over = threading.Event()
         self._thread = threading.Thread(target=self._spin, name="sensors", daemon=True)
         self._thread.start()
 
     def _spin(self) -> None:
-        with contextlib.suppress(ExternalShutdownException):
-            self._executor.spin()
+        while not self._over.is_set():
+            self._executor.spin_once(timeout_sec=0.1)
 
     def close(self) -> None:
         """Leave the graph."""
-        self._executor.shutdown()
+        self._over.set()
         self._thread.join()
+        self._executor.shutdown()
         self.node.destroy_node()
 
     def spoil(self, name: str) -> None:
