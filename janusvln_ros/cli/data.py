@@ -237,10 +237,12 @@ def _set(args: argparse.Namespace) -> dict[str, Any]:
 
 
 def _views(args: argparse.Namespace) -> dict[str, Any]:
-    from janusvln_ros.rollout.threads import cores
+    from janusvln_ros.rollout.threads import cores, share_of, use
     from janusvln_ros.rollout.views import make_views
 
     require(args.jobs is None or args.jobs >= 1, f"--jobs is {args.jobs}: give at least 1")
+    jobs = args.jobs or cores()
+    use(share_of(jobs))
     make_views(
         args.out,
         homes=args.views,
@@ -250,7 +252,7 @@ def _views(args: argparse.Namespace) -> dict[str, Any]:
         first_home=args.first_home,
         generators=args.generators,
         vary_camera=args.vary_camera,
-        jobs=cores() if args.jobs is None else args.jobs,
+        jobs=jobs,
     )
     return {
         "out": str(args.out),

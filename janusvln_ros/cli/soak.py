@@ -38,7 +38,7 @@ from janusvln_ros.graph.installed import require_ros
 from sim_bridge.homes import ensure_split
 
 if TYPE_CHECKING:
-    from janusvln_ros.graph.soak.drive import Record
+    from janusvln_ros.graph.soak.pieces import Record
 
 OPTIONS = (
     option("--hours", type=float, default=1.0, metavar="H", help="how long to drive (default: 1)"),
@@ -106,7 +106,7 @@ def run(args: argparse.Namespace) -> int:
     for name in faults:
         require(name in known, f"--faults names '{name}': choose of {', '.join(known)}")
     before = kept_pieces(args.out) if args.out else []
-    left = args.hours * 3600 - sum(piece["seconds"] for piece in before)
+    left = args.hours * 3600 - sum(piece.seconds for piece in before)
     pieces = before
     if left > 0:
         width, height = args.size
@@ -130,9 +130,9 @@ def run(args: argparse.Namespace) -> int:
 
         def keep(record: "Record") -> None:
             if args.out:
-                keep_piece(args.out, len(before), dict(vars(record)))
+                keep_piece(args.out, len(before), record)
 
-        pieces = [*before, dict(vars(soak(plan, say, keep)))]
+        pieces = [*before, soak(plan, say, keep)]
     told = report(pieces)
     answer(
         args.json,

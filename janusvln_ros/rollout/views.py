@@ -8,16 +8,11 @@ paths with some random turns, in the robot's own steps.
 """
 
 import math
-import multiprocessing
-import os
 from collections.abc import Sequence
-from concurrent.futures import ProcessPoolExecutor
-from contextlib import ExitStack
 from functools import partial
 from itertools import chain
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
 
 import numpy as np
 from numpy.lib.format import open_memmap
@@ -28,8 +23,8 @@ from janusvln_ros.camera.variation import CameraDraw, draw_camera, noisy
 from janusvln_ros.files import atomic_write
 from janusvln_ros.geometry import rotation_of_yaw, tilted
 from janusvln_ros.policy.preprocess import patch_grid, resize, resized_shape
-from janusvln_ros.rollout.threads import RENDERING
 from sim_bridge.homes.colours import OBJECT_RGB, WALL_RGB
+from sim_bridge.homes.dataset import mapped
 from sim_bridge.homes.episodes import furnished
 from sim_bridge.homes.furnish import ALL_KINDS, Thing
 from sim_bridge.homes.plan import Plan, make_plan
@@ -265,16 +260,9 @@ def make_views(
         image_width=image_width,
         vary_camera=vary_camera,
     )
-    numbers = range(first_home, first_home + homes)
-    with ExitStack() as stack:
-        each: Any = map
-        if jobs > 1:
-            os.environ[RENDERING] = "0"  # each draws on the core that it computes on
-            each = stack.enter_context(
-                ProcessPoolExecutor(jobs, multiprocessing.get_context("spawn"))
-            ).map
-        walked = chain.from_iterable(each(draw, numbers))
-        for row, frames in enumerate(tqdm(walked, total=total, desc="views", mininterval=5)):
+    with mapped(draw, range(first_home, first_home + homes), jobs) as drawn:
+        walked = tqdm(chain.from_iterable(drawn), total=total, desc="views", mininterval=5)
+        for row, frames in enumerate(walked):
             for name, values in zip(arrays, frames):
                 arrays[name][row] = values
     for name, array in arrays.items():

@@ -565,7 +565,7 @@ class DriveStream(Dataset[dict[str, Any]]):
         a length that few others have does not wait for ever, and those of like length.
         """
         some = self._random.permutation(len(tickets))[: 8 * count]
-        candidates = sorted((tickets[i] for i in some), key=lambda t: (t.home, t.number))
+        candidates = [tickets[i] for i in sorted(some)]  # in the order in which they came
         if self.recipe.group_by_length:
             frames = candidates[0].frames
             candidates[1:] = sorted(candidates[1:], key=lambda t: abs(t.frames - frames))

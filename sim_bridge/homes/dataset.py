@@ -13,11 +13,12 @@ import multiprocessing
 import os
 import shutil
 import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from janusvln_ros.data.episodes import (
     Episode,
@@ -32,6 +33,9 @@ from janusvln_ros.documents import read_json, read_object
 from janusvln_ros.errors import InputError, require
 from janusvln_ros.files import atomic_write, file_lock
 from sim_bridge.nav_env import scene_path
+
+Item = TypeVar("Item")
+Made = TypeVar("Made")
 
 
 @dataclass(frozen=True)
@@ -227,15 +231,29 @@ def _build_missing(
     done_before = len(names) - len(todo)
     tell(done_before, len(names))
     jobs = min(jobs or multiprocessing.cpu_count(), max(len(todo), 1))
+    with mapped(_build, todo, jobs if len(todo) >= 4 else 1) as built:
+        for done, _ in enumerate(built, done_before + 1):
+            tell(done, len(names))
+
+
+@contextmanager
+def mapped(
+    function: Callable[[Item], Made], items: Sequence[Item], jobs: int
+) -> Iterator[Iterator[Made]]:
+    """
+    What ``function`` makes of each of ``items``, in order, by ``jobs`` processes; one is this one.
+
+    What is under way is given up when the block is left by an exception.
+    """
+    if jobs == 1:
+        yield map(function, items)
+        return
     # Spawned, not forked: the caller may hold threads or a GL context.
     with ProcessPoolExecutor(
         jobs, multiprocessing.get_context("spawn"), initializer=_end_with_parent
     ) as pool:
         try:
-            in_this_process = jobs == 1 or len(todo) < 4
-            built = map(_build, todo) if in_this_process else pool.map(_build, todo)
-            for done, _ in enumerate(built, done_before + 1):
-                tell(done, len(names))
+            yield pool.map(function, items)
         except BaseException:
             pool.shutdown(wait=False, cancel_futures=True)
             raise

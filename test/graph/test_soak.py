@@ -19,8 +19,8 @@ from sensor_msgs.msg import CameraInfo, CompressedImage, Image, LaserScan
 from janusvln_ros.errors import InputError
 from janusvln_ros.geometry import yaw_of
 from janusvln_ros.graph.composition import resolve
-from janusvln_ros.graph.soak.drive import EVENTS, Record, Soak, faults_of, resident_bytes
-from janusvln_ros.graph.soak.pieces import keep_piece, kept_pieces, report
+from janusvln_ros.graph.soak.drive import EVENTS, Soak, faults_of, resident_bytes
+from janusvln_ros.graph.soak.pieces import Record, keep_piece, kept_pieces, report
 from janusvln_ros.graph.soak.sensors import KINDS, SPOILS, TRUE, Past, behind_relay
 from janusvln_ros.graph.soak.watch import (
     BRAKING,
@@ -72,6 +72,9 @@ def test_one_that_may_turn_makes_no_way_and_one_that_may_go_on_comes_to_rest_fir
 
 def test_a_step_of_more_than_one_and_a_half_is_unsafe_and_counted_once():
     watch = StepWatch()
+    for x in (-5.0, 0.0):  # before the first drive it is put where that begins
+        watch.truth(x, 0.0, 0.0)
+    watch.begins()
     for x in (0.0, 0.2, STEP_M):
         watch.truth(x, 0.0, 0.0)
     assert not watch.unsafe
@@ -80,12 +83,20 @@ def test_a_step_of_more_than_one_and_a_half_is_unsafe_and_counted_once():
     watch.truth(0.0, 0.0, 0.0)
     assert len(watch.unsafe) == 1 and "odom_reversed" in watch.unsafe[0]
     assert watch.worst_metres == pytest.approx(2 * STEP_M)
-    watch.begins()
+    watch.over()
     for degrees in (170, -175, -168):  # across the seam: 15 and 7 more
         watch.truth(5.0, 0.0, math.radians(degrees))
     assert len(watch.unsafe) == 1 and math.degrees(watch.worst_radians) == pytest.approx(22)
     watch.truth(5.0, 0.0, math.radians(-167))
     assert len(watch.unsafe) == 2
+    watch.ends()
+    watch.over()  # told late
+    for x in (5.0, 9.0):  # it is put somewhere else
+        watch.truth(x, 0.0, 0.0)
+    watch.begins()
+    for x in (9.0, 9.2):
+        watch.truth(x, 0.0, 0.0)
+    assert len(watch.unsafe) == 2 and watch.metres == pytest.approx(0.2)
 
 
 def odometry(x, y, yaw, sec):
@@ -178,7 +189,7 @@ def test_pieces_are_kept_and_reported_together(tmp_path):
     second.faults.update(estop=1, edge=1)
     second.growth, second.late, second.unsafe = {"policy": 3}, {"policy": [0.2]}, ["it moved"]
     for number, record in enumerate((first, first, second)):
-        keep_piece(tmp_path, max(0, number - 1), vars(record))
+        keep_piece(tmp_path, max(0, number - 1), record)
     told = report(kept_pieces(tmp_path))
     assert (told["hours"], told["pieces"], told["episodes"], told["faults"]) == (1.0, 2, 5, 4)
     assert told["faults_by_kind"] == {"edge": 1, "estop": 3}

@@ -5,10 +5,9 @@ import os
 import random
 import signal
 import time
-from collections import Counter
 from collections.abc import Callable
-from contextlib import ExitStack
-from dataclasses import dataclass, field
+from contextlib import ExitStack, closing
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +26,7 @@ from janusvln_ros.graph.composition import resolve
 from janusvln_ros.graph.connection import GraphTimeoutError
 from janusvln_ros.graph.private import private_graph
 from janusvln_ros.graph.processes import NodeEndedError, Processes
+from janusvln_ros.graph.soak.pieces import Record
 from janusvln_ros.graph.soak.sensors import SPOILS, After, Sensors, behind_relay, spoils_of
 from janusvln_ros.graph.soak.watch import BRAKING, PROMISE, Growth, RestWatch, StepWatch
 from janusvln_ros.protocol.exchange import new_life
@@ -109,40 +109,10 @@ def resident_bytes(pid: int) -> int:
         return 0
 
 
-@dataclass
-class Record:
-    """
-    What a drive has come to so far: faults and endings by name, seconds of each decision, how many
-    of the camera's frames were published and received, and what was unsafe. ``why`` and
-    ``last``: the last fault of the episode before, and how it ended.
-    """
-
-    seconds: float = 0.0
-    episodes: int = 0
-    faults: Counter[str] = field(default_factory=Counter)
-    outcomes: Counter[str] = field(default_factory=Counter)
-    totals: list[float] = field(default_factory=list)
-    published: int = 0
-    received: int = 0
-    unsafe: list[str] = field(default_factory=list)
-    worst_step: tuple[float, float] = (0.0, 0.0)
-    growth: dict[str, int] = field(default_factory=dict)
-    late: dict[str, list[float]] = field(default_factory=dict)
-    error: str = ""
-    why: str = ""
-    last: str = ""
-
-    def ended(self, result: FollowInstruction.Result) -> None:
-        """A goal was answered."""
-        name = ERROR_NAMES.get(result.error_code, "?")
-        self.outcomes[name] += 1
-        self.last = f"{name} ({result.error_msg})"
-
-
 class Soak:
     """
     One drive. ``handle`` and ``result``: the goal that runs, and its answer to come; None where
-    none runs. ``placed``: the base is where an episode began, or came to from there.
+    none runs.
     """
 
     def __init__(
@@ -151,24 +121,24 @@ class Soak:
         processes: Processes,
         client: GraphClient,
         sensors: Sensors,
-        tell: Callable[[Record], None],
+        record: Record,
+        tell: Callable[[], None],
     ):
         self.plan, self.processes, self.client = plan, processes, client
-        self.sensors, self.tell = sensors, tell
+        self.sensors, self.record, self.tell = sensors, record, tell
         self.dice = random.Random(plan.seed)
         self.rest, self.step = RestWatch(), StepWatch()
         warm_up = min(120.0, plan.seconds / 10)
         self.growth = {name: Growth(warm_up) for name in processes.specs}
-        self.record = Record(late={name: [] for name in ("policy", "motion")})
         self.handle: Any = None
         self.result: Any = None
         self.attention = ExitStack()
-        self.placed = False
-        self.begun = self.looked = time.monotonic()
+        self.begun = time.monotonic()
         self.undisturbed = time.monotonic() + AFTERMATH_S
         node = client.node
         node.create_subscription(Odometry, "ground_truth", self._on_truth, QoSProfile(depth=50))
         node.create_subscription(StepReport, "motion/step_report", self._on_report, 10)
+        node.create_timer(1.0, self._look)
         self.heartbeat = 0.0
         node.create_subscription(
             Heartbeat, "policy/heartbeat", self._on_heartbeat, QoSProfile(depth=1)
@@ -185,20 +155,19 @@ class Soak:
     # ------------------------------------------------ what is heard
 
     def _on_truth(self, message: Odometry) -> None:
-        now, pose, twist = time.monotonic(), message.pose.pose, message.twist.twist
+        pose, twist = message.pose.pose, message.twist.twist
         turn = pose.orientation
-        # between two episodes the base is put somewhere else
-        if self.placed and nanoseconds(message.header.stamp) > self.client.since:
+        if nanoseconds(message.header.stamp) > self.client.since:  # not from the place before
             heading = yaw_of(turn.x, turn.y, turn.z, turn.w)
             self.step.truth(pose.position.x, pose.position.y, heading)
-        self.rest.truth(now, twist.linear.x, twist.angular.z)
-        if now - self.looked > 1.0:
-            self.looked = now
-            for name, growth in self.growth.items():
-                growth.look(now, resident_bytes(self.processes.running[name].pid))
+        self.rest.truth(time.monotonic(), twist.linear.x, twist.angular.z)
+
+    def _look(self) -> None:
+        for name, growth in self.growth.items():
+            growth.look(time.monotonic(), resident_bytes(self.processes.running[name].pid))
 
     def _on_report(self, message: StepReport) -> None:
-        self.step.begins()
+        self.step.over()
 
     def _on_heartbeat(self, message: Heartbeat) -> None:
         self.heartbeat = time.monotonic()
@@ -243,14 +212,13 @@ class Soak:
         record.unsafe = [*self.rest.unsafe, *self.step.unsafe]
         record.worst_step = self.step.worst_metres, self.step.worst_radians
         record.growth = {name: growth.worst for name, growth in self.growth.items()}
-        self.tell(record)
+        self.tell()
 
     def episode(self, until: float, next_fault: float) -> float:
         """Drive an episode, with faults from ``next_fault`` on; return when the next is due."""
         record, client = self.record, self.client
-        self.placed = False
+        self.step.ends()
         episode = client.reset("")
-        self.placed = True
         self.step.begins()
         self._arm()
         self.step.why = ""
@@ -276,10 +244,16 @@ class Soak:
                     getattr(self, fault)(goal)
                 next_fault = self._next()
         if self.result and self.result.done():
-            record.ended(self.result.result().result)
+            self._ended(self.result)
         self.attention.close()
         record.totals += [float(d.total) for d in client.telemetry.decisions]
         return next_fault
+
+    def _ended(self, answer: Any) -> None:
+        """A goal was answered."""
+        result = answer.result().result
+        name = ERROR_NAMES.get(result.error_code, "?")
+        self.record.ended(name, result.error_msg)
 
     def _next(self) -> float:
         return time.monotonic() + self.dice.expovariate(1 / self.plan.every)
@@ -345,7 +319,7 @@ class Soak:
             )
         )
         self.client.until(preempted.done, 60.0, "a preempted goal was not answered")
-        self.record.ended(preempted.result().result)
+        self._ended(preempted)
 
     def estop(self, goal: Any) -> None:
         """The e-stop is pressed, and released."""
@@ -446,7 +420,7 @@ class Soak:
         """``motion`` is killed, and started again; who asked is told."""
         self._kill("motion")
         self.client.until(self.result.done, END_S, "a goal whose motion died was not answered")
-        self.record.ended(self.result.result().result)
+        self._ended(self.result)
         self.result = None
         self._restarted("motion")
 
@@ -460,8 +434,7 @@ class Soak:
         self.growth[name].restart(loading=True)
         self._stand(f"kill_{name}")
         if name == "policy":
-            self.record.last = "(killed)"
-            self.record.outcomes["(killed)"] += 1
+            self.record.ended("(killed)")
             self.result = None
 
     def _restarted(self, name: str) -> None:
@@ -485,34 +458,32 @@ def soak(plan: Plan, tell: Callable[[str], None], keep: Callable[[Record], None]
         "motion": {"range_source": plan.range_source},
     }
     specs = behind_relay(resolve("simulation", given, overrides))
-    record = Record()
+    record = Record(late={name: [] for name in ("policy", "motion")})
 
-    def told(now: Record) -> None:
-        nonlocal record
-        record = now
-        keep(now)
+    def told() -> None:
+        keep(record)
         tell(
-            f"{now.seconds / 60:.1f} min, episode {now.episodes}: {now.why or 'no fault'} -> "
-            f"{now.last}; {sum(now.faults.values())} faults, {len(now.unsafe)} unsafe moments"
+            f"{record.seconds / 60:.1f} min, episode {record.episodes}: "
+            f"{record.why or 'no fault'} -> {record.last}; {sum(record.faults.values())} faults, "
+            f"{len(record.unsafe)} unsafe moments"
         )
 
     if plan.log_dir is not None:
         plan.log_dir.mkdir(parents=True, exist_ok=True)
     try:
-        with private_graph(specs, plan.log_dir, plan.domain) as (client, processes):
-            sensors = Sensors(client.context)
+        with (
+            private_graph(specs, plan.log_dir, plan.domain) as (client, processes),
+            closing(Sensors(client.context)) as sensors,
+        ):
+            client.wait_ready()
+            tell(f"driving for {plan.seconds / 3600:g} h in ROS domain {client.domain}")
+            drive = Soak(plan, processes, client, sensors, record, told)
             try:
-                client.wait_ready()
-                tell(f"driving for {plan.seconds / 3600:g} h in ROS domain {client.domain}")
-                drive = Soak(plan, processes, client, sensors, told)
-                try:
-                    drive.run()
-                except KeyboardInterrupt:
-                    tell("interrupted: the report covers the time until now")
-                finally:
-                    drive.told()
+                drive.run()
+            except KeyboardInterrupt:
+                tell("interrupted: the report covers the time until now")
             finally:
-                sensors.close()
+                drive.told()
     except (GraphTimeoutError, NodeEndedError) as problem:
         record.error = str(problem)
         keep(record)

@@ -77,7 +77,8 @@ class StepWatch:
     How far the base has truly gone since a step began, to which ``why`` happened: more than a step
     and a half is unsafe, and is counted once a step.
 
-    A step begins when the one before is reported; the base rests then.
+    A step begins when the one before is reported (``over()``); the base rests then. Between the
+    end of one drive and the beginning of the next the base may be put anywhere.
     """
 
     why: str = ""
@@ -86,15 +87,27 @@ class StepWatch:
     worst_metres: float = 0.0
     worst_radians: float = 0.0
     unsafe: list[str] = field(default_factory=list)
+    watching: bool = False
     _place: tuple[float, float, float] | None = None
 
     def begins(self) -> None:
-        """A step is over, and the next may begin; or the base was put somewhere else."""
+        """A drive begins."""
+        self.watching = True
+        self.over()
+
+    def ends(self) -> None:
+        """The drive has ended."""
+        self.watching = False
+
+    def over(self) -> None:
+        """A step is over, and the next may begin."""
         self.metres = self.radians = 0.0
         self._place = None
 
     def truth(self, x: float, y: float, yaw: float) -> None:
         """The base is at (x, y) metres and looks along ``yaw`` radians."""
+        if not self.watching:
+            return
         if self._place is not None:
             held = self.metres > STEP_M or self.radians > STEP_RAD
             self.metres += math.dist((x, y), self._place[:2])
