@@ -11,12 +11,13 @@ base on a clock of its own, without ROS. What is true is told by the triangles o
 what was rendered of them.
 
 A reading is in the stop zone where something truly stands within ``ZONE`` in the corridor when it
-is taken. Three kinds of drives, straight ahead, the next step asked for as soon as one ends:
+is taken. Four kinds of drives, straight ahead, the next step asked for as soon as one ends:
 
 *approach*: towards what stands 1 to 1.7 m ahead, until `WATCHED` seconds after the first reading
-in the zone. *appears*: somebody steps before a base that drives, into the zone, and stays. *free*:
-six steps where nothing is within reach, half of them between things less than 1 m apart, as doors
-are; a step that ends blocked is a false stop.
+in the zone. *low*, with depth: the same, of what leaves the view on the way of a camera that looks
+level from 1.25 m. *appears*: somebody steps before a base that drives, into the zone, and stays.
+*free*: six steps where nothing is within reach, half of them between things less than 1 m apart,
+as doors are; a step that ends blocked is a false stop.
 """
 
 import argparse
@@ -34,7 +35,7 @@ from numpy.typing import NDArray
 
 from janusvln_ros.actions import Action
 from janusvln_ros.geometry import Pose2, compose, to_world
-from janusvln_ros.protocol import corridor, moving
+from janusvln_ros.protocol import corridor, moving, remembered
 from janusvln_ros.protocol.exchange import Odometry
 from janusvln_ros.protocol.odometry import Sample
 from janusvln_ros.protocol.status import StepStatus
@@ -53,6 +54,9 @@ TICK, PERIOD, LATE = 0.02, 0.1, 0.05
 
 ZONE, HALF_WIDTH = 0.35, 0.25
 """Metres: ``stop_distance`` and half of ``corridor_width``, both as ``motion`` ships."""
+
+LOW, LOW_FROM = 0.9, (1.9, 2.4)
+"""Metres: how high a thing is that leaves the view before the zone, and how far it is at first."""
 
 WATCHED = 5.0
 BARS = {"stop": 0.6, "hold": 0.9, "false": 0.05}
@@ -168,8 +172,8 @@ def places(
 ) -> Iterator[Place]:
     """
     Places in the scene that ``env`` has loaded where drives of a kind may begin; every second one
-    of the free ones leads through a narrow place. What is approached is as high as the camera, for
-    a lower thing leaves its view.
+    of the free ones leads through a narrow place. What is approached is as high as the camera, or
+    (``low``) at most `LOW`.
     """
     narrow_next, floor = True, float(env.mesh.height.min())
     around, cells = obstacles(env, scene, floor), env.mesh.ij[env.mesh.height < floor + 0.05]
@@ -191,6 +195,10 @@ def places(
                 yield place
         elif kind == "appears" and free > 2.2:
             yield place
+        elif kind == "low" and LOW_FROM[0] <= free <= LOW_FROM[1]:
+            tall = points[points[:, 2] > LOW]
+            if ahead(tall, HALF_WIDTH) > free + 0.5:
+                yield place
         elif kind == "approach" and 1.0 <= free <= 1.7:
             high = points[points[:, 2] > 1.2]
             if abs(ahead(high, 0.15) - ahead(points)) < 0.03:
@@ -220,6 +228,7 @@ class Rig:
         self.base = Base(base, lambda x, y: True, Pose2(), seed)
         self.state, self.told, self.done = moving.State(), (0.0, 0.0), list[moving.Done]()
         self.waiting: deque[tuple[float, moving.Ranges]] = deque()
+        self.around = remembered.Columns()
         self.body: tuple[float, float] | None = None  # who stepped in: its middle, from the start
         self.goals, self.drive = 0, Drive()
         self.zone_at: float | None = None  # when the first reading in the zone was taken
@@ -266,9 +275,14 @@ class Rig:
         if self.body is not None:
             body = seen_from(np.array([[*self.body, 0.0]]), pose)[0]
             depth = np.minimum(depth, body_depth(depth.shape, focal, height, body))
-        ranges = read_scan if self.sensor == "scan" else read_depth
-        clearance, known, blind = ranges(depth, focal, height, self.noise, self.dice)
-        reading = moving.Ranges(self.now, self.stamp, clearance, known, blind=blind)
+        if self.sensor == "scan":
+            told = read_scan(depth, focal, height, self.noise, self.dice)
+        else:
+            # odometry tells where the base is, as to the node
+            self.around, told = read_depth(
+                self.around, depth, focal, height, self.state.track[-1].pose, self.noise, self.dice
+            )
+        reading = moving.Ranges(self.now, self.stamp, told[0], told[1], blind=told[2])
         self.waiting.append((self.now + LATE, reading))
         distance = self.true_distance()
         self.drive.nearest = min(self.drive.nearest, distance)
@@ -343,29 +357,26 @@ def read_scan(
 
 
 def read_depth(
+    around: remembered.Columns,
     depth: NDArray[np.float32],
     focal: float,
     height: float,
+    pose: Pose2,
     noise: Noise,
     dice: np.random.Generator,
-) -> tuple[float, float, float]:
-    """The same of a depth image, whose camera calls what is nearer than 0.3 m too near."""
+) -> tuple[remembered.Columns, tuple[float, float, float]]:
+    """
+    The same of a depth image, whose camera calls what is nearer than 0.3 m too near, and of what
+    was seen ``around`` before, as `nodes/motion.py` does.
+    """
     spoilt = noise.spoil(depth, dice)
     spoilt[spoilt < DEPTH_MIN] = -np.inf
     k = (focal, 0.0, depth.shape[1] / 2 - 0.5, 0.0, focal, depth.shape[0] / 2 - 0.5, 0.0, 0.0, 1.0)
-    clearance, known = corridor.depth_corridor(
-        spoilt,
-        k,
-        height=height,
-        pitch=0.0,
-        forward=0.0,
-        half_width=HALF_WIDTH,
-        low=DEPTH_LOW,
-        high=DEPTH_HIGH,
-        near=DEPTH_MIN,
-        stride=1,
+    camera = remembered.DepthCamera(k, depth.shape, height, near=DEPTH_MIN)
+    around, way = remembered.way_ahead(
+        around, spoilt, camera, pose, half_width=HALF_WIDTH, low=DEPTH_LOW, high=DEPTH_HIGH
     )
-    return clearance, known, DEPTH_MIN
+    return around, (way.clearance, way.known, DEPTH_MIN)
 
 
 def drive(
@@ -407,11 +418,12 @@ def measured(
     seed: int = 1,
 ) -> list[dict[str, Any]]:
     """
-    A row for each sensor and noise: drives from ``trials`` places to approach things, as many
-    where somebody steps in, and twice as many free ones, at each speed, in turns in the scenes.
+    A row for each sensor and noise: drives from ``trials`` places to approach things, as many to
+    low things and where somebody steps in, and twice as many free ones, at each speed, in turns in
+    the scenes.
     """
     dice = np.random.default_rng(seed)
-    kinds = ("approach", "appears", "free")
+    kinds = ("approach", "low", "appears", "free")
     chosen: dict[str, list[Place]] = {kind: [] for kind in kinds}
     for kind in kinds:
         wells = [places(env, scene, kind, dice) for env, scene in scenes]
@@ -430,6 +442,7 @@ def measured(
                     for speed in speeds
                 ]
                 for kind in kinds
+                if kind != "low" or sensor == "depth"
             }
             found.append({"sensor": sensor, "noise": noise, **figures(drives)})
             print(f"{sensor} {noise}: {found[-1]}", file=sys.stderr)
@@ -438,7 +451,7 @@ def measured(
 
 def figures(drives: dict[str, list[Drive]]) -> dict[str, Any]:
     """What the drives of one row come to."""
-    met = drives["approach"] + drives["appears"]
+    met = drives["approach"] + drives["appears"] + (low := drives.get("low", []))
     stops = [one.stop if one.stop is not None else math.inf for one in met if one.zone]
     zone, free = sum(one.zone for one in met), drives["free"]
     return {
@@ -448,6 +461,7 @@ def figures(drives: dict[str, list[Drive]]) -> dict[str, Any]:
         "hold": sum(one.held for one in met) / max(zone, 1),
         "readings": zone,
         "nearest": min((one.nearest for one in drives["approach"]), default=math.inf),
+        "nearest_low": min((one.nearest for one in low), default=math.inf),
         "free": len(free),
         "stopped": sum(one.blocked > 0 for one in free),
         "steps": sum(one.steps for one in free),
@@ -471,8 +485,8 @@ def table(found: list[dict[str, Any]]) -> str:
     from report import rows  # it knows torch, which nothing here needs
 
     head = ["sensor, noise", "drives (into the zone)", "stands after, at most", "held",
-            "nearest of those that drove there", "free drives stopped", "steps of them",
-            "bars missed"]  # fmt: skip
+            "nearest of those that drove there", "to low things", "free drives stopped",
+            "steps of them", "bars missed"]  # fmt: skip
     lines = [
         [
             f"{row['sensor']}, {row['noise']}",
@@ -480,6 +494,7 @@ def table(found: list[dict[str, Any]]) -> str:
             f"{row['stop']:.2f} s",
             f"{row['hold']:.1%} of {row['readings']}",
             f"{row['nearest']:.2f} m",
+            f"{row['nearest_low']:.2f} m" if row["sensor"] == "depth" else "",
             f"{row['stopped']} of {row['free']}",
             f"{row['blocked']} of {row['steps']}",
             ", ".join(missed(row)) or "none",

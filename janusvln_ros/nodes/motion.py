@@ -38,17 +38,13 @@ from janusvln_ros.nodes.wiring import (
     type_name,
 )
 from janusvln_ros.protocol import exchange, moving
-from janusvln_ros.protocol.corridor import (
-    depth_corridor,
-    known_around,
-    scan_corridor,
-    without_answer,
-)
+from janusvln_ros.protocol.corridor import known_around, scan_corridor, without_answer
 from janusvln_ros.protocol.health import OK, WARN, Health, InputRate, percentile
 from janusvln_ros.protocol.ledger import TICK, announcement
 from janusvln_ros.protocol.mounting import Link, Mount, mount_of
-from janusvln_ros.protocol.odometry import sample_of
+from janusvln_ros.protocol.odometry import sample_at, sample_of
 from janusvln_ros.protocol.profile import safe_velocity
+from janusvln_ros.protocol.remembered import Columns, DepthCamera, way_ahead
 from janusvln_ros.protocol.status import StepStatus
 from janusvln_ros.protocol.wiring import heard_by, names, no_listener
 from janusvln_ros.stamps import nanoseconds
@@ -396,6 +392,7 @@ class MotionNode(ManagedNode):
         self.last_status = ""
         self.step_seconds: list[float] = []
         self.depth_camera: Intrinsics | None = None
+        self.around = Columns()  # that depth has seen
         self.links: dict[str, Link] = {}  # of TF, by frame
         self.sent, topic, depth = OUTPUTS[values.output]
         self.command_out = self.create_publisher(self.sent, topic, depth)
@@ -539,21 +536,21 @@ class MotionNode(ManagedNode):
             return
         if warning := scaled_warning(self.depth_camera, message.width, message.height):
             self.get_logger().warning(warning, once=True)
-        forward, height, pitch = self.values.depth_mount
-        clearance, known = depth_corridor(
+        values, track = self.values, self.machine.track
+        stamp, (forward, height, pitch) = nanoseconds(message.header.stamp), values.depth_mount
+        newest = track[-1].pose if track else None
+        taken = sample_at(track, stamp)
+        self.around, way = way_ahead(
+            self.around,
             depth,
-            camera.k,
-            height=height,
-            pitch=pitch,
-            forward=forward,
-            half_width=self.values.corridor_width / 2,
-            low=self.values.depth_low,
-            high=self.values.depth_high,
-            near=self.values.depth_min,
-            stride=max(1, depth.shape[1] // 160),
+            DepthCamera(camera.k, depth.shape, height, pitch, forward, values.depth_min),
+            newest if taken is None else taken.pose,
+            half_width=values.corridor_width / 2,
+            low=values.depth_low,
+            high=values.depth_high,
         )
-        stamp, blind = nanoseconds(message.header.stamp), forward + self.values.depth_min
-        self._handle(moving.Ranges(now, stamp, clearance, known, blind=blind))
+        told = {"blind": forward + values.depth_min, "out_of_view": way.out_of_view}
+        self._handle(moving.Ranges(now, stamp, way.clearance, way.known, **told))
 
     def _unusable(self, now: float, source: str, problem: InputError) -> None:
         self.get_logger().error(str(problem), throttle_duration_sec=5.0)
@@ -577,6 +574,7 @@ class MotionNode(ManagedNode):
             notes += f"; {announcement(self.settings)}" if self.sent is not UInt8 else ""
         if problem is None:
             self._handle(moving.Arm(now, request.data))
+            self.around = Columns()  # nobody knows where it was taken meanwhile
             armed = "ARMED: the robot may move" if request.data else "disarmed"
             self.get_logger().warning(armed + notes)
         response.success = problem is None

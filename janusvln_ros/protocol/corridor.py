@@ -10,6 +10,7 @@ is not outvoted by the free floor beside it.
 
 import itertools
 import math
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -138,6 +139,55 @@ def known_around(ranges: npt.NDArray[np.float64], range_max: float) -> float:
     return _worst_share(known, part)
 
 
+class DepthPoints(NamedTuple):
+    """
+    What the pixels of a depth image show: places ``x``, ``y``, ``z`` of the robot's frame (metres
+    ahead, left, above the floor), whether anything is known there, whether it is a thing, and
+    whether it is one that is known to be at that very place.
+
+    ``measured``: metres along the optical axis. ``right``, ``down``, ``up``: where a pixel looks,
+    for each metre along the optical axis.
+    """
+
+    x_HW: npt.NDArray[np.float64]
+    y_HW: npt.NDArray[np.float64]
+    z_HW: npt.NDArray[np.float64]
+    known_HW: npt.NDArray[np.bool_]
+    thing_HW: npt.NDArray[np.bool_]
+    placed_HW: npt.NDArray[np.bool_]
+    measured_HW: npt.NDArray[np.float64]
+    right_HW: npt.NDArray[np.float64]
+    down_HW: npt.NDArray[np.float64]
+    up_HW: npt.NDArray[np.float64]
+
+
+def depth_points(
+    depth_HW: npt.NDArray[np.float32],
+    k: tuple[float, ...],
+    *,
+    height: float,
+    pitch: float,
+    forward: float,
+    near: float = 0.0,
+    stride: int = 4,
+) -> DepthPoints:
+    """Return what every ``stride``-th pixel shows; readings and camera as in `depth_corridor`."""
+    depth = depth_HW[::stride, ::stride].astype(np.float64)
+    v, u = np.mgrid[0 : depth_HW.shape[0] : stride, 0 : depth_HW.shape[1] : stride]
+    right, down = (u - k[2]) / k[0], (v - k[5]) / k[4]
+    # one metre along the optical axis: how far along the floor, and how far up
+    along = math.cos(pitch) - down * math.sin(pitch)
+    up = -down * math.cos(pitch) - math.sin(pitch)
+    too_near = np.isneginf(depth)
+    known = too_near | (depth > 0)
+    measured = np.where(too_near, near, np.where(np.isfinite(depth), depth, 0.0))
+    x, y, z = forward + measured * along, -measured * right, height + measured * up
+    # what is too near stands somewhere before that, and the camera itself is in the corridor
+    x = np.where(too_near, np.minimum(x, forward + near).clip(1e-3), x)
+    placed = (depth > 0) & np.isfinite(depth)
+    return DepthPoints(x, y, z, known, too_near | placed, placed, measured, right, down, up)
+
+
 def depth_corridor(
     depth_HW: npt.NDArray[np.float32],
     k: tuple[float, ...],
@@ -162,26 +212,20 @@ def depth_corridor(
     past are a speck and no thing. The share is that of the pixels which would see the corridor one
     metre ahead, in the worst of ``TILES`` x ``TILES`` tiles of them.
     """
-    depth = depth_HW[::stride, ::stride].astype(np.float64)
-    v, u = np.mgrid[0 : depth_HW.shape[0] : stride, 0 : depth_HW.shape[1] : stride]
-    right, down = (u - k[2]) / k[0], (v - k[5]) / k[4]
-    # one metre along the optical axis: how far along the floor, and how far up
-    along = math.cos(pitch) - down * math.sin(pitch)
-    up = -down * math.cos(pitch) - math.sin(pitch)
-    too_near = np.isneginf(depth)
-    known = too_near | (depth > 0)
-    measured = np.where(too_near, near, np.where(np.isfinite(depth), depth, 0.0))
-    x, y, z = forward + measured * along, measured * right, height + measured * up
-    # what is too near stands somewhere before that, and the camera itself is in the corridor
-    x = np.where(too_near, np.minimum(x, forward + near).clip(1e-3), x)
-    hit = too_near | (known & np.isfinite(depth))
-    hit &= (np.abs(y) <= half_width) & (z >= low) & (z <= high) & (x > 0)
+    seen = depth_points(
+        depth_HW, k, height=height, pitch=pitch, forward=forward, near=near, stride=stride
+    )
+    x, known = seen.x_HW, seen.known_HW
+    hit = seen.thing_HW & (np.abs(seen.y_HW) <= half_width) & (x > 0)
+    hit &= (seen.z_HW >= low) & (seen.z_HW <= high)
+    right, up = seen.right_HW, seen.up_HW
     sees = (np.abs(right) <= half_width) & (height + up >= low) & (height + up <= high)
-    hit[hit] = ~_specks(depth_HW, v[hit], u[hit], measured[hit])
+    row, column = (stride * place for place in np.nonzero(hit))
+    hit[hit] = ~_specks(depth_HW, row, column, seen.measured_HW[hit])
     clearance = float(x[hit].min()) if hit.any() else math.inf
     if not sees.any():  # it looks elsewhere
         return clearance, 0.0
-    tile = _part(right, sees) * TILES + _part(down, sees)
+    tile = _part(right, sees) * TILES + _part(seen.down_HW, sees)
     return clearance, _worst_share(known[sees], tile[sees])
 
 

@@ -152,7 +152,8 @@ class Ranges(Event):
 
     ``blind``: metres ahead of the origin up to which the sensor cannot measure. It tells that
     something is there, not how near, so the base rests before it. ``around``: the known share of
-    the worst part around, for turns.
+    the worst part around, for turns. ``out_of_view``: what is nearest ahead was seen before, and
+    is not seen now.
     """
 
     stamp: int
@@ -161,6 +162,7 @@ class Ranges(Event):
     nearest: float = math.inf
     blind: float = 0.0
     around: float = 1.0
+    out_of_view: bool = False
 
 
 @dataclass(frozen=True)
@@ -516,7 +518,8 @@ def obstacle(state: State, now: float, settings: Settings) -> str | None:
         if state.ranges.blind > settings.stop_distance:
             least = f"{state.ranges.blind:g}"
             return f"{told}; nearer than {least} m {settings.range_source} cannot measure"
-        return f"{told} (stop_distance {settings.stop_distance:g})"
+        unseen = ", out of the camera's view now" if state.ranges.out_of_view else ""
+        return f"{told}{unseen} (stop_distance {settings.stop_distance:g})"
     return None
 
 

@@ -229,6 +229,28 @@ def test_depth_is_read_with_the_intrinsics_of_its_own_size(robot):
     assert r.base.x < 0.2
 
 
+def test_a_low_box_that_has_left_the_view_of_depth_is_driven_to_no_further(robot):
+    r = robot(*[Action.MOVE_FORWARD] * 9, armed=False, **DEPTH)
+    focal, far = 32 / math.tan(math.radians(39.5)), wall(4.0)
+    seen_from = []
+
+    def seen():
+        away, depth = 1.6 - r.base.x, far.copy()
+        top = math.ceil(23.5 + focal * (1.25 - 0.4) / away)
+        half = int(focal * 0.2 / away)
+        depth[top:, 32 - half : 32 + half] = away
+        if top < len(depth):
+            seen_from.append(away)
+        return depth
+
+    r.base.depth_camera(seen)
+    moved, told = drives_on(r, "depth")
+    assert moved and r.reports[-1].status == StepStatus.BLOCKED, told
+    assert "out of the camera's view now" in r.reports[-1].error_msg
+    assert min(seen_from) > 1.0  # no picture showed it from where the robot stands
+    assert 0.35 <= 1.6 - r.base.x < 0.6
+
+
 def test_depth_of_another_shape_than_its_intrinsics_is_named_when_arming(robot):
     r = robot(armed=False, **DEPTH)
     r.base.depth_camera(wall, width=64, height=36)

@@ -423,6 +423,8 @@ def test_a_thing_at_the_distance_of_rest_is_in_the_way_and_one_beyond_is_not():
     assert ahead(clearance=0.25) == "something is 0.25 m ahead (stop_distance 0.25)"
     assert "0.00 m ahead" in ahead(clearance=0.0)
     assert ahead(blind=0.25, clearance=0.25).endswith("(stop_distance 0.25)")
+    unseen = "something is 0.25 m ahead, out of the camera's view now (stop_distance 0.25)"
+    assert ahead(clearance=0.25, out_of_view=True) == unseen
     assert "nearer than 0.5 m scan cannot measure" in ahead(blind=0.5, clearance=0.25)
 
 

@@ -1,0 +1,169 @@
+"""What a depth camera has seen and sees no more."""
+
+import math
+
+import numpy as np
+import pytest
+from test_corridor import floor_image
+
+from janusvln_ros.geometry import Pose2, compose
+from janusvln_ros.protocol.remembered import (
+    FORGET,
+    PICTURES,
+    Columns,
+    DepthCamera,
+    way_ahead,
+)
+
+COUNTS = {"half_width": 0.25, "low": 0.06, "high": 1.5}
+
+
+class Walk:
+    """A camera that is carried about by somebody; ``way`` is what the last picture came to."""
+
+    def __init__(self, height=1.25, pitch=0.0):
+        self.mount, self.kept, self.way = (height, pitch), Columns(), None
+
+    def look(self, pose, wall=math.inf, box=None, spoil=None):
+        height, pitch = self.mount
+        depth, k = floor_image(height=height, pitch=pitch, wall=wall, box=box)
+        if spoil is not None:
+            spoil(depth)
+        camera = DepthCamera(k, depth.shape, height, pitch)
+        self.kept, self.way = way_ahead(self.kept, depth, camera, pose, **COUNTS)
+        return self.way
+
+    def towards(self, box_height, first=2.6, last=0.36, heading=0.5, **scene):
+        """Straight towards a box, 3 cm from picture to picture; how far away it is told to be."""
+        for i in range(1000):
+            away = first - 0.03 * i
+            if away < last:
+                return
+            pose = compose(Pose2(3.0, -2.0, heading), Pose2(0.03 * i))
+            yield away, self.look(pose, box=(away, box_height), **scene)
+
+
+@pytest.mark.parametrize("pitch", [0.0, 0.3])
+@pytest.mark.parametrize("box_height", [0.1, 0.2, 0.4, 0.8, 1.0])
+def test_a_low_thing_stands_where_it_stood_when_it_has_left_the_view(box_height, pitch):
+    left = []
+    for i, (away, way) in enumerate(Walk(pitch=pitch).towards(box_height)):
+        if i >= PICTURES:
+            assert away - 0.15 < way.clearance < away + 0.01
+            left.append(way.out_of_view)
+    assert left[-1] == (box_height < 1.0 or not pitch)
+
+
+@pytest.mark.parametrize("height", [0.3, 0.6])
+def test_a_thing_as_high_as_the_camera_stays_in_view_and_is_measured(height):
+    for away, way in Walk(height).towards(height + 0.2):
+        assert way.clearance == pytest.approx(away, abs=0.01) and not way.out_of_view
+
+
+def test_what_is_remembered_is_beside_the_way_once_the_robot_has_turned():
+    walk = Walk()
+    *_, (away, _) = walk.towards(0.4, last=1.0, heading=0.0)
+    at = Pose2(3.0 + 2.6 - away, -2.0)
+    assert walk.look(at).clearance < 1.1
+    assert walk.look(at._replace(yaw=0.8)).clearance == math.inf
+    assert walk.look(at).clearance < 1.1  # and before it again when it turns back
+
+
+def test_a_thing_that_has_gone_while_in_view_is_not_remembered():
+    walk = Walk()
+    for _ in range(3):
+        walk.look(Pose2(), box=(2.0, 0.4))
+    assert walk.kept.key_N.size
+    walk.look(Pose2(), wall=4.0)
+    assert not walk.kept.key_N.size
+
+
+def test_a_person_whose_feet_left_the_view_is_gone_when_the_body_is():
+    walk = Walk()
+    *_, (away, _) = walk.towards(1.5, last=0.9)
+    at = compose(Pose2(3.0, -2.0, 0.5), Pose2(2.6 - away))
+    assert walk.look(at, wall=5.0) == (pytest.approx(5.0, abs=0.01), 1.0, False)
+
+
+@pytest.mark.parametrize("unknown", [math.nan, 0.0])
+def test_a_thing_is_not_gone_because_a_picture_does_not_tell(unknown):
+    walk = Walk()
+    for _ in range(3):
+        walk.look(Pose2(), box=(2.0, 0.4))
+    before = len(walk.kept.key_N)
+    walk.look(Pose2(), spoil=lambda depth: depth.fill(unknown))
+    assert len(walk.kept.key_N) == before
+
+
+def test_a_thing_that_is_hidden_by_another_is_not_gone():
+    walk = Walk()
+    for _ in range(3):
+        walk.look(Pose2(), box=(2.0, 0.4))
+    before = len(walk.kept.key_N)
+    walk.look(Pose2(), wall=1.0)
+    assert len(walk.kept.key_N) > before
+
+
+def test_one_picture_is_not_believed():
+    walk = Walk()
+    walk.look(Pose2(), box=(1.6, 0.4))
+    assert walk.look(Pose2(0.6), wall=3.0).clearance == pytest.approx(3.0, abs=0.02)
+
+
+@pytest.mark.parametrize("pixels", [2, 3])
+def test_two_pixels_are_a_speck_and_three_a_thing(pixels):
+    walk, pose = Walk(), Pose2()
+
+    def speck(depth):
+        depth[80, 80 : 80 + pixels] = 1.2
+
+    for _ in range(PICTURES):
+        walk.look(pose, spoil=speck)
+    assert walk.kept.key_N.size == (pixels == 3)
+
+
+def test_what_is_too_near_to_measure_has_no_place_that_could_be_remembered():
+    walk = Walk()
+    for _ in range(4):
+        walk.look(Pose2(), spoil=lambda depth: depth.fill(-math.inf))
+    assert not walk.kept.key_N.size and walk.way.clearance < 0.01
+
+
+def test_a_thing_is_forgotten_when_the_robot_has_driven_on_since():
+    walk = Walk()
+    for _ in range(3):
+        walk.look(Pose2(), box=(2.0, 0.4))
+    circle = [Pose2(0.1 * (i % 2), 0.0, math.pi) for i in range(round(FORGET / 0.1))]
+    for pose in circle:
+        walk.look(pose)
+    assert walk.kept.key_N.size  # 10 cm less than that were driven
+    walk.look(Pose2(0.1, 0.0, math.pi))
+    walk.look(Pose2(0.0, 0.0, math.pi))
+    assert not walk.kept.key_N.size
+
+
+def test_without_odometry_nothing_is_remembered():
+    walk = Walk()
+    for _ in range(3):
+        walk.look(Pose2(), box=(2.0, 0.4))
+    walk.look(None, box=(2.0, 0.4))
+    assert not walk.kept.key_N.size and walk.way.clearance == pytest.approx(2.0, abs=0.03)
+
+
+@pytest.mark.parametrize("far", [1e9, -1e300, 1.7e308])
+@pytest.mark.filterwarnings("error")
+def test_odometry_from_nowhere_does_no_harm(far):
+    walk = Walk()
+    for _ in range(3):
+        assert walk.look(Pose2(far, -far, 1.0), box=(2.0, 0.4)).clearance < 2.1
+
+
+def test_many_things_are_kept_apart():
+    """Columns on either side of the axes have keys of their own."""
+    walk = Walk()
+    for yaw in np.arange(0.0, math.tau, 0.2):
+        for _ in range(PICTURES):
+            walk.look(Pose2(0.0, 0.0, yaw), box=(1.9, 0.4))
+    found = [walk.look(Pose2(0.0, 0.0, yaw)).clearance for yaw in (0.1, 1.7, 3.3, 4.9)]
+    assert all(distance == math.inf for distance in found)  # in view, and seen to be gone
+    assert len(walk.kept.key_N) == len(set(walk.kept.key_N.tolist()))
