@@ -7,6 +7,10 @@ generated homes (`janusvln_ros.rollout.views`) tell what every patch shows; both
 word embeddings learn that a fused token points in the direction of its words: " red" and " lamp",
 or " red" and " room". An instruction and a picture then meet in one space, and attention between
 them has something to find. No action and no instruction is seen.
+
+With a *teacher* (a checkpoint that drives, whose encoders saw less), the mergers of new encoders
+also learn to say what its own say of the same picture, so that its language model goes on with
+better eyes and has not to learn driving anew.
 """
 
 from collections.abc import Sequence
@@ -59,37 +63,57 @@ def words_of(
     return [i[0] for i in ids], table
 
 
+WORDS_BESIDE_TEACHER = 0.1
+"""Weight of the words beside a teacher: they add what it does not say, and do not outvote it."""
+
+
 def view_tokens(
-    views: Views, model: JanusVLN, table: np.ndarray, walks: int
+    views: Views, model: JanusVLN, table: np.ndarray, walks: int, teacher: JanusVLN | None = None
 ) -> StackDataset[dict[str, Any]]:
     """
     What the frozen encoders make of single frames of ``views``, and the words each fused token
-    should be near: samples of ``vision``, ``spatial`` and ``targets``.
+    should be near: samples of ``vision``, ``spatial`` and ``targets``, and of ``taught``, the
+    teacher's fused tokens, where there is one.
 
     Args:
         views: of homes.
         model: its encoders are run once, over whole walks.
         table: from `words_of`.
         walks: at most so many walks are used.
+        teacher: with encoders and mergers of its own.
     """
     parts: list[dict[str, Tensor]] = []
-    special = model.config.spatial.num_special_tokens
     with torch.no_grad():
         for walk in range(min(walks, len(views.frames))):
             frames = np.asarray(views.frames[walk])
-            tokens = model.spatial(images_of(frames)[None].to(model.device))
+            vision, spatial = encoded(model, frames)
             shares = merge_order(np.asarray(views.shares[walk])).astype(np.float32)
             merged = shares.reshape(len(frames), -1, MERGE**2, shares.shape[-1]).mean(axis=2)
             words = merged @ table
-            parts.append(
-                {
-                    "vision": vision_patches(model, frames).half().cpu(),
-                    "spatial": tokens[0, :, special:].half().cpu(),
-                    "targets": torch.from_numpy(words / words.sum(-1, keepdims=True)),
-                }
-            )
+            part = {
+                "vision": vision.half().cpu(),
+                "spatial": spatial.half().cpu(),
+                "targets": torch.from_numpy(words / words.sum(-1, keepdims=True)),
+            }
+            if teacher is not None:
+                grid = views.depth.shape[2:]
+                part["taught"] = fused(teacher, *encoded(teacher, frames), grid).half().cpu()
+            parts.append(part)
     columns: Any = {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
     return StackDataset(**columns)
+
+
+def encoded(model: JanusVLN, frames: np.ndarray) -> tuple[Tensor, Tensor]:
+    """What both encoders make of consecutive pictures: vision patches, and spatial tokens."""
+    special = model.config.spatial.num_special_tokens
+    tokens = model.spatial(images_of(frames)[None].to(model.device))
+    return vision_patches(model, frames), tokens[0, :, special:]
+
+
+def fused(model: JanusVLN, vision: Tensor, spatial: Tensor, grid: tuple[int, int]) -> Tensor:
+    """The tokens [F, N, D] that a language model reads, of what the encoders made of F frames."""
+    seen = model.vision.merger(vision.flatten(0, 1)).unflatten(0, (len(vision), -1))
+    return model.fuse(seen, model.fusion(spatial.unflatten(1, grid)))
 
 
 def collate_tokens(items: Sequence[dict[str, Any]]) -> dict[str, Tensor]:
@@ -112,17 +136,19 @@ class AlignTask(nn.Module):
         for part in (model.vision.merger, model.fusion, model.language.embed_tokens):
             part.requires_grad_(True)
 
-    def forward(self, vision: Tensor, spatial: Tensor, targets: Tensor) -> dict[str, Tensor]:
+    def forward(
+        self, vision: Tensor, spatial: Tensor, targets: Tensor, taught: Tensor | None = None
+    ) -> dict[str, Tensor]:
         """
         ``loss``: cross entropy between the words of a token and the angles to all words;
-        ``right``: how often the nearest word is the largest share.
+        ``right``: how often the nearest word is the largest share. With a teacher also
+        ``missed``: the share of the variance of its tokens that these are off by.
         """
         model = self.model
-        seen = model.vision.merger(vision.flatten(0, 1)).unflatten(0, (len(vision), -1))
-        fused = model.fuse(seen, model.fusion(spatial.unflatten(1, self.grid)))
+        tokens = fused(model, vision, spatial, self.grid).float()
         logits = (
             self.scale
-            * F.normalize(fused.float(), dim=-1)
+            * F.normalize(tokens, dim=-1)
             @ F.normalize(model.language.embed_tokens(self.words).float(), dim=-1).T
         )
         loss = -(targets * F.log_softmax(logits, -1)).sum(-1).mean()
@@ -130,4 +156,8 @@ class AlignTask(nn.Module):
             targets.gather(-1, logits.argmax(-1, keepdim=True))
             >= targets.max(-1, keepdim=True).values - 1e-6
         )
-        return {"loss": loss, "right": right.float().mean()}
+        out = {"loss": loss, "right": right.float().mean()}
+        if taught is not None:
+            out["missed"] = F.mse_loss(tokens, taught) / taught.var()
+            out["loss"] = out["missed"] + WORDS_BESIDE_TEACHER * loss
+        return out

@@ -158,6 +158,11 @@ class Recipe:
     """Consecutive frames of a sample."""
     walks: int = 400
     """``align``: at most so many walks of ``views`` are used."""
+    teacher: str = ""
+    """
+    ``align``: a checkpoint whose tokens for the same pictures the mergers learn to say, so that
+    its language model (``model``) goes on with other ``encoders``.
+    """
     pose_weight: float = 1.0
     """Weight of the pose relative to the first frame, which is learned last."""
 

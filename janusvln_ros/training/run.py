@@ -130,9 +130,12 @@ def _train_alignment(recipe: Recipe, output: Path) -> dict[str, Any]:
     words, table = words_of(views.names, load_tokenizer(folder))
     model = build_model(recipe)
     learn_words(model, folder, load_tokenizer(folder), shipped(recipe.model))
-    samples = view_tokens(views, model, table, recipe.walks)
+    teacher = None
+    if recipe.teacher:
+        teacher = JanusVLN.from_pretrained(find(shipped(recipe.teacher)), dtype="float32")
+    samples = view_tokens(views, model, table, recipe.walks, teacher)
     evaluation = (
-        view_tokens(Views.load(recipe.gate_views), model, table, recipe.eval_samples)
+        view_tokens(Views.load(recipe.gate_views), model, table, recipe.eval_samples, teacher)
         if recipe.gate_views
         else None
     )
@@ -151,6 +154,7 @@ def _train_alignment(recipe: Recipe, output: Path) -> dict[str, Any]:
         "steps": trainer.state.global_step,
         "loss": last_logged(history, "loss").get("loss"),
         "right_words_in_unseen_homes": last_logged(history, "eval_right").get("eval_right"),
+        "teacher_missed_in_unseen_homes": last_logged(history, "eval_missed").get("eval_missed"),
     }
 
 

@@ -7,7 +7,15 @@ import torch
 from janusvln_ros.errors import InputError
 from janusvln_ros.model import JanusVLN, JanusVLNConfig
 from janusvln_ros.policy.tokenizer import load_tokenizer
-from janusvln_ros.training.align import AlignTask, collate_tokens, words_of
+from janusvln_ros.training.align import (
+    AlignTask,
+    collate_tokens,
+    encoded,
+    fused,
+    view_tokens,
+    words_of,
+)
+from janusvln_ros.training.encoders import Views
 from janusvln_ros.training.network import match_attention
 
 NAMES = (
@@ -79,6 +87,39 @@ def test_tokens_move_to_their_words_and_nothing_else_learns(tokenizer, micro):
         optimizer.step()
         optimizer.zero_grad()
     assert float(out["right"]) == 1.0
+
+
+def test_mergers_of_new_encoders_learn_to_say_what_a_teacher_says_of_the_same_pictures(
+    tokenizer, micro
+):
+    torch.manual_seed(0)
+    config, rng = JanusVLNConfig.from_pretrained(micro), np.random.default_rng(0)
+    model, teacher = (JanusVLN.from_config(config, seed=seed).eval() for seed in (1, 2))
+    walks = (2, 3)
+    views = Views(
+        rng.integers(0, 256, (*walks, 84, 112, 3), dtype=np.uint8),
+        np.zeros((*walks, 6, 8), np.float16),
+        np.zeros((*walks, 3), np.float32),
+        np.zeros((*walks, 3), np.float32),
+        rng.integers(1, 256, (*walks, 6, 8, len(NAMES)), dtype=np.uint8),
+        NAMES,
+    )
+    ids, table = words_of(NAMES, tokenizer)
+    samples = view_tokens(views, model, table, 2, teacher)
+    assert len(samples) == 6 and "taught" not in view_tokens(views, model, table, 2)[0]
+    with torch.no_grad():
+        taught = fused(teacher, *encoded(teacher, views.frames[1]), (6, 8))
+    assert torch.allclose(samples[5]["taught"].float(), taught[2], atol=2e-3)
+
+    task, batch = AlignTask(model, ids, (6, 8)), collate_tokens([samples[i] for i in range(6)])
+    optimizer = torch.optim.AdamW([p for p in task.parameters() if p.requires_grad], lr=3e-3)
+    before = float(task(**batch)["missed"])
+    for _ in range(100):
+        out = task(**batch)
+        out["loss"].backward()
+        optimizer.step()
+        optimizer.zero_grad()
+    assert before > 1.0 > 0.3 > float(out["missed"])
 
 
 def test_matched_attention_scores_a_token_highest_with_its_like(micro):
