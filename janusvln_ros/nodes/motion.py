@@ -29,8 +29,9 @@ from janusvln_ros.geometry import Pose2
 from janusvln_ros.nodes.base import ManagedNode
 from janusvln_ros.nodes.messages import pose_message, stamp_message
 from janusvln_ros.nodes.parameters import NOT_TOLD, Param, told
-from janusvln_ros.nodes.running import leave, run_node
+from janusvln_ros.nodes.running import leave, run_node, steady_timer
 from janusvln_ros.nodes.wiring import (
+    Matched,
     hear_all,
     listeners_of,
     servers_of,
@@ -405,12 +406,14 @@ class MotionNode(ManagedNode):
             (Odometry, "odom", self._on_odometry, several),
             (Heartbeat, heartbeat, self._on_heartbeat, several),
             *[(LaserScan, "scan", self._on_scan, newest)] * (source == "scan"),
-            *[(Image, "depth", self._on_depth, newest)] * (source == "depth"),
             *[(CameraInfo, "depth_info", self._on_depth_info, newest)] * (source == "depth"),
         ]
         for subscription in wanted:
             self.create_subscription(*subscription)
         self.inputs = [(kind, topic, profile) for kind, topic, _, profile in wanted]
+        if source == "depth":
+            steady_timer(self, 1.0, Matched(self, Image, "depth", self._on_depth).match)
+            self.inputs.append((Image, "depth", newest))
         hear_all(self, Bool, "estop", self._on_estop)
         hear_all(self, Bool, "cliff", self._on_cliff)
         if source == "scan" and TFMessage is not None and not told(values.scan_mount):

@@ -62,6 +62,40 @@ def hear_all(node: Any, kind: Any, topic: str, callback: Callable[[Any, int], No
         node.create_subscription(kind, topic, told, profile, event_callbacks=silent)
 
 
+class Matched:
+    """
+    A subscription to the newest message of ``topic`` that is reliable as long as every publisher
+    is, best effort otherwise: whichever it asks for, no publisher goes unheard. Ask `match` now
+    and then.
+
+    For what is larger than a datagram. When a reader is killed, Fast DDS 2.14 delivers such
+    messages of that publisher to a best-effort reader that is started in its place at a tenth of
+    their rate, for minutes (`kill_motion` of the soak; compare eProsima/Fast-DDS issue 5469); to a
+    reliable one it sends again what was lost.
+    """
+
+    def __init__(self, node: Any, kind: Any, topic: str, callback: Callable[[Any], None]) -> None:
+        self._node, self._kind, self._topic, self._callback = node, kind, topic, callback
+        self.reliability = ReliabilityPolicy.BEST_EFFORT
+        self._subscription = self._subscribed()
+
+    def _subscribed(self) -> Any:
+        profile = QoSProfile(depth=1, reliability=self.reliability)
+        return self._node.create_subscription(self._kind, self._topic, self._callback, profile)
+
+    def match(self) -> None:
+        """Subscribe anew where publishers offer something else than before."""
+        name = self._node.resolve_topic_name(self._topic)
+        infos = self._node.get_publishers_info_by_topic(name)
+        offered = {info.qos_profile.reliability for info in infos}
+        best, wanted = ReliabilityPolicy.BEST_EFFORT, ReliabilityPolicy.RELIABLE
+        wanted = wanted if offered == {wanted} else best
+        if offered and wanted != self.reliability:
+            self.reliability = wanted
+            self._node.destroy_subscription(self._subscription)
+            self._subscription = self._subscribed()
+
+
 def type_name(kind: Any) -> str:
     """``package/msg/Name`` of a message class."""
     return f"{kind.__module__.partition('.')[0]}/msg/{kind.__name__}"

@@ -251,6 +251,27 @@ def test_a_low_box_that_has_left_the_view_of_depth_is_driven_to_no_further(robot
     assert 0.35 <= 1.6 - r.base.x < 0.6
 
 
+def test_depth_is_heard_reliably_as_long_as_every_publisher_of_it_offers_that(robot):
+    from rclpy.qos import QoSProfile, ReliabilityPolicy
+
+    r = robot(armed=False, **DEPTH)
+    node, topic = r.base.node, r.base.node.resolve_topic_name("depth")
+
+    def asked():
+        infos = node.get_subscriptions_info_by_topic(topic)
+        return [info.qos_profile.reliability for info in infos]
+
+    best_effort, reliable = ReliabilityPolicy.BEST_EFFORT, ReliabilityPolicy.RELIABLE
+    r.graph.until(lambda: asked() == [best_effort], "a subscription before there is a publisher")
+    r.base.depth_camera(wall)
+    r.graph.until(lambda: asked() == [reliable], "a reliable subscription")
+    r.graph.until(lambda: r.motion.machine.ranges is not None, "depth")
+    before, profile = r.motion.machine.ranges_at, QoSProfile(depth=1, reliability=best_effort)
+    node.create_publisher(r.base.Image, topic, profile)
+    r.graph.until(lambda: asked() == [best_effort], "a subscription that hears both")
+    r.graph.until(lambda: r.motion.machine.ranges_at > before + 0.5, "depth again")
+
+
 def test_depth_of_another_shape_than_its_intrinsics_is_named_when_arming(robot):
     r = robot(armed=False, **DEPTH)
     r.base.depth_camera(wall, width=64, height=36)
