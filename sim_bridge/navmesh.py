@@ -325,7 +325,7 @@ def distance_field(
     return DistanceField(mesh.origin, mesh.ij, mesh.links, goal, values, exact, reach)
 
 
-CACHED_MESHES = 8
+CACHED_MESHES = 2
 
 
 @lru_cache(maxsize=CACHED_MESHES)

@@ -21,7 +21,7 @@ from janusvln_ros.errors import InputError
 from sim_bridge.scene import Scene
 
 NEAR_M, FAR_M = 0.01, 1000.0
-CACHED_SCENES = 4
+CACHED_SCENES = 2
 
 VERTEX_SHADER = """
 #version 330

@@ -62,7 +62,8 @@ class Scene:
     batches: tuple[Batch, ...]
 
 
-CACHED_SCENES = 8
+CACHED_SCENES = 2
+"""Episodes come home by home, and a simulator that runs for hours must not grow with each."""
 
 
 def load_scene(path: str | Path, up: str = "z") -> Scene:
