@@ -18,6 +18,7 @@ from mcap.writer import CompressionType
 from mcap.writer import Writer as McapWriter
 from rosbags.rosbag2 import CompressionFormat, CompressionMode, StoragePlugin, Writer
 
+from janusvln_ros.data.bag_storage import _log_frames
 from janusvln_ros.data.bags import BagWriter, header_stamp, message_types, open_bag
 from janusvln_ros.errors import InputError
 
@@ -92,6 +93,21 @@ def test_bad_bytes_within_the_write_ahead_log_are_told(bags, tmp_path):
     log.write_bytes(data)
     found, damage = numbers(path)
     assert found == list(range(20)) and "db3-wal is damaged" in damage
+
+
+@pytest.mark.parametrize(
+    ("frames", "held"),
+    [([], 0), ([b"now"], 1), ([b"old"], 0), ([b"now", b"old"], 1), ([b"old", b"now"], 2)],
+)
+def test_pages_of_a_write_ahead_log_are_those_up_to_the_last_of_its_present_use(
+    tmp_path, frames, held
+):
+    log, size = tmp_path / "drive_0.db3-wal", 512
+    salts = {b"now": b"saltSALT", b"old": b"otherone"}
+    head = bytes(8) + size.to_bytes(4, "big") + bytes(4) + salts[b"now"] + bytes(8)
+    written = [bytes(8) + salts[use] + bytes(8) + bytes(size) for use in frames]
+    log.write_bytes(head + b"".join(written))
+    assert _log_frames(log) == held
 
 
 def test_metadata_does_not_hide_the_write_ahead_log(bags, tmp_path):
