@@ -21,15 +21,15 @@ COUNTS = {"half_width": 0.25, "low": 0.06, "high": 1.5}
 class Walk:
     """A camera that is carried about by somebody; ``way`` is what the last picture came to."""
 
-    def __init__(self, height=1.25, pitch=0.0):
-        self.mount, self.kept, self.way = (height, pitch), Columns(), None
+    def __init__(self, height=1.25, pitch=0.0, forward=0.0):
+        self.mount, self.kept, self.way = (height, pitch, forward), Columns(), None
 
     def look(self, pose, wall=math.inf, box=None, spoil=None):
-        height, pitch = self.mount
+        height, pitch, forward = self.mount
         depth, k = floor_image(height=height, pitch=pitch, wall=wall, box=box)
         if spoil is not None:
             spoil(depth)
-        camera = DepthCamera(k, depth.shape, height, pitch)
+        camera = DepthCamera(k, depth.shape, height, pitch, forward)
         self.kept, self.way = way_ahead(self.kept, depth, camera, pose, **COUNTS)
         return self.way
 
@@ -43,13 +43,14 @@ class Walk:
             yield away, self.look(pose, box=(away, box_height), **scene)
 
 
-@pytest.mark.parametrize("pitch", [0.0, 0.3])
+@pytest.mark.parametrize(("pitch", "forward"), [(0.0, 0.0), (0.3, 0.0), (0.0, 0.4), (0.3, -0.3)])
 @pytest.mark.parametrize("box_height", [0.1, 0.2, 0.4, 0.8, 1.0])
-def test_a_low_thing_stands_where_it_stood_when_it_has_left_the_view(box_height, pitch):
-    left = []
-    for i, (away, way) in enumerate(Walk(pitch=pitch).towards(box_height)):
+def test_a_low_thing_stands_where_it_stood_when_it_has_left_the_view(box_height, pitch, forward):
+    """The camera is told to be ``forward`` of the robot's origin, and the box ``away`` of it."""
+    left, walk = [], Walk(pitch=pitch, forward=forward)
+    for i, (away, way) in enumerate(walk.towards(box_height)):
         if i >= PICTURES:
-            assert away - 0.15 < way.clearance < away + 0.01
+            assert away - 0.15 < way.clearance - forward < away + 0.01
             left.append(way.out_of_view)
     assert left[-1] == (box_height < 1.0 or not pitch)
 
@@ -122,6 +123,67 @@ def test_two_pixels_are_a_speck_and_three_a_thing(pixels):
     assert walk.kept.key_N.size == (pixels == 3)
 
 
+def test_pixels_within_ten_centimetres_are_one_thing():
+    """Three of them 4 cm apart, on a wall that is too far to be kept."""
+    walk = Walk()
+
+    def post(depth):
+        depth[100, [76, 78, 80]] = 2.05  # 2.1 cm a pixel
+
+    for _ in range(PICTURES):
+        walk.look(Pose2(0.0, 0.02), wall=4.0, spoil=post)
+    assert walk.kept.key_N.size == 1
+
+
+@pytest.mark.parametrize(("distance", "kept"), [(2.85, True), (3.15, False)])
+def test_what_is_farther_than_three_metres_is_not_kept(distance, kept):
+    walk = Walk()
+    for _ in range(PICTURES):
+        walk.look(Pose2(), box=(distance, 1.0))
+    assert bool(walk.kept.key_N.size) == kept
+
+
+def test_what_three_metres_lie_between_is_kept_no_longer():
+    walk = Walk()
+    for _ in range(PICTURES):
+        walk.look(Pose2(), box=(2.0, 0.4))
+    walk.look(Pose2(-0.9, 0.0, math.pi))
+    assert walk.kept.key_N.size
+    walk.look(Pose2(-1.1, 0.0, math.pi))
+    assert not walk.kept.key_N.size
+
+
+@pytest.mark.parametrize("pitch", [0.0, 0.3])
+@pytest.mark.parametrize(("behind", "stays"), [(0.12, True), (0.35, False)])
+def test_a_picture_must_see_past_a_thing_by_more_than_noise(pitch, behind, stays):
+    walk = Walk(pitch=pitch)
+    for _ in range(PICTURES):
+        walk.look(Pose2(), box=(2.0, 0.4))
+    before = set(walk.kept.key_N.tolist())
+    walk.look(Pose2(), wall=2.0 + behind)
+    assert (before & set(walk.kept.key_N.tolist()) == before) == stays
+
+
+@pytest.mark.parametrize(("side", "gone"), [("left", True), ("right", False)])
+def test_what_stands_to_the_left_is_judged_by_the_left_of_the_picture(side, gone):
+    walk = Walk()
+
+    def box(depth):  # 0.7 m to the left at 2 m: columns 32 to 58 of 160
+        depth[80:, 32:58] = np.minimum(depth[80:, 32:58], 2.0)
+
+    for _ in range(PICTURES):
+        walk.look(Pose2(), wall=2.6, spoil=box)
+    boxed = {key for key, top in zip(walk.kept.key_N.tolist(), walk.kept.top_N) if top < 0.9}
+    assert boxed
+
+    def unknown(depth):
+        depth[:, 80:] = depth[:, 80:] if side == "right" else math.nan
+        depth[:, :80] = depth[:, :80] if side == "left" else math.nan
+
+    walk.look(Pose2(), wall=2.6, spoil=unknown)
+    assert bool(boxed & set(walk.kept.key_N.tolist())) != gone
+
+
 def test_what_is_too_near_to_measure_has_no_place_that_could_be_remembered():
     walk = Walk()
     for _ in range(4):
@@ -133,7 +195,8 @@ def test_a_thing_is_forgotten_when_the_robot_has_driven_on_since():
     walk = Walk()
     for _ in range(3):
         walk.look(Pose2(), box=(2.0, 0.4))
-    circle = [Pose2(0.1 * (i % 2), 0.0, math.pi) for i in range(round(FORGET / 0.1))]
+    assert FORGET == 3.0
+    circle = [Pose2(0.1 * (i % 2), 0.0, math.pi) for i in range(30)]
     for pose in circle:
         walk.look(pose)
     assert walk.kept.key_N.size  # 10 cm less than that were driven
