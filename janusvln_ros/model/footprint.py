@@ -143,6 +143,8 @@ def memory_bytes(
         pictures, answer = config.navigation.num_history + 1, config.navigation.max_new_tokens
         rows = PROMPT_TOKENS + pictures * (frame.fused + 2) + answer
         total["prompt of one step"] = row * rows
+        vision = pictures * frame.fused * config.text.hidden_size * episode.number_bytes
+        total["pictures of one step"] = vision
     return per_frame, total
 
 
