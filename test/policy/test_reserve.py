@@ -9,8 +9,10 @@ import pytest
 
 from janusvln_ros.errors import InputError
 from janusvln_ros.model import JanusVLN
+from janusvln_ros.model.footprint import Episode, memory_bytes
 from janusvln_ros.nodes.worker import FEW_KERNELS
 from janusvln_ros.policy import Navigator, NavigatorOptions, default_checkpoint
+from janusvln_ros.policy.fit import frame_size
 
 SIZE = (112, 84)
 MODES = ["released", "dual"]
@@ -52,6 +54,19 @@ def test_an_episode_past_the_window_asks_for_nothing_more(navigator, memory):
         for picture in pictures(reserved.memory_capacity + 3):
             reserved.step(picture)
         assert buffers(reserved) == before and reserved.memory_bytes == count
+
+
+@pytest.mark.parametrize("memory", MODES)
+def test_what_is_counted_before_loading_is_what_is_set_aside(navigator, memory):
+    reserved = navigator(memory)
+    config = reserved.model.config
+    window = config.navigation.window
+    episode = Episode(frame_size(config, SIZE), memory, window, 4, spatial_byte=False)
+    counted = sum(memory_bytes(config, episode)[1].values())
+    if memory == "released":  # on a CPU the features of all frames lie beside them
+        counted += reserved.context.features_FMD.nbytes
+    # never less; a few rows more, where the tree of answers has fewer tokens than there may be
+    assert 0 <= counted - reserved.memory_bytes < 0.01 * counted
 
 
 @pytest.mark.parametrize("memory", MODES)
