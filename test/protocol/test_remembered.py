@@ -34,12 +34,12 @@ class Walk:
         return self.way
 
     def towards(self, box_height, first=2.6, last=0.36, heading=0.5, **scene):
-        """Straight towards a box, 3 cm from picture to picture; how far away it is told to be."""
+        """Straight towards a box, 6 cm from picture to picture; how far away it is told to be."""
         for i in range(1000):
-            away = first - 0.03 * i
+            away = first - 0.06 * i
             if away < last:
                 return
-            pose = compose(Pose2(3.0, -2.0, heading), Pose2(0.03 * i))
+            pose = compose(Pose2(3.0, -2.0, heading), Pose2(0.06 * i))
             yield away, self.look(pose, box=(away, box_height), **scene)
 
 
