@@ -184,6 +184,27 @@ def test_what_stands_to_the_left_is_judged_by_the_left_of_the_picture(side, gone
     assert bool(boxed & set(walk.kept.key_N.tolist())) != gone
 
 
+def test_what_hangs_above_the_robot_is_not_kept_and_nothing_is_out_of_view_then():
+    walk = Walk()
+
+    def lamp(depth):  # rows that look up: 1.6 m above the floor and more
+        depth[:40, 70:90] = 2.0
+
+    for _ in range(PICTURES):
+        assert walk.look(Pose2(), wall=4.0, spoil=lamp) == (4.0, 1.0, False)
+    assert not walk.kept.key_N.size
+
+
+@pytest.mark.parametrize("yaw", [1.2, -1.2])
+def test_what_is_beside_the_view_is_judged_by_no_pixel_of_it(yaw):
+    walk = Walk()
+    for _ in range(PICTURES):
+        walk.look(Pose2(), box=(2.0, 0.4))
+    before = set(walk.kept.key_N.tolist())
+    walk.look(Pose2(0.0, 0.0, yaw), wall=4.0)
+    assert before <= set(walk.kept.key_N.tolist())
+
+
 def test_what_is_too_near_to_measure_has_no_place_that_could_be_remembered():
     walk = Walk()
     for _ in range(4):
