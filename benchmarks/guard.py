@@ -372,7 +372,7 @@ def read_depth(
     spoilt = noise.spoil(depth, dice)
     spoilt[spoilt < DEPTH_MIN] = -np.inf
     k = (focal, 0.0, depth.shape[1] / 2 - 0.5, 0.0, focal, depth.shape[0] / 2 - 0.5, 0.0, 0.0, 1.0)
-    camera = remembered.DepthCamera(k, depth.shape, height, near=DEPTH_MIN)
+    camera = corridor.DepthCamera(k, height, near=DEPTH_MIN)
     around, way = remembered.way_ahead(
         around, spoilt, camera, pose, half_width=HALF_WIDTH, low=DEPTH_LOW, high=DEPTH_HIGH
     )

@@ -16,8 +16,9 @@ from janusvln_ros.geometry import Pose2
 from janusvln_ros.policy import default_checkpoint
 from janusvln_ros.policy.instruction import clean_instruction
 from janusvln_ros.policy.understanding import Vocabulary, understanding
-from janusvln_ros.protocol.corridor import depth_corridor, scan_corridor
+from janusvln_ros.protocol.corridor import DepthCamera, scan_corridor
 from janusvln_ros.protocol.odometry import sample_of
+from janusvln_ros.protocol.remembered import Columns, way_ahead
 from janusvln_ros.stamps import nanoseconds
 
 SMALL = st.integers(0, 40)
@@ -111,17 +112,16 @@ def check_info(case: dict[str, Any]) -> None:
 
 @family("depth", st.tuples(IMAGE, INFO).map(list))
 def check_depth(case: list[Any]) -> None:
-    """A depth image with its intrinsics, down to what is free: nothing is, that is not known."""
+    """A depth image with its intrinsics, down to what is free, and to what is remembered of it."""
     image, info = case
     depth = depth_to_metres(image_of(image))
     camera = intrinsics_of(plain({k: v for k, v in info.items() if k != "size"}), rectified=True)
     camera = fitted(camera, image["width"], image["height"])
-    clearance, known = depth_corridor(
-        *(depth, camera.k),
-        **{"height": 1.25, "pitch": 0.0, "forward": 0.0, "half_width": 0.25, "low": 0.06},
-        **{"high": 1.5, "near": 0.3, "stride": max(1, depth.shape[1] // 160)},
-    )
-    assert clearance >= 0 and 0 <= known <= 1
+    camera, around = DepthCamera(camera.k, 1.25, near=0.3), Columns()
+    for pose in (Pose2(), Pose2(), Pose2(0.3, 0.1, 0.5)):
+        counts = {"half_width": 0.25, "low": 0.06, "high": 1.5}
+        around, way = way_ahead(around, depth, camera, pose, **counts)
+        assert way.clearance >= 0 and 0 <= way.known <= 1
 
 
 SCAN = record(

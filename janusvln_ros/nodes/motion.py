@@ -39,13 +39,18 @@ from janusvln_ros.nodes.wiring import (
     type_name,
 )
 from janusvln_ros.protocol import exchange, moving
-from janusvln_ros.protocol.corridor import known_around, scan_corridor, without_answer
+from janusvln_ros.protocol.corridor import (
+    DepthCamera,
+    known_around,
+    scan_corridor,
+    without_answer,
+)
 from janusvln_ros.protocol.health import OK, WARN, Health, InputRate, percentile
 from janusvln_ros.protocol.ledger import TICK, announcement
 from janusvln_ros.protocol.mounting import Link, Mount, mount_of
 from janusvln_ros.protocol.odometry import sample_at, sample_of
 from janusvln_ros.protocol.profile import safe_velocity
-from janusvln_ros.protocol.remembered import Columns, DepthCamera, way_ahead
+from janusvln_ros.protocol.remembered import Columns, way_ahead
 from janusvln_ros.protocol.status import StepStatus
 from janusvln_ros.protocol.wiring import heard_by, names, no_listener
 from janusvln_ros.stamps import nanoseconds
@@ -546,14 +551,16 @@ class MotionNode(ManagedNode):
         self.around, way = way_ahead(
             self.around,
             depth,
-            DepthCamera(camera.k, depth.shape, height, pitch, forward, values.depth_min),
+            DepthCamera(camera.k, height, pitch, forward, values.depth_min),
             newest if taken is None else taken.pose,
             half_width=values.corridor_width / 2,
             low=values.depth_low,
             high=values.depth_high,
         )
-        told = {"blind": forward + values.depth_min, "out_of_view": way.out_of_view}
-        self._handle(moving.Ranges(now, stamp, way.clearance, way.known, **told))
+        blind, hidden = forward + values.depth_min, way.out_of_view
+        self._handle(
+            moving.Ranges(now, stamp, way.clearance, way.known, blind=blind, out_of_view=hidden)
+        )
 
     def _unusable(self, now: float, source: str, problem: InputError) -> None:
         self.get_logger().error(str(problem), throttle_duration_sec=5.0)

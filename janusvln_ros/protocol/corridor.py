@@ -139,16 +139,33 @@ def known_around(ranges: npt.NDArray[np.float64], range_max: float) -> float:
     return _worst_share(known, part)
 
 
+class DepthCamera(NamedTuple):
+    """
+    A depth camera: its matrix (9 numbers), ``height`` above the floor and ``forward`` of the
+    robot's origin (metres), ``pitch`` radians down, and the least that it measures (``near``).
+    """
+
+    k: tuple[float, ...]
+    height: float
+    pitch: float = 0.0
+    forward: float = 0.0
+    near: float = 0.0
+
+
 class DepthPoints(NamedTuple):
     """
-    What the pixels of a depth image show: places ``x``, ``y``, ``z`` of the robot's frame (metres
-    ahead, left, above the floor), whether anything is known there, whether it is a thing, and
-    whether it is one that is known to be at that very place.
+    What every ``stride``-th pixel of a depth image of ``shape`` (rows, columns) shows: places
+    ``x``, ``y``, ``z`` of the robot's frame (metres ahead, left, above the floor), whether
+    anything is known there, whether it is a thing, and whether it is one that is known to be at
+    that very place.
 
     ``measured``: metres along the optical axis. ``right``, ``down``, ``up``: where a pixel looks,
     for each metre along the optical axis.
     """
 
+    camera: DepthCamera
+    shape: tuple[int, ...]
+    stride: int
     x_HW: npt.NDArray[np.float64]
     y_HW: npt.NDArray[np.float64]
     z_HW: npt.NDArray[np.float64]
@@ -162,16 +179,13 @@ class DepthPoints(NamedTuple):
 
 
 def depth_points(
-    depth_HW: npt.NDArray[np.float32],
-    k: tuple[float, ...],
-    *,
-    height: float,
-    pitch: float,
-    forward: float,
-    near: float = 0.0,
-    stride: int = 4,
+    depth_HW: npt.NDArray[np.float32], camera: DepthCamera, stride: int = 4
 ) -> DepthPoints:
-    """Return what every ``stride``-th pixel shows; readings and camera as in `depth_corridor`."""
+    """
+    Return what a depth image shows (metres; -inf: a thing at ``near``; +inf: free; NaN and 0:
+    unknown).
+    """
+    k, height, pitch, forward, near = camera
     depth = depth_HW[::stride, ::stride].astype(np.float64)
     v, u = np.mgrid[0 : depth_HW.shape[0] : stride, 0 : depth_HW.shape[1] : stride]
     right, down = (u - k[2]) / k[0], (v - k[5]) / k[4]
@@ -185,42 +199,32 @@ def depth_points(
     # what is too near stands somewhere before that, and the camera itself is in the corridor
     x = np.where(too_near, np.minimum(x, forward + near).clip(1e-3), x)
     placed = (depth > 0) & np.isfinite(depth)
-    return DepthPoints(x, y, z, known, too_near | placed, placed, measured, right, down, up)
+    thing, where = too_near | placed, (camera, depth_HW.shape, stride)
+    return DepthPoints(*where, x, y, z, known, thing, placed, measured, right, down, up)
 
 
 def depth_corridor(
     depth_HW: npt.NDArray[np.float32],
-    k: tuple[float, ...],
+    seen: DepthPoints,
     *,
-    height: float,
-    pitch: float,
-    forward: float,
     half_width: float,
     low: float,
     high: float,
-    near: float = 0.0,
-    stride: int = 4,
 ) -> tuple[float, float]:
     """
-    Free distance ahead of the robot's origin in a corridor, from a depth image (metres; -inf: a
-    thing at ``near``, the least that the camera can measure; +inf: free; NaN and 0: unknown), and
-    the known share of the corridor's pixels.
+    Free distance ahead of the robot's origin in a corridor, from what is ``seen`` of a depth
+    image, and the known share of the corridor's pixels.
 
-    ``k``: the 9 numbers of the camera matrix of these very pixels; the camera is ``height`` above
-    the floor and ``forward`` of the origin, looking ``pitch`` radians down. Things from ``low`` to
-    ``high`` above the floor count; one or two pixels side by side that what is around them sees
-    past are a speck and no thing. The share is that of the pixels which would see the corridor one
-    metre ahead, in the worst of ``TILES`` x ``TILES`` tiles of them.
+    Things from ``low`` to ``high`` above the floor count; one or two pixels side by side that what
+    is around them sees past are a speck and no thing. The share is that of the pixels which would
+    see the corridor one metre ahead, in the worst of ``TILES`` x ``TILES`` tiles of them.
     """
-    seen = depth_points(
-        depth_HW, k, height=height, pitch=pitch, forward=forward, near=near, stride=stride
-    )
     x, known = seen.x_HW, seen.known_HW
     hit = seen.thing_HW & (np.abs(seen.y_HW) <= half_width) & (x > 0)
     hit &= (seen.z_HW >= low) & (seen.z_HW <= high)
-    right, up = seen.right_HW, seen.up_HW
-    sees = (np.abs(right) <= half_width) & (height + up >= low) & (height + up <= high)
-    row, column = (stride * place for place in np.nonzero(hit))
+    right, level = seen.right_HW, seen.camera.height + seen.up_HW
+    sees = (np.abs(right) <= half_width) & (level >= low) & (level <= high)
+    row, column = (seen.stride * place for place in np.nonzero(hit))
     hit[hit] = ~_specks(depth_HW, row, column, seen.measured_HW[hit])
     clearance = float(x[hit].min()) if hit.any() else math.inf
     if not sees.any():  # it looks elsewhere

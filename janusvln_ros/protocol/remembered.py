@@ -14,7 +14,12 @@ import numpy as np
 import numpy.typing as npt
 
 from janusvln_ros.geometry import Pose2, relative
-from janusvln_ros.protocol.corridor import DepthPoints, depth_corridor, depth_points
+from janusvln_ros.protocol.corridor import (
+    DepthCamera,
+    DepthPoints,
+    depth_corridor,
+    depth_points,
+)
 
 CELL = 0.1
 """Metres: the sides of a column."""
@@ -40,7 +45,6 @@ miss it.
 PAST = 0.2
 """Metres by which a picture must see past a column's top to say that it is gone."""
 
-
 LOST = 1e8
 """Metres from the origin of odometry's frame where no robot is."""
 
@@ -58,20 +62,6 @@ class Columns(NamedTuple):
     seen_N: npt.NDArray[np.float64] = np.empty(0)
     driven: float = 0.0
     pose: Pose2 | None = None
-
-
-class DepthCamera(NamedTuple):
-    """
-    A depth camera: its matrix (9 numbers), ``shape`` of its pictures (rows, columns), its mount as
-    in `depth_corridor`, and the least that it measures.
-    """
-
-    k: tuple[float, ...]
-    shape: tuple[int, ...]
-    height: float
-    pitch: float = 0.0
-    forward: float = 0.0
-    near: float = 0.0
 
 
 class Way(NamedTuple):
@@ -102,40 +92,27 @@ def way_ahead(
     `LOST`, nothing is remembered. Things from ``low`` to ``high`` above the floor count. A hundred
     and sixty columns of pixels are looked at.
     """
-    mount = {name: getattr(camera, name) for name in ("height", "pitch", "forward", "near")}
-    stride = max(1, camera.shape[1] // 160)
-    clearance, known = depth_corridor(
-        depth_HW, camera.k, half_width=half_width, low=low, high=high, stride=stride, **mount
-    )
+    seen = depth_points(depth_HW, camera, max(1, depth_HW.shape[1] // 160))
+    clearance, known = depth_corridor(depth_HW, seen, half_width=half_width, low=low, high=high)
     if pose is None or max(map(abs, pose)) > LOST:
         return Columns(), Way(clearance, known, False)
-    seen = depth_points(depth_HW, camera.k, stride=stride, **mount)
-    kept = remember(kept, seen, camera, pose, low=low, high=high, stride=stride)
-    hidden = remembered_clearance(kept, camera, pose, half_width)
+    kept = remember(kept, seen, pose, low=low, high=high)
+    hidden = remembered_clearance(kept, seen, pose, half_width)
     return kept, Way(min(clearance, hidden), known, hidden < clearance)
 
 
-def remember(
-    kept: Columns,
-    seen: DepthPoints,
-    camera: DepthCamera,
-    pose: Pose2,
-    *,
-    low: float,
-    high: float,
-    stride: int,
-) -> Columns:
+def remember(kept: Columns, seen: DepthPoints, pose: Pose2, *, low: float, high: float) -> Columns:
     """
     Return what is known of things around after one more picture.
 
-    ``seen``: the picture's points, of every ``stride``-th pixel; ``pose``: of the robot in
-    odometry's frame when it was taken. Things from ``low`` to ``high`` above the floor count;
-    what is nearer than the camera measures has no place and is not kept.
+    ``pose``: of the robot in odometry's frame when it was taken. Things from ``low`` to ``high``
+    above the floor count; what is nearer than the camera measures has no place and is not kept.
     """
     moved = relative(kept.pose, pose) if kept.pose is not None else Pose2()
     driven = kept.driven + math.hypot(moved.x, moved.y)
-    stays_N = _not_seen_past(kept, seen, camera, pose, stride)
-    stays_N &= (driven - kept.seen_N <= FORGET) & (np.hypot(*_from(pose, kept.key_N)) <= REACH)
+    x_N, y_N = _from(pose, kept.key_N)
+    stays_N = ~_seen_past(seen, x_N, y_N, kept.top_N)
+    stays_N &= (driven - kept.seen_N <= FORGET) & (np.hypot(x_N, y_N) <= REACH)
     key_M, top_M = _columns(seen, pose, low, high)
     pictures_M, seen_M = np.ones(len(key_M), np.int64), np.full(len(key_M), driven)
     _, at_M, at_N = np.intersect1d(key_M, kept.key_N, assume_unique=True, return_indices=True)
@@ -156,14 +133,14 @@ def remember(
 
 
 def remembered_clearance(
-    kept: Columns, camera: DepthCamera, pose: Pose2, half_width: float
+    kept: Columns, seen: DepthPoints, pose: Pose2, half_width: float
 ) -> float:
     """
     Metres from the robot's origin at ``pose`` to the nearest column ahead in the corridor that is
-    out of view; infinite where there is none.
+    out of view of the picture that was ``seen`` there; infinite where there is none.
     """
     x_N, y_N = _from(pose, kept.key_N)
-    in_view_N = _pixels(camera, x_N, y_N, kept.top_N - BELOW)[2]
+    in_view_N = _looked_at(seen, x_N, y_N, kept.top_N)[2]
     ahead = (kept.pictures_N >= PICTURES) & ~in_view_N & (np.abs(y_N) <= half_width) & (x_N > 0)
     return float(x_N[ahead].min()) - CELL / 2 if ahead.any() else math.inf
 
@@ -203,40 +180,42 @@ def _columns(
     return key_M[count_M >= READINGS], top_M[count_M >= READINGS]
 
 
-def _pixels(
-    camera: DepthCamera,
+def _looked_at(
+    seen: DepthPoints,
     x_N: npt.NDArray[np.float64],
     y_N: npt.NDArray[np.float64],
-    z_N: npt.NDArray[np.float64],
-) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64], npt.NDArray[np.bool_]]:
-    """Return row and column of the pixels that look at places, and which of them are in view."""
-    cos, sin = math.cos(camera.pitch), math.sin(camera.pitch)
-    ahead_N, up_N = x_N - camera.forward, z_N - camera.height
+    top_N: npt.NDArray[np.float64],
+) -> tuple[
+    tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]],
+    npt.NDArray[np.float64],
+    npt.NDArray[np.bool_],
+]:
+    """
+    Return where in a picture's points columns are looked at (row and column), how far they are
+    along the optical axis, and which of them are in view.
+    """
+    k, height, pitch, forward, _ = seen.camera
+    cos, sin = math.cos(pitch), math.sin(pitch)
+    ahead_N, up_N = x_N - forward, top_N - BELOW - height
     along_N = ahead_N * cos - up_N * sin
-    in_front_N = along_N > 0
-    along_N = np.where(in_front_N, along_N, 1.0)
-    down_N = (-ahead_N * sin - up_N * cos) / along_N
-    row_N = np.rint(camera.k[4] * down_N + camera.k[5])
-    column_N = np.rint(camera.k[2] - camera.k[0] * y_N / along_N)
-    inside_N = in_front_N & (row_N >= 0) & (row_N < camera.shape[0])
-    inside_N &= (column_N >= 0) & (column_N < camera.shape[1])
-    zero = np.zeros(len(x_N))
-    return (
-        np.where(inside_N, row_N, zero).astype(np.int64),
-        np.where(inside_N, column_N, zero).astype(np.int64),
-        inside_N,
+    depth_N = np.where(along_N > 0, along_N, 1.0)
+    row_N = np.rint(k[4] * (-ahead_N * sin - up_N * cos) / depth_N + k[5])
+    column_N = np.rint(k[2] - k[0] * y_N / depth_N)
+    inside_N = (along_N > 0) & (row_N >= 0) & (row_N < seen.shape[0])
+    inside_N &= (column_N >= 0) & (column_N < seen.shape[1])
+    row_N, column_N = (
+        np.where(inside_N, at_N, 0.0).astype(np.int64) // seen.stride for at_N in (row_N, column_N)
     )
+    return (row_N, column_N), along_N, inside_N
 
 
-def _not_seen_past(
-    kept: Columns, seen: DepthPoints, camera: DepthCamera, pose: Pose2, stride: int
+def _seen_past(
+    seen: DepthPoints,
+    x_N: npt.NDArray[np.float64],
+    y_N: npt.NDArray[np.float64],
+    top_N: npt.NDArray[np.float64],
 ) -> npt.NDArray[np.bool_]:
-    """Return which columns a picture does not see past: nobody has seen that they are gone."""
-    x_N, y_N = _from(pose, kept.key_N)
-    z_N = kept.top_N - BELOW
-    row_N, column_N, inside_N = _pixels(camera, x_N, y_N, z_N)
-    at_N = row_N // stride, column_N // stride
-    along_N = (x_N - camera.forward) * math.cos(camera.pitch)
-    along_N -= (z_N - camera.height) * math.sin(camera.pitch)
+    """Return which columns a picture sees past: they are gone."""
+    at_N, along_N, inside_N = _looked_at(seen, x_N, y_N, top_N)
     further_N = ~seen.thing_HW[at_N] | (seen.measured_HW[at_N] > along_N + PAST)
-    return ~(inside_N & seen.known_HW[at_N] & further_N)
+    return np.asarray(inside_N & seen.known_HW[at_N] & further_N)

@@ -7,8 +7,10 @@ import numpy as np
 import pytest
 
 from janusvln_ros.geometry import Pose2
+from janusvln_ros.protocol import corridor as looked
 from janusvln_ros.protocol.corridor import (
-    depth_corridor,
+    DepthCamera,
+    depth_points,
     known_around,
     scan_corridor,
     without_answer,
@@ -117,6 +119,12 @@ def floor_image(height=1.25, pitch=0.0, wall=math.inf, box=None):
         0,
         1,
     )
+
+
+def depth_corridor(depth, k, *, height, pitch, forward, half_width, low, high, near=0.0, **stride):
+    """Free distance and known share of a depth image."""
+    seen = depth_points(depth, DepthCamera(k, height, pitch, forward, near), **stride)
+    return looked.depth_corridor(depth, seen, half_width=half_width, low=low, high=high)
 
 
 @pytest.mark.parametrize("pitch", [0.0, 0.3])

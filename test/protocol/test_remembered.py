@@ -7,13 +7,8 @@ import pytest
 from test_corridor import floor_image
 
 from janusvln_ros.geometry import Pose2, compose
-from janusvln_ros.protocol.remembered import (
-    FORGET,
-    PICTURES,
-    Columns,
-    DepthCamera,
-    way_ahead,
-)
+from janusvln_ros.protocol.corridor import DepthCamera
+from janusvln_ros.protocol.remembered import FORGET, PICTURES, Columns, way_ahead
 
 COUNTS = {"half_width": 0.25, "low": 0.06, "high": 1.5}
 
@@ -29,7 +24,7 @@ class Walk:
         depth, k = floor_image(height=height, pitch=pitch, wall=wall, box=box)
         if spoil is not None:
             spoil(depth)
-        camera = DepthCamera(k, depth.shape, height, pitch, forward)
+        camera = DepthCamera(k, height, pitch, forward)
         self.kept, self.way = way_ahead(self.kept, depth, camera, pose, **COUNTS)
         return self.way
 
