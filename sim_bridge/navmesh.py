@@ -24,7 +24,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from janusvln_ros.errors import require
-from sim_bridge.scene import Scene
+from sim_bridge.scene import CACHED_SCENES, Scene
 
 VOXEL_M = 0.05
 CELL_HEIGHT_M = 0.2
@@ -325,10 +325,7 @@ def distance_field(
     return DistanceField(mesh.origin, mesh.ij, mesh.links, goal, values, exact, reach)
 
 
-CACHED_MESHES = 2
-
-
-@lru_cache(maxsize=CACHED_MESHES)
+@lru_cache(maxsize=CACHED_SCENES)
 def navmesh_of(scene: Scene, agent_height: float, agent_radius: float) -> NavMesh:
     """
     The walkable surface of ``scene`` for an agent of this size, metres; the last few are kept.

@@ -18,10 +18,9 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from janusvln_ros.errors import InputError
-from sim_bridge.scene import Scene
+from sim_bridge.scene import CACHED_SCENES, Scene
 
 NEAR_M, FAR_M = 0.01, 1000.0
-CACHED_SCENES = 2
 
 VERTEX_SHADER = """
 #version 330

@@ -63,7 +63,10 @@ class Scene:
 
 
 CACHED_SCENES = 2
-"""Episodes come home by home, and a simulator that runs for hours must not grow with each."""
+"""
+Scenes that are kept, read, drawn and walked on: episodes come home by home, and a simulator that
+runs for hours must not grow with each.
+"""
 
 
 def load_scene(path: str | Path, up: str = "z") -> Scene:

@@ -18,7 +18,7 @@ from janusvln_ros.errors import InputError
 from janusvln_ros.geometry import rotation_of_yaw, yaw_of_rotation
 from sim_bridge import make_env
 from sim_bridge.nav_env import NavEnv
-from sim_bridge.navmesh import CACHED_MESHES
+from sim_bridge.scene import CACHED_SCENES
 
 AHEAD = rotation_of_yaw(0.0)
 
@@ -357,7 +357,7 @@ def test_the_surface_of_a_scene_long_past_is_given_back_without_a_garbage_collec
     first.close()
     gc.disable()
     try:
-        for n in range(CACHED_MESHES):
+        for n in range(CACHED_SCENES):
             make_env(
                 "houses", scene=room(tmp_path / f"{n}.glb", size=2.0), width=16, height=12
             ).close()
