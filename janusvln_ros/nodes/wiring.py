@@ -76,11 +76,11 @@ class Matched:
 
     def __init__(self, node: Any, kind: Any, topic: str, callback: Callable[[Any], None]) -> None:
         self._node, self._kind, self._topic, self._callback = node, kind, topic, callback
-        self.reliability = ReliabilityPolicy.BEST_EFFORT
+        self._reliability = ReliabilityPolicy.BEST_EFFORT
         self._subscription = self._subscribed()
 
     def _subscribed(self) -> Any:
-        profile = QoSProfile(depth=1, reliability=self.reliability)
+        profile = QoSProfile(depth=1, reliability=self._reliability)
         return self._node.create_subscription(self._kind, self._topic, self._callback, profile)
 
     def match(self) -> None:
@@ -88,10 +88,10 @@ class Matched:
         name = self._node.resolve_topic_name(self._topic)
         infos = self._node.get_publishers_info_by_topic(name)
         offered = {info.qos_profile.reliability for info in infos}
-        best, wanted = ReliabilityPolicy.BEST_EFFORT, ReliabilityPolicy.RELIABLE
-        wanted = wanted if offered == {wanted} else best
-        if offered and wanted != self.reliability:
-            self.reliability = wanted
+        reliable = offered == {ReliabilityPolicy.RELIABLE}
+        wanted = ReliabilityPolicy.RELIABLE if reliable else ReliabilityPolicy.BEST_EFFORT
+        if offered and wanted != self._reliability:
+            self._reliability = wanted
             self._node.destroy_subscription(self._subscription)
             self._subscription = self._subscribed()
 
