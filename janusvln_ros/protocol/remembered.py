@@ -142,7 +142,7 @@ def remembered_clearance(
     x_N, y_N = _from(pose, kept.key_N)
     in_view_N = _looked_at(seen, x_N, y_N, kept.top_N)[2]
     ahead = (kept.pictures_N >= PICTURES) & ~in_view_N & (np.abs(y_N) <= half_width) & (x_N > 0)
-    return float(x_N[ahead].min()) - CELL / 2 if ahead.any() else math.inf
+    return max(0.0, float(x_N[ahead].min()) - CELL / 2) if ahead.any() else math.inf
 
 
 WIDE = 1 << 31

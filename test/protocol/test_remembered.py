@@ -56,6 +56,14 @@ def test_a_thing_as_high_as_the_camera_stays_in_view_and_is_measured(height):
         assert way.clearance == pytest.approx(away, abs=0.01) and not way.out_of_view
 
 
+def test_a_column_that_the_origin_stands_in_is_no_distance_ahead():
+    walk = Walk()
+    *_, (away, _) = walk.towards(0.4, last=0.8, heading=0.0)
+    at = Pose2(3.0 + 2.6 - away, -2.0)
+    distances = [walk.look(at._replace(x=at.x + 0.01 * i)).clearance for i in range(100)]
+    assert min(distances) == 0.0
+
+
 def test_what_is_remembered_is_beside_the_way_once_the_robot_has_turned():
     walk = Walk()
     *_, (away, _) = walk.towards(0.4, last=1.0, heading=0.0)
