@@ -63,6 +63,8 @@ MAY_CHANGE = (
     "stream.uses",
     "stream.keep",
     "stream.least",
+    "stream.policy",
+    "stream.expert_share",
 )
 """Fields that may differ when a run is resumed; batch and accumulate by their product only."""
 
