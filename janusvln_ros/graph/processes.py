@@ -4,7 +4,6 @@ none is left behind. No ROS import.
 """
 
 import contextlib
-import ctypes
 import fcntl
 import functools
 import os
@@ -26,6 +25,7 @@ from typing import IO
 from janusvln_ros.errors import InputError, require
 from janusvln_ros.files import share_dir
 from janusvln_ros.graph.composition import PACKAGE, NodeSpec
+from janusvln_ros.lifetime import end_with_parent
 
 STOP_SECONDS = 1.2
 """
@@ -336,13 +336,6 @@ class Processes:
             output.write(f"{LIFE}{shlex.join(words)}\n".encode())
             output.flush()
         parent = os.getpid()
-        libc = ctypes.CDLL(None, use_errno=True)
-
-        def bind_to_parent() -> None:
-            libc.prctl(1, signal.SIGTERM)  # PR_SET_PDEATHSIG
-            if os.getppid() != parent:  # it died in between
-                os._exit(1)
-
         self.running[name] = subprocess.Popen(
             list(words),
             stdin=subprocess.DEVNULL,
@@ -350,7 +343,7 @@ class Processes:
             stderr=output,
             env=self.environment,
             start_new_session=True,
-            preexec_fn=bind_to_parent,
+            preexec_fn=lambda: end_with_parent(parent, signal.SIGTERM),
         )
 
     def check(self) -> None:

@@ -7,7 +7,6 @@ starts need no process group, and a run killed at any moment goes on where it st
 number of processes.
 """
 
-import ctypes
 import multiprocessing
 import os
 import random
@@ -27,6 +26,7 @@ from janusvln_ros.data.journal import JOURNALS, read_journals
 from janusvln_ros.documents import parse_json
 from janusvln_ros.errors import FailedError, InputError, require
 from janusvln_ros.files import trouble
+from janusvln_ros.lifetime import end_with_parent
 from janusvln_ros.rollout.settings import Settings
 
 
@@ -277,10 +277,7 @@ def _worker_process(job: Job, shard: Shard, parent: int) -> None:
     """
     # Ctrl-C reaches the parent, which ends its workers
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG
-    if os.getppid() != parent:
-        return
+    end_with_parent(parent, signal.SIGKILL)
     try:
         work(job, shard)
     except InputError as error:

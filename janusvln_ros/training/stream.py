@@ -13,14 +13,12 @@ the newest checkpoints, and what each producer has done so far. A kill of everyt
 loses the drives under way and the steps since the last state.
 """
 
-import ctypes
 import json
 import logging
 import multiprocessing
 import os
 import shutil
 import signal
-import sys
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -45,6 +43,7 @@ from transformers import (
 from janusvln_ros.documents import read_object
 from janusvln_ros.errors import InputError, require
 from janusvln_ros.files import atomic_write, file_lock
+from janusvln_ros.lifetime import end_with_parent
 from janusvln_ros.model import JanusVLN
 from janusvln_ros.policy import Navigator
 from janusvln_ros.policy.identity import checkpoint_digest
@@ -391,10 +390,7 @@ def _producer_process(job: ProducerJob, index: int, parent: int) -> None:
     was killed.
     """
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the parent, which ends it
-    if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG
-    if os.getppid() != parent:
-        return
+    end_with_parent(parent, signal.SIGKILL)
     os.nice(10)
     os.environ["LP_NUM_THREADS"] = "1"  # of Mesa's software renderer
     torch.set_num_threads(1)
