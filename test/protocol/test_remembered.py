@@ -8,7 +8,7 @@ from test_corridor import floor_image
 
 from janusvln_ros.geometry import Pose2, compose
 from janusvln_ros.protocol.corridor import DepthCamera
-from janusvln_ros.protocol.remembered import FORGET, PICTURES, Columns, way_ahead
+from janusvln_ros.protocol.remembered import FORGET, PICTURES, WIDE, Columns, way_ahead
 
 COUNTS = {"half_width": 0.25, "low": 0.06, "high": 1.5}
 
@@ -196,6 +196,37 @@ def test_what_hangs_above_the_robot_is_not_kept_and_nothing_is_out_of_view_then(
     for _ in range(PICTURES):
         assert walk.look(Pose2(), wall=4.0, spoil=lamp) == (4.0, 1.0, False)
     assert not walk.kept.key_N.size
+
+
+def test_at_every_heading_what_is_in_view_is_seen_to_be_gone_and_what_is_not_stays():
+    """Things pass over both edges of the view; 0.69 rad of it lie on either side."""
+    walk = Walk()
+    for _ in range(PICTURES):
+        walk.look(Pose2(), box=(2.0, 0.4))
+    boxed = walk.kept
+    for yaw in np.arange(-1.2, 1.2, 0.005):
+        walk.kept = boxed
+        walk.look(Pose2(0.0, 0.0, yaw), wall=2.9)
+        at_x, at_y = 0.1 * (np.array(np.divmod(boxed.key_N, WIDE)) - [[0], [WIDE // 2]] + 0.5)
+        gone = ~np.isin(boxed.key_N, walk.kept.key_N)
+        off = np.abs(np.arctan2(at_y, at_x) - yaw)
+        assert gone[off < 0.6].all() and not gone[off > 0.7].any()
+
+
+def test_a_picture_that_a_bump_has_shifted_takes_nothing_away():
+    """The camera nods up by two degrees, which nobody tells: its pictures show things lower."""
+    walk = Walk()
+    for _ in range(PICTURES):
+        walk.look(Pose2(), box=(2.0, 0.4))
+    before = set(walk.kept.key_N.tolist())
+    depth, k = floor_image(pitch=-0.035, box=(2.0, 0.4))
+    kept, _ = way_ahead(walk.kept, depth, DepthCamera(k, 1.25, 0.0, 0.0), Pose2(), **COUNTS)
+    assert before and before <= set(kept.key_N.tolist())
+
+
+def test_where_nothing_is_ahead_nothing_is_out_of_view_either():
+    way = Walk().look(Pose2())
+    assert way.clearance == math.inf and not way.out_of_view
 
 
 @pytest.mark.parametrize("yaw", [1.2, -1.2])
