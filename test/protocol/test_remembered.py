@@ -8,7 +8,15 @@ from test_corridor import floor_image
 
 from janusvln_ros.geometry import Pose2, compose
 from janusvln_ros.protocol.corridor import DepthCamera
-from janusvln_ros.protocol.remembered import FORGET, PICTURES, WIDE, Columns, way_ahead
+from janusvln_ros.protocol.remembered import (
+    FORGET,
+    LEVEL,
+    LEVELS,
+    PICTURES,
+    WIDE,
+    Columns,
+    way_ahead,
+)
 
 COUNTS = {"half_width": 0.25, "low": 0.06, "high": 1.5}
 
@@ -87,6 +95,161 @@ def test_a_person_whose_feet_left_the_view_is_gone_when_the_body_is():
     *_, (away, _) = walk.towards(1.5, last=0.9)
     at = compose(Pose2(3.0, -2.0, 0.5), Pose2(2.6 - away))
     assert walk.look(at, wall=5.0) == (pytest.approx(5.0, abs=0.01), 1.0, False)
+
+
+@pytest.mark.parametrize("pitch", [0.0, 0.2, -0.2])
+@pytest.mark.parametrize("height", [0.15, 0.3, 0.6])
+def test_a_person_whose_head_left_the_view_of_a_low_camera_is_gone_when_the_body_is(height, pitch):
+    walk = Walk(height, pitch)
+    *_, (away, _) = walk.towards(1.5, last=0.6)
+    at = compose(Pose2(3.0, -2.0, 0.5), Pose2(2.6 - away))
+    assert walk.look(at, wall=5.0) == (pytest.approx(5.0, abs=0.01), 1.0, False)
+
+
+def test_only_the_feet_of_somebody_are_in_view_when_the_rest_is_seen_to_be_gone():
+    """The camera looks down so far that 0.8 m ahead it shows the lowest 10 cm alone."""
+    walk = Walk(0.3, 0.8)
+    for i in range(PICTURES):
+        walk.look(Pose2(0.01 * i), box=(0.4, 1.5))
+    assert walk.kept.key_N.size
+    walk.look(Pose2(-0.4))
+    assert not walk.kept.key_N.size
+
+
+LOW = 0.3, [-1, 0, 1, 2, 3, 4, 5]
+"""Height of a camera, and the levels that its picture shows 0.55 m ahead."""
+
+HIGH = 1.25, [10, 11, 12, 13, 14, 15]
+
+
+def dark(depth):
+    depth[85:] = math.nan
+
+
+def corner(depth):
+    depth[:4, :4] = 0.5
+
+
+@pytest.mark.parametrize(
+    ("camera", "there", "left", "spoil"),
+    [
+        (LOW, range(16), [], None),
+        (LOW, [3, 4, 5, 6, 7], [], None),
+        (LOW, [5, 6], [], corner),
+        (LOW, [6, 7], [6, 7], None),
+        (LOW, [1, 7], [7], None),
+        (LOW, [4, 6], [6], None),
+        (LOW, [1, 15], [15], None),
+        (LOW, [0], [0], None),
+        (LOW, [0, 1], [], None),
+        (LOW, [3, 4], [], dark),
+        (LOW, [0, 1, 2, 3], [], dark),
+        (LOW, [0, 1], [0, 1], dark),
+        (HIGH, [0, 15], [0], None),
+        (HIGH, [9, 10], [], None),
+        (HIGH, [8, 10, 11], [8], None),
+        (HIGH, range(9), range(9), None),
+    ],
+)
+def test_what_a_picture_of_a_free_way_leaves_of_a_column(camera, there, left, spoil):
+    """Levels that it sees past are gone, and those that touch them where it does not show them."""
+    height_NZ = np.full((1, LEVELS), math.nan)
+    height_NZ[0, list(there)] = LEVEL * (np.array(there) + 0.5)
+    at = np.array([5 * WIDE + WIDE // 2])  # 0.5 to 0.6 m ahead
+    walk = Walk(camera[0])
+    walk.kept = Columns(at, height_NZ, np.array([PICTURES]), np.zeros(1), 0.0, Pose2())
+    way = walk.look(Pose2(), wall=5.0, spoil=spoil)
+    kept_NZ = walk.kept.height_NZ[np.isin(walk.kept.key_N, at)]
+    assert np.nonzero(~np.isnan(kept_NZ))[1].tolist() == list(left)
+    assert way.out_of_view == (bool(left) and not set(left) & set(camera[1]))
+
+
+def test_two_pictures_are_believed_and_a_column_begins_at_its_near_side():
+    walk = Walk()
+    for _ in range(PICTURES):
+        walk.look(Pose2(), box=(1.62, 0.4))
+    assert walk.look(Pose2(0.6), wall=3.0) == (pytest.approx(1.0, abs=1e-6), 1.0, True)
+
+
+@pytest.mark.parametrize("at", [Pose2(), Pose2(12345.0, -54321.0), Pose2(-70000.0, 80000.0)])
+def test_it_is_remembered_wherever_odometry_began(at):
+    walk = Walk()
+    for _ in range(PICTURES):
+        walk.look(at, box=(1.62, 0.4))
+    assert walk.look(at._replace(x=at.x + 0.6), wall=3.0).clearance == pytest.approx(1.0, abs=0.06)
+
+
+def test_what_a_camera_sees_of_the_robot_before_it_is_not_kept():
+    walk = Walk(forward=-0.5)
+    for _ in range(PICTURES):
+        walk.look(Pose2(), box=(0.3, 1.2), wall=4.0)
+    assert not walk.kept.key_N.size
+
+
+@pytest.mark.parametrize("high", [1.5, 2.5])
+def test_every_level_is_told_by_its_own_readings(high):
+    kept = Columns()
+    for i in range(PICTURES):
+        depth, k = floor_image(height=0.6, box=(2.5, high))
+        camera = DepthCamera(k, 0.6, 0.0, 0.0)
+        kept, _ = way_ahead(kept, depth, camera, Pose2(0.1 * i), **COUNTS | {"high": high})
+    told_NZ = np.floor(kept.height_NZ / LEVEL + 1e-9)
+    assert (np.isnan(told_NZ) | (told_NZ == np.arange(LEVELS)))[:, :-1].all()
+    assert not np.isnan(told_NZ[:, :-1]).all(axis=0).any()
+    assert (told_NZ[:, -1] > LEVELS - 1).any() == (high > 2)
+
+
+def test_a_small_picture_is_looked_at_whole():
+    depth, k = floor_image(box=(2.0, 1.2))
+    camera = DepthCamera((*k[:2], k[2] - 40, *k[3:]), 1.25, 0.0, 0.0)
+    _, way = way_ahead(Columns(), depth[:, 40:120], camera, Pose2(), **COUNTS)
+    assert way.clearance == pytest.approx(2.0, abs=0.01)
+
+
+@pytest.mark.parametrize(("wide", "kept"), [(3, False), (12, True)])
+def test_of_a_large_picture_a_hundred_and_sixty_columns_are_looked_at(wide, kept):
+    k = floor_image()[1]
+    depth = np.full((480, 640), np.nan, np.float32)
+    depth[301, 400 : 400 + wide] = depth[300, 400 : 400 + wide] = 1.5
+    scaled = tuple(4 * value if i in (0, 2, 4, 5) else value for i, value in enumerate(k))
+    columns = Columns()
+    for _ in range(PICTURES):
+        camera = DepthCamera(scaled, 1.25, 0.0, 0.0)
+        columns, _ = way_ahead(columns, depth, camera, Pose2(), **COUNTS)
+    assert bool(columns.key_N.size) == kept
+
+
+@pytest.mark.parametrize("bar", [0.0, 0.15])
+def test_a_table_top_above_the_view_is_not_gone_because_one_sees_beneath_it(bar):
+    """A camera at 0.3 m sees its slab, from 0.7 to 0.8 m, and perhaps a bar above the floor."""
+    walk = Walk(0.3)
+
+    def table_at(away):
+        def table(depth):
+            whole, below, low = (
+                floor_image(height=0.3, box=(away, top))[0] for top in (0.8, 0.7, bar)
+            )
+            shown = ((whole != below) & ~np.isnan(whole)) | (low == np.float32(away))
+            depth[shown] = whole[shown]
+
+        return table
+
+    for i in range(40):
+        away = 2.6 - 0.06 * i
+        way = walk.look(Pose2(0.06 * i), wall=2.4 + away, spoil=table_at(away))
+        if i >= PICTURES:
+            assert way.clearance == pytest.approx(away, abs=0.15)
+    assert way.out_of_view  # the slab from 0.65 m on, the bar from 0.25 m on
+
+
+def test_what_is_behind_is_judged_by_no_picture_of_what_is_ahead():
+    walk = Walk()
+    for _ in range(PICTURES):
+        walk.look(Pose2(), box=(2.0, 1.2))
+    before = set(walk.kept.key_N.tolist())
+    way = walk.look(Pose2(0.0, 0.0, math.pi), wall=4.0)
+    assert before and before <= set(walk.kept.key_N.tolist())
+    assert way.clearance == pytest.approx(4.0, abs=0.01)
 
 
 @pytest.mark.parametrize("unknown", [math.nan, 0.0])
@@ -176,7 +339,8 @@ def test_what_stands_to_the_left_is_judged_by_the_left_of_the_picture(side, gone
 
     for _ in range(PICTURES):
         walk.look(Pose2(), wall=2.6, spoil=box)
-    boxed = {key for key, top in zip(walk.kept.key_N.tolist(), walk.kept.top_N) if top < 0.9}
+    is_box = np.isnan(walk.kept.height_NZ[:, 9:]).all(axis=1)  # the wall is higher
+    boxed = set(walk.kept.key_N[is_box].tolist())
     assert boxed
 
     def unknown(depth):
