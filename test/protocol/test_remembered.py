@@ -116,10 +116,12 @@ def test_only_the_feet_of_somebody_are_in_view_when_the_rest_is_seen_to_be_gone(
     assert not walk.kept.key_N.size
 
 
-LOW = 0.3, [-1, 0, 1, 2, 3, 4, 5]
-"""Height of a camera, and the levels that its picture shows 0.55 m ahead."""
+LOW = 0.3, 0.0, [0, 1, 2, 3, 4, 5]
+"""Height and tilt of a camera, and the levels that its picture shows 0.55 m ahead."""
 
-HIGH = 1.25, [10, 11, 12, 13, 14, 15]
+HIGH = 1.25, 0.0, [10, 11, 12, 13, 14, 15]
+
+UP = 1.55, -0.5, [15]
 
 
 def dark(depth):
@@ -149,6 +151,7 @@ def corner(depth):
         (HIGH, [9, 10], [], None),
         (HIGH, [8, 10, 11], [8], None),
         (HIGH, range(9), range(9), None),
+        (UP, [13, 14, 15], [], None),
     ],
 )
 def test_what_a_picture_of_a_free_way_leaves_of_a_column(camera, there, left, spoil):
@@ -156,17 +159,28 @@ def test_what_a_picture_of_a_free_way_leaves_of_a_column(camera, there, left, sp
     height_NZ = np.full((1, LEVELS), math.nan)
     height_NZ[0, list(there)] = LEVEL * (np.array(there) + 0.5)
     at = np.array([5 * WIDE + WIDE // 2])  # 0.5 to 0.6 m ahead
-    walk = Walk(camera[0])
+    height, tilt, in_view = camera
+    walk = Walk(height, tilt)
     walk.kept = Columns(at, height_NZ, np.array([PICTURES]), np.zeros(1), 0.0, Pose2())
     way = walk.look(Pose2(), wall=5.0, spoil=spoil)
     kept_NZ = walk.kept.height_NZ[np.isin(walk.kept.key_N, at)]
     assert np.nonzero(~np.isnan(kept_NZ))[1].tolist() == list(left)
-    assert way.out_of_view == (bool(left) and not set(left) & set(camera[1]))
+    assert way.out_of_view == (bool(left) and not set(left) & set(in_view))
+
+
+def test_a_picture_of_its_foot_takes_nothing_from_what_is_above_the_view():
+    height_NZ = np.full((1, LEVELS), math.nan)
+    height_NZ[0, 7] = 0.75
+    at = np.array([5 * WIDE + WIDE // 2])
+    walk = Walk(0.3)
+    walk.kept = Columns(at, height_NZ, np.array([PICTURES]), np.zeros(1), 0.0, Pose2())
+    walk.look(Pose2(), box=(0.55, 0.15))
+    assert not np.isnan(walk.kept.height_NZ[walk.kept.key_N == at][0, [0, 1, 7]]).any()
 
 
 def test_two_pictures_are_believed_and_a_column_begins_at_its_near_side():
     walk = Walk()
-    for _ in range(PICTURES):
+    for _ in range(2):
         walk.look(Pose2(), box=(1.62, 0.4))
     assert walk.look(Pose2(0.6), wall=3.0) == (pytest.approx(1.0, abs=1e-6), 1.0, True)
 
