@@ -130,18 +130,17 @@ def measure(
     """Run both processes for one setting."""
     import numpy as np
 
-    from janusvln_ros.files import share_dir
+    from janusvln_ros.graph.processes import PROFILE_VARIABLES, shipped_profile
 
     environment = {
         **os.environ,
         "ROS_DOMAIN_ID": str(domain),
         "ROS_AUTOMATIC_DISCOVERY_RANGE": "LOCALHOST",
     }
-    environment.pop("FASTDDS_DEFAULT_PROFILES_FILE", None)
-    if profile:
-        environment["FASTDDS_DEFAULT_PROFILES_FILE"] = str(
-            share_dir() / "config" / "fastdds_shm.xml"
-        )
+    for name in PROFILE_VARIABLES:
+        environment.pop(name, None)
+        if profile:
+            environment[name] = str(shipped_profile())
     count = max(1, round(args.seconds * args.rate))
     common = [
         sys.executable,

@@ -13,13 +13,14 @@ from janusvln_msgs.msg import Heartbeat
 from rclpy.executors import SingleThreadedExecutor
 from rclpy.signals import SignalHandlerOptions
 
+from janusvln_ros.graph.processes import PROFILE_VARIABLES
 from janusvln_ros.nodes.shared_memory import clear_dead, keep_private
 from janusvln_ros.protocol.exchange import new_life
 
 MIDDLEWARE_VARIABLES = (
     "ROS_AUTOMATIC_DISCOVERY_RANGE",
     "ROS_LOCALHOST_ONLY",
-    "FASTDDS_DEFAULT_PROFILES_FILE",
+    *PROFILE_VARIABLES,
 )
 
 ATTENDANCE_PERIOD = 0.2

@@ -22,13 +22,14 @@ from launch.substitutions import EnvironmentVariable
 from launch_ros.actions import Node
 from launch_ros.parameter_descriptions import ParameterValue
 
-from janusvln_ros.files import share_dir
 from janusvln_ros.graph.composition import NodeSpec, graph_arguments, resolve
 from janusvln_ros.graph.processes import (
     LAST_WORDS_LINES,
+    PROFILE_VARIABLES,
     NodeEndedError,
     last_words,
     launch_prefix,
+    shipped_profile,
 )
 from launch import LaunchDescription  # type: ignore[attr-defined]  # not our launch/
 
@@ -111,11 +112,9 @@ def describe(graph: str) -> LaunchDescription:
         told = context.launch_configurations
         return [action for spec in resolve(graph, said) for action in launch_node(spec, told)]
 
-    # a profile that the user has chosen wins
-    profile = EnvironmentVariable(
-        "FASTDDS_DEFAULT_PROFILES_FILE",
-        default_value=str(share_dir() / "config" / "fastdds_shm.xml"),
-    )
+    # a profile that the user has chosen wins, by whichever name
+    new, old = PROFILE_VARIABLES
+    chosen = EnvironmentVariable(old, default_value=str(shipped_profile()))
     declared = [
         DeclareLaunchArgument(
             a.name,
@@ -127,7 +126,10 @@ def describe(graph: str) -> LaunchDescription:
     ]
     return LaunchDescription(
         [
-            SetEnvironmentVariable("FASTDDS_DEFAULT_PROFILES_FILE", profile),
+            SetEnvironmentVariable(new, EnvironmentVariable(new, default_value=chosen)),
+            SetEnvironmentVariable(
+                old, EnvironmentVariable(old, default_value=EnvironmentVariable(new))
+            ),
             OpaqueFunction(function=hear),
             *declared,
             OpaqueFunction(function=nodes),

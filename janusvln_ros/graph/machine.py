@@ -4,6 +4,7 @@ it. What loads libraries that may end the process (torch, OpenGL) is tried in a 
 No ROS import.
 """
 
+import contextlib
 import json
 import os
 import re
@@ -19,7 +20,7 @@ from typing import Any
 
 from janusvln_ros.files import user_data_dir
 from janusvln_ros.graph.checks import FAIL, PASS, SKIP, WARN, Finding, Verdict
-from janusvln_ros.graph.processes import domains_in_use
+from janusvln_ros.graph.processes import PROFILE_VARIABLES, domains_in_use
 
 PYTHONS = ((3, 10), (3, 15))
 """The first Python that works, and the first that is not known to."""
@@ -89,6 +90,7 @@ class Machine:
         ros_problem: why ROS 2 or our messages do not import.
         variables: of the environment, as the user set them.
         segment: bytes of the shared-memory segment that the user's profile gives.
+        profile_variable: where this Fast DDS is told of a profile.
         elsewhere: other ROS domains in use on this machine.
     """
 
@@ -101,6 +103,7 @@ class Machine:
     ros_problem: str = ""
     variables: Mapping[str, str] = field(default_factory=dict)
     segment: int = SEGMENT_BYTES
+    profile_variable: str = PROFILE_VARIABLES[0]
     elsewhere: Sequence[int] = ()
 
 
@@ -252,7 +255,7 @@ def shared_memory(machine: Machine, picture: Any | None, raw: bool) -> Finding:
     if size < room:
         return Finding(name, PASS, told)
     remedy = (
-        "start the camera's driver with FASTDDS_DEFAULT_PROFILES_FILE=.../config/fastdds_shm.xml"
+        f"start the camera's driver with {machine.profile_variable}=.../config/fastdds_shm.xml"
         + (", or use transport:=compressed" if raw else "")
     )
     return Finding(name, WARN, f"{told}: frames are lost", remedy)
@@ -294,6 +297,15 @@ def segment_bytes(profile: str | None) -> int:
         return SEGMENT_BYTES
     found = re.search(r"<segment_size>\s*(\d+)\s*</segment_size>", told)
     return int(found[1]) if found else SEGMENT_BYTES
+
+
+def profile_variable() -> str:
+    """Which of `PROFILE_VARIABLES` the Fast DDS reads that this process has loaded."""
+    new, old = PROFILE_VARIABLES
+    with contextlib.suppress(OSError):
+        if "libfastrtps.so" in Path("/proc/self/maps").read_text():  # its name before 3
+            return old
+    return new
 
 
 def _trial(package: str, program: str, *words: str) -> "subprocess.Popen[str] | None":
@@ -341,7 +353,8 @@ def look(variables: Mapping[str, str]) -> Callable[[], Machine]:
             rmw=rmw,
             ros_problem=problem,
             variables=dict(variables),
-            segment=segment_bytes(variables.get("FASTDDS_DEFAULT_PROFILES_FILE")),
+            segment=segment_bytes(variables.get(profile_variable())),
+            profile_variable=profile_variable(),
             elsewhere=[other for other in domains_in_use() if other != domain],
         )
 

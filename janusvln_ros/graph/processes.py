@@ -41,6 +41,12 @@ ROS domains from which a demo picks: away from 0, where robots are, and with por
 Linux gives to clients.
 """
 
+PROFILE_VARIABLES = ("FASTDDS_DEFAULT_PROFILES_FILE", "FASTRTPS_DEFAULT_PROFILES_FILE")
+"""
+Where Fast DDS is told the path of a profile: from 3 on (Kilted), and before (Humble, Jazzy). It
+does not read the other's name, and does not say so.
+"""
+
 LAST_WORDS_LINES = 20
 
 LIFE = "$ "
@@ -150,9 +156,9 @@ def middleware_environment(domain: int | None, localhost: bool) -> dict[str, str
     What the user has set is kept, except where ``domain`` or ``localhost`` ask for something else.
     """
     environment = dict(os.environ)
-    environment.setdefault(
-        "FASTDDS_DEFAULT_PROFILES_FILE", str(share_dir() / "config" / "fastdds_shm.xml")
-    )
+    told = [environment[name] for name in PROFILE_VARIABLES if environment.get(name)]
+    profile = told[0] if told else str(shipped_profile())
+    environment.update({name: environment.get(name) or profile for name in PROFILE_VARIABLES})
     environment.setdefault("RCUTILS_COLORIZED_OUTPUT", "0")
     environment["PYTHONUNBUFFERED"] = "1"
     if domain is not None:
@@ -163,6 +169,11 @@ def middleware_environment(domain: int | None, localhost: bool) -> dict[str, str
         if not os.environ.get("ROS_DISTRO", "").startswith("humble"):
             environment.pop("ROS_LOCALHOST_ONLY")
     return environment
+
+
+def shipped_profile() -> Path:
+    """The profile of Fast DDS that has room for raw images in shared memory."""
+    return share_dir() / "config" / "fastdds_shm.xml"
 
 
 def domain_ports(domain: int) -> range:

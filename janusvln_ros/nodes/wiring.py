@@ -68,10 +68,9 @@ class Matched:
     is, best effort otherwise: whichever it asks for, no publisher goes unheard. Ask `match` now
     and then.
 
-    For what is larger than a datagram. When a reader is killed, Fast DDS 2.14 delivers such
-    messages of that publisher to a best-effort reader that is started in its place at a tenth of
-    their rate, for minutes (`kill_motion` of the soak; compare eProsima/Fast-DDS issue 5469); to a
-    reliable one it sends again what was lost.
+    For what is larger than a datagram. A driver whose shared memory has no room for it, as without
+    a profile, sends it in pieces, of which best effort loses some, and most of them after a reader
+    was killed (``benchmarks/after_kill.py``); to a reliable reader it sends those again.
     """
 
     def __init__(self, node: Any, kind: Any, topic: str, callback: Callable[[Any], None]) -> None:

@@ -1,0 +1,108 @@
+"""The middleware has room for pictures in shared memory, by what it is really told."""
+
+import os
+import subprocess
+import sys
+
+import pytest
+
+from janusvln_ros.graph.processes import (
+    PROFILE_VARIABLES,
+    middleware_environment,
+    shipped_profile,
+)
+
+SEGMENT_BYTES = 16 * 2**20
+"""What `shipped_profile` asks for."""
+
+LARGEST = """
+import os, rclpy
+from rclpy.utilities import get_rmw_implementation_identifier
+rclpy.init()
+node = rclpy.create_node("seen")
+mine = set()
+for line in open("/proc/self/maps"):
+    path = line.split()[-1]
+    if path.startswith("/dev/shm/"):
+        mine.add(path)
+print(get_rmw_implementation_identifier(), max(map(os.path.getsize, mine), default=0))
+"""
+
+
+def largest_segment(environment):
+    """Bytes of the largest piece of shared memory of a node of its own."""
+    pytest.importorskip("rclpy", reason="needs ROS 2")
+    words = [sys.executable, "-c", LARGEST]
+    told = subprocess.run(words, env=environment, capture_output=True, text=True, check=True)
+    middleware, size = told.stdout.split()
+    if not middleware.startswith("rmw_fastrtps"):
+        pytest.skip(f"{middleware} has no such segment")
+    return int(size)
+
+
+@pytest.fixture
+def unset(monkeypatch):
+    for name in PROFILE_VARIABLES:
+        monkeypatch.delenv(name, raising=False)
+    return monkeypatch
+
+
+@pytest.mark.ros
+def test_a_node_that_we_start_has_room_for_raw_pictures(unset, ros_domain):
+    environment = middleware_environment(ros_domain, localhost=True)
+    assert largest_segment(environment) > SEGMENT_BYTES
+    without = {k: v for k, v in environment.items() if k not in PROFILE_VARIABLES}
+    assert largest_segment(without) < SEGMENT_BYTES
+
+
+@pytest.mark.ros
+def test_the_doctor_names_the_variable_that_this_middleware_reads(unset, ros_domain):
+    pytest.importorskip("rclpy", reason="needs ROS 2")
+    environment = middleware_environment(ros_domain, localhost=True)
+    words = "import rclpy; rclpy.init(); from janusvln_ros.graph import machine as m;"
+    told = subprocess.run(
+        [sys.executable, "-c", f"{words} print(m.profile_variable())"],
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    (other,) = set(PROFILE_VARIABLES) - {told.stdout.strip()}
+    del environment[other]
+    assert largest_segment(environment) > SEGMENT_BYTES
+
+
+@pytest.mark.parametrize("name", PROFILE_VARIABLES)
+def test_a_profile_that_the_user_has_chosen_wins_by_either_name(unset, name):
+    unset.setenv(name, "/mine.xml")
+    environment = middleware_environment(None, localhost=False)
+    assert [environment[other] for other in PROFILE_VARIABLES] == ["/mine.xml"] * 2
+
+
+def test_a_profile_by_each_name_is_left_as_it_is(unset):
+    for name in PROFILE_VARIABLES:
+        unset.setenv(name, f"/{name}.xml")
+    environment = middleware_environment(None, localhost=False)
+    assert [environment[name] for name in PROFILE_VARIABLES] == [
+        f"/{name}.xml" for name in PROFILE_VARIABLES
+    ]
+
+
+@pytest.mark.parametrize("chosen", [None, *PROFILE_VARIABLES])
+def test_a_launch_tells_its_nodes_the_same(unset, chosen):
+    launch = pytest.importorskip("launch", reason="needs ROS 2's launch")
+    actions = pytest.importorskip("launch.actions", reason="needs ROS 2's launch")
+    from janusvln_ros.graph.launching import describe
+
+    if chosen:
+        unset.setenv(chosen, "/mine.xml")
+    for name in PROFILE_VARIABLES:  # so that what the launch sets is taken back
+        unset.setenv(name, os.environ.get(name, ""))
+        if not os.environ[name]:
+            unset.delenv(name)
+    context = launch.LaunchContext()
+    for entity in describe("robot").entities:
+        if isinstance(entity, actions.SetEnvironmentVariable):
+            entity.execute(context)
+    wanted = "/mine.xml" if chosen else str(shipped_profile())
+    assert [os.environ[name] for name in PROFILE_VARIABLES] == [wanted] * 2
