@@ -129,8 +129,15 @@ def _check_row(row: Row) -> None:
     """Raise ValueError where a damaged database holds something else than a message."""
     if type(row.log_time) is not int or not 0 <= row.log_time < 1 << 63:
         raise ValueError(f"a message of {row.topic} was recorded at {row.log_time!r:.40}")
-    if type(row.cdr) is not bytes or not isinstance(row.topic, str):
-        raise ValueError(f"a message of {row.topic!r:.40} is {type(row.cdr).__name__}, not bytes")
+    _check_names(row.topic, row.msgtype)
+    if type(row.cdr) is not bytes:
+        raise ValueError(f"a message of {row.topic:.40} is {type(row.cdr).__name__}, not bytes")
+
+
+def _check_names(topic: object, msgtype: object) -> None:
+    """Raise ValueError where a damaged database holds something else than names: NULL, numbers."""
+    if not isinstance(topic, str) or not isinstance(msgtype, str):
+        raise ValueError(f"a topic is {topic!r:.40} of type {msgtype!r:.40}, which are no names")
 
 
 def _unpacked(data: bytes) -> bytes:
@@ -279,6 +286,7 @@ def _take(source: Source, reader: Reader, plain: Path) -> None:
     """Fill ``source`` with what the index of an intact file says."""
     for connection in reader.connections:
         topic, definition = connection.topic, connection.msgdef
+        _check_names(topic, connection.msgtype)
         source.topics[topic] = connection.msgtype
         source.counts[topic] = source.counts.get(topic, 0) + connection.msgcount
         source.qos.setdefault(topic, []).extend(

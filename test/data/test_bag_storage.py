@@ -397,6 +397,26 @@ def test_file_that_is_no_bag_is_named(tmp_path):
         pass
 
 
+@pytest.mark.parametrize("column", ["name", "type"])
+@pytest.mark.parametrize("value", ["NULL", "x'00ff'", "7.5"])
+def test_a_topic_without_a_name_or_type_is_told(bags, tmp_path, column, value):
+    path = tmp_path / "bag.db3"
+    tables = TABLES.replace(" NOT NULL", "").replace(" TEXT", "")
+    with sqlite3.connect(path) as database:
+        database.executescript(tables)
+        database.execute(
+            "INSERT INTO topics VALUES(2, '/odom', 'nav_msgs/msg/Odometry', 'cdr', '')"
+        )
+        for n in range(3):
+            row = (n + 1, 1, n * 10**8, picture(bags, n))
+            database.execute("INSERT INTO messages VALUES(?, ?, ?, ?)", row)
+        database.execute("INSERT INTO messages VALUES(9, 2, 900000000, x'00010000')")
+        database.execute(f"UPDATE topics SET {column} = {value} WHERE id = 2")
+    database.close()
+    found, damage = numbers(path)
+    assert found == [0, 1, 2] and "no names" in damage
+
+
 def announced(path, at, number, width=8):
     """Write another number into an mcap file."""
     data = bytearray(path.read_bytes())
