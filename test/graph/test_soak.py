@@ -33,40 +33,54 @@ from janusvln_ros.graph.soak.watch import (
 )
 
 
+def hear(watch, now, speed, rate, late=0.0):
+    watch.truth(now, now - late, speed, rate)
+
+
 def test_motion_is_unsafe_only_after_the_promise_and_the_braking_and_is_counted_once():
     watch = RestWatch()
-    watch.truth(0.0, 0.3, 0.0)
+    hear(watch, 0.0, 0.3, 0.0)
     watch.must_rest(10.0, "disarm")
-    watch.truth(10.0 + PROMISE + BRAKING - 0.01, 0.3, 0.0)
+    hear(watch, 10.0 + PROMISE + BRAKING - 0.01, 0.3, 0.0)
     assert not watch.unsafe
     for t in (10.9, 11.0, 11.1):
-        watch.truth(t, 0.0, 0.2)
+        hear(watch, t, 0.0, 0.2)
     assert len(watch.unsafe) == 1 and "disarm" in watch.unsafe[0]
+    assert watch.unsafe[0].endswith("told 0.00 s late")
     watch.must_rest(20.0, "e-stop")
     watch.may_move()
-    watch.truth(30.0, 0.3, 0.0)
+    hear(watch, 30.0, 0.3, 0.0)
     watch.must_rest(40.0, "cancel")
-    watch.truth(50.0, 0.01, 0.0)
+    hear(watch, 50.0, 0.01, 0.0)
     assert len(watch.unsafe) == 1
+
+
+def test_motion_that_is_told_late_counts_and_how_late_stands_with_it():
+    watch = RestWatch()
+    hear(watch, 9.0, 0.0, 0.3, late=0.01)
+    watch.must_rest(10.0, "kill")
+    hear(watch, 12.0, 0.0, 0.3, late=1.71)
+    (told,) = watch.unsafe
+    assert told.startswith("2.00 s after 'kill'") and told.endswith("told 1.70 s late")
 
 
 def test_one_that_may_turn_makes_no_way_and_one_that_may_go_on_comes_to_rest_first():
     late = PROMISE + BRAKING + 0.01
     watch = RestWatch()
     watch.must_rest(0.0, "scan", turns=True)
-    watch.truth(late, 0.0, 0.5)
+    hear(watch, late, 0.0, 0.5)
     assert not watch.unsafe
-    watch.truth(late, 0.1, 0.5)
+    hear(watch, late, 0.1, 0.5)
     assert len(watch.unsafe) == 1
     watch.must_rest(10.0, "jump", once=True)
-    watch.truth(10.1, 0.3, 0.0)
-    watch.truth(10.3, 0.0, 0.0)  # it has rested
-    watch.truth(10 + late, 0.3, 0.0)
+    hear(watch, 10.1, 0.3, 0.0)
+    hear(watch, 10.3, 0.0, 0.0)  # it has rested
+    hear(watch, 10 + late, 0.3, 0.0)
     assert len(watch.unsafe) == 1
     watch.must_rest(20.0, "jump", once=True)
-    watch.truth(20 + late, 0.3, 0.0)
+    hear(watch, 20 + late, 0.3, 0.0)
     watch.must_rest(30.0, "client", promise=2.0)
-    watch.truth(30.0 + 2.0 + BRAKING - 0.01, 0.3, 0.0)
+    hear(watch, 30.0 + 2.0 + BRAKING - 0.01, 0.3, 0.0)
     assert len(watch.unsafe) == 2
 
 

@@ -157,10 +157,11 @@ class Soak:
     def _on_truth(self, message: Odometry) -> None:
         pose, twist = message.pose.pose, message.twist.twist
         turn = pose.orientation
-        if nanoseconds(message.header.stamp) > self.client.since:  # not from the place before
+        stamp = nanoseconds(message.header.stamp)
+        if stamp > self.client.since:  # not from the place before
             heading = yaw_of(turn.x, turn.y, turn.z, turn.w)
             self.step.truth(pose.position.x, pose.position.y, heading)
-        self.rest.truth(time.monotonic(), twist.linear.x, twist.angular.z)
+        self.rest.truth(time.monotonic(), stamp * 1e-9, twist.linear.x, twist.angular.z)
 
     def _look(self) -> None:
         for name, growth in self.growth.items():

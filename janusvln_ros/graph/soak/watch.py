@@ -35,6 +35,7 @@ class RestWatch:
     turns: bool = False
     once: bool = False
     unsafe: list[str] = field(default_factory=list)
+    offset: float = math.inf
 
     def must_rest(
         self,
@@ -56,8 +57,13 @@ class RestWatch:
         """The base may move again."""
         self.since = None
 
-    def truth(self, now: float, speed: float, rate: float) -> None:
-        """The base moves so at ``now``."""
+    def truth(self, now: float, stamp: float, speed: float, rate: float) -> None:
+        """
+        At ``now`` it is heard that the base moves so; ``stamp``: when that was, seconds of the
+        simulator's clock. A moment that was told late may be one of before: it counts all the
+        same, and how late it was told stands with it.
+        """
+        self.offset = min(self.offset, now - stamp)
         if self.since is None:
             return
         moves = abs(speed) > MOVING_SPEED or (abs(rate) > MOVING_RATE and not self.turns)
@@ -66,7 +72,8 @@ class RestWatch:
         elif moves and now - self.since > self.promise + BRAKING:
             self.unsafe.append(
                 f"{now - self.since:.2f} s after '{self.why}' the base moves at "
-                f"{speed:.2f} m/s and {rate:.2f} rad/s"
+                f"{speed:.2f} m/s and {rate:.2f} rad/s, told "
+                f"{now - stamp - self.offset:.2f} s late"
             )
             self.since = None
 
