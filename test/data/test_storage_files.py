@@ -61,14 +61,19 @@ def test_times_of_recording_are_whole_numbers_of_63_bits(log_time):
     [
         *({"log_time": t} for t in (-1, 1 << 63, 1.5, True, "7", None)),
         *({"cdr": data} for data in ("text", None, bytearray(4), 7)),
-        {"topic": 7},
-        {"topic": None},
     ],
 )
 def test_what_is_no_message_ends_the_reading_with_a_sentence(wrong):
     found, damage = read([ROW, ROW._replace(**wrong), ROW])
     assert found == [ROW]
     assert damage.startswith("drive.db3: reading ended early, at the first damage: a message of")
+
+
+@pytest.mark.parametrize("wrong", [{"topic": 7}, {"topic": None}, {"msgtype": None}])
+def test_a_message_whose_topic_has_no_name_ends_the_reading_with_a_sentence(wrong):
+    found, damage = read([ROW, ROW._replace(**wrong), ROW])
+    assert found == [ROW]
+    assert damage.startswith("drive.db3: reading ended early, at the first damage: a topic is")
 
 
 def failing(error):
