@@ -575,3 +575,10 @@ def wait_until(condition, seconds=120):
     while not condition():
         assert time.monotonic() < deadline
         time.sleep(0.05)
+
+
+def test_a_home_with_more_doors_on_a_side_than_anybody_counts_is_told(tmp_path):
+    """Found by a long run: the fifth had no word, and the home was lost."""
+    ledger = Ledger(tmp_path / "ledger.json")
+    with drawn_home(Mix(seed=1), "stream", 476, tmp_path, ledger.clock) as (routes, _):
+        assert len(routes) > 3 and all(text for route in routes for text in route.texts)

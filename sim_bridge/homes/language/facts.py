@@ -30,6 +30,9 @@ from sim_bridge.homes.sight import comes_into_view, crossings_of, turn_name
 
 HAND = ("left", "right")
 
+ORDINALS = ("first", "second", "third", "fourth")
+"""How far anybody counts doors."""
+
 
 @dataclass(frozen=True)
 class RoomName:
@@ -59,7 +62,7 @@ class Opening:
     "straight", "" if that has no clear name); in a hallway the way to go along it. ``side``: the
     hand it is on, in a hallway while walking along it ("left", "right", "ahead", "behind", "").
     ``turns`` and ``sides`` are all that they may be taken for. ``ordinal``: which on its side and
-    way from 0, None where the count is not clear; ``last``: the last of several there.
+    way from 0, None where the count is not clear or too long; ``last``: the last of several there.
     ``inside``: things seen through it on the way to it; ``all_inside``: every thing behind it.
     ``beside`` and ``maybe_beside``: things next to it. ``visible``: in the picture as one comes
     in.
@@ -409,7 +412,8 @@ def _opening(
         if here.hallway:
             unsure = [v for v in unsure if turn in v[2]]
         clear = len(alike) < 2 or bool(min(np.diff(alike)) > 0.8)
-        ordinal = alike.index(far) if clear and (not unsure or not here.hallway) else None
+        if clear and (not unsure or not here.hallway) and alike.index(far) < len(ORDINALS):
+            ordinal = alike.index(far)
         last = clear and len(alike) > 1 and far == alike[-1] and not unsure
     walls = [(t, *_beside_door(door, here, t)) for t in scene.of(here.index)]
     return Opening(

@@ -13,14 +13,13 @@ import numpy as np
 from janusvln_ros.data.episodes import is_unseen_text
 from sim_bridge.homes.furnish import Thing
 from sim_bridge.homes.language.content import Content, Exit, Pass, Stop, choose
-from sim_bridge.homes.language.facts import HAND, Facts, Leg, Near, RoomName
+from sim_bridge.homes.language.facts import HAND, ORDINALS, Facts, Leg, Near, RoomName
 from sim_bridge.homes.language.grammar import RULES, Speaker
 from sim_bridge.homes.language.variants import with_articles, with_typo
 
 VOICES = ("terse", "plain", "chatty", "polite")
 _VOICE_SHARES = (0.26, 0.38, 0.22, 0.14)
 _LEVEL_SHARES = (0.26, 0.33, 0.27, 0.14)
-_ORDINALS = ("first", "second", "third", "fourth")
 
 
 @dataclass(frozen=True)
@@ -351,7 +350,7 @@ class _Teller:
         noun = self.names.keep("door", lambda: speaker.say("door"))
         order = ""
         if said.ordinal is not None:
-            order = speaker.say(_ORDINALS[said.ordinal])
+            order = speaker.say(ORDINALS[said.ordinal])
         elif said.last:
             order = speaker.say("last")
         elif said.only:
