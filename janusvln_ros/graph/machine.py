@@ -345,6 +345,7 @@ def look(variables: Mapping[str, str]) -> Callable[[], Machine]:
         folders = {str(Path.cwd()), str(_existing(user_data_dir())), str(Path.home())}
         torch, egl = map(_outcome, trials)
         domain = int(number) if (number := variables.get("ROS_DOMAIN_ID", "0")).isdigit() else 0
+        variable = profile_variable()
         return Machine(
             torch=torch,
             egl=egl,
@@ -353,8 +354,8 @@ def look(variables: Mapping[str, str]) -> Callable[[], Machine]:
             rmw=rmw,
             ros_problem=problem,
             variables=dict(variables),
-            segment=segment_bytes(variables.get(profile_variable())),
-            profile_variable=profile_variable(),
+            segment=segment_bytes(variables.get(variable)),
+            profile_variable=variable,
             elsewhere=[other for other in domains_in_use() if other != domain],
         )
 

@@ -156,9 +156,9 @@ def middleware_environment(domain: int | None, localhost: bool) -> dict[str, str
     What the user has set is kept, except where ``domain`` or ``localhost`` ask for something else.
     """
     environment = dict(os.environ)
-    told = [environment[name] for name in PROFILE_VARIABLES if environment.get(name)]
-    profile = told[0] if told else str(shipped_profile())
-    environment.update({name: environment.get(name) or profile for name in PROFILE_VARIABLES})
+    new, old = PROFILE_VARIABLES
+    environment[new] = environment.get(new) or environment.get(old) or str(shipped_profile())
+    environment[old] = environment.get(old) or environment[new]
     environment.setdefault("RCUTILS_COLORIZED_OUTPUT", "0")
     environment["PYTHONUNBUFFERED"] = "1"
     if domain is not None:

@@ -43,7 +43,8 @@ def largest_segment(environment):
 @pytest.fixture
 def unset(monkeypatch):
     for name in PROFILE_VARIABLES:
-        monkeypatch.delenv(name, raising=False)
+        monkeypatch.setenv(name, "")  # so that what a test sets is taken back
+        monkeypatch.delenv(name)
     return monkeypatch
 
 
@@ -96,10 +97,6 @@ def test_a_launch_tells_its_nodes_the_same(unset, chosen):
 
     if chosen:
         unset.setenv(chosen, "/mine.xml")
-    for name in PROFILE_VARIABLES:  # so that what the launch sets is taken back
-        unset.setenv(name, os.environ.get(name, ""))
-        if not os.environ[name]:
-            unset.delenv(name)
     context = launch.LaunchContext()
     for entity in describe("robot").entities:
         if isinstance(entity, actions.SetEnvironmentVariable):

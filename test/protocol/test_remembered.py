@@ -124,6 +124,14 @@ HIGH = 1.25, 0.0, [10, 11, 12, 13, 14, 15]
 UP = 1.55, -0.5, [15]
 
 
+def kept_column(levels):
+    """One column 0.5 to 0.6 m ahead, of which these levels have been seen."""
+    height_NZ = np.full((1, LEVELS), math.nan)
+    height_NZ[0, list(levels)] = LEVEL * (np.array(levels) + 0.5)
+    at = np.array([5 * WIDE + WIDE // 2])
+    return Columns(at, height_NZ, np.array([PICTURES]), np.zeros(1), 0.0, Pose2())
+
+
 def dark(depth):
     depth[85:] = math.nan
 
@@ -156,26 +164,21 @@ def corner(depth):
 )
 def test_what_a_picture_of_a_free_way_leaves_of_a_column(camera, there, left, spoil):
     """Levels that it sees past are gone, and those that touch them where it does not show them."""
-    height_NZ = np.full((1, LEVELS), math.nan)
-    height_NZ[0, list(there)] = LEVEL * (np.array(there) + 0.5)
-    at = np.array([5 * WIDE + WIDE // 2])  # 0.5 to 0.6 m ahead
     height, tilt, in_view = camera
-    walk = Walk(height, tilt)
-    walk.kept = Columns(at, height_NZ, np.array([PICTURES]), np.zeros(1), 0.0, Pose2())
+    walk, before = Walk(height, tilt), kept_column(there)
+    walk.kept = before
     way = walk.look(Pose2(), wall=5.0, spoil=spoil)
-    kept_NZ = walk.kept.height_NZ[np.isin(walk.kept.key_N, at)]
+    kept_NZ = walk.kept.height_NZ[np.isin(walk.kept.key_N, before.key_N)]
     assert np.nonzero(~np.isnan(kept_NZ))[1].tolist() == list(left)
     assert way.out_of_view == (bool(left) and not set(left) & set(in_view))
 
 
 def test_a_picture_of_its_foot_takes_nothing_from_what_is_above_the_view():
-    height_NZ = np.full((1, LEVELS), math.nan)
-    height_NZ[0, 7] = 0.75
-    at = np.array([5 * WIDE + WIDE // 2])
-    walk = Walk(0.3)
-    walk.kept = Columns(at, height_NZ, np.array([PICTURES]), np.zeros(1), 0.0, Pose2())
+    walk, before = Walk(0.3), kept_column([7])
+    walk.kept = before
     walk.look(Pose2(), box=(0.55, 0.15))
-    assert not np.isnan(walk.kept.height_NZ[walk.kept.key_N == at][0, [0, 1, 7]]).any()
+    (kept_Z,) = walk.kept.height_NZ[np.isin(walk.kept.key_N, before.key_N)]
+    assert not np.isnan(kept_Z[[0, 1, 7]]).any()
 
 
 def test_two_pictures_are_believed_and_a_column_begins_at_its_near_side():
