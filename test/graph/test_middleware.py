@@ -15,29 +15,44 @@ from janusvln_ros.graph.processes import (
 SEGMENT_BYTES = 16 * 2**20
 """What `shipped_profile` asks for."""
 
-LARGEST = """
-import os, rclpy
+SHARED = """
+import struct, rclpy
 from rclpy.utilities import get_rmw_implementation_identifier
 rclpy.init()
 node = rclpy.create_node("seen")
-mine = set()
-for line in open("/proc/self/maps"):
-    path = line.split()[-1]
-    if path.startswith("/dev/shm/"):
-        mine.add(path)
-print(get_rmw_implementation_identifier(), max(map(os.path.getsize, mine), default=0))
+print(get_rmw_implementation_identifier())
+mine = {line.split()[-1] for line in open("/proc/self/maps")}
+for path in sorted(path for path in mine if path.startswith("/dev/shm/")):
+    held = open(path, "rb").read()
+    asked = [ms for ms in (100, 1000) if struct.pack("<II", ms, ms // 3) in held]
+    print(path, len(held), *asked)
 """
+
+
+def shared_memory(environment):
+    """
+    Pieces of shared memory of a node of its own: path, bytes, and where it is a port the
+    milliseconds in which its listeners have to answer (in Fast DDS' memory before a third of it).
+    """
+    pytest.importorskip("rclpy", reason="needs ROS 2")
+    words = [sys.executable, "-c", SHARED]
+    told = subprocess.run(words, env=environment, capture_output=True, text=True, check=True)
+    middleware, *pieces = told.stdout.splitlines()
+    if not middleware.startswith("rmw_fastrtps"):
+        pytest.skip(f"{middleware} has no such segment")
+    return [(path, *map(int, figures)) for path, *figures in map(str.split, pieces)]
 
 
 def largest_segment(environment):
     """Bytes of the largest piece of shared memory of a node of its own."""
-    pytest.importorskip("rclpy", reason="needs ROS 2")
-    words = [sys.executable, "-c", LARGEST]
-    told = subprocess.run(words, env=environment, capture_output=True, text=True, check=True)
-    middleware, size = told.stdout.split()
-    if not middleware.startswith("rmw_fastrtps"):
-        pytest.skip(f"{middleware} has no such segment")
-    return int(size)
+    return max((size for _, size, *_ in shared_memory(environment)), default=0)
+
+
+def answer_times(environment):
+    """
+    Milliseconds in which the listeners of a node of its own have to answer, by each of its ports.
+    """
+    return {told[0] for _, _, *told in shared_memory(environment) if told}
 
 
 @pytest.fixture
@@ -54,6 +69,16 @@ def test_a_node_that_we_start_has_room_for_raw_pictures(unset, ros_domain):
     assert largest_segment(environment) > SEGMENT_BYTES
     without = {k: v for k, v in environment.items() if k not in PROFILE_VARIABLES}
     assert largest_segment(without) < SEGMENT_BYTES
+
+
+@pytest.mark.ros
+def test_whoever_sends_to_a_node_of_ours_that_was_killed_is_held_up_for_a_tenth_of_a_second(
+    unset, ros_domain
+):
+    environment = middleware_environment(ros_domain, localhost=True)
+    assert 100 in answer_times(environment)
+    without = {k: v for k, v in environment.items() if k not in PROFILE_VARIABLES}
+    assert answer_times(without) == {1000}
 
 
 @pytest.mark.ros

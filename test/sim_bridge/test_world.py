@@ -1,5 +1,7 @@
 """The bridge's world, without ROS: which episode comes next, and what is told of it."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 
@@ -49,6 +51,22 @@ def episodes(habitat):
 def test_episodes_come_in_turn_and_after_the_last_the_first(world, episodes):
     started = [world.reset("", "", "")[0] for _ in range(len(episodes) + 1)]
     assert started == [*episodes, episodes[0]]
+
+
+def resident():
+    """Bytes of this process in memory."""
+    return int(Path("/proc/self/statm").read_text().split()[1]) * 4096
+
+
+def test_what_a_home_left_behind_goes_back_to_the_system_at_the_next_episode(world):
+    world.reset("", "", "")
+    pieces = [bytes(100_000) for _ in range(600)]  # glibc maps larger ones, and returns those
+    last = bytes(100_000)  # above them, so that they are freed in the middle
+    before = resident()
+    del pieces
+    world.reset("", "", "")
+    assert resident() < before - 40_000_000
+    del last
 
 
 def test_a_named_episode_starts_and_the_next_is_the_one_after_it(world, episodes):
