@@ -186,7 +186,8 @@ class World:
 def give_back_freed_memory() -> None:
     """
     Return to the system what reading a home has freed: glibc keeps pieces of that size for later,
-    and a simulator of hours grew by tens of MB. Nothing where the C library has no ``malloc_trim``.
+    and a simulator of hours grew by tens of MB. Nothing where the C library
+    has no ``malloc_trim``.
     """
     trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
     if trim is not None:
