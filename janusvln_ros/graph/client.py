@@ -176,14 +176,15 @@ class GraphClient(Connection):
             "the recorder did not start",
         )
 
-    def arm(self, armed: bool = True) -> None:
+    def arm(self, armed: bool = True, seconds: float = 60.0) -> None:
         """
         Arm ``motion``.
 
         Raises:
-            GraphTimeoutError: it refuses; the message says why.
+            GraphTimeoutError: it refuses, the message says why; or it does not answer for
+                ``seconds``.
         """
-        response = self.call(SetBool, "motion/arm", SetBool.Request(data=armed))
+        response = self.call(SetBool, "motion/arm", SetBool.Request(data=armed), seconds)
         if not response.success:
             raise GraphTimeoutError(f"motion could not be armed: {response.message}")
 

@@ -53,6 +53,9 @@ END_S = 30.0
 READY_S = 20.0
 """Seconds that a robot may take, once nothing is wrong any more, until it can be armed."""
 
+ANSWER_S = 5.0
+"""Seconds after which it is asked again to be armed."""
+
 FOREIGN_S = 0.05
 """Seconds between the heartbeats of somebody else."""
 
@@ -263,11 +266,14 @@ class Soak:
         return int(self.client.metrics()["frames_total"])
 
     def _arm(self) -> None:
-        """Arm, once motion has heard of sensors that are well again."""
+        """
+        Arm, once motion has heard of sensors that are well again. Whoever asks one that has just
+        started, on a machine this busy, may not be heard, or not hear the answer: ask again.
+        """
         end = time.monotonic() + READY_S
         while True:
             try:
-                return self.client.arm()
+                return self.client.arm(seconds=ANSWER_S)
             except GraphTimeoutError:
                 if time.monotonic() > end:
                     raise
