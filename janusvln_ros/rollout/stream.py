@@ -32,6 +32,7 @@ from sim_bridge.homes.dataset import SPLITS, home_seed
 from sim_bridge.homes.episodes import Home, Start, make_episodes, make_home
 from sim_bridge.homes.language import route_facts, tell
 from sim_bridge.homes.routes import resample
+from sim_bridge.kinematics import forward_of
 from sim_bridge.nav_env import NavEnv, scene_path
 from sim_bridge.navmesh import navmesh_of
 from sim_bridge.scene import load_scene
@@ -56,6 +57,12 @@ SHARED_M, APART_M = 1.5, 0.75
 Metres that another route must go along with a drive to tell anything by it, and from its path
 beyond which a drive has left it.
 """
+
+AHEAD_M = 3.0
+"""Metres further along a route at which a point of it is told, beside its goal."""
+
+PATH_SPACING_M = 0.1
+"""Between the points of `path_points`."""
 
 TOLD_FRAMES = 8
 """Fewer frames tell nothing by another route."""
@@ -158,15 +165,18 @@ class LabelledDrive:
             has seen them already.
         targets: what the expert would have done at each frame, T actions.
         actions: the action that led to each frame, T numbers; -1 at the first.
+        ways: float32 [T, 2, 2], where its route leads from each frame, see `ways`.
         end: how it ended, see `Drive.status`.
-        others: what the expert would have done on each of the other routes, at the first frames.
+        others: what the expert would have done on each of the other routes, at the first frames,
+            and where that leads.
     """
 
     frames: np.ndarray | None
     targets: tuple[int, ...]
     actions: tuple[int, ...]
+    ways: np.ndarray
     end: str
-    others: tuple[tuple[int, ...], ...] = ()
+    others: tuple[tuple[tuple[int, ...], np.ndarray], ...] = ()
 
 
 def instructions(home: Home, episode: Episode, count: int) -> tuple[str, ...]:
@@ -223,15 +233,36 @@ def draw_others(home: Home, episode: Episode, count: int) -> tuple[Route, ...]:
 
 
 def path_points(episode: Episode) -> np.ndarray:
-    """Points [M, 2] (x, z) along the reference path of an episode, 0.1 m apart."""
-    return resample(np.array(episode.reference_path)[:, [0, 2]], 0.1)
+    """Points [M, 2] (x, z) along the reference path of an episode."""
+    return resample(np.array(episode.reference_path)[:, [0, 2]], PATH_SPACING_M)
+
+
+def ways(episode: Episode, drive: Drive, count: int) -> np.ndarray:
+    """
+    Where the route of ``episode`` leads from the first ``count`` places of a drive: metres forward
+    and to the left of the robot to a point ``AHEAD_M`` further along it, and to its end; float32
+    [count, 2, 2].
+
+    From one place to the next it goes on along the route by less than ``AHEAD_M`` and never back:
+    a route may cross itself, or come back the way that it went.
+    """
+    path_M2, reach, at = path_points(episode), round(AHEAD_M / PATH_SPACING_M), 0
+    told = np.empty((count, 2, 2), np.float32)
+    for t, (position, rotation) in enumerate(zip(drive.positions[:count], drive.rotations)):
+        here_2 = np.array(position)[[0, 2]]
+        off = np.linalg.norm(path_M2[at : at + reach] - here_2, axis=1)
+        at += int(np.argmax(off < off.min() + PATH_SPACING_M / 10))  # the first of equals
+        apart_22 = path_M2[[min(at + reach, len(path_M2) - 1), -1]] - here_2
+        x, _, z = forward_of(np.array(rotation))
+        told[t] = apart_22 @ np.array([[x, z], [z, -x]])
+    return told
 
 
 def shared(episode: Episode, other: Episode) -> float:
     """Metres from the start on which the reference path of ``other`` is within ``APART_M``."""
     one, two = path_points(episode), path_points(other)
     apart = np.linalg.norm(two[:, None] - one[None], axis=2).min(axis=1) > APART_M
-    return 0.1 * float(np.argmax(apart) if apart.any() else len(two))
+    return PATH_SPACING_M * float(np.argmax(apart) if apart.any() else len(two))
 
 
 @contextmanager
@@ -314,8 +345,12 @@ def drive_route(
         np.stack(frames[:count]) if policy is None else None,
         tuple(agent.labels),
         tuple(actions_before(drive.actions, count)),
+        ways(route.episode, drive, count),
         drive.status,
-        tuple(tuple(labels[:count]) for labels in watched.labels),
+        tuple(
+            (tuple(labels[:count]), ways(other.episode, drive, len(labels[:count])))
+            for other, labels in zip(route.others, watched.labels)
+        ),
     )
 
 

@@ -179,7 +179,8 @@ class Trajectories(Dataset[dict[str, Any]]):
             targets, executed = mirrored_actions(targets), mirrored_actions(executed)
             instruction = mirrored_instruction(instruction)
         dice = np.random.default_rng([recipe.seed, times, k])
-        item = labelled_item(self.tokenizer, recipe, instruction, targets, executed, dice)
+        nowhere = np.full((n, 2, 2), np.nan, np.float32)  # sets do not tell where routes lead
+        item = labelled_item(self.tokenizer, recipe, instruction, targets, executed, nowhere, dice)
         item["name"] = f"{self.sets[s].path}, trajectory {values.get('video', values['id'])}"
         if self.features:
             start = int(self.caches[s].start[i])
@@ -198,11 +199,13 @@ def labelled_item(
     instruction: str,
     targets: np.ndarray,
     executed: np.ndarray,
+    ways: np.ndarray,
     dice: np.random.Generator,
 ) -> dict[str, Any]:
     """
     What `collate_trajectories` takes of a trajectory beside its frames: prompt ids, and targets,
-    weights and executed actions of its first ``recipe.max_frames`` frames. ``dice`` drop words.
+    weights, executed actions and ways (NaN: not known) of its first ``recipe.max_frames`` frames.
+    ``dice`` drop words.
     """
     n = min(len(targets), recipe.max_frames)
     if recipe.word_dropout:
@@ -213,6 +216,7 @@ def labelled_item(
         "weights": step_weights(targets, recipe.change_weight, recipe.stop_weight)[:n],
         "ahead": foresight(targets, n),
         "executed": executed[:n],
+        "ways": ways[:n],
     }
 
 
@@ -313,7 +317,7 @@ def padded(rows: Sequence[Any], value: float) -> Tensor:
 def collate_trajectories(items: Sequence[dict[str, Any]]) -> dict[str, Tensor]:
     """
     Pad trajectories to one length: prompts with 0, frames with zeros, targets with -100, weights
-    with 0.
+    with 0, ways with NaN.
     """
 
     shapes = {item["frames"].shape[1:3]: item["name"] for item in items if "frames" in item}
@@ -334,6 +338,7 @@ def collate_trajectories(items: Sequence[dict[str, Any]]) -> dict[str, Tensor]:
         "weights": pad("weights"),
         "ahead": pad("ahead", IGNORED),
         "executed": pad("executed", -1),
+        "ways": pad("ways", float("nan")),
     }
     return batch | {
         name: pad(name) for name in ("vision", "spatial", "frames") if name in items[0]
@@ -343,10 +348,11 @@ def collate_trajectories(items: Sequence[dict[str, Any]]) -> dict[str, Tensor]:
 class ForesightHead(nn.Module):
     """
     A throw-away head that guesses, from the state that decides, the next expert actions, how many
-    steps are left, and which action led here.
+    steps are left, where the route leads, and which action led here.
 
-    More to learn from each step; the last one teaches the network to see its own motion, since
-    actions are not in the memory.
+    More to learn from each step: actions say where the way goes within two metres, its places
+    which door and which thing are meant. The action that led here teaches the network to see its
+    own motion, since actions are not in the memory.
     """
 
     def __init__(self, width: int) -> None:
@@ -355,33 +361,45 @@ class ForesightHead(nn.Module):
             nn.LayerNorm(width),
             nn.Linear(width, width),
             nn.GELU(),
-            nn.Linear(width, (FORESIGHT + 1) * len(Action) + 1),
+            nn.Linear(width, (FORESIGHT + 1) * len(Action) + 1 + 4),
         )
 
     def forward(
-        self, hidden_BFD: Tensor, ahead_BFK: Tensor, executed_BF: Tensor
-    ) -> tuple[Tensor, Tensor]:
+        self, hidden_BFD: Tensor, ahead_BFK: Tensor, executed_BF: Tensor, ways_BF22: Tensor
+    ) -> tuple[Tensor, dict[str, Tensor]]:
         """
-        The loss, a scalar: cross entropies of actions ahead and behind plus the error of log(1 +
-        steps left), mean over steps, then over trajectories; and the part of the action behind
-        alone.
+        The loss, a scalar: cross entropies of actions ahead and behind plus the errors of log(1 +
+        steps left) and of both places, each drawn nearer as the logarithm does; mean over steps,
+        then over trajectories. And its parts ``motion`` (the action behind) and ``way``.
 
-        ``executed_BF``: the action that led to each frame, -1 where there was none.
+        ``executed_BF``: the action that led to each frame, -1 where there was none. ``ways_BF22``:
+        see `rollout.stream.ways`; NaN where that is not known.
         """
-        out = self.head(hidden_BFD).float()
-        logits = out[..., :-1].unflatten(-1, (FORESIGHT + 1, len(Action)))
+        actions = (FORESIGHT + 1) * len(Action)
+        out_K, out_1, out_4 = self.head(hidden_BFD).float().split([actions, 1, 4], dim=-1)
+        logits = out_K.unflatten(-1, (FORESIGHT + 1, len(Action)))
         ahead = _cross_entropy(logits[:, :, :-1], ahead_BFK[..., :-1], IGNORED).mean(-1)
         behind = _cross_entropy(logits[:, :, -1], executed_BF, -1)
         steps_left = ahead_BFK[..., -1]
         left = smooth_l1_loss(
-            out[..., -1], torch.log1p(steps_left.clamp(min=0).float()), reduction="none"
+            out_1[..., 0], torch.log1p(steps_left.clamp(min=0).float()), reduction="none"
         )
         left = left * (steps_left >= 0)
+        known_BF = ways_BF22.isfinite().all(-1).all(-1)
+        places_BF4 = drawn_near(ways_BF22.nan_to_num()).flatten(-2)
+        way = smooth_l1_loss(out_4, places_BF4, reduction="none").sum(-1) * known_BF
         real = (steps_left != IGNORED).float()
-        loss, motion = (
-            ((part * real).sum(1) / real.sum(1)).mean() for part in (ahead + left + behind, behind)
+        loss, motion, way = (
+            ((part * real).sum(1) / real.sum(1)).mean()
+            for part in (ahead + left + behind + way, behind, way)
         )
-        return loss, motion
+        return loss, {"motion": motion, "way": way}
+
+
+def drawn_near(places_X2: Tensor) -> Tensor:
+    """Places in the directions where they are, log(1 + metres) away instead of metres."""
+    apart_X1 = places_X2.norm(dim=-1, keepdim=True).clamp(min=1e-6)
+    return places_X2 * (torch.log1p(apart_X1) / apart_X1)
 
 
 def _cross_entropy(logits_XV: Tensor, targets_X: Tensor, ignored: int) -> Tensor:
@@ -404,8 +422,9 @@ class DualTask(nn.Module):
         curriculum_steps: steps over which the window of the semantic memory grows to its full
             size.
         frozen_spatial: the spatial encoder needs no gradient.
-        seed: of the windows that are drawn: one for each optimizer step, the same in all processes
-            and however the step's samples are shared.
+        seed: of the windows and channels that are drawn: once for each optimizer step, the same in
+            all processes and however the step's samples are shared.
+        channel_dropout: share of the channels of kept features that a training step leaves out.
 
     Attributes:
         step: optimizer steps so far; `StepTold` keeps it.
@@ -420,9 +439,11 @@ class DualTask(nn.Module):
         frozen_spatial: bool = True,
         curriculum_steps: int = 0,
         seed: int = 0,
+        channel_dropout: float = 0.0,
     ) -> None:
         super().__init__()
         self.model, self.tokenizer = model, tokenizer
+        self.channel_dropout = channel_dropout
         self.seed, self.step = seed, 0
         self.sample_windows, self.guidance = sample_windows, guidance
         self.frozen_spatial, self.curriculum_steps = frozen_spatial, curriculum_steps
@@ -476,6 +497,22 @@ class DualTask(nn.Module):
         long = self.model.config.text.max_position_embeddings >= LONG_CONTEXT
         return drawn, jump if long else 0
 
+    def fewer_channels(self, features: dict[str, Tensor]) -> dict[str, Tensor]:
+        """
+        Features [B, F, patches, C] of the frozen encoders as this step is to see them: in training
+        some channels are zero, and the others so much larger that the sum is expected to stay.
+        """
+        if not self.training or not self.channel_dropout or "vision" not in features:
+            return features
+        dice = torch.Generator().manual_seed(self.seed * 1_000_003 + self.step)
+        kept = 1 - self.channel_dropout
+        fewer = {}
+        for name in ("vision", "spatial"):
+            values = features[name]
+            mask_C = (torch.rand(values.shape[-1], generator=dice) < kept) / kept
+            fewer[name] = values * mask_C.to(values)
+        return features | fewer
+
     def forward(
         self,
         prompt: Tensor,
@@ -484,6 +521,7 @@ class DualTask(nn.Module):
         weights: Tensor,
         ahead: Tensor,
         executed: Tensor,
+        ways: Tensor,
         **frames: Tensor,
     ) -> dict[str, Tensor]:
         """
@@ -492,7 +530,7 @@ class DualTask(nn.Module):
         """
         model, navigation = self.model, self.model.config.navigation
         window, jump = self.next_window()
-        fused, grid = self.fused(frames, window)
+        fused, grid = self.fused(self.fewer_channels(frames), window)
         answers = torch.where(targets[..., None] >= 0, self.answers[targets.clamp(min=0)], IGNORED)
         before = None
         if navigation.action_memory == "executed":
@@ -519,8 +557,8 @@ class DualTask(nn.Module):
         loss = action_loss(logits, answers, weights / weights.sum(dim=1, keepdim=True))
         figures = step_figures(logits[:, :, 0], self.answers[:, 0], targets)
         if self.foresight is not None:
-            helper, motion = self.foresight(hidden[:, :, 0], ahead, executed)
-            parts = {"action_loss": loss, "foresight": helper, "motion": motion}
+            helper, parts = self.foresight(hidden[:, :, 0], ahead, executed, ways)
+            parts |= {"action_loss": loss, "foresight": helper}
             figures |= {name: value.detach() for name, value in parts.items()}
             loss = loss + self.guidance * helper
         return {"loss": loss, **figures}

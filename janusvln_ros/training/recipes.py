@@ -142,6 +142,12 @@ class Recipe:
     ``dual``: share of an instruction's words that are replaced by an unknown one, drawn anew each
     time, so that a word that was never met does not break a sentence.
     """
+    channel_dropout: float = 0.0
+    """
+    ``dual``: share of the channels of frozen encoders that are left out, the same ones in every
+    frame of an optimizer step, so that no home is known by a few of them (environmental dropout,
+    arXiv 1904.04195).
+    """
     workers: int = 8
     prompt: Literal["training", "evaluation"] = "training"
     """
@@ -207,6 +213,11 @@ class Recipe:
     warmup_ratio: float = 0.03
     schedule: Literal["cosine", "linear", "constant"] = "cosine"
     beta2: float = 0.999
+    average: float = 0.0
+    """
+    Judge and write a running mean of the weights, of which each step keeps this share (0.998: the
+    last 500 steps, about); 0: the weights of the last step.
+    """
     max_grad_norm: float = 1.0
     epochs: float = 1.0
     max_steps: int = -1
@@ -257,6 +268,14 @@ class Recipe:
                 not isinstance(found, float) or isfinite(found),
                 f"{name} is {found}: give a number that is finite",
             )
+        for name in ("word_dropout", "channel_dropout", "average"):
+            found = getattr(self, name)
+            require(0 <= found < 1, f"{name} is {found}: give 0 or more, and less than 1")
+        require(
+            not (self.average and (self.deepspeed or self.fsdp)),
+            f"average is {self.average}, for which a process needs all weights: set average=0 "
+            "with deepspeed or fsdp",
+        )
         require(
             self.epochs > 0 or self.max_steps > 0, f"epochs is {self.epochs}: give more than 0"
         )

@@ -268,6 +268,7 @@ def _dual_task(recipe: Recipe, model: JanusVLN, tokenizer: PreTrainedTokenizerBa
         not recipe.train_spatial_encoder,
         recipe.curriculum_steps,
         recipe.seed,
+        recipe.channel_dropout,
     )
 
 

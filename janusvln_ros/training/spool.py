@@ -26,11 +26,13 @@ _NAME = re.compile(r"h(\d+)-d(\d+)-f(\d+)-u(\d+)\.safetensors")
 class Telling(NamedTuple):
     """
     What a drive is told to be, and what is right then: ``texts`` that fit a route, at least one,
-    and the expert's actions on it, int64 [t], at the first t frames.
+    and at the first t frames the expert's actions on it, int64 [t], and where it leads, float32
+    [t, 2, 2] (`rollout.stream.ways`).
     """
 
     texts: tuple[str, ...]
     targets: np.ndarray
+    ways: np.ndarray
 
 
 @dataclass(frozen=True)
@@ -44,6 +46,7 @@ class StoredDrive:
             `dual.spatial_features`.
         targets, actions: int64 [T]: the expert's action at each frame, and the one that led to it
             (-1 at the first).
+        ways: float32 [T, 2, 2], where its route leads from each frame.
         texts: instructions that fit its route, at least one.
         about: what else is known of it, JSON-ready.
         others: other routes from its start, up to where it leaves them.
@@ -55,16 +58,17 @@ class StoredDrive:
     spatial: np.ndarray
     targets: np.ndarray
     actions: np.ndarray
+    ways: np.ndarray
     texts: tuple[str, ...]
     about: Mapping[str, Any] = field(default_factory=dict)
     others: tuple[Telling, ...] = ()
 
-    def of_pass(self, number: int) -> tuple[str, np.ndarray]:
+    def of_pass(self, number: int) -> Telling:
         """
-        Instruction and targets of pass ``number``, from 0: its own route and another one in turn,
-        each time told otherwise until all had their turn.
+        What it is told to be in pass ``number``, from 0, with one text: its own route and another
+        one in turn, each time told otherwise until all had their turn.
         """
-        telling = Telling(self.texts, self.targets)
+        telling = Telling(self.texts, self.targets, self.ways)
         if self.others:
             number, other = divmod(number, 2)
             if other:
@@ -72,7 +76,7 @@ class StoredDrive:
                 telling = self.others[which]
         dice = np.random.default_rng([self.home, self.number])
         order = dice.permutation(len(telling.texts))
-        return telling.texts[int(order[number % len(order)])], telling.targets
+        return telling._replace(texts=(telling.texts[int(order[number % len(order)])],))
 
 
 class Ticket(NamedTuple):
@@ -99,10 +103,10 @@ class Spool:
     def put(self, drive: StoredDrive) -> None:
         """Add a drive that was not used yet."""
         ticket = Ticket(drive.home, drive.number, len(drive.targets), 0)
-        arrays = {
-            name: getattr(drive, name) for name in ("vision", "spatial", "targets", "actions")
-        }
-        arrays |= {f"targets_{n}": other.targets for n, other in enumerate(drive.others)}
+        parts = ("vision", "spatial", "targets", "actions", "ways")
+        arrays = {name: getattr(drive, name) for name in parts}
+        for n, other in enumerate(drive.others):
+            arrays |= {f"targets_{n}": other.targets, f"ways_{n}": other.ways}
         others = [list(other.texts) for other in drive.others]
         notes = {"texts": list(drive.texts), "about": dict(drive.about), "others": others}
         with atomic_path(self.folder / ticket.name) as temporary:
@@ -119,7 +123,7 @@ class Spool:
             arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
             notes = json.loads(file.metadata()["notes"])
         others = tuple(
-            Telling(tuple(texts), arrays.pop(f"targets_{n}"))
+            Telling(tuple(texts), arrays.pop(f"targets_{n}"), arrays.pop(f"ways_{n}"))
             for n, texts in enumerate(notes["others"])
         )
         return StoredDrive(

@@ -63,6 +63,7 @@ from janusvln_ros.rollout.stream import (
     driver_settings,
     is_policy_driven,
 )
+from janusvln_ros.training.average import averaged
 from janusvln_ros.training.dual import labelled_item, spatial_features, vision_features
 from janusvln_ros.training.network import write_checkpoint
 from janusvln_ros.training.recipes import Recipe, Stream
@@ -268,12 +269,12 @@ def make_drive(
     }
     targets, actions = (np.array(a, np.int64) for a in (drive.targets, drive.actions))
     others = tuple(
-        Telling(other.texts, np.array(labels, np.int64))
-        for other, labels in zip(route.others, drive.others)
+        Telling(other.texts, np.array(labels, np.int64), ways)
+        for other, (labels, ways) in zip(route.others, drive.others)
         if len(labels) >= TOLD_FRAMES
     )
-    number = int(episode.episode_id)
-    return StoredDrive(home, number, vision, spatial, targets, actions, route.texts, about, others)
+    number, seen = int(episode.episode_id), (vision, spatial, targets, actions, drive.ways)
+    return StoredDrive(home, number, *seen, route.texts, about, others)
 
 
 def claim_home(folder: Path) -> int:
@@ -481,13 +482,14 @@ def drive_item(
     tokenizer: PreTrainedTokenizerBase, recipe: Recipe, drive: StoredDrive, number: int
 ) -> dict[str, Any]:
     """What `collate_trajectories` takes of a drive, told as in pass ``number``, from 0."""
-    text, targets = drive.of_pass(number)
+    (text,), targets, ways = drive.of_pass(number)
     item = labelled_item(
         tokenizer,
         recipe,
         text,
         targets,
         drive.actions,
+        ways,
         np.random.default_rng([recipe.seed, drive.home, drive.number, number]),
     )
     n = len(item["targets"])
@@ -635,7 +637,8 @@ class PolicyPublisher(TrainerCallback):
     ) -> None:
         """See the class."""
         if state.is_world_process_zero:
-            publish_policy(self.model, self.recipe, state.global_step, self.tokenizer)
+            with averaged(kwargs["model"]):
+                publish_policy(self.model, self.recipe, state.global_step, self.tokenizer)
 
 
 class StreamFigures:

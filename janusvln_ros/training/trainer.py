@@ -30,6 +30,7 @@ from transformers import (
 
 from janusvln_ros.errors import FailedError, InputError, NonFiniteError
 from janusvln_ros.model import JanusVLN
+from janusvln_ros.training.average import averaged, follow, use_mean
 from janusvln_ros.training.recipes import Recipe
 from janusvln_ros.training.resume import check_weights, last_state
 
@@ -347,6 +348,12 @@ class NavigationTrainer(Trainer):
             loss = self.compute_loss(model, self._prepare_inputs(inputs))
         return loss.detach(), None, None
 
+    def evaluate(self, *args: Any, **kwargs: Any) -> dict[str, float]:
+        """Judge what would be written."""
+        assert isinstance(self.model, nn.Module)
+        with averaged(self.model):
+            return super().evaluate(*args, **kwargs)
+
     def _save(self, output_dir: str | None = None, state_dict: Any = None) -> None:
         # safetensors takes no two names for the same numbers, which tied weights have
         assert isinstance(self.model, nn.Module)
@@ -446,7 +453,8 @@ def fit(
 ) -> NavigationTrainer:
     """
     Train ``task`` by ``recipe``, going on from the newest state in ``<output>/state`` if there is
-    one; returns the trainer when done.
+    one; returns the trainer when done. The task ends with the running mean of its weights, if the
+    recipe asks for one.
 
     Args:
         task: the module to train; parameters that do not require a gradient stay as they are.
@@ -468,6 +476,7 @@ def fit(
     epoch = math.ceil(len(train) / batch)  # type: ignore[arg-type]
     steps = recipe.max_steps if recipe.max_steps > 0 else math.ceil(epoch * recipe.epochs)
     args = dataclasses.replace(args, warmup_steps=math.ceil(recipe.warmup_ratio * steps))
+    following = follow(task, recipe.average)
     trainer = NavigationTrainer(
         model=task,
         args=args,
@@ -477,7 +486,7 @@ def fit(
         recipe=recipe,
         lengths=lengths,
         further=further,
-        callbacks=list(callbacks),
+        callbacks=[*following, *callbacks],
     )
     if trainer.pop_callback(ProgressCallback):
         trainer.add_callback(ThisRun)
@@ -488,6 +497,8 @@ def fit(
         trainer.state = TrainerState.load_from_json(str(Path(state) / "trainer_state.json"))
         if trainer.state.global_step >= steps:  # the Trainer would make one step more
             task.load_state_dict(load_file(Path(state) / "model.safetensors"), strict=False)
+            use_mean(task)
             return trainer
     trainer.run(state)
+    use_mean(task)
     return trainer

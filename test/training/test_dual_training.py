@@ -4,6 +4,7 @@ exactly as the navigator will see it.
 """
 
 import json
+import math
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +12,7 @@ import pytest
 import torch
 from PIL import Image
 from safetensors.torch import load_file
+from torch.nn.functional import smooth_l1_loss
 
 from janusvln_ros.actions import Action
 from janusvln_ros.data.episodes import is_unseen_text
@@ -21,11 +23,13 @@ from janusvln_ros.policy import Navigator
 from janusvln_ros.policy.preprocess import resize
 from janusvln_ros.policy.tokenizer import load_tokenizer
 from janusvln_ros.training.dual import (
+    FORESIGHT,
     UNKNOWN,
     DualTask,
     ForesightHead,
     Trajectories,
     collate_trajectories,
+    drawn_near,
     foresight,
     mirrored_actions,
     mirrored_instruction,
@@ -140,11 +144,51 @@ def test_nobody_knows_what_comes_after_a_drive_that_was_cut_short():
     head, hidden_BFD = ForesightHead(6), torch.randn(1, 3, 6)
     executed_BF = torch.tensor([[-1, 1, 2]])
     ahead_BFK = torch.from_numpy(table)[None]
-    whole = head(hidden_BFD, ahead_BFK, executed_BF)[0]
+    ways_BF22 = torch.full((1, 3, 2, 2), torch.nan)
+    whole = head(hidden_BFD, ahead_BFK, executed_BF, ways_BF22)[0]
     blank = torch.full_like(ahead_BFK, IGNORED)
     blank[..., -1] = UNKNOWN
-    alone, behind = head(hidden_BFD[:, 2:], blank[:, 2:], executed_BF[:, 2:])
-    assert torch.equal(alone, behind) and whole > 0
+    alone, parts = head(hidden_BFD[:, 2:], blank[:, 2:], executed_BF[:, 2:], ways_BF22[:, 2:])
+    assert torch.equal(alone, parts["motion"]) and parts["way"] == 0 and whole > 0
+
+
+def test_where_the_route_leads_is_learned_as_direction_and_logarithm_of_the_distance():
+    near = drawn_near(torch.tensor([[3.0, 4.0], [0.0, -0.5], [0.0, 0.0]]))
+    assert near[0].tolist() == pytest.approx([0.6 * math.log(6), 0.8 * math.log(6)])
+    assert near[1].tolist() == pytest.approx([0, -math.log(1.5)]) and near[2].tolist() == [0, 0]
+    head, hidden_BFD = ForesightHead(6), torch.randn(2, 3, 6)
+    nothing = torch.full((2, 3, FORESIGHT + 1), IGNORED)
+    nothing[..., -1] = UNKNOWN
+    nothing[1, 2, -1] = IGNORED  # a step of padding
+    ways_BF22 = torch.tensor([[2.0, 1.0], [4.0, -1.0]]).expand(2, 3, 2, 2).clone()
+    ways_BF22[1, 2], ways_BF22[0, 0] = torch.nan, torch.nan
+    executed_BF = torch.full((2, 3), -1)
+    loss, parts = head(hidden_BFD, nothing, executed_BF, ways_BF22)
+    guess_BF4 = head.head(hidden_BFD)[..., -4:]
+    wanted_4 = drawn_near(ways_BF22[0, 1]).flatten()
+    error_BF = smooth_l1_loss(guess_BF4, wanted_4.expand(2, 3, 4), reduction="none").sum(-1)
+    mean = (error_BF[0, 1:].sum() / 3 + error_BF[1, :2].mean()) / 2
+    assert loss == parts["way"] and loss.item() == pytest.approx(mean.item(), rel=1e-5)
+    loss.backward()
+    assert all(p.grad.isfinite().all() for p in head.parameters())
+
+
+def test_a_training_step_leaves_the_same_channels_out_of_all_frames(recipe, drives):
+    values = recipe(channel_dropout=0.4)
+    model, tokenizer = build_model(values), load_tokenizer(TOKENIZER)
+    task = prepare(values, model, tokenizer).task
+    features = {"vision": torch.ones(2, 3, 8, 500), "spatial": torch.ones(2, 3, 8, 700)}
+    first = task.fewer_channels(features)
+    for values_BFPC in first.values():
+        mask_C = values_BFPC[0, 0, 0]
+        assert torch.equal(values_BFPC, mask_C.expand_as(values_BFPC))
+        assert mask_C.unique().tolist() == pytest.approx([0, 1 / 0.6])
+        assert 0.3 < (mask_C == 0).float().mean() < 0.5
+    again = task.fewer_channels(features)
+    assert all(torch.equal(again[name], first[name]) for name in first)
+    task.step += 1
+    assert not torch.equal(task.fewer_channels(features)["vision"], first["vision"])
+    assert task.eval().fewer_channels(features) is features
 
 
 def test_missed_and_false_stops_are_told_apart():

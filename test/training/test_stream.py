@@ -4,6 +4,7 @@ going on whatever is killed.
 """
 
 import json
+import math
 import os
 import signal
 import subprocess
@@ -20,15 +21,18 @@ import yaml
 from PIL import Image
 
 from janusvln_ros.actions import Action
-from janusvln_ros.data.episodes import is_unseen_text
+from janusvln_ros.data.episodes import Episode, is_unseen_text
 from janusvln_ros.data.samples import TrajectorySet, write_set
 from janusvln_ros.data.trajectories import Trajectory
 from janusvln_ros.errors import InputError
+from janusvln_ros.evaluation.drive import Drive
+from janusvln_ros.geometry import rotation_of_yaw
 from janusvln_ros.policy.preprocess import resize
 from janusvln_ros.policy.tokenizer import load_tokenizer
 from janusvln_ros.rollout.engine import open_env
 from janusvln_ros.rollout.shards import Cluster
 from janusvln_ros.rollout.stream import (
+    AHEAD_M,
     SHARED_M,
     Mix,
     draw_others,
@@ -36,6 +40,7 @@ from janusvln_ros.rollout.stream import (
     drive_route,
     driver_settings,
     shared,
+    ways,
 )
 from janusvln_ros.training import stream as streams
 from janusvln_ros.training.dual import Trajectories
@@ -96,8 +101,8 @@ def begin(streamed):
 def stored(home, number=0, frames=5, texts=("a", "b", "c")):
     """A drive of zeros."""
     arrays = np.zeros((frames, 48, 4), np.float16), np.zeros((frames, 48, 6), np.float16)
-    steps = np.ones(frames, np.int64)
-    return StoredDrive(home, number, *arrays, steps, steps, texts, {"kind": "plain"})
+    steps, ways = np.ones(frames, np.int64), np.zeros((frames, 2, 2), np.float32)
+    return StoredDrive(home, number, *arrays, steps, steps, ways, texts, {"kind": "plain"})
 
 
 def job_of(values):
@@ -118,7 +123,7 @@ def test_a_drive_is_used_as_often_as_it_may_with_another_text_each_time_and_then
     for used in range(3):
         (ticket,) = spool.tickets()
         assert ticket == Ticket(3, 0, 5, used)
-        told.append(spool.use(ticket, most=3).of_pass(used)[0])
+        told += spool.use(ticket, most=3).of_pass(used).texts
     assert sorted(told) == ["a", "b", "c"]
     assert not list(tmp_path.iterdir())
 
@@ -195,7 +200,7 @@ def test_features_of_a_drive_are_those_that_the_plain_path_gives_for_its_picture
         Image.fromarray(frame).save(tmp_path / f"{i:03d}.png")
     pictures = tuple(sorted(tmp_path.glob("*.png")))
     plain = Trajectory(
-        0, "0", made.of_pass(0)[0], tuple(made.actions), tuple(made.targets), pictures
+        0, "0", made.of_pass(0).texts[0], tuple(made.actions), tuple(made.targets), pictures
     )
     write_set([("houses", [plain])], tmp_path / "set.jsonl")
     sets, tokenizer = [TrajectorySet(tmp_path / "set.jsonl")], load_tokenizer(TOKENIZER)
@@ -203,6 +208,7 @@ def test_features_of_a_drive_are_those_that_the_plain_path_gives_for_its_picture
     item = streams.drive_item(tokenizer, values, made, 0)
     assert item.keys() == expected.keys()
     assert item.pop("name") != expected.pop("name")
+    assert np.isfinite(item.pop("ways")).all() and np.isnan(expected.pop("ways")).all()
     for name, value in expected.items():
         np.testing.assert_allclose(
             np.asarray(item[name], np.float32),
@@ -294,7 +300,7 @@ def test_other_routes_begin_as_the_drive_does_and_lead_elsewhere(tmp_path):
         route = next(r for r in routes if r.others)
         drive = drive_route(settings, data, route, None, 0.8, 112)
         # the same way once more, beside each of the other experts
-        for other, labels in zip(route.others, drive.others):
+        for other, (labels, way) in zip(route.others, drive.others):
             env = open_env(settings, data)
             env.reset(route.episode)
             path = other.episode.reference_path[1:]
@@ -306,7 +312,59 @@ def test_other_routes_begin_as_the_drive_does_and_lead_elsewhere(tmp_path):
                 expected.append(int(follower.action()))
             env.close()
             assert list(labels) == expected and 0 not in labels[:-1]
-            assert len(labels) <= len(drive.targets)
+            assert len(labels) <= len(drive.targets) and way.shape == (len(labels), 2, 2)
+
+
+def episode_along(*points):
+    """An episode along points (x, z)."""
+    path = tuple((x, 0.0, z) for x, z in points)
+    return Episode("1", "1", "a", path[0], (0, 0, 0, 1), path[-1], 1.0, "go", path, None)
+
+
+def driven(*places):
+    """A drive through (x, z, yaw in degrees)."""
+    drive = Drive()
+    for x, z, yaw in places:
+        picture = np.zeros((1, 1, 3), np.uint8)
+        drive.add_place([x, 0, z], rotation_of_yaw(math.radians(yaw)), picture, 0.0)
+    return drive
+
+
+def test_ways_are_told_forward_and_to_the_left_of_where_the_robot_looks():
+    # along -z, which is ahead at yaw 0, and then to the right, +x
+    episode = episode_along((0, 0), (0, -4), (6, -4))
+    drive = driven((0, 0, 0), (0, 0, 90), (0.5, -2, 0), (6, -4, -90))
+    told = ways(episode, drive, 4)
+    assert told.dtype == np.float32
+    np.testing.assert_allclose(told[0], [[AHEAD_M, 0], [4, -6]], atol=0.06)
+    np.testing.assert_allclose(told[1], [[0, -AHEAD_M], [-6, -4]], atol=0.06)
+    np.testing.assert_allclose(told[2], [[2, -0.5], [2, -5.5]], atol=0.11)
+    np.testing.assert_allclose(told[3, 1], [0, 0], atol=0.06)
+    assert len(ways(episode, drive, 2)) == 2
+
+
+def test_a_route_that_comes_back_the_way_it_went_is_not_left_out():
+    episode = episode_along((0, 0), (0, -5), (0, 0))
+    there = [(0, -z, 0) for z in np.arange(0, 5.1, 0.25)]
+    back = [(0, -z, 180) for z in np.arange(5, -0.1, -0.25)]
+    told = ways(episode, driven(*there, *back), len(there) + len(back))
+    # on its way there a point ahead lies ahead, and so it does on its way back
+    np.testing.assert_allclose(told[4, 0], [AHEAD_M, 0], atol=0.11)
+    np.testing.assert_allclose(told[len(there) + 4, 0], [AHEAD_M, 0], atol=0.21)
+    np.testing.assert_allclose(told[4, 1], [-1, 0], atol=0.06)  # the end lies behind it
+    np.testing.assert_allclose(told[len(there) + 4, 1], [4, 0], atol=0.06)
+
+
+def test_the_ways_of_a_drive_end_where_it_does(tmp_path):
+    ledger = Ledger(tmp_path / "ledger.json")
+    with drawn_home(Mix(rooms=(3, 4)), "stream", 1, tmp_path, ledger.clock) as (routes, data):
+        drive = drive_route(driver_settings(Mix()), data, routes[0], None, 1.0, 112)
+    assert drive.ways.shape == (len(drive.targets), 2, 2)
+    assert np.linalg.norm(drive.ways[-1], axis=1).max() < 0.5
+    length = np.linalg.norm(
+        np.subtract(routes[0].episode.goal_position, routes[0].episode.start_position)
+    )
+    assert np.linalg.norm(drive.ways[0, 1]) == pytest.approx(length, abs=0.1)
 
 
 def test_other_routes_that_go_along_equally_far_are_all_kept(monkeypatch):
