@@ -84,6 +84,22 @@ def test_one_that_may_turn_makes_no_way_and_one_that_may_go_on_comes_to_rest_fir
     assert len(watch.unsafe) == 2
 
 
+def test_how_far_one_step_went_since_a_sensor_lies_is_told():
+    watch = StepWatch()
+    watch.begins()
+    for x in (0.0, 0.2):
+        watch.truth(x, 0.0, 0.0)
+    watch.spoilt()
+    assert watch.farthest == 0
+    watch.truth(0.24, 0.0, 0.0)
+    assert watch.farthest == pytest.approx(0.04) and watch.metres == pytest.approx(0.24)
+    for x in (0.24, 0.34):
+        watch.over()
+        watch.truth(x, 0.0, 0.0)
+        watch.truth(x + 0.1, 0.0, 0.0)
+    assert watch.farthest == pytest.approx(0.1)
+
+
 def test_a_step_of_more_than_one_and_a_half_is_unsafe_and_counted_once():
     watch = StepWatch()
     for x in (-5.0, 0.0):  # before the first drive it is put where that begins

@@ -56,6 +56,12 @@ READY_S = 20.0
 ANSWER_S = 5.0
 """Seconds after which it is asked again to be armed."""
 
+AHEAD_M = 0.2
+"""
+Metres that a step ahead must go until odometry, whatever it makes of them, must have been found
+out: twice the ``drift`` of ``motion``.
+"""
+
 FOREIGN_S = 0.05
 """Seconds between the heartbeats of somebody else."""
 
@@ -296,12 +302,14 @@ class Soak:
         """A sensor is spoilt until the drive is over."""
         after = SPOILS[fault].after
         self.sensors.spoil(fault)
-        if after is not After.END:
+        self.step.spoilt()
+        if after not in (After.END, After.WAY):
             self.rest.must_rest(
                 time.monotonic(), fault, turns=after is After.NO_WAY, once=after is After.PAUSE
             )
         ended = self.client.linger(self.result.done, END_S)
-        if after is After.END and not ended:
+        went = self.step.farthest > AHEAD_M
+        if not ended and (after is After.END or (after is After.WAY and went)):
             self.rest.unsafe.append(f"the drive goes on {END_S:g} s after '{fault}'")
         if not ended:
             self.handle.cancel_goal_async()

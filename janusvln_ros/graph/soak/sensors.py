@@ -59,6 +59,7 @@ class After(Enum):
     )
     NO_WAY = "the base makes no way, turns it may"
     END = "no step beyond one and a half, and the drive ends"
+    WAY = "no step beyond one and a half, and the drive ends once a step has gone ahead"
 
 
 @dataclass(frozen=True)
@@ -216,7 +217,8 @@ SPOILS: Mapping[str, Spoil] = {
         ODOM, pose_said(lambda x, y, turn: (x / 10, y / 10, turn / 10)), After.END
     ),
     "odom_a_half": Spoil(ODOM, pose_said(lambda x, y, turn: (x / 2, y / 2, turn / 2)), After.END),
-    "odom_rotated": Spoil(ODOM, pose_said(lambda x, y, turn: (-y, x, turn)), After.END),
+    # turns are told as they are, and who stands before something makes nothing but turns
+    "odom_rotated": Spoil(ODOM, pose_said(lambda x, y, turn: (-y, x, turn)), After.WAY),
     "odom_dead": Spoil(ODOM, dead, After.END),
     "odom_late": Spoil(ODOM, late, After.END),
     "scan_stops": Spoil(SCAN, nothing, After.NO_WAY),

@@ -95,6 +95,9 @@ class StepWatch:
     worst_radians: float = 0.0
     unsafe: list[str] = field(default_factory=list)
     watching: bool = False
+    farthest: float = 0.0
+    """The most metres that one step has gone since ``spoilt()``."""
+    _before: float = 0.0
     _place: tuple[float, float, float] | None = None
 
     def begins(self) -> None:
@@ -108,8 +111,12 @@ class StepWatch:
 
     def over(self) -> None:
         """A step is over, and the next may begin."""
-        self.metres = self.radians = 0.0
+        self.metres = self.radians = self._before = 0.0
         self._place = None
+
+    def spoilt(self) -> None:
+        """A sensor tells something else from now on: what this step has gone does not count."""
+        self._before, self.farthest = self.metres, 0.0
 
     def truth(self, x: float, y: float, yaw: float) -> None:
         """The base is at (x, y) metres and looks along ``yaw`` radians."""
@@ -120,6 +127,7 @@ class StepWatch:
             self.metres += math.dist((x, y), self._place[:2])
             self.radians += abs(math.remainder(yaw - self._place[2], math.tau))
             self.worst_metres = max(self.worst_metres, self.metres)
+            self.farthest = max(self.farthest, self.metres - self._before)
             self.worst_radians = max(self.worst_radians, self.radians)
             if not held and (self.metres > STEP_M or self.radians > STEP_RAD):
                 self.unsafe.append(
