@@ -69,6 +69,8 @@ def build_model(recipe: Recipe) -> JanusVLN:
         model = JanusVLN.from_config(
             JanusVLNConfig.from_pretrained(path), dtype=dtype, seed=recipe.seed
         )
+    if recipe.layers:
+        model = deepened(model, recipe.layers, dtype)
     if recipe.encoders:
         copy_encoders(model, recipe.encoders)
     if recipe.match_attention:
@@ -198,6 +200,33 @@ def match_attention(model: JanusVLN) -> None:
             keys = getattr(attention.k_proj, name).unflatten(0, (heads, head_size))
             queries = keys.repeat_interleave(groups, dim=0).flatten(0, 1)
             getattr(attention.q_proj, name).copy_(queries)
+
+
+@torch.no_grad()
+def deepened(model: JanusVLN, layers: int, dtype: str) -> JanusVLN:
+    """
+    The same network with ``layers`` layers of its language model, the new ones evenly among the
+    old: each repeats the one before it but adds nothing to what passes through, until training
+    lets it (compare Net2Net, arXiv 1511.05641).
+
+    Raises:
+        InputError: it has more layers already.
+    """
+    old = model.config.text.num_hidden_layers
+    require(layers >= old, f"layers is {layers}, but the network has {old} already")
+    settings = {**model.config.to_dict(), "num_hidden_layers": layers}
+    deeper = JanusVLN.from_config(JanusVLNConfig.from_dict(settings), dtype=dtype)
+    rest = {n: v for n, v in model.state_dict().items() if not n.startswith("language.layers.")}
+    deeper.load_state_dict(rest, strict=False)
+    before, new = -1, list[Any](deeper.language.layers)
+    for number, layer in enumerate(new):
+        source = number * old // layers
+        layer.load_state_dict(model.language.layers[source].state_dict())
+        if source == before:
+            nn.init.zeros_(layer.self_attn.o_proj.weight)
+            nn.init.zeros_(layer.mlp.down_proj.weight)
+        before = source
+    return deeper
 
 
 def copy_encoders(model: JanusVLN, checkpoint: str) -> None:

@@ -94,6 +94,11 @@ class Recipe:
     A checkpoint whose vision tower and spatial encoder replace those of ``model`` (small networks,
     after the stage ``encoders``).
     """
+    layers: int = 0
+    """
+    Go on with so many layers of the language model, more than ``model`` has; the new ones change
+    nothing at first. 0: as it is.
+    """
     match_attention: bool = False
     """
     Start the language model with each query projection equal to its key projection, so that like
@@ -259,7 +264,8 @@ class Recipe:
 
     def __post_init__(self) -> None:
         least = {"batch": 1, "accumulate": 1, "save_steps": 1, "keep": 1, "logging_steps": 1}
-        least |= dict.fromkeys(("seed", "eval_steps", "workers", "threads", "longest"), 0)
+        least |= dict.fromkeys(("seed", "eval_steps", "workers", "threads"), 0)
+        least |= dict.fromkeys(("longest", "layers"), 0)
         for name, value in least.items():
             found = getattr(self, name)
             require(found >= value, f"{name} is {found}: give {value} or more")

@@ -37,7 +37,7 @@ from janusvln_ros.training.dual import (
     step_weights,
 )
 from janusvln_ros.training.episode import IGNORED
-from janusvln_ros.training.network import build_model
+from janusvln_ros.training.network import build_model, write_checkpoint
 from janusvln_ros.training.released import ReleasedTask, collate_samples
 from janusvln_ros.training.run import prepare
 
@@ -189,6 +189,32 @@ def test_a_training_step_leaves_the_same_channels_out_of_all_frames(recipe, driv
     task.step += 1
     assert not torch.equal(task.fewer_channels(features)["vision"], first["vision"])
     assert task.eval().fewer_channels(features) is features
+
+
+def test_more_layers_change_nothing_until_they_are_trained(recipe, drives, tmp_path):
+    shallow = build_model(recipe())
+    old = shallow.config.text.num_hidden_layers
+    write_checkpoint(shallow, recipe(), tmp_path / "start", trained=True, tokenizer=TOKENIZER)
+    start = {"model": tmp_path / "start"}
+    plain, deep = (build_model(recipe(**start, layers=n)).float() for n in (old, 2 * old + 1))
+    assert deep.config.text.num_hidden_layers == len(deep.language.layers) == 2 * old + 1
+    tokenizer = load_tokenizer(TOKENIZER)
+    items = Trajectories([TrajectorySet(drives)], plain, tokenizer, recipe(), False)
+    batch = collate_trajectories([items[1]])
+    losses = [DualTask(model, tokenizer)(**batch)["loss"] for model in (plain, deep)]
+    torch.testing.assert_close(*losses, rtol=1e-5, atol=1e-5)
+    losses[1].backward()
+    silent = [
+        projection.weight
+        for layer in deep.language.layers
+        for projection in (layer.self_attn.o_proj, layer.mlp.down_proj)
+        if not projection.weight.any()
+    ]
+    assert len(silent) == 2 * (old + 1) and all(weight.grad.any() for weight in silent)
+    write_checkpoint(deep, recipe(), tmp_path / "deep", trained=True, tokenizer=TOKENIZER)
+    assert Navigator.from_pretrained(tmp_path / "deep").model.config == deep.config
+    with pytest.raises(InputError, match=f"layers is 1, but the network has {old} already"):
+        build_model(recipe(**start, layers=1))
 
 
 def test_missed_and_false_stops_are_told_apart():
