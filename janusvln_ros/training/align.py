@@ -26,7 +26,13 @@ from transformers import PreTrainedTokenizerBase
 from janusvln_ros.errors import require
 from janusvln_ros.model import JanusVLN
 from janusvln_ros.model.network import MERGE
-from janusvln_ros.training.encoders import Views, images_of, merge_order, vision_patches
+from janusvln_ros.training.encoders import (
+    Views,
+    fused_tokens,
+    images_of,
+    merge_order,
+    vision_patches,
+)
 
 NOTHING = "<|vision_pad|>"
 """Stands for what has no word: floors, ceilings, frames of doors."""
@@ -97,7 +103,9 @@ def view_tokens(
             }
             if teacher is not None:
                 grid = views.depth.shape[2:]
-                part["taught"] = fused(teacher, *encoded(teacher, frames), grid).half().cpu()
+                part["taught"] = (
+                    fused_tokens(teacher, *encoded(teacher, frames), grid).half().cpu()
+                )
             parts.append(part)
     columns: Any = {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
     return StackDataset(**columns)
@@ -108,12 +116,6 @@ def encoded(model: JanusVLN, frames: np.ndarray) -> tuple[Tensor, Tensor]:
     special = model.config.spatial.num_special_tokens
     tokens = model.spatial(images_of(frames)[None].to(model.device))
     return vision_patches(model, frames), tokens[0, :, special:]
-
-
-def fused(model: JanusVLN, vision: Tensor, spatial: Tensor, grid: tuple[int, int]) -> Tensor:
-    """The tokens [F, N, D] that a language model reads, of what the encoders made of F frames."""
-    seen = model.vision.merger(vision.flatten(0, 1)).unflatten(0, (len(vision), -1))
-    return model.fuse(seen, model.fusion(spatial.unflatten(1, grid)))
 
 
 def collate_tokens(items: Sequence[dict[str, Any]]) -> dict[str, Tensor]:
@@ -145,7 +147,7 @@ class AlignTask(nn.Module):
         ``missed``: the share of the variance of its tokens that these are off by.
         """
         model = self.model
-        tokens = fused(model, vision, spatial, self.grid).float()
+        tokens = fused_tokens(model, vision, spatial, self.grid).float()
         logits = (
             self.scale
             * F.normalize(tokens, dim=-1)

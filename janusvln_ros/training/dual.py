@@ -31,7 +31,7 @@ from janusvln_ros.policy.preprocess import patch_grid, pixel_rows
 from janusvln_ros.policy.prompt import dual_prefix_ids, executed_ids, frame_ids, leaf_ids
 from janusvln_ros.rollout.shards import Cluster
 from janusvln_ros.training.cache import FrameCache, read_pictures
-from janusvln_ros.training.encoders import images_of, vision_patches
+from janusvln_ros.training.encoders import fused_tokens, images_of, vision_patches
 from janusvln_ros.training.episode import (
     IGNORED,
     Episodes,
@@ -460,9 +460,11 @@ class DualTask(nn.Module):
             B, frames, patches = batch["spatial"].shape[:3]
             _, columns = patch_grid(0, model.config.navigation.image_width)
             rows = patches // columns
-            vision = model.vision.merger(batch["vision"].flatten(0, 2).to(model.dtype))
-            spatial = batch["spatial"].to(model.dtype)
-            geometry = model.fusion(spatial.unflatten(2, (rows, columns)))
+            vision, spatial = (
+                batch[name].flatten(0, 1).to(model.dtype) for name in ("vision", "spatial")
+            )
+            tokens = fused_tokens(model, vision, spatial, (rows, columns))
+            tokens = tokens.unflatten(0, (B, frames))
         else:
             B, frames, height, width = batch["frames"].shape[:4]
             rows, columns = patch_grid(height, width)
@@ -472,10 +474,10 @@ class DualTask(nn.Module):
                 torch.from_numpy(np.concatenate(pixels)).to(model.device), torch.tensor(grids)
             )
             with torch.set_grad_enabled(torch.is_grad_enabled() and not self.frozen_spatial):
-                tokens = model.spatial(images_of(pictures).to(model.device), window)
-            geometry = model.geometry(tokens.to(model.dtype), height, width)
-        grid = (rows // MERGE, columns // MERGE)
-        return model.fuse(vision.unflatten(0, (B, frames, -1)), geometry), grid
+                spatial = model.spatial(images_of(pictures).to(model.device), window)
+            geometry = model.geometry(spatial.to(model.dtype), height, width)
+            tokens = model.fuse(vision.unflatten(0, (B, frames, -1)), geometry)
+        return tokens, (rows // MERGE, columns // MERGE)
 
     def next_window(self) -> tuple[FrameWindow, int]:
         """

@@ -221,6 +221,14 @@ def vision_patches(model: JanusVLN, frames_Fhw3: np.ndarray) -> Tensor:
     return features.unflatten(0, (len(rows), -1))
 
 
+def fused_tokens(
+    model: JanusVLN, vision: Tensor, spatial: Tensor, grid: tuple[int, int]
+) -> Tensor:
+    """The tokens [F, N, D] that a language model reads, of what the encoders made of F frames."""
+    seen = model.vision.merger(vision.flatten(0, 1)).unflatten(0, (len(vision), -1))
+    return model.fuse(seen, model.fusion(spatial.unflatten(1, grid)))
+
+
 def images_of(frames: np.ndarray) -> Tensor:
     """The spatial encoder's input: float32 [..., 3, h, w] in [0, 1] from uint8 [..., h, w, 3]."""
     return torch.from_numpy(spatial_input(frames))

@@ -11,11 +11,10 @@ from janusvln_ros.training.align import (
     AlignTask,
     collate_tokens,
     encoded,
-    fused,
     view_tokens,
     words_of,
 )
-from janusvln_ros.training.encoders import Views
+from janusvln_ros.training.encoders import Views, fused_tokens
 from janusvln_ros.training.network import match_attention
 
 NAMES = (
@@ -108,7 +107,7 @@ def test_mergers_of_new_encoders_learn_to_say_what_a_teacher_says_of_the_same_pi
     samples = view_tokens(views, model, table, 2, teacher)
     assert len(samples) == 6 and "taught" not in view_tokens(views, model, table, 2)[0]
     with torch.no_grad():
-        taught = fused(teacher, *encoded(teacher, views.frames[1]), (6, 8))
+        taught = fused_tokens(teacher, *encoded(teacher, views.frames[1]), (6, 8))
     assert torch.allclose(samples[5]["taught"].float(), taught[2], atol=2e-3)
 
     task, batch = AlignTask(model, ids, (6, 8)), collate_tokens([samples[i] for i in range(6)])
