@@ -476,7 +476,6 @@ def fit(
     epoch = math.ceil(len(train) / batch)  # type: ignore[arg-type]
     steps = recipe.max_steps if recipe.max_steps > 0 else math.ceil(epoch * recipe.epochs)
     args = dataclasses.replace(args, warmup_steps=math.ceil(recipe.warmup_ratio * steps))
-    following = follow(task, recipe.average)
     trainer = NavigationTrainer(
         model=task,
         args=args,
@@ -486,7 +485,7 @@ def fit(
         recipe=recipe,
         lengths=lengths,
         further=further,
-        callbacks=[*following, *callbacks],
+        callbacks=[*follow(task, recipe.average), *callbacks],
     )
     if trainer.pop_callback(ProgressCallback):
         trainer.add_callback(ThisRun)
