@@ -5,7 +5,7 @@ PYTHON_BIN := $(VENV)/bin/python
 # the tests of what drives a robot, and the rooms that they measure
 ROBOT_TESTS := test/protocol test/camera test/nodes test/graph test/sim_bridge/test_bridge_node.py
 # studies take hours, or data that they are given; report.py and step_work.py are parts of others
-STUDIES := benchmarks/ablations.py benchmarks/robustness.py benchmarks/real_size.py
+STUDIES := $(addprefix benchmarks/,ablations.py held_out.py robustness.py real_size.py)
 BENCHMARKS := $(filter-out $(STUDIES) benchmarks/report.py benchmarks/step_work.py,$(wildcard benchmarks/*.py))
 COVERED := janusvln_ros/protocol/*,janusvln_ros/camera/*,janusvln_ros/policy/*,janusvln_ros/nodes/*,janusvln_ros/graph/*
 .PHONY: help setup demo test test-all test-kilted test-habitat faults hunt mutants coverage bench lint clean

@@ -13,7 +13,6 @@ what one pass is learned by heart.
 """
 
 import argparse
-import math
 from collections import defaultdict
 from pathlib import Path
 
@@ -21,6 +20,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from janusvln_ros.evaluation.intervals import bootstrap
 from janusvln_ros.policy import Navigator
 from janusvln_ros.training.dual import DualTask, collate_trajectories, step_weights
 from janusvln_ros.training.recipes import load_recipe
@@ -47,9 +47,9 @@ class Judge:
         self.logits_BFAV = logits_BFAV
 
     @torch.no_grad()
-    def figures(self, drive: StoredDrive, number: int) -> list[float]:
-        """Action loss and ``FIGURES`` of a drive, told as in pass ``number``."""
-        item = drive_item(self.tokenizer, RECIPE, drive, number)
+    def figures(self, drive: StoredDrive) -> list[float]:
+        """Action loss and ``FIGURES`` of a drive, told as in its first pass."""
+        item = drive_item(self.tokenizer, RECIPE, drive, 0)
         told = self.task(**collate_trajectories([item]))
         scores_F4 = self.logits_BFAV[0, :, 0, self.task.answers[:, 0]].log_softmax(-1)
         targets_F = item["targets"]
@@ -73,12 +73,12 @@ def held_out(spool: Spool, checkpoints: list[Path]) -> None:
     first = np.zeros(0)
     for checkpoint in checkpoints:
         judge = Judge(checkpoint)
-        rows = np.array([judge.figures(spool.read(t), 0) for t in spool.tickets()])
+        rows = np.array([judge.figures(spool.read(t)) for t in spool.tickets()])
         show(checkpoint.name, rows)
         if len(first):
             apart = rows[:, 0] - first
-            half = 1.96 * apart.std() / math.sqrt(len(apart))
-            print(f"{'':24} loss against the first: {apart.mean():+.4f} +- {half:.4f}")
+            interval = ", ".join(f"{end:+.4f}" for end in bootstrap(apart.tolist()) or ())
+            print(f"{'':24} loss against the first: {apart.mean():+.4f} [{interval}]")
         else:
             first = rows[:, 0]
 
@@ -88,10 +88,10 @@ def by_use(spool: Spool, checkpoint: Path, count: int) -> None:
     judge, rows = Judge(checkpoint), defaultdict[int, list[list[float]]](list)
     tickets = spool.tickets()
     for i in np.random.default_rng(0).permutation(len(tickets)):
-        ticket = tickets[i]
-        drive = spool.read(ticket)
-        if drive.about["driver"] == "expert" and len(rows[ticket.used]) < count:
-            rows[ticket.used].append(judge.figures(drive, 0))
+        looked_at = rows[tickets[i].used]
+        drive = spool.read(tickets[i]) if len(looked_at) < count else None
+        if drive is not None and drive.about["driver"] == "expert":
+            looked_at.append(judge.figures(drive))
     for used in sorted(rows):
         show(f"used {used} times", np.array(rows[used]))
 

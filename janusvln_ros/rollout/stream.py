@@ -341,6 +341,7 @@ def drive_route(
         return None
     # at a forced STOP nobody was asked, so that frame has no label
     count = len(agent.labels)
+    others = [tuple(labels[:count]) for labels in watched.labels]
     return LabelledDrive(
         np.stack(frames[:count]) if policy is None else None,
         tuple(agent.labels),
@@ -348,8 +349,8 @@ def drive_route(
         ways(route.episode, drive, count),
         drive.status,
         tuple(
-            (tuple(labels[:count]), ways(other.episode, drive, len(labels[:count])))
-            for other, labels in zip(route.others, watched.labels)
+            (labels, ways(other.episode, drive, len(labels)))
+            for other, labels in zip(route.others, others)
         ),
     )
 

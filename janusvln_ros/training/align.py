@@ -103,9 +103,8 @@ def view_tokens(
             }
             if teacher is not None:
                 grid = views.depth.shape[2:]
-                part["taught"] = (
-                    fused_tokens(teacher, *encoded(teacher, frames), grid).half().cpu()
-                )
+                taught = fused_tokens(teacher, *encoded(teacher, frames), grid)
+                part["taught"] = taught.half().cpu()
             parts.append(part)
     columns: Any = {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
     return StackDataset(**columns)

@@ -479,6 +479,10 @@ class DualTask(nn.Module):
             tokens = model.fuse(vision.unflatten(0, (B, frames, -1)), geometry)
         return tokens, (rows // MERGE, columns // MERGE)
 
+    def dice(self) -> torch.Generator:
+        """What this step draws from, anew at each call."""
+        return torch.Generator().manual_seed(self.seed * 1_000_003 + self.step)
+
     def next_window(self) -> tuple[FrameWindow, int]:
         """
         The window of this step and its jump of positions: the model's own, but in training growing
@@ -492,7 +496,7 @@ class DualTask(nn.Module):
             initial = round(share * window.initial)
             last = max(min(1, window.window), round(share * share * window.window))
             return FrameWindow(initial, last), 0
-        dice = torch.Generator().manual_seed(self.seed * 1_000_003 + step)
+        dice = self.dice()
         if not self.sample_windows or float(torch.rand((), generator=dice)) >= self.sample_windows:
             return window, 0
         drawn, jump = sample_window(window, generator=dice)
@@ -506,8 +510,7 @@ class DualTask(nn.Module):
         """
         if not self.training or not self.channel_dropout or "vision" not in features:
             return features
-        dice = torch.Generator().manual_seed(self.seed * 1_000_003 + self.step)
-        kept = 1 - self.channel_dropout
+        dice, kept = self.dice(), 1 - self.channel_dropout
         fewer = {}
         for name in ("vision", "spatial"):
             values = features[name]

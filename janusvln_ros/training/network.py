@@ -70,7 +70,7 @@ def build_model(recipe: Recipe) -> JanusVLN:
             JanusVLNConfig.from_pretrained(path), dtype=dtype, seed=recipe.seed
         )
     if recipe.layers:
-        model = deepened(model, recipe.layers, dtype)
+        model = deepened(model, recipe.layers)
     if recipe.encoders:
         copy_encoders(model, recipe.encoders)
     if recipe.match_attention:
@@ -203,7 +203,7 @@ def match_attention(model: JanusVLN) -> None:
 
 
 @torch.no_grad()
-def deepened(model: JanusVLN, layers: int, dtype: str) -> JanusVLN:
+def deepened(model: JanusVLN, layers: int) -> JanusVLN:
     """
     The same network with ``layers`` layers of its language model, the new ones evenly among the
     old: each repeats the one before it but adds nothing to what passes through, until training
@@ -215,7 +215,7 @@ def deepened(model: JanusVLN, layers: int, dtype: str) -> JanusVLN:
     old = model.config.text.num_hidden_layers
     require(layers >= old, f"layers is {layers}, but the network has {old} already")
     settings = {**model.config.to_dict(), "num_hidden_layers": layers}
-    deeper = JanusVLN.from_config(JanusVLNConfig.from_dict(settings), dtype=dtype)
+    deeper = JanusVLN.from_config(JanusVLNConfig.from_dict(settings), dtype=model.dtype)
     rest = {n: v for n, v in model.state_dict().items() if not n.startswith("language.layers.")}
     deeper.load_state_dict(rest, strict=False)
     before, new = -1, list[Any](deeper.language.layers)

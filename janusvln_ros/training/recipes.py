@@ -264,8 +264,9 @@ class Recipe:
 
     def __post_init__(self) -> None:
         least = {"batch": 1, "accumulate": 1, "save_steps": 1, "keep": 1, "logging_steps": 1}
-        least |= dict.fromkeys(("seed", "eval_steps", "workers", "threads"), 0)
-        least |= dict.fromkeys(("longest", "layers"), 0)
+        least |= dict.fromkeys(
+            ("seed", "eval_steps", "workers", "threads", "longest", "layers"), 0
+        )
         for name, value in least.items():
             found = getattr(self, name)
             require(found >= value, f"{name} is {found}: give {value} or more")

@@ -273,8 +273,18 @@ def make_drive(
         for other, (labels, ways) in zip(route.others, drive.others)
         if len(labels) >= TOLD_FRAMES
     )
-    number, seen = int(episode.episode_id), (vision, spatial, targets, actions, drive.ways)
-    return StoredDrive(home, number, *seen, route.texts, about, others)
+    return StoredDrive(
+        home,
+        int(episode.episode_id),
+        vision,
+        spatial,
+        targets,
+        actions,
+        drive.ways,
+        route.texts,
+        about,
+        others,
+    )
 
 
 def claim_home(folder: Path) -> int:
