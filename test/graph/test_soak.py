@@ -234,9 +234,12 @@ def test_a_file_that_is_no_piece_is_named(tmp_path):
         kept_pieces(tmp_path)
 
 
-def test_growth_begins_after_the_warm_up_of_each_life():
+def test_growth_is_what_exceeds_the_most_of_the_warm_up_of_each_life():
     growth = Growth(warm_up=10.0)
-    for t, size in ((0, 100), (9, 900), (10, 1000), (20, 1200), (30, 1100)):
+    for t, size in ((0, 100), (5, 1000), (10, 900), (11, 1000)):
+        growth.look(t, size)
+    assert growth.worst == 0
+    for t, size in ((20, 1200), (30, 1100)):
         growth.look(t, size)
     assert growth.worst == 200
     growth.restart(loading=True)
@@ -244,7 +247,7 @@ def test_growth_begins_after_the_warm_up_of_each_life():
         growth.look(t, size)
     assert growth.worst == 200
     growth.restart()
-    for t, size in ((91, 50), (105, 3000), (110, 3100)):
+    for t, size in ((91, 50), (99, 3000), (105, 3200), (110, 3100)):
         growth.look(t, size)
     assert growth.worst == 200
 
