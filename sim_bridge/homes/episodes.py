@@ -443,7 +443,8 @@ def path_to_thing(home: Home, routes: RouteMap, start: np.ndarray, thing: Thing)
         )
 
     near = sorted(free, key=lambda p: float(np.linalg.norm(p - start)))[:6]
-    paths = [path for path in (routes.path(start, c) for c in near) if path is not None]
+    redraw_unless(near)
+    paths = [path for path in routes.paths(start, np.array(near)) if path is not None]
     best = min(filter(ahead, paths), key=length, default=None)
     if best is None:
         raise RedrawError

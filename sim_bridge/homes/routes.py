@@ -54,24 +54,18 @@ def blocked(a: np.ndarray, b: np.ndarray, rects: np.ndarray) -> np.ndarray:
     Returns:
         bool [N].
     """
-    if not len(rects):
-        return np.zeros(len(a), bool)
-    low = np.full((len(a), len(rects)), 0.0, np.float64)
-    high = np.full((len(a), len(rects)), 1.0, np.float64)
+    low, high = np.zeros((len(a), len(rects))), np.ones((len(a), len(rects)))
     for axis in (0, 1):
         start, delta = a[:, axis, None], (b[:, axis] - a[:, axis])[:, None]
-        still = np.abs(delta) < 1e-12
-        delta = np.where(still, 1.0, delta)
-        near, far = (
-            (rects[None, :, axis] + _EPS - start) / delta,
-            (rects[None, :, axis + 2] - _EPS - start) / delta,
-        )
-        near, far = np.minimum(near, far), np.maximum(near, far)
-        inside = (start > rects[None, :, axis] + _EPS) & (start < rects[None, :, axis + 2] - _EPS)
-        near, far = (
-            np.where(still, np.where(inside, -np.inf, np.inf), near),
-            np.where(still, np.where(inside, np.inf, -np.inf), far),
-        )
+        first, last = rects[:, axis] + _EPS, rects[:, axis + 2] - _EPS
+        still = np.abs(delta[:, 0]) < 1e-12
+        delta = np.where(still[:, None], 1.0, delta)
+        one, other = (first - start) / delta, (last - start) / delta
+        near, far = np.minimum(one, other), np.maximum(one, other)
+        if still.any():
+            inside = (start[still] > first) & (start[still] < last)
+            near[still] = np.where(inside, -np.inf, np.inf)
+            far[still] = -near[still]
         np.maximum(low, near, out=low)
         np.minimum(high, far, out=high)
     return np.any(low < high, axis=1)
@@ -103,10 +97,28 @@ class RouteMap:
 
     def path(self, start: np.ndarray, goal: np.ndarray) -> np.ndarray | None:
         """Corner points [N, 2] of the shortest path, ends included; None where there is none."""
-        start, goal = np.asarray(start, np.float64), np.asarray(goal, np.float64)
-        if not blocked(start[None], goal[None], self.rects)[0]:
-            return np.array([start, goal])
-        total = self._reach(start)[:, None] + self._distance + self._reach(goal)
+        return self.paths(start, np.asarray(goal)[None])[0]
+
+    def paths(self, start: np.ndarray, goals: np.ndarray) -> list[np.ndarray | None]:
+        """The `path` from ``start`` to each of ``goals`` [M, 2]."""
+        start, goals = np.asarray(start, np.float64), np.asarray(goals, np.float64)
+        hidden = blocked(np.broadcast_to(start, goals.shape), goals, self.rects)
+        straight: list[np.ndarray | None] = [np.array([start, goal]) for goal in goals]
+        if not hidden.any():
+            return straight
+        begun_NN = self._reach(start)[:, None] + self._distance
+        return [
+            self._around(begun_NN, start, goal) if far else path
+            for goal, far, path in zip(goals, hidden, straight)
+        ]
+
+    def _around(
+        self, begun_NN: np.ndarray, start: np.ndarray, goal: np.ndarray
+    ) -> np.ndarray | None:
+        """
+        The path by nodes; ``begun_NN``: metres from ``start`` by the first node to the last one.
+        """
+        total = begun_NN + self._reach(goal)
         if not np.isfinite(total).any():
             return None
         first, last = np.unravel_index(np.argmin(total), total.shape)
