@@ -303,7 +303,7 @@ class Soak:
         after = SPOILS[fault].after
         self.sensors.spoil(fault)
         self.step.spoilt()
-        if after not in (After.END, After.WAY):
+        if after in (After.REST, After.NO_WAY, After.PAUSE):
             self.rest.must_rest(
                 time.monotonic(), fault, turns=after is After.NO_WAY, once=after is After.PAUSE
             )

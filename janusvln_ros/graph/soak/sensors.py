@@ -60,6 +60,7 @@ class After(Enum):
     NO_WAY = "the base makes no way, turns it may"
     END = "no step beyond one and a half, and the drive ends"
     WAY = "no step beyond one and a half, and the drive ends once a step has gone ahead"
+    HOLDS = "no step beyond one and a half; what was told last holds, and the drive may go on"
 
 
 @dataclass(frozen=True)
@@ -236,7 +237,7 @@ SPOILS: Mapping[str, Spoil] = {
     "depth_endless_rows": Spoil(DEPTH, rows_without_end, After.NO_WAY),
     "depth_info_zero": Spoil(INFO, intrinsics(0, 2, 4, 5), After.NO_WAY),
     "depth_info_nan": Spoil(INFO, intrinsics(5, value=math.nan), After.NO_WAY),
-    "depth_info_stops": Spoil(INFO, nothing, After.END),
+    "depth_info_stops": Spoil(INFO, nothing, After.HOLDS),  # a lens that is told once
     "camera_stops": Spoil(PICTURES, nothing, After.END),
     "camera_torn": Spoil(PICTURES, torn, After.END),
     "camera_old": Spoil(PICTURES, stamped(-60), After.END),
