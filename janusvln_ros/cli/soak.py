@@ -17,6 +17,7 @@ the steady clock and by the simulator's truth, not by odometry:
   late callbacks   by how much the timers of policy and motion were called too late, worst of each
                    second: as long as their other callbacks took
   dropped frames   camera frames published but never received here
+  unreachable      how often a node that was killed answered nobody when it was started again
   latency drift    median of the decisions' total time in the last tenth of the drive minus that
                    in the first
 

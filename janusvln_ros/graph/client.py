@@ -26,7 +26,7 @@ from std_srvs.srv import SetBool
 from janusvln_ros.actions import Action, known_action
 from janusvln_ros.data.top_down_map import TopDownMap
 from janusvln_ros.geometry import yaw_of
-from janusvln_ros.graph.connection import Connection, GraphTimeoutError
+from janusvln_ros.graph.connection import Connection, GraphTimeoutError, RefusedError
 from janusvln_ros.protocol.status import STAGES, Code
 from janusvln_ros.stamps import nanoseconds
 
@@ -181,12 +181,12 @@ class GraphClient(Connection):
         Arm ``motion``.
 
         Raises:
-            GraphTimeoutError: it refuses, the message says why; or it does not answer for
-                ``seconds``.
+            RefusedError: it refuses, the message says why.
+            GraphTimeoutError: it does not answer for ``seconds``.
         """
         response = self.call(SetBool, "motion/arm", SetBool.Request(data=armed), seconds)
         if not response.success:
-            raise GraphTimeoutError(f"motion could not be armed: {response.message}")
+            raise RefusedError(f"motion could not be armed: {response.message}")
 
     def reset(self, episode_id: str, dataset: str = "", split: str = "") -> Episode:
         """

@@ -37,6 +37,10 @@ class GraphTimeoutError(Exception):
     """Something that the graph should do did not happen in time; the message says what."""
 
 
+class RefusedError(GraphTimeoutError):
+    """A node answered that it does not do what it was asked for; the message says why."""
+
+
 def alive_always() -> None:
     """Nothing to look after: the nodes are somebody else's."""
 

@@ -23,7 +23,7 @@ from std_msgs.msg import Bool, String
 from janusvln_ros.geometry import yaw_of
 from janusvln_ros.graph.client import ERROR_NAMES, GraphClient
 from janusvln_ros.graph.composition import resolve
-from janusvln_ros.graph.connection import GraphTimeoutError
+from janusvln_ros.graph.connection import GraphTimeoutError, RefusedError
 from janusvln_ros.graph.private import private_graph
 from janusvln_ros.graph.processes import NodeEndedError, Processes
 from janusvln_ros.graph.soak.pieces import Record
@@ -55,6 +55,12 @@ READY_S = 20.0
 
 ANSWER_S = 5.0
 """Seconds after which it is asked again to be armed."""
+
+ACTIVE_S = 90.0
+"""Seconds that a policy may take until it is active."""
+
+LIVES = 3
+"""So many lives of a node that nobody can reach, and the soak gives up."""
 
 AHEAD_M = 0.2
 """
@@ -230,7 +236,7 @@ class Soak:
         self.step.ends()
         episode = client.reset("")
         self.step.begins()
-        self._arm()
+        self._reach("motion", self._arm)
         self.step.why = ""
         self.rest.may_move()
         goal = FollowInstruction.Goal(
@@ -271,6 +277,22 @@ class Soak:
     def _published(self) -> int:
         return int(self.client.metrics()["frames_total"])
 
+    def _reach(self, name: str, ask: Callable[[], None]) -> None:
+        """
+        ``ask`` a node something. One that does not answer is started again, as whoever looks after
+        a robot would, and counted: Fast DDS 2 may go on sending to the one that was killed before.
+        """
+        for _ in range(LIVES - 1):
+            try:
+                return ask()
+            except RefusedError:
+                raise
+            except GraphTimeoutError:
+                self.record.unreachable += 1
+                self._start_again(name)
+                self._restarted(name)
+        return ask()
+
     def _arm(self) -> None:
         """
         Arm, once motion has heard of sensors that are well again. Whoever asks one that has just
@@ -284,6 +306,13 @@ class Soak:
                 if time.monotonic() > end:
                     raise
                 self.client.linger(lambda: False, 0.2)
+
+    def _alive(self) -> None:
+        """Wait for a heartbeat of ``policy``."""
+        self.heartbeat = 0.0
+        self.client.until(
+            lambda: self.heartbeat > 0, ACTIVE_S, "the restarted policy did not become active"
+        )
 
     def _send(self, goal: Any) -> None:
         sent = self.client.follow.send_goal_async(goal)
@@ -425,10 +454,7 @@ class Soak:
         # The dead one's services linger until the middleware misses it, and would swallow a
         # question: only the new one's heartbeat tells that it is active.
         self._kill("policy")
-        self.heartbeat = 0.0
-        self.client.until(
-            lambda: self.heartbeat > 0, 600.0, "the restarted policy did not become active"
-        )
+        self._reach("policy", self._alive)
         self._restarted("policy")
 
     def kill_motion(self, goal: Any) -> None:
@@ -440,6 +466,13 @@ class Soak:
         self._restarted("motion")
 
     def _kill(self, name: str) -> None:
+        self._start_again(name)
+        self._stand(f"kill_{name}")
+        if name == "policy":
+            self.record.ended("(killed)")
+            self.result = None
+
+    def _start_again(self, name: str) -> None:
         process = self.processes.running[name]
         self.undisturbed = math.inf
         process.kill()
@@ -447,10 +480,6 @@ class Soak:
         self.rest.must_rest(time.monotonic(), f"kill_{name}")
         self.processes.run(name)
         self.growth[name].restart(loading=True)
-        self._stand(f"kill_{name}")
-        if name == "policy":
-            self.record.ended("(killed)")
-            self.result = None
 
     def _restarted(self, name: str) -> None:
         self.client.linger(lambda: False, 2.0)

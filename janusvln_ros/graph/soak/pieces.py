@@ -21,7 +21,8 @@ from janusvln_ros.protocol.health import percentile
 class Record:
     """
     What a drive has come to so far: faults and endings by name, seconds of each decision, how many
-    of the camera's frames were published and received, and what was unsafe. ``why`` and
+    of the camera's frames were published and received, how often a ``motion`` that had been
+    killed was ``unreachable`` when it was started again, and what was unsafe. ``why`` and
     ``last``: the last fault of the episode before, and how it ended.
     """
 
@@ -32,6 +33,7 @@ class Record:
     totals: list[float] = field(default_factory=list)
     published: int = 0
     received: int = 0
+    unreachable: int = 0
     unsafe: list[str] = field(default_factory=list)
     worst_step: tuple[float, float] = (0.0, 0.0)
     growth: dict[str, int] = field(default_factory=dict)
@@ -102,6 +104,7 @@ def report(pieces: Sequence[Record]) -> dict[str, Any]:
         "callback_late_p99": {name: percentile(values, 99) for name, values in late.items()},
         "published_frames": sum(piece.published for piece in pieces),
         "dropped_frames": sum(max(0, piece.published - piece.received) for piece in pieces),
+        "unreachable_restarts": sum(piece.unreachable for piece in pieces),
         "latency_drift": max((drift(piece.totals) for piece in pieces), default=0.0, key=abs),
         "faults_by_kind": dict(sorted(faults.items())),
         "outcomes": dict(sorted(outcomes.items())),
