@@ -238,7 +238,7 @@ class Soak:
         self.step.begins()
         self._reach("motion", self._arm)
         self.step.why = ""
-        self.rest.may_move()
+        self.rest.may_move(time.monotonic())
         goal = FollowInstruction.Goal(
             instruction=episode.instruction,
             max_steps=self.plan.max_steps,
@@ -390,7 +390,7 @@ class Soak:
         """An edge is seen, for a while."""
         self.cliff.publish(Bool(data=True))
         self._stand("edge")
-        self.rest.may_move()
+        self.rest.may_move(time.monotonic())
         self.cliff.publish(Bool(data=False))
 
     def flood(self, goal: Any) -> None:
@@ -427,7 +427,7 @@ class Soak:
         try:
             self.rest.must_rest(time.monotonic(), why)
             self.client.linger(lambda: False, FREEZE_S)
-            self.rest.may_move()
+            self.rest.may_move(time.monotonic())
         finally:
             os.kill(process.pid, signal.SIGCONT)
             self.undisturbed = time.monotonic() + AFTERMATH_S

@@ -26,10 +26,13 @@ class RestWatch:
     Looks at the true motion.
 
     ``must_rest(now)`` begins a watch: from ``promise + BRAKING`` later on, motion is unsafe, and
-    is counted once; ``may_move()`` ends it.
+    is counted once; ``may_move(now)`` ends it. Moments are judged by when they were, not by when
+    they were heard of: one of before the fault is told late where ``publish`` was held up, and one
+    of the watch may be heard of after its end.
     """
 
     since: float | None = None
+    until: float = math.inf
     why: str = ""
     promise: float = PROMISE
     turns: bool = False
@@ -50,30 +53,30 @@ class RestWatch:
         Something happened at ``now`` after which the base must come to rest, within ``promise``
         seconds and the braking; ``turns``: it may turn, ``once``: from rest it may go on.
         """
-        self.since, self.why, self.promise = now, why, promise
+        self.since, self.until, self.why, self.promise = now, math.inf, why, promise
         self.turns, self.once = turns, once
 
-    def may_move(self) -> None:
-        """The base may move again."""
-        self.since = None
+    def may_move(self, now: float) -> None:
+        """From ``now`` on the base may move again."""
+        self.until = min(self.until, now)
 
     def truth(self, now: float, stamp: float, speed: float, rate: float) -> None:
         """
         At ``now`` it is heard that the base moves so; ``stamp``: when that was, seconds of the
-        simulator's clock. A moment that was told late may be one of before: it counts all the
-        same, and how late it was told stands with it.
+        simulator's clock. What is heard of soonest tells how that clock lies to ours.
         """
         self.offset = min(self.offset, now - stamp)
-        if self.since is None:
+        when = stamp + self.offset
+        if self.since is None or when > self.until:
+            self.since = None
             return
         moves = abs(speed) > MOVING_SPEED or (abs(rate) > MOVING_RATE and not self.turns)
-        if not moves and self.once:
+        if not moves and self.once and when > self.since:
             self.since = None
-        elif moves and now - self.since > self.promise + BRAKING:
+        elif moves and when - self.since > self.promise + BRAKING:
             self.unsafe.append(
-                f"{now - self.since:.2f} s after '{self.why}' the base moves at "
-                f"{speed:.2f} m/s and {rate:.2f} rad/s, told "
-                f"{now - stamp - self.offset:.2f} s late"
+                f"{when - self.since:.2f} s after '{self.why}' the base moves at "
+                f"{speed:.2f} m/s and {rate:.2f} rad/s"
             )
             self.since = None
 
