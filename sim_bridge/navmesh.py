@@ -392,13 +392,14 @@ def _voxels(
     change = np.zeros(nx * nz * (ny + 1), np.int32)
     walkable_top = np.zeros((nx * nz, ny + 1), bool)
     for column, bottom, top, walkable in _rasterise(positions_V3, triangles_T3, low, shape):
-        change += np.bincount(column * (ny + 1) + bottom, minlength=len(change)).astype(np.int32)
-        change -= np.bincount(column * (ny + 1) + top, minlength=len(change)).astype(np.int32)
+        np.add.at(change, column * (ny + 1) + bottom, 1)
+        np.subtract.at(change, column * (ny + 1) + top, 1)
         walkable_top[column[walkable], top[walkable]] = True
     # a walkable triangle just below the top of its span counts for the span
     for _ in range(CLIMB):
         walkable_top[:, 1:] |= walkable_top[:, :-1]
-    return change.reshape(nx * nz, ny + 1).cumsum(axis=1) > 0, walkable_top
+    levels = change.reshape(nx * nz, ny + 1)
+    return np.cumsum(levels, axis=1, out=levels) > 0, walkable_top
 
 
 @dataclass(eq=False)

@@ -21,6 +21,9 @@ from sim_bridge.habitat_client import HabitatSettings
 from sim_bridge.homes import check_generator, first_episodes
 from sim_bridge.nav_env import MAX_DEPTH_M, NavEnv, Observation, parameter_names, record_place
 
+M_MMAP_THRESHOLD = -3
+"""Its number in glibc's ``malloc.h``."""
+
 
 @dataclass
 class Frame:
@@ -50,6 +53,7 @@ class World:
         factory: Callable[..., NavEnv],
         tell: Callable[[str], None] = lambda sentence: None,
     ):
+        map_large_arrays()
         self.values, self.tell = values, tell
         self.data_dir = Path(values["data_dir"] or user_data_dir())
         settings = {name: values[there] for name, there in parameter_names().items()}
@@ -183,11 +187,21 @@ class World:
         return Frame(observation, rep118_depth(observation.depth), jpeg, floor)
 
 
+def map_large_arrays() -> None:
+    """
+    From now on what has a MiB or more is mapped by itself and goes back to the system as soon as
+    it is freed. As it comes, glibc maps ever fewer: once 30 MiB were freed, 30 MiB are kept for
+    later, among smaller pieces that hold them. Nothing where the C library has no ``mallopt``.
+    """
+    told = getattr(ctypes.CDLL(None), "mallopt", None)
+    if told is not None:
+        told(M_MMAP_THRESHOLD, 1 << 20)
+
+
 def give_back_freed_memory() -> None:
     """
-    Return to the system what reading a home has freed: glibc keeps pieces of that size for later,
-    and a simulator of hours grew by tens of MB. Nothing where the C library
-    has no ``malloc_trim``.
+    Return to the system what reading a home has freed in smaller pieces. Nothing where the C
+    library has no ``malloc_trim``.
     """
     trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
     if trim is not None:

@@ -1,5 +1,7 @@
 """The bridge's world, without ROS: which episode comes next, and what is told of it."""
 
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -67,6 +69,32 @@ def test_what_a_home_left_behind_goes_back_to_the_system_at_the_next_episode(wor
     world.reset("", "", "")
     assert resident() < before - 40_000_000
     del last
+
+
+LARGE = """
+import numpy as np
+from sim_bridge.world import map_large_arrays
+
+
+def resident():
+    return int(open("/proc/self/statm").read().split()[1]) * 4096
+
+
+map_large_arrays()
+np.ones(30 << 20, np.uint8)  # by itself, this teaches glibc to keep pieces of that size
+before, kept = resident(), []
+for _ in range(20):
+    kept += [np.ones(2 << 20, np.uint8), bytearray(5000)]
+kept = kept[1::2]
+print(resident() - before)
+"""
+
+
+def test_large_arrays_go_back_to_the_system_whatever_lies_above_them():
+    told = subprocess.run(
+        [sys.executable, "-c", LARGE], capture_output=True, text=True, check=True
+    )
+    assert int(told.stdout) < 5 << 20
 
 
 def test_a_named_episode_starts_and_the_next_is_the_one_after_it(world, episodes):
