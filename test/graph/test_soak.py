@@ -6,6 +6,8 @@ import math
 import subprocess
 import sys
 from collections import deque
+from contextlib import nullcontext
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -19,7 +21,8 @@ from sensor_msgs.msg import CameraInfo, CompressedImage, Image, LaserScan
 from janusvln_ros.errors import InputError
 from janusvln_ros.geometry import yaw_of
 from janusvln_ros.graph.composition import resolve
-from janusvln_ros.graph.soak.drive import EVENTS, Soak, faults_of, resident_bytes
+from janusvln_ros.graph.connection import GraphTimeoutError, RefusedError
+from janusvln_ros.graph.soak.drive import EVENTS, LIVES, Soak, faults_of, resident_bytes
 from janusvln_ros.graph.soak.pieces import Record, keep_piece, kept_pieces, report
 from janusvln_ros.graph.soak.sensors import KINDS, SPOILS, TRUE, Past, behind_relay
 from janusvln_ros.graph.soak.watch import (
@@ -256,6 +259,30 @@ def test_growth_is_what_exceeds_the_most_of_the_warm_up_of_each_life():
     for t, size in ((91, 50), (99, 3000), (105, 3200), (110, 3100)):
         growth.look(t, size)
     assert growth.worst == 200
+
+
+@pytest.mark.parametrize(
+    ("answers", "started", "ends"),
+    [
+        ([None], 0, None),
+        ([GraphTimeoutError("nothing"), None], 1, None),
+        ([RefusedError("the e-stop")], 0, RefusedError),
+        ([GraphTimeoutError("nothing")] * LIVES, LIVES - 1, GraphTimeoutError),
+    ],
+)
+def test_a_node_that_nobody_reaches_is_started_again_and_counted(answers, started, ends):
+    told, again = iter(answers), []
+    soak = SimpleNamespace(
+        record=Record(), _start_again=again.append, _restarted=lambda name: None
+    )
+
+    def ask():
+        if (problem := next(told)) is not None:
+            raise problem
+
+    with pytest.raises(ends) if ends else nullcontext():
+        Soak._reach(soak, "motion", ask)
+    assert again == ["motion"] * started and soak.record.unreachable == started
 
 
 def test_drift_compares_the_ends():

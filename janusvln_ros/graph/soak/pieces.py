@@ -21,9 +21,9 @@ from janusvln_ros.protocol.health import percentile
 class Record:
     """
     What a drive has come to so far: faults and endings by name, seconds of each decision, how many
-    of the camera's frames were published and received, how often a ``motion`` that had been
-    killed was ``unreachable`` when it was started again, and what was unsafe. ``why`` and
-    ``last``: the last fault of the episode before, and how it ended.
+    of the camera's frames were published and received, how often a node that had been killed
+    was ``unreachable`` when it was started again, and what was unsafe. ``why`` and ``last``: the
+    last fault of the episode before, and how it ended.
     """
 
     seconds: float = 0.0
