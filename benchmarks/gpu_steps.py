@@ -38,6 +38,21 @@ WAYS: dict[str, tuple[Memory, Recorder | None]] = {
 """Memory, and how the step is recorded."""
 
 
+ATTENTION = "aten::_scaled_dot_product_"
+"""How the operators begin among which PyTorch's SDPA chooses, one for each kernel that it has."""
+
+
+def attention_of(navigator: Navigator) -> dict[str, int]:
+    """Which kernels of SDPA two steps of a new episode ran, and how often."""
+    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU]) as seen:
+        time_steps(navigator, 2, warmup=0)
+    return {
+        event.key.removeprefix(ATTENTION): event.count
+        for event in seen.key_averages()
+        if event.key.startswith(ATTENTION)
+    }
+
+
 def around(steps: list[dict[str, float]], frame: int) -> dict[str, float]:
     """Medians of the stages over the steps within 2 of ``frame`` (from 1)."""
     near = steps[max(0, frame - 3) : frame + 2]
@@ -66,6 +81,7 @@ def measure(args: argparse.Namespace) -> dict[str, Any]:
             torch.cuda.reset_peak_memory_stats()
         options = NavigatorOptions(memory, "constrained", allow_untrained_memory=True)
         navigator = Navigator(model, tokenizer, options)
+        attention = {} if recorder else attention_of(navigator)
         if args.device != "cpu":
             navigator.recordings.recorder = recorder
         try:
@@ -84,6 +100,7 @@ def measure(args: argparse.Namespace) -> dict[str, Any]:
             "seconds_at_long": around(steps, args.frames - 2)["total"] if long else None,
             "floor": floors(step_work(model.config, step), rates),
             "peak_bytes": peak_memory(args.device),
+            "attention": attention,
             "memory_bytes": navigator.memory_bytes,
             "spatial_bytes": navigator.spatial.nbytes if navigator.spatial else 0,
             "card": card(args.device),
@@ -131,6 +148,11 @@ def table(result: dict[str, Any]) -> str:
                 card_in_words(found["card"]),
             ]
         )
+        if found["attention"]:
+            kernels = (f"{name} {count}" for name, count in found["attention"].items())
+            lines.append(
+                [f"attention of {way}, two steps", ", ".join(kernels), *[""] * len(STAGES)]
+            )
     return "\n".join(
         [
             rows([f"at frame {result['frame']}", *STAGES, "total"], lines),
