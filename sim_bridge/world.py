@@ -1,6 +1,7 @@
 """The bridge's world: the simulator and the episode in it, as the node asks for them. No ROS."""
 
 import ctypes
+import gc
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -200,9 +201,10 @@ def map_large_arrays() -> None:
 
 def give_back_freed_memory() -> None:
     """
-    Return to the system what reading a home has freed in smaller pieces. Nothing where the C
-    library has no ``malloc_trim``.
+    Return to the system what reading a home has left: cycles of objects, which Python would find
+    after some minutes, and freed pieces, where the C library has ``malloc_trim``.
     """
+    gc.collect()
     trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
     if trim is not None:
         trim(0)
