@@ -57,6 +57,7 @@ from janusvln_ros.rollout.stream import (
     HOME_FOLDER,
     TOLD_FRAMES,
     TRAINING,
+    LabelledDrive,
     Route,
     drawn_home,
     drive_route,
@@ -255,12 +256,7 @@ def make_drive(
         )
     if drive is None:
         return None
-    if drive.frames is None:
-        vision, spatial = driver.inputs.take(len(drive.targets))
-    else:
-        with ledger.clock("encode"):
-            vision = vision_features(driver.model, drive.frames).astype(np.float16)
-            spatial = spatial_features(driver.model, drive.frames).astype(np.float16)
+    vision, spatial = seen(driver, drive, ledger)
     about = {
         "kind": route.kind,
         "tags": list(episode.info["tags"]),
@@ -285,6 +281,20 @@ def make_drive(
         about,
         others,
     )
+
+
+def seen(driver: Driver, drive: LabelledDrive, ledger: Ledger) -> tuple[np.ndarray, np.ndarray]:
+    """
+    Vision and spatial features of a drive, float16: what its policy saw by, or else what the
+    encoders make of its frames now.
+    """
+    if drive.frames is None:
+        return driver.inputs.take(len(drive.targets))
+    with ledger.clock("encode"):
+        return (
+            vision_features(driver.model, drive.frames).astype(np.float16),
+            spatial_features(driver.model, drive.frames).astype(np.float16),
+        )
 
 
 def claim_home(folder: Path) -> int:
