@@ -13,7 +13,9 @@ the steady clock and by the simulator's truth, not by odometry:
                    follows it, though a fault says that it must rest; one step moves it by more
                    than one and a half; a drive goes on although it must end. Must be 0.
   worst step       the most metres and radians that one step truly moved the base
-  memory growth    of each process, most resident bytes beyond the most of its warm-up
+  memory growth    of each process, by how much the lowest resident bytes of a later minute exceed
+                   those of the first one after its warm-up; and its swing, by how much the most
+                   of all exceeds the most of the warm-up
   late callbacks   by how much the timers of policy and motion were called too late, worst of each
                    second: as long as their other callbacks took
   dropped frames   camera frames published but never received here

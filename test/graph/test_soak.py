@@ -243,22 +243,27 @@ def test_a_file_that_is_no_piece_is_named(tmp_path):
         kept_pieces(tmp_path)
 
 
-def test_growth_is_what_exceeds_the_most_of_the_warm_up_of_each_life():
+def test_what_goes_up_and_down_does_not_grow_and_swings():
     growth = Growth(warm_up=10.0)
-    for t, size in ((0, 100), (5, 1000), (10, 900), (11, 1000)):
-        growth.look(t, size)
-    assert growth.worst == 0
-    for t, size in ((20, 1200), (30, 1100)):
-        growth.look(t, size)
-    assert growth.worst == 200
+    for t in range(600):
+        growth.look(t, 1000 if t % 40 < 30 else 1300)
+    assert (growth.worst, growth.swing) == (0, 300)  # the warm-up saw no peak
+    growth.look(601, 1500)
+    assert growth.swing == 500
+
+
+def test_what_never_comes_down_again_grows_in_each_life_after_its_warm_up():
+    growth = Growth(warm_up=10.0)
+    for t in range(400):
+        growth.look(t, 50 * t if t < 10 else 1000 + t // 60 * 100)
+    assert growth.worst == 500  # of the minutes from 11 to 71, and from 311 to 371
     growth.restart(loading=True)
-    for t, size in ((30, 50), (90, 90_000)):
-        growth.look(t, size)
-    assert growth.worst == 200
+    for t in range(400, 700):
+        growth.look(t, 1000 * t)
     growth.restart()
-    for t, size in ((91, 50), (99, 3000), (105, 3200), (110, 3100)):
-        growth.look(t, size)
-    assert growth.worst == 200
+    for t in range(700, 1000):
+        growth.look(t, 9000)
+    assert growth.worst == 500
 
 
 @pytest.mark.parametrize(

@@ -228,6 +228,7 @@ class Soak:
         record.unsafe = [*self.rest.unsafe, *self.step.unsafe]
         record.worst_step = self.step.worst_metres, self.step.worst_radians
         record.growth = {name: growth.worst for name, growth in self.growth.items()}
+        record.swing = {name: growth.swing for name, growth in self.growth.items()}
         self.tell()
 
     def episode(self, until: float, next_fault: float) -> float:

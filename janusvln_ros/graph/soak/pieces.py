@@ -37,6 +37,7 @@ class Record:
     unsafe: list[str] = field(default_factory=list)
     worst_step: tuple[float, float] = (0.0, 0.0)
     growth: dict[str, int] = field(default_factory=dict)
+    swing: dict[str, int] = field(default_factory=dict)
     late: dict[str, list[float]] = field(default_factory=dict)
     error: str = ""
     why: str = ""
@@ -80,12 +81,14 @@ def report(pieces: Sequence[Record]) -> dict[str, Any]:
 
     faults, outcomes = Counter[str](), Counter[str]()
     growth: dict[str, int] = {}
+    swing: dict[str, int] = {}
     late: dict[str, list[float]] = {}
     for piece in pieces:
         faults.update(piece.faults)
         outcomes.update(piece.outcomes)
-        for name, most in piece.growth.items():
-            growth[name] = max(most, growth.get(name, 0))
+        for worst, of_piece in ((growth, piece.growth), (swing, piece.swing)):
+            for name, most in of_piece.items():
+                worst[name] = max(most, worst.get(name, 0))
         for name, values in piece.late.items():
             late[name] = late.get(name, []) + values
     unsafe = [sentence for piece in pieces for sentence in piece.unsafe]
@@ -100,6 +103,7 @@ def report(pieces: Sequence[Record]) -> dict[str, Any]:
             max((piece.worst_step[k] for piece in pieces), default=0.0) for k in (0, 1)
         ],
         "memory_growth_bytes": growth,
+        "memory_swing_bytes": swing,
         "callback_late_max": {name: max(values, default=0.0) for name, values in late.items()},
         "callback_late_p99": {name: percentile(values, 99) for name, values in late.items()},
         "published_frames": sum(piece.published for piece in pieces),

@@ -16,6 +16,9 @@ the truth to be published.
 MOVING_SPEED, MOVING_RATE = 0.03, 0.08
 """Metres and radians per second of true motion that are not rest."""
 
+MINUTE = 60.0
+"""Seconds of which the lowest memory is taken."""
+
 STEP_M, STEP_RAD = 0.375, math.radians(22.5)
 """What one step of 0.25 m or 15 degrees may truly move the base at most: one and a half."""
 
@@ -143,30 +146,46 @@ class StepWatch:
 @dataclass
 class Growth:
     """
-    Resident memory of one process over its life, bytes: by how much it exceeds the most that its
-    warm-up needed. Peak against peak, since a simulator needs 45 MB more for the moment in which
-    it reads a home, in its warm-up as later.
+    Resident memory of one process over its life, bytes, after its warm-up.
+
+    Attributes:
+        worst: by how much the lowest of a later minute exceeds that of the first one. What grows
+            never comes down again; a simulator goes up and down with the homes that it reads.
+        swing: by how much the most of all exceeds the most of the warm-up.
     """
 
     warm_up: float
-    begun: float | None = None
-    base: int = 0
     worst: int = 0
+    swing: int = 0
+    _begun: float | None = None
+    _most: int = 0
+    _first: int | None = None
+    _lowest: int = 0
+    _until: float = 0.0
 
     def restart(self, loading: bool = False) -> None:
         """
         The process is a new one; ``loading``: nothing is measured until ``restart`` is called
         again.
         """
-        self.begun, self.base = (math.inf if loading else None), 0
+        self._begun, self._most, self._first = (math.inf if loading else None), 0, None
+        self._until = 0.0
 
     def look(self, now: float, resident: int) -> None:
         """It holds ``resident`` bytes at ``now``."""
-        self.begun = now if self.begun is None else self.begun
-        if now - self.begun <= self.warm_up:
-            self.base = max(self.base, resident)
-        else:
-            self.worst = max(self.worst, resident - self.base)
+        self._begun = now if self._begun is None else self._begun
+        if now - self._begun <= self.warm_up:
+            self._most = max(self._most, resident)
+            return
+        self.swing = max(self.swing, resident - self._most)
+        if now < self._until:
+            self._lowest = min(self._lowest, resident)
+            return
+        if self._until and self._first is None:
+            self._first = self._lowest
+        elif self._first is not None:
+            self.worst = max(self.worst, self._lowest - self._first)
+        self._lowest, self._until = resident, now + MINUTE
 
 
 def drift(totals: list[float]) -> float:
