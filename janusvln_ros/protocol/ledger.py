@@ -103,11 +103,12 @@ def bounded(ledger: Ledger, now: float, speed: float, rate: float, shape: Profil
     """
     if not (math.isfinite(speed) and math.isfinite(rate)):
         speed = rate = 0.0
-    left, fast = _booked(ledger, now, shape)
-    fastest = most(left[0], shape.acceleration), most(left[1], shape.rate_acceleration)
+    (metres, radians), fast = _booked(ledger, now, shape)
+    acts = longest(ledger, now, shape)
+    fastest = most(metres, shape.acceleration, acts), most(radians, shape.rate_acceleration, acts)
     command = Sent(now, *(max(-top, min(top, v)) for v, top in zip((speed, rate), fastest)))
     kept = tuple(sent for sent in ledger.sent if now - sent.at < KEPT)
-    return replace(ledger, left=left, sent=(*kept, command), fast=fast)
+    return replace(ledger, left=(metres, radians), sent=(*kept, command), fast=fast)
 
 
 def remaining(ledger: Ledger, now: float, shape: Profile) -> tuple[float, float]:
@@ -115,21 +116,32 @@ def remaining(ledger: Ledger, now: float, shape: Profile) -> tuple[float, float]
     return _booked(ledger, now, shape)[0]
 
 
-def most(left: float, deceleration: float) -> float:
+def most(left: float, deceleration: float, acts: float = TICK) -> float:
     """
-    Return the fastest that may be sent with ``left`` in the budget: after one ``TICK`` of it,
-    braking ends within ``left`` (v T + v^2 / 2a = left).
+    Return the fastest that may be sent with ``left`` in the budget: after it was in force for
+    ``acts`` seconds, T, braking ends within ``left`` (v T + v^2 / 2a = left).
     """
-    step = deceleration * TICK
+    step = deceleration * acts
     return math.sqrt(step * step + 2 * deceleration * max(0.0, left)) - step
+
+
+def longest(ledger: Ledger, now: float, shape: Profile) -> float:
+    """
+    Return the seconds for which the next command may be in force: the longest that one which moves
+    the base was within the last ``KEPT``, and ``TICK`` at least. Where the machine is busy, it is
+    so for more than one command.
+    """
+    ends = (*(sent.at for sent in ledger.sent[1:]), now)
+    acted = (end - sent.at for sent, end in zip(ledger.sent, ends) if sent.speed or sent.rate)
+    return max(TICK, min(_lasting(shape), max(acted, default=TICK)))
 
 
 def spent(ledger: Ledger, now: float, goal: tuple[float, float], shape: Profile) -> bool:
     """Whether less than the slowest speed that still moves the base is left for ``goal``."""
-    left = remaining(ledger, now, shape)
+    left, acts = remaining(ledger, now, shape), longest(ledger, now, shape)
     if goal[1]:
-        return most(left[1], shape.rate_acceleration) < min(shape.crawl_rate, shape.rate)
-    return most(left[0], shape.acceleration) < min(shape.crawl_speed, shape.speed)
+        return most(left[1], shape.rate_acceleration, acts) < min(shape.crawl_rate, shape.rate)
+    return most(left[0], shape.acceleration, acts) < min(shape.crawl_speed, shape.speed)
 
 
 def travelled(ledger: Ledger, now: float, seconds: float, shape: Profile) -> tuple[float, float]:

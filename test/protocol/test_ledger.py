@@ -26,6 +26,7 @@ from janusvln_ros.protocol.ledger import (
     bounded,
     budget,
     granted,
+    longest,
     most,
     resumed,
     spent,
@@ -641,6 +642,34 @@ def test_full_speed_for_ever_is_braked_into_the_budget_and_no_faster_than_it_can
     assert max(a - b for a, b in itertools.pairwise(speeds)) <= 0.5 * TICK * 1.05
     ledger = bounded(ledger, now, 0.0, 0.0, SHAPE)
     assert ledger.used[0] == pytest.approx(0.3375, abs=0.004)
+
+
+@pytest.mark.parametrize("goal", [(0.25, 0.0), (0.0, math.radians(15))])
+@pytest.mark.parametrize("seed", range(20))
+def test_where_commands_come_late_they_end_within_the_budget_too(goal, seed):
+    dice, shape = random.Random(seed), Settings(base_timeout=0.3)
+    ledger, now, metres, radians = granted(Ledger(), goal, shape), 0.0, 0.0, 0.0
+    for number in range(300):
+        ledger = bounded(ledger, now, shape.speed if goal[0] else 0.0, shape.rate, shape)
+        acts = 0.2 if number == 0 else dice.uniform(TICK, 0.2)
+        metres, radians = metres + ledger.last.speed * acts, radians + ledger.last.rate * acts
+        now += acts
+    whole = budget(goal, shape)
+    assert metres <= whole[0] + 1e-9 and radians <= whole[1] + 1e-9
+    assert metres >= 0.85 * whole[0] if goal[0] else radians >= 0.85 * whole[1]
+
+
+def test_a_late_command_is_reckoned_with_for_two_seconds_and_no_longer_than_the_time_out():
+    shape = Settings(base_timeout=0.3)
+    ledger = bounded(Ledger(left=(9.0, 9.0)), 0.0, 0.3, 0.0, shape)
+    assert longest(ledger, 0.01, shape) == TICK and longest(ledger, 0.15, shape) == 0.15
+    assert longest(ledger, 0.9, shape) == 0.3
+    assert longest(ledger, 0.9, Settings(base_timeout=0.0)) == 0.9
+    for now in (0.15, 0.17, 1.99):
+        ledger = bounded(ledger, now, 0.0, 0.0, shape)
+    assert longest(ledger, 1.99, shape) == 0.15  # standstill moves nothing, however long
+    ledger = bounded(ledger, 2.0, 0.0, 0.0, shape)
+    assert longest(ledger, 2.0, shape) == TICK
 
 
 def test_a_command_counts_until_the_next_at_most_for_the_time_out_of_the_base():
