@@ -95,7 +95,9 @@ def copy_tree(to: Path) -> Path:
 def seconds_of_tests(tree: Path, tests: Iterable[str], limit: float) -> float | None:
     """Seconds that the tests take, which pass; None where one fails, or all take too long."""
     environment = {"PYTHONPATH": str(tree), "OMP_NUM_THREADS": "1", "PYTHONDONTWRITEBYTECODE": "1"}
-    command = [sys.executable, "-m", "pytest", "-x", "-q", "-p", "no:cacheprovider", *tests]
+    # of a file and its folder pytest runs the file alone, unless it may run it twice
+    command = [sys.executable, "-m", "pytest", "-x", "-q", "--keep-duplicates", *tests]
+    command += ["-p", "no:cacheprovider"]
     begin = time.monotonic()
     with subprocess.Popen(
         command,

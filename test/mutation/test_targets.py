@@ -1,7 +1,7 @@
 """What `make mutants` works on is there: files, functions, tests and texts."""
 
 from operators import mutants
-from run import ROOT, fixed, path_of, possible, read_yaml
+from run import ROOT, fixed, path_of, possible, read_yaml, seconds_of_tests
 
 
 def test_every_fixed_mistake_fits_its_file():
@@ -23,3 +23,13 @@ def test_a_mistake_that_is_called_equivalent_can_still_be_made():
         made = {(m.function, m.before, m.after) for m in mutants(source)}
         assert (one["function"], one["before"], one["after"]) in made, one
         assert one["why"]
+
+
+def test_tests_that_are_named_by_file_and_by_folder_are_all_run(tmp_path):
+    (tmp_path / "pytest.ini").write_text("[pytest]\n")
+    tests = tmp_path / "tests"
+    tests.mkdir()
+    (tests / "test_near.py").write_text("def test_near():\n    pass\n")
+    assert seconds_of_tests(tmp_path, ["tests/test_near.py", "tests"], 60.0) is not None
+    (tests / "test_far.py").write_text("def test_far():\n    assert False\n")
+    assert seconds_of_tests(tmp_path, ["tests/test_near.py", "tests"], 60.0) is None
