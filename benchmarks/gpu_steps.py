@@ -81,10 +81,10 @@ def measure(args: argparse.Namespace) -> dict[str, Any]:
             torch.cuda.reset_peak_memory_stats()
         options = NavigatorOptions(memory, "constrained", allow_untrained_memory=True)
         navigator = Navigator(model, tokenizer, options)
-        attention = {} if recorder else attention_of(navigator)
         if args.device != "cpu":
             navigator.recordings.recorder = recorder
         try:
+            attention = {} if recorder else attention_of(navigator)
             # long only where it is to be seen that nothing grows
             long = recorder is cuda_graph
             steps = time_steps(navigator, args.frames if long else args.frame + 2)

@@ -22,7 +22,7 @@ from torch import Tensor
 
 from janusvln_ros.evaluation.intervals import bootstrap
 from janusvln_ros.policy import Navigator
-from janusvln_ros.training.dual import DualTask, collate_trajectories, step_weights
+from janusvln_ros.training.dual import DualTask, collate_trajectories
 from janusvln_ros.training.recipes import load_recipe
 from janusvln_ros.training.run import set_attention
 from janusvln_ros.training.spool import Spool, StoredDrive
@@ -54,7 +54,7 @@ class Judge:
         scores_F4 = self.logits_BFAV[0, :, 0, self.task.answers[:, 0]].log_softmax(-1)
         targets_F = item["targets"]
         losses_F = -scores_F4.numpy()[np.arange(len(targets_F)), targets_F]
-        loss = np.average(losses_F, weights=step_weights(targets_F, 3.0, 3.0))
+        loss = np.average(losses_F, weights=item["weights"])
         return [float(loss), *(float(told[name]) for name in FIGURES)]
 
 

@@ -194,9 +194,7 @@ def map_large_arrays() -> None:
     it is freed. As it comes, glibc maps ever fewer: once 30 MiB were freed, 30 MiB are kept for
     later, among smaller pieces that hold them. Nothing where the C library has no ``mallopt``.
     """
-    told = getattr(ctypes.CDLL(None), "mallopt", None)
-    if told is not None:
-        told(M_MMAP_THRESHOLD, 1 << 20)
+    _call("mallopt", M_MMAP_THRESHOLD, 1 << 20)
 
 
 def give_back_freed_memory() -> None:
@@ -205,9 +203,14 @@ def give_back_freed_memory() -> None:
     after some minutes, and freed pieces, where the C library has ``malloc_trim``.
     """
     gc.collect()
-    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
-    if trim is not None:
-        trim(0)
+    _call("malloc_trim", 0)
+
+
+def _call(name: str, *arguments: int) -> None:
+    """Call a function of the C library, where it has one of that name."""
+    function = getattr(ctypes.CDLL(None), name, None)
+    if function is not None:
+        function(*arguments)
 
 
 def rep118_depth(depth_HW: NDArray[np.float32]) -> NDArray[np.float32]:

@@ -193,7 +193,7 @@ class GraphClient(Connection):
         Put the robot at the start of an episode and forget what was heard before.
 
         Raises:
-            GraphTimeoutError: the bridge cannot; the message says why.
+            RefusedError: the bridge cannot; the message says why.
         """
         self.telemetry = Telemetry(floor=self.telemetry.floor)
         response = self.call(
@@ -203,9 +203,7 @@ class GraphClient(Connection):
             120.0,
         )
         if not response.success:
-            raise GraphTimeoutError(
-                f"episode {episode_id!r} cannot be started: {response.error_msg}"
-            )
+            raise RefusedError(f"episode {episode_id!r} cannot be started: {response.error_msg}")
         self.since = nanoseconds(response.frame_stamp)
         self.telemetry.frames = {
             stamp: jpeg for stamp, jpeg in self.telemetry.frames.items() if stamp >= self.since
@@ -247,7 +245,7 @@ class GraphClient(Connection):
             self.until(sent.done, 60.0, "follow_instruction did not answer")
             handle = sent.result()
             if not handle.accepted:
-                raise GraphTimeoutError("follow_instruction rejected the goal")
+                raise RefusedError("follow_instruction rejected the goal")
             done = handle.get_result_async()
             self.until(done.done, patience, "the episode did not end")
         result = done.result().result
@@ -289,7 +287,7 @@ class GraphClient(Connection):
         """The bridge's metrics of the episode."""
         response = self.call(GetMetrics, "get_metrics", GetMetrics.Request(), repeatable=True)
         if not response.success:
-            raise GraphTimeoutError(f"the bridge gives no metrics: {response.error_msg}")
+            raise RefusedError(f"the bridge gives no metrics: {response.error_msg}")
         return dict(json.loads(response.metrics_json))
 
     def _on_frame(self, message: CompressedImage) -> None:

@@ -447,7 +447,7 @@ class Soak:
             request = ChangeState.Request(transition=Transition(id=transition))
             answer = self.client.call(ChangeState, f"{name}/change_state", request)
             if not answer.success:
-                raise GraphTimeoutError(f"{name} refused transition {transition}")
+                raise RefusedError(f"{name} refused transition {transition}")
             self.client.linger(lambda: False, LOOKED_S)
 
     def kill_policy(self, goal: Any) -> None:
