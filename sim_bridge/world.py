@@ -1,7 +1,6 @@
 """The bridge's world: the simulator and the episode in it, as the node asks for them. No ROS."""
 
 import ctypes
-import gc
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -199,10 +198,9 @@ def map_large_arrays() -> None:
 
 def give_back_freed_memory() -> None:
     """
-    Return to the system what reading a home has left: cycles of objects, which Python would find
-    after some minutes, and freed pieces, where the C library has ``malloc_trim``.
+    Return to the system the freed pieces that reading a home has left, where the C library has
+    ``malloc_trim``.
     """
-    gc.collect()
     _call("malloc_trim", 0)
 
 

@@ -1,9 +1,7 @@
 """The bridge's world, without ROS: which episode comes next, and what is told of it."""
 
-import gc
 import subprocess
 import sys
-import weakref
 from pathlib import Path
 
 import numpy as np
@@ -71,23 +69,6 @@ def test_what_a_home_left_behind_goes_back_to_the_system_at_the_next_episode(wor
     world.reset("", "", "")
     assert resident() < before - 40_000_000
     del last
-
-
-class Home:
-    """Something that can be watched."""
-
-
-def test_what_a_home_left_in_a_cycle_is_gone_at_the_next_episode(world):
-    home = Home()
-    home.itself, left = home, weakref.ref(home)
-    gc.disable()
-    try:
-        del home
-        assert left() is not None
-        world.reset("", "", "")
-        assert left() is None
-    finally:
-        gc.enable()
 
 
 LARGE = """
