@@ -824,7 +824,9 @@ class PolicyNode(ManagedNode):
             case exchange.Feedback():
                 self._feedback(command)
             case exchange.Reset() if session is not None:
-                self.get_logger().info(f"episode {command.episode_id}: {command.instruction!r}")
+                told = f", the network is told {command.told!r}" if command.told else ""
+                words = f"episode {command.episode_id}: {command.instruction!r}{told}"
+                self.get_logger().info(words)
                 self.worker.put(lambda: session.reset(command))
             case exchange.Commit() if session is not None:
                 self.worker.put(session.navigator.commit)

@@ -164,7 +164,7 @@ class Session:
         if understand is None:
             return Heard()
         found = understand(instruction)
-        return Heard(found.verdict, found.reasons)
+        return Heard(found.verdict, found.reasons, found.told)
 
     def reset(self, command: Reset) -> Event | None:
         """Begin an episode; a failure if the model cannot take the instruction."""

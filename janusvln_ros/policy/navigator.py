@@ -39,6 +39,7 @@ from janusvln_ros.policy.instruction import clean_instruction
 from janusvln_ros.policy.picture import PicturePath
 from janusvln_ros.policy.preprocess import GROUP, to_rgb
 from janusvln_ros.policy.prompt import Style
+from janusvln_ros.policy.rephrase import Rephrasing
 from janusvln_ros.policy.tokenizer import load_tokenizer
 from janusvln_ros.policy.understanding import Understanding, Vocabulary, understanding
 
@@ -138,8 +139,11 @@ class Navigator:
         spatial: the spatial memory; None before the first frame.
         tree: of the four action words, in constrained decoding.
         instruction: the one being followed; None before the first `reset`.
+        told: the same as the network is told it, in other words where the checkpoint rephrases.
         origin: name and digest of the checkpoint, where there is one.
         vocabulary: the words that it was taught with, where it says so.
+        rephrasing: says instructions in the sentences that it was taught with; None: they are
+            followed as they are.
         fit: the precisions and the window in use and what they take, where they were chosen by
             `from_pretrained`.
 
@@ -192,8 +196,10 @@ class Navigator:
         self._led_here: Action | None = None  # what was decided about the frame remembered last
         self._frame_size: tuple[int, ...] = ()  # width and height of the episode's raw frames
         self.instruction: str | None = None
+        self.told: str | None = None
         self.origin: dict[str, str] = {}
         self.vocabulary: Vocabulary | None = None
+        self.rephrasing: Rephrasing | None = None
         self.fit: Fit | None = None
         self._reserved = 0  # spatial tokens of the largest frame there is room for
         self._pending = False
@@ -251,14 +257,22 @@ class Navigator:
             name = folder.name if Path(checkpoint).is_dir() else str(checkpoint)
             navigator.origin = {"checkpoint": name, "checkpoint_digest": checkpoint_digest(folder)}
             navigator.vocabulary = Vocabulary.load(folder)
+            navigator.rephrasing = Rephrasing.load(folder)
         return navigator
 
     def understand(self, instruction: str) -> Understanding:
         """
-        Say whether the checkpoint can make sense of ``instruction``; `reset` takes any. May be
-        called on any thread.
+        Say whether the checkpoint can make sense of ``instruction``, and what the network would be
+        told; `reset` takes any. May be called on any thread.
         """
-        return understanding(instruction, self.vocabulary)
+        found, told = understanding(instruction, self.vocabulary), self._reworded(instruction)
+        return replace(found, told=told if told != instruction else "")
+
+    def _reworded(self, instruction: str) -> str:
+        """``instruction`` as the network is told it."""
+        if self.rephrasing is None or not instruction.strip():
+            return instruction
+        return self.rephrasing.say(instruction)
 
     @property
     def about(self) -> dict[str, str]:
@@ -336,8 +350,9 @@ class Navigator:
         )
         if instruction.strip() or not allow_empty:
             instruction = clean_instruction(instruction)
-        self.context.begin(instruction)
-        self.instruction = instruction
+        told = self._reworded(instruction)
+        self.context.begin(told)
+        self.instruction, self.told = instruction, told
         self._led_here = None
         self._pending = False
         if self.spatial:

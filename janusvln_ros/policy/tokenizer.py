@@ -14,6 +14,7 @@ from transformers import AutoTokenizer, PreTrainedTokenizerBase, PreTrainedToken
 
 from janusvln_ros.documents import read_json
 from janusvln_ros.errors import InputError, require
+from janusvln_ros.policy.identity import REPHRASE_FOLDER
 from janusvln_ros.policy.instruction import WORD, Spelling
 
 UNKNOWN_TOKEN = "<unk>"
@@ -57,6 +58,12 @@ WORD_VECTORS_FILE = "words.safetensors"
 
 TRAINED_WORDS_FILE = "words.json"
 """Beside the weights: the words that training said."""
+
+
+def listening_folder(checkpoint: Path) -> Path:
+    """Where the words lie in which a checkpoint hears instructions."""
+    inner = checkpoint / REPHRASE_FOLDER
+    return inner if inner.is_dir() else checkpoint
 
 
 def load_tokenizer(folder: str | Path) -> PreTrainedTokenizerBase:

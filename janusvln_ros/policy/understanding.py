@@ -19,6 +19,7 @@ from transformers import PreTrainedTokenizerBase
 
 from janusvln_ros.policy.instruction import WORD
 from janusvln_ros.policy.tokenizer import (
+    listening_folder,
     load_tokenizer,
     load_trained_words,
     load_word_vectors,
@@ -225,11 +226,13 @@ class Understanding:
         verdict: see `Verdict`.
         reasons: why it is not ``understood``, each a part of a sentence; "it" is the instruction.
         unknown: the words that training never said.
+        told: what the network is told in its place, if other words.
     """
 
     verdict: Verdict
     reasons: tuple[str, ...] = ()
     unknown: tuple[UnknownWord, ...] = ()
+    told: str = ""
 
 
 class Vocabulary:
@@ -261,10 +264,11 @@ class Vocabulary:
         Raises:
             InputError: a damaged file.
         """
-        trained, vectors = load_trained_words(checkpoint), load_word_vectors(checkpoint)
+        folder = listening_folder(checkpoint)
+        trained, vectors = load_trained_words(folder), load_word_vectors(folder)
         if not trained or vectors is None:
             return None
-        return cls(load_tokenizer(checkpoint), vectors, trained)
+        return cls(load_tokenizer(folder), vectors, trained)
 
     @cached_property
     def homely(self) -> frozenset[str]:

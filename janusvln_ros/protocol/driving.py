@@ -304,7 +304,7 @@ def _begin(state: State, start: Start, settings: Settings, rest: int = 0) -> Out
         since=start.now,
         not_before=max(oldest, rest + settle if rest else 0),
     )
-    return fresh, (Reset(fresh.episode_id, start.instruction), *warned(start))
+    return fresh, (Reset(fresh.episode_id, start.instruction, start.told), *warned(start))
 
 
 def _finish(state: State, key: int, code: int, message: str, now: float) -> Finish:

@@ -32,12 +32,13 @@ class Phase(Enum):
 @dataclass(frozen=True)
 class Heard:
     """
-    What the model makes of an instruction: ``verdict`` "understood", "doubtful" or "noise", and
-    why it is not understood.
+    What the model makes of an instruction: ``verdict`` "understood", "doubtful" or "noise", why
+    it is not understood, and ``told``, the words that the network is told instead, if others.
     """
 
     verdict: str = "understood"
     reasons: tuple[str, ...] = ()
+    told: str = ""
 
 
 Listen = Callable[[str], Heard]
@@ -86,8 +87,9 @@ class Start(Event):
 
     ``key`` names whom to answer; ``problem`` is why the words cannot be followed, if so;
     ``start_stamp`` (ns, 0: ``ros_now``) is the oldest frame that may be used; ``warning`` is what
-    of the words may not be understood, told by the machine; ``client``: the life of whoever asked
-    and is heard from, 0: nobody is.
+    of the words may not be understood, and ``told`` what the network is told in their place, if it
+    is: both found by the machine; ``client``: the life of whoever asked and is heard from, 0:
+    nobody is.
     """
 
     key: int
@@ -98,6 +100,7 @@ class Start(Event):
     time_limit: float = 0.0
     problem: str = ""
     warning: str = ""
+    told: str = ""
     client: int = 0
 
 
@@ -232,10 +235,14 @@ class Tick(Event):
 
 @dataclass(frozen=True)
 class Reset:
-    """Empty the memories for a new episode."""
+    """
+    Empty the memories for a new episode; ``told``: what the network is told in the place of the
+    instruction, if it is.
+    """
 
     episode_id: int
     instruction: str
+    told: str = ""
 
 
 @dataclass(frozen=True)
@@ -349,7 +356,7 @@ def taken_later(start: Start) -> Warn:
 def hear(start: Start, listen: Listen, *, refuse_noise: bool, strict: bool) -> Start | Finish:
     """
     Decide whether an instruction is taken: the start, with what is doubtful about it as its
-    warning, or the answer that refuses it.
+    warning and with what the network is told, or the answer that refuses it.
 
     Args:
         start: the instruction.
@@ -360,7 +367,7 @@ def hear(start: Start, listen: Listen, *, refuse_noise: bool, strict: bool) -> S
     heard = listen(start.instruction)
     why = "; ".join(heard.reasons)
     if heard.verdict == "understood":
-        return start
+        return replace(start, told=heard.told)
     if strict or (refuse_noise and heard.verdict == "noise"):
         quoted = (
             start.instruction if len(start.instruction) <= 60 else start.instruction[:57] + "..."
@@ -368,7 +375,7 @@ def hear(start: Start, listen: Listen, *, refuse_noise: bool, strict: bool) -> S
         told = "is no instruction" if heard.verdict == "noise" else "may not be understood"
         how = "say a way, for example 'turn left and stop at the table'"
         return Finish(start.key, Code.NO_INSTRUCTION, f"{quoted!r} {told}: {why}; {how}")
-    return replace(start, warning=why)
+    return replace(start, warning=why, told=heard.told)
 
 
 def warned(start: Start) -> tuple[Warn, ...]:

@@ -175,7 +175,7 @@ def _begin(state: State, start: Start) -> Outcome:
         frame_at=start.now,
         able_at=start.now,
     )
-    return fresh, (Reset(fresh.episode_id, start.instruction), *warned(start))
+    return fresh, (Reset(fresh.episode_id, start.instruction, start.told), *warned(start))
 
 
 def _end(state: State, code: int, message: str, now: float) -> Outcome:

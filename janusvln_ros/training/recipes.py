@@ -68,10 +68,11 @@ class Recipe:
     """
 
     # what is trained
-    stage: Literal["encoders", "align", "navigate"] = "navigate"
+    stage: Literal["encoders", "align", "navigate", "rephrase"] = "navigate"
     """
     ``encoders``: teach both encoders of a small network to see (depth, pose, what things are);
-    ``align``: teach its mergers the words for it; ``navigate``: actions.
+    ``align``: teach its mergers the words for it; ``navigate``: actions; ``rephrase``: teach a
+    network of words alone to say plainly what people say (``model`` is not used).
     """
     memory: Literal["released", "dual"] = "released"
     model: str = ""
@@ -177,6 +178,10 @@ class Recipe:
     pose_weight: float = 1.0
     """Weight of the pose relative to the first frame, which is learned last."""
 
+    # stage rephrase
+    homes: int = 2000
+    """Homes whose ways are told, planned when the run begins by ``workers`` processes."""
+
     # dual memory
     change_weight: float = 3.0
     """Weight of a step at which the expert's action differs from the one before."""
@@ -264,6 +269,7 @@ class Recipe:
 
     def __post_init__(self) -> None:
         least = {"batch": 1, "accumulate": 1, "save_steps": 1, "keep": 1, "logging_steps": 1}
+        least["homes"] = 1
         least |= dict.fromkeys(
             ("seed", "eval_steps", "workers", "threads", "longest", "layers"), 0
         )

@@ -9,6 +9,7 @@ time (`janusvln_ros.training.released`). Both take the same set files
 
 import json
 import logging
+import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -17,17 +18,25 @@ from typing import Any
 import numpy as np
 import torch
 from torch import nn
+from torch.utils.data import Dataset
 from transformers import PreTrainedTokenizerBase, TrainerCallback
 
 from janusvln_ros.data.left_out import LeftOut, counted
 from janusvln_ros.data.samples import FrameSamples, TrajectorySet
-from janusvln_ros.errors import require
-from janusvln_ros.files import atomic_write, file_lock
+from janusvln_ros.errors import InputError, require
+from janusvln_ros.files import atomic_folder, atomic_write, file_lock
 from janusvln_ros.model import JanusVLN
 from janusvln_ros.model.checkpoint import find
 from janusvln_ros.policy.identity import checkpoint_digest
 from janusvln_ros.policy.instruction import WORD
-from janusvln_ros.policy.tokenizer import load_tokenizer, read
+from janusvln_ros.policy.tokenizer import (
+    TRAINED_WORDS_FILE,
+    WORD_VECTORS_FILE,
+    load_tokenizer,
+    load_word_vectors,
+    read,
+)
+from janusvln_ros.rollout.paraphrases import routes
 from janusvln_ros.rollout.shards import Cluster
 from janusvln_ros.training.align import AlignTask, collate_tokens, view_tokens, words_of
 from janusvln_ros.training.dual import DualTask, StepTold, Trajectories, collate_trajectories
@@ -36,6 +45,15 @@ from janusvln_ros.training.episode import EPISODE_ATTENTION
 from janusvln_ros.training.network import build_model, finish, shipped
 from janusvln_ros.training.recipes import Recipe
 from janusvln_ros.training.released import ReleasedTask, Samples, collate_samples
+from janusvln_ros.training.rephrase import (
+    Paraphrases,
+    RephraseTask,
+    answer_ids,
+    collate,
+    new_rephraser,
+    with_ordinary_words,
+    words_told,
+)
 from janusvln_ros.training.resume import claim, sole_run
 from janusvln_ros.training.spool import Spool
 from janusvln_ros.training.stream import (
@@ -87,6 +105,7 @@ def train(recipe: Recipe) -> dict[str, Any]:
             "encoders": _train_encoders,
             "align": _train_alignment,
             "navigate": _train_navigation,
+            "rephrase": _train_rephraser,
         }
         result = stages[recipe.stage](recipe, output)
         if cluster.rank == 0:
@@ -156,6 +175,50 @@ def _train_alignment(recipe: Recipe, output: Path) -> dict[str, Any]:
         "right_words_in_unseen_homes": last_logged(history, "eval_right").get("eval_right"),
         "teacher_missed_in_unseen_homes": last_logged(history, "eval_missed").get("eval_missed"),
     }
+
+
+JUDGED_HOMES = 60
+"""Homes of the ways by which a `Rephraser` is judged; training has none of them."""
+
+WORDS_OF = 20_000
+"""Texts whose words are written down as those that training said."""
+
+
+def _train_rephraser(recipe: Recipe, output: Path) -> dict[str, Any]:
+    require(recipe.max_steps > 0, f"max_steps is {recipe.max_steps}: texts have no end, give one")
+    folder = find(shipped(recipe.tokenizer))
+    tokenizer, vectors_WK = load_tokenizer(folder), load_word_vectors(folder)
+    if vectors_WK is None:
+        raise InputError(f"{folder} has no {WORD_VECTORS_FILE}: give the tokenizer=FOLDER of one")
+    world, jobs = Cluster.from_environment().world_size, max(recipe.workers, 1)
+    count = recipe.max_steps * recipe.batch * recipe.accumulate * world
+    told = Paraphrases(routes(recipe.seed, recipe.homes, jobs), tokenizer, count, recipe.seed)
+    others = routes(recipe.seed + 1, JUDGED_HOMES, jobs)
+    judged: dict[str, Dataset[Any]] = {
+        name: Paraphrases(others, tokenizer, recipe.eval_samples, recipe.seed, held_out=held_out)
+        for name, held_out in (("trained_words", False), ("held_out_words", True))
+    }
+    network = new_rephraser(tokenizer, vectors_WK, answer_ids(told, WORDS_OF))
+    trainer = fit(RephraseTask(network.train()), recipe, told, judged, collate, None)
+    checkpoint = output / "checkpoint"
+    with atomic_folder(checkpoint) as new:
+        with_ordinary_words(network).write(new)
+        for name in ("tokenizer.json", "tokenizer_config.json", WORD_VECTORS_FILE):
+            shutil.copyfile(folder / name, new / name)
+        words = sorted(words_told(told, WORDS_OF))
+        atomic_write(new / TRAINED_WORDS_FILE, json.dumps(words) + "\n")
+    history = trainer.state.log_history
+    return {
+        "checkpoint": str(checkpoint),
+        "steps": trainer.state.global_step,
+        "loss": last_logged(history, "loss").get("loss"),
+        **{f"exact_with_{name}": _last(history, f"eval_{name}_exact") for name in judged},
+    }
+
+
+def _last(history: Sequence[dict[str, Any]], key: str) -> float | None:
+    """The last figure of that name in a trainer's log."""
+    return last_logged(history, key).get(key)
 
 
 def open_sets(paths: Sequence[str]) -> list[TrajectorySet]:

@@ -19,7 +19,7 @@ from janusvln_ros.data.episodes import Episode, GroundTruth, is_unseen_text
 from janusvln_ros.geometry import rotation_of_yaw
 from sim_bridge.homes.furnish import KIND, Thing, furnish
 from sim_bridge.homes.instruction import Part, say
-from sim_bridge.homes.language import route_facts, told
+from sim_bridge.homes.language import Facts, route_facts, told
 from sim_bridge.homes.language.content import counts_openings, things_named
 from sim_bridge.homes.looks import shaded_glb
 from sim_bridge.homes.mesh import home_glb
@@ -190,6 +190,32 @@ def make_episodes(
                 episode = _told(rng, home, episode, texts, unseen=unseen, held_out=odd)
                 texts.add(episode.instruction)
             found.append((episode, run))
+    return found
+
+
+def described_routes(
+    seed: int, count: int, stream: int, rooms: tuple[int, int] = (4, 12)
+) -> list[Facts]:
+    """
+    Draw routes in the home of ``seed`` (`make_home`, generator 1), which is planned and furnished
+    but not built, and no expert drives: for those who only want to know what is said about ways.
+
+    Returns:
+        What is true of at most ``count`` routes; fewer where the home offers no more.
+    """
+    rng = np.random.default_rng([seed, 1])
+    plan = make_plan(rng, int(rng.integers(rooms[0], rooms[1] + 1)))
+    home = Home("", seed, plan, furnish(rng, plan), b"")
+    free = RouteMap(plan, home.things, PATH_CLEARANCE_M)
+    rng = np.random.default_rng([seed, 2, stream])
+    found: list[Facts] = []
+    for _ in range(4 * count):
+        if len(found) == count:
+            break
+        with suppress(RedrawError):
+            draft = _draw(rng, home, free, memory_only=False, train=True, start=None)
+            route = _episode(home, draft, "", GroundTruth((), (), 0), length(draft.path))
+            found.append(route_facts(plan, home.things, route))
     return found
 
 

@@ -7,8 +7,9 @@ What the parts say is worked out from the plan by ``sim_bridge.homes.episodes``;
 becomes English.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from itertools import pairwise
 
 import numpy as np
@@ -138,7 +139,7 @@ _RETURN = (
 
 def say(rng: np.random.Generator, parts: Sequence[Part]) -> str:
     """The instruction for ``parts`` in one of its phrasings, drawn with ``rng``."""
-    clauses = [_clause(rng, part, first=i == 0) for i, part in enumerate(parts)]
+    clauses = [_clause(partial(_pick, rng), part, first=i == 0) for i, part in enumerate(parts)]
     text = clauses[0]
     for i, (before, clause) in enumerate(pairwise(clauses), 2):
         joint = (
@@ -152,28 +153,34 @@ def say(rng: np.random.Generator, parts: Sequence[Part]) -> str:
     return text[0].upper() + text[1:] + "."
 
 
+def say_plainly(parts: Sequence[Part]) -> str:
+    """The instruction for ``parts``, always in the same words, a sentence for each of them."""
+    clauses = (_clause(lambda options: options[0], part, i == 0) for i, part in enumerate(parts))
+    return " ".join(clause[0].upper() + clause[1:] + "." for clause in clauses)
+
+
 def _pick(rng: np.random.Generator, options: Sequence[str]) -> str:
     """One of ``options``."""
     return options[int(rng.integers(len(options)))]
 
 
-def _clause(rng: np.random.Generator, part: Part, first: bool) -> str:
-    """One part in words."""
+def _clause(pick: Callable[[Sequence[str]], str], part: Part, first: bool) -> str:
+    """One part in words, of which ``pick`` chooses among several."""
     into = f" into the {part.room}" if part.room else ""
     nth = f"{ORDINALS[part.ordinal]} " if part.ordinal is not None else ""
     if part.act == "exit":
         if part.hallway:
             if part.turn == "straight":
                 return f"go straight across the hallway and through the door{into}"
-            return f"turn {part.turn} in the hallway and " + _pick(rng, _EXIT[part.side]).format(
+            return f"turn {part.turn} in the hallway and " + pick(_EXIT[part.side]).format(
                 nth=nth, into=into
             )
-        phrases = _FIRST_EXIT[part.turn] if first else _EXIT[part.side]
-        return _pick(rng, phrases).format(nth=nth, into=into)
+        phrases = _FIRST_EXIT[part.turn] if first and part.turn else _EXIT[part.side]
+        return pick(phrases).format(nth=nth, into=into)
     if part.act == "pass":
-        return _pick(rng, _PASS[part.side]).format(thing=part.thing)
+        return pick(_PASS[part.side]).format(thing=part.thing)
     if part.act == "return":
-        return _pick(rng, _RETURN)
+        return pick(_RETURN)
     phrases = _VISIT if part.act == "visit" else _STOP["" if part.turn else part.side]
-    words = _pick(rng, phrases).format(thing=part.thing)
-    return f"{_pick(rng, _TURN[part.turn])} and {words}" if part.turn else words
+    words = pick(phrases).format(thing=part.thing)
+    return f"{pick(_TURN[part.turn])} and {words}" if part.turn else words

@@ -1,0 +1,74 @@
+"""
+An instruction in anybody's words, said again in the sentences that a network was taught with.
+
+A network that met a few sentences while it learned to drive follows those. A checkpoint may bring
+along, in its folder ``rephrase``, a `Rephraser` that was taught with far more sentences than
+pictures can be made for, with the tokenizer and the words that go with it. What the network is
+then told can be read, so it is shown to whoever gave the instruction.
+"""
+
+from collections.abc import Iterable
+from pathlib import Path
+
+from transformers import PreTrainedTokenizerBase
+
+from janusvln_ros.errors import require
+from janusvln_ros.model.rephrase import REMEDY, Rephraser
+from janusvln_ros.policy.identity import REPHRASE_FOLDER
+from janusvln_ros.policy.tokenizer import load_tokenizer, read
+
+
+class Rephrasing:
+    """
+    Says instructions again. Safe to use on any thread: its tokenizer is its own.
+
+    Args:
+        network: that was taught to.
+        tokenizer: of the same folder.
+    """
+
+    def __init__(self, network: Rephraser, tokenizer: PreTrainedTokenizerBase) -> None:
+        self.network, self.tokenizer = network, tokenizer
+
+    @classmethod
+    def load(cls, checkpoint: Path) -> "Rephrasing | None":
+        """
+        Read that of a checkpoint folder; None where it brings none.
+
+        Raises:
+            InputError: a file is missing or damaged, or they do not fit each other.
+        """
+        folder = checkpoint / REPHRASE_FOLDER
+        if not folder.is_dir():
+            return None
+        network, tokenizer = Rephraser.load(folder), load_tokenizer(folder)
+        require(
+            len(tokenizer) == network.config.vocab_size,
+            f"{folder}: its tokenizer has {len(tokenizer)} tokens, its network "
+            f"{network.config.vocab_size}: {REMEDY}",
+        )
+        return cls(network, tokenizer)
+
+    def say(self, instruction: str) -> str:
+        """``instruction`` in the taught sentences; as it is where nothing of it can be read."""
+        ids = read_ids(self.tokenizer, instruction)
+        answer, _ = self.network.answer(ids) if ids else ([], 0.0)
+        return sentences(self.tokenizer.convert_ids_to_tokens(answer)) or instruction
+
+
+def read_ids(tokenizer: PreTrainedTokenizerBase, instruction: str) -> list[int]:
+    """Token ids of an instruction, as it is read: folded, slips of typing mended."""
+    ids: list[int] = tokenizer.encode(read(tokenizer, instruction), add_special_tokens=False)
+    return ids
+
+
+def sentences(tokens: Iterable[str]) -> str:
+    """English of lower-case words and marks: a capital begins each sentence."""
+    text = ""
+    for token in tokens:
+        if token in (".", ","):
+            text += token
+        else:
+            begins = not text or text.endswith(".")
+            text += ("" if not text else " ") + (token.capitalize() if begins else token)
+    return text

@@ -1,0 +1,103 @@
+"""
+What a description says, in the plain sentences of generator 1 (`sim_bridge.homes.instruction`) and
+no more than it says: for a network that knows only these, and for one that learns to put
+anybody's words into them (`janusvln_ros.training.rephrase`).
+
+Plain sentences know a thing by its kind and colour, a room by its colour, an opening by the hand
+it is on and by counting. What else a description tells (what can be seen through an opening, in
+which corner a thing stands, what not to take) is left out, where it gives no hand.
+"""
+
+from collections.abc import Iterable
+from dataclasses import replace
+
+from sim_bridge.homes.instruction import Part
+from sim_bridge.homes.language.content import Content, Exit, Pass, Stop
+from sim_bridge.homes.language.facts import HAND, Facts, RoomName
+
+TURN_OF = {"ahead": "straight", "behind": "around", "left": "left", "right": "right"}
+"""How to turn towards what is on a side."""
+
+OTHER_HAND = {"left": "right", "right": "left"}
+
+
+def plain_parts(content: Content, facts: Facts) -> tuple[Part, ...]:
+    """
+    The parts of a plain instruction for ``content``, which was drawn from ``facts``: these tell
+    where a way leads along a hallway, which a description that turns twice implies.
+    """
+    parts: list[Part] = []
+    named_hallway = False
+    for i, (passes, said) in enumerate(content.legs):
+        twice = bool(i and facts.legs[i].room.hallway and said.turn and said.side)
+        passed = _passed(passes)
+        there = {part.thing for part in passed}
+        beside = [near.thing.name for near in said.beside if near.thing.name not in there]
+        passed += [Part("pass", thing=name) for name in beside]
+        if i == 0 and (turn := said.turn or TURN_OF.get(said.side, "")):
+            parts.append(Part("exit", turn=turn, room=_room(said)))
+        else:
+            parts += [*passed, _exit(said, along=named_hallway or twice)]
+        named_hallway = said.hallway or bool(said.room and said.room.hallway)
+    if content.visit is not None:
+        visit = _stop(content.visit, came=bool(content.legs))
+        parts += [replace(visit, act="visit", side=""), Part("return")]
+    parts += _passed(content.passed)
+    parts.append(_stop(content.stop, came=bool(content.legs) and content.visit is None))
+    return tuple(parts)
+
+
+def mirrored(parts: Iterable[Part]) -> tuple[Part, ...]:
+    """The same in the mirror, left and right exchanged."""
+    return tuple(
+        replace(
+            part,
+            turn=OTHER_HAND.get(part.turn, part.turn),
+            side=OTHER_HAND.get(part.side, part.side),
+        )
+        for part in parts
+    )
+
+
+def _passed(passes: Iterable[Pass]) -> list[Part]:
+    """Things that are passed; rooms have no plain words for it."""
+    return [
+        Part("pass", side=one.side if len(one.things) == 1 else "", thing=thing.name)
+        for one in passes
+        for thing in one.things
+    ]
+
+
+def _room(said: Exit) -> str:
+    return _name(said.room) if said.room else "hallway" if said.hallway else ""
+
+
+def _name(room: RoomName) -> str:
+    return f"{room.colour} {'hallway' if room.hallway else 'room'}"
+
+
+def _exit(said: Exit, *, along: bool) -> Part:
+    """An opening after the first one; ``along`` a hallway, one turns before it."""
+    if along and said.turn in (*HAND, "straight"):
+        side = said.side if said.side in HAND else ""
+        ordinal = said.ordinal if side else None
+        return Part("exit", said.turn, side, ordinal, _room(said), "hallway")
+    side = said.side or {"straight": "ahead"}.get(said.turn, said.turn)
+    if side not in (*HAND, "ahead"):
+        return Part("exit", room=_room(said))
+    ordinal = said.ordinal if side in HAND else None
+    return Part("exit", side=side, ordinal=ordinal, room=_room(said))
+
+
+def _stop(said: Stop, *, came: bool) -> Part:
+    """Where to stop; seen from the start, unless one ``came`` in."""
+    thing = said.thing.name if said.colour else said.thing.kind
+    if said.like_first_room:
+        thing = f"{said.thing.kind} with the colour of the room where you started"
+    turn, side = said.turn, said.side
+    if not (turn or side):
+        hint = said.corner.split()[-1] if said.corner else said.wall
+        side = hint if hint in HAND else ""
+    if not turn and (not came or side == "behind"):
+        turn, side = TURN_OF.get(side, ""), ""
+    return Part("stop", turn=turn, side=side, thing=thing)
