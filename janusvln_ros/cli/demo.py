@@ -379,7 +379,9 @@ def drive(args: argparse.Namespace, plan: Plan, folder: Path, final: Path) -> di
 
 
 def show(feedback: Any) -> None:
-    """One line per decision."""
+    """One line per decision, and before the first what the network is told, if other words."""
+    if feedback.step == 0 and feedback.told:
+        say(f"  the network is told: {feedback.told}")
     action = known_action(feedback.action)
     name = "not understood" if action is None else action.name
     say(

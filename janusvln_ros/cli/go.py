@@ -74,7 +74,12 @@ def run(args: argparse.Namespace) -> int:
 
 
 def show(feedback: Any) -> None:
-    """Print one line per decision, on stderr, before the first what may not be understood."""
+    """
+    Print one line per decision, on stderr; before the first what the network is told, where that
+    is not the instruction, and what may not be understood.
+    """
+    if feedback.step == 0 and feedback.told:
+        say(f"the network is told: {feedback.told}")
     if feedback.step == 0 and feedback.warning:
         say(f"warning: the instruction may not be understood: {feedback.warning}")
     action = known_action(feedback.action)

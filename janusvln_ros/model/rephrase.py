@@ -51,6 +51,7 @@ class RephraserConfig:
     def load(cls, folder: Path) -> "RephraserConfig":
         """Read that of a folder; raises InputError where it is none or larger than any."""
         path = folder / CONFIG_FILE
+        require(path.is_file(), f"{folder} has no {CONFIG_FILE}: {REMEDY}")
         config: RephraserConfig = schema.build(cls, read_object(path, REMEDY), str(path))
         for name, bound in (
             ("vocab_size", "WIDTH"),

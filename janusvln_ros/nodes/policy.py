@@ -945,7 +945,7 @@ class PolicyNode(ManagedNode):
         message.probabilities = list(command.payload.probabilities)
         message.inference_time = float(command.payload.decision.timings.get("total", 0.0))
         message.elapsed, message.path_length = command.elapsed, command.path_length
-        message.warning = command.warning
+        message.warning, message.told = command.warning, command.told
         handle.publish_feedback(message)
 
     def _finish(self, command: exchange.Finish) -> None:

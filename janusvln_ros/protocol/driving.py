@@ -536,6 +536,7 @@ def _act(state: State, decided: Decided, settings: Settings) -> Outcome:
         state.path,
         decided.payload,
         start.warning,
+        start.told,
     )
     state = replace(state, steps=state.steps + 1, bad_since=None, refusal=State.refusal)
     if action is None:

@@ -303,7 +303,7 @@ class CancelGoal:
 class Feedback:
     """
     Progress for the client ``key``; ``action`` 255: the text was none. ``warning``: what of the
-    instruction may not be understood.
+    instruction may not be understood; ``told``: what the network is told in its place, if it is.
     """
 
     key: int
@@ -314,6 +314,7 @@ class Feedback:
     path_length: float
     payload: Any = None
     warning: str = ""
+    told: str = ""
 
 
 @dataclass(frozen=True)

@@ -297,7 +297,15 @@ def _decided(state: State, event: Decided) -> Outcome:
     )
     elapsed, status = event.now - start.now, StepStatus.SUCCEEDED
     feedback = Feedback(
-        start.key, state.step, action, status, elapsed, 0.0, event.payload, start.warning
+        start.key,
+        state.step,
+        action,
+        status,
+        elapsed,
+        0.0,
+        event.payload,
+        start.warning,
+        start.told,
     )
     state = replace(state, deciding=None, step=state.step + 1, bad=False)
     state, more = _look(state, event.now)

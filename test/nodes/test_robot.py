@@ -167,6 +167,14 @@ def test_what_is_doubtful_is_told_in_feedback_and_diagnostics_and_followed(robot
     assert r.policy.health(0.0).values["warning"] == ""
 
 
+def test_what_the_network_is_told_instead_is_in_the_feedback(robot):
+    r = robot(Action.MOVE_FORWARD, Action.STOP)
+    r.script.understand = lambda text: Understanding("understood", told="Turn left.")
+    assert r.outcome(r.go("hang a left"))[1].error_code == Code.NONE
+    assert {f.told for f in r.feedback} == {"Turn left."}
+    assert r.script.instructions[-1] == "hang a left"  # it is the model that says it again
+
+
 def test_strict_refuses_what_is_doubtful_from_the_next_instruction_on(robot):
     r = robot(Action.STOP, policy={"strict": True})
     r.script.understand = understand
