@@ -55,10 +55,14 @@ OPTIONS = (
     *ROLLOUT,
     option(
         "--instructions",
-        choices=("normal", "removed", "swapped", "lower", "upper", "typo", "synonyms", "please"),
+        choices=(
+            *("normal", "removed", "swapped", "lower", "upper", "typo", "synonyms", "please"),
+            *("retold", "retold_held_out", "retold_plainly"),
+        ),
         default="normal",
         help="what the agent is told: its text, none, another episode's, or its own in lower or "
-        "upper case, with a typo a sentence, with synonyms, or politely framed",
+        "upper case, with a typo a sentence, with synonyms, or politely framed; or (in generated "
+        "homes) its way described anew, with words held out of training, or plainly",
     ),
     option("--memory", choices=("released", "dual"), help="short for --set policy.memory=..."),
     option(

@@ -42,6 +42,7 @@ from janusvln_ros.rollout.agents import (
 )
 from janusvln_ros.rollout.engine import Engine, MakeEngine, direct_engine
 from janusvln_ros.rollout.manifest import read_manifest, run_digest
+from janusvln_ros.rollout.paraphrases import RETOLD, retold
 from janusvln_ros.rollout.run import execute, read_split
 from janusvln_ros.rollout.settings import Settings, on_device
 from janusvln_ros.rollout.shards import (
@@ -54,7 +55,7 @@ from sim_bridge.homes.language.variants import VARIANTS, varied
 from sim_bridge.nav_env import SetupError
 
 AGENTS = ("policy", "expert", "random", "forward", "oracle-stop")
-INSTRUCTIONS = ("normal", "removed", "swapped", *VARIANTS)
+INSTRUCTIONS = ("normal", "removed", "swapped", *VARIANTS, *RETOLD)
 """
 What the agent is told: the episode's text, none, another episode's text, or its own in another
 form: in lower or upper case, with one typo a sentence, with synonyms, or politely framed.
@@ -103,9 +104,11 @@ def policy_agent(checkpoint: Path, settings: Settings, device: str | None = None
     return PolicyAgent(Navigator.from_pretrained(checkpoint, **given), checkpoint)
 
 
-def told(episodes: Sequence[Episode], instructions: str, seed: int) -> dict[Identity, str]:
+def told(
+    episodes: Sequence[Episode], instructions: str, seed: int, data_dir: Path
+) -> dict[Identity, str]:
     """
-    Return what the agent is told in each episode.
+    Return what the agent is told in each episode of ``data_dir``.
 
     ``swapped`` gives each episode another one's text, drawn once for the seed: every text is used
     as often as it occurs as far as possible, never for an episode with that same text. The other
@@ -121,6 +124,8 @@ def told(episodes: Sequence[Episode], instructions: str, seed: int) -> dict[Iden
         return dict.fromkeys(keys, "")
     if instructions in VARIANTS:
         return {key: varied(e.instruction, instructions, seed) for key, e in zip(keys, episodes)}
+    if instructions in RETOLD:
+        return retold(data_dir, episodes, instructions, seed)
     require(
         instructions == "swapped",
         f"--instructions is {instructions!r}: use one of {', '.join(INSTRUCTIONS)}",
@@ -161,7 +166,7 @@ class EvaluateJob(Job):
             self.engine(on_device(s, device), self.data_dir, agent),
             s.thresholds,
             self.truth(),
-            told(everything, self.instructions, s.seed),
+            told(everything, self.instructions, s.seed, self.data_dir),
             oracle_stops=self.agent == "oracle-stop",
             verdict=_verdict_of(agent),
             run=self.run,

@@ -1,19 +1,24 @@
 """
 What people say about a way, beside the plain sentences that say the same: drawn without end from
-the routes of generated homes, without a picture of them.
+the routes of generated homes, without a picture of them, and for the episodes of a data set.
 """
 
+import zlib
 from collections.abc import Sequence
 from functools import partial
+from pathlib import Path
 
 import numpy as np
 
-from janusvln_ros.data.episodes import is_unseen_text
+from janusvln_ros.data.episodes import Episode, Identity, is_unseen_text
+from janusvln_ros.errors import InputError
+from janusvln_ros.rollout.tally import Scene, scene_of
 from sim_bridge.homes.dataset import home_seed, mapped
 from sim_bridge.homes.episodes import described_routes
 from sim_bridge.homes.instruction import say, say_plainly
-from sim_bridge.homes.language import Facts, told
+from sim_bridge.homes.language import Facts, route_facts, told
 from sim_bridge.homes.language.plain import mirrored, plain_parts
+from sim_bridge.homes.plan import RedrawError
 
 PLAIN_SHARE = 0.2
 """Of the texts, plain ones in any of their phrasings: they are to stay what they are."""
@@ -21,8 +26,11 @@ PLAIN_SHARE = 0.2
 ROUTES = 8
 """Routes of a home."""
 
+Ways = Sequence[Facts]
+"""What is true of routes."""
 
-def routes(seed: int, homes: int, jobs: int = 1) -> list[Facts]:
+
+def routes(seed: int, homes: int, jobs: int = 1) -> Ways:
     """
     What is true of some routes in each of ``homes`` homes drawn with ``seed``, which no data set
     has; worked out by ``jobs`` processes, the same for any number of them.
@@ -33,7 +41,7 @@ def routes(seed: int, homes: int, jobs: int = 1) -> list[Facts]:
 
 
 def paraphrase(
-    rng: np.random.Generator, facts: Sequence[Facts], *, held_out: bool = False
+    rng: np.random.Generator, facts: Ways, *, held_out: bool = False
 ) -> tuple[str, str]:
     """
     Draw a route of ``facts``, as it is or in the mirror, and a text about it: what somebody says,
@@ -53,3 +61,52 @@ def paraphrase(
             said = say(rng, parts)
         if one.held_out if held_out else not (one.held_out or is_unseen_text(said)):
             return said, say_plainly(parts)
+
+
+RETOLD = ("retold", "retold_held_out", "retold_plainly")
+"""
+Ways to tell an episode in a generated home anew: as people may say it, the same with words or
+patterns that training does not have, and the plain sentences for what the first of these says.
+"""
+
+
+def retold(
+    data_dir: Path, episodes: Sequence[Episode], form: str, seed: int
+) -> dict[Identity, str]:
+    """
+    Describe episodes anew in a ``form`` of `RETOLD`, drawn with the seed and their identities.
+
+    Raises:
+        InputError: an episode is in no generated home.
+    """
+    homes: dict[str, Scene | None] = {}
+    texts: dict[Identity, str] = {}
+    for episode in episodes:
+        if episode.scene not in homes:
+            homes[episode.scene] = scene_of(data_dir, episode)
+        home = homes[episode.scene]
+        if home is None:
+            raise InputError(
+                f"--instructions {form} describes ways in generated homes; episode "
+                f"{episode.episode_id!r} is in {episode.scene}, of which nothing is known"
+            )
+        number = zlib.crc32(repr(episode.identity).encode())
+        rng = np.random.default_rng([seed, number])
+        texts[episode.identity] = _retold(rng, home, episode, form)
+    return texts
+
+
+def _retold(rng: np.random.Generator, home: Scene, episode: Episode, form: str) -> str:
+    try:
+        facts = route_facts(home.plan, home.things, episode)
+    except RedrawError as error:
+        raise InputError(
+            f"the reference path of episode {episode.episode_id!r} does not fit its home "
+            f"{episode.scene}: generate the houses again"
+        ) from error
+    odd = form == "retold_held_out"
+    while True:
+        one = told(rng, facts, held_out=odd)
+        if one.held_out == odd:
+            plain = form == "retold_plainly"
+            return say_plainly(plain_parts(one.content, facts)) if plain else one.text

@@ -21,10 +21,9 @@ from janusvln_ros.model.rephrase import Rephraser, RephraserConfig
 from janusvln_ros.policy.instruction import WORD
 from janusvln_ros.policy.rephrase import read_ids
 from janusvln_ros.policy.tokenizer import read
-from janusvln_ros.rollout.paraphrases import paraphrase
+from janusvln_ros.rollout.paraphrases import Ways, paraphrase
 from janusvln_ros.training.episode import IGNORED
 from janusvln_ros.training.words import WordEmbedding
-from sim_bridge.homes.language import Facts
 
 END = "<|im_end|>"
 
@@ -43,7 +42,7 @@ class Paraphrases(Dataset[tuple[list[int], list[int]]]):
 
     def __init__(
         self,
-        facts: Sequence[Facts],
+        facts: Ways,
         tokenizer: PreTrainedTokenizerBase,
         count: int,
         seed: int,

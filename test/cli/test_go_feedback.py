@@ -4,7 +4,6 @@ from types import SimpleNamespace
 
 from janusvln_ros.cli.go import show
 
-
 FIGURES = {"probabilities": [0.1, 0.7, 0.1, 0.1], "inference_time": 0.02, "path_length": 0.0}
 
 

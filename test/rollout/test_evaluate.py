@@ -351,23 +351,26 @@ def test_random_agent_repeats_for_a_seed_and_differs_between_episodes_and_seeds(
     assert len({tuple(drive(s, n)) for s in (1, 2) for n in (1, 2)}) == 4
 
 
+NOWHERE = Path("no data is read")
+
+
 def test_swapped_instructions_are_another_episodes_and_do_not_change_with_order(toy_episodes):
-    given = told(toy_episodes, "swapped", 1)
+    given = told(toy_episodes, "swapped", 1, NOWHERE)
     assert sorted(given.values()) == sorted(e.instruction for e in toy_episodes)
     assert all(given[e.identity] != e.instruction for e in toy_episodes)
-    assert told(toy_episodes[::-1], "swapped", 1) == given
-    assert set(told(toy_episodes, "removed", 1).values()) == {""}
+    assert told(toy_episodes[::-1], "swapped", 1, NOWHERE) == given
+    assert set(told(toy_episodes, "removed", 1, NOWHERE).values()) == {""}
     with pytest.raises(InputError, match="different texts"):
-        told([replace(e, instruction="same") for e in toy_episodes], "swapped", 1)
+        told([replace(e, instruction="same") for e in toy_episodes], "swapped", 1, NOWHERE)
 
 
 @pytest.mark.parametrize("form", ["lower", "upper", "typo", "synonyms", "please"])
 def test_another_form_of_an_instruction_follows_from_its_text_and_the_seed(toy_episodes, form):
     text = "Turn right and go through the door into the blue room. Stop at the red lamp."
     episodes = [replace(e, instruction=text) for e in toy_episodes]
-    given = told(episodes, form, 1)
+    given = told(episodes, form, 1, NOWHERE)
     assert len(given) == len(episodes) and set(given.values()) != {text}
-    assert told(episodes[::-1], form, 1) == given
+    assert told(episodes[::-1], form, 1, NOWHERE) == given
     assert len(set(given.values())) == 1
 
 
