@@ -85,7 +85,7 @@ def describe(
     from janusvln_ros.model.lora import has_adapter
     from janusvln_ros.model.memory import FrameWindow
     from janusvln_ros.policy.fit import frame_size, windowed
-    from janusvln_ros.policy.identity import checkpoint_digest
+    from janusvln_ros.policy.identity import REPHRASE_FOLDER, checkpoint_digest
     from janusvln_ros.policy.preprocess import resized_shape
 
     folder, config = _opened(checkpoint)
@@ -100,6 +100,7 @@ def describe(
         "checkpoint_digest": checkpoint_digest(folder) if folder.is_dir() else None,
         "adapter": folder.is_dir() and has_adapter(folder),
         "trained": config.navigation.trained and weights["files"] > 0,
+        "rephrases": (folder / REPHRASE_FOLDER).is_dir(),
         "memory": mode,
         "decoding": config.navigation.decoding,
         "window": [kept.initial, kept.window],
@@ -198,7 +199,10 @@ def as_text(result: dict[str, Any]) -> str:
     )
     lines = [
         f"{result['checkpoint']}: memory {result['memory']}, decoding "
-        f"{result['decoding']}, {trained}",
+        f"{result['decoding']}, {trained}"
+        + (
+            ", instructions are said again before they are followed" if result["rephrases"] else ""
+        ),
         "",
         *(
             f"  {name:<20} {parameters[part] / 1e6:10,.2f} M parameters"

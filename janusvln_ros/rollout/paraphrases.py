@@ -17,6 +17,7 @@ from sim_bridge.homes.dataset import home_seed, mapped
 from sim_bridge.homes.episodes import described_routes
 from sim_bridge.homes.instruction import say, say_plainly
 from sim_bridge.homes.language import Facts, route_facts, told
+from sim_bridge.homes.language.lexicon import HELD_OUT_WORDS
 from sim_bridge.homes.language.plain import mirrored, plain_parts
 from sim_bridge.homes.plan import RedrawError
 
@@ -25,6 +26,9 @@ PLAIN_SHARE = 0.2
 
 ROUTES = 8
 """Routes of a home."""
+
+HELD_OUT = HELD_OUT_WORDS
+"""Words that training does not say, by which it is judged."""
 
 Ways = Sequence[Facts]
 """What is true of routes."""

@@ -179,7 +179,7 @@ class Recipe:
     """Weight of the pose relative to the first frame, which is learned last."""
 
     # stage rephrase
-    homes: int = 2000
+    homes: int = 1000
     """Homes whose ways are told, planned when the run begins by ``workers`` processes."""
 
     # dual memory

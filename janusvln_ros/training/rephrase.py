@@ -8,7 +8,7 @@ tokenizer (`janusvln_ros.training.words`), so that one that was never said is re
 it.
 """
 
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 import numpy as np
 import torch
@@ -21,11 +21,17 @@ from janusvln_ros.model.rephrase import Rephraser, RephraserConfig
 from janusvln_ros.policy.instruction import WORD
 from janusvln_ros.policy.rephrase import read_ids
 from janusvln_ros.policy.tokenizer import read
-from janusvln_ros.rollout.paraphrases import Ways, paraphrase
+from janusvln_ros.rollout.paraphrases import HELD_OUT, Ways, paraphrase
 from janusvln_ros.training.episode import IGNORED
 from janusvln_ros.training.words import WordEmbedding
 
 END = "<|im_end|>"
+
+NEIGHBOURLY = 0.5
+"""Cosine from which a word that training never says may stand for the nearest that it does."""
+
+EXCHANGED = 0.1
+"""Share of the words that have such neighbours and are exchanged for one of them."""
 
 
 class Paraphrases(Dataset[tuple[list[int], list[int]]]):
@@ -38,6 +44,7 @@ class Paraphrases(Dataset[tuple[list[int], list[int]]]):
         tokenizer: of the words.
         count, seed: which texts.
         held_out: with words or patterns that training does not have.
+        neighbours: ids that may stand for an id (`neighbours`).
     """
 
     def __init__(
@@ -48,8 +55,9 @@ class Paraphrases(Dataset[tuple[list[int], list[int]]]):
         seed: int,
         *,
         held_out: bool = False,
+        neighbours: Mapping[int, Sequence[int]] = {},
     ) -> None:
-        self.facts, self.tokenizer = facts, tokenizer
+        self.facts, self.tokenizer, self.neighbours = facts, tokenizer, neighbours
         self.count, self.seed, self.held_out = count, seed, held_out
 
     def __len__(self) -> int:
@@ -63,7 +71,18 @@ class Paraphrases(Dataset[tuple[list[int], list[int]]]):
     def __getitem__(self, i: int) -> tuple[list[int], list[int]]:
         said, plain = self.text(i)
         answer = self.tokenizer.encode(plain.lower() + END, add_special_tokens=False)
-        return read_ids(self.tokenizer, said), answer
+        return self._exchanged(i, read_ids(self.tokenizer, said)), answer
+
+    def _exchanged(self, i: int, ids: list[int]) -> list[int]:
+        """The ids with some words exchanged for their neighbours."""
+        rng = np.random.default_rng([self.seed, i, 1])
+        draws = rng.random((len(ids), 2))
+        return [
+            self.neighbours[one][int(which * len(self.neighbours[one]))]
+            if one in self.neighbours and exchange < EXCHANGED
+            else one
+            for one, (exchange, which) in zip(ids, draws)
+        ]
 
 
 def words_told(texts: Paraphrases, most: int) -> set[str]:
@@ -73,6 +92,31 @@ def words_told(texts: Paraphrases, most: int) -> set[str]:
         for i in range(min(most, len(texts)))
         for found in WORD.finditer(read(texts.tokenizer, texts.text(i)[0]))
     }
+
+
+def neighbours(
+    tokenizer: PreTrainedTokenizerBase, vectors_WK: np.ndarray, said: Collection[str]
+) -> dict[int, tuple[int, ...]]:
+    """
+    For the ids of words that training said, those of others that lie nearest to them and near
+    (`NEIGHBOURLY`): by meeting these it learns to read what was never said. Words by which it is
+    judged are none of them.
+    """
+    first = len(tokenizer) - len(vectors_WK)
+    names = tokenizer.convert_ids_to_tokens(list(range(first, len(tokenizer))))
+    unit_WK = vectors_WK / np.linalg.norm(vectors_WK, axis=1, keepdims=True).clip(1e-9)
+    ours = [k for k, name in enumerate(names) if name in said]
+    others = [
+        k
+        for k, name in enumerate(names)
+        if WORD.fullmatch(name) and name not in said and name not in HELD_OUT
+    ]
+    likeness = unit_WK[others] @ unit_WK[ours].T
+    found: dict[int, list[int]] = {}
+    for other, row in zip(others, likeness):
+        if row.max() >= NEIGHBOURLY:
+            found.setdefault(first + ours[int(row.argmax())], []).append(first + other)
+    return {one: tuple(near) for one, near in found.items()}
 
 
 def answer_ids(texts: Paraphrases, most: int) -> tuple[int, ...]:

@@ -50,6 +50,7 @@ from janusvln_ros.training.rephrase import (
     RephraseTask,
     answer_ids,
     collate,
+    neighbours,
     new_rephraser,
     with_ordinary_words,
     words_told,
@@ -192,21 +193,24 @@ def _train_rephraser(recipe: Recipe, output: Path) -> dict[str, Any]:
         raise InputError(f"{folder} has no {WORD_VECTORS_FILE}: give the tokenizer=FOLDER of one")
     world, jobs = Cluster.from_environment().world_size, max(recipe.workers, 1)
     count = recipe.max_steps * recipe.batch * recipe.accumulate * world
-    told = Paraphrases(routes(recipe.seed, recipe.homes, jobs), tokenizer, count, recipe.seed)
+    ways = routes(recipe.seed, recipe.homes, jobs)
+    told = Paraphrases(ways, tokenizer, count, recipe.seed)
+    words = words_told(told, WORDS_OF)
+    near = neighbours(tokenizer, vectors_WK, words)
+    train = Paraphrases(ways, tokenizer, count, recipe.seed, neighbours=near)
     others = routes(recipe.seed + 1, JUDGED_HOMES, jobs)
     judged: dict[str, Dataset[Any]] = {
         name: Paraphrases(others, tokenizer, recipe.eval_samples, recipe.seed, held_out=held_out)
         for name, held_out in (("trained_words", False), ("held_out_words", True))
     }
     network = new_rephraser(tokenizer, vectors_WK, answer_ids(told, WORDS_OF))
-    trainer = fit(RephraseTask(network.train()), recipe, told, judged, collate, None)
+    trainer = fit(RephraseTask(network.train()), recipe, train, judged, collate, None)
     checkpoint = output / "checkpoint"
     with atomic_folder(checkpoint) as new:
         with_ordinary_words(network).write(new)
         for name in ("tokenizer.json", "tokenizer_config.json", WORD_VECTORS_FILE):
             shutil.copyfile(folder / name, new / name)
-        words = sorted(words_told(told, WORDS_OF))
-        atomic_write(new / TRAINED_WORDS_FILE, json.dumps(words) + "\n")
+        atomic_write(new / TRAINED_WORDS_FILE, json.dumps(sorted(words)) + "\n")
     history = trainer.state.log_history
     return {
         "checkpoint": str(checkpoint),
