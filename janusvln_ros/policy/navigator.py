@@ -265,14 +265,13 @@ class Navigator:
         Say whether the checkpoint can make sense of ``instruction``, and what the network would be
         told; `reset` takes any. May be called on any thread.
         """
-        found, told = understanding(instruction, self.vocabulary), self._reworded(instruction)
-        return replace(found, told=told if told != instruction else "")
-
-    def _reworded(self, instruction: str) -> str:
-        """``instruction`` as the network is told it."""
+        found = understanding(instruction, self.vocabulary)
         if self.rephrasing is None or not instruction.strip():
-            return instruction
-        return self.rephrasing.say(instruction)
+            return found
+        said = self.rephrasing.say(instruction)
+        if found.verdict != "noise" and said.doubts:
+            found = replace(found, verdict="doubtful", reasons=found.reasons + said.doubts)
+        return replace(found, told=said.text if said.text != instruction else "")
 
     @property
     def about(self) -> dict[str, str]:
@@ -350,7 +349,9 @@ class Navigator:
         )
         if instruction.strip() or not allow_empty:
             instruction = clean_instruction(instruction)
-        told = self._reworded(instruction)
+        told = instruction
+        if self.rephrasing is not None and instruction.strip():
+            told = self.rephrasing.say(instruction).text
         self.context.begin(told)
         self.instruction, self.told = instruction, told
         self._led_here = None

@@ -8,6 +8,7 @@ then told can be read, so it is shown to whoever gave the instruction.
 """
 
 from collections.abc import Iterable
+from dataclasses import dataclass
 from pathlib import Path
 
 from transformers import PreTrainedTokenizerBase
@@ -16,6 +17,29 @@ from janusvln_ros.errors import require
 from janusvln_ros.model.rephrase import REMEDY, Rephraser
 from janusvln_ros.policy.identity import REPHRASE_FOLDER
 from janusvln_ros.policy.tokenizer import load_tokenizer, read
+
+UNSURE = 0.3
+"""
+Probability of what an instruction is put into from which it is taken to be what was meant.
+"""
+
+
+@dataclass(frozen=True)
+class Said:
+    """What an instruction is put into, and the probability ``certainty`` of it."""
+
+    text: str
+    certainty: float
+
+    @property
+    def doubts(self) -> tuple[str, ...]:
+        """Why it may not be what was meant, a part of a sentence about the instruction."""
+        if self.certainty >= UNSURE:
+            return ()
+        return (
+            f"it can be put plainly in several ways, of which the likeliest has "
+            f"{100 * self.certainty:.0f} %: {self.text!r}",
+        )
 
 
 class Rephrasing:
@@ -49,11 +73,12 @@ class Rephrasing:
         )
         return cls(network, tokenizer)
 
-    def say(self, instruction: str) -> str:
-        """``instruction`` in the taught sentences; as it is where nothing of it can be read."""
+    def say(self, instruction: str) -> Said:
+        """Put ``instruction`` into the taught sentences; it stays where nothing of it is read."""
         ids = read_ids(self.tokenizer, instruction)
-        answer, _ = self.network.answer(ids) if ids else ([], 0.0)
-        return sentences(self.tokenizer.convert_ids_to_tokens(answer)) or instruction
+        answer, certainty = self.network.answer(ids) if ids else ([], 0.0)
+        text = sentences(self.tokenizer.convert_ids_to_tokens(answer))
+        return Said(text or instruction, certainty)
 
 
 def read_ids(tokenizer: PreTrainedTokenizerBase, instruction: str) -> list[int]:

@@ -11,8 +11,9 @@ from janusvln_ros.errors import InputError
 from janusvln_ros.model.rephrase import MOST_WORDS, Rephraser, RephraserConfig
 from janusvln_ros.policy import Navigator
 from janusvln_ros.policy.identity import checkpoint_digest
-from janusvln_ros.policy.rephrase import Rephrasing, sentences
-from janusvln_ros.policy.tokenizer import load_tokenizer, read
+from janusvln_ros.policy.rephrase import UNSURE, Rephrasing, Said, sentences
+from janusvln_ros.policy.tokenizer import load_tokenizer, load_word_vectors, read
+from janusvln_ros.policy.understanding import Vocabulary
 
 WORDS = Path(__file__).resolve().parents[2] / "config" / "model" / "tiny"
 SAYS = ["stop", "at", "the", "lamp", ",", ".", "turn", "left", "and"]
@@ -73,7 +74,8 @@ def test_words_and_marks_become_sentences(tokens, text):
 def test_what_is_said_is_the_answer_up_to_its_end(words):
     said = words.encode("turn left and stop .", add_special_tokens=False)
     rephrasing = Rephrasing(Answering(config_of(words), *said), words)
-    assert rephrasing.say("hang a left, would you?") == "Turn left and stop."
+    said = rephrasing.say("hang a left, would you?")
+    assert said == Said("Turn left and stop.", pytest.approx(1.0)) and not said.doubts
 
 
 def test_an_answer_without_an_end_is_cut_and_has_no_certainty(words):
@@ -84,8 +86,8 @@ def test_an_answer_without_an_end_is_cut_and_has_no_certainty(words):
 
 def test_where_nothing_is_read_or_said_the_instruction_stays(words):
     silent = Rephrasing(Answering(config_of(words)), words)
-    assert silent.say("go to the lamp") == "go to the lamp"
-    assert silent.say("\u200b") == "\u200b"
+    assert silent.say("go to the lamp").text == "go to the lamp"
+    assert silent.say("\u200b") == Said("\u200b", 0.0)
 
 
 def test_slips_and_case_are_mended_before_it_is_read(words):
@@ -191,6 +193,22 @@ def test_the_network_is_told_the_other_words_and_the_instruction_is_kept(
     assert navigator.context.instruction == plain.context.instruction
     navigator.reset("", allow_empty=True)
     assert navigator.told == ""
+
+
+def test_what_can_be_put_in_several_ways_is_doubtful_and_noise_stays_noise(
+    network, tokenizer, words
+):
+    class Unsure(Answering):
+        def answer(self, ids):
+            return super().answer(ids)[0], 0.9 * UNSURE
+
+    navigator = Navigator(network, tokenizer)
+    said = words.encode("stop .", add_special_tokens=False)
+    navigator.rephrasing = Rephrasing(Unsure(config_of(words), *said), words)
+    found = navigator.understand("halt somewhere")
+    assert found.verdict == "doubtful" and "27 %: 'Stop.'" in found.reasons[0]
+    navigator.vocabulary = Vocabulary(words, load_word_vectors(WORDS), ("stop", "lamp"))
+    assert navigator.understand("asdf").verdict == "noise"
 
 
 def test_a_navigator_without_one_tells_the_network_what_it_was_told(network, tokenizer):

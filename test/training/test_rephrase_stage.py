@@ -8,8 +8,9 @@ import pytest
 import torch
 
 from janusvln_ros.errors import InputError
+from janusvln_ros.policy.identity import REPHRASE_FOLDER
 from janusvln_ros.policy.rephrase import Rephrasing
-from janusvln_ros.policy.tokenizer import REPHRASE_FOLDER, load_tokenizer, load_word_vectors
+from janusvln_ros.policy.tokenizer import load_tokenizer, load_word_vectors
 from janusvln_ros.rollout import paraphrases
 from janusvln_ros.training.recipes import Recipe
 from janusvln_ros.training.rephrase import (
@@ -17,6 +18,7 @@ from janusvln_ros.training.rephrase import (
     RephraseTask,
     answer_ids,
     collate,
+    neighbours,
     new_rephraser,
     with_ordinary_words,
     words_told,
@@ -62,6 +64,22 @@ def test_some_of_the_texts_are_plain_already(texts):
     assert 0.1 < share < 0.9
 
 
+def test_words_that_are_never_said_stand_for_the_nearest_and_those_it_is_judged_by_for_none(
+    texts, facts, tokenizer
+):
+    vectors = load_word_vectors(WORDS)
+    near = neighbours(tokenizer, vectors, words_told(texts, 200))
+    ids = {name: tokenizer.convert_tokens_to_ids(name) for name in ("lamp", "lantern", "lamps")}
+    assert ids["lamps"] in near[ids["lamp"]]
+    named = {tokenizer.convert_ids_to_tokens(i) for some in near.values() for i in some}
+    assert not named & (HELD_OUT_WORDS | words_told(texts, 200))
+    exchanged = Paraphrases(facts, tokenizer, 200, 3, neighbours=near)
+    pairs = [(texts[i], exchanged[i]) for i in range(100)]
+    assert all(a[1] == b[1] and len(a[0]) == len(b[0]) for a, b in pairs)
+    changed = [(p, q) for a, b in pairs for p, q in zip(a[0], b[0]) if p != q]
+    assert len(changed) > 50 and all(q in near[p] for p, q in changed)
+
+
 def test_answers_end_and_are_made_of_their_own_ids_alone(texts, tokenizer):
     answers = answer_ids(texts, 200)
     end = tokenizer.convert_tokens_to_ids("<|im_end|>")
@@ -86,7 +104,7 @@ def test_it_learns_and_says_what_it_has_learned(texts, tokenizer):
     rephrasing = Rephrasing(with_ordinary_words(network), tokenizer)
     for i in range(8):
         said, plain = texts.text(i)
-        assert rephrasing.say(said) == plain
+        assert rephrasing.say(said).text == plain
 
 
 def test_what_pads_a_batch_changes_neither_loss_nor_figures(texts, tokenizer):
@@ -118,7 +136,7 @@ def test_the_stage_writes_what_a_checkpoint_brings_along(tmp_path, monkeypatch):
     checkpoint.mkdir()
     Path(result["checkpoint"]).rename(checkpoint / REPHRASE_FOLDER)
     rephrasing = Rephrasing.load(checkpoint)
-    assert isinstance(rephrasing.say("go to the lamp"), str)
+    assert rephrasing.say("go to the lamp").text
     assert {"the", "and"} <= set(json.loads((checkpoint / "rephrase/words.json").read_text()))
 
 
