@@ -78,7 +78,7 @@ class Rephrasing:
         ids = read_ids(self.tokenizer, instruction)
         answer, certainty = self.network.answer(ids) if ids else ([], 0.0)
         text = sentences(self.tokenizer.convert_ids_to_tokens(answer))
-        return Said(text or instruction, certainty)
+        return Said(text, certainty) if text else Said(instruction, 0.0)
 
 
 def read_ids(tokenizer: PreTrainedTokenizerBase, instruction: str) -> list[int]:
