@@ -36,6 +36,8 @@ class Said:
         """Why it may not be what was meant, a part of a sentence about the instruction."""
         if self.certainty >= UNSURE:
             return ()
+        if self.certainty == 0:
+            return ("it cannot be put plainly",)
         return (
             f"it can be put plainly in several ways, of which the likeliest has "
             f"{100 * self.certainty:.0f} %: {self.text!r}",
@@ -74,11 +76,11 @@ class Rephrasing:
         return cls(network, tokenizer)
 
     def say(self, instruction: str) -> Said:
-        """Put ``instruction`` into the taught sentences; it stays where nothing of it is read."""
+        """Put ``instruction`` into the taught sentences; it stays where that comes to no end."""
         ids = read_ids(self.tokenizer, instruction)
         answer, certainty = self.network.answer(ids) if ids else ([], 0.0)
         text = sentences(self.tokenizer.convert_ids_to_tokens(answer))
-        return Said(text, certainty) if text else Said(instruction, 0.0)
+        return Said(text, certainty) if text and certainty > 0 else Said(instruction, 0.0)
 
 
 def read_ids(tokenizer: PreTrainedTokenizerBase, instruction: str) -> list[int]:

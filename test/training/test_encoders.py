@@ -127,6 +127,7 @@ def test_views_of_varied_cameras_and_both_generators_show_what_they_say(tmp_path
     assert other.mean() < 0.05
 
 
+@pytest.mark.slow
 def test_views_are_the_same_however_many_processes_draw_them(views, tmp_path):
     make_views = pytest.importorskip("janusvln_ros.rollout.views").make_views
     make_views(tmp_path, homes=2, walks=2, steps=6, image_width=112, jobs=2)
