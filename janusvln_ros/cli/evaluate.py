@@ -60,9 +60,11 @@ OPTIONS = (
             *("retold", "retold_held_out", "retold_plainly"),
         ),
         default="normal",
-        help="what the agent is told: its text, none, another episode's, or its own in lower or "
-        "upper case, with a typo a sentence, with synonyms, or politely framed; or (in generated "
-        "homes) its way described anew, with words held out of training, or plainly",
+        metavar="FORM",
+        help="what the agent is told: its text (normal), none (removed), another episode's "
+        "(swapped), its own in another form (lower, upper, typo, synonyms, please), or in "
+        "generated homes its way described anew (retold), with words held out of training "
+        "(retold_held_out) or plainly (retold_plainly)",
     ),
     option("--memory", choices=("released", "dual"), help="short for --set policy.memory=..."),
     option(
