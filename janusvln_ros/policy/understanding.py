@@ -120,7 +120,9 @@ PLAIN = frozenset(
 
 OPENINGS = re.compile(
     r"(?:(?:i(?:'d| would)? (?:want|need|like) you to|please|kindly|just|hello|hi|hey|robot|ok"
-    r"|okay|so|now|first|next|finally|also|can|could|would|will|should|must|you|need|have|to|let's)"
+    r"|okay|so|now|first|next|finally|also|can|could|would|will|should|must|you|need|have|to|let's"
+    r"|what you(?:'ll)?(?: need| have| want)?(?: to)? do is|sharp|hard|slight|slightly|directly"
+    r"|immediately|straight away)"
     r"\s+)*"
 )
 """What may stand before the verb of an order."""

@@ -51,6 +51,8 @@ def vocabulary(tokenizer) -> Vocabulary:
         "take the 2nd door, not the blue one",
         "don't go in, wait at the door",
         "when you see the fridge turn left and keep going until you reach the bed",
+        "What you do is head left, then stop at the sofa",
+        "what you'll need to do is turn around",
         "Could you go into the red room?",
         "do a 180 and stop",
         "turn 180 degrees and go through the doorway",
