@@ -23,6 +23,9 @@ UNSURE = 0.3
 Probability of what an instruction is put into from which it is taken to be what was meant.
 """
 
+MOST_READ = 256
+"""Tokens of the longest text that is put plainly, twice as many as any of training has."""
+
 
 @dataclass(frozen=True)
 class Said:
@@ -76,9 +79,13 @@ class Rephrasing:
         return cls(network, tokenizer)
 
     def say(self, instruction: str) -> Said:
-        """Put ``instruction`` into the taught sentences; it stays where that comes to no end."""
+        """
+        Put ``instruction`` into the taught sentences; it stays where it is too long for that, or
+        where that comes to no end.
+        """
         ids = read_ids(self.tokenizer, instruction)
-        answer, certainty = self.network.answer(ids) if ids else ([], 0.0)
+        short = 0 < len(ids) <= MOST_READ
+        answer, certainty = self.network.answer(ids) if short else ([], 0.0)
         text = sentences(self.tokenizer.convert_ids_to_tokens(answer))
         return Said(text, certainty) if text and certainty > 0 else Said(instruction, 0.0)
 

@@ -11,7 +11,7 @@ from janusvln_ros.errors import InputError
 from janusvln_ros.model.rephrase import MOST_WORDS, Rephraser, RephraserConfig
 from janusvln_ros.policy import Navigator
 from janusvln_ros.policy.identity import checkpoint_digest
-from janusvln_ros.policy.rephrase import UNSURE, Rephrasing, Said, sentences
+from janusvln_ros.policy.rephrase import MOST_READ, UNSURE, Rephrasing, Said, sentences
 from janusvln_ros.policy.tokenizer import load_tokenizer, load_word_vectors, read
 from janusvln_ros.policy.understanding import Vocabulary
 
@@ -88,6 +88,14 @@ def test_where_nothing_is_read_or_said_the_instruction_stays(words):
     silent = Rephrasing(Answering(config_of(words)), words)
     assert silent.say("go to the lamp").text == "go to the lamp"
     assert silent.say("\u200b") == Said("\u200b", 0.0)
+
+
+def test_a_text_longer_than_any_of_training_stays_as_it_is(words):
+    (stop,) = words.encode("stop", add_special_tokens=False)
+    rephrasing = Rephrasing(Answering(config_of(words), stop), words)
+    assert rephrasing.say("go " * MOST_READ).text == "Stop"
+    long = "go " * (MOST_READ + 1)
+    assert rephrasing.say(long) == Said(long, 0.0) and rephrasing.say(long).doubts
 
 
 def test_slips_and_case_are_mended_before_it_is_read(words):
