@@ -200,9 +200,7 @@ def as_text(result: dict[str, Any]) -> str:
     lines = [
         f"{result['checkpoint']}: memory {result['memory']}, decoding "
         f"{result['decoding']}, {trained}"
-        + (
-            ", instructions are said again before they are followed" if result["rephrases"] else ""
-        ),
+        + (", instructions are said again first" if result["rephrases"] else ""),
         "",
         *(
             f"  {name:<20} {parameters[part] / 1e6:10,.2f} M parameters"

@@ -14,7 +14,7 @@ from janusvln_ros.cli.main import main
 from janusvln_ros.errors import InputError
 from janusvln_ros.model import JanusVLN, JanusVLNConfig
 from janusvln_ros.model.quantization import quantize_language
-from janusvln_ros.policy import Navigator, NavigatorOptions
+from janusvln_ros.policy import Navigator, NavigatorOptions, default_checkpoint
 from janusvln_ros.policy.identity import checkpoint_digest
 
 ROOT = Path(__file__).parents[2]
@@ -167,3 +167,9 @@ def test_folder_with_a_missing_tensor_is_refused_by_name(folder, capsys):
 def test_impossible_window_is_refused():
     with pytest.raises(InputError, match=r"-1 . 4 frames"):
         describe(str(TINY), "dual", (-1, 4))
+
+
+def test_the_shipped_checkpoint_says_that_it_rephrases_and_settings_alone_do_not(capsys):
+    assert main(["info", str(default_checkpoint())]) == 0
+    assert "instructions are said again first" in capsys.readouterr().out
+    assert not describe(str(TINY))["rephrases"]
