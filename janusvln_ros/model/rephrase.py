@@ -12,15 +12,14 @@ from pathlib import Path
 from typing import Any, cast
 
 import torch
-from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from janusvln_ros import schema
 from janusvln_ros.documents import CONFIG_FILE, read_object, whole
 from janusvln_ros.errors import require
-from janusvln_ros.files import atomic_path, atomic_write
+from janusvln_ros.files import atomic_write
 from janusvln_ros.limits import require_within
-from janusvln_ros.model.checkpoint import WEIGHTS_FILE, stored_tensors
+from janusvln_ros.model.checkpoint import SHARD_BYTES, stored_tensors, write_weights
 
 REMEDY = "copy the folder again from where the checkpoint came from"
 MOST_WORDS = 96
@@ -192,8 +191,7 @@ class Rephraser(nn.Module):
             name: value.detach().to(torch.bfloat16).contiguous()
             for name, value in self.state_dict().items()
         }
-        with atomic_path(folder / WEIGHTS_FILE) as path:
-            save_file(tensors, path, metadata={"format": "pt"})
+        write_weights(tensors, folder, SHARD_BYTES)
 
 
 def _layer(config: RephraserConfig) -> dict[str, Any]:

@@ -267,6 +267,13 @@ TOKENIZER_FILES = (
 """What is copied from the tokenizer's folder where it is there."""
 
 
+def copy_tokenizer(source: Path, target: Path) -> None:
+    """Copy a tokenizer, and what belongs to it, from one folder into another."""
+    for name in TOKENIZER_FILES:
+        if (source / name).is_file():
+            shutil.copyfile(source / name, target / name)
+
+
 def finish(
     model: JanusVLN,
     recipe: Recipe,
@@ -318,9 +325,8 @@ def write_checkpoint(
         folded(model),
     ):
         model.write_files(new, dtype="bfloat16" if recipe.bf16 else None)
-        for name in TOKENIZER_FILES if tokenizer is not None else ():
-            if tokenizer is not None and (tokenizer / name).is_file():
-                shutil.copyfile(tokenizer / name, new / name)
+        if tokenizer is not None:
+            copy_tokenizer(tokenizer, new)
         if words:
             said = sorted({*words, *load_trained_words(Path(recipe.model))})
             atomic_write(new / TRAINED_WORDS_FILE, json.dumps(said) + "\n")

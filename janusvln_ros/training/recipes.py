@@ -268,8 +268,9 @@ class Recipe:
     tensorboard: bool = True
 
     def __post_init__(self) -> None:
-        least = {"batch": 1, "accumulate": 1, "save_steps": 1, "keep": 1, "logging_steps": 1}
-        least["homes"] = 1
+        least = dict.fromkeys(
+            ("batch", "accumulate", "save_steps", "keep", "logging_steps", "homes"), 1
+        )
         least |= dict.fromkeys(
             ("seed", "eval_steps", "workers", "threads", "longest", "layers"), 0
         )

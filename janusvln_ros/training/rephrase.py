@@ -8,7 +8,7 @@ tokenizer (`janusvln_ros.training.words`), so that one that was never said is re
 it.
 """
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 
 import numpy as np
 import torch
@@ -23,7 +23,7 @@ from janusvln_ros.policy.rephrase import read_ids
 from janusvln_ros.policy.tokenizer import read
 from janusvln_ros.rollout.paraphrases import HELD_OUT, Ways, paraphrase
 from janusvln_ros.training.episode import IGNORED
-from janusvln_ros.training.words import WordEmbedding
+from janusvln_ros.training.words import WordEmbedding, unit
 
 END = "<|im_end|>"
 
@@ -70,8 +70,8 @@ class Paraphrases(Dataset[tuple[list[int], list[int]]]):
 
     def __getitem__(self, i: int) -> tuple[list[int], list[int]]:
         said, plain = self.text(i)
-        answer = self.tokenizer.encode(plain.lower() + END, add_special_tokens=False)
-        return self._exchanged(i, read_ids(self.tokenizer, said)), answer
+        ids = self._exchanged(i, read_ids(self.tokenizer, said))
+        return ids, answer_of(self.tokenizer, plain)
 
     def _exchanged(self, i: int, ids: list[int]) -> list[int]:
         """The ids with some words exchanged for their neighbours."""
@@ -85,13 +85,9 @@ class Paraphrases(Dataset[tuple[list[int], list[int]]]):
         ]
 
 
-def words_told(texts: Paraphrases, most: int) -> set[str]:
-    """The words of the first ``most`` texts, as they are read."""
-    return {
-        found.group()
-        for i in range(min(most, len(texts)))
-        for found in WORD.finditer(read(texts.tokenizer, texts.text(i)[0]))
-    }
+def words_told(tokenizer: PreTrainedTokenizerBase, texts: Iterable[tuple[str, str]]) -> set[str]:
+    """The words of what is said in texts of `Paraphrases.text`, as they are read."""
+    return {found.group() for said, _ in texts for found in WORD.finditer(read(tokenizer, said))}
 
 
 def neighbours(
@@ -104,7 +100,7 @@ def neighbours(
     """
     first = len(tokenizer) - len(vectors_WK)
     names = tokenizer.convert_ids_to_tokens(list(range(first, len(tokenizer))))
-    unit_WK = vectors_WK / np.linalg.norm(vectors_WK, axis=1, keepdims=True).clip(1e-9)
+    unit_WK = unit(vectors_WK)
     ours = [k for k, name in enumerate(names) if name in said]
     others = [
         k
@@ -119,11 +115,18 @@ def neighbours(
     return {one: tuple(near) for one, near in found.items()}
 
 
-def answer_ids(texts: Paraphrases, most: int) -> tuple[int, ...]:
-    """Every id in the plain sentences of the first ``most`` texts, their end first."""
-    answers = (texts[k][1] for k in range(min(most, len(texts))))
-    said = {i for ids in answers for i in ids}
-    (end,) = texts.tokenizer.encode(END, add_special_tokens=False)
+def answer_of(tokenizer: PreTrainedTokenizerBase, plain: str) -> list[int]:
+    """Token ids of plain sentences, with their end."""
+    ids: list[int] = tokenizer.encode(plain.lower() + END, add_special_tokens=False)
+    return ids
+
+
+def answer_ids(
+    tokenizer: PreTrainedTokenizerBase, texts: Iterable[tuple[str, str]]
+) -> tuple[int, ...]:
+    """Every id in the plain sentences of texts of `Paraphrases.text`, their end first."""
+    said = {i for _, plain in texts for i in answer_of(tokenizer, plain)}
+    (end,) = tokenizer.encode(END, add_special_tokens=False)
     return (end, *sorted(said - {end}))
 
 
@@ -140,12 +143,10 @@ def new_rephraser(
     return network
 
 
-@torch.no_grad()
 def with_ordinary_words(network: Rephraser) -> Rephraser:
     """The same network with ordinary embeddings in place of `new_rephraser`'s, for driving."""
-    embedding = network.embed_tokens.weight
-    tokens, size = embedding.shape
-    network.embed_tokens = nn.Embedding(tokens, size, _weight=embedding)
+    if isinstance(network.embed_tokens, WordEmbedding):
+        network.embed_tokens = network.embed_tokens.folded()
     return network.eval()
 
 

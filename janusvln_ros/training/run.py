@@ -9,7 +9,6 @@ time (`janusvln_ros.training.released`). Both take the same set files
 
 import json
 import logging
-import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -42,7 +41,7 @@ from janusvln_ros.training.align import AlignTask, collate_tokens, view_tokens, 
 from janusvln_ros.training.dual import DualTask, StepTold, Trajectories, collate_trajectories
 from janusvln_ros.training.encoders import EncoderTask, Views, ViewSamples, collate_views, gate
 from janusvln_ros.training.episode import EPISODE_ATTENTION
-from janusvln_ros.training.network import build_model, finish, shipped
+from janusvln_ros.training.network import build_model, copy_tokenizer, finish, shipped
 from janusvln_ros.training.recipes import Recipe
 from janusvln_ros.training.released import ReleasedTask, Samples, collate_samples
 from janusvln_ros.training.rephrase import (
@@ -136,7 +135,7 @@ def _train_encoders(recipe: Recipe, output: Path) -> dict[str, Any]:
     result: dict[str, Any] = {
         "checkpoint": str(folder),
         "steps": trainer.state.global_step,
-        "loss": last_logged(trainer.state.log_history, "loss").get("loss"),
+        "loss": _last(trainer.state.log_history, "loss"),
     }
     if unseen:
         # The weights as they are shipped, in bfloat16, computed in float32.
@@ -172,9 +171,9 @@ def _train_alignment(recipe: Recipe, output: Path) -> dict[str, Any]:
     return {
         "checkpoint": str(checkpoint),
         "steps": trainer.state.global_step,
-        "loss": last_logged(history, "loss").get("loss"),
-        "right_words_in_unseen_homes": last_logged(history, "eval_right").get("eval_right"),
-        "teacher_missed_in_unseen_homes": last_logged(history, "eval_missed").get("eval_missed"),
+        "loss": _last(history, "loss"),
+        "right_words_in_unseen_homes": _last(history, "eval_right"),
+        "teacher_missed_in_unseen_homes": _last(history, "eval_missed"),
     }
 
 
@@ -195,7 +194,8 @@ def _train_rephraser(recipe: Recipe, output: Path) -> dict[str, Any]:
     count = recipe.max_steps * recipe.batch * recipe.accumulate * world
     ways = routes(recipe.seed, recipe.homes, jobs)
     told = Paraphrases(ways, tokenizer, count, recipe.seed)
-    words = words_told(told, WORDS_OF)
+    texts = [told.text(i) for i in range(min(WORDS_OF, count))]
+    words = words_told(tokenizer, texts)
     near = neighbours(tokenizer, vectors_WK, words)
     train = Paraphrases(ways, tokenizer, count, recipe.seed, neighbours=near)
     others = routes(recipe.seed + 1, JUDGED_HOMES, jobs)
@@ -203,19 +203,18 @@ def _train_rephraser(recipe: Recipe, output: Path) -> dict[str, Any]:
         name: Paraphrases(others, tokenizer, recipe.eval_samples, recipe.seed, held_out=held_out)
         for name, held_out in (("trained_words", False), ("held_out_words", True))
     }
-    network = new_rephraser(tokenizer, vectors_WK, answer_ids(told, WORDS_OF))
+    network = new_rephraser(tokenizer, vectors_WK, answer_ids(tokenizer, texts))
     trainer = fit(RephraseTask(network.train()), recipe, train, judged, collate, None)
     checkpoint = output / "checkpoint"
     with atomic_folder(checkpoint) as new:
         with_ordinary_words(network).write(new)
-        for name in ("tokenizer.json", "tokenizer_config.json", WORD_VECTORS_FILE):
-            shutil.copyfile(folder / name, new / name)
+        copy_tokenizer(folder, new)
         atomic_write(new / TRAINED_WORDS_FILE, json.dumps(sorted(words)) + "\n")
     history = trainer.state.log_history
     return {
         "checkpoint": str(checkpoint),
         "steps": trainer.state.global_step,
-        "loss": last_logged(history, "loss").get("loss"),
+        "loss": _last(history, "loss"),
         **{f"exact_with_{name}": _last(history, f"eval_{name}_exact") for name in judged},
     }
 
@@ -469,7 +468,7 @@ def _train_navigation(recipe: Recipe, output: Path) -> dict[str, Any]:
         "samples": len(stage.train),
         "trajectories": stage.trajectories,
         **counted(stage.left_out),
-        "loss": last_logged(history, "loss").get("loss"),
+        "loss": _last(history, "loss"),
         "evaluation": {k: v for k, v in judged.items() if k.startswith("eval_")} or None,
         "checkpoint": str(output / "checkpoint"),
     }

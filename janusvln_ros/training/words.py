@@ -137,6 +137,12 @@ class WordEmbedding(nn.Module):
         """All embeddings, [R + W, D]."""
         return torch.cat([self.rows, self.table @ self.map])
 
+    @torch.no_grad()
+    def folded(self) -> nn.Embedding:
+        """The same embeddings as ordinary ones, for a checkpoint and for driving."""
+        tokens, width = self.weight.shape
+        return nn.Embedding(tokens, width, _weight=self.weight)
+
     def forward(self, ids: Tensor) -> Tensor:
         """Embeddings [..., D] of ids [...]."""
         free = ids < len(self.rows)
@@ -259,8 +265,8 @@ def fold_words(model: JanusVLN) -> None:
     embedding = model.language.embed_tokens
     if not isinstance(embedding, WordEmbedding):
         return
-    tokens, width = embedding.weight.shape
-    model.language.embed_tokens = nn.Embedding(tokens, width, _weight=embedding.weight)
+    model.language.embed_tokens = embedding.folded()
+    tokens, width = model.language.embed_tokens.weight.shape
     model.lm_head = nn.Linear(width, tokens, bias=False, device="meta")
     model.lm_head.weight = model.language.embed_tokens.weight
 
@@ -332,14 +338,15 @@ class Encoder:
                 states[chosen] = self.model(rows).last_hidden_state.mean(dim=1).numpy()
         table = self.model.get_input_embeddings().weight.numpy()
         own = np.stack([table[row[1:-1]].mean(axis=0) for row in ids])  # without the two marks
-        return _unit(states) + 0.5 * _unit(own)
+        return unit(states) + 0.5 * unit(own)
 
 
 def _batches(items: list[int], size: int) -> Iterator[list[int]]:
     return (items[i : i + size] for i in range(0, len(items), size))
 
 
-def _unit(rows_NK: np.ndarray) -> np.ndarray:
+def unit(rows_NK: np.ndarray) -> np.ndarray:
+    """Rows of length one, in the directions of these."""
     result: np.ndarray = rows_NK / np.linalg.norm(rows_NK, axis=1, keepdims=True)
     return result
 
@@ -355,7 +362,7 @@ def choose_words(
     first, further ones whose vectors lie near those of ``home``, and all of ``home`` and
     ``others``; ascending.
     """
-    centred = _unit(vectors_NK - vectors_NK[:COMMON].mean(axis=0))
+    centred = unit(vectors_NK - vectors_NK[:COMMON].mean(axis=0))
     seeds = [i for i, word in enumerate(frequent) if word in set(home)]
     wanted = [i for i, word in enumerate(frequent) if word in {*home, *others}]
     nearness = np.sort(centred @ centred[seeds].T, axis=1)[:, -3:].mean(axis=1)
@@ -372,7 +379,7 @@ def whitened(vectors_NK: np.ndarray, common: int, width: int = WIDTH) -> np.ndar
     mean = vectors_NK[:common].mean(axis=0)
     _, spread, axes = np.linalg.svd(vectors_NK[:common] - mean, full_matrices=False)
     scale = (spread[:width] / common**0.5) ** 0.5
-    return _unit((vectors_NK - mean) @ axes[:width].T / scale)
+    return unit((vectors_NK - mean) @ axes[:width].T / scale)
 
 
 def fit_pieces(

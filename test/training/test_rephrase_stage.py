@@ -44,6 +44,11 @@ def texts(facts, tokenizer):
     return Paraphrases(facts, tokenizer, 200, 3)
 
 
+def pairs(texts):
+    """What is said in every text, and the plain sentences."""
+    return [texts.text(i) for i in range(len(texts))]
+
+
 def test_a_text_is_always_the_same_and_others_differ(texts, facts, tokenizer):
     again = Paraphrases(facts, tokenizer, 200, 3)
     assert [again.text(i) for i in range(20)] == [texts.text(i) for i in range(20)]
@@ -54,9 +59,9 @@ def test_a_text_is_always_the_same_and_others_differ(texts, facts, tokenizer):
 
 
 def test_training_says_no_word_that_is_held_out(texts, facts, tokenizer):
-    assert not words_told(texts, 200) & HELD_OUT_WORDS
+    assert not words_told(tokenizer, pairs(texts)) & HELD_OUT_WORDS
     odd = Paraphrases(facts, tokenizer, 200, 3, held_out=True)
-    assert len(words_told(odd, 200) & HELD_OUT_WORDS) > 10
+    assert len(words_told(tokenizer, pairs(odd)) & HELD_OUT_WORDS) > 10
 
 
 def test_some_of_the_texts_are_plain_already(texts):
@@ -68,20 +73,20 @@ def test_words_that_are_never_said_stand_for_the_nearest_and_those_it_is_judged_
     texts, facts, tokenizer
 ):
     vectors = load_word_vectors(WORDS)
-    near = neighbours(tokenizer, vectors, words_told(texts, 200))
+    near = neighbours(tokenizer, vectors, words_told(tokenizer, pairs(texts)))
     ids = {name: tokenizer.convert_tokens_to_ids(name) for name in ("lamp", "lantern", "lamps")}
     assert ids["lamps"] in near[ids["lamp"]]
     named = {tokenizer.convert_ids_to_tokens(i) for some in near.values() for i in some}
-    assert not named & (HELD_OUT_WORDS | words_told(texts, 200))
+    assert not named & (HELD_OUT_WORDS | words_told(tokenizer, pairs(texts)))
     exchanged = Paraphrases(facts, tokenizer, 200, 3, neighbours=near)
-    pairs = [(texts[i], exchanged[i]) for i in range(100)]
-    assert all(a[1] == b[1] and len(a[0]) == len(b[0]) for a, b in pairs)
-    changed = [(p, q) for a, b in pairs for p, q in zip(a[0], b[0]) if p != q]
+    both = [(texts[i], exchanged[i]) for i in range(100)]
+    assert all(a[1] == b[1] and len(a[0]) == len(b[0]) for a, b in both)
+    changed = [(p, q) for a, b in both for p, q in zip(a[0], b[0]) if p != q]
     assert len(changed) > 50 and all(q in near[p] for p, q in changed)
 
 
 def test_answers_end_and_are_made_of_their_own_ids_alone(texts, tokenizer):
-    answers = answer_ids(texts, 200)
+    answers = answer_ids(tokenizer, pairs(texts))
     end = tokenizer.convert_tokens_to_ids("<|im_end|>")
     assert answers[0] == end and len(set(answers)) == len(answers) < 100
     for i in range(20):
@@ -91,7 +96,9 @@ def test_answers_end_and_are_made_of_their_own_ids_alone(texts, tokenizer):
 
 def test_it_learns_and_says_what_it_has_learned(texts, tokenizer):
     torch.manual_seed(0)
-    network = new_rephraser(tokenizer, load_word_vectors(WORDS), answer_ids(texts, 200))
+    network = new_rephraser(
+        tokenizer, load_word_vectors(WORDS), answer_ids(tokenizer, pairs(texts))
+    )
     task, batch = RephraseTask(network), collate([texts[i] for i in range(8)])
     optimizer = torch.optim.AdamW(task.parameters(), lr=3e-3)
     for _ in range(60):
@@ -109,7 +116,9 @@ def test_it_learns_and_says_what_it_has_learned(texts, tokenizer):
 
 def test_what_pads_a_batch_changes_neither_loss_nor_figures(texts, tokenizer):
     torch.manual_seed(0)
-    network = new_rephraser(tokenizer, load_word_vectors(WORDS), answer_ids(texts, 200)).eval()
+    network = new_rephraser(
+        tokenizer, load_word_vectors(WORDS), answer_ids(tokenizer, pairs(texts))
+    ).eval()
     task, some = RephraseTask(network), sorted((texts[i] for i in range(20)), key=len)[:2]
     alone = [float(task(**collate([one]))["loss"]) * len(one[1]) for one in some]
     together = float(task(**collate(some))["loss"]) * sum(len(one[1]) for one in some)
