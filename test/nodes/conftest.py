@@ -376,6 +376,8 @@ class Robot:
 
         self.graph, self.script = graph, script
         self.base = Base(graph, clock, (motion or {}).get("output") == "twist_stamped")
+        # before there is a policy, which would take one that is under way
+        self.base.odom_on = without != "odometry"
         if clock:
             motion, policy = (
                 {"use_sim_time": True} | (motion or {}),
@@ -405,12 +407,14 @@ class Robot:
         self.base.node.create_subscription(
             StepReport, "motion/step_report", self.reports.append, 50
         )
-        if without:
+        if without in ("motion", "policy"):
             return
         graph.until(lambda: self.policy.machine.active, "the policy node to become active")
         graph.until(self.client.server_is_ready, "follow_instruction")
         graph.until(lambda: self.policy.steps.server_is_ready(), "execute_step")
-        graph.until(lambda: self.motion.machine.odom is not None, "odometry")
+        graph.until(
+            lambda: self.motion.machine.odom is not None or without == "odometry", "odometry"
+        )
         graph.until(
             lambda: self.motion.machine.heartbeat_at > 0 or not self.policy.values.execute,
             "a heartbeat",

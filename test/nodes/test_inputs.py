@@ -447,8 +447,9 @@ def test_an_instruction_for_a_model_that_cannot_be_loaded_is_answered(graph):
 
 @pytest.mark.parametrize("shift", [None, -(10**18)], ids=["no odometry", "another clock"])
 def test_a_watch_that_cannot_choose_says_so_in_log_and_diagnostics(robot, shift):
-    r = robot(Action.MOVE_FORWARD, armed=False, policy={"execute": False, "frames": "odom"})
-    r.base.odom_on = shift is not None
+    watching = {"execute": False, "frames": "odom"}
+    without = "odometry" if shift is None else ""
+    r = robot(Action.MOVE_FORWARD, armed=False, policy=watching, without=without)
     r.base.stamp_shift = shift or 0
     handle = r.go()
     r.graph.until(lambda: r.policy.machine.problem, "the reason")
