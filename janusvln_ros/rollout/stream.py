@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from janusvln_ros.actions import Action
-from janusvln_ros.data.episodes import Episode, Point
+from janusvln_ros.data.episodes import Episode, Point, is_unseen_text
 from janusvln_ros.data.trajectories import actions_before
 from janusvln_ros.errors import require
 from janusvln_ros.evaluation.drive import Drive
@@ -30,7 +30,9 @@ from sim_bridge import Observation
 from sim_bridge.expert import ReferencePathFollower
 from sim_bridge.homes.dataset import SPLITS, home_seed
 from sim_bridge.homes.episodes import Home, Start, make_episodes, make_home
-from sim_bridge.homes.language import route_facts, tell
+from sim_bridge.homes.instruction import say, say_plainly
+from sim_bridge.homes.language import Facts, route_facts, tell, told
+from sim_bridge.homes.language.plain import plain_parts
 from sim_bridge.homes.routes import resample
 from sim_bridge.kinematics import forward_of
 from sim_bridge.nav_env import NavEnv, scene_path
@@ -39,6 +41,13 @@ from sim_bridge.scene import load_scene
 
 TRAINING, HELD_OUT = "stream", "stream_held_out"
 """Families of homes: for training, and to judge it by."""
+
+LANGUAGES = ("free", "plain")
+"""
+What drives are told in beside their own instruction: as people may say it, in the language of
+generator 2; or plain sentences for the same (`sim_bridge.homes.language.plain`), for a navigator
+that is told by a network of words (`training.rephrase`).
+"""
 
 KINDS = ("plain", "memory", "long")
 """
@@ -109,9 +118,10 @@ class Mix:
     """
     texts: int = 4
     """
-    Instructions of a drive: the one that its generator gives, the others in the language of
-    generator 2.
+    Instructions of a drive: the one that its generator gives, the others in ``language``.
     """
+    language: str = "free"
+    """One of `LANGUAGES`. Where it is plain, homes of generator 2 are told in it alone."""
     others: int = 2
     """
     Other routes from the start of a drive that it is told by as well, each up to where the drive
@@ -130,6 +140,10 @@ class Mix:
             value = getattr(self, name)
             require(value >= 1, f"stream.{name} is {value}: give 1 or more")
         require(self.others >= 0, f"stream.others is {self.others}: give 0 or more")
+        require(
+            self.language in LANGUAGES,
+            f"stream.language is {self.language!r}: give one of {', '.join(LANGUAGES)}",
+        )
         known = sorted({split.generator for split in SPLITS.values()})
         require(
             self.generators and set(self.generators) <= set(known),
@@ -179,11 +193,28 @@ class LabelledDrive:
     others: tuple[tuple[tuple[int, ...], np.ndarray], ...] = ()
 
 
-def instructions(home: Home, episode: Episode, count: int) -> tuple[str, ...]:
-    """``count`` instructions that fit the route of an episode, its own first; for training."""
+def instructions(home: Home, episode: Episode, count: int, language: str) -> tuple[str, ...]:
+    """
+    ``count`` instructions that fit the route of an episode, its own first unless it is of another
+    language; for training.
+    """
     facts = route_facts(home.plan, home.things, episode)
     rng = np.random.default_rng([DOMAIN, home.seed, int(episode.episode_id)])
-    return (episode.instruction, *(tell(rng, facts) for _ in range(count - 1)))
+    retell = tell if language == "free" else tell_plainly
+    own = () if language == "plain" and home.generator > 1 else (episode.instruction,)
+    return (*own, *(retell(rng, facts) for _ in range(count - len(own))))
+
+
+def tell_plainly(rng: np.random.Generator, facts: Facts) -> str:
+    """
+    Plain sentences for something that may be said about a route, with details or without, in the
+    usual words or in others; none that belongs to the unseen splits.
+    """
+    while True:
+        parts = plain_parts(told(rng, facts).content, facts, details=bool(rng.integers(2)))
+        text = say(rng, parts) if rng.integers(2) else say_plainly(parts)
+        if not is_unseen_text(text):
+            return text
 
 
 def draw_routes(mix: Mix, home: Home, *, held_out: bool = False) -> list[Route]:
@@ -207,29 +238,29 @@ def draw_routes(mix: Mix, home: Home, *, held_out: bool = False) -> list[Route]:
     routes = []
     for number, (kind, episode) in enumerate(drawn):
         numbered = replace(episode, episode_id=str(number), trajectory_id=str(number))
-        texts = instructions(home, numbered, 1 if held_out else mix.texts)
-        others = () if held_out else draw_others(home, numbered, mix.others)
+        texts = instructions(home, numbered, 1 if held_out else mix.texts, mix.language)
+        others = () if held_out else draw_others(mix, home, numbered)
         routes.append(Route(numbered, kind, texts, others))
     return routes
 
 
-def draw_others(home: Home, episode: Episode, count: int) -> tuple[Route, ...]:
+def draw_others(mix: Mix, home: Home, episode: Episode) -> tuple[Route, ...]:
     """
-    At most ``count`` routes that begin where ``episode`` does and go along with it for
+    At most ``mix.others`` routes that begin where ``episode`` does and go along with it for
     ``SHARED_M`` and more, those first that do so farthest, each to another goal and with two
     instructions.
     """
     x, _, z = episode.start_position
     start = Start((x, z), yaw_of_rotation(episode.start_rotation))
     number = int(episode.episode_id)
-    drawn = make_episodes(home, 2 * count, 2 + number, unseen=False, start=start)
+    drawn = make_episodes(home, 2 * mix.others, 2 + number, unseen=False, start=start)
     found: dict[Point, tuple[float, Episode]] = {}  # one to each goal
     for other, _ in drawn:
         goal, along = other.goal_position, shared(episode, other)
         if goal != episode.goal_position and goal not in found and along >= SHARED_M:
             found[goal] = along, replace(other, episode_id=f"{number}{len(found):02d}")
-    best = sorted(found.values(), key=lambda pair: -pair[0])[:count]
-    return tuple(Route(e, "other", instructions(home, e, 2)) for _, e in best)
+    best = sorted(found.values(), key=lambda pair: -pair[0])[: mix.others]
+    return tuple(Route(e, "other", instructions(home, e, 2, mix.language)) for _, e in best)
 
 
 def path_points(episode: Episode) -> np.ndarray:

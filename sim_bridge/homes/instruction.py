@@ -14,7 +14,10 @@ from itertools import pairwise
 
 import numpy as np
 
-ORDINALS = ("first", "second", "third", "fourth")
+ORDINALS = ("first", "second", "third", "fourth", "last")
+
+LAST = len(ORDINALS) - 1
+"""The ordinal of the last opening on a side, however many there are."""
 
 
 @dataclass(frozen=True)
@@ -25,9 +28,10 @@ class Part:
     ``act`` is "exit", "pass", "visit", "return" or "stop". ``turn``: how to begin, seen from the
     heading so far ("left", "right", "around", "straight", "" if nothing needs saying). ``side``:
     where the opening or thing is ("left", "right", "ahead", ""). ``ordinal``: which of several
-    openings on that side, from 0, None if not said. ``room``: name of the room one comes to ("" if
-    not said). ``hallway``: name of the hallway one walks along before the exit, else "".
-    ``thing``: name of the landmark.
+    openings on that side, from 0 (`LAST`: the last), None if not said. ``room``: name of the room
+    one comes to ("" if not said). ``hallway``: name of the hallway one walks along before the
+    exit, else "". ``thing``: name of the landmark. ``where``: what else tells the opening or
+    landmark from others ("next to the red sofa", "in the corner"; "" if nothing is said).
     """
 
     act: str
@@ -37,6 +41,7 @@ class Part:
     room: str = ""
     hallway: str = ""
     thing: str = ""
+    where: str = ""
 
 
 _TURN = {
@@ -166,9 +171,10 @@ def _pick(rng: np.random.Generator, options: Sequence[str]) -> str:
 
 def _clause(pick: Callable[[Sequence[str]], str], part: Part, first: bool) -> str:
     """One part in words, of which ``pick`` chooses among several."""
-    into = f" into the {part.room}" if part.room else ""
-    nth = f"{ORDINALS[part.ordinal]} " if part.ordinal is not None else ""
+    where = f" {part.where}" if part.where else ""
     if part.act == "exit":
+        into = where + (f" into the {part.room}" if part.room else "")
+        nth = f"{ORDINALS[part.ordinal]} " if part.ordinal is not None else ""
         if part.hallway:
             if part.turn == "straight":
                 return f"go straight across the hallway and through the door{into}"
@@ -177,10 +183,11 @@ def _clause(pick: Callable[[Sequence[str]], str], part: Part, first: bool) -> st
             )
         phrases = _FIRST_EXIT[part.turn] if first and part.turn else _EXIT[part.side]
         return pick(phrases).format(nth=nth, into=into)
-    if part.act == "pass":
-        return pick(_PASS[part.side]).format(thing=part.thing)
     if part.act == "return":
         return pick(_RETURN)
+    thing = part.thing + where
+    if part.act == "pass":
+        return pick(_PASS[part.side]).format(thing=thing)
     phrases = _VISIT if part.act == "visit" else _STOP["" if part.turn else part.side]
-    words = pick(phrases).format(thing=part.thing)
+    words = pick(phrases).format(thing=thing)
     return f"{pick(_TURN[part.turn])} and {words}" if part.turn else words

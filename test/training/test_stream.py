@@ -40,6 +40,7 @@ from janusvln_ros.rollout.stream import (
     drive_route,
     driver_settings,
     shared,
+    tell_plainly,
     ways,
 )
 from janusvln_ros.training import stream as streams
@@ -64,7 +65,8 @@ from janusvln_ros.training.words import learn_words
 from sim_bridge.expert import ReferencePathFollower
 from sim_bridge.homes import SPLITS
 from sim_bridge.homes.dataset import home_seed
-from sim_bridge.homes.episodes import make_episodes, make_home
+from sim_bridge.homes.episodes import described_routes, make_episodes, make_home
+from sim_bridge.homes.furnish import KIND, OBJECT_RGB
 
 ROOT = Path(__file__).resolve().parents[2]
 TOKENIZER = ROOT / "config" / "model" / "tiny"
@@ -371,9 +373,34 @@ def test_other_routes_that_go_along_equally_far_are_all_kept(monkeypatch):
     monkeypatch.setattr("janusvln_ros.rollout.stream.shared", lambda one, two: 2.0)
     home = make_home("a", home_seed(1, "stream", 2), (6, 9), 2)
     ((episode, _),) = make_episodes(home, 1, 0, unseen=False)
-    first, second = draw_others(home, episode, 2)
+    first, second = draw_others(Mix(others=2), home, episode)
     assert first.episode.goal_position != second.episode.goal_position
     assert first.episode.episode_id != second.episode.episode_id
+
+
+def words_of(texts):
+    return set(" ".join(texts).lower().replace(".", "").replace(",", "").split())
+
+
+def plain_texts():
+    """Many plain sentences about other homes, and the names of all things there are."""
+    rng = np.random.default_rng(3)
+    facts = [f for i in range(12) for f in described_routes(home_seed(0, "plain", i), 6, 0)]
+    named = [f"{colour} {kind} that has" for colour in OBJECT_RGB for kind in KIND]
+    return [tell_plainly(rng, f) for f in facts * 6] + named
+
+
+@pytest.mark.parametrize("generator", [1, 2])
+def test_drives_may_be_told_in_plain_sentences_alone(tmp_path, generator):
+    ledger = Ledger(tmp_path / "ledger.json")
+    mix = Mix(rooms=(4, 6), generators=(generator,), language="plain", texts=6)
+    for family in ("stream", "stream_held_out"):
+        with drawn_home(mix, family, 1, tmp_path, ledger.clock) as (routes, _):
+            texts = [t for r in routes for one in (r, *r.others) for t in one.texts]
+            own = {r.episode.instruction for r in routes}
+        assert routes and words_of(texts) <= words_of(plain_texts())
+        # those of generator 1 are plain sentences themselves
+        assert bool(own & set(texts)) == (generator == 1)
 
 
 def test_a_held_out_drive_is_told_as_its_own_route_alone(tmp_path):
@@ -556,6 +583,7 @@ def test_policies_for_producers_are_whole_and_few_and_the_newest_drives(begin):
         ({"stream": "{policy: 2}"}, "stream.policy is 2.0: give a share"),
         ({"stream": "{uses: 0}"}, "stream.uses is 0"),
         ({"stream": "{generators: [1, 7]}"}, "stream.generators is"),
+        ({"stream": "{language: loud}"}, "stream.language is 'loud': give one of free, plain"),
         ({"stream": "{use: 1}"}, "did you mean 'uses'"),
     ],
 )

@@ -21,7 +21,7 @@ def thing(kind, colour="blue"):
     return Thing(kind, colour, 0, (0.0, 0.0, 1.0, 1.0), 1.0, (1, 0))
 
 
-def plainly(*legs, stop, visit=None, passed=(), along=()):
+def plainly(*legs, stop, visit=None, passed=(), along=(), details=False):
     """
     The plain sentences for exits (each alone or behind what is passed), and where to stop; rooms
     ``along`` are hallways.
@@ -29,7 +29,8 @@ def plainly(*legs, stop, visit=None, passed=(), along=()):
     pairs = tuple(leg if isinstance(leg, tuple) else ((), leg) for leg in legs)
     rooms = [RoomName("white", i in along) for i in range(len(legs))]
     facts = SimpleNamespace(legs=[SimpleNamespace(room=room) for room in rooms])
-    return say_plainly(plain_parts(Content(None, pairs, visit, passed, stop, 0), facts))
+    content = Content(None, pairs, visit, passed, stop, 0)
+    return say_plainly(plain_parts(content, facts, details=details))
 
 
 LAMP = Stop(thing("lamp"))
@@ -111,6 +112,60 @@ def test_what_is_said_is_said_plainly(said, plain):
     assert said == plain
 
 
+SOFA = thing("sofa", "red")
+
+
+@pytest.mark.parametrize(
+    ("legs", "stop", "with_details"),
+    [
+        (
+            [Exit(turn="left", inside=SOFA)],
+            LAMP,
+            "Turn left and go through the door where you see the red sofa. Stop at the blue lamp.",
+        ),
+        (
+            [Exit(beside=(Near(SOFA, "left"),), room=RED)],
+            LAMP,
+            "Go through the door next to the red sofa into the red room. Stop at the blue lamp.",
+        ),
+        (
+            [Exit(turn="left"), Exit(side="left", last=True)],
+            LAMP,
+            "Turn left and go through the door. Take the last door on your left. "
+            "Stop at the blue lamp.",
+        ),
+        (
+            [((Pass(rooms=(RED,), side="left"),), Exit())],
+            LAMP,
+            "Walk past the red room on your left. Go through the door. Stop at the blue lamp.",
+        ),
+        ([], Stop(LAMP.thing, corner="any"), "Stop at the blue lamp in the corner."),
+        (
+            [Exit()],
+            Stop(LAMP.thing, side="right", corner="far right"),
+            "Go through the door. Stop at the blue lamp in the far right corner on your right.",
+        ),
+        ([], Stop(LAMP.thing, wall="far"), "Stop at the blue lamp at the far wall."),
+        ([], Stop(LAMP.thing, end=True), "Stop at the blue lamp at the end of the hallway."),
+        ([], Stop(LAMP.thing, middle=True), "Stop at the blue lamp in the middle of the room."),
+        (
+            [],
+            Stop(LAMP.thing, beside=Near(SOFA, "")),
+            "Stop at the blue lamp next to the red sofa.",
+        ),
+        ([], Stop(LAMP.thing, across=SOFA), "Stop at the blue lamp across from the red sofa."),
+        (
+            [],
+            Stop(LAMP.thing, doorway=RED),
+            "Stop at the blue lamp next to the door of the red room.",
+        ),
+    ],
+)
+def test_details_tell_what_generator_1_has_no_words_for(legs, stop, with_details):
+    assert plainly(*legs, stop=stop, details=True) == with_details
+    assert plainly(*legs, stop=stop) != with_details
+
+
 @pytest.fixture(scope="module")
 def drawn():
     """(facts, content) of 300 descriptions of ways in twelve homes."""
@@ -149,8 +204,8 @@ def test_plain_words_are_those_of_generator_1(drawn):
 
 def test_in_the_mirror_left_is_right_and_nothing_else_changes(drawn):
     swap = {"left": "right", "right": "left"}
-    for facts, content in drawn:
-        parts = plain_parts(content, facts)
+    for i, (facts, content) in enumerate(drawn):
+        parts = plain_parts(content, facts, details=bool(i % 2))
         text, other = say_plainly(parts), say_plainly(mirrored(parts))
         words = [swap.get(w.rstrip("."), w.rstrip(".")) for w in text.split()]
         assert words == [w.rstrip(".") for w in other.split()]
