@@ -19,7 +19,7 @@ For small networks, which have no pretrained parts:
 
   janusvln data --views 320 --out runs/tiny/views
       views of 320 generated homes that teach the encoders
-  janusvln data --words all-MiniLM-L6-v2 --out config/model/tiny
+  janusvln data --words all-MiniLM-L6-v2 --wordnet /usr/share/wordnet --out config/model/tiny
       tokenizer and word vectors, distilled from a pretrained sentence encoder (docs/training.md)
 """
 
@@ -62,6 +62,13 @@ OPTIONS = (
         type=Path,
         metavar="ENCODER",
         help="tokenizer and word vectors, from the folder of all-MiniLM-L6-v2",
+    ),
+    option(
+        "--wordnet",
+        type=Path,
+        metavar="DIR",
+        default=Path("/usr/share/wordnet"),
+        help="with --words: WordNet's files",
     ),
     DATA,
     option(
@@ -265,4 +272,4 @@ def _views(args: argparse.Namespace) -> dict[str, Any]:
 def _words(args: argparse.Namespace) -> dict[str, Any]:
     from janusvln_ros.training.words import Encoder, build_words
 
-    return {"out": str(args.out), **build_words(Encoder(args.words), args.out)}
+    return {"out": str(args.out), **build_words(Encoder(args.words), args.wordnet, args.out)}

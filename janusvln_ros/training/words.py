@@ -48,6 +48,7 @@ from janusvln_ros.policy.tokenizer import (
     load_word_vectors,
 )
 from janusvln_ros.training.lexicon import CORE, DIRECTIONS, ESSENTIAL, HOME
+from janusvln_ros.training.wordnet import related, retrofit
 
 SPECIAL_TOKENS = (
     "<|endoftext|>",
@@ -219,13 +220,24 @@ def learn_words(
     model.lm_head = WordHead(embedding, ids)  # type: ignore[assignment]
 
 
+UNLIKE = 0.5
+"""
+Share of the size of a network's embeddings that the best map misses from which they were no
+product of such a table: of one that was moved by WordNet afterwards it misses 0.25, of random
+ones 0.99.
+"""
+
+
 def _product(model: JanusVLN, table_WK: Tensor) -> WordEmbedding:
-    """Rows and map of the embeddings that a network has, or a random map at their size."""
+    """
+    Rows and map of the embeddings that a network has, as near as ``table_WK`` comes to them; a
+    random map at their size where it comes near to none.
+    """
     weight_VD = model.language.embed_tokens.weight.detach().float()
     free, width = len(weight_VD) - len(table_WK), weight_VD.shape[1]
     rows_RD, words_WD = weight_VD[:free].clone(), weight_VD[free:]
     map_KD = torch.linalg.lstsq(table_WK, words_WD).solution
-    if float((table_WK @ map_KD - words_WD).norm() / words_WD.norm()) > 0.1:
+    if float((table_WK @ map_KD - words_WD).norm() / words_WD.norm()) > UNLIKE:
         spread = model.config.text.initializer_range * width**0.5
         map_KD = nn.init.orthogonal_(torch.empty(table_WK.shape[1], width)) * spread
     return WordEmbedding(table_WK, rows_RD, map_KD)
@@ -408,13 +420,15 @@ def fit_pieces(
     return dict(zip(pieces, np.linalg.solve(square, right)))
 
 
-def build_words(encoder: Encoder, folder: Path) -> dict[str, Any]:
+def build_words(encoder: Encoder, wordnet: Path, folder: Path) -> dict[str, Any]:
     """
     Write tokenizer and table into ``folder``; always the same ones.
 
     Args:
         encoder: whose words and vectors are taken; those that do not become words of the
             vocabulary teach the pieces.
+        wordnet: WordNet's files, by which vectors are moved (`wordnet.retrofit`); those that
+            almost every direction has stay where they are.
         folder: for ``tokenizer.json``, ``tokenizer_config.json`` and ``words.safetensors``.
 
     Returns:
@@ -425,7 +439,11 @@ def build_words(encoder: Encoder, folder: Path) -> dict[str, Any]:
     )
     vectors = encoder.vectors(everything)
     chosen = choose_words(everything, vectors, HOME, [*ESSENTIAL, *CORE, *DIRECTIONS, *ORDINALS])
-    words, short = [everything[i] for i in chosen], whitened(vectors, COMMON)
+    close = related(wordnet, everything)
+    for word in (*ESSENTIAL, *CORE):
+        close.pop(word, None)
+    words = [everything[i] for i in chosen]
+    short = unit(retrofit(whitened(vectors, COMMON), everything, close))
     endings = [t for t in encoder.tokenizer.get_vocab() if re.fullmatch("##[a-z]{2,}", t)]
     known = dict(zip(words, short[chosen]))
     letters = [piece for piece in LETTER_PIECES if piece not in known]

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import torch
 from safetensors import safe_open
-from safetensors.numpy import load_file
+from safetensors.numpy import load_file, save_file
 
 from janusvln_ros.actions import Action
 from janusvln_ros.errors import InputError
@@ -25,6 +25,7 @@ from janusvln_ros.training.dual import UNKNOWN_WORD, drop_words
 from janusvln_ros.training.lexicon import CORE, DIRECTIONS, ESSENTIAL, HOME
 from janusvln_ros.training.network import build_model, finish
 from janusvln_ros.training.run import prepare, said, train
+from janusvln_ros.training.wordnet import PARTS_OF_SPEECH, related, retrofit
 from janusvln_ros.training.words import (
     COMMON,
     LETTERS,
@@ -35,6 +36,7 @@ from janusvln_ros.training.words import (
     fit_pieces,
     fold_words,
     learn_words,
+    unit,
     whitened,
 )
 
@@ -171,9 +173,69 @@ class MadeUpEncoder:
         return rng.normal(size=(len(words), 384)).astype(np.float32)
 
 
+def wordnet(folder):
+    """Files as WordNet's: a walk and a stroll are one, strolling is a kind of walking."""
+    folder.mkdir(exist_ok=True)
+    licence = "  1 This software and database is being provided to you\n"
+    for part in PARTS_OF_SPEECH:
+        for kind in ("index", "data"):
+            (folder / f"{kind}.{part}").write_text(licence)
+    meanings = [
+        "00000100 04 n 02 walk 0 stroll 0 001 @ 00000200 n 0000 | going on foot | or so",
+        "00000200 04 n 01 Motion 0 000 | moving",
+        "00000300 04 n 01 walk 1 002 @ 00000200 n 0000 ~ 00000100 n 0000 | a path",
+    ]
+    senses = [
+        "motion n 1 0 1 0 00000200",
+        "stroll n 1 1 @ 1 0 00000100",
+        "walk n 2 2 @ ~ 2 1 00000100 00000300",
+    ]
+    with (folder / "data.noun").open("a") as data, (folder / "index.noun").open("a") as index:
+        data.writelines(f"{line}\n" for line in meanings)
+        index.writelines(f"{line}\n" for line in senses)
+    return folder
+
+
+def test_words_are_related_by_what_they_mean_and_what_that_is_a_kind_of(tmp_path):
+    found = related(wordnet(tmp_path / "w"), ["walk", "stroll", "motion", "door"])
+    # the second sense of "walk" counts half as much
+    assert found == {
+        "walk": {"stroll": 1.0, "motion": 1.5},
+        "stroll": {"walk": 1.0, "motion": 1.0},
+    }
+    assert related(wordnet(tmp_path / "w"), ["walk", "door"]) == {}
+
+
+def test_related_words_lie_nearer_to_each_other_and_the_others_where_they_were():
+    words = ["navy", "blue", "army"]
+    before = unit(np.random.default_rng(2).normal(size=(3, 8)))
+    after = retrofit(before, words, {"navy": {"blue": 2.0}})
+    assert np.array_equal(after[1:], before[1:])
+    np.testing.assert_allclose(after[0], (before[0] + before[1]) / 2)
+    both = retrofit(before, words, {"navy": {"blue": 2.0, "army": 1.0}, "blue": {"navy": 1.0}})
+    # where neither moves any more
+    np.testing.assert_allclose(both[0], before[0] / 2 + both[1] / 3 + before[2] / 6, atol=1e-3)
+    np.testing.assert_allclose(both[1], (before[1] + both[0]) / 2, atol=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "says"),
+    [
+        ("data.verb", None, "data.verb is missing.*wordnet-base"),
+        ("data.noun", "not of WordNet's\n", "no files of WordNet's"),
+        ("index.noun", "walk n 1 0 1 0 00000999\n", "no files of WordNet's: '00000999'"),
+    ],
+)
+def test_other_files_than_wordnets_are_refused(tmp_path, name, text, says):
+    folder = wordnet(tmp_path)
+    (folder / name).unlink() if text is None else (folder / name).write_text(text)
+    with pytest.raises(InputError, match=says):
+        related(folder, ["walk"])
+
+
 def test_the_same_words_give_the_same_files_and_one_vector_a_token(tmp_path):
     for name in "ab":
-        counts = build_words(MadeUpEncoder(), tmp_path / name)
+        counts = build_words(MadeUpEncoder(), wordnet(tmp_path / "wordnet"), tmp_path / name)
     for name in ("tokenizer.json", "tokenizer_config.json", "words.safetensors"):
         assert (tmp_path / "a" / name).read_bytes() == (tmp_path / "b" / name).read_bytes()
     stored = load_file(tmp_path / "a" / "words.safetensors")
@@ -249,6 +311,27 @@ def test_folded_network_computes_the_same_and_takes_up_its_map_again(network, to
     again = JanusVLN.from_pretrained(tmp_path, dtype="float32")
     learn_words(again, SHIPPED, tokenizer, tmp_path)
     assert torch.allclose(again.language.embed_tokens.map, learned.map, atol=2e-3)
+
+
+def test_a_network_whose_table_was_made_anew_keeps_what_it_knows_of_its_words(
+    network, tokenizer, tmp_path
+):
+    learn_words(network, SHIPPED, tokenizer, Path("micro.json"))
+    words = network.language.embed_tokens.weight.detach().clone()[-5000:]
+    fold_words(network)
+    vectors = load_word_vectors(SHIPPED)
+    moved = vectors + 0.04 * np.random.default_rng(0).normal(size=vectors.shape)
+    (tmp_path / "tokenizer.json").write_bytes((SHIPPED / "tokenizer.json").read_bytes())
+    scale = np.abs(moved).max(axis=1) / 127
+    content = {
+        "vectors": np.rint(moved / scale[:, None]).astype(np.int8),
+        "scale": scale.astype(np.float32),
+    }
+    save_file(content, tmp_path / "words.safetensors")
+    learn_words(network, tmp_path, tokenizer, SHIPPED)
+    after = network.language.embed_tokens.weight.detach()[-5000:]
+    likeness = torch.nn.functional.cosine_similarity(words, after)
+    assert likeness.mean() > 0.8
 
 
 def test_a_network_with_another_tokenizer_keeps_what_it_knows_of_shared_tokens(tokenizer):
