@@ -5,6 +5,7 @@ the routes of generated homes, without a picture of them, and for the episodes o
 
 import zlib
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -15,10 +16,10 @@ from janusvln_ros.errors import InputError
 from janusvln_ros.rollout.tally import Scene, scene_of
 from sim_bridge.homes.dataset import home_seed, mapped
 from sim_bridge.homes.episodes import described_routes
-from sim_bridge.homes.instruction import say, say_plainly
+from sim_bridge.homes.instruction import Part, say, say_plainly
 from sim_bridge.homes.language import Facts, route_facts, told
 from sim_bridge.homes.language.lexicon import HELD_OUT_WORDS
-from sim_bridge.homes.language.plain import mirrored, plain_parts
+from sim_bridge.homes.language.plain import LIKE_FIRST_ROOM, mirrored, plain_parts
 from sim_bridge.homes.plan import RedrawError
 
 PLAIN_SHARE = 0.2
@@ -62,9 +63,19 @@ def paraphrase(
         parts = mirrored(parts) if mirror else parts
         said = one.text
         if not held_out and rng.random() < PLAIN_SHARE:
+            parts = parts if rng.integers(2) else tuple(map(of_any_kind, parts))
             said = say(rng, parts)
         if one.held_out if held_out else not (one.held_out or is_unseen_text(said)):
             return said, say_plainly(parts)
+
+
+def of_any_kind(part: Part) -> Part:
+    """
+    ``part`` without the kind of a thing that is known by the colour of the first room, as
+    generator 1 puts it as well ("the thing with the colour of the room where you started").
+    """
+    kind, joint, colour = part.thing.partition(LIKE_FIRST_ROOM)
+    return replace(part, thing=f"thing{joint}{colour}") if joint and kind else part
 
 
 RETOLD = ("retold", "retold_held_out", "retold_plainly")

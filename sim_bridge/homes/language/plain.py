@@ -19,6 +19,9 @@ from sim_bridge.homes.language.facts import HAND, Facts, RoomName
 TURN_OF = {"ahead": "straight", "behind": "around", "left": "left", "right": "right"}
 """How to turn towards what is on a side."""
 
+LIKE_FIRST_ROOM = " with the colour of the room where you started"
+"""Behind the kind of a thing that is to be known by it."""
+
 OTHER_HAND = {"left": "right", "right": "left"}
 
 
@@ -133,7 +136,7 @@ def _stop(said: Stop, details: bool, *, came: bool) -> Part:
     """Where to stop; seen from the start, unless one ``came`` in."""
     thing = said.thing.name if said.colour else said.thing.kind
     if said.like_first_room:
-        thing = f"{said.thing.kind} with the colour of the room where you started"
+        thing = f"{said.thing.kind}{LIKE_FIRST_ROOM}"
     turn, side = said.turn, said.side
     if not (turn or side):
         hint = said.corner.split()[-1] if said.corner else said.wall
