@@ -15,7 +15,9 @@ from janusvln_ros.policy.rephrase import MOST_READ, UNSURE, Rephrasing, Said, se
 from janusvln_ros.policy.tokenizer import load_tokenizer, load_word_vectors, read
 from janusvln_ros.policy.understanding import Vocabulary
 
-WORDS = Path(__file__).resolve().parents[2] / "config" / "model" / "tiny"
+ROOT = Path(__file__).resolve().parents[2]
+WORDS = ROOT / "config" / "model" / "tiny"
+SHIPPED = ROOT / "janusvln_ros" / "checkpoints" / "janusvln-tiny"
 SAYS = ["stop", "at", "the", "lamp", ",", ".", "turn", "left", "and"]
 
 
@@ -224,3 +226,22 @@ def test_a_navigator_without_one_tells_the_network_what_it_was_told(network, tok
     navigator.reset("hang a left")
     assert navigator.told == navigator.instruction == "hang a left"
     assert navigator.understand("hang a left").told == ""
+
+
+@pytest.mark.parametrize(
+    ("said", "plain"),
+    [
+        (
+            "Turn around and walk to the thing with the colour of the room where you started.",
+            "Turn around and stop at the thing with the colour of the room where you started.",
+        ),
+        # words that training does not say
+        (
+            "head through the door on your left into the emerald room and wait by the timepiece",
+            "Turn left and go through the door into the green room. Stop at the clock.",
+        ),
+        ("Hang a left and wait at the ivory couch!", "Turn left and stop at the white sofa."),
+    ],
+)
+def test_the_shipped_checkpoint_puts_plainly(said, plain):
+    assert Rephrasing.load(SHIPPED).say(said).text == plain
