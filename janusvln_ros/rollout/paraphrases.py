@@ -74,8 +74,20 @@ def of_any_kind(part: Part) -> Part:
     ``part`` without the kind of a thing that is known by the colour of the first room, as
     generator 1 puts it as well ("the thing with the colour of the room where you started").
     """
-    kind, joint, colour = part.thing.partition(LIKE_FIRST_ROOM)
-    return replace(part, thing=f"thing{joint}{colour}") if joint and kind else part
+    known_by_it = part.thing.endswith(LIKE_FIRST_ROOM)
+    return replace(part, thing=f"thing{LIKE_FIRST_ROOM}") if known_by_it else part
+
+
+def tell_plainly(rng: np.random.Generator, facts: Facts) -> str:
+    """
+    Plain sentences for something that may be said about a route, with details or without, in the
+    usual words or in others; none that belongs to the unseen splits.
+    """
+    while True:
+        parts = plain_parts(told(rng, facts).content, facts, details=bool(rng.integers(2)))
+        text = say(rng, parts) if rng.integers(2) else say_plainly(parts)
+        if not is_unseen_text(text):
+            return text
 
 
 RETOLD = ("retold", "retold_held_out", "retold_plainly")

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from janusvln_ros.actions import Action
-from janusvln_ros.data.episodes import Episode, Point, is_unseen_text
+from janusvln_ros.data.episodes import Episode, Point
 from janusvln_ros.data.trajectories import actions_before
 from janusvln_ros.errors import require
 from janusvln_ros.evaluation.drive import Drive
@@ -24,15 +24,14 @@ from janusvln_ros.geometry import yaw_of_rotation
 from janusvln_ros.policy.preprocess import resize
 from janusvln_ros.rollout.agents import ExpertAgent, LabelledMixture, WatchingAgent, episode_random
 from janusvln_ros.rollout.engine import direct_engine
+from janusvln_ros.rollout.paraphrases import tell_plainly
 from janusvln_ros.rollout.perturb import PerturbSection
 from janusvln_ros.rollout.settings import Rules, Settings, load_settings
 from sim_bridge import Observation
 from sim_bridge.expert import ReferencePathFollower
 from sim_bridge.homes.dataset import SPLITS, home_seed
 from sim_bridge.homes.episodes import Home, Start, make_episodes, make_home
-from sim_bridge.homes.instruction import say, say_plainly
-from sim_bridge.homes.language import Facts, route_facts, tell, told
-from sim_bridge.homes.language.plain import plain_parts
+from sim_bridge.homes.language import route_facts, tell
 from sim_bridge.homes.routes import resample
 from sim_bridge.kinematics import forward_of
 from sim_bridge.nav_env import NavEnv, scene_path
@@ -203,18 +202,6 @@ def instructions(home: Home, episode: Episode, count: int, language: str) -> tup
     retell = tell if language == "free" else tell_plainly
     own = () if language == "plain" and home.generator > 1 else (episode.instruction,)
     return (*own, *(retell(rng, facts) for _ in range(count - len(own))))
-
-
-def tell_plainly(rng: np.random.Generator, facts: Facts) -> str:
-    """
-    Plain sentences for something that may be said about a route, with details or without, in the
-    usual words or in others; none that belongs to the unseen splits.
-    """
-    while True:
-        parts = plain_parts(told(rng, facts).content, facts, details=bool(rng.integers(2)))
-        text = say(rng, parts) if rng.integers(2) else say_plainly(parts)
-        if not is_unseen_text(text):
-            return text
 
 
 def draw_routes(mix: Mix, home: Home, *, held_out: bool = False) -> list[Route]:

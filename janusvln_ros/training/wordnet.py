@@ -20,6 +20,7 @@ SENSES = 5
 """Of a word, the commonest; the n-th counts as 1 / n."""
 
 ROUNDS = 10
+"""After which vectors hardly move any more."""
 
 KIND_OF = ("@", "&")
 """Pointers to what something is a kind of, and to adjectives of like meaning."""

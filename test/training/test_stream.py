@@ -30,6 +30,7 @@ from janusvln_ros.geometry import rotation_of_yaw
 from janusvln_ros.policy.preprocess import resize
 from janusvln_ros.policy.tokenizer import load_tokenizer
 from janusvln_ros.rollout.engine import open_env
+from janusvln_ros.rollout.paraphrases import tell_plainly
 from janusvln_ros.rollout.shards import Cluster
 from janusvln_ros.rollout.stream import (
     AHEAD_M,
@@ -40,7 +41,6 @@ from janusvln_ros.rollout.stream import (
     drive_route,
     driver_settings,
     shared,
-    tell_plainly,
     ways,
 )
 from janusvln_ros.training import stream as streams

@@ -46,9 +46,8 @@ def plain_parts(content: Content, facts: Facts, *, details: bool = False) -> tup
         if i == 0 and (turn := said.turn or TURN_OF.get(said.side, "")):
             parts.append(Part("exit", turn=turn, room=_room(said), where=where))
         else:
-            leave = _exit(said, along=named_hallway or twice)
-            if details and said.last and leave.side in HAND:
-                leave = replace(leave, ordinal=LAST)
+            counted = replace(said, ordinal=LAST) if details and said.last else said
+            leave = _exit(counted, along=named_hallway or twice)
             parts += [*passed, replace(leave, where=where)]
         named_hallway = said.hallway or bool(said.room and said.room.hallway)
     if content.visit is not None:
